@@ -1,0 +1,204 @@
+"""What stands on the broker: exchanges, queues and bindings, as data (DESIGN: "On the broker").
+
+One virtual host is one federation. Names are fixed; a site is a datacenter, and ``main`` where
+there is only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = [
+    "DEAD",
+    "DEFAULT_SITE",
+    "Binding",
+    "Exchange",
+    "ExchangeType",
+    "Queue",
+    "QueueType",
+    "Topology",
+    "client_queue",
+    "client_topology",
+    "everybody_key",
+    "federation_topology",
+    "job_topology",
+    "presence_key",
+    "presence_queue",
+    "replies_queue",
+    "reply_key",
+    "task_key",
+]
+
+DEFAULT_SITE = "main"
+
+TASKS = "flmq.tasks"
+TASKS_LOCAL = "flmq.tasks.local"
+REPLIES = "flmq.replies"
+PRESENCE = "flmq.presence"
+DEAD = "flmq.dead"
+
+_EVERYBODY = "!all"
+"""Routing word for every client of a site; '!' cannot stand in a client id."""
+
+_DAY = 24 * 3600
+_CLIENT_QUEUE_EXPIRES = 7 * _DAY
+_DEAD_MAX_BYTES = 256 * 1024 * 1024
+
+
+class ExchangeType(Enum):
+    """How an exchange routes (AMQP 0-9-1)."""
+
+    DIRECT = "direct"
+    FANOUT = "fanout"
+    TOPIC = "topic"
+
+
+class QueueType(Enum):
+    """RabbitMQ's queue types; always stated, for a virtual host may have another default."""
+
+    CLASSIC = "classic"
+    QUORUM = "quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: ExchangeType
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue and the arguments it is declared with."""
+
+    name: str
+    type: QueueType = QueueType.CLASSIC
+    durable: bool = True
+    exclusive: bool = False
+    """Belongs to the declaring transport and goes with it."""
+    arguments: Mapping[str, bool | int | str] = field(default_factory=dict)
+    """RabbitMQ's ``x-`` arguments besides ``x-queue-type``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of exchange ``source`` with ``routing_key`` go to ``destination``."""
+
+    source: str
+    destination: str
+    routing_key: str
+    to_exchange: bool = False
+    """Whether the destination is an exchange (RabbitMQ, exchange-to-exchange bindings)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What to declare, in this order."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def __add__(self, other: Topology) -> Topology:
+        """Both."""
+        return Topology(
+            self.exchanges + other.exchanges,
+            self.queues + other.queues,
+            self.bindings + other.bindings,
+        )
+
+
+def client_queue(client_id: str) -> str:
+    """Queue that a client works from."""
+    return f"flmq.client.{client_id}"
+
+
+def replies_queue(job: str) -> str:
+    """Queue of a job's replies."""
+    return f"flmq.replies.{job}"
+
+
+def presence_queue(job: str) -> str:
+    """Queue of the hellos a job hears. It is exclusive: who holds it is the job's server."""
+    return f"flmq.presence.{job}"
+
+
+def task_key(site: str, client_id: str) -> str:
+    """Routing key on ``flmq.tasks`` of one client."""
+    return f"{site}.{client_id}"
+
+
+def everybody_key(site: str) -> str:
+    """Routing key on ``flmq.tasks`` of every client of a site."""
+    return f"{site}.{_EVERYBODY}"
+
+
+def reply_key(site: str, client_id: str, job: str) -> str:
+    """Routing key on ``flmq.replies``."""
+    return f"{site}.{client_id}.{job}"
+
+
+def presence_key(site: str, client_id: str) -> str:
+    """Routing key on ``flmq.presence``."""
+    return f"{site}.{client_id}"
+
+
+def federation_topology(site: str = DEFAULT_SITE) -> Topology:
+    """The fixed exchanges and the dead-letter queue, which every process declares."""
+    return Topology(
+        exchanges=(
+            Exchange(TASKS, ExchangeType.TOPIC),
+            Exchange(TASKS_LOCAL, ExchangeType.DIRECT),
+            Exchange(REPLIES, ExchangeType.TOPIC),
+            Exchange(PRESENCE, ExchangeType.TOPIC),
+            Exchange(DEAD, ExchangeType.FANOUT),
+        ),
+        queues=(
+            Queue(
+                DEAD,
+                arguments={"x-max-length-bytes": _DEAD_MAX_BYTES, "x-overflow": "drop-head"},
+            ),
+        ),
+        bindings=(
+            Binding(TASKS, TASKS_LOCAL, f"{site}.#", to_exchange=True),
+            Binding(DEAD, DEAD, ""),
+        ),
+    )
+
+
+def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
+    """One client's queue: durable, gone a week after its client was last seen."""
+    name = client_queue(client_id)
+    return Topology(
+        queues=(Queue(name, arguments={"x-expires": _CLIENT_QUEUE_EXPIRES * 1000}),),
+        bindings=(
+            Binding(TASKS_LOCAL, name, task_key(site, client_id)),
+            Binding(TASKS_LOCAL, name, everybody_key(site)),
+        ),
+    )
+
+
+def job_topology(job: str) -> Topology:
+    """One job's reply queue and its presence queue, which is also its lock."""
+    return Topology(
+        queues=(
+            Queue(presence_queue(job), durable=False, exclusive=True),
+            Queue(
+                replies_queue(job),
+                QueueType.QUORUM,
+                arguments={
+                    "x-single-active-consumer": True,
+                    # Never lose a reply to the default limit of RabbitMQ 4 (20 returns).
+                    "x-delivery-limit": 1_000_000,
+                    "x-dead-letter-exchange": DEAD,
+                },
+            ),
+        ),
+        bindings=(
+            Binding(REPLIES, replies_queue(job), f"*.*.{job}"),
+            Binding(PRESENCE, presence_queue(job), "#"),
+        ),
+    )
