@@ -1,0 +1,199 @@
+"""What a run tells its observers: the live view, the log, the run's record.
+
+Observers are called on the server's threads, one at a time and in order. They must not block
+for long; an exception of theirs is logged and does not end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from flmq.common.typing import Scalar
+
+__all__ = [
+    "ClientOutcome",
+    "ClientPresence",
+    "ConnectionChanged",
+    "Note",
+    "Observer",
+    "Phase",
+    "PhaseClosed",
+    "PhaseOpened",
+    "RoundClosed",
+    "RoundCounts",
+    "RunEnded",
+    "RunEvent",
+    "RunStarted",
+    "Word",
+]
+
+
+class Phase(Enum):
+    """Which of the four calls a task asks for."""
+
+    FIT = "fit"
+    EVALUATE = "evaluate"
+    GET_PARAMETERS = "get_parameters"
+    GET_PROPERTIES = "get_properties"
+
+
+class Word(Enum):
+    """What became of one client's task, or of one reply."""
+
+    ACCEPTED = "accepted"
+    """Its reply counts."""
+    FAILED = "failed"
+    """The client said that it could not: an exception, or a status other than OK."""
+    REJECTED = "rejected"
+    """It replied, but the reply does not answer what was asked."""
+    SILENT = "silent"
+    """Nothing came before the phase closed."""
+    UNROUTABLE = "unroutable"
+    """The client has no queue on the broker."""
+    LATE = "late"
+    """A reply after the phase closed: not counted."""
+    DUPLICATE = "duplicate"
+    """A second reply to the same task: not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The server is in charge of its job."""
+
+    job: str
+    num_rounds: int
+    strategy: str
+    broker: str
+    """URL without its password, or "in memory"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPresence:
+    """A client came, went, or is gone."""
+
+    client_id: str
+    status: str
+    """"online", "away" or "gone"."""
+    reason: str
+    online: int
+    """Clients online now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseOpened:
+    """Tasks of a round's phase are being published."""
+
+    server_round: int
+    phase: Phase
+    asked: tuple[str, ...]
+    timeout: float | None
+    """Seconds until the deadline; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOutcome:
+    """What became of one client's task, said once it is known (late and duplicate: each time)."""
+
+    server_round: int
+    phase: Phase
+    client_id: str
+    word: Word
+    reason: str = ""
+    seconds: float | None = None
+    """From the opening of the phase to the reply."""
+    num_examples: int | None = None
+    bytes_up: int = 0
+    detail: str = ""
+    """The end of the client's traceback, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCounts:
+    """How many clients got which word. asked = accepted + failed + rejected + silent + unroutable."""
+
+    asked: int = 0
+    accepted: int = 0
+    failed: int = 0
+    rejected: int = 0
+    silent: int = 0
+    unroutable: int = 0
+    late: int = 0
+    duplicate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseClosed:
+    """No further reply of this phase counts."""
+
+    server_round: int
+    phase: Phase
+    counts: RoundCounts
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    reason: str
+    """Why it closed: "all answered", "enough answered", "deadline"."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClosed:
+    """A round with all its phases is over."""
+
+    server_round: int
+    num_rounds: int
+    fit: RoundCounts
+    evaluate: RoundCounts
+    loss: float | None
+    """Centralized where the strategy evaluates, else the distributed weighted mean."""
+    metrics: Mapping[str, Scalar]
+    """Of the same origin as ``loss``; "accuracy" is what the views show."""
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    note: str = ""
+    """Why the model did not change, where it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged:
+    """A connection to the broker was lost, blocked or came back."""
+
+    role: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person should read: one line."""
+
+    text: str
+    server_round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over."""
+
+    job: str
+    rounds: int
+    seconds: float
+    error: str | None = None
+    final_loss: float | None = None
+    final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+RunEvent = (
+    RunStarted
+    | ClientPresence
+    | PhaseOpened
+    | ClientOutcome
+    | PhaseClosed
+    | RoundClosed
+    | ConnectionChanged
+    | Note
+    | RunEnded
+)
+Observer = Callable[[RunEvent], None]
