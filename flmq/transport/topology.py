@@ -24,6 +24,7 @@ __all__ = [
     "everybody_key",
     "federation_topology",
     "job_topology",
+    "lock_queue",
     "presence_key",
     "presence_queue",
     "replies_queue",
@@ -44,6 +45,8 @@ _EVERYBODY = "!all"
 
 _DAY = 24 * 3600
 _CLIENT_QUEUE_EXPIRES = 7 * _DAY
+_JOB_QUEUE_EXPIRES = 7 * _DAY
+_PRESENCE_TTL = 60
 _DEAD_MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -122,8 +125,13 @@ def replies_queue(job: str) -> str:
 
 
 def presence_queue(job: str) -> str:
-    """Queue of the hellos a job hears. It is exclusive: who holds it is the job's server."""
+    """Queue of the hellos a job hears."""
     return f"flmq.presence.{job}"
+
+
+def lock_queue(job: str) -> str:
+    """Exclusive queue that nobody reads: the connection that holds it is the job's server."""
+    return f"flmq.lock.{job}"
 
 
 def task_key(site: str, client_id: str) -> str:
@@ -182,10 +190,23 @@ def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
 
 
 def job_topology(job: str) -> Topology:
-    """One job's reply queue and its presence queue, which is also its lock."""
+    """One job's lock, its presence queue and its reply queue.
+
+    The lock is an exclusive queue and not an exclusive presence queue, for RabbitMQ lets only the
+    declaring connection consume from an exclusive one.
+    """
     return Topology(
         queues=(
-            Queue(presence_queue(job), durable=False, exclusive=True),
+            Queue(lock_queue(job), durable=False, exclusive=True),
+            Queue(
+                presence_queue(job),
+                arguments={
+                    "x-message-ttl": _PRESENCE_TTL * 1000,
+                    "x-max-length": 100_000,
+                    "x-overflow": "drop-head",
+                    "x-expires": _DAY * 1000,
+                },
+            ),
             Queue(
                 replies_queue(job),
                 QueueType.QUORUM,
@@ -194,6 +215,7 @@ def job_topology(job: str) -> Topology:
                     # Never lose a reply to the default limit of RabbitMQ 4 (20 returns).
                     "x-delivery-limit": 1_000_000,
                     "x-dead-letter-exchange": DEAD,
+                    "x-expires": _JOB_QUEUE_EXPIRES * 1000,
                 },
             ),
         ),
