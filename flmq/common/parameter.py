@@ -1,0 +1,196 @@
+"""Parameters as arrays and as bytes: one ``.npy`` byte string a tensor, never a pickle.
+
+The header is read by a strict grammar of our own and compared with the length of what follows
+before anything is allocated: bytes from a peer can promise terabytes, or a pickle.
+Source: NumPy, "NPY format" (``numpy.lib.format``), versions 1.0 and 2.0.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from flmq.common.errors import InvalidReturnValue, MalformedMessage
+from flmq.common.typing import NDArray, NDArrays, Parameters
+
+__all__ = [
+    "TensorSpec",
+    "bytes_to_ndarray",
+    "ndarray_to_bytes",
+    "ndarrays_to_parameters",
+    "parameters_to_ndarrays",
+    "tensor_spec",
+]
+
+_TENSOR_TYPE = "numpy.ndarray"
+_KINDS = "biufc"
+_ALLOWED = "booleans, integers, floats and complex numbers"
+# NumPy writes headers below this, whatever the shape; refuse longer ones as numpy.load does.
+_MAX_HEADER = 10_000
+_HEADER = re.compile(
+    r"\{\s*'descr'\s*:\s*'(?P<descr>[<>|=]?[a-zA-Z]\d{1,4})'\s*,"
+    r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
+    r"\s*'shape'\s*:\s*\((?P<shape>\s*|\s*\d{1,19}\s*,\s*|\s*\d{1,19}(?:\s*,\s*\d{1,19})+\s*,?\s*)\)"
+    r"\s*,?\s*\}\s*",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a tensor is, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a tensor's values lie in its byte string, and how."""
+
+    spec: TensorSpec
+    fortran: bool
+    offset: int
+
+
+def ndarrays_to_parameters(ndarrays: NDArrays) -> Parameters:
+    """Turn arrays into `Parameters`, keeping order, shapes and dtypes.
+
+    Raises:
+        InvalidReturnValue: an array holds something other than numbers; names which.
+    """
+    tensors = []
+    for index, ndarray in enumerate(ndarrays):
+        try:
+            tensors.append(ndarray_to_bytes(ndarray))
+        except InvalidReturnValue as error:
+            raise InvalidReturnValue(f"parameter {index}: {error}") from error
+    return Parameters(tensors=tensors, tensor_type=_TENSOR_TYPE)
+
+
+def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDArrays:
+    """Turn `Parameters` into arrays; ``copy`` as in `bytes_to_ndarray`.
+
+    The tensor type is not looked at, as in Flower: the bytes themselves say what they are.
+
+    Raises:
+        MalformedMessage: a tensor is not one whole ``.npy`` byte string; names which.
+    """
+    ndarrays = []
+    for index, tensor in enumerate(parameters.tensors):
+        try:
+            ndarrays.append(bytes_to_ndarray(tensor, copy=copy))
+        except MalformedMessage as error:
+            raise MalformedMessage(f"tensor {index}: {error}") from error
+    return ndarrays
+
+
+def ndarray_to_bytes(ndarray: NDArray) -> bytes:
+    """Turn one array (any shape, also 0-d and empty; any memory layout) into ``.npy`` bytes.
+
+    Byte for byte what ``numpy.save`` writes, with the values copied once.
+
+    Raises:
+        InvalidReturnValue: the array holds something other than numbers.
+    """
+    array = _as_array(ndarray)
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    values = array.T if fortran else np.ascontiguousarray(array)
+    return b"".join((header.getvalue(), values.reshape(-1).view(np.uint8).data))
+
+
+def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = True) -> NDArray:
+    """Turn ``.npy`` bytes into an array of the dtype, shape and memory order that was sent.
+
+    With ``copy`` (the default) the array is the caller's own and writable; without, it is a
+    read-only view of ``tensor``, which must then not change.
+
+    Raises:
+        MalformedMessage: not one whole ``.npy`` byte string of numbers and nothing else.
+    """
+    layout = _layout(tensor)
+    spec = layout.spec
+    flat = np.frombuffer(tensor, spec.dtype, math.prod(spec.shape), layout.offset)
+    try:
+        view = flat.reshape(spec.shape, order="F" if layout.fortran else "C")
+    except (ValueError, OverflowError) as error:
+        raise MalformedMessage(f"numpy has no arrays of shape {spec.shape}: {error}") from error
+    if copy:
+        return view.copy(order="K")
+    view.flags.writeable = False
+    return view
+
+
+def tensor_spec(tensor: bytes | bytearray | memoryview) -> TensorSpec:
+    """Shape and dtype of ``.npy`` bytes; no value is read, but their number is checked.
+
+    Raises:
+        MalformedMessage: not one whole ``.npy`` byte string of numbers and nothing else.
+    """
+    return _layout(tensor).spec
+
+
+def _as_array(value: Any) -> NDArray:
+    """The numbers in ``value``, or an error that says what it holds instead."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidReturnValue(
+            f"{type(value).__name__} cannot be made a numpy array ({error}); give numpy arrays"
+        ) from error
+    if array.dtype.kind not in _KINDS:
+        raise InvalidReturnValue(
+            f"{type(value).__name__} of dtype {array.dtype} cannot be sent; arrays may hold "
+            f"{_ALLOWED}: convert it first, for instance with .astype(numpy.float32)"
+        )
+    return array
+
+
+def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
+    """Read the header and check that exactly the promised values follow."""
+    header, offset = _header(tensor)
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        raise MalformedMessage(f"not a .npy header of a plain numeric array: {header[:120]!r}")
+    shape = tuple(int(word) for word in match["shape"].split(",") if word.strip())
+    dtype = _dtype(match["descr"])
+    promised, present = math.prod(shape) * dtype.itemsize, len(tensor) - offset
+    if promised != present:
+        raise MalformedMessage(
+            f".npy header promises {promised} bytes (shape {shape}, {dtype}), {present} follow"
+        )
+    return _Layout(TensorSpec(shape, dtype), match["fortran"] == "True", offset)
+
+
+def _header(tensor: bytes | bytearray | memoryview) -> tuple[str, int]:
+    """The header's text, and where the values begin."""
+    start = bytes(tensor[:12])
+    if start[:6] != npy.MAGIC_PREFIX:
+        hint = " (a pickle is never loaded)" if start[:1] == b"\x80" else ""
+        raise MalformedMessage(f"not .npy bytes: begins with {start[:6]!r}{hint}")
+    if start[6:8] not in (b"\x01\x00", b"\x02\x00"):
+        raise MalformedMessage(f".npy version {start[6:8].hex('.')} is not 1.0 or 2.0")
+    begin = 10 if start[6] == 1 else 12
+    length = int.from_bytes(start[8:begin], "little")
+    if len(start) < begin or length > min(_MAX_HEADER, len(tensor) - begin):
+        raise MalformedMessage(f".npy header is truncated or oversize ({length} bytes)")
+    return bytes(tensor[begin : begin + length]).decode("latin-1"), begin + length
+
+
+def _dtype(descr: str) -> np.dtype[Any]:
+    """The numeric dtype that a header names."""
+    try:
+        dtype = np.dtype(descr)
+    except TypeError as error:
+        raise MalformedMessage(f"numpy here has no dtype {descr!r}") from error
+    if dtype.kind not in _KINDS:
+        raise MalformedMessage(f"tensor of dtype {descr!r}: only {_ALLOWED} are accepted")
+    return dtype
