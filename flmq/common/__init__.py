@@ -1,1 +1,68 @@
-"""common"""
+"""What server and client share, under the names that users of Flower import from here."""
+
+from __future__ import annotations
+
+from flmq.common.logger import configure, log
+from flmq.common.parameter import (
+    bytes_to_ndarray,
+    ndarray_to_bytes,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flmq.common.typing import (
+    Code,
+    Config,
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Metrics,
+    MetricsAggregationFn,
+    NDArray,
+    NDArrayFloat,
+    NDArrayInt,
+    NDArrays,
+    Parameters,
+    Properties,
+    ReconnectIns,
+    Scalar,
+    Status,
+    Value,
+)
+
+__all__ = [
+    "Code",
+    "Config",
+    "DisconnectRes",
+    "EvaluateIns",
+    "EvaluateRes",
+    "FitIns",
+    "FitRes",
+    "GetParametersIns",
+    "GetParametersRes",
+    "GetPropertiesIns",
+    "GetPropertiesRes",
+    "Metrics",
+    "MetricsAggregationFn",
+    "NDArray",
+    "NDArrayFloat",
+    "NDArrayInt",
+    "NDArrays",
+    "Parameters",
+    "Properties",
+    "ReconnectIns",
+    "Scalar",
+    "Status",
+    "Value",
+    "bytes_to_ndarray",
+    "configure",
+    "log",
+    "ndarray_to_bytes",
+    "ndarrays_to_parameters",
+    "parameters_to_ndarrays",
+]

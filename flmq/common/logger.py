@@ -1,0 +1,55 @@
+"""flmq's logger, and ``log`` as users of Flower call it: ``log(INFO, "round %s", 3)``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+__all__ = ["LOGGER_NAME", "configure", "log", "logger", "show_on_console"]
+
+LOGGER_NAME = "flmq"
+
+logger = logging.getLogger(LOGGER_NAME)
+log = logger.log
+
+_CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+_FILE_FORMAT = "%(asctime)s | %(levelname)s | {identifier} | %(filename)s:%(lineno)d | %(message)s"
+
+
+def configure(identifier: str, filename: str | None = None) -> None:
+    """Write flmq's log to the file ``filename`` too, each line with ``identifier``.
+
+    Without a file name nothing changes.
+
+    Raises:
+        OSError: the file cannot be opened for appending.
+    """
+    if filename is None:
+        return
+    handler = logging.FileHandler(Path(filename), encoding="utf-8")
+    # A percent sign in the identifier must not become a directive of the format.
+    text = _FILE_FORMAT.format(identifier=identifier.replace("%", "%%"))
+    handler.setFormatter(logging.Formatter(text))
+    logger.addHandler(handler)
+    _let_through(logging.DEBUG)
+
+
+def show_on_console(level: int = logging.INFO) -> None:
+    """Show flmq's log on standard error, unless the program has set up logging of its own.
+
+    What starts a server or a client calls this: a library that is only imported prints nothing.
+    """
+    if logger.hasHandlers():
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter(_CONSOLE_FORMAT, datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+    _let_through(level)
+
+
+def _let_through(level: int) -> None:
+    """Lower the logger's threshold to ``level`` where the program has not chosen one."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(level)

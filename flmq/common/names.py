@@ -1,0 +1,87 @@
+"""Names of clients and jobs: which are usable, and how to make one that is.
+
+They stand in queue names, routing keys and permissions on the broker, hence the narrow alphabet.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import secrets
+import socket
+from datetime import datetime
+
+from flmq.common.errors import InvalidClientId, InvalidJobName
+
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "check_client_id",
+    "check_job_name",
+    "make_client_id",
+    "make_job_name",
+]
+
+MAX_NAME_LENGTH = 64
+
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
+_UNUSABLE = re.compile(r"[^A-Za-z0-9_-]+")
+
+_ADJECTIVES = (
+    "amber brave brisk calm clear cosy crisp deft eager early fair fleet fond fresh gentle glad "
+    "golden grand hardy honest humble jolly keen kind lively lucid lucky mellow merry mild modest "
+    "neat nimble noble patient placid plain plucky polite prime proud quick quiet rapid ready "
+    "robust sage serene sharp silver sincere snug solid spry steady sunny supple swift tidy true "
+    "vivid warm wise witty"
+)
+_NOUNS = (
+    "acorn alder aspen badger beaver birch bison brook canyon cedar cliff cloud comet coral crane "
+    "creek delta dune eagle elm falcon fern finch fjord forest glacier grove harbor hare hawk "
+    "heron hill island ivy juniper kestrel lagoon lake lark lichen linden lynx maple marten "
+    "meadow mesa moose oak orchid otter owl pebble pine plover raven reef ridge river robin "
+    "sparrow spruce stream tern willow"
+)
+
+
+def check_client_id(client_id: str) -> str:
+    """Return ``client_id`` if it is usable: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+
+    Raises:
+        InvalidClientId: it is not.
+    """
+    if not isinstance(client_id, str) or _NAME.fullmatch(client_id) is None:
+        raise InvalidClientId(client_id if isinstance(client_id, str) else repr(client_id))
+    return client_id
+
+
+def check_job_name(job: str) -> str:
+    """Return ``job`` if it is usable: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+
+    Raises:
+        InvalidJobName: it is not.
+    """
+    if not isinstance(job, str) or _NAME.fullmatch(job) is None:
+        raise InvalidJobName(job if isinstance(job, str) else repr(job))
+    return job
+
+
+def make_client_id() -> str:
+    """Make a client id of this host and process, different at each call.
+
+    Host and process alone would not do: containers share both, and a process may run two clients.
+    """
+    tail = f"-{os.getpid()}-{secrets.token_hex(3)}"
+    host = _UNUSABLE.sub("-", socket.gethostname()).strip("-") or "host"
+    return check_client_id(host[: MAX_NAME_LENGTH - len(tail)] + tail)
+
+
+def make_job_name(now: datetime | None = None, rng: random.Random | None = None) -> str:
+    """Make a readable job name, such as ``20250131-142501-brave-otter``.
+
+    ``now`` is the local time and ``rng`` the system's randomness unless given; the words tell
+    apart jobs that start in the same second.
+    """
+    now = datetime.now() if now is None else now
+    rng = random.SystemRandom() if rng is None else rng
+    words = f"{rng.choice(_ADJECTIVES.split())}-{rng.choice(_NOUNS.split())}"
+    return check_job_name(f"{now:%Y%m%d-%H%M%S}-{words}")
