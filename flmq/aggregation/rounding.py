@@ -1,0 +1,61 @@
+"""Rounding an exact fraction once, to a floating-point format or to an integer, half to even.
+
+These are the scalar rules in integer arithmetic, for any numerator and denominator. The bulk of a
+model is rounded by vectorized code that is held to the same results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ldexp
+
+import numpy as np
+
+__all__ = ["FloatFormat", "round_to_float", "round_to_int"]
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """A binary floating-point format: ``precision`` significant bits, the least bit 2**min_exp."""
+
+    precision: int
+    min_exp: int
+
+    @classmethod
+    def of(cls, dtype: np.dtype[np.floating]) -> FloatFormat:
+        """The format of float16, float32 or float64."""
+        info = np.finfo(dtype)
+        return cls(precision=info.nmant + 1, min_exp=int(info.minexp) - info.nmant)
+
+
+def round_to_int(numerator: int, denominator: int) -> int:
+    """``numerator / denominator`` to the nearest integer, half to even; ``denominator > 0``."""
+    quotient, rest = divmod(numerator, denominator)
+    twice = 2 * rest
+    if twice > denominator or (twice == denominator and quotient & 1):
+        quotient += 1
+    return quotient
+
+
+def round_to_float(numerator: int, denominator: int, form: FloatFormat) -> float:
+    """``numerator / denominator`` to the nearest number of ``form``, half to even.
+
+    Subnormal numbers of the format are rounded once as well. The result is a Python float that
+    holds the number exactly; zero is always +0.0. ``denominator > 0``. Numbers beyond the largest
+    of the format are not treated: a mean of its numbers never is one.
+    """
+    # The quotient's bit length is this or one more; the last place is then known up to one step.
+    exponent = abs(numerator).bit_length() - denominator.bit_length() - form.precision
+    exponent = max(exponent, form.min_exp)
+    for place in (exponent, exponent + 1):
+        scaled = _shifted(numerator, denominator, place)
+        if abs(scaled) <= 1 << form.precision:
+            return ldexp(scaled, place) if scaled else 0.0
+    raise AssertionError("the quotient has at most precision + 1 bits")
+
+
+def _shifted(numerator: int, denominator: int, place: int) -> int:
+    """``numerator / denominator / 2**place`` to the nearest integer."""
+    if place >= 0:
+        return round_to_int(numerator, denominator << place)
+    return round_to_int(numerator << -place, denominator)
