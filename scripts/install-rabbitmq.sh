@@ -23,7 +23,7 @@ flmq: no rabbitmq-server here, and it cannot be installed from here: $1.
 Any one of these will do:
   Debian, Ubuntu    sudo apt-get install rabbitmq-server
   Fedora            sudo dnf install rabbitmq-server
-  macOS             brew install rabbitmq
+  macOS             brew install rabbitmq, brew services start rabbitmq, then give its URL:
   a broker you have export FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost
   Docker            pip install 'flmq[docker]', with a daemon that answers
   no broker at all  flmq demo --in-memory
@@ -92,9 +92,9 @@ install_package() {
 
 # Only what this installation brought: an Erlang from before keeps its epmd service as it was.
 keep_services_off() {
-    if command -v deb-systemd-helper >/dev/null 2>&1; then
-        deb-systemd-helper disable rabbitmq-server.service >/dev/null 2>&1 || :
-        [ "$1" = yes ] || deb-systemd-helper disable epmd.service >/dev/null 2>&1 || :
+    if command -v systemctl >/dev/null 2>&1; then
+        systemctl disable rabbitmq-server.service >/dev/null 2>&1 || :
+        [ "$1" = yes ] || systemctl disable epmd.service >/dev/null 2>&1 || :
     fi
     if command -v update-rc.d >/dev/null 2>&1; then
         update-rc.d rabbitmq-server disable >/dev/null 2>&1 || :
