@@ -1,1 +1,35 @@
-"""round"""
+"""One round as a pure state machine: no clock, no socket; events in, actions out."""
+
+from __future__ import annotations
+
+from flmq.round.actions import Action, Close, Outcome, Settle, Word
+from flmq.round.events import (
+    DeadlinePassed,
+    Event,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyRejected,
+    Stopped,
+    TaskUnroutable,
+)
+from flmq.round.state import Policy, Round, RoundState, TaskState, UnexpectedEvent
+
+__all__ = [
+    "Action",
+    "Close",
+    "DeadlinePassed",
+    "Event",
+    "Outcome",
+    "Policy",
+    "ReplyAccepted",
+    "ReplyFailed",
+    "ReplyRejected",
+    "Round",
+    "RoundState",
+    "Settle",
+    "Stopped",
+    "TaskState",
+    "TaskUnroutable",
+    "UnexpectedEvent",
+    "Word",
+]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
+from flmq.common.phase import Phase
 from flmq.common.typing import Scalar
+from flmq.round import Word
 
 __all__ = [
     "ClientOutcome",
@@ -28,34 +29,6 @@ __all__ = [
     "RunStarted",
     "Word",
 ]
-
-
-class Phase(Enum):
-    """Which of the four calls a task asks for."""
-
-    FIT = "fit"
-    EVALUATE = "evaluate"
-    GET_PARAMETERS = "get_parameters"
-    GET_PROPERTIES = "get_properties"
-
-
-class Word(Enum):
-    """What became of one client's task, or of one reply."""
-
-    ACCEPTED = "accepted"
-    """Its reply counts."""
-    FAILED = "failed"
-    """The client said that it could not: an exception, or a status other than OK."""
-    REJECTED = "rejected"
-    """It replied, but the reply does not answer what was asked."""
-    SILENT = "silent"
-    """Nothing came before the phase closed."""
-    UNROUTABLE = "unroutable"
-    """The client has no queue on the broker."""
-    LATE = "late"
-    """A reply after the phase closed: not counted."""
-    DUPLICATE = "duplicate"
-    """A second reply to the same task: not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +84,10 @@ class ClientOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RoundCounts:
-    """How many clients got which word. asked = accepted + failed + rejected + silent + unroutable."""
+    """How many clients got which word.
+
+    asked = accepted + failed + rejected + silent + unroutable.
+    """
 
     asked: int = 0
     accepted: int = 0

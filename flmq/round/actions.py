@@ -1,0 +1,59 @@
+"""What the round asks its surroundings to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Action", "Close", "Outcome", "Settle", "Word"]
+
+
+class Word(Enum):
+    """What became of one client's task, or of one reply."""
+
+    ACCEPTED = "accepted"
+    """Its reply counts."""
+    FAILED = "failed"
+    """The client said that it could not: an exception, or a status other than OK."""
+    REJECTED = "rejected"
+    """It replied, but the reply does not answer what was asked."""
+    SILENT = "silent"
+    """Nothing came before the round closed."""
+    UNROUTABLE = "unroutable"
+    """The client has no queue on the broker."""
+    LATE = "late"
+    """A reply after the round closed: not counted."""
+    DUPLICATE = "duplicate"
+    """A further reply to the same task: not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A client and what became of its task."""
+
+    client_id: str
+    word: Word
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Say what became of a task or of a reply: record it and, after a reply, tell the client.
+
+    Emitted once a client for its final word, and once for each late or duplicate reply.
+    """
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """No further reply counts. ``accepted`` is the closing set, in client-id order."""
+
+    reason: str
+    accepted: tuple[str, ...]
+    enough: bool
+    """Whether the closing set has at least ``min_results`` members."""
+
+
+Action = Settle | Close

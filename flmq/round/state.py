@@ -1,0 +1,235 @@
+"""The round: one state machine a client's task, and one for the round that holds them.
+
+Theory of operation
+-------------------
+*Two kinds of machine.* Each asked client has a **task** machine; the **round** is OPEN or CLOSED.
+A task sees the events that name its client; the round sees DeadlinePassed and Stopped, and after
+every event looks at its tasks to find out whether it is over.
+
+*Rule 1.* Everything that decides a transition is in this file: the two tables, the policy's
+numbers and the tasks' states. There is no clock, no queue, no identity of a message here. Whoever
+feeds the machine has decoded and checked the reply, and says which of three things it was.
+
+*Rule 2: the order of events is the order in which they are fed.* Where the deadline and the last
+reply coincide, the one that is fed first wins, for good; a journal that records the closing set
+therefore records everything that is not a function of the tasks' replies.
+
+*A task settles once.* ``PENDING`` ends in ACCEPTED, FAILED or REJECTED by a reply, in SILENT by the
+closing of the round. UNROUTABLE is a word of the broker, not of the client: it settles the task for
+the question whether to wait on, but a reply that comes all the same while the round is open is
+better information and replaces it (a task published twice, over a broken connection, may have been
+delivered once and returned once).
+
+*A reply that does not settle its task is still answered*: DUPLICATE where the task already had a
+reply, LATE where the round had closed before any. Both change nothing.
+
+*The round closes* when no task is pending; or when ``target_results`` replies are accepted (over-
+selection: more are asked than are needed); or at the deadline; or when it is stopped. Closing
+turns what is pending into SILENT. ``min_results`` does not close a round: it says how many accepted
+replies a closing set must have to count, and ``Close.enough`` says whether it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flmq.round.actions import Action, Close, Outcome, Settle, Word
+from flmq.round.events import (
+    DeadlinePassed,
+    Event,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyRejected,
+    Stopped,
+    TaskUnroutable,
+)
+
+__all__ = ["TASK_TRANSITIONS", "Policy", "Round", "RoundState", "TaskState", "UnexpectedEvent"]
+
+
+class TaskState(Enum):
+    """Where one client's task stands."""
+
+    PENDING = "pending"
+    UNROUTABLE = "unroutable"
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    SILENT = "silent"
+    LOST = "lost"
+    """Unroutable until the round closed."""
+
+
+class RoundState(Enum):
+    """Whether replies still count."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class _Closing:
+    """Internal event: the round closes over a task that nobody answered."""
+
+
+TaskEvent = type[ReplyAccepted | ReplyFailed | ReplyRejected | TaskUnroutable | _Closing]
+
+_DUPLICATE: dict[TaskEvent, tuple[None, Word | None]] = {
+    ReplyAccepted: (None, Word.DUPLICATE),
+    ReplyFailed: (None, Word.DUPLICATE),
+    ReplyRejected: (None, Word.DUPLICATE),
+    TaskUnroutable: (None, None),
+    _Closing: (None, None),
+}
+_LATE: dict[TaskEvent, tuple[None, Word | None]] = {
+    ReplyAccepted: (None, Word.LATE),
+    ReplyFailed: (None, Word.LATE),
+    ReplyRejected: (None, Word.LATE),
+    TaskUnroutable: (None, None),
+    _Closing: (None, None),
+}
+
+# (state, event) -> (next state or None for "stays", word to say or None for nothing)
+TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Word | None]]] = {
+    TaskState.PENDING: {
+        ReplyAccepted: (TaskState.ACCEPTED, Word.ACCEPTED),
+        ReplyFailed: (TaskState.FAILED, Word.FAILED),
+        ReplyRejected: (TaskState.REJECTED, Word.REJECTED),
+        TaskUnroutable: (TaskState.UNROUTABLE, None),
+        _Closing: (TaskState.SILENT, Word.SILENT),
+    },
+    TaskState.UNROUTABLE: {
+        ReplyAccepted: (TaskState.ACCEPTED, Word.ACCEPTED),
+        ReplyFailed: (TaskState.FAILED, Word.FAILED),
+        ReplyRejected: (TaskState.REJECTED, Word.REJECTED),
+        TaskUnroutable: (None, None),
+        _Closing: (TaskState.LOST, Word.UNROUTABLE),
+    },
+    TaskState.ACCEPTED: {**_DUPLICATE},
+    TaskState.FAILED: {**_DUPLICATE},
+    TaskState.REJECTED: {**_DUPLICATE},
+    TaskState.SILENT: {**_LATE},
+    TaskState.LOST: {**_LATE},
+}
+
+
+class UnexpectedEvent(Exception):
+    """An event that this round cannot have: a fault of the caller, not of a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When a round is over, and when it counts."""
+
+    min_results: int = 1
+    """Accepted replies that a closing set needs to be aggregated."""
+    target_results: int | None = None
+    """Accepted replies at which the round closes at once; None: wait for all asked."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that contradict each other."""
+        if self.min_results < 0:
+            raise ValueError(f"min_results is {self.min_results}; it counts replies: use 0 or more")
+        if self.target_results is not None and self.target_results < max(1, self.min_results):
+            raise ValueError(
+                f"target_results is {self.target_results} and min_results {self.min_results}: a "
+                "round that closes at its target must then have enough; raise target_results"
+            )
+
+
+class Round:
+    """One phase of one round: who was asked, and what became of each.
+
+    ``label`` names it in errors ("job mnist, round 3, fit"). Not thread-safe.
+    """
+
+    def __init__(self, asked: tuple[str, ...], policy: Policy, *, label: str = "") -> None:
+        """Open a round over the ``asked`` client ids, which must be distinct."""
+        if len(set(asked)) != len(asked):
+            raise ValueError(f"{label}: a client is asked twice in one round")
+        self.label = label
+        self.policy = policy
+        self.state = RoundState.OPEN
+        self.tasks: dict[str, TaskState] = dict.fromkeys(asked, TaskState.PENDING)
+        self.reasons: dict[str, str] = {}
+        self._pending = len(asked)
+        self._accepted = 0
+
+    def open(self) -> list[Action]:
+        """Start: a round that asks nobody is over at once."""
+        return self._look()
+
+    def handle(self, event: Event) -> list[Action]:
+        """Feed one event; what to do comes back, in order."""
+        match event:
+            case DeadlinePassed():
+                return self._close("deadline")
+            case Stopped(reason):
+                return self._close(reason)
+            case _:
+                return [*self._settle(event), *self._look()]
+
+    def accepted(self) -> tuple[str, ...]:
+        """Clients whose reply counts, in client-id order."""
+        return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.ACCEPTED))
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Every settled task's outcome, in client-id order."""
+        return tuple(
+            Outcome(client_id, _WORDS[state], self.reasons.get(client_id, ""))
+            for client_id, state in sorted(self.tasks.items())
+            if state in _WORDS
+        )
+
+    def _settle(
+        self, event: ReplyAccepted | ReplyFailed | ReplyRejected | TaskUnroutable
+    ) -> list[Action]:
+        state = self.tasks.get(event.client_id)
+        if state is None:
+            raise UnexpectedEvent(
+                f"{self.label}: {type(event).__name__} for {event.client_id!r}, who was not asked"
+            )
+        reason = getattr(event, "reason", "")
+        return self._step(event.client_id, state, type(event), reason)
+
+    def _step(
+        self, client_id: str, state: TaskState, event: TaskEvent, reason: str
+    ) -> list[Action]:
+        target, word = TASK_TRANSITIONS[state][event]
+        if target is not None:
+            self._pending -= state is TaskState.PENDING
+            self._accepted += target is TaskState.ACCEPTED
+            self.tasks[client_id] = target
+            self.reasons[client_id] = reason
+        return [] if word is None else [Settle(Outcome(client_id, word, reason))]
+
+    def _look(self) -> list[Action]:
+        """Close if there is nothing left to wait for."""
+        if self.state is RoundState.CLOSED:
+            return []
+        target = self.policy.target_results
+        if target is not None and self._accepted >= target:
+            return self._close(f"enough answered ({target})")
+        if self._pending == 0:
+            return self._close("all answered")
+        return []
+
+    def _close(self, reason: str) -> list[Action]:
+        if self.state is RoundState.CLOSED:
+            return []
+        self.state = RoundState.CLOSED
+        actions: list[Action] = []
+        for client_id, state in sorted(self.tasks.items()):
+            why = "no queue on the broker" if state is TaskState.UNROUTABLE else reason
+            actions += self._step(client_id, state, _Closing, why)
+        accepted = self.accepted()
+        return [*actions, Close(reason, accepted, len(accepted) >= self.policy.min_results)]
+
+
+_WORDS = {
+    TaskState.ACCEPTED: Word.ACCEPTED,
+    TaskState.FAILED: Word.FAILED,
+    TaskState.REJECTED: Word.REJECTED,
+    TaskState.SILENT: Word.SILENT,
+    TaskState.LOST: Word.UNROUTABLE,
+}
