@@ -1,0 +1,21 @@
+"""What can be wrong with a wish for data: both are the user's to mend."""
+
+from __future__ import annotations
+
+from flmq.common.errors import UsageError
+
+__all__ = ["CannotPartition", "MissingExtra"]
+
+
+class CannotPartition(UsageError):
+    """The samples cannot be parted as asked."""
+
+
+class MissingExtra(UsageError):
+    """Something needs a library that only an extra of flmq installs."""
+
+    def __init__(self, what: str, library: str, extra: str = "demo") -> None:
+        """Say ``what`` needs which ``library``, and the ``extra`` that brings it."""
+        self.library = library
+        self.extra = extra
+        super().__init__(f"{what} needs {library}, not installed here: pip install 'flmq[{extra}]'")
