@@ -101,7 +101,8 @@ class ConnectionEvent:
     """A change of a connection's state, for people to see."""
 
     role: str
-    """Which connection: "publisher" or "consumer"."""
+    """Which connection: "publisher", "consumer", or "control", which declares and inspects, and
+    holds exclusive queues and their consumers."""
     state: ConnectionState
     detail: str = ""
     """One line: the reason, and the seconds until the next try where there is one."""
@@ -152,11 +153,12 @@ class Consumer(ABC):
     def receive(self, timeout: float | None = None) -> Delivery | None:
         """Next delivery, or None after ``timeout`` seconds (None: wait without end).
 
-        Connection loss, a cancelled consumer and a deleted queue (declared again) are ridden out inside: the
-        un-acked messages come again. Raises `TransportClosed` after `close`, also to a
-        thread that waits; `BrokerAccessRefused` when the broker no longer lets us read;
-        `ResourceLocked` when after a reconnection another consumer holds the queue exclusively for longer
-        than a dead connection of our own could.
+        Connection loss, a cancelled consumer and a deleted queue (declared again, when this
+        transport had declared it) are ridden out inside: the un-acked messages come again. Raises
+        `TransportClosed` after `close`, also to a thread that waits; `BrokerAccessRefused` when
+        the broker no longer lets us read; `BrokerRefusal` when a queue that others declared is
+        gone; `ResourceLocked` when after a reconnection another consumer holds the queue
+        exclusively for longer than a dead connection of our own could.
         """
 
     @abstractmethod

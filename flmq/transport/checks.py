@@ -1,0 +1,108 @@
+"""What AMQP 0-9-1 can carry, checked before a message leaves, the same for every transport.
+
+Sizes: a "short string" has at most 255 bytes (AMQP 0-9-1, section 4.2.5.3); all properties of a
+message travel in one frame, whose size RabbitMQ limits (frame_max, 128 KiB).
+"""
+
+from __future__ import annotations
+
+from flmq.common.errors import BrokerRefusal
+from flmq.transport.base import Address, HeaderValue, Message
+
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "SHORT_STRING_BYTES",
+    "check_outgoing",
+    "check_prefetch",
+    "too_large",
+    "wrong_user",
+]
+
+SHORT_STRING_BYTES = 255
+MAX_HEADER_BYTES = 64 * 1024
+"""All of a message's headers, well inside one frame."""
+_MAX_EXPIRATION = 2**32 / 1000 - 1
+"""Seconds; RabbitMQ keeps milliseconds and refuses more than 2**32 of them."""
+
+
+def check_outgoing(address: Address, message: Message) -> bytes:
+    """Return the body as bytes of its own, or refuse what no broker could carry.
+
+    Raises `TypeError` for a body that is not bytes-like, `BrokerRefusal` for the rest.
+    """
+    if not isinstance(message.body, bytes | bytearray | memoryview):
+        raise TypeError(f"a message body is bytes-like, not {type(message.body).__name__}")
+    for name, value in (
+        ("exchange", address.exchange),
+        ("routing key", address.routing_key),
+        ("type", message.type),
+        ("message_id", message.message_id),
+        ("correlation_id", message.correlation_id),
+        ("user_id", message.user_id or ""),
+    ):
+        _check_short(name, value)
+    _check_headers(message)
+    if message.expiration is not None and not 0 <= message.expiration <= _MAX_EXPIRATION:
+        raise BrokerRefusal(
+            f"expiration of {message.expiration:g} s is outside of what RabbitMQ keeps: "
+            f"use 0 to {_MAX_EXPIRATION:.0f} s, or None"
+        )
+    return bytes(message.body)
+
+
+def check_prefetch(prefetch: int) -> None:
+    """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "without limit"."""
+    if not 1 <= prefetch <= 65535:
+        raise BrokerRefusal(f"prefetch is {prefetch}: choose 1 to 65535")
+
+
+def too_large(size: int, limit: int) -> BrokerRefusal:
+    """Make the error for a body of ``size`` bytes where the broker takes ``limit``."""
+    return BrokerRefusal(
+        f"message of {size} bytes is larger than the broker's max_message_size of {limit} bytes: "
+        "send it in chunks, or raise max_message_size in rabbitmq.conf"
+    )
+
+
+def wrong_user(stated: str, user: str) -> BrokerRefusal:
+    """Make the error for a message that claims to come from somebody else."""
+    return BrokerRefusal(
+        f"message says user_id {stated!r}, but the connection is {user!r}'s: leave user_id out or "
+        "connect as that user"
+    )
+
+
+def _check_short(name: str, value: str) -> None:
+    size = len(value.encode())
+    if size > SHORT_STRING_BYTES:
+        raise BrokerRefusal(
+            f"{name} is {size} bytes long; AMQP carries at most {SHORT_STRING_BYTES}"
+        )
+
+
+def _check_headers(message: Message) -> None:
+    total = 0
+    for name, value in message.headers.items():
+        _check_short("header name", name)
+        total += len(name.encode()) + 2 + _header_size(name, value)
+    if total > MAX_HEADER_BYTES:
+        raise BrokerRefusal(
+            f"headers take {total} bytes; at most {MAX_HEADER_BYTES} fit: put data into the body"
+        )
+
+
+def _header_size(name: str, value: HeaderValue) -> int:
+    match value:
+        case bool() | float():
+            return 8
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise BrokerRefusal(f"header {name!r}: {value} does not fit 64 bits")
+            return 8
+        case str():
+            return 4 + len(value.encode())
+        case bytes():
+            return 4 + len(value)
+    raise TypeError(
+        f"header {name!r} is a {type(value).__name__}: use bool, int, float, str, bytes"
+    )

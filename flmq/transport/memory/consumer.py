@@ -1,0 +1,182 @@
+"""Consumer of the memory broker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flmq.common.errors import FlmqError, TransportClosed
+from flmq.transport.base import Consumer, Delivery
+from flmq.transport.memory.broker import MemoryBroker
+from flmq.transport.memory.queue import MemoryQueue, Stored
+
+__all__ = ["MemoryConsumer"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    consumer: object
+    number: int
+
+
+class MemoryConsumer(Consumer):
+    """Takes messages from queues of a `MemoryBroker`; made by `MemoryTransport.consumer`."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        queues: Sequence[str],
+        *,
+        prefetch: int,
+        exclusive: bool,
+        on_close: Callable[[MemoryConsumer], None],
+    ) -> None:
+        """Start without a subscription; see `subscribe`."""
+        self.queues = tuple(queues)
+        self.exclusive = exclusive
+        self.subscribed: dict[str, MemoryQueue] = {}
+        self._broker = broker
+        self._prefetch = prefetch
+        self._on_close = on_close
+        self._arrived = threading.Condition(broker.lock)
+        self._buffer: deque[Delivery] = deque()
+        self._unacked: dict[int, tuple[MemoryQueue, Stored]] = {}
+        self._lost_acks: list[tuple[MemoryQueue, Stored]] = []
+        self._next = 0
+        self._problem: FlmqError | None = None
+        self._closed = False
+
+    # Consumer
+
+    def receive(self, timeout: float | None = None) -> Delivery | None:
+        """Return the next delivery, or None after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._broker.locked():
+            while True:
+                if self._closed:
+                    raise TransportClosed("the consumer is closed: open another one")
+                if self._buffer:
+                    return self._buffer.popleft()
+                if self._problem is not None:
+                    raise self._problem
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return None
+                self._arrived.wait(remaining)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Let the broker forget the message."""
+        with self._broker.locked():
+            settled = self._settle(delivery, "ack")
+            if settled is None:
+                return
+            if self._broker.faults.losing_acks:
+                self._lost_acks.append(settled)
+            self._refill(settled[0])
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        """Give the message back, or drop it to the queue's dead-letter exchange."""
+        with self._broker.locked():
+            settled = self._settle(delivery, "reject")
+            if settled is None:
+                return
+            queue, stored = settled
+            if requeue:
+                queue.give_back([stored])
+            else:
+                queue.reject(stored)
+            queue.dispatch()
+            self._refill(queue)
+
+    def close(self) -> None:
+        """Stop consuming; what is un-acked goes back."""
+        with self._broker.locked():
+            self.end()
+
+    # What its transport does, under the broker's lock
+
+    def subscribe(self) -> None:
+        """Consume every queue."""
+        for name in self.queues:
+            queue = self._broker.find(name)
+            assert queue is not None, "open_queues was called under the same lock"
+            self.subscribed[name] = queue
+            queue.subscribe(self)
+
+    def lost(self) -> None:
+        """Lose the connection: everything un-acked goes back, tags grow stale."""
+        subscribed, self.subscribed = self.subscribed, {}
+        self._buffer.clear()
+        back: dict[str, list[Stored]] = {}
+        for queue, stored in [*self._lost_acks, *self._unacked.values()]:
+            back.setdefault(queue.spec.name, []).append(stored)
+        self._lost_acks.clear()
+        self._unacked.clear()
+        for name, queue in subscribed.items():
+            queue.unsubscribe(self)
+            queue.give_back(back.get(name, ()))
+            queue.dispatch()
+
+    def fail(self, problem: FlmqError) -> None:
+        """Let `receive` raise: the queues cannot be consumed any more."""
+        self._problem = problem
+        self._arrived.notify_all()
+
+    def end(self) -> None:
+        """Close."""
+        if not self._closed:
+            self._closed = True
+            self.lost()
+            self._on_close(self)
+            self._arrived.notify_all()
+
+    # What its queues do (flmq.transport.memory.queue.QueueConsumer)
+
+    def has_room(self) -> bool:
+        """Whether prefetch allows one more."""
+        return len(self._unacked) < self._prefetch
+
+    def take(self, queue: MemoryQueue, stored: Stored) -> None:
+        """Accept a message."""
+        self._next += 1
+        self._unacked[self._next] = (queue, stored)
+        self._buffer.append(
+            Delivery(
+                message=stored.message,
+                queue=queue.spec.name,
+                redelivered=stored.redelivered,
+                tag=_Tag(self, self._next),
+                exchange=stored.exchange,
+                routing_key=stored.routing_key,
+            )
+        )
+        self._arrived.notify()
+
+    # Inside
+
+    def _settle(self, delivery: Delivery, verb: str) -> tuple[MemoryQueue, Stored] | None:
+        tag = delivery.tag
+        if not isinstance(tag, _Tag) or tag.consumer is not self:
+            raise ValueError("a delivery is settled with the consumer that received it")
+        settled = self._unacked.pop(tag.number, None)
+        if settled is None:
+            _log.info(
+                "%s of a delivery from %s dropped: its connection is gone, it will be delivered "
+                "again",
+                verb,
+                delivery.queue,
+            )
+        return settled
+
+    def _refill(self, first_last: MemoryQueue) -> None:
+        """Fill the room that was made, the other queues before the one that made it."""
+        for queue in self.subscribed.values():
+            if queue is not first_last:
+                queue.dispatch()
+        first_last.dispatch()

@@ -1,0 +1,272 @@
+"""One queue of the memory broker: what waits, who consumes, limits, expiry, dead letters."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flmq.common.errors import BrokerRefusal, ResourceLocked
+from flmq.transport.base import Message
+from flmq.transport.topology import Queue, QueueType
+
+__all__ = ["MemoryQueue", "QueueConsumer", "QueueHost", "Stored"]
+
+_ARGUMENTS: Mapping[str, type] = {
+    "x-dead-letter-exchange": str,
+    "x-dead-letter-routing-key": str,
+    "x-delivery-limit": int,
+    "x-expires": int,
+    "x-max-length": int,
+    "x-max-length-bytes": int,
+    "x-message-ttl": int,
+    "x-overflow": str,
+    "x-single-active-consumer": bool,
+}
+
+
+@dataclass(slots=True)
+class Stored:
+    """A message in one queue."""
+
+    message: Message
+    exchange: str
+    routing_key: str
+    deaths: tuple[tuple[str, str], ...] = ()
+    """(queue, reason) of each time it was dead-lettered."""
+    sequence: int = 0
+    expires_at: float | None = None
+    redelivered: bool = False
+    returns: int = 0
+
+
+class QueueConsumer(Protocol):
+    """What a queue must know of its consumer."""
+
+    exclusive: bool
+
+    def has_room(self) -> bool:
+        """Whether prefetch allows one more."""
+
+    def take(self, queue: MemoryQueue, stored: Stored) -> None:
+        """Accept a message, un-acked from now on."""
+
+
+class QueueHost(Protocol):
+    """What a queue needs of its broker."""
+
+    def now(self) -> float:
+        """Return the time."""
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do something later."""
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do something when the present action is over."""
+
+    def dead_letter(self, exchange: str, stored: Stored) -> None:
+        """Publish a dead letter."""
+
+
+@dataclass(slots=True, eq=False)
+class MemoryQueue:
+    """A queue. Not thread-safe: the broker locks."""
+
+    spec: Queue
+    owner: object
+    """The transport that an exclusive queue belongs to."""
+    host: QueueHost
+    ready: deque[Stored] = field(default_factory=deque)
+    ready_bytes: int = 0
+    consumers: deque[QueueConsumer] = field(default_factory=deque)
+    on_room: deque[Callable[[], None]] = field(default_factory=deque)
+    """Publishers that were refused for want of room, to be told when there is some."""
+    expires_at: float | None = None
+    """When an unused queue goes; None while it is used, or for ever."""
+    _sequence: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the arguments as a broker would."""
+        check_queue(self.spec)
+        self.touch()
+
+    def argument(self, name: str) -> int | None:
+        """Return a numeric argument, if it was given."""
+        value = self.spec.arguments.get(name)
+        return None if value is None else int(value)
+
+    def touch(self) -> None:
+        """Start ``x-expires`` anew, as use and declaration do."""
+        expires = self.argument("x-expires")
+        unused = expires is not None and not self.consumers
+        self.expires_at = self.host.now() + expires / 1000 if unused and expires else None
+
+    # Coming in
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether the queue takes a message of ``size`` bytes; drop-head queues always do."""
+        return self.spec.arguments.get("x-overflow") != "reject-publish" or not self._over(1, size)
+
+    def enqueue(self, stored: Stored, at: int | None = None) -> None:
+        """Add at the tail, or at a position for a fault's sake, and deliver what can be."""
+        self._sequence += 1
+        stored.sequence = self._sequence
+        self._set_expiry(stored)
+        if at is None:
+            self.ready.append(stored)
+        else:
+            self.ready.insert(at, stored)
+        self.ready_bytes += len(stored.message.body)
+        self.dispatch()
+        while self.ready and self._over(0, 0):
+            self._die(self._pop(), "maxlen")
+
+    def give_back(self, returned: Iterable[Stored]) -> None:
+        """Put un-acked messages back where they were; they count as redelivered."""
+        limit = self.argument("x-delivery-limit")
+        keep: list[Stored] = []
+        for stored in returned:
+            stored.redelivered = True
+            stored.returns += 1
+            if limit is not None and stored.returns > limit:
+                self._die(stored, "delivery_limit")
+            else:
+                keep.append(stored)
+                self.ready_bytes += len(stored.message.body)
+        if not keep:
+            return
+        last = max(stored.sequence for stored in keep)
+        while self.ready and self.ready[0].sequence < last:
+            keep.append(self.ready.popleft())
+        keep.sort(key=lambda stored: stored.sequence)
+        self.ready.extendleft(reversed(keep))
+
+    # Going out
+
+    def dispatch(self) -> None:
+        """Deliver to consumers with room, in turn."""
+        while True:
+            self.drop_expired()
+            if not self.ready or (consumer := self._next_consumer()) is None:
+                break
+            consumer.take(self, self._pop())
+        self.tell_room()
+
+    def drop_expired(self) -> None:
+        """Let expired messages go from the head, where RabbitMQ looks for them too."""
+        now = self.host.now()
+        while self.ready and (expiry := self.ready[0].expires_at) is not None and expiry <= now:
+            self._die(self._pop(), "expired")
+
+    def reject(self, stored: Stored) -> None:
+        """Drop a rejected message to the dead-letter exchange."""
+        self._die(stored, "rejected")
+
+    # Consumers
+
+    def check_consumer(self, owner: object, *, exclusive: bool) -> None:
+        """Refuse a consumer that another one, or another owner, excludes."""
+        self.check_owner(owner)
+        held = any(consumer.exclusive for consumer in self.consumers)
+        if held or (exclusive and self.consumers):
+            raise ResourceLocked(self.spec.name)
+
+    def check_owner(self, owner: object) -> None:
+        """Refuse anybody but the owner of an exclusive queue."""
+        if self.spec.exclusive and self.owner is not owner:
+            raise ResourceLocked(self.spec.name)
+
+    def subscribe(self, consumer: QueueConsumer) -> None:
+        """Add a consumer and deliver to it."""
+        self.consumers.append(consumer)
+        self.touch()
+        self.dispatch()
+
+    def unsubscribe(self, consumer: QueueConsumer) -> None:
+        """Remove a consumer."""
+        if consumer in self.consumers:
+            self.consumers.remove(consumer)
+            self.touch()
+
+    def _next_consumer(self) -> QueueConsumer | None:
+        if self.spec.arguments.get("x-single-active-consumer"):
+            active = self.consumers[0] if self.consumers else None
+            return active if active is not None and active.has_room() else None
+        for _ in range(len(self.consumers)):
+            consumer = self.consumers[0]
+            self.consumers.rotate(-1)
+            if consumer.has_room():
+                return consumer
+        return None
+
+    # Inside
+
+    def _pop(self) -> Stored:
+        stored = self.ready.popleft()
+        self.ready_bytes -= len(stored.message.body)
+        return stored
+
+    def _over(self, more: int, more_bytes: int) -> bool:
+        length = self.argument("x-max-length")
+        size = self.argument("x-max-length-bytes")
+        return (length is not None and len(self.ready) + more > length) or (
+            size is not None and self.ready_bytes + more_bytes > size
+        )
+
+    def _set_expiry(self, stored: Stored) -> None:
+        ttl = self.argument("x-message-ttl")
+        choices = [t for t in (stored.message.expiration, ttl and ttl / 1000) if t is not None]
+        if not choices:
+            return
+        stored.expires_at = self.host.now() + min(choices)
+        if "x-dead-letter-exchange" in self.spec.arguments:
+            # Elsewhere nobody can tell whether it went at its time or when the head was looked at.
+            self.host.at(stored.expires_at, self.dispatch)
+
+    def _die(self, stored: Stored, reason: str) -> None:
+        exchange = self.spec.arguments.get("x-dead-letter-exchange")
+        if not isinstance(exchange, str):
+            return
+        key = self.spec.arguments.get("x-dead-letter-routing-key", stored.routing_key)
+        self.host.dead_letter(exchange, died(stored, self.spec.name, reason, str(key)))
+
+    def tell_room(self) -> None:
+        """Let refused publishers try again."""
+        while self.on_room:
+            self.host.soon(self.on_room.popleft())
+
+
+def died(stored: Stored, queue: str, reason: str, routing_key: str) -> Stored:
+    """Make the dead letter of a message, with the headers that RabbitMQ gives it."""
+    old = stored.message
+    headers = {
+        "x-first-death-exchange": stored.exchange,
+        "x-first-death-queue": queue,
+        "x-first-death-reason": reason,
+        **old.headers,
+    }
+    message = Message(
+        body=old.body,
+        type=old.type,
+        message_id=old.message_id,
+        correlation_id=old.correlation_id,
+        user_id=old.user_id,
+        headers=headers,
+        persistent=old.persistent,
+    )
+    return Stored(message, stored.exchange, routing_key, (*stored.deaths, (queue, reason)))
+
+
+def check_queue(spec: Queue) -> None:
+    """Refuse arguments that this broker does not know, or of the wrong type or range."""
+    for name, value in spec.arguments.items():
+        wanted = _ARGUMENTS.get(name)
+        if wanted is None:
+            raise BrokerRefusal(f"queue {spec.name!r}: unknown argument {name!r}")
+        if type(value) is not wanted or (wanted is int and int(value) < 0):
+            raise BrokerRefusal(f"queue {spec.name!r}: {name} cannot be {value!r}")
+    if spec.arguments.get("x-overflow", "drop-head") not in ("drop-head", "reject-publish"):
+        raise BrokerRefusal(f"queue {spec.name!r}: x-overflow is drop-head or reject-publish")
+    if spec.type is QueueType.QUORUM and (spec.exclusive or not spec.durable):
+        raise BrokerRefusal(f"quorum queue {spec.name!r} must be durable and not exclusive")

@@ -1,0 +1,209 @@
+"""The transport over a `MemoryBroker`: connections that can be lost, one set a transport."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from flmq.common.errors import BrokerUnavailable, FlmqError, TransportClosed
+from flmq.transport.base import (
+    ConnectionEvent,
+    ConnectionState,
+    QueueInfo,
+    StateListener,
+    Transport,
+)
+from flmq.transport.checks import check_prefetch
+from flmq.transport.declared import Declared
+from flmq.transport.memory.broker import MemoryBroker
+from flmq.transport.memory.consumer import MemoryConsumer
+from flmq.transport.memory.publisher import MemoryPublisher
+from flmq.transport.topology import Topology
+
+__all__ = ["MemoryTransport"]
+
+
+class MemoryTransport(Transport):
+    """One process's view of a `MemoryBroker`."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        listener: StateListener | None = None,
+        *,
+        name: str = "",
+        user: str = "guest",
+    ) -> None:
+        """Connect as ``user``, whom the broker checks each message's ``user_id`` against.
+
+        Raises `BrokerUnavailable` while the broker is down.
+        """
+        self.broker = broker
+        self.user = user
+        self.name = name
+        self._listener = listener
+        self._closed = False
+        self._declared = Declared()
+        self._publishers: list[MemoryPublisher] = []
+        self._consumers: list[MemoryConsumer] = []
+        self._connected = threading.Condition(broker.lock)
+        with broker.locked():
+            if not broker.is_up:
+                raise BrokerUnavailable("the memory broker is down: call its up()")
+            broker.connect(self)
+            self._tell("control", ConnectionState.CONNECTED)
+
+    # Transport
+
+    def declare(self, topology: Topology) -> None:
+        """Declare exchanges, queues and bindings."""
+        with self.broker.locked():
+            self._wait_until_up()
+            self.broker.declare(topology, self)
+            self._declared.add(topology)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue and what it holds."""
+        with self.broker.locked():
+            self._wait_until_up()
+            self._declared.forget_queue(name)
+            self.broker.delete_queue(name, self)
+
+    def inspect_queue(self, name: str) -> QueueInfo | None:
+        """Look at a queue; None when there is none."""
+        with self.broker.locked():
+            self._wait_until_up()
+            return self.broker.inspect_queue(name, self)
+
+    def publisher(self) -> MemoryPublisher:
+        """Open a publisher."""
+        with self.broker.locked():
+            self._wait_until_up()
+            publisher = MemoryPublisher(self.broker, self.user, self._publishers.remove)
+            self._publishers.append(publisher)
+            self._tell("publisher", ConnectionState.CONNECTED)
+            if self.broker.is_blocked:
+                self._tell("publisher", ConnectionState.BLOCKED, "memory or disk alarm")
+            return publisher
+
+    def consumer(
+        self, queues: Sequence[str], *, prefetch: int, exclusive: bool = False
+    ) -> MemoryConsumer:
+        """Consume ``queues``."""
+        check_prefetch(prefetch)
+        with self.broker.locked():
+            self._wait_until_up()
+            self.broker.open_queues(queues, self, exclusive=exclusive)
+            consumer = MemoryConsumer(
+                self.broker,
+                queues,
+                prefetch=prefetch,
+                exclusive=exclusive,
+                on_close=self._consumers.remove,
+            )
+            self._consumers.append(consumer)
+            consumer.subscribe()
+            self._tell("consumer", ConnectionState.CONNECTED)
+            return consumer
+
+    def close(self) -> None:
+        """Close every publisher, consumer and connection opened here."""
+        for publisher in list(self._publishers):
+            publisher.close()
+        with self.broker.locked():
+            if self._closed:
+                return
+            self._closed = True
+            for consumer in list(self._consumers):
+                consumer.end()
+            self.broker.disconnect(self)
+            self._connected.notify_all()
+            self._tell("control", ConnectionState.CLOSED)
+
+    # What the broker tells (flmq.transport.memory.broker.Peer)
+
+    def lost(self, reason: str) -> None:
+        """Give up every connection."""
+        for consumer in self._consumers:
+            consumer.lost()
+        for publisher in self._publishers:
+            publisher.lost()
+        self._tell_all(ConnectionState.LOST, f"{reason}; next try when the broker is up")
+
+    def returned(self) -> None:
+        """Connect again: declare what was declared, consume, send what is pending."""
+        problem: FlmqError | None = None
+        try:
+            self.broker.declare(self._declared.topology(), self)
+        except FlmqError as error:
+            problem = error
+        self._tell_all(ConnectionState.CONNECTED)
+        for consumer in list(self._consumers):
+            self._resubscribe(consumer, problem)
+        for publisher in list(self._publishers):
+            publisher.send_pending()
+        self._connected.notify_all()
+
+    def blocked(self) -> None:
+        """Say that publishers are held back."""
+        for _ in self._publishers:
+            self._tell("publisher", ConnectionState.BLOCKED, "memory or disk alarm")
+
+    def unblocked(self) -> None:
+        """Let publishers go on."""
+        for publisher in list(self._publishers):
+            self._tell("publisher", ConnectionState.CONNECTED, "no longer blocked")
+            publisher.send_pending()
+
+    def cancelled(self, queue: str) -> None:
+        """Declare a deleted queue again if it is ours, and consume it again."""
+        concerned = [consumer for consumer in self._consumers if queue in consumer.subscribed]
+        if not concerned:
+            return
+        for consumer in concerned:
+            consumer.lost()
+        # When its owner is being disconnected (exclusive queues) there is nothing to restore.
+        self.broker.later(lambda: self._restore(concerned))
+
+    # Inside
+
+    def _restore(self, consumers: Sequence[MemoryConsumer]) -> None:
+        with self.broker.locked():
+            if self._closed or not self.broker.is_up:
+                return
+            problem: FlmqError | None = None
+            try:
+                self.broker.declare(self._declared.topology(), self)
+            except FlmqError as error:
+                problem = error
+            for consumer in consumers:
+                if consumer in self._consumers and not consumer.subscribed:
+                    self._resubscribe(consumer, problem)
+
+    def _resubscribe(self, consumer: MemoryConsumer, problem: FlmqError | None) -> None:
+        try:
+            if problem is not None:
+                raise problem
+            self.broker.open_queues(consumer.queues, self, exclusive=consumer.exclusive)
+        except FlmqError as error:
+            consumer.fail(error)
+        else:
+            consumer.subscribe()
+
+    def _wait_until_up(self) -> None:
+        while not self._closed and not self.broker.is_up:
+            self._connected.wait()
+        if self._closed:
+            raise TransportClosed("the transport is closed: open another one")
+
+    def _tell_all(self, state: ConnectionState, detail: str = "") -> None:
+        self._tell("control", state, detail)
+        for _ in self._publishers:
+            self._tell("publisher", state, detail)
+        for _ in self._consumers:
+            self._tell("consumer", state, detail)
+
+    def _tell(self, role: str, state: ConnectionState, detail: str = "") -> None:
+        if (listener := self._listener) is not None:
+            event = ConnectionEvent(role, state, detail)
+            self.broker.later(lambda: listener(event))
