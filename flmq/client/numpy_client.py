@@ -1,0 +1,208 @@
+"""The client for whoever thinks in numpy arrays: lists of arrays in, lists of arrays out."""
+
+from __future__ import annotations
+
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from flmq.client.client import Client
+from flmq.common.errors import InvalidReturnValue
+from flmq.common.parameter import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.scalars import check_scalars
+from flmq.common.typing import (
+    Code,
+    Config,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Metrics,
+    NDArrays,
+    Parameters,
+    Properties,
+    Status,
+)
+
+__all__ = ["NumPyClient"]
+
+
+class NumPyClient:
+    """Base class of clients that use numpy. Override what the client can do.
+
+    A method that is left out answers the server with its ``*_NOT_IMPLEMENTED`` code.
+    """
+
+    def get_properties(self, config: Config) -> Properties:
+        """Return what this client tells of itself; ``config`` may say what is wanted."""
+        return {}
+
+    def get_parameters(self, config: Config) -> NDArrays:
+        """Return this client's own model parameters; ``config`` may say which are wanted."""
+        return []
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        """Train ``parameters`` on the client's own data.
+
+        Args:
+            parameters: the global model's tensors, in its order and dtypes. They are the
+                client's own copies: training in place is fine.
+            config: what the strategy tells its clients, such as the number of epochs.
+
+        Returns:
+            The trained tensors (same count, shapes and dtypes, all values finite), the number of
+            examples they were trained on (at least 1: their weight in the mean), and metrics.
+        """
+        return [], 0, {}
+
+    def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
+        """Measure ``parameters`` on the client's own data.
+
+        Args:
+            parameters: the global model's tensors; the client's own copies.
+            config: what the strategy tells its clients, such as the number of batches.
+
+        Returns:
+            The loss (finite), the number of examples it was measured on (at least 1: its weight
+            in the mean), and metrics.
+        """
+        return 0.0, 0, {}
+
+    def to_client(self) -> Client:
+        """Return the `Client` that speaks for this one."""
+        return _NumPyAdapter(self)
+
+
+class _NumPyAdapter(Client):
+    """Arrays on the one side, bytes on the other; what is not overridden stays unimplemented."""
+
+    def __init__(self, numpy_client: NumPyClient) -> None:
+        self.numpy_client = numpy_client
+
+    def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
+        if not self._overrides("get_properties"):
+            return super().get_properties(ins)
+        properties = self.numpy_client.get_properties(ins.config)
+        return GetPropertiesRes(_success(), check_scalars(properties, self._what("get_properties")))
+
+    def get_parameters(self, ins: GetParametersIns) -> GetParametersRes:
+        if not self._overrides("get_parameters"):
+            return super().get_parameters(ins)
+        ndarrays = self.numpy_client.get_parameters(ins.config)
+        if not isinstance(ndarrays, list | tuple):
+            raise self._wrong("get_parameters", ndarrays)
+        return GetParametersRes(_success(), self._to_parameters("get_parameters", ndarrays))
+
+    def fit(self, ins: FitIns) -> FitRes:
+        if not self._overrides("fit"):
+            return super().fit(ins)
+        returned: Any = self.numpy_client.fit(parameters_to_ndarrays(ins.parameters), ins.config)
+        match returned:
+            # Flower's users return lists of arrays; a tuple of arrays means the same.
+            case (list() | tuple() as ndarrays, num_examples, dict() as metrics) if _is_count(
+                num_examples
+            ):
+                return FitRes(
+                    _success(),
+                    self._to_parameters("fit", ndarrays),
+                    operator.index(num_examples),
+                    check_scalars(metrics, self._what("fit")),
+                )
+        raise self._wrong("fit", returned)
+
+    def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
+        if not self._overrides("evaluate"):
+            return super().evaluate(ins)
+        ndarrays = parameters_to_ndarrays(ins.parameters)
+        returned: Any = self.numpy_client.evaluate(ndarrays, ins.config)
+        match returned:
+            case (loss, num_examples, dict() as metrics) if _is_real(loss) and _is_count(
+                num_examples
+            ):
+                return EvaluateRes(
+                    _success(),
+                    float(loss),
+                    operator.index(num_examples),
+                    check_scalars(metrics, self._what("evaluate")),
+                )
+        raise self._wrong("evaluate", returned)
+
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self.numpy_client), method) is not getattr(NumPyClient, method)
+
+    def _to_parameters(self, method: str, ndarrays: list[Any] | tuple[Any, ...]) -> Parameters:
+        """Serialize, after a check that each element is an array: no guessing at tensors."""
+        for index, element in enumerate(ndarrays):
+            if not isinstance(element, np.ndarray | np.generic):
+                raise InvalidReturnValue(
+                    f"{self._name()}.{method} returned a {_type_name(element)} as tensor {index}, "
+                    "not a numpy array: convert it, for instance with numpy.asarray(x), or with "
+                    "x.detach().cpu().numpy() from PyTorch"
+                )
+        return ndarrays_to_parameters(list(ndarrays))
+
+    def _wrong(self, method: str, returned: object) -> InvalidReturnValue:
+        signature, example = _SIGNATURES[method]
+        return InvalidReturnValue(
+            f"{self._name()}.{method} returned {_outline(returned)}.\n"
+            f"It should return\n\n    {signature}\n\nExample:\n\n    return {example}\n"
+        )
+
+    def _name(self) -> str:
+        return type(self.numpy_client).__name__
+
+    def _what(self, method: str) -> str:
+        kind = "properties" if method == "get_properties" else "metrics"
+        return f"the {kind} that {self._name()}.{method} returned"
+
+
+_SIGNATURES = {
+    "get_parameters": ("list[numpy.ndarray]", "model.get_weights()"),
+    "fit": (
+        "tuple[list[numpy.ndarray], int, dict[str, Scalar]]  # tensors, examples, metrics",
+        'model.get_weights(), 10, {"accuracy": 0.95}',
+    ),
+    "evaluate": (
+        "tuple[float, int, dict[str, Scalar]]  # loss, examples, metrics",
+        '0.5, 10, {"accuracy": 0.95}',
+    ),
+}
+"""What each method returns, and an example that could stand in a program."""
+
+
+def _outline(returned: object) -> str:
+    """The types of what was returned, as one would write them."""
+    if isinstance(returned, tuple):
+        return f"({', '.join(_type_name(element) for element in returned)})"
+    return _type_name(returned)
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _is_count(value: object) -> bool:
+    """Whether ``value`` is an int, of Python's or of numpy's; a bool is a mistake."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    """Whether ``value`` is a real number, 0-d arrays included: what loss functions give."""
+    if isinstance(value, np.ndarray):
+        return value.shape == () and value.dtype.kind in "fiu"
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _success() -> Status:
+    return Status(Code.OK, "Success")

@@ -1,0 +1,34 @@
+"""What may stand for a client, and the functions that make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flmq.client.client import Client
+from flmq.client.context import ClientContext
+from flmq.client.numpy_client import NumPyClient
+from flmq.common.errors import InvalidReturnValue
+
+__all__ = ["ClientFn", "ClientLike", "to_client"]
+
+ClientLike = Client | NumPyClient
+"""What users give where a client is wanted: with or without ``to_client()`` called on it."""
+
+ClientFn = Callable[[ClientContext], ClientLike] | Callable[[], ClientLike]
+"""Makes the client of a job; the context is for factories that want it."""
+
+
+def to_client(thing: object) -> Client:
+    """Return the `Client` of ``thing``, a `Client` or `NumPyClient`.
+
+    Raises:
+        InvalidReturnValue: it is neither.
+    """
+    if isinstance(thing, ClientLike):
+        return thing.to_client()
+    got = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+    raise InvalidReturnValue(
+        f"a client is expected, not {got}. Example:\n\n"
+        "    def client(context: ClientContext) -> Client:\n"
+        "        return MyNumPyClient(context.client_id).to_client()\n"
+    )

@@ -1,0 +1,9 @@
+"""Strategies: whom a round asks, and what becomes of the answers. One file a strategy."""
+
+from __future__ import annotations
+
+from flmq.server.strategy.fedavg import FedAvg
+from flmq.server.strategy.reply_check import ReplyCheck
+from flmq.server.strategy.strategy import Strategy
+
+__all__ = ["FedAvg", "ReplyCheck", "Strategy"]

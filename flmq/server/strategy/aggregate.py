@@ -1,0 +1,66 @@
+"""Means of what clients sent, under the names that programs of Flower import.
+
+All are exact: they do not depend on the order of ``results``, and are rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from flmq.aggregation import weighted_mean, weighted_mean_of_scalars
+from flmq.common.errors import ZeroWeight
+from flmq.common.typing import Metrics, NDArrays, Scalar
+
+__all__ = ["aggregate", "weighted_loss_avg", "weighted_metrics_avg"]
+
+
+def aggregate(results: Iterable[tuple[NDArrays, int]]) -> NDArrays:
+    """Return ``sum(num_examples * tensors) / sum(num_examples)``, in the tensors' own dtypes.
+
+    Raises:
+        ZeroWeight: there are no results, or none has examples.
+        InconsistentTensors: counts, shapes or dtypes differ.
+        NonFiniteValues: a tensor holds NaN or infinity.
+    """
+    return weighted_mean(results)
+
+
+def weighted_loss_avg(results: list[tuple[int, float]]) -> float:
+    """Return ``sum(num_examples * loss) / sum(num_examples)`` of ``(num_examples, loss)`` pairs.
+
+    Raises:
+        ZeroWeight: there are no results, or none has examples.
+        NonFiniteValues: a loss is NaN or infinity.
+    """
+    mean = weighted_mean_of_scalars(results)
+    if mean is None:
+        raise ZeroWeight("no mean of losses: there are no results, or none has examples")
+    return mean
+
+
+def weighted_metrics_avg(results: Sequence[tuple[int, Metrics]]) -> Metrics:
+    """Return ``sum(num_examples * metric) / sum(num_examples)`` of each numeric metric.
+
+    A metric is averaged over those that have it. Bools, strings and bytes have no mean and are
+    left out, and so is what nobody with examples has. Keys come in order of their names. A NaN or
+    infinity stays visible: the mean is then NaN or infinity.
+    """
+    names = sorted({name for _, metrics in results for name in metrics})
+    means = {
+        name: _mean([(weight, metrics[name]) for weight, metrics in results if name in metrics])
+        for name in names
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _mean(pairs: list[tuple[int, Scalar]]) -> float | None:
+    """The mean of the numbers among the values; None if there are none with a weight."""
+    numbers = [
+        (weight, value)
+        for weight, value in pairs
+        if weight and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    special = [float(value) for _, value in numbers if not math.isfinite(value)]
+    # The sum of specials is the same in every order: NaN if there is one or both infinities.
+    return sum(special) if special else weighted_mean_of_scalars(numbers)

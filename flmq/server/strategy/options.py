@@ -1,0 +1,67 @@
+"""The options that federated averaging and everything built on it share, in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flmq.common.typing import Config, Metrics, MetricsAggregationFn, NDArrays, Parameters
+
+__all__ = ["FedAvgOptions"]
+
+logger = logging.getLogger(__name__)
+
+EvaluateFn = Callable[[int, NDArrays, Config], tuple[float, Metrics] | None]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FedAvgOptions:
+    """Keyword arguments of `FedAvg`, with Flower's names and defaults.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    fraction_fit: float = 1.0
+    """Of the available clients, how many train; never fewer than ``min_fit_clients``."""
+    fraction_evaluate: float = 1.0
+    """Of the available clients, how many measure; never fewer than ``min_evaluate_clients``. 0:
+    nobody does."""
+    min_fit_clients: int = 2
+    min_evaluate_clients: int = 2
+    min_available_clients: int = 2
+    """A round begins once so many clients are there."""
+    evaluate_fn: EvaluateFn | None = None
+    """``(server_round, ndarrays, {}) -> (loss, metrics) | None``: measures on the server."""
+    on_fit_config_fn: Callable[[int], Config] | None = None
+    """``server_round -> config`` of the clients that train."""
+    on_evaluate_config_fn: Callable[[int], Config] | None = None
+    """``server_round -> config`` of the clients that measure."""
+    accept_failures: bool = True
+    """Whether a round with failures counts."""
+    initial_parameters: Parameters | None = None
+    """The model to start from; None: one client is asked for its own."""
+    fit_metrics_aggregation_fn: MetricsAggregationFn | None = None
+    """``[(num_examples, metrics)] -> metrics``; None: the weighted mean of numeric metrics."""
+    evaluate_metrics_aggregation_fn: MetricsAggregationFn | None = None
+    """The same for what clients measured."""
+    inplace: bool = True
+    """Taken for Flower's sake, without effect: the mean is exact, however it is computed."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; warn where a round could begin with fewer clients than it asks."""
+        for name in ("fraction_fit", "fraction_evaluate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give a share from 0 to 1")
+        for name in ("min_fit_clients", "min_evaluate_clients", "min_available_clients"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give 0 or more")
+        most_asked = max(self.min_fit_clients, self.min_evaluate_clients)
+        if self.min_available_clients < most_asked:
+            logger.warning(
+                "min_available_clients is %d, below the %d clients that a round asks at least: "
+                "such a round asks nobody; raise min_available_clients",
+                self.min_available_clients,
+                most_asked,
+            )

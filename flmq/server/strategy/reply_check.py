@@ -1,0 +1,134 @@
+"""Which replies count: what a reply must be before a strategy sees it.
+
+A reply that is refused here is listed among ``failures`` with the reason that these functions give.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import numpy as np
+
+from flmq.common.errors import MalformedMessage
+from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
+from flmq.common.typing import EvaluateRes, FitRes, NDArray, Parameters
+
+__all__ = ["ReplyCheck", "check_evaluate_reply", "check_fit_reply"]
+
+_NUMPY = "numpy.ndarray"
+
+_BLOCK = 1 << 16
+"""Values looked at in one go: their answers (64 KiB of booleans) stay in cache."""
+
+
+class ReplyCheck(Enum):
+    """How much of a fit reply's parameters is checked; ``num_examples`` always is."""
+
+    LIKE_SENT = "like sent"
+    """As many tensors as were sent, with their shapes and dtypes, and all values finite."""
+    FINITE = "finite"
+    """All values finite; for strategies whose clients return something else than they got."""
+    NONE = "none"
+    """Nothing; for strategies that decode and check the bytes themselves."""
+
+
+def check_fit_reply(sent: Parameters, res: FitRes, check: ReplyCheck) -> str | None:
+    """Return why ``res`` does not count as a reply to ``sent``, or None where it does.
+
+    Where ``sent`` has no tensors, there is nothing to compare with and LIKE_SENT means FINITE.
+    Tensors of another type than "numpy.ndarray" are the user's own format: only their type and
+    number are compared.
+    """
+    if reason := _check_num_examples(res.num_examples, "trained on"):
+        return reason
+    if check is ReplyCheck.NONE:
+        return None
+    like = sent if check is ReplyCheck.LIKE_SENT and sent.tensors else None
+    if like is not None and (reason := _check_outline(like, res.parameters)):
+        return reason
+    if res.parameters.tensor_type != _NUMPY:
+        return None
+    return _check_tensors(like, res.parameters)
+
+
+def check_evaluate_reply(res: EvaluateRes) -> str | None:
+    """Return why ``res`` does not count, or None: its loss must be finite, its weight above 0."""
+    if reason := _check_num_examples(res.num_examples, "evaluated on"):
+        return reason
+    if not math.isfinite(res.loss):
+        return (
+            f"loss is {res.loss}: a mean needs finite losses; look for NaN or infinity in the "
+            "client's data, or for a logarithm of 0 in its loss function"
+        )
+    return None
+
+
+def _check_num_examples(num_examples: int, verb: str) -> str | None:
+    if num_examples > 0:
+        return None
+    return (
+        f"num_examples is {num_examples}: it is the reply's weight in the mean and must be 1 or "
+        f"more; return the number of examples that were {verb}"
+    )
+
+
+def _check_outline(sent: Parameters, got: Parameters) -> str | None:
+    """Compare what can be compared without looking into a tensor."""
+    if got.tensor_type != sent.tensor_type:
+        return (
+            f"tensors are of type {got.tensor_type!r}, the model's of {sent.tensor_type!r}: "
+            "return parameters of the type that came"
+        )
+    if len(got.tensors) != len(sent.tensors):
+        return (
+            f"{len(got.tensors)} tensors came, the model has {len(sent.tensors)}: return all of "
+            "the model's tensors, in their order"
+        )
+    return None
+
+
+def _check_tensors(like: Parameters | None, got: Parameters) -> str | None:
+    """Check each tensor's shape and dtype against ``like``, where given, and its values."""
+    for index, tensor in enumerate(got.tensors):
+        try:
+            # A view of the bytes; the values are not copied.
+            values = bytes_to_ndarray(tensor, copy=False)
+        except MalformedMessage as error:
+            return f"tensor {index} cannot be read ({error}): send what numpy.save writes"
+        if like is not None:
+            spec = TensorSpec(values.shape, values.dtype)
+            if reason := _check_spec(index, tensor_spec(like.tensors[index]), spec):
+                return reason
+        if (at := _first_not_finite(values)) is not None:
+            return (
+                f"tensor {index} holds NaN or infinity (first at flat position {at}): training "
+                "diverged; lower the learning rate, clip gradients, or look at the client's data"
+            )
+    return None
+
+
+def _check_spec(index: int, sent: TensorSpec, got: TensorSpec) -> str | None:
+    if got.dtype != sent.dtype:
+        return (
+            f"tensor {index} is {got.dtype}, the model's is {sent.dtype}: cast before returning, "
+            f"with .astype({str(sent.dtype)!r})"
+        )
+    if got.shape != sent.shape:
+        return (
+            f"tensor {index} has shape {got.shape}, the model's has {sent.shape}: return the "
+            "model's tensors, in their order"
+        )
+    return None
+
+
+def _first_not_finite(values: NDArray) -> int | None:
+    """Where, in memory order, the first NaN or infinity is; None if there is none."""
+    if values.dtype.kind not in "fc":
+        return None
+    flat = values.reshape(-1, order="A")
+    for start in range(0, flat.size, _BLOCK):
+        finite = np.isfinite(flat[start : start + _BLOCK])
+        if not finite.all():
+            return start + int(finite.argmin())
+    return None

@@ -1,0 +1,134 @@
+"""The programming model of the server's side: what a strategy decides, and when it is asked.
+
+A run begins with ``initialize_parameters``, and ``evaluate`` as round 0. Each round then calls, in
+this order,
+
+1. ``configure_fit``: whom to ask to train, and what to tell each of them;
+2. ``aggregate_fit``: make one model of what came back;
+3. ``evaluate``: measure the model on the server, where the strategy wants that;
+4. ``configure_evaluate``: whom to ask to measure the model, and how;
+5. ``aggregate_evaluate``: make one loss of what came back.
+
+Everything in between (publishing, deadlines, crashes, retries) is the server's affair.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
+from flmq.server.client_manager import ClientManager
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.strategy.reply_check import ReplyCheck
+
+__all__ = ["Strategy"]
+
+
+class Strategy(ABC):
+    """Base class of strategies. Its methods are called one at a time, on the server's thread.
+
+    An exception that a method raises ends the run, except for the ``AggregationError`` tree in
+    ``aggregate_*``: that round then fails cleanly and the model stays as it was.
+    """
+
+    reply_check: ReplyCheck = ReplyCheck.LIKE_SENT
+    """What a client's parameters must be to get into ``results``; a subclass may ask for less."""
+
+    @abstractmethod
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        """Return the model to start from.
+
+        Args:
+            client_manager: the clients that are there.
+
+        Returns:
+            The initial parameters, or None: the server then asks one client for its own.
+        """
+
+    @abstractmethod
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """Choose who trains in this round, and say how.
+
+        Args:
+            server_round: the round, counted from 1.
+            parameters: the global model.
+            client_manager: the clients that are there; ``sample`` chooses among them.
+
+        Returns:
+            A pair for each client that takes part: the client, and what it is asked. Who is not
+            in the list is not asked. The parameters may differ by client; where they are one and
+            the same object, the model is published once. An empty list: nobody trains, the model
+            stays.
+        """
+
+    @abstractmethod
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        """Make the new global model of what the clients sent.
+
+        Args:
+            server_round: the round, counted from 1.
+            results: the replies that count, in the order of client ids. A client that was asked
+                need not be among them: it may have failed, or not have answered in time.
+            failures: one for each client that was asked and is not in ``results``: the client and
+                its reply, where the reply's status is not OK, else an exception that names the
+                client and the reason.
+
+        Returns:
+            The new global parameters, and metrics of the round's training for the history. None
+            for the parameters: what came in this round is discarded and the model stays.
+        """
+
+    @abstractmethod
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        """Choose who measures the global model in this round, and say how.
+
+        Args:
+            server_round: the round, counted from 1.
+            parameters: the global model, after this round's training.
+            client_manager: the clients that are there; ``sample`` chooses among them.
+
+        Returns:
+            A pair for each client that takes part: the client, and what it is asked. An empty
+            list: nobody measures.
+        """
+
+    @abstractmethod
+    def aggregate_evaluate(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, dict[str, Scalar]]:
+        """Make one loss, and one set of metrics, of what the clients measured.
+
+        Args:
+            server_round: the round, counted from 1.
+            results: the replies that count, in the order of client ids.
+            failures: as in `aggregate_fit`.
+
+        Returns:
+            The loss and the metrics for the history. None for the loss: there is none.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, server_round: int, parameters: Parameters
+    ) -> tuple[float, dict[str, Scalar]] | None:
+        """Measure the global model on the server, for instance on a test set of its own.
+
+        Args:
+            server_round: the round, or 0 for the initial model.
+            parameters: the global model.
+
+        Returns:
+            The loss and the metrics for the history, or None: the server does not measure.
+        """
