@@ -1,0 +1,100 @@
+"""Messages to bytes and back, with the schema's version: the one door between flmq and its wire."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from flmq import __version__
+from flmq.common.errors import (
+    InvalidClientId,
+    InvalidJobName,
+    InvalidReturnValue,
+    MalformedMessage,
+    UnsupportedVersion,
+)
+from flmq.wire.checks import check
+from flmq.wire.envelopes import Body
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from flmq.wire.serde.envelopes import BODIES
+
+__all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
+
+SCHEMA_MAJOR = 1
+SCHEMA_MINOR = 0
+
+# Protocol buffers, "Encoding": a message is smaller than 2 GiB.
+_MAX_BYTES = 2**31 - 1
+
+
+def encode(body: Body) -> bytes:
+    """Turn a message into bytes; equal messages of one flmq version have equal bytes.
+
+    Raises:
+        InvalidReturnValue: a value that cannot be sent stands in the contract's types.
+        InvalidClientId: the client id is not usable.
+        InvalidJobName: the job name is not usable.
+        ValueError: another field of the envelope is not usable, a mistake in the calling code.
+        TypeError: likewise.
+    """
+    pair = BODIES.get(type(body))
+    if pair is None:
+        raise TypeError(f"{type(body).__name__} is no message of flmq")
+    check(body)
+    envelope = pb.Envelope(
+        schema_major=SCHEMA_MAJOR, schema_minor=SCHEMA_MINOR, sender_version=__version__
+    )
+    pair.to_proto(body, getattr(envelope, pair.field))
+    return _serialize(envelope)
+
+
+def decode(body: bytes | bytearray | memoryview) -> Body:
+    """Turn bytes into a message. Fields that a newer minor version added are passed over.
+
+    Raises:
+        MalformedMessage: not a message of flmq, or one with a field that is not usable.
+        UnsupportedVersion: of another major version of the schema.
+    """
+    envelope = _parse(body)
+    if envelope.schema_major == 0:
+        raise MalformedMessage("not a message of flmq: it states no schema version")
+    if envelope.schema_major != SCHEMA_MAJOR:
+        raise UnsupportedVersion(envelope.schema_major, SCHEMA_MAJOR)
+    try:
+        return _read(envelope)
+    except (MalformedMessage, InvalidClientId, InvalidJobName, ValueError) as error:
+        sender = envelope.sender_version[:40]
+        raise MalformedMessage(f"{error} (sent by flmq {sender!r})") from error
+
+
+def _serialize(envelope: pb.Envelope) -> bytes:
+    """The envelope's bytes, its maps in a fixed order."""
+    size = envelope.ByteSize()
+    if size > _MAX_BYTES:
+        raise InvalidReturnValue(
+            f"a message of {size} bytes cannot be sent: at most {_MAX_BYTES}; send fewer or "
+            "smaller tensors"
+        )
+    try:
+        return envelope.SerializeToString(deterministic=True)
+    except EncodeError as error:
+        raise InvalidReturnValue(f"protobuf cannot write this message: {error}") from error
+
+
+def _parse(body: bytes | bytearray | memoryview) -> pb.Envelope:
+    """The envelope in ``body``."""
+    try:
+        return pb.Envelope.FromString(bytes(body))
+    # ValueError: text that is not UTF-8; RecursionError: protobuf's parser in pure Python.
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise MalformedMessage(f"{len(body)} bytes that are no message of flmq: {error}") from error
+
+
+def _read(envelope: pb.Envelope) -> Body:
+    """The message in an envelope of our version."""
+    field = envelope.WhichOneof("body")
+    for pair in BODIES.values():
+        if pair.field == field:
+            body: Body = pair.from_proto(getattr(envelope, field))
+            check(body)
+            return body
+    raise MalformedMessage("the envelope carries no message of a kind known here")

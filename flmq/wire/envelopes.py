@@ -1,0 +1,182 @@
+"""The messages between server and clients, as data (``schemas/flmq/v1/envelopes.proto``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    ReconnectIns,
+    Scalar,
+)
+
+__all__ = [
+    "MAX_FAILURE_TEXT",
+    "Body",
+    "Failure",
+    "FailureKind",
+    "Ins",
+    "JobEnded",
+    "Presence",
+    "PresenceKind",
+    "Receipt",
+    "ReceiptOutcome",
+    "Reply",
+    "Res",
+    "RollCall",
+    "Task",
+]
+
+MAX_FAILURE_TEXT = 4096
+"""Bytes of UTF-8 to which each text of a `Failure` is cut when it is sent."""
+
+Ins = FitIns | EvaluateIns | GetParametersIns | GetPropertiesIns | ReconnectIns
+
+
+class FailureKind(Enum):
+    """Why a client has no result."""
+
+    EXCEPTION = "exception"
+    """The client's code raised."""
+    EXPIRED = "expired"
+    """The task's deadline had passed before the client came to it."""
+    REFUSED = "refused"
+    """The client does not take this task."""
+    BAD_RETURN = "bad_return"
+    """The client's code returned something of the wrong form."""
+
+
+class ReceiptOutcome(Enum):
+    """What became of a reply."""
+
+    ACCEPTED = "accepted"
+    LATE = "late"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"
+
+
+class PresenceKind(Enum):
+    """What a client says about being there."""
+
+    HELLO = "hello"
+    HEARTBEAT = "heartbeat"
+    BYE = "bye"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Server to client: do this."""
+
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    epoch: int
+    """Fencing: raised at every start of the job's server."""
+    nonce: bytes
+    """To be echoed in the reply: proof that its sender has read this task."""
+    ins: Ins
+    """Of the phase's type."""
+    deadline_unix_ms: int | None = None
+    """Milliseconds since 1970 UTC; None: no deadline."""
+    timeout_seconds: float | None = None
+    """Seconds that the client is given; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A client's word that it has no result, and why."""
+
+    kind: FailureKind
+    exception_type: str = ""
+    message: str = ""
+    """Its first `MAX_FAILURE_TEXT` bytes are sent."""
+    traceback_tail: str = ""
+    """Its last `MAX_FAILURE_TEXT` bytes are sent."""
+
+
+Res = FitRes | EvaluateRes | GetParametersRes | GetPropertiesRes | DisconnectRes | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Client to server: this came of the task."""
+
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    epoch: int
+    """The task's."""
+    nonce: bytes
+    """The task's."""
+    seconds: float
+    """How long the call took on the client."""
+    res: Res
+    """Of the phase's type, or a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Server to client: what became of your reply."""
+
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    outcome: ReceiptOutcome
+    reason: str = ""
+    late_by_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Client to whoever listens: I am here, or I go."""
+
+    kind: PresenceKind
+    client_id: str
+    site: str
+    instance: str
+    """Unique to the client's process: tells a restart from a second process of the same id."""
+    properties: Mapping[str, Scalar] = field(default_factory=dict)
+    sent_unix_ms: int = 0
+    """Milliseconds since 1970 UTC, by the client's clock."""
+    heartbeat_seconds: float = 0.0
+    """Seconds until the next heartbeat at the latest; 0: none will come."""
+    flmq_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RollCall:
+    """Server to every client: say hello."""
+
+    job: str
+    epoch: int
+    heartbeat_seconds: float
+    """Seconds between the heartbeats that the server would like."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """Server to every client: no more tasks of this job will come."""
+
+    job: str
+    epoch: int
+    reason: str = ""
+
+
+Body = Task | Reply | Receipt | Presence | RollCall | JobEnded

@@ -1,0 +1,230 @@
+from flmq.wire.proto.flmq.v1 import evaluate_pb2 as _evaluate_pb2
+from flmq.wire.proto.flmq.v1 import fit_pb2 as _fit_pb2
+from flmq.wire.proto.flmq.v1 import get_parameters_pb2 as _get_parameters_pb2
+from flmq.wire.proto.flmq.v1 import get_properties_pb2 as _get_properties_pb2
+from flmq.wire.proto.flmq.v1 import reconnect_pb2 as _reconnect_pb2
+from flmq.wire.proto.flmq.v1 import scalar_pb2 as _scalar_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PHASE_UNSPECIFIED: _ClassVar[Phase]
+    PHASE_FIT: _ClassVar[Phase]
+    PHASE_EVALUATE: _ClassVar[Phase]
+    PHASE_GET_PARAMETERS: _ClassVar[Phase]
+    PHASE_GET_PROPERTIES: _ClassVar[Phase]
+    PHASE_RECONNECT: _ClassVar[Phase]
+
+class FailureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_KIND_UNSPECIFIED: _ClassVar[FailureKind]
+    FAILURE_KIND_EXCEPTION: _ClassVar[FailureKind]
+    FAILURE_KIND_EXPIRED: _ClassVar[FailureKind]
+    FAILURE_KIND_REFUSED: _ClassVar[FailureKind]
+    FAILURE_KIND_BAD_RETURN: _ClassVar[FailureKind]
+
+class ReceiptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RECEIPT_OUTCOME_UNSPECIFIED: _ClassVar[ReceiptOutcome]
+    RECEIPT_OUTCOME_ACCEPTED: _ClassVar[ReceiptOutcome]
+    RECEIPT_OUTCOME_LATE: _ClassVar[ReceiptOutcome]
+    RECEIPT_OUTCOME_REJECTED: _ClassVar[ReceiptOutcome]
+    RECEIPT_OUTCOME_DUPLICATE: _ClassVar[ReceiptOutcome]
+
+class PresenceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRESENCE_KIND_UNSPECIFIED: _ClassVar[PresenceKind]
+    PRESENCE_KIND_HELLO: _ClassVar[PresenceKind]
+    PRESENCE_KIND_HEARTBEAT: _ClassVar[PresenceKind]
+    PRESENCE_KIND_BYE: _ClassVar[PresenceKind]
+PHASE_UNSPECIFIED: Phase
+PHASE_FIT: Phase
+PHASE_EVALUATE: Phase
+PHASE_GET_PARAMETERS: Phase
+PHASE_GET_PROPERTIES: Phase
+PHASE_RECONNECT: Phase
+FAILURE_KIND_UNSPECIFIED: FailureKind
+FAILURE_KIND_EXCEPTION: FailureKind
+FAILURE_KIND_EXPIRED: FailureKind
+FAILURE_KIND_REFUSED: FailureKind
+FAILURE_KIND_BAD_RETURN: FailureKind
+RECEIPT_OUTCOME_UNSPECIFIED: ReceiptOutcome
+RECEIPT_OUTCOME_ACCEPTED: ReceiptOutcome
+RECEIPT_OUTCOME_LATE: ReceiptOutcome
+RECEIPT_OUTCOME_REJECTED: ReceiptOutcome
+RECEIPT_OUTCOME_DUPLICATE: ReceiptOutcome
+PRESENCE_KIND_UNSPECIFIED: PresenceKind
+PRESENCE_KIND_HELLO: PresenceKind
+PRESENCE_KIND_HEARTBEAT: PresenceKind
+PRESENCE_KIND_BYE: PresenceKind
+
+class Envelope(_message.Message):
+    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended")
+    SCHEMA_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_MINOR_FIELD_NUMBER: _ClassVar[int]
+    SENDER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    ROLL_CALL_FIELD_NUMBER: _ClassVar[int]
+    JOB_ENDED_FIELD_NUMBER: _ClassVar[int]
+    schema_major: int
+    schema_minor: int
+    sender_version: str
+    task: Task
+    reply: Reply
+    receipt: Receipt
+    presence: Presence
+    roll_call: RollCall
+    job_ended: JobEnded
+    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    GET_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    GET_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    RECONNECT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    epoch: int
+    nonce: bytes
+    deadline_unix_ms: int
+    timeout_seconds: float
+    fit: _fit_pb2.FitIns
+    evaluate: _evaluate_pb2.EvaluateIns
+    get_parameters: _get_parameters_pb2.GetParametersIns
+    get_properties: _get_properties_pb2.GetPropertiesIns
+    reconnect: _reconnect_pb2.ReconnectIns
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    GET_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    GET_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    DISCONNECT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    epoch: int
+    nonce: bytes
+    seconds: float
+    fit: _fit_pb2.FitRes
+    evaluate: _evaluate_pb2.EvaluateRes
+    get_parameters: _get_parameters_pb2.GetParametersRes
+    get_properties: _get_properties_pb2.GetPropertiesRes
+    disconnect: _reconnect_pb2.DisconnectRes
+    failure: Failure
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("kind", "exception_type", "message", "traceback_tail")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_TAIL_FIELD_NUMBER: _ClassVar[int]
+    kind: FailureKind
+    exception_type: str
+    message: str
+    traceback_tail: str
+    def __init__(self, kind: _Optional[_Union[FailureKind, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback_tail: _Optional[str] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "outcome", "reason", "late_by_seconds")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LATE_BY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    outcome: ReceiptOutcome
+    reason: str
+    late_by_seconds: float
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[ReceiptOutcome, str]] = ..., reason: _Optional[str] = ..., late_by_seconds: _Optional[float] = ...) -> None: ...
+
+class Presence(_message.Message):
+    __slots__ = ("kind", "client_id", "site", "instance", "properties", "sent_unix_ms", "heartbeat_seconds", "flmq_version")
+    class PropertiesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _scalar_pb2.Scalar
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_scalar_pb2.Scalar, _Mapping]] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    SENT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FLMQ_VERSION_FIELD_NUMBER: _ClassVar[int]
+    kind: PresenceKind
+    client_id: str
+    site: str
+    instance: str
+    properties: _containers.MessageMap[str, _scalar_pb2.Scalar]
+    sent_unix_ms: int
+    heartbeat_seconds: float
+    flmq_version: str
+    def __init__(self, kind: _Optional[_Union[PresenceKind, str]] = ..., client_id: _Optional[str] = ..., site: _Optional[str] = ..., instance: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., sent_unix_ms: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ...) -> None: ...
+
+class RollCall(_message.Message):
+    __slots__ = ("job", "epoch", "heartbeat_seconds")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    epoch: int
+    heartbeat_seconds: float
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ...) -> None: ...
+
+class JobEnded(_message.Message):
+    __slots__ = ("job", "epoch", "reason")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    epoch: int
+    reason: str
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...

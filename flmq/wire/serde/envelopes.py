@@ -1,0 +1,316 @@
+"""Tasks, replies, receipts, presence and notices between dataclasses and protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+
+from flmq.common.errors import MalformedMessage
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    ReconnectIns,
+)
+from flmq.wire.envelopes import (
+    MAX_FAILURE_TEXT,
+    Failure,
+    FailureKind,
+    JobEnded,
+    Presence,
+    PresenceKind,
+    Receipt,
+    ReceiptOutcome,
+    Reply,
+    RollCall,
+    Task,
+)
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from flmq.wire.serde import contract
+from flmq.wire.serde.values import scalars_from_proto, scalars_to_proto
+
+_E = TypeVar("_E", bound=Enum)
+
+_PHASES = {
+    Phase.FIT: pb.PHASE_FIT,
+    Phase.EVALUATE: pb.PHASE_EVALUATE,
+    Phase.GET_PARAMETERS: pb.PHASE_GET_PARAMETERS,
+    Phase.GET_PROPERTIES: pb.PHASE_GET_PROPERTIES,
+    Phase.RECONNECT: pb.PHASE_RECONNECT,
+}
+_FAILURES = {
+    FailureKind.EXCEPTION: pb.FAILURE_KIND_EXCEPTION,
+    FailureKind.EXPIRED: pb.FAILURE_KIND_EXPIRED,
+    FailureKind.REFUSED: pb.FAILURE_KIND_REFUSED,
+    FailureKind.BAD_RETURN: pb.FAILURE_KIND_BAD_RETURN,
+}
+_OUTCOMES = {
+    ReceiptOutcome.ACCEPTED: pb.RECEIPT_OUTCOME_ACCEPTED,
+    ReceiptOutcome.LATE: pb.RECEIPT_OUTCOME_LATE,
+    ReceiptOutcome.REJECTED: pb.RECEIPT_OUTCOME_REJECTED,
+    ReceiptOutcome.DUPLICATE: pb.RECEIPT_OUTCOME_DUPLICATE,
+}
+_PRESENCES = {
+    PresenceKind.HELLO: pb.PRESENCE_KIND_HELLO,
+    PresenceKind.HEARTBEAT: pb.PRESENCE_KIND_HEARTBEAT,
+    PresenceKind.BYE: pb.PRESENCE_KIND_BYE,
+}
+
+
+def task_to_proto(task: Task, proto: pb.Task) -> None:
+    """Write a task."""
+    _head_to_proto(task, proto)
+    proto.epoch = task.epoch
+    proto.nonce = task.nonce
+    if task.deadline_unix_ms is not None:
+        proto.deadline_unix_ms = task.deadline_unix_ms
+    if task.timeout_seconds is not None:
+        proto.timeout_seconds = task.timeout_seconds
+    _member_to_proto(task.ins, proto, _INS)
+
+
+def task_from_proto(proto: pb.Task) -> Task:
+    """Read a task."""
+    return Task(
+        **_head_from_proto(proto),
+        epoch=proto.epoch,
+        nonce=proto.nonce,
+        ins=_member_from_proto(proto, "ins", _INS),
+        deadline_unix_ms=proto.deadline_unix_ms if proto.HasField("deadline_unix_ms") else None,
+        timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
+    )
+
+
+def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
+    """Write a reply."""
+    _head_to_proto(reply, proto)
+    proto.epoch = reply.epoch
+    proto.nonce = reply.nonce
+    proto.seconds = reply.seconds
+    _member_to_proto(reply.res, proto, _RES)
+
+
+def reply_from_proto(proto: pb.Reply) -> Reply:
+    """Read a reply."""
+    return Reply(
+        **_head_from_proto(proto),
+        epoch=proto.epoch,
+        nonce=proto.nonce,
+        seconds=proto.seconds,
+        res=_member_from_proto(proto, "res", _RES),
+    )
+
+
+def failure_to_proto(failure: Failure, proto: pb.Failure) -> None:
+    """Write a failure, its texts cut: an exception's message may hold a whole data set."""
+    proto.kind = _FAILURES[failure.kind]
+    proto.exception_type = _start(failure.exception_type)
+    proto.message = _start(failure.message)
+    proto.traceback_tail = _end(failure.traceback_tail)
+
+
+def failure_from_proto(proto: pb.Failure) -> Failure:
+    """Read a failure."""
+    return Failure(
+        kind=_member(FailureKind, _FAILURES, proto.kind),
+        exception_type=_start(proto.exception_type),
+        message=_start(proto.message),
+        traceback_tail=_end(proto.traceback_tail),
+    )
+
+
+def receipt_to_proto(receipt: Receipt, proto: pb.Receipt) -> None:
+    """Write a receipt."""
+    _head_to_proto(receipt, proto)
+    proto.outcome = _OUTCOMES[receipt.outcome]
+    proto.reason = _start(receipt.reason)
+    proto.late_by_seconds = receipt.late_by_seconds
+
+
+def receipt_from_proto(proto: pb.Receipt) -> Receipt:
+    """Read a receipt."""
+    return Receipt(
+        **_head_from_proto(proto),
+        outcome=_member(ReceiptOutcome, _OUTCOMES, proto.outcome),
+        reason=proto.reason,
+        late_by_seconds=proto.late_by_seconds,
+    )
+
+
+def presence_to_proto(presence: Presence, proto: pb.Presence) -> None:
+    """Write a client's hello, heartbeat or bye."""
+    proto.kind = _PRESENCES[presence.kind]
+    proto.client_id = presence.client_id
+    proto.site = presence.site
+    proto.instance = presence.instance
+    scalars_to_proto(presence.properties, proto.properties, "Presence.properties")
+    proto.sent_unix_ms = presence.sent_unix_ms
+    proto.heartbeat_seconds = presence.heartbeat_seconds
+    proto.flmq_version = presence.flmq_version
+
+
+def presence_from_proto(proto: pb.Presence) -> Presence:
+    """Read a client's hello, heartbeat or bye."""
+    return Presence(
+        kind=_member(PresenceKind, _PRESENCES, proto.kind),
+        client_id=proto.client_id,
+        site=proto.site,
+        instance=proto.instance,
+        properties=scalars_from_proto(proto.properties),
+        sent_unix_ms=proto.sent_unix_ms,
+        heartbeat_seconds=proto.heartbeat_seconds,
+        flmq_version=proto.flmq_version,
+    )
+
+
+def roll_call_to_proto(roll_call: RollCall, proto: pb.RollCall) -> None:
+    """Write a roll call."""
+    proto.job = roll_call.job
+    proto.epoch = roll_call.epoch
+    proto.heartbeat_seconds = roll_call.heartbeat_seconds
+
+
+def roll_call_from_proto(proto: pb.RollCall) -> RollCall:
+    """Read a roll call."""
+    return RollCall(proto.job, proto.epoch, proto.heartbeat_seconds)
+
+
+def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:
+    """Write the end of a job."""
+    proto.job = ended.job
+    proto.epoch = ended.epoch
+    proto.reason = _start(ended.reason)
+
+
+def job_ended_from_proto(proto: pb.JobEnded) -> JobEnded:
+    """Read the end of a job."""
+    return JobEnded(proto.job, proto.epoch, proto.reason)
+
+
+class _Pair(NamedTuple):
+    """One member of a oneof: its field, and how it is written and read."""
+
+    field: str
+    to_proto: Callable[[Any, Any], None]
+    from_proto: Callable[[Any], Any]
+
+
+_INS: Mapping[type, _Pair] = {
+    FitIns: _Pair("fit", contract.fit_ins_to_proto, contract.fit_ins_from_proto),
+    EvaluateIns: _Pair(
+        "evaluate", contract.evaluate_ins_to_proto, contract.evaluate_ins_from_proto
+    ),
+    GetParametersIns: _Pair(
+        "get_parameters",
+        contract.get_parameters_ins_to_proto,
+        contract.get_parameters_ins_from_proto,
+    ),
+    GetPropertiesIns: _Pair(
+        "get_properties",
+        contract.get_properties_ins_to_proto,
+        contract.get_properties_ins_from_proto,
+    ),
+    ReconnectIns: _Pair(
+        "reconnect", contract.reconnect_ins_to_proto, contract.reconnect_ins_from_proto
+    ),
+}
+_RES: Mapping[type, _Pair] = {
+    FitRes: _Pair("fit", contract.fit_res_to_proto, contract.fit_res_from_proto),
+    EvaluateRes: _Pair(
+        "evaluate", contract.evaluate_res_to_proto, contract.evaluate_res_from_proto
+    ),
+    GetParametersRes: _Pair(
+        "get_parameters",
+        contract.get_parameters_res_to_proto,
+        contract.get_parameters_res_from_proto,
+    ),
+    GetPropertiesRes: _Pair(
+        "get_properties",
+        contract.get_properties_res_to_proto,
+        contract.get_properties_res_from_proto,
+    ),
+    DisconnectRes: _Pair(
+        "disconnect", contract.disconnect_res_to_proto, contract.disconnect_res_from_proto
+    ),
+    Failure: _Pair("failure", failure_to_proto, failure_from_proto),
+}
+BODIES: Mapping[type, _Pair] = {
+    Task: _Pair("task", task_to_proto, task_from_proto),
+    Reply: _Pair("reply", reply_to_proto, reply_from_proto),
+    Receipt: _Pair("receipt", receipt_to_proto, receipt_from_proto),
+    Presence: _Pair("presence", presence_to_proto, presence_from_proto),
+    RollCall: _Pair("roll_call", roll_call_to_proto, roll_call_from_proto),
+    JobEnded: _Pair("job_ended", job_ended_to_proto, job_ended_from_proto),
+}
+"""What an envelope may carry."""
+
+
+def _member_to_proto(value: object, proto: Message, pairs: Mapping[type, _Pair]) -> None:
+    """Write the member of a oneof that ``value``'s type stands for."""
+    pair = pairs[type(value)]
+    field = getattr(proto, pair.field)
+    # Said even when all its fields are at their defaults.
+    field.SetInParent()
+    pair.to_proto(value, field)
+
+
+def _member_from_proto(proto: Message, oneof: str, pairs: Mapping[type, _Pair]) -> Any:
+    """Read whichever member of a oneof is set."""
+    name = proto.WhichOneof(oneof)
+    for pair in pairs.values():
+        if pair.field == name:
+            return pair.from_proto(getattr(proto, name))
+    raise MalformedMessage(f"{proto.DESCRIPTOR.name} has no {oneof} of a kind known here")
+
+
+def _head_to_proto(value: Task | Reply | Receipt, proto: pb.Task | pb.Reply | pb.Receipt) -> None:
+    """Write what names a task."""
+    proto.task_id = value.task_id
+    proto.job = value.job
+    proto.server_round = value.server_round
+    proto.phase = _PHASES[value.phase]
+    proto.client_id = value.client_id
+
+
+def _head_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> dict[str, Any]:
+    """Read what names a task, as keyword arguments."""
+    return {
+        "task_id": proto.task_id,
+        "job": proto.job,
+        "server_round": proto.server_round,
+        "phase": _member(Phase, _PHASES, proto.phase),
+        "client_id": proto.client_id,
+    }
+
+
+def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
+    """The member of ``enum`` that ``number`` stands for; unspecified is none."""
+    for member, its_number in numbers.items():
+        if its_number == number:
+            return member
+    raise MalformedMessage(f"{enum.__name__} {int(number)} is none of those known here")
+
+
+def _start(text: str) -> str:
+    """The first `MAX_FAILURE_TEXT` bytes of a text for people, whatever characters it has."""
+    return _utf8(text)[:MAX_FAILURE_TEXT].decode(errors="ignore")
+
+
+def _end(text: str) -> str:
+    """The last `MAX_FAILURE_TEXT` bytes of a text for people, whatever characters it has."""
+    return _utf8(text)[-MAX_FAILURE_TEXT:].decode(errors="ignore")
+
+
+def _utf8(text: str) -> bytes:
+    """Its bytes; lone surrogates, as in undecodable file names, as escapes."""
+    return text.encode(errors="backslashreplace")

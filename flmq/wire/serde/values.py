@@ -1,0 +1,144 @@
+"""Scalars and numbers between Python, numpy and protobuf.
+
+What a user's code returned is checked here on its way out, where the error can still name the
+field, the key and the type, on the side of the one who can mend it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from google.protobuf.internal.containers import MessageMap
+
+from flmq.common.errors import InvalidReturnValue, MalformedMessage
+from flmq.common.typing import Scalar
+from flmq.wire.proto.flmq.v1 import scalar_pb2 as pb
+
+__all__ = ["expect", "integer", "real", "scalars_from_proto", "scalars_to_proto", "text"]
+
+_T = TypeVar("_T")
+_INT64 = range(-(2**63), 2**63)
+
+
+def scalars_to_proto(values: object, proto: MessageMap[str, pb.Scalar], where: str) -> None:
+    """Copy a dict of scalars, numpy's as their Python types, into ``proto``.
+
+    ``where`` names the dict in errors, as in ``FitRes.metrics``.
+
+    Raises:
+        InvalidReturnValue: not a dict, or a key or value that cannot be sent; names which.
+    """
+    if not isinstance(values, Mapping):
+        raise InvalidReturnValue(f"{where} is a {_name(values)}: it must be a dict of scalars")
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise InvalidReturnValue(f"{where} has the key {key!r} ({_name(key)}): use str keys")
+        place = f"{where}[{key!r}]"
+        _scalar_to_proto(value, proto[text(key, f"a key of {where}")], place)
+
+
+def scalars_from_proto(proto: MessageMap[str, pb.Scalar]) -> dict[str, Scalar]:
+    """A dict of scalars, by key in sorted order (protobuf's maps have none of their own).
+
+    Raises:
+        MalformedMessage: a scalar of no kind.
+    """
+    return {key: _scalar_from_proto(proto[key], key) for key in sorted(proto)}
+
+
+def expect(value: object, kind: type[_T], where: str) -> _T:
+    """Return ``value`` if it is of type ``kind``.
+
+    Raises:
+        InvalidReturnValue: it is not.
+    """
+    if not isinstance(value, kind):
+        raise InvalidReturnValue(f"{where} is a {_name(value)}: it must be a {kind.__name__}")
+    return value
+
+
+def integer(value: object, where: str) -> int:
+    """A whole number, Python's or numpy's, that fits 64 bits with sign.
+
+    Raises:
+        InvalidReturnValue: it is no such number.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # asking is the point
+    except TypeError:
+        raise InvalidReturnValue(f"{where} is a {_name(value)}: it must be an int") from None
+    if number not in _INT64:
+        raise InvalidReturnValue(f"{where} does not fit 64 bits with sign: {_shown(number)}")
+    return number
+
+
+def real(value: object, where: str) -> float:
+    """A real number, Python's or numpy's, as a double.
+
+    Raises:
+        InvalidReturnValue: it is no such number.
+    """
+    if isinstance(value, int | float | np.integer | np.floating):
+        try:
+            return float(value)
+        except OverflowError:
+            raise InvalidReturnValue(f"{where} does not fit a double: {_shown(value)}") from None
+    raise InvalidReturnValue(f"{where} is a {_name(value)}: it must be a float")
+
+
+def text(value: object, where: str) -> str:
+    """A str that UTF-8 can carry.
+
+    Raises:
+        InvalidReturnValue: it is not.
+    """
+    string = str(expect(value, str, where))
+    try:
+        string.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidReturnValue(f"{where} is no valid Unicode text: {error}") from None
+    return string
+
+
+def _scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
+    """Set the one field of ``proto`` that keeps the value's type."""
+    # bool first: it is an int to Python.
+    if isinstance(value, bool | np.bool_):
+        proto.bool_value = bool(value)
+    elif isinstance(value, int | np.integer):
+        proto.int_value = integer(value, where)
+    elif isinstance(value, float | np.floating):
+        proto.float_value = real(value, where)
+    elif isinstance(value, str):
+        proto.str_value = text(value, where)
+    elif isinstance(value, bytes):
+        proto.bytes_value = bytes(value)
+    else:
+        raise InvalidReturnValue(
+            f"{where} is a {_name(value)}: allowed are bool, int, float, str and bytes "
+            "(numpy's scalars are converted; call .item() on an array or tensor of one element)"
+        )
+
+
+def _scalar_from_proto(proto: pb.Scalar, key: str) -> Scalar:
+    """The value of whichever field is set."""
+    kind = proto.WhichOneof("kind")
+    if kind is None:
+        raise MalformedMessage(f"scalar {key!r} has no value of a kind known here")
+    value: Scalar = getattr(proto, kind)
+    return value
+
+
+def _name(value: object) -> str:
+    """How errors call a value's type."""
+    return "None" if value is None else type(value).__name__
+
+
+def _shown(number: object) -> str:
+    """A number for errors, however long (CPython refuses to print ints beyond 4300 digits)."""
+    if isinstance(number, int) and number.bit_length() > 200:
+        return f"an int of {number.bit_length()} bits"
+    return str(number)
