@@ -1,0 +1,176 @@
+"""One of every message, for all tests of the wire; and equality that tells 1, 1.0, True apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+
+import numpy as np
+
+from flmq.common.parameter import ndarrays_to_parameters
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    Code,
+    Config,
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    Parameters,
+    ReconnectIns,
+    Status,
+)
+from flmq.wire.envelopes import (
+    Body,
+    Failure,
+    FailureKind,
+    Ins,
+    JobEnded,
+    Presence,
+    PresenceKind,
+    Receipt,
+    ReceiptOutcome,
+    Reply,
+    Res,
+    RollCall,
+    Task,
+)
+from flmq.wire.ids import task_id
+
+SCALARS: Config = {
+    "": "empty key",
+    "yes": True,
+    "no": False,
+    "one": 1,
+    "one.0": 1.0,
+    "least": -(2**63),
+    "most": 2**63 - 1,
+    "tiny": 5e-324,
+    "nan": float("nan"),
+    "-inf": float("-inf"),
+    "-0.0": -0.0,
+    "empty": "",
+    "text": "naïve 漢字 🌍 \x00",
+    "raw": b"\x00\xff\xfe",
+    "none": b"",
+}
+OK = Status(Code.OK, "Success")
+MODEL = ndarrays_to_parameters(
+    [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(True), np.zeros((0, 2), np.int64)]
+)
+NOTHING = Parameters(tensors=[], tensor_type="")
+
+
+def task(ins: Ins, phase: Phase = Phase.FIT) -> Task:
+    """A task with everything set."""
+    return Task(
+        task_id=task_id("job-1", 3, phase, "alice"),
+        job="job-1",
+        server_round=3,
+        phase=phase,
+        client_id="alice",
+        epoch=2**64 - 1,
+        nonce=b"\x00nonce\xff",
+        ins=ins,
+        deadline_unix_ms=1_700_000_000_123,
+        timeout_seconds=12.5,
+    )
+
+
+def reply(res: Res, phase: Phase = Phase.FIT) -> Reply:
+    """A reply with everything set."""
+    return Reply(
+        task_id=task_id("job-1", 3, phase, "alice"),
+        job="job-1",
+        server_round=3,
+        phase=phase,
+        client_id="alice",
+        epoch=7,
+        nonce=b"\x00nonce\xff",
+        seconds=0.25,
+        res=res,
+    )
+
+
+def _statuses() -> dict[str, Body]:
+    return {
+        f"reply with {code.name}": reply(FitRes(Status(code, ""), NOTHING, 0, {})) for code in Code
+    }
+
+
+def _failures() -> dict[str, Body]:
+    return {
+        f"failure {kind.name}": reply(Failure(kind, "ValueError", "no data: ü", 'File "a.py"\n'))
+        for kind in FailureKind
+    }
+
+
+def _receipts() -> dict[str, Body]:
+    return {
+        f"receipt {outcome.name}": Receipt(
+            "t1", "job-1", 1, Phase.EVALUATE, "bob", outcome, "so it is", 1.5
+        )
+        for outcome in ReceiptOutcome
+    }
+
+
+def _presences() -> dict[str, Body]:
+    return {
+        f"presence {kind.name}": Presence(
+            kind, "bob", "main", "host-1-abc", SCALARS, 1_700_000_000_123, 30.0, "0.1.0"
+        )
+        for kind in PresenceKind
+    }
+
+
+_BARE_TASK = Task("t", "j", 0, Phase.FIT, "c", 0, b"", FitIns(NOTHING, {}))
+
+BODIES: dict[str, Body] = {
+    "fit task": task(FitIns(MODEL, SCALARS)),
+    "evaluate task": task(EvaluateIns(MODEL, SCALARS), Phase.EVALUATE),
+    "get_parameters task": task(GetParametersIns(SCALARS), Phase.GET_PARAMETERS),
+    "get_properties task": task(GetPropertiesIns({}), Phase.GET_PROPERTIES),
+    "reconnect task": task(ReconnectIns(5), Phase.RECONNECT),
+    "reconnect task of 0 seconds": task(ReconnectIns(0), Phase.RECONNECT),
+    "reconnect task for good": task(ReconnectIns(None), Phase.RECONNECT),
+    "task with as little as can be": _BARE_TASK,
+    "task with a deadline of 0": dataclasses.replace(
+        _BARE_TASK, deadline_unix_ms=0, timeout_seconds=0.0
+    ),
+    "fit reply": reply(FitRes(OK, MODEL, 120, SCALARS)),
+    "fit reply of a negative number": reply(FitRes(OK, MODEL, -1, {})),
+    "evaluate reply": reply(EvaluateRes(OK, 0.1, 2**62, SCALARS), Phase.EVALUATE),
+    "evaluate reply of NaN": reply(EvaluateRes(OK, float("nan"), 0, {}), Phase.EVALUATE),
+    "get_parameters reply": reply(GetParametersRes(OK, MODEL), Phase.GET_PARAMETERS),
+    "get_properties reply": reply(GetPropertiesRes(OK, SCALARS), Phase.GET_PROPERTIES),
+    "reconnect reply": reply(DisconnectRes("asked to"), Phase.RECONNECT),
+    "reconnect reply without a word": reply(DisconnectRes(""), Phase.RECONNECT),
+    **_statuses(),
+    **_failures(),
+    **_receipts(),
+    **_presences(),
+    "presence with as little as can be": Presence(PresenceKind.BYE, "c", "s", "i"),
+    "roll call": RollCall("job-1", 3, 30.0),
+    "job ended": JobEnded("job-1", 3, "all rounds done"),
+    "job ended without a word": JobEnded("j", 0),
+}
+
+
+def exact(value: object) -> object:
+    """A form of ``value`` whose equality sees types, NaN and -0.0, but no dict order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return type(value), [exact(getattr(value, field.name)) for field in fields]
+    if isinstance(value, Mapping):
+        return [(key, exact(value[key])) for key in sorted(value)]
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    if isinstance(value, Enum):
+        return value
+    return type(value), repr(value)
