@@ -1,0 +1,114 @@
+"""Where RabbitMQ's and Erlang's programs are on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flmq.common.errors import BrokerNotFound
+
+__all__ = ["HOW_TO_GET_ONE", "Programs", "find_programs", "server_version"]
+
+HOW_TO_GET_ONE = """\
+Any one of these will do:
+  Debian, Ubuntu     sudo apt-get install rabbitmq-server (in flmq's own checkout: make broker)
+  a broker you have  export FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost
+  Docker             pip install 'flmq[docker]', and a daemon that answers
+  no broker at all   flmq demo --in-memory shows flmq without RabbitMQ"""
+
+# Debian's programs on PATH are wrappers that change to the user rabbitmq; these are what they call.
+_PREFERRED = Path("/usr/lib/rabbitmq/bin")
+_WRAPPER = "rabbitmq-script-wrapper"
+_SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs that a private node is made of."""
+
+    server: Path
+    ctl: Path
+    epmd: Path
+    """Erlang's port mapper daemon, through which its nodes find each other."""
+
+
+def find_programs(environ: Mapping[str, str] | None = None) -> Programs:
+    """Find them; ``FLMQ_RABBITMQ_SERVER`` may name the server's binary of an unpacked release.
+
+    Raises `BrokerNotFound`, saying what is missing and how to get it.
+    """
+    environ = os.environ if environ is None else environ
+    server = _server(environ)
+    if server is None:
+        raise BrokerNotFound(f"no rabbitmq-server on this machine. {HOW_TO_GET_ONE}")
+    ctl = server.with_name("rabbitmqctl")
+    if not os.access(ctl, os.X_OK):
+        raise BrokerNotFound(
+            f"{server} has no rabbitmqctl beside it: install the whole of RabbitMQ"
+        )
+    return Programs(server, ctl, _epmd(environ))
+
+
+def server_version(programs: Programs) -> str:
+    """Version of the installed RabbitMQ, "" when its files do not tell. Starts nothing."""
+    home = programs.server.resolve().parent.parent
+    for folder in (home, *sorted(home.glob("plugins/rabbit-*"))):
+        found = re.search(r"(?:rabbitmq_server|rabbit)-(\d+(?:\.\d+)+)", folder.name)
+        if found:
+            return found.group(1)
+    return ""
+
+
+def erlang_release(environ: Mapping[str, str] | None = None) -> str | None:
+    """Release of the Erlang on PATH, as "25"; None when there is none or it does not run."""
+    erl = shutil.which("erl", path=_search_path(os.environ if environ is None else environ))
+    if erl is None:
+        return None
+    ask = "io:put_chars(erlang:system_info(otp_release)), halt()."
+    try:
+        answer = subprocess.run(
+            [erl, "-noshell", "-eval", ask], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _server(environ: Mapping[str, str]) -> Path | None:
+    given = environ.get("FLMQ_RABBITMQ_SERVER")
+    if given:
+        if not os.access(given, os.X_OK):
+            raise BrokerNotFound(
+                f"FLMQ_RABBITMQ_SERVER names {given}, which is no program that can be run"
+            )
+        return Path(given)
+    preferred = _PREFERRED / "rabbitmq-server"
+    found = shutil.which("rabbitmq-server", path=_search_path(environ))
+    candidates = [preferred] + ([Path(found)] if found else [])
+    usable = (path for path in candidates if os.access(path, os.X_OK))
+    return next((path for path in usable if path.resolve().name != _WRAPPER), None)
+
+
+def _epmd(environ: Mapping[str, str]) -> Path:
+    path = _search_path(environ)
+    found = shutil.which("epmd", path=path)
+    if found:
+        return Path(found)
+    erl = shutil.which("erl", path=path)
+    beside = Path(erl).resolve().with_name("epmd") if erl else None
+    if beside and os.access(beside, os.X_OK):
+        return beside
+    raise BrokerNotFound(
+        "rabbitmq-server is here, but Erlang is not on PATH (no erl, no epmd): "
+        "install Erlang, or put its bin folder on PATH"
+    )
+
+
+def _search_path(environ: Mapping[str, str]) -> str:
+    # Where servers are installed is often missing from an ordinary user's PATH.
+    return f"{environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"

@@ -1,0 +1,58 @@
+"""Loopback ports for a private node.
+
+They are taken from below the range from which Linux gives out ports by itself (32768 up), so that a
+node that is down for a moment does not lose its port to some outgoing connection.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass
+
+from flmq.common.errors import BrokerNotFound
+
+__all__ = ["NodePorts", "free_ports", "is_free"]
+
+_LOWEST, _HIGHEST = 20000, 32000
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """The loopback ports of a node."""
+
+    amqp: int
+    distribution: int
+    epmd: int
+    management: int
+
+    def busy(self) -> list[int]:
+        """Those in use by somebody now."""
+        ports = (self.amqp, self.distribution, self.epmd, self.management)
+        return [port for port in ports if not is_free(port)]
+
+
+def free_ports() -> NodePorts:
+    """Choose four different free ports. Nothing holds them: take them soon, or choose again."""
+    # The system's randomness: two processes that seeded alike must not choose alike.
+    candidates = random.SystemRandom().sample(range(_LOWEST, _HIGHEST), 400)
+    chosen = [port for port in candidates if is_free(port)][:4]
+    if len(chosen) < 4:
+        raise BrokerNotFound(
+            f"no free port between {_LOWEST} and {_HIGHEST} on {LOOPBACK} for a private RabbitMQ "
+            "node: end what holds them, or give a broker's URL (FLMQ_BROKER_URL)"
+        )
+    return NodePorts(*chosen)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on ``port`` of the loopback interface now."""
+    with socket.socket() as probe:
+        # As Erlang's listeners do: connections that linger from the last one are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

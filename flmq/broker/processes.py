@@ -1,0 +1,140 @@
+"""The processes of a private node: started, recognised and ended.
+
+Erlang scatters processes: the virtual machine, its port programs, ``epmd``, which leaves its
+parent, and short-lived ones. What they share is their environment, so each is started with
+``FLMQ_NODE_FOLDER`` set to the node's folder, and /proc tells which processes carry it. That holds
+after any fork, after the death of any parent, and for processes of an earlier Python process; and
+a pid that was used again by another program is not mistaken for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["MARK", "belongs", "end_all", "members", "spawn", "supported", "wait_gone"]
+
+MARK = "FLMQ_NODE_FOLDER"
+"""The variable that every process of a node carries: the node's folder."""
+
+_PROC = Path("/proc")
+_POLL = 0.05
+_INSTANT = 0.001
+# Kept so that children that end are reaped; those that were left running on purpose stay here.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def supported() -> bool:
+    """Whether this system has a Linux /proc, which everything here rests on."""
+    return (_PROC / "self" / "environ").exists()
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> int:
+    """Start ``argv`` in its own session, its output appended to ``log``; return its pid.
+
+    A session of its own keeps the terminal's Ctrl-C away from it. Raises OSError when the program
+    cannot be started.
+    """
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv,
+            env={**env, MARK: str(folder)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    return child.pid
+
+
+def members(folder: Path) -> list[int]:
+    """Pids of the live processes that belong to the node in ``folder``."""
+    _reap()
+    return [
+        int(entry.name)
+        for entry in _PROC.iterdir()
+        if entry.name.isdigit() and _carries(entry, folder)
+    ]
+
+
+def belongs(pid: int, folder: Path) -> bool:
+    """Whether ``pid`` is alive and belongs to the node in ``folder``."""
+    _reap()
+    return _carries(_PROC / str(pid), folder)
+
+
+def wait_gone(pid: int, timeout: float) -> bool:
+    """Wait up to ``timeout`` seconds until ``pid`` holds no port or file; return whether so.
+
+    For a process that `belongs` said is ours, a moment ago.
+    """
+    deadline = time.monotonic() + timeout
+    while not _gone(pid):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL)
+    return True
+
+
+def end_all(folder: Path, timeout: float = 10.0) -> list[int]:
+    """Kill all processes of the node in ``folder``; return those left after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while (left := members(folder)) and time.monotonic() < deadline:
+        for pid in left:
+            # It may have ended since, or belong to another user: the next look tells.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            wait_gone(pid, deadline - time.monotonic())
+    return left
+
+
+def _carries(entry: Path, folder: Path) -> bool:
+    wanted = f"{MARK}={folder}".encode()
+    try:
+        environ = (entry / "environ").read_bytes()
+        # A program that replaces itself by another (the start script, by Erlang) has no
+        # environment for an instant.
+        while not environ and _in_exec(entry):
+            time.sleep(_INSTANT)
+            environ = (entry / "environ").read_bytes()
+    except OSError:
+        return False
+    return wanted in environ.split(b"\0")
+
+
+def _in_exec(entry: Path) -> bool:
+    """Whether the process is in the middle of execve; zombies and kernel threads never are."""
+    if not (entry / "exe").is_symlink() or not (entry / "exe").readlink().name:
+        return False
+    # proc(5): field 50 is env_start, zero until the new program's stack is laid out. The name in
+    # field 2 may contain spaces and brackets; field 3 follows its last bracket.
+    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+    return fields[0] != "Z" and int(fields[47]) == 0
+
+
+def _gone(pid: int) -> bool:
+    """Whether the process is wholly at its end.
+
+    Its environment goes first, its sockets later, so `belongs` is no measure for this.
+    """
+    _reap()
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    # A zombie whose other threads (field 20 counts all) are not through is still at it.
+    return fields[0] in "ZX" and int(fields[17]) <= 1
+
+
+def _reap() -> None:
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
