@@ -1,1 +1,18 @@
-"""client"""
+"""The client's side: the classes that users subclass, and what serves them from a queue."""
+
+from __future__ import annotations
+
+from flmq.client.app import start_client, start_numpy_client
+from flmq.client.client import Client
+from flmq.client.context import ClientContext
+from flmq.client.numpy_client import NumPyClient
+from flmq.client.typing import ClientFn
+
+__all__ = [
+    "Client",
+    "ClientContext",
+    "ClientFn",
+    "NumPyClient",
+    "start_client",
+    "start_numpy_client",
+]

@@ -26,3 +26,8 @@ class ClientContext:
     """What this client tells of itself when it says hello."""
     state_dir: Path | None = None
     """A folder of this client and job that outlives the process; None: there is none."""
+
+    @property
+    def node_config(self) -> Mapping[str, Scalar]:
+        """The properties, under the name that client functions of Flower look for."""
+        return self.properties

@@ -173,6 +173,10 @@ class Round:
         """Clients whose reply counts, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.ACCEPTED))
 
+    def pending(self) -> tuple[str, ...]:
+        """Clients from whom nothing has come, in client-id order."""
+        return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.PENDING))
+
     def outcomes(self) -> tuple[Outcome, ...]:
         """Every settled task's outcome, in client-id order."""
         return tuple(

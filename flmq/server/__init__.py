@@ -1,1 +1,22 @@
-"""server"""
+"""The server's side: the loop, whom it asks, what it makes of the replies."""
+
+from __future__ import annotations
+
+from flmq.server import strategy
+from flmq.server.app import start_server
+from flmq.server.client_manager import ClientManager, SimpleClientManager
+from flmq.server.components import ServerAppComponents
+from flmq.server.history import History
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+
+__all__ = [
+    "ClientManager",
+    "History",
+    "Server",
+    "ServerAppComponents",
+    "ServerConfig",
+    "SimpleClientManager",
+    "start_server",
+    "strategy",
+]

@@ -28,7 +28,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         """Check ranges, and that the counts do not contradict each other."""
         _check_count("num_rounds", self.num_rounds, at_least=0)
-        if self.round_timeout is not None and not 0 < self.round_timeout < math.inf:
+        if self.round_timeout is not None and not _is_duration(self.round_timeout):
             raise ValueError(
                 f"round_timeout is {self.round_timeout!r}: give seconds above 0, or None to wait "
                 "until everybody has answered"
@@ -63,3 +63,9 @@ class ServerConfig:
 def _check_count(name: str, value: object, at_least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} is {value!r}: give a whole number, {at_least} or more")
+
+
+def _is_duration(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value < math.inf

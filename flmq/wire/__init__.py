@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from flmq.wire.chunks import Assembler, Chunk, split
+from flmq.wire.chunks import (
+    CHUNK_BYTES,
+    Assembler,
+    Chunk,
+    chunk_from_headers,
+    chunk_headers,
+    split,
+)
 from flmq.wire.codec import decode, encode
 from flmq.wire.envelopes import (
     Body,
     Failure,
     FailureKind,
+    Ins,
     JobEnded,
     Presence,
     PresenceKind,
     Receipt,
     ReceiptOutcome,
     Reply,
+    Res,
     RollCall,
     Task,
 )
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
+    "CHUNK_BYTES",
     "Assembler",
     "Body",
     "Chunk",
     "Failure",
     "FailureKind",
+    "Ins",
     "JobEnded",
     "Presence",
     "PresenceKind",
     "Receipt",
     "ReceiptOutcome",
     "Reply",
+    "Res",
     "RollCall",
     "Task",
+    "chunk_from_headers",
+    "chunk_headers",
     "decode",
     "derive_nonce",
     "encode",

@@ -1,0 +1,122 @@
+"""Starting a client: one worker on a broker, until its job ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flmq.client.factory import ClientSource
+from flmq.client.typing import ClientFn, ClientLike
+from flmq.client.worker import Worker, WorkerOptions
+from flmq.common.environment import broker_url
+from flmq.common.errors import UsageError
+from flmq.common.logger import logger, show_on_console
+from flmq.common.names import check_client_id, make_client_id
+from flmq.common.typing import Scalar
+from flmq.common.urls import redact_url
+from flmq.transport import DEFAULT_SITE, ConnectionEvent, ConnectionState, open_transport
+
+__all__ = ["InvalidClientArguments", "run_client", "start_client", "start_numpy_client"]
+
+
+class InvalidClientArguments(UsageError):
+    """Arguments of `start_client` that contradict each other or cannot be honoured."""
+
+
+def start_client(
+    *,
+    server_address: str | None = None,
+    client_fn: ClientFn | None = None,
+    client: ClientLike | None = None,
+    grpc_max_message_length: int | None = None,
+    root_certificates: bytes | str | None = None,
+    insecure: bool | None = None,
+    transport: str | None = None,
+    authentication_keys: object | None = None,
+    max_retries: int | None = None,
+    max_wait_time: float | None = None,
+    client_id: str | None = None,
+    properties: Mapping[str, Scalar] | None = None,
+    site: str = DEFAULT_SITE,
+    state_dir: Path | str | None = None,
+) -> None:
+    """Serve a job over RabbitMQ as a client. Blocks until the first job it serves ends.
+
+    Args:
+        server_address: URL of the broker, ``amqp://user:password@host:port/vhost`` or ``amqps``;
+            None: the environment variable ``FLMQ_BROKER_URL``.
+        client_fn: makes the client, given a `ClientContext`.
+        client: the client itself, in place of ``client_fn``.
+        grpc_max_message_length: accepted for Flower's sake, without effect; so are ``insecure``,
+            ``transport``, ``max_retries`` and ``max_wait_time``: a worker waits for its broker.
+        root_certificates: not supported; TLS is configured in the URL.
+        insecure: see ``grpc_max_message_length``.
+        transport: see ``grpc_max_message_length``.
+        authentication_keys: not supported; the broker authenticates, by the URL's credentials.
+        max_retries: see ``grpc_max_message_length``.
+        max_wait_time: see ``grpc_max_message_length``.
+        client_id: stable over restarts: tasks wait under it while the client is away. None: one
+            made from host and process, which is logged.
+        properties: what the client tells of itself; criteria of strategies see it.
+        site: the datacenter; "main" where there is only one.
+        state_dir: a folder for the client's own durable state.
+
+    Raises:
+        UsageError: arguments contradict each other or are not usable.
+        ClientIdInUse: another live process has this client id.
+        BrokerError: the broker refuses, or cannot be reached to begin with.
+    """
+    show_on_console()
+    if (client_fn is None) == (client is None):
+        raise InvalidClientArguments(
+            "give client=... or client_fn=..., one of the two: "
+            "start_client(server_address=url, client=MyClient().to_client())"
+        )
+    if root_certificates is not None or authentication_keys is not None:
+        raise InvalidClientArguments(
+            "certificates and keys are for Flower's own server; with flmq the broker checks who "
+            "you are: give an amqps:// URL with ?cafile=... (and certfile, keyfile)"
+        )
+    if client_id is None:
+        client_id = make_client_id()
+        logger.info(
+            "client id %s (made for this process; give client_id=... one that stays, so that "
+            "tasks can wait for a restart)",
+            client_id,
+        )
+    source: ClientSource | None = client if client_fn is None else client_fn
+    assert source is not None
+    run_client(
+        broker_url(server_address),
+        source,
+        check_client_id(client_id),
+        properties or {},
+        WorkerOptions(
+            site=site, state_dir=None if state_dir is None else Path(state_dir), once=True
+        ),
+    )
+
+
+def start_numpy_client(*, server_address: str | None = None, client: ClientLike) -> None:
+    """Serve a job as a `NumPyClient`: Flower's older name for `start_client`."""
+    start_client(server_address=server_address, client=client)
+
+
+def run_client(
+    url: str,
+    source: ClientSource,
+    client_id: str,
+    properties: Mapping[str, Scalar],
+    options: WorkerOptions,
+) -> None:
+    """Work over the RabbitMQ at ``url`` until stopped (or with ``once``: one job). Blocks."""
+    name = f"flmq client {client_id}"
+    with open_transport(url, name=name, listener=_log_connection) as transport:
+        logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
+        Worker(transport, source, {client_id: properties}, options).run()
+    logger.info("client %s: done", client_id)
+
+
+def _log_connection(event: ConnectionEvent) -> None:
+    level = logger.info if event.state is ConnectionState.CONNECTED else logger.warning
+    level("%s connection %s %s", event.role, event.state.value, event.detail)

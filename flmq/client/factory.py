@@ -1,0 +1,77 @@
+"""From what a user gives as a client to a `Client`: an instance, a class or a function."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+
+from flmq.client.client import Client
+from flmq.client.context import ClientContext
+from flmq.client.numpy_client import NumPyClient
+from flmq.client.typing import ClientFn, ClientLike, to_client
+
+__all__ = ["ClientSource", "Clients"]
+
+ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
+"""A client, its class, or a function of a `ClientContext` (or of nothing) that makes one."""
+
+
+def _make(source: ClientSource, context: ClientContext) -> Client:
+    """Make the client of ``context``; what the user's code raises passes through."""
+    if isinstance(source, ClientLike) or not callable(source):
+        return to_client(source)
+    made: Callable[..., object] = source
+    return to_client(made(*_arguments(source, context)))
+
+
+def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[object, ...]:
+    """What to call ``source`` with: the context, the client id (Flower's old ``cid``) or nothing.
+
+    A class whose arguments all have defaults is made as it is, for they are its own.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    first = next(
+        (p for p in inspect.signature(source).parameters.values() if p.kind in kinds), None
+    )
+    if first is None:
+        return ()
+    if isinstance(source, type) and first.default is not inspect.Parameter.empty:
+        return ()
+    wants_id = first.name == "cid" or first.annotation in (str, "str")
+    return (context.client_id if wants_id else context,)
+
+
+class Clients:
+    """The clients of a worker, made when first needed, one a job and client id. Thread-safe."""
+
+    def __init__(
+        self,
+        source: ClientSource,
+        make_context: Callable[[str, str], ClientContext],
+        *,
+        keep: bool = True,
+    ) -> None:
+        """Make clients from ``source``; without ``keep``, anew for each task."""
+        self._source = source
+        self._make_context = make_context
+        self._keep = keep
+        self._made: dict[tuple[str, str], Client] = {}
+        self._lock = threading.Lock()
+
+    def get(self, job: str, client_id: str) -> Client:
+        """The client of ``job`` and ``client_id``; what its factory raises passes through."""
+        with self._lock:
+            made = self._made.get((job, client_id))
+        if made is None:
+            made = _make(self._source, self._make_context(job, client_id))
+            if self._keep:
+                with self._lock:
+                    self._made[job, client_id] = made
+        return made
+
+    def forget(self, job: str) -> None:
+        """Drop the clients of a job that is over."""
+        with self._lock:
+            for key in [key for key in self._made if key[0] == job]:
+                del self._made[key]

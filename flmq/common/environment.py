@@ -1,0 +1,37 @@
+"""What a deployment sets in the environment, under one prefix: ``FLMQ_``."""
+
+from __future__ import annotations
+
+import os
+
+from flmq.common.errors import UsageError
+from flmq.common.urls import parse_broker_url
+
+__all__ = ["BROKER_URL", "NoBrokerNamed", "broker_url"]
+
+BROKER_URL = "FLMQ_BROKER_URL"
+
+
+class NoBrokerNamed(UsageError):
+    """Neither an argument nor the environment names a broker."""
+
+    def __init__(self) -> None:
+        """Say how to name one."""
+        super().__init__(
+            "no broker is named: give its URL, amqp://user:password@host:5672/vhost, or set "
+            f"{BROKER_URL}; `flmq broker up` starts one on this machine"
+        )
+
+
+def broker_url(given: str | None) -> str:
+    """The broker's URL: as given, or from ``FLMQ_BROKER_URL``.
+
+    Raises:
+        NoBrokerNamed: neither is there.
+        InvalidBrokerUrl: it is not a broker's URL.
+    """
+    url = given or os.environ.get(BROKER_URL)
+    if not url:
+        raise NoBrokerNamed
+    parse_broker_url(url)
+    return url

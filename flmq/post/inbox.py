@@ -1,0 +1,124 @@
+"""The way in: deliveries become envelopes; what cannot be decoded goes to the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from flmq.common.errors import PeerError
+from flmq.common.logger import logger
+from flmq.post.outbox import Outbox
+from flmq.transport import Consumer, Delivery, PublishOutcome
+from flmq.wire import Assembler, Body, Chunk, chunk_from_headers, decode
+
+__all__ = ["Inbox", "Letter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An envelope's body and the deliveries that brought it."""
+
+    body: Body
+    bytes: int
+    """Length of the encoded envelope."""
+    deliveries: tuple[Delivery, ...]
+    """What to ack once it is dealt with."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery that completed it."""
+        return self.deliveries[-1]
+
+
+class Inbox:
+    """Takes envelopes from one consumer. `receive` is for one thread, `ack` for any."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        outbox: Outbox,
+        assembler: Assembler,
+        *,
+        hold_chunks: bool,
+        on_dead: Callable[[str], None] | None = None,
+    ) -> None:
+        """Read from ``consumer``; dead letters go out through ``outbox``.
+
+        With ``hold_chunks`` the chunks of an unfinished envelope stay un-acked until it is dealt
+        with, so that none is lost with this process; the consumer's prefetch must then hold the
+        largest envelope. ``on_dead`` is told each reason.
+        """
+        self._consumer = consumer
+        self._outbox = outbox
+        self._assembler = assembler
+        self._hold_chunks = hold_chunks
+        self._on_dead = on_dead
+        self._held: dict[tuple[str, str], dict[int, Delivery]] = {}
+
+    def receive(self, timeout: float | None) -> Letter | None:
+        """Next envelope; None after ``timeout`` seconds, and after a message that brought none."""
+        delivery = self._consumer.receive(timeout)
+        if delivery is None:
+            return None
+        message = delivery.message
+        try:
+            chunk = chunk_from_headers(message.headers, message.body)
+            if chunk is not None:
+                return self._add_chunk(delivery, chunk)
+            return Letter(decode(message.body), len(message.body), (delivery,))
+        except PeerError as error:
+            self._bury(delivery, str(error))
+            return None
+
+    def ack(self, letter: Letter) -> None:
+        """Say that the envelope has been dealt with."""
+        for delivery in letter.deliveries:
+            self._consumer.ack(delivery)
+
+    def bury(self, letter: Letter, reason: str) -> None:
+        """Move an envelope that nobody can use to the dead letters."""
+        for delivery in letter.deliveries:
+            self._bury(delivery, reason)
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Move a message to the dead letters, and ack it once it is there."""
+        logger.warning("message from %s to %s: %s", delivery.queue, "flmq.dead", reason)
+        if self._on_dead is not None:
+            self._on_dead(reason)
+
+        def moved(outcome: Future[PublishOutcome]) -> None:
+            if outcome.exception() is None:
+                self._consumer.ack(delivery)
+            else:
+                self._consumer.reject(delivery, requeue=False)
+
+        self._outbox.dead_letter(delivery, reason).add_done_callback(moved)
+
+    def _add_chunk(self, delivery: Delivery, chunk: Chunk) -> Letter | None:
+        """Add a chunk to its envelope. Each sender's chunks come by a routing key of its own."""
+        key = (delivery.routing_key, chunk.digest)
+        try:
+            data = self._assembler.add(delivery.routing_key, chunk)
+        except PeerError:
+            self._release(key)
+            raise
+        if self._hold_chunks:
+            self._held.setdefault(key, {})[chunk.index] = delivery
+        elif data is None:
+            self._consumer.ack(delivery)
+        if data is None:
+            return None
+        try:
+            body = decode(data)
+        except PeerError:
+            self._held.get(key, {}).pop(chunk.index, None)
+            self._release(key)
+            raise
+        deliveries = tuple(self._held.pop(key).values()) if self._hold_chunks else (delivery,)
+        return Letter(body, len(data), deliveries)
+
+    def _release(self, key: tuple[str, str]) -> None:
+        """Ack what is held of an envelope that will never be whole."""
+        for delivery in self._held.pop(key, {}).values():
+            self._consumer.ack(delivery)

@@ -1,0 +1,110 @@
+"""The way out: an envelope's body becomes one message, or several chunks where it is large."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
+from flmq.wire import CHUNK_BYTES, Body, chunk_headers, encode, split
+
+__all__ = ["Outbox", "Sent"]
+
+_REASON_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An envelope on its way."""
+
+    bytes: int
+    """Length of the encoded envelope."""
+    outcome: Future[PublishOutcome]
+    """Resolved when all of it is confirmed, or any of it came back or failed."""
+
+
+class Outbox:
+    """Sends envelopes through one publisher. Thread-safe; not its owner: closing is not its own."""
+
+    def __init__(self, publisher: Publisher, *, user_id: str | None = None) -> None:
+        """Send through ``publisher``, stating ``user_id`` where the broker shall validate it."""
+        self._publisher = publisher
+        self._user_id = user_id
+
+    def send(
+        self,
+        address: Address,
+        body: Body,
+        *,
+        mandatory: bool = True,
+        expiration: float | None = None,
+        persistent: bool = True,
+        message_id: str = "",
+    ) -> Sent:
+        """Encode and publish ``body``; see `Publisher.publish` for what may block or fail.
+
+        ``expiration`` is in seconds.
+        """
+        data = encode(body)
+        outcomes = []
+        for chunk in split(data) if len(data) > CHUNK_BYTES else [None]:
+            message = Message(
+                data if chunk is None else chunk.data,
+                type=type(body).__name__,
+                message_id=message_id if chunk is None else f"{message_id}.{chunk.index}",
+                user_id=self._user_id,
+                headers={} if chunk is None else chunk_headers(chunk),
+                expiration=expiration,
+                persistent=persistent,
+            )
+            outcomes.append(self._publisher.publish(address, message, mandatory=mandatory))
+        return Sent(len(data), outcomes[0] if len(outcomes) == 1 else _all(outcomes))
+
+    def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
+        """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see."""
+        message = delivery.message
+        headers = {
+            **message.headers,
+            "x-flmq-reason": reason[:_REASON_BYTES],
+            "x-flmq-queue": delivery.queue,
+            "x-flmq-exchange": delivery.exchange,
+            "x-flmq-routing-key": delivery.routing_key,
+        }
+        if message.user_id is not None:
+            headers["x-flmq-user-id"] = message.user_id
+        dead = Message(
+            message.body,
+            type=message.type,
+            message_id=message.message_id,
+            user_id=self._user_id,
+            headers=headers,
+        )
+        return self._publisher.publish(Address(DEAD, ""), dead)
+
+
+def _all(outcomes: Iterable[Future[PublishOutcome]]) -> Future[PublishOutcome]:
+    """One future for several: failed with the first failure, unroutable if any is."""
+    waiting = list(outcomes)
+    whole: Future[PublishOutcome] = Future()
+    lock = threading.Lock()
+    left = len(waiting)
+
+    def done(_: Future[PublishOutcome]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        failed = next((f.exception() for f in waiting if f.exception() is not None), None)
+        if failed is not None:
+            whole.set_exception(failed)
+        elif any(f.result() is PublishOutcome.UNROUTABLE for f in waiting):
+            whole.set_result(PublishOutcome.UNROUTABLE)
+        else:
+            whole.set_result(PublishOutcome.CONFIRMED)
+
+    for outcome in waiting:
+        outcome.add_done_callback(done)
+    return whole

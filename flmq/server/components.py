@@ -1,0 +1,65 @@
+"""What makes up a server: strategy, configuration, client manager, or a whole `Server`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flmq.common.errors import UsageError
+from flmq.server.client_manager import ClientManager, SimpleClientManager
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.strategy import Strategy
+
+__all__ = ["InvalidComponents", "ServerAppComponents", "build_server"]
+
+
+class InvalidComponents(UsageError):
+    """The parts of a server contradict each other, or are of the wrong type."""
+
+
+@dataclass
+class ServerAppComponents:
+    """Parts of a server; what is left out gets its default.
+
+    Of ``server`` and ``strategy``, and of ``server`` and ``client_manager``, give one: a server
+    has its own.
+    """
+
+    server: Server | None = None
+    config: ServerConfig | None = None
+    strategy: Strategy | None = None
+    client_manager: ClientManager | None = None
+
+
+def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
+    """Put a server together.
+
+    Raises:
+        InvalidComponents: parts contradict each other or have the wrong type.
+    """
+    _check_types(parts)
+    config = ServerConfig() if parts.config is None else parts.config
+    if parts.server is not None:
+        for name in ("strategy", "client_manager"):
+            if getattr(parts, name) is not None:
+                raise InvalidComponents(
+                    f"both server and {name} are given, and a server has its own {name}: drop one"
+                )
+        return parts.server, config
+    manager = SimpleClientManager() if parts.client_manager is None else parts.client_manager
+    return Server(client_manager=manager, strategy=parts.strategy), config
+
+
+def _check_types(parts: ServerAppComponents) -> None:
+    expected: dict[str, type] = {
+        "server": Server,
+        "config": ServerConfig,
+        "strategy": Strategy,
+        "client_manager": ClientManager,
+    }
+    for name, kind in expected.items():
+        value = getattr(parts, name)
+        if value is not None and not isinstance(value, kind):
+            got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            hint = f"; make one: {value.__name__}()" if isinstance(value, type) else ""
+            raise InvalidComponents(f"{name} must be a flmq {kind.__name__}, and is {got}{hint}")

@@ -1,0 +1,76 @@
+"""Asking clients that are objects of this process: one call each, in threads."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from flmq.common.phase import Phase
+from flmq.round import Policy
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.gather import Ask, Check, Gather, Gathered, Taken
+from flmq.wire import Failure, FailureKind, Reply, Res
+
+__all__ = ["DirectGatherer"]
+
+
+class DirectGatherer:
+    """Calls proxies' methods and waits for all of them; a deadline is the proxies' own affair."""
+
+    def __init__(self, clients: Sequence[ClientProxy], max_workers: int | None) -> None:
+        """Reach ``clients``, ``max_workers`` at a time."""
+        self._clients = {client.cid: client for client in clients}
+        self._max_workers = max_workers
+
+    def gather(
+        self,
+        phase: Phase,
+        server_round: int,
+        asks: list[Ask],
+        *,
+        timeout: float | None,
+        policy: Policy,
+        check: Check,
+    ) -> Gathered:
+        """Call them all. ``timeout`` in seconds is handed to each call."""
+        gather = Gather.create(
+            server_round, phase, asks, policy, check, label=phase.value, now=time.monotonic()
+        )
+        gather.start()
+        with ThreadPoolExecutor(self._max_workers) as pool:
+            calls = [pool.submit(self._call, phase, server_round, ask, timeout) for ask in asks]
+            for call in calls:
+                reply = call.result()
+                gather.take(gather.judge(reply), Taken(reply, 0, time.monotonic()))
+        return gather.result()
+
+    def _call(self, phase: Phase, server_round: int, ask: Ask, timeout: float | None) -> Reply:
+        started = time.monotonic()
+        name = "reconnect" if phase is Phase.RECONNECT else phase.value
+        method: Callable[[Any, float | None, int], Res] = getattr(
+            self._clients[ask.client_id], name
+        )
+        res: Res
+        try:
+            res = method(ask.ins, timeout, server_round)
+        except Exception as error:
+            res = Failure(
+                FailureKind.EXCEPTION,
+                type(error).__name__,
+                str(error),
+                "".join(traceback.format_exception(error)),
+            )
+        return Reply(
+            task_id="",
+            job="",
+            server_round=server_round,
+            phase=phase,
+            client_id=ask.client_id,
+            epoch=0,
+            nonce=b"",
+            seconds=time.monotonic() - started,
+            res=res,
+        )

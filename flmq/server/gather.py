@@ -1,0 +1,238 @@
+"""One phase of a round in flight: the pure round, and what its replies carry.
+
+Not thread-safe: the coordinator calls everything but `judge` with its lock held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flmq.common.phase import Phase
+from flmq.common.typing import Code
+from flmq.round import (
+    Action,
+    Close,
+    Event,
+    Policy,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyRejected,
+    Round,
+    RoundState,
+    Settle,
+    Word,
+)
+from flmq.server.events import ClientOutcome, RoundCounts
+from flmq.server.failures import ClientFailure
+from flmq.wire import Failure, Ins, Reply, Res
+
+__all__ = ["Ask", "Check", "Gather", "Gathered", "Taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Whom to ask, and what."""
+
+    client_id: str
+    ins: Ins
+
+
+Check = Callable[[Ins, Res], str | None]
+"""Why a reply does not answer what was asked, or None if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a phase brought, in client-id order."""
+
+    replies: dict[str, Res]
+    """Of the clients whose reply counts."""
+    failures: list[ClientFailure | tuple[str, Res]]
+    """Of the others: an exception, or the reply whose status is not OK."""
+    counts: RoundCounts
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    reason: str
+    """Why the phase closed."""
+    enough: bool
+    """Whether as many replies count as the policy asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A reply as it came from its queue."""
+
+    reply: Reply
+    bytes: int
+    at: float
+    """Monotonic seconds."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a client said besides its result."""
+
+    detail: str = ""
+    res: Res | None = None
+
+
+@dataclass(slots=True)
+class Gather:
+    """A phase in flight."""
+
+    server_round: int
+    phase: Phase
+    asks: dict[str, Ask]
+    round: Round
+    check: Check
+    opened: float
+    """Monotonic seconds."""
+    done: threading.Event = field(default_factory=threading.Event)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    closed: float | None = None
+    _close: Close | None = None
+    _replies: dict[str, Res] = field(default_factory=dict)
+    _told: dict[str, _Told] = field(default_factory=dict)
+    _words: Counter[Word] = field(default_factory=Counter)
+
+    @classmethod
+    def create(
+        cls,
+        server_round: int,
+        phase: Phase,
+        asks: Sequence[Ask],
+        policy: Policy,
+        check: Check,
+        *,
+        label: str,
+        now: float,
+    ) -> Gather:
+        """Prepare to ask ``asks``; nothing counts before `start`."""
+        round_ = Round(tuple(ask.client_id for ask in asks), policy, label=label)
+        by_client = {ask.client_id: ask for ask in asks}
+        return cls(server_round, phase, by_client, round_, check, now)
+
+    def start(self) -> list[ClientOutcome]:
+        """Open the round."""
+        return self._perform(self.round.open(), self.opened)
+
+    def judge(self, reply: Reply) -> Event:
+        """Find out what ``reply`` is to the round. Reads, checks and changes nothing."""
+        client_id, res = reply.client_id, reply.res
+        if isinstance(res, Failure):
+            return ReplyFailed(client_id, f"{res.exception_type}: {res.message}".rstrip(": "))
+        ask = self.asks.get(client_id)
+        if ask is None or self.round.state is RoundState.CLOSED:
+            return ReplyAccepted(client_id)  # late or duplicate: nobody will look at it
+        status = getattr(res, "status", None)
+        if status is not None and status.code is not Code.OK:
+            return ReplyFailed(client_id, f"{status.code.name}: {status.message}".rstrip(": "))
+        problem = self.check(ask.ins, res)
+        return ReplyAccepted(client_id) if problem is None else ReplyRejected(client_id, problem)
+
+    def take(self, event: Event, taken: Taken) -> list[ClientOutcome]:
+        """Feed a reply that was judged; what became of it comes back."""
+        self.bytes_up += taken.bytes
+        return self._perform(self.round.handle(event), taken.at, taken)
+
+    def feed(self, event: Event, now: float) -> list[ClientOutcome]:
+        """Feed an event that is no reply, at ``now`` monotonic seconds."""
+        return self._perform(self.round.handle(event), now)
+
+    def result(self) -> Gathered:
+        """What was gathered; the replies are handed over and no longer kept here."""
+        close, closed = self._close, self.closed
+        if close is None or closed is None:
+            raise RuntimeError(f"{self.round.label} has not closed")
+        words = Counter(outcome.word for outcome in self.round.outcomes())
+        counts = RoundCounts(
+            asked=len(self.round.tasks),
+            accepted=words[Word.ACCEPTED],
+            failed=words[Word.FAILED],
+            rejected=words[Word.REJECTED],
+            silent=words[Word.SILENT],
+            unroutable=words[Word.UNROUTABLE],
+            late=self._words[Word.LATE],
+            duplicate=self._words[Word.DUPLICATE],
+        )
+        gathered = Gathered(
+            replies={client_id: self._replies[client_id] for client_id in close.accepted},
+            failures=self._failures(),
+            counts=counts,
+            seconds=closed - self.opened,
+            bytes_down=self.bytes_down,
+            bytes_up=self.bytes_up,
+            reason=close.reason,
+            enough=close.enough,
+        )
+        self._replies, self._told, self.asks = {}, {}, {}
+        return gathered
+
+    def _failures(self) -> list[ClientFailure | tuple[str, Res]]:
+        failures: list[ClientFailure | tuple[str, Res]] = []
+        for outcome in self.round.outcomes():
+            if outcome.word is Word.ACCEPTED:
+                continue
+            told = self._told.get(outcome.client_id, _Told())
+            if told.res is not None:
+                failures.append((outcome.client_id, told.res))
+            else:
+                failures.append(
+                    ClientFailure(outcome.client_id, outcome.word, outcome.reason, told.detail)
+                )
+        return failures
+
+    def _perform(
+        self, actions: Sequence[Action], now: float, taken: Taken | None = None
+    ) -> list[ClientOutcome]:
+        outcomes = []
+        for action in actions:
+            match action:
+                case Settle(outcome):
+                    self._words[outcome.word] += 1
+                    mine = taken is not None and taken.reply.client_id == outcome.client_id
+                    source = taken if mine else None
+                    self._keep(outcome.client_id, outcome.word, source)
+                    outcomes.append(
+                        self._describe(outcome.client_id, outcome.word, outcome.reason, source)
+                    )
+                case Close():
+                    self._close = action
+        if self._close is not None and self.closed is None:
+            self.closed = now
+            self.done.set()
+        return outcomes
+
+    def _keep(self, client_id: str, word: Word, taken: Taken | None) -> None:
+        if taken is None:
+            return
+        res = taken.reply.res
+        if word is Word.ACCEPTED and not isinstance(res, Failure):
+            self._replies[client_id] = res
+        elif word is Word.FAILED:
+            self._told[client_id] = (
+                _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)
+            )
+
+    def _describe(
+        self, client_id: str, word: Word, reason: str, taken: Taken | None
+    ) -> ClientOutcome:
+        res = None if taken is None else taken.reply.res
+        if word is Word.LATE and taken is not None and self.closed is not None:
+            reason = f"{taken.at - self.closed:.1f} s after the round closed"
+        return ClientOutcome(
+            server_round=self.server_round,
+            phase=self.phase,
+            client_id=client_id,
+            word=word,
+            reason=reason,
+            seconds=None if taken is None else taken.at - self.opened,
+            num_examples=getattr(res, "num_examples", None),
+            bytes_up=0 if taken is None else taken.bytes,
+            detail=res.traceback_tail if isinstance(res, Failure) else "",
+        )

@@ -1,0 +1,104 @@
+"""A client behind the broker: its calls become tasks on its queue."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar, cast
+
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    ReconnectIns,
+)
+from flmq.round import Policy
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.failures import ClientFailure
+from flmq.server.gather import Ask, Check, Gathered
+from flmq.wire import Ins, Res
+
+__all__ = ["Gatherer", "QueueClientProxy", "accept_anything"]
+
+_Res = TypeVar("_Res", bound=Res)
+
+
+class Gatherer(Protocol):
+    """What asks clients and gathers their replies, as `Coordinator` does."""
+
+    def gather(
+        self,
+        phase: Phase,
+        server_round: int,
+        asks: list[Ask],
+        *,
+        timeout: float | None,
+        policy: Policy,
+        check: Check,
+    ) -> Gathered:
+        """Ask, and wait until the round closes."""
+
+
+def accept_anything(ins: Ins, res: Res) -> str | None:
+    """Take every reply that decodes."""
+    return None
+
+
+class QueueClientProxy(ClientProxy):
+    """One client of a job, reached through its queue."""
+
+    def __init__(self, cid: str, gatherer: Gatherer) -> None:
+        """Reach client ``cid`` through ``gatherer``."""
+        super().__init__(cid)
+        self._gatherer = gatherer
+
+    def get_properties(
+        self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None = None
+    ) -> GetPropertiesRes:
+        """Ask for its properties; raises `ClientFailure` where it has none to give."""
+        return self._ask(Phase.GET_PROPERTIES, ins, timeout, group_id, GetPropertiesRes)
+
+    def get_parameters(
+        self, ins: GetParametersIns, timeout: float | None, group_id: int | None = None
+    ) -> GetParametersRes:
+        """Ask for its parameters; raises `ClientFailure` where it has none to give."""
+        return self._ask(Phase.GET_PARAMETERS, ins, timeout, group_id, GetParametersRes)
+
+    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None = None) -> FitRes:
+        """Have it train; raises `ClientFailure` where nothing comes of it."""
+        return self._ask(Phase.FIT, ins, timeout, group_id, FitRes)
+
+    def evaluate(
+        self, ins: EvaluateIns, timeout: float | None, group_id: int | None = None
+    ) -> EvaluateRes:
+        """Have it evaluate; raises `ClientFailure` where nothing comes of it."""
+        return self._ask(Phase.EVALUATE, ins, timeout, group_id, EvaluateRes)
+
+    def reconnect(
+        self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
+    ) -> DisconnectRes:
+        """Have it leave, and come back after ``ins.seconds`` where that is given."""
+        return self._ask(Phase.RECONNECT, ins, timeout, group_id, DisconnectRes)
+
+    def _ask(
+        self, phase: Phase, ins: Ins, timeout: float | None, group_id: int | None, kind: type[_Res]
+    ) -> _Res:
+        gathered = self._gatherer.gather(
+            phase,
+            group_id or 0,
+            [Ask(self.cid, ins)],
+            timeout=timeout,
+            policy=Policy(),
+            check=accept_anything,
+        )
+        if gathered.replies:
+            return cast(_Res, gathered.replies[self.cid])
+        failure = gathered.failures[0]
+        if isinstance(failure, ClientFailure):
+            raise failure
+        return cast(_Res, failure[1])

@@ -1,0 +1,364 @@
+"""The server's loop: rounds of fit and evaluate, as Flower's users know them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from flmq.common.errors import AggregationError, NoInitialParameters
+from flmq.common.logger import logger
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    Code,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    Parameters,
+    ReconnectIns,
+    Scalar,
+)
+from flmq.round import Policy
+from flmq.server.client_manager import ClientManager
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.direct import DirectGatherer
+from flmq.server.events import Note, RoundClosed, RoundCounts, RunEvent
+from flmq.server.failures import ClientFailure
+from flmq.server.gather import Ask, Gathered
+from flmq.server.history import History
+from flmq.server.proxy import Gatherer, accept_anything
+from flmq.server.strategy.fedavg import FedAvg
+from flmq.server.strategy.reply_check import check_evaluate_reply, check_fit_reply
+from flmq.server.strategy.strategy import Strategy
+from flmq.wire import Ins, Res
+
+__all__ = ["Server"]
+
+FitResultsAndFailures = tuple[
+    list[tuple[ClientProxy, FitRes]], list[tuple[ClientProxy, FitRes] | BaseException]
+]
+EvaluateResultsAndFailures = tuple[
+    list[tuple[ClientProxy, EvaluateRes]], list[tuple[ClientProxy, EvaluateRes] | BaseException]
+]
+
+
+class _Seeded(Protocol):
+    def begin(self, seed: int, server_round: int, phase: str) -> None: ...
+
+
+@dataclass(slots=True)
+class _RoundLog:
+    """What one round has come to so far, for its closing event."""
+
+    started: float
+    fit: Gathered | None = None
+    evaluate: Gathered | None = None
+    loss: float | None = None
+    metrics: dict[str, Scalar] | None = None
+    note: str = ""
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes down and up."""
+        phases = [phase for phase in (self.fit, self.evaluate) if phase is not None]
+        return sum(p.bytes_down for p in phases), sum(p.bytes_up for p in phases)
+
+
+class Server:
+    """Runs rounds with a strategy over the clients of a ``client_manager``.
+
+    Made by hand it calls its proxies directly; `start_server` attaches it to a job on a broker.
+    """
+
+    def __init__(self, *, client_manager: ClientManager, strategy: Strategy | None = None) -> None:
+        """Use ``strategy``, or `FedAvg` with its defaults."""
+        self._client_manager = client_manager
+        self.parameters = Parameters(tensors=[], tensor_type="numpy.ndarray")
+        self.strategy: Strategy = FedAvg() if strategy is None else strategy
+        self.max_workers: int | None = None
+        self.policy = Policy(min_results=0)
+        self.seed = 0
+        self._gatherer: Gatherer | None = None
+        self._emit: Callable[[RunEvent], None] = lambda event: None
+        self._log = _RoundLog(time.monotonic())
+
+    def attach(
+        self, gatherer: Gatherer, emit: Callable[[RunEvent], None], *, seed: int, policy: Policy
+    ) -> None:
+        """Ask clients through ``gatherer`` and tell ``emit`` how it goes.
+
+        ``seed`` is the job's: with the round and the phase it determines whom the client manager
+        chooses.
+        """
+        self._gatherer = gatherer
+        self._emit = emit
+        self.seed = seed
+        self.policy = policy
+
+    def set_max_workers(self, max_workers: int | None) -> None:
+        """Limit the threads that call proxies directly; without effect on a broker."""
+        self.max_workers = max_workers
+
+    def set_strategy(self, strategy: Strategy) -> None:
+        """Replace the strategy, from the next call of it on."""
+        self.strategy = strategy
+
+    def client_manager(self) -> ClientManager:
+        """Return the client manager."""
+        return self._client_manager
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
+        """Run ``num_rounds`` rounds, each phase within ``timeout`` seconds.
+
+        Returns:
+            What was measured, and the seconds that it took.
+
+        Raises:
+            NotEnoughClients: the strategy waited for clients in vain.
+            NoInitialParameters: neither strategy nor client gave any.
+        """
+        started = time.monotonic()
+        history = History()
+        self.parameters = self._get_initial_parameters(server_round=0, timeout=timeout)
+        self._evaluate_centrally(0, history)
+        for server_round in range(1, num_rounds + 1):
+            self._run_round(server_round, num_rounds, timeout, history)
+        return history, time.monotonic() - started
+
+    def _run_round(
+        self, server_round: int, num_rounds: int, timeout: float | None, history: History
+    ) -> None:
+        self._log = _RoundLog(time.monotonic())
+        # Step 1: have clients train, and make one model of what comes back.
+        trained = self.fit_round(server_round, timeout)
+        if trained is not None:
+            parameters, fit_metrics, _ = trained
+            if parameters:
+                self.parameters = parameters
+            history.add_metrics_distributed_fit(server_round, fit_metrics)
+        # Step 2: measure it here, where the strategy can.
+        self._evaluate_centrally(server_round, history)
+        # Step 3: have clients measure it.
+        evaluated = self.evaluate_round(server_round, timeout)
+        if evaluated is not None:
+            loss, metrics, _ = evaluated
+            if loss is not None:
+                history.add_loss_distributed(server_round, loss)
+                history.add_metrics_distributed(server_round, metrics)
+                self._measured(loss, metrics)
+        # Step 4: say how it went.
+        self._close_round(server_round, num_rounds)
+
+    def _close_round(self, server_round: int, num_rounds: int) -> None:
+        log = self._log
+        down, up = log.traffic()
+        self._emit(
+            RoundClosed(
+                server_round=server_round,
+                num_rounds=num_rounds,
+                fit=RoundCounts() if log.fit is None else log.fit.counts,
+                evaluate=RoundCounts() if log.evaluate is None else log.evaluate.counts,
+                loss=log.loss,
+                metrics=log.metrics or {},
+                seconds=time.monotonic() - log.started,
+                bytes_down=down,
+                bytes_up=up,
+                note=log.note,
+            )
+        )
+
+    def fit_round(
+        self, server_round: int, timeout: float | None
+    ) -> tuple[Parameters | None, dict[str, Scalar], FitResultsAndFailures] | None:
+        """Run one round of training.
+
+        Returns:
+            The new parameters (None: keep the old), aggregated metrics, and what they were made
+            of; None if the strategy asked nobody.
+        """
+        self._begin(server_round, Phase.FIT)
+        instructions = self.strategy.configure_fit(
+            server_round, self.parameters, self._client_manager
+        )
+        if not instructions:
+            self._note(server_round, self._why_nobody("configure_fit"))
+            return None
+        gathered = self._gather(Phase.FIT, server_round, instructions, timeout, self._check_fit)
+        self._log.fit = gathered
+        outcome = _split(instructions, gathered)
+        results = cast("FitResultsAndFailures", outcome)
+        if not gathered.enough:
+            self._note(server_round, self._too_few(gathered))
+            return None, {}, results
+        try:
+            parameters, metrics = self.strategy.aggregate_fit(server_round, *results)
+        except AggregationError as error:
+            self._note(server_round, f"the model stays as it was: {error}")
+            return None, {}, results
+        if parameters is None and not self._log.note:
+            self._note(server_round, "the model stays as it was: aggregate_fit returned none")
+        return parameters, metrics, results
+
+    def evaluate_round(
+        self, server_round: int, timeout: float | None
+    ) -> tuple[float | None, dict[str, Scalar], EvaluateResultsAndFailures] | None:
+        """Have clients measure the model.
+
+        Returns:
+            The aggregated loss and metrics, and what they were made of; None if the strategy
+            asked nobody.
+        """
+        self._begin(server_round, Phase.EVALUATE)
+        instructions = self.strategy.configure_evaluate(
+            server_round, self.parameters, self._client_manager
+        )
+        if not instructions:
+            return None
+        gathered = self._gather(
+            Phase.EVALUATE, server_round, instructions, timeout, self._check_evaluate
+        )
+        self._log.evaluate = gathered
+        results = cast("EvaluateResultsAndFailures", _split(instructions, gathered))
+        if not gathered.enough:
+            self._note(server_round, self._too_few(gathered))
+            return None, {}, results
+        try:
+            loss, metrics = self.strategy.aggregate_evaluate(server_round, *results)
+        except AggregationError as error:
+            self._note(server_round, f"no loss for this round: {error}")
+            return None, {}, results
+        return loss, metrics, results
+
+    def disconnect_all_clients(self, timeout: float | None) -> None:
+        """Have every client that is here leave, as Flower's server does at its end."""
+        clients = [(client, ReconnectIns(seconds=None)) for client in self._clients()]
+        self._gather(Phase.RECONNECT, 0, clients, timeout, accept_anything)
+
+    # -- its parts ---------------------------------------------------------------------------
+
+    def _get_initial_parameters(self, server_round: int, timeout: float | None) -> Parameters:
+        self._begin(server_round, Phase.GET_PARAMETERS)
+        parameters = self.strategy.initialize_parameters(self._client_manager)
+        if parameters is not None:
+            return parameters
+        logger.info("asking one client for the initial parameters")
+        chosen = self._client_manager.sample(1)
+        if not chosen:
+            raise NoInitialParameters(
+                "the strategy has no initial_parameters and no client is there to ask: give the "
+                "strategy initial_parameters, or start a client"
+            )
+        gathered = self._gather(
+            Phase.GET_PARAMETERS,
+            server_round,
+            [(chosen[0], GetParametersIns(config={}))],
+            timeout,
+            accept_anything,
+        )
+        if not gathered.replies:
+            raise NoInitialParameters(
+                f"client {chosen[0].cid} gave no initial parameters ({_why(gathered)}): implement "
+                "get_parameters, or give the strategy initial_parameters"
+            )
+        res = gathered.replies[chosen[0].cid]
+        return cast(GetParametersRes, res).parameters
+
+    def _evaluate_centrally(self, server_round: int, history: History) -> None:
+        res = self.strategy.evaluate(server_round, self.parameters)
+        if res is None:
+            return
+        loss, metrics = res
+        history.add_loss_centralized(server_round, loss)
+        history.add_metrics_centralized(server_round, metrics)
+        self._measured(loss, metrics)
+        if server_round == 0:
+            self._emit(Note(f"initial parameters: loss {loss:.4g}, {metrics}", 0))
+
+    def _measured(self, loss: float, metrics: dict[str, Scalar]) -> None:
+        """Keep the round's first measurement, which is the centralized one where there is one."""
+        if self._log.loss is None:
+            self._log.loss, self._log.metrics = float(loss), metrics
+
+    def _begin(self, server_round: int, phase: Phase) -> None:
+        begin = getattr(self._client_manager, "begin", None)
+        if begin is not None:
+            begin(self.seed, server_round, phase.value)
+
+    def _gather(
+        self,
+        phase: Phase,
+        server_round: int,
+        instructions: Sequence[tuple[ClientProxy, Ins]],
+        timeout: float | None,
+        check: Callable[[Ins, Res], str | None],
+    ) -> Gathered:
+        gatherer = self._gatherer
+        if gatherer is None:
+            gatherer = DirectGatherer([client for client, _ in instructions], self.max_workers)
+        return gatherer.gather(
+            phase,
+            server_round,
+            [Ask(client.cid, ins) for client, ins in instructions],
+            timeout=timeout,
+            policy=self.policy if phase in (Phase.FIT, Phase.EVALUATE) else Policy(min_results=0),
+            check=check,
+        )
+
+    def _check_fit(self, ins: Ins, res: Res) -> str | None:
+        fit_ins, fit_res = cast(FitIns, ins), cast(FitRes, res)
+        return check_fit_reply(fit_ins.parameters, fit_res, self.strategy.reply_check)
+
+    def _check_evaluate(self, ins: Ins, res: Res) -> str | None:
+        return check_evaluate_reply(cast(EvaluateRes, res))
+
+    def _clients(self) -> list[ClientProxy]:
+        return [client for _, client in sorted(self._client_manager.all().items())]
+
+    def _why_nobody(self, asked: str) -> str:
+        shortfall = getattr(self._client_manager, "shortfall", None)
+        return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
+
+    def _too_few(self, gathered: Gathered) -> str:
+        return (
+            f"{gathered.counts.accepted} results, {self.policy.min_results} needed: "
+            f"the model stays as it was ({_why(gathered)})"
+        )
+
+    def _note(self, server_round: int, text: str) -> None:
+        self._log.note = text
+        logger.warning("round %d: %s", server_round, text)
+        self._emit(Note(text, server_round))
+
+
+def _split(
+    instructions: Sequence[tuple[ClientProxy, Ins]], gathered: Gathered
+) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
+    """Flower's ``results`` and ``failures``, both in client-id order."""
+    proxies = {client.cid: client for client, _ in instructions}
+    results = [(proxies[client_id], res) for client_id, res in gathered.replies.items()]
+    failures: list[tuple[ClientProxy, Res] | BaseException] = [
+        failure if isinstance(failure, ClientFailure) else (proxies[failure[0]], failure[1])
+        for failure in gathered.failures
+    ]
+    return results, failures
+
+
+def _why(gathered: Gathered) -> str:
+    """The first failures, in words."""
+    reasons = [
+        str(failure)
+        if isinstance(failure, ClientFailure)
+        else f"client {failure[0]}: {_status(failure[1])}"
+        for failure in gathered.failures[:3]
+    ]
+    more = len(gathered.failures) - len(reasons)
+    return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
+
+
+def _status(res: Res) -> str:
+    status = getattr(res, "status", None)
+    return "no status" if status is None else f"{Code(status.code).name} {status.message}".strip()

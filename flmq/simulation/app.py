@@ -1,0 +1,134 @@
+"""A whole federation in one process: server, workers and an in-memory broker between them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flmq.client.factory import ClientSource
+from flmq.client.worker import Worker, WorkerOptions
+from flmq.common.errors import UsageError
+from flmq.common.logger import logger, show_on_console
+from flmq.common.typing import Scalar
+from flmq.server.app import RunOptions, run_server
+from flmq.server.bus import EventBus
+from flmq.server.client_manager import ClientManager
+from flmq.server.components import ServerAppComponents
+from flmq.server.events import Observer
+from flmq.server.history import History
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.strategy import Strategy
+from flmq.transport.memory import MemoryBroker, MemoryTransport
+
+__all__ = ["InvalidSimulation", "simulate", "start_simulation"]
+
+
+class InvalidSimulation(UsageError):
+    """Arguments of `start_simulation` that cannot be honoured."""
+
+
+def start_simulation(
+    *,
+    client_fn: ClientSource,
+    num_clients: int | None = None,
+    clients_ids: Sequence[str] | None = None,
+    client_resources: Mapping[str, float] | None = None,
+    server: Server | None = None,
+    config: ServerConfig | None = None,
+    strategy: Strategy | None = None,
+    client_manager: ClientManager | None = None,
+    ray_init_args: Mapping[str, Any] | None = None,
+    keep_initialised: bool | None = None,
+    job: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    observers: Sequence[Observer] = (),
+) -> History:
+    """Run a federation of simulated clients, and return what was measured.
+
+    A client is made for each task, as in Flower's simulation: what must last belongs into a
+    variable of one's own. The clients share this process, and so Python's lock: numpy and torch
+    release it while they compute.
+
+    Args:
+        client_fn: makes a client, given a `ClientContext`, whose ``node_config`` has
+            ``partition-id`` (0 to ``num_clients`` - 1) and ``num-partitions``.
+        num_clients: how many; their ids are ``0``, ``1``, ...
+        clients_ids: their ids, in place of ``num_clients``.
+        client_resources: accepted for Flower's sake, without effect; so are ``ray_init_args`` and
+            ``keep_initialised``: there is no Ray here.
+        server: as in `start_server`, and so ``config``, ``strategy``, ``client_manager``,
+            ``job``, ``seed`` and ``observers``.
+        config: see ``server``.
+        strategy: see ``server``.
+        client_manager: see ``server``.
+        ray_init_args: see ``client_resources``.
+        keep_initialised: see ``client_resources``.
+        job: see ``server``.
+        seed: see ``server``.
+        threads: tasks done at a time; None: one a processor.
+        observers: see ``server``.
+
+    Raises:
+        UsageError: arguments contradict each other or are not usable.
+        RunError: the run cannot go on.
+    """
+    show_on_console()
+    ids = _ids(num_clients, clients_ids)
+    clients: dict[str, dict[str, Scalar]] = {
+        client_id: {"partition-id": i, "num-partitions": len(ids)}
+        for i, client_id in enumerate(ids)
+    }
+    parts = ServerAppComponents(server, config, strategy, client_manager)
+    options = RunOptions(job=job, seed=seed, observers=observers)
+    return simulate(client_fn, clients, parts, options, threads=threads, keep_clients=False)
+
+
+def simulate(
+    source: ClientSource,
+    clients: Mapping[str, Mapping[str, Scalar]],
+    parts: ServerAppComponents,
+    options: RunOptions,
+    *,
+    threads: int | None = None,
+    keep_clients: bool,
+) -> History:
+    """Run ``clients``, given with their properties, and a server over an in-memory broker."""
+    broker = MemoryBroker()
+    bus = EventBus(options.observers)
+    worker_options = WorkerOptions(
+        threads=threads or os.cpu_count() or 1, keep_clients=keep_clients
+    )
+    try:
+        with MemoryTransport(broker) as near, MemoryTransport(broker) as far:
+            worker = Worker(near, source, clients, worker_options)
+            thread = threading.Thread(target=_work, args=(worker,), name="flmq-clients")
+            thread.start()
+            try:
+                return run_server(far, parts, options, bus=bus, broker="in memory")
+            finally:
+                worker.stop()
+                thread.join()
+    finally:
+        bus.close()
+
+
+def _work(worker: Worker) -> None:
+    try:
+        worker.run()
+    except Exception:
+        logger.exception("the simulated clients failed")
+
+
+def _ids(num_clients: int | None, clients_ids: Sequence[str] | None) -> list[str]:
+    if (num_clients is None) == (clients_ids is None):
+        raise InvalidSimulation("give num_clients=... or clients_ids=..., one of the two")
+    if clients_ids is not None:
+        return [str(client_id) for client_id in clients_ids]
+    assert num_clients is not None
+    if num_clients < 1:
+        raise InvalidSimulation(f"num_clients is {num_clients}: a federation needs 1 or more")
+    return [str(i) for i in range(num_clients)]
