@@ -1,0 +1,230 @@
+"""The demo federation's app, as a user would write it: a model in numpy, a client, a server.
+
+Ten clients each hold a part of scikit-learn's handwritten digits and train one classifier of them
+together by FedAvg: softmax regression (650 parameters) or a multilayer perceptron 64-32-10 (2410).
+``flmq server flmq.cli.digits:server`` and ``flmq client flmq.cli.digits:client`` run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flmq.client import NumPyClient
+from flmq.client.context import ClientContext
+from flmq.common import Config, Metrics, NDArrays, Scalar, ndarrays_to_parameters
+from flmq.common.errors import UsageError
+from flmq.datasets.digits import NUM_CLASSES, NUM_FEATURES, client_shard, load_digits
+from flmq.server.strategy import FedAvg
+
+__all__ = [
+    "MODELS",
+    "DigitsClient",
+    "DigitsSettings",
+    "InvalidSettings",
+    "client",
+    "initial_model",
+    "server",
+]
+
+LEARNING_RATE = 0.5
+BATCH_SIZE = 32
+LOCAL_EPOCHS = 5
+
+MODELS: dict[str, tuple[int, ...]] = {
+    "softmax": (NUM_FEATURES, NUM_CLASSES),
+    "mlp": (NUM_FEATURES, 32, NUM_CLASSES),
+}
+"""Widths of a model's layers, from input to output."""
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+class InvalidSettings(UsageError):
+    """A client's properties or the demo's options do not describe a digits federation."""
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsSettings:
+    """What server and clients of one federation must agree on."""
+
+    num_partitions: int = 10
+    """Clients that the training data are parted among."""
+    partition: str = "dirichlet"
+    """A name of ``flmq.datasets.partitioner.PARTITIONS``."""
+    alpha: float = 0.5
+    """Concentration of the "dirichlet" partition; the others ignore it."""
+    seed: int = 42
+    """Of the split, the partition, the initial model and every training."""
+    model: str = "softmax"
+    """A name of ``MODELS``."""
+
+    def __post_init__(self) -> None:
+        """Refuse a model that does not exist; the rest is checked where it is used."""
+        if self.model not in MODELS:
+            raise InvalidSettings(
+                f"there is no model {self.model!r}: choose one of {', '.join(MODELS)}"
+            )
+
+    def properties(self, index: int) -> dict[str, Scalar]:
+        """Properties for client ``index``, from which ``client`` makes it again elsewhere."""
+        return {**asdict(self), "partition_index": index}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, Scalar]) -> DigitsSettings:
+        """The settings that a client's ``properties`` carry; what is absent has its default."""
+        return cls(
+            num_partitions=_number(properties, "num_partitions", int, cls().num_partitions),
+            partition=str(properties.get("partition", cls().partition)),
+            alpha=_number(properties, "alpha", float, cls().alpha),
+            seed=_number(properties, "seed", int, cls().seed),
+            model=str(properties.get("model", cls().model)),
+        )
+
+
+class DigitsClient(NumPyClient):
+    """Trains on the digits of one partition; the same task gives the same bits every time."""
+
+    def __init__(self, settings: DigitsSettings, index: int) -> None:
+        """Load partition ``index`` of the training data."""
+        self.seed = settings.seed
+        self.index = index
+        self.images, self.labels = client_shard(
+            settings.num_partitions, settings.partition, settings.seed, index, settings.alpha
+        )
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        """Five epochs of SGD from ``parameters``, in an order drawn from (seed, client, round)."""
+        server_round = int(config["server_round"])
+        rng = np.random.default_rng([self.seed, self.index, server_round])
+        model = [tensor.copy() for tensor in parameters]
+        for _ in range(LOCAL_EPOCHS):
+            order = rng.permutation(len(self.labels))
+            for start in range(0, len(order), BATCH_SIZE):
+                batch = order[start : start + BATCH_SIZE]
+                _sgd_step(model, self.images[batch], self.labels[batch])
+        loss, accuracy = _measure(model, self.images, self.labels)
+        return model, len(self.labels), {"train_loss": loss, "train_accuracy": accuracy}
+
+    def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
+        """Loss and accuracy of ``parameters`` on the client's own digits."""
+        loss, accuracy = _measure(parameters, self.images, self.labels)
+        return loss, len(self.labels), {"accuracy": accuracy}
+
+
+def client(context: ClientContext) -> DigitsClient:
+    """Make the client whose part of the data ``context.properties`` names.
+
+    Properties: "partition_index" (int, required), and those of ``DigitsSettings``.
+    """
+    index = _number(context.properties, "partition_index", int, None)
+    return DigitsClient(DigitsSettings.from_properties(context.properties), index)
+
+
+def server(
+    settings: DigitsSettings | None = None,
+    *,
+    min_clients: int | None = None,
+    fraction_evaluate: float = 0.0,
+) -> FedAvg:
+    """FedAvg over all clients, measured after every round on test digits that no client holds.
+
+    ``min_clients``: clients without which no round starts; None: all of them.
+    ``fraction_evaluate``: share of the clients that also measure each model on their own data.
+    """
+    chosen = settings or DigitsSettings()
+    needed = chosen.num_partitions if min_clients is None else min_clients
+    digits = load_digits(chosen.seed)
+
+    def evaluate(
+        server_round: int, parameters: NDArrays, config: Config
+    ) -> tuple[float, dict[str, Scalar]]:
+        loss, accuracy = _measure(parameters, digits.test_images, digits.test_labels)
+        return loss, {"accuracy": accuracy}
+
+    return FedAvg(
+        fraction_fit=1.0,
+        fraction_evaluate=fraction_evaluate,
+        min_fit_clients=needed,
+        min_evaluate_clients=needed,
+        min_available_clients=needed,
+        evaluate_fn=evaluate,
+        on_fit_config_fn=lambda server_round: {"server_round": server_round},
+        initial_parameters=ndarrays_to_parameters(initial_model(chosen)),
+    )
+
+
+def initial_model(settings: DigitsSettings) -> NDArrays:
+    """Weights (in, out) and biases (out,) of each layer in turn, float32, drawn from the seed."""
+    widths = MODELS[settings.model]
+    rng = np.random.default_rng(settings.seed)
+    model: NDArrays = []
+    for inputs, outputs in pairwise(widths):
+        # Softmax regression is convex: zero is as good a start as any. ReLU layers need He's draw.
+        scale = 0.0 if len(widths) == 2 else np.sqrt(2 / inputs)
+        model.append((scale * rng.standard_normal((inputs, outputs))).astype(np.float32))
+        model.append(np.zeros(outputs, dtype=np.float32))
+    return model
+
+
+def _forward(model: NDArrays, images: Images) -> tuple[list[Images], Images]:
+    """Input of each layer, shape (n, width), and the logits, shape (n, NUM_CLASSES)."""
+    inputs = [images]
+    for weights, bias in zip(model[:-2:2], model[1:-2:2], strict=True):
+        inputs.append(np.maximum(inputs[-1] @ weights + bias, 0))
+    return inputs, inputs[-1] @ model[-2] + model[-1]
+
+
+def _probabilities(logits: Images) -> Images:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Images = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def _sgd_step(model: NDArrays, images: Images, labels: Labels) -> None:
+    """One step down the mean cross-entropy of a batch, in place and in float32."""
+    inputs, logits = _forward(model, images)
+    gradient = _probabilities(logits)
+    gradient[np.arange(len(labels)), labels] -= 1
+    gradient /= np.float32(len(labels))
+    rate = np.float32(LEARNING_RATE)
+    for layer in range(len(inputs) - 1, -1, -1):
+        weights, bias = model[2 * layer], model[2 * layer + 1]
+        # The layer below needs the weights as they were in the forward pass.
+        below = (gradient @ weights.T) * (inputs[layer] > 0) if layer else gradient
+        weights -= rate * (inputs[layer].T @ gradient)
+        bias -= rate * gradient.sum(axis=0)
+        gradient = below
+
+
+def _measure(model: NDArrays, images: Images, labels: Labels) -> tuple[float, float]:
+    """Mean cross-entropy and share of right answers."""
+    _, logits = _forward(model, images)
+    # Through the logarithm of the sum, so that a probability that rounds to 0 costs no infinity.
+    peak = logits.max(axis=1)
+    log_sum = np.log(np.exp(logits - peak[:, None]).sum(axis=1)) + peak
+    losses = log_sum - logits[np.arange(len(labels)), labels]
+    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
+
+
+def _number(
+    properties: Mapping[str, Scalar], name: str, kind: type[Any], default: float | None
+) -> Any:
+    """Property ``name`` as a ``kind``; from text too, for command lines carry text."""
+    value = properties.get(name, default)
+    try:
+        if value is None or isinstance(value, bool | bytes):
+            raise ValueError
+        return kind(value)
+    except ValueError:
+        shown = "missing" if value is None else repr(value)
+        raise InvalidSettings(
+            f"client property {name!r} is {shown}: start the client with an {kind.__name__}, "
+            f"such as --property {name}={kind(3)}"
+        ) from None

@@ -1,0 +1,270 @@
+"""How a run's board looks: rich renderables, from 80 columns up, for one client or a thousand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import ConsoleOptions, Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from flmq.cli.board import Board, Cell, Stage
+from flmq.cli.plain import accuracy_of, one_line
+from flmq.server.events import Phase, RoundClosed, RoundCounts
+
+__all__ = ["draw_board", "draw_summary"]
+
+_STYLES = {
+    Cell.BUSY: "cyan",
+    Cell.ANSWERED: "green",
+    Cell.FAILED: "bold red",
+    Cell.SILENT: "yellow",
+    Cell.AWAY: "dim",
+}
+# Different in form too, for eyes and terminals without colour.
+_GLYPHS = {
+    Cell.BUSY: "□",
+    Cell.ANSWERED: "■",
+    Cell.FAILED: "✗",
+    Cell.SILENT: "─",
+    Cell.AWAY: "○",
+}
+_BUSY_WORDS = {Phase.FIT: "training", Phase.EVALUATE: "evaluating"}
+
+_MOST_NAMED = 20
+"""Clients shown by name; more are shown as glyphs."""
+_MOST_GLYPHS = 400
+"""Clients shown by a glyph each; more are shown as one bar in proportion."""
+_REMARKS_SHOWN = 4
+_ROUNDS_IN_SUMMARY = 50
+
+
+def draw_board(board: Board, now: float, options: ConsoleOptions) -> RenderableType:
+    """The board at ``now`` (monotonic seconds), to fit the height of ``options``."""
+    above = _header(board, now, options)
+    below: list[RenderableType] = [*_stage(board, now, options), *_remarks(board)]
+    # All but the table are of one line each; the table's head takes two, the cursor one.
+    room = max(1, (options.height or options.size.height) - len(above) - len(below) - 3)
+    return Group(*above, _rounds_table(board.rounds[-room:], options.max_width), *below)
+
+
+def draw_summary(board: Board, options: ConsoleOptions) -> RenderableType:
+    """What stays in the terminal when the run is over."""
+    rounds = board.rounds[-_ROUNDS_IN_SUMMARY:]
+    parts: list[RenderableType] = [_title(board), _rounds_table(rounds, options.max_width)]
+    if len(rounds) < len(board.rounds):
+        left_out = len(board.rounds) - len(rounds)
+        parts.insert(1, Text(f" {left_out} earlier rounds are in the run's record", style="dim"))
+    parts.append(_totals(board))
+    return Group(*parts)
+
+
+def _title(board: Board) -> Text:
+    started = board.started
+    if started is None:
+        return Text(" flmq", style="bold")
+    return Text.assemble(
+        (" flmq", "bold"),
+        (f"  {started.job}", "bold cyan"),
+        (f"  {one_line(started.strategy, 30)}  {one_line(started.broker, 60)}", "dim"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _header(board: Board, now: float, options: ConsoleOptions) -> list[RenderableType]:
+    total = board.started.num_rounds if board.started else 0
+    done = len(board.rounds)
+    running = board.stage.server_round if board.stage else done
+    left = Text(f" round {min(max(running, done), total)}/{total} ")
+    right = Text(f" {_elapsed(now - board.started_at)}  {board.online} online", style="dim")
+    for role, state in sorted(board.connections.items()):
+        right.append(f"  {role} {state}", style="bold red")
+    width = max(10, options.max_width - left.cell_len - right.cell_len - 1)
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(width=width)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_row(
+        left,
+        ProgressBar(total=max(total, 1), completed=done, width=width, complete_style="cyan"),
+        right,
+    )
+    return [_title(board), grid]
+
+
+def _rounds_table(rounds: Sequence[RoundClosed], width: int) -> Table:
+    """A line a round; what never happened has no column."""
+    with_late = any(closed.fit.late for closed in rounds)
+    with_other = any(_other(closed.fit) for closed in rounds)
+    with_accuracy = any(accuracy_of(closed.metrics) is not None for closed in rounds)
+    names = ["round", "asked", "answered", "failed", "silent"]
+    names += ["late"] * with_late + ["other"] * with_other + ["loss"]
+    names += ["accuracy"] * with_accuracy + ["time", "MB down", "MB up"]
+    # The box adds a space between columns; a second one where there is room for it.
+    roomy = sum(map(len, names)) + 2 * len(names) <= width
+    padding = (0, 0, 0, 1) if roomy else (0, 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=padding, header_style="dim", show_edge=False)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for closed in rounds:
+        counts = closed.fit
+        cells = [Text(str(closed.server_round), style="bold"), Text(str(counts.asked))]
+        cells += [Text(str(counts.accepted), style="green" if counts.accepted else "bold red")]
+        cells += [_count(counts.failed, "bold red"), _count(counts.silent, "yellow")]
+        cells += [_count(counts.late, "yellow")] * with_late
+        cells += [_count(_other(counts), "yellow")] * with_other
+        cells += [Text(_figure(closed.loss))]
+        cells += [Text(_figure(accuracy_of(closed.metrics)), style="bold")] * with_accuracy
+        cells += [Text(f"{closed.seconds:.1f} s")]
+        cells += [Text(_megabytes(closed.bytes_down)), Text(_megabytes(closed.bytes_up))]
+        table.add_row(*cells)
+    return table
+
+
+def _other(counts: RoundCounts) -> int:
+    return counts.rejected + counts.unroutable + counts.duplicate
+
+
+def _count(count: int, style: str) -> Text:
+    return Text(str(count), style=style) if count else Text("·", style="dim")
+
+
+def _stage(board: Board, now: float, options: ConsoleOptions) -> list[RenderableType]:
+    """The phase under way: its counts and its clients."""
+    stage = board.stage
+    if stage is None:
+        return [Text(" waiting for clients", style="dim")]
+    line = Text(f" {stage.phase.value} ", style="bold", no_wrap=True, overflow="ellipsis")
+    counts = stage.count()
+    for cell in Cell:
+        if counts[cell]:
+            word = _BUSY_WORDS.get(stage.phase, "busy") if cell is Cell.BUSY else cell.value
+            line.append(f" {_GLYPHS[cell]} {counts[cell]} {word} ", style=_STYLES[cell])
+    line.append(_time_left(stage, now), style="dim")
+    return [Rule(style="dim"), line, *_strip(stage, options)]
+
+
+def _time_left(stage: Stage, now: float) -> str:
+    if stage.closed is not None:
+        return f" closed: {one_line(stage.closed, 40)}"
+    if stage.deadline is None:
+        return f" {now - stage.opened:.0f} s"
+    return f" {max(0.0, stage.deadline - now):.0f} s left"
+
+
+def _strip(stage: Stage, options: ConsoleOptions) -> list[RenderableType]:
+    """One cell a client: by name while they are few, by glyph, then as a bar in proportion."""
+    if len(stage.cells) > _MOST_GLYPHS:
+        return [_proportions(stage.count(), options.max_width - 2)]
+    if len(stage.cells) > _MOST_NAMED:
+        return list(_rows_of_glyphs(list(stage.cells.values()), options.max_width - 2))
+    return list(_rows_of_names(stage.cells, options.max_width - 1))
+
+
+def _rows_of_names(cells: dict[str, Cell], width: int) -> Iterable[Text]:
+    # Names are cut to the same width, so that the cells stand in columns.
+    longest = min(max(map(len, cells), default=0), 22)
+    a_row = max(1, width // (longest + 4))
+    names = list(cells.items())
+    for start in range(0, len(names), a_row):
+        row = Text(" ", no_wrap=True)
+        for name, cell in names[start : start + a_row]:
+            row.append(f"{_GLYPHS[cell]} {one_line(name, longest):<{longest}}  ", _STYLES[cell])
+        yield row
+
+
+def _rows_of_glyphs(cells: list[Cell], width: int) -> Iterable[Text]:
+    """Tens apart, so that clients can be counted."""
+    a_row = max(10, (width + 1) // 11 * 10)
+    for start in range(0, len(cells), a_row):
+        row = Text(" ", no_wrap=True)
+        for position, cell in enumerate(cells[start : start + a_row]):
+            row.append(" " if position and position % 10 == 0 else "")
+            row.append(_GLYPHS[cell], _STYLES[cell])
+        yield row
+
+
+def _proportions(counts: Counter[Cell], width: int) -> Text:
+    """A bar of ``width``; who is there at all gets at least one glyph."""
+    total = max(1, counts.total())
+    bar = Text(" ", no_wrap=True)
+    for cell in (Cell.ANSWERED, Cell.FAILED, Cell.SILENT, Cell.BUSY, Cell.AWAY):
+        if counts[cell]:
+            bar.append(_GLYPHS[cell] * max(1, counts[cell] * (width - 5) // total), _STYLES[cell])
+    return bar
+
+
+def _remarks(board: Board) -> list[RenderableType]:
+    latest = list(board.remarks)[-_REMARKS_SHOWN:]
+    if not latest:
+        return []
+    lines: list[RenderableType] = [Rule(style="dim")]
+    for at, remark in latest:
+        line = Text(f" {_elapsed(at)} ", style="dim", no_wrap=True, overflow="ellipsis")
+        line.append(remark.text, style="none" if remark.good else "yellow")
+        lines.append(line)
+    return lines
+
+
+def _totals(board: Board) -> RenderableType:
+    """The run in a few lines: how it ended, what became of all tasks, what it cost."""
+    ended = board.ended
+    if ended is None:
+        return Text(" not finished", style="yellow")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right")
+    table.add_column()
+    failed = ended.error is not None
+    state = Text("failed", style="bold red") if failed else Text("finished", style="bold green")
+    total = board.started.num_rounds if board.started else ended.rounds
+    state.append(f"  {ended.rounds} of {total} rounds in {ended.seconds:.1f} s", style="none")
+    table.add_row("run", state)
+    if ended.error is not None:
+        table.add_row("error", Text(one_line(ended.error), style="red"))
+    accuracy = accuracy_of(ended.final_metrics)
+    if accuracy is not None:
+        table.add_row("accuracy", Text(_figure(accuracy), style="bold"))
+    if ended.final_loss is not None:
+        table.add_row("loss", Text(_figure(ended.final_loss)))
+    table.add_row("training", _tally([closed.fit for closed in board.rounds]))
+    if any(closed.evaluate.asked for closed in board.rounds):
+        table.add_row("evaluation", _tally([closed.evaluate for closed in board.rounds]))
+    down = sum(closed.bytes_down for closed in board.rounds)
+    up = sum(closed.bytes_up for closed in board.rounds)
+    table.add_row("moved", Text(f"{_megabytes(down)} MB down, {_megabytes(up)} MB up"))
+    return Panel(table, box=box.ROUNDED, border_style="dim", expand=False)
+
+
+def _tally(counts: list[RoundCounts]) -> Text:
+    """What became of all tasks of a kind: every word that happened, with its number."""
+    words = ("accepted", "failed", "rejected", "silent", "unroutable", "late", "duplicate")
+    asked = sum(each.asked for each in counts)
+    line = Text(f"{asked} tasks")
+    for word in words:
+        number = sum(getattr(each, word) for each in counts)
+        if number:
+            shown = "answered" if word == "accepted" else word
+            line.append(f", {number} {shown}", style="green" if word == "accepted" else "yellow")
+    return line
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _megabytes(count: int) -> str:
+    """Bytes in MB (10^6), with as many digits as one can read."""
+    megabytes = count / 1e6
+    return f"{megabytes:.2f}" if megabytes < 100 else f"{megabytes:,.0f}"
+
+
+def _elapsed(seconds: float) -> str:
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,183 @@
+"""A run as plain lines of text: for logs, pipes and terminals that cannot do more.
+
+One line a round and one for each thing that a person may want to know, each beginning with a word
+to grep for: ``run``, ``round``, ``client``, ``broker``, ``note``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Self
+
+from flmq.common.typing import Scalar
+from flmq.server.events import (
+    ClientOutcome,
+    ClientPresence,
+    ConnectionChanged,
+    Note,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    Word,
+)
+
+__all__ = ["PlainView", "Remark", "accuracy_of", "one_line", "remark_on"]
+
+_LONGEST = 400
+"""Characters of a line's text from outside; a client decides how long its messages are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One line about something noteworthy."""
+
+    kind: str
+    """What it is about, the word that its plain line begins with: client, broker, note."""
+    text: str
+    good: bool
+    """False: something went wrong."""
+    server_round: int | None = None
+
+
+class PlainView:
+    """An observer that writes a line for each round and each noteworthy event."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        """Write to ``stream``, flushing each line."""
+        self._stream = stream
+        self._num_rounds = 0
+
+    def __call__(self, event: RunEvent) -> None:
+        """Write what ``event`` gives to write, if anything."""
+        match event:
+            case RunStarted():
+                self._num_rounds = event.num_rounds
+                self._write(
+                    f"run started job={event.job} strategy={event.strategy} "
+                    f"rounds={event.num_rounds} broker={one_line(event.broker)}"
+                )
+            case RoundClosed():
+                self._write(_round_line(event))
+            case RunEnded():
+                self._write(_end_line(event, self._num_rounds))
+            case _:
+                remark = remark_on(event)
+                if remark is not None:
+                    self._write(f"{remark.kind} {remark.text}")
+
+    def close(self) -> None:
+        """Nothing is held: the stream is its owner's to close."""
+
+    def __enter__(self) -> Self:
+        """Return the view itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As ``close``."""
+        self.close()
+
+    def _write(self, line: str) -> None:
+        # A client's words may hold what a log's encoding lacks.
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
+
+def remark_on(event: RunEvent) -> Remark | None:
+    """The line that ``event`` deserves beside the line of its round; None: none."""
+    match event:
+        case ClientOutcome() if event.word is not Word.ACCEPTED:
+            what = f"{event.word.value} in {event.phase.value} of round {event.server_round}"
+            text = f"{event.client_id} {what}{_reason(event.reason)}"
+            return Remark("client", text, good=False, server_round=event.server_round)
+        case ClientPresence():
+            text = f"{event.client_id} {event.status}{_reason(event.reason)}"
+            good = event.status == "online"
+            return Remark("client", f"{text} ({event.online} online)", good=good)
+        case ConnectionChanged():
+            text = f"connection {event.role} {event.state}{_reason(event.detail)}"
+            return Remark("broker", text, good=event.state not in _BROKEN)
+        case Note():
+            return Remark("note", one_line(event.text), True, event.server_round)
+        case RoundClosed() if event.note:
+            text = f"round {event.server_round}: {one_line(event.note)}"
+            return Remark("note", text, good=False, server_round=event.server_round)
+        case _:
+            return None
+
+
+_BROKEN = ("lost", "blocked", "closed")
+
+
+def one_line(text: str, longest: int = _LONGEST) -> str:
+    """``text`` from outside made safe to show: one line, no control characters, bounded."""
+    flat = "".join(char if char.isprintable() else "\ufffd" for char in re.sub(r"\s+", " ", text))
+    flat = flat.strip()
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def accuracy_of(metrics: Mapping[str, Scalar]) -> float | None:
+    """The metric "accuracy", where there is one and it is a number."""
+    value = metrics.get("accuracy")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _reason(reason: str) -> str:
+    return f": {one_line(reason)}" if reason else ""
+
+
+def _round_line(event: RoundClosed) -> str:
+    accuracy = accuracy_of(event.metrics)
+    parts = [
+        f"round {event.server_round}/{event.num_rounds}",
+        _counts(event.fit),
+        _counts(event.evaluate, "evaluate_") if event.evaluate.asked else "",
+        f"loss={_decimal(event.loss)}",
+        f"accuracy={_decimal(accuracy)}",
+        f"seconds={event.seconds:.1f}",
+        f"mb_down={event.bytes_down / 1e6:.2f}",
+        f"mb_up={event.bytes_up / 1e6:.2f}",
+        f"note={one_line(event.note)}" if event.note else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _counts(counts: RoundCounts, prefix: str = "") -> str:
+    """The four words that every line has, and those of the others that happened."""
+    always = {
+        "asked": counts.asked,
+        "answered": counts.accepted,
+        "failed": counts.failed,
+        "silent": counts.silent,
+    }
+    others = {
+        "rejected": counts.rejected,
+        "unroutable": counts.unroutable,
+        "late": counts.late,
+        "duplicate": counts.duplicate,
+    }
+    shown = always | {word: count for word, count in others.items() if count}
+    return " ".join(f"{prefix}{word}={count}" for word, count in shown.items())
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _end_line(event: RunEnded, num_rounds: int) -> str:
+    line = (
+        f"run ended job={event.job} rounds={event.rounds}/{num_rounds} "
+        f"seconds={event.seconds:.1f} loss={_decimal(event.final_loss)} "
+        f"accuracy={_decimal(accuracy_of(event.final_metrics))}"
+    )
+    return line if event.error is None else f"{line} error={one_line(event.error)}"

@@ -1,0 +1,365 @@
+"""A run's record on disk: what was asked, what became of it, what it cost; for people and tools.
+
+``<folder>/<job>/history.json`` is replaced whole after every round, so that whoever reads it sees
+the run up to some round, never half of one. Figures that JSON lacks (NaN, infinities, bytes) are
+written as ``{"$float": "nan"}`` and ``{"$base64": "..."}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from flmq.cli.plain import remark_on
+from flmq.common.errors import StoredDataError
+from flmq.common.typing import Scalar
+from flmq.server.events import (
+    ClientOutcome,
+    ClientPresence,
+    ConnectionChanged,
+    Note,
+    PhaseClosed,
+    PhaseOpened,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    Word,
+)
+
+__all__ = [
+    "FORMAT",
+    "OutcomeRecord",
+    "RoundRecord",
+    "RunRecord",
+    "RunRecorder",
+    "killed_note",
+    "killed_rounds",
+    "load_record",
+    "save_record",
+]
+
+FORMAT = 1
+"""Version of the file; raised when a reader of the old one would misread the new one."""
+
+_KILLED = "killed "
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecord:
+    """A client's task that was not plainly accepted."""
+
+    phase: str
+    client_id: str
+    word: str
+    reason: str
+    seconds: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round that is over."""
+
+    server_round: int
+    fit: RoundCounts
+    evaluate: RoundCounts
+    loss: float | None
+    metrics: Mapping[str, Scalar]
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    note: str
+    closed: Mapping[str, str]
+    """Why each phase closed."""
+    outcomes: tuple[OutcomeRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run, as far as it has come."""
+
+    job: str
+    strategy: str
+    broker: str
+    num_rounds: int
+    started: str
+    """ISO 8601, UTC."""
+    about: Mapping[str, Scalar] = field(default_factory=dict)
+    """What the caller of the recorder wants kept: partition, model, seed."""
+    ended: str | None = None
+    error: str | None = None
+    seconds: float | None = None
+    final_loss: float | None = None
+    final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    rounds: tuple[RoundRecord, ...] = ()
+    notes: tuple[tuple[int | None, str], ...] = ()
+    """Remarks on connections, clients and the run, each with its round where it has one."""
+
+
+class RunRecorder:
+    """An observer that keeps ``<folder>/<job>/history.json`` up to date."""
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Scalar] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times."""
+        self._folder = folder
+        self._about = dict(about or {})
+        self._clock = clock
+        self._record: RunRecord | None = None
+        self._rounds: list[RoundRecord] = []
+        self._notes: list[tuple[int | None, str]] = []
+        self._outcomes: list[tuple[int, OutcomeRecord]] = []
+        self._closed: dict[tuple[int, str], str] = {}
+        self._round = 0
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None before the run has started."""
+        return None if self._record is None else self._folder / self._record.job / "history.json"
+
+    def __call__(self, event: RunEvent) -> None:
+        """Take ``event`` in; write the file at the start, after each round and at the end.
+
+        Raises ``OSError`` where the file cannot be written.
+        """
+        match event:
+            case RunStarted():
+                self._start(event)
+            case PhaseOpened():
+                self._round = event.server_round
+            case PhaseClosed():
+                self._closed[event.server_round, event.phase.value] = event.reason
+            case ClientOutcome():
+                self._keep_outcome(event)
+            case RoundClosed():
+                self._close_round(event)
+            case RunEnded():
+                self._end(event)
+            case _:
+                self._keep_note(event)
+
+    def _start(self, event: RunStarted) -> None:
+        self._record = RunRecord(
+            event.job,
+            event.strategy,
+            event.broker,
+            event.num_rounds,
+            self._clock().isoformat(timespec="seconds"),
+            self._about,
+        )
+        self._write()
+
+    def _keep_outcome(self, event: ClientOutcome) -> None:
+        if event.word is Word.ACCEPTED:
+            return
+        outcome = OutcomeRecord(
+            event.phase.value,
+            event.client_id,
+            event.word.value,
+            event.reason,
+            event.seconds,
+            event.detail,
+        )
+        # A reply may come late by more than a round; it belongs to the round that asked.
+        for position, closed in enumerate(self._rounds):
+            if closed.server_round == event.server_round:
+                kept = (*closed.outcomes, outcome)
+                self._rounds[position] = replace(closed, outcomes=kept)
+                return
+        self._outcomes.append((event.server_round, outcome))
+
+    def _keep_note(self, event: ClientPresence | ConnectionChanged | Note) -> None:
+        # That clients come before the first round is no news.
+        if isinstance(event, ClientPresence) and event.status == "online" and not self._round:
+            return
+        remark = remark_on(event)
+        if remark is not None:
+            self._notes.append((remark.server_round or self._round or None, remark.text))
+
+    def _close_round(self, event: RoundClosed) -> None:
+        number = event.server_round
+        self._rounds.append(
+            RoundRecord(
+                number,
+                event.fit,
+                event.evaluate,
+                event.loss,
+                dict(event.metrics),
+                event.seconds,
+                event.bytes_down,
+                event.bytes_up,
+                event.note,
+                {phase: why for (at, phase), why in self._closed.items() if at == number},
+                tuple(outcome for at, outcome in self._outcomes if at == number),
+            )
+        )
+        self._outcomes = [pair for pair in self._outcomes if pair[0] != number]
+        self._closed = {key: why for key, why in self._closed.items() if key[0] != number}
+        self._write()
+
+    def _end(self, event: RunEnded) -> None:
+        if self._record is None:
+            return
+        self._record = replace(
+            self._record,
+            ended=self._clock().isoformat(timespec="seconds"),
+            error=event.error,
+            seconds=event.seconds,
+            final_loss=event.final_loss,
+            final_metrics=dict(event.final_metrics),
+        )
+        self._write()
+
+    def _write(self) -> None:
+        if self._record is None or self.path is None:
+            return
+        record = replace(self._record, rounds=tuple(self._rounds), notes=tuple(self._notes))
+        self._record = record
+        save_record(record, self.path)
+
+
+def save_record(record: RunRecord, path: Path) -> None:
+    """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"format": FORMAT, **_to_json(asdict(record))}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_record(path: Path) -> RunRecord:
+    """The record at ``path``: a ``history.json``, or the folder that holds one.
+
+    Raises ``StoredDataError`` where there is none, it is damaged, or a newer flmq wrote it.
+    """
+    path = path / "history.json" if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoredDataError(f"no run's record can be read at {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StoredDataError(
+            f"the run's record {path} is damaged ({error}): delete it, or restore a copy"
+        ) from error
+    return _from_document(document, path)
+
+
+def killed_note(client_ids: Iterable[str], server_round: int) -> Note:
+    """The note that says that these clients were killed on purpose; pictures mark them."""
+    return Note(_KILLED + ", ".join(sorted(client_ids)), server_round)
+
+
+def killed_rounds(record: RunRecord) -> dict[int, tuple[str, ...]]:
+    """Clients that were killed on purpose, by round, from the notes that ``killed_note`` made."""
+    return {
+        server_round: tuple(text.removeprefix(_KILLED).split(", "))
+        for server_round, text in record.notes
+        if server_round is not None and text.startswith(_KILLED)
+    }
+
+
+def _from_document(document: Any, path: Path) -> RunRecord:
+    version = document.get("format") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise StoredDataError(
+            f"the run's record {path} has format {version}, this flmq reads up to {FORMAT}: "
+            "read it with the flmq that wrote it, or a newer one"
+        )
+    try:
+        if version != FORMAT:
+            raise ValueError(f"its format is {version!r}")
+        return _run(_from_json(document))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoredDataError(
+            f"the run's record {path} is damaged ({type(error).__name__}: {error}): delete it, "
+            "or restore a copy"
+        ) from error
+
+
+def _run(data: dict[str, Any]) -> RunRecord:
+    rounds = tuple(_round(each) for each in data["rounds"])
+    notes = tuple((server_round, str(text)) for server_round, text in data["notes"])
+    return _made(RunRecord, data, rounds=rounds, notes=notes)
+
+
+def _round(data: dict[str, Any]) -> RoundRecord:
+    return _made(
+        RoundRecord,
+        data,
+        fit=_made(RoundCounts, data["fit"]),
+        evaluate=_made(RoundCounts, data["evaluate"]),
+        outcomes=tuple(_made(OutcomeRecord, each) for each in data["outcomes"]),
+    )
+
+
+def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:
+    """A ``kind`` from ``data``: every field must be there and of its type, others are ignored."""
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        value = built[name] if name in built else data[name]
+        if name not in built and not isinstance(value, _plain_types(hint)):
+            raise ValueError(f"{name} is {value!r}")
+        values[name] = value
+    return kind(**values)
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The types that a value of ``hint`` may have after JSON, which has one kind of number."""
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    plain = tuple(get_origin(option) or option for option in options)
+    return (*plain, int) if float in plain else plain
+
+
+def _to_json(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _to_json(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_to_json(each) for each in value]
+        case bytes():
+            return {"$base64": base64.b64encode(value).decode()}
+        case np.generic():
+            # A user's metric may be a numpy scalar, which JSON does not know.
+            return _to_json(value.item())
+        case float() if not math.isfinite(value):
+            return {"$float": repr(value)}
+        case _:
+            return value
+
+
+def _from_json(value: Any) -> Any:
+    match value:
+        case {"$base64": str(text)} if len(value) == 1:
+            return base64.b64decode(text, validate=True)
+        case {"$float": str(text)} if len(value) == 1:
+            return float(text)
+        case dict():
+            return {key: _from_json(each) for key, each in value.items()}
+        case list():
+            return [_from_json(each) for each in value]
+        case _:
+            return value

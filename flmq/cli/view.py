@@ -1,0 +1,110 @@
+"""The live view of a run in a terminal: rounds as they close, clients as they answer, remarks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from flmq.cli.board import Board
+from flmq.cli.drawing import draw_board, draw_summary
+from flmq.cli.plain import PlainView
+from flmq.server.events import RunEnded, RunEvent, RunStarted
+
+__all__ = ["LiveView", "View", "choose_view"]
+
+_REDRAWS = 8
+"""Redraws a second: smooth to the eye, and little work for the terminal."""
+
+
+class View(Protocol):
+    """An observer that shows a run to a person, and gives the terminal back when left."""
+
+    def __call__(self, event: RunEvent) -> None:
+        """Show what ``event`` changes."""
+
+    def close(self) -> None:
+        """Give the terminal back; harmless when done already."""
+
+    def __enter__(self) -> Self:
+        """Return the view itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+
+
+class LiveView:
+    """Redraws the lower part of a terminal in place while a run goes on, then leaves a summary."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        """Draw on ``console``; ``clock`` gives monotonic seconds."""
+        self._console = console
+        self._clock = clock
+        # The server's threads tell events while the redrawing thread reads the board.
+        self._lock = threading.Lock()
+        self._board = Board()
+        self._live: Live | None = None
+
+    def __call__(self, event: RunEvent) -> None:
+        """Take ``event`` in; the next redraw shows it. Blocks for no longer than a redraw."""
+        with self._lock:
+            self._board.apply(event, self._clock())
+        match event:
+            case RunStarted():
+                self._start()
+            case RunEnded():
+                self.close()
+
+    def close(self) -> None:
+        """Stop redrawing and leave a summary, also of a run that was cut off; harmless later."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+            self._console.print(draw_summary(self._board, self._console.options))
+
+    def __enter__(self) -> Self:
+        """Return the view itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As ``close``."""
+        self.close()
+
+    def render(self) -> RenderableType:
+        """What is drawn now."""
+        with self._lock:
+            return draw_board(self._board, self._clock(), self._console.options)
+
+    def _start(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=_REDRAWS,
+                transient=True,
+                vertical_overflow="crop",
+            )
+            self._live.start()
+
+
+def choose_view(console: Console) -> View:
+    """The live view where ``console`` is a terminal that redraws and knows Unicode, else lines."""
+    can_redraw = console.is_terminal and not console.is_dumb_terminal
+    if can_redraw and console.encoding.lower().startswith("utf"):
+        return LiveView(console)
+    return PlainView(console.file)

@@ -1,0 +1,79 @@
+"""The picture of a run: drawn from its record, whatever the record has."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flmq.cli.picture import NothingToDraw, draw
+from flmq.cli.record import RunRecord, RunRecorder, load_record
+from flmq.datasets.errors import MissingExtra
+from tests.cli.synthetic import JOB, whole_run
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    recorder = RunRecorder(tmp_path, {"partition": "dirichlet", "alpha": 0.5, "model": "softmax"})
+    for event in whole_run():
+        recorder(event)
+    return load_record(tmp_path / JOB)
+
+
+def svg_text(record: RunRecord, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The picture as SVG with its words as text."""
+    import matplotlib as mpl
+
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")
+    path = folder / "run.svg"
+    draw(record, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_png_of_the_size_that_is_promised(record: RunRecord, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run.png"
+    draw(record, path)
+    head = path.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG\r\n\x1a\n")
+    size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    assert size == (1200, 750)
+
+
+def test_title_figures_labels_and_kills_are_in_words(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = svg_text(record, tmp_path, monkeypatch)
+    for word in (JOB, "Dirichlet(0.5) partition", "softmax", "10 clients", "10 rounds in 9.3 s"):
+        assert word in text
+    for word in ("accuracy", "loss", "round", "0.948", "0.307"):
+        assert word in text
+    for word in ("2 clients killed", "answered", "failed", "silent"):
+        assert word in text
+    assert "rejected" not in text
+
+
+def test_a_run_without_accuracy_or_losses_of_clients_has_only_what_there_is(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = tuple(replace(each, metrics={}) for each in record.rounds[:2])
+    short = replace(record, rounds=rounds, error="NotEnoughClients: 3", about={})
+    text = svg_text(short, tmp_path, monkeypatch)
+    assert "accuracy" not in text
+    assert "silent" not in text
+    assert "killed" not in text
+    assert "stopped by an error" in text
+
+
+def test_nothing_to_draw_is_said_with_a_way_out(record: RunRecord, tmp_path: Path) -> None:
+    with pytest.raises(NothingToDraw, match="evaluate_fn"):
+        draw(replace(record, rounds=()), tmp_path / "run.png")
+
+
+def test_missing_matplotlib_is_named_with_its_remedy(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(MissingExtra, match=r"matplotlib.*pip install 'flmq\[demo\]'"):
+        draw(record, tmp_path / "run.png")

@@ -1,0 +1,136 @@
+"""The plain view: lines that grep finds and that nothing from outside can break."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from flmq.cli.plain import PlainView, accuracy_of, one_line, remark_on
+from flmq.server.events import (
+    ClientOutcome,
+    ConnectionChanged,
+    Note,
+    Phase,
+    PhaseOpened,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunEvent,
+    Word,
+)
+from tests.cli.synthetic import FAILED_IN, ROUNDS, whole_run
+
+
+def lines_of(*events: RunEvent) -> list[str]:
+    stream = io.StringIO()
+    with PlainView(stream) as view:
+        for event in events:
+            view(event)
+    return stream.getvalue().splitlines()
+
+
+def test_a_run_gives_one_line_a_round_and_one_for_each_thing_of_note() -> None:
+    lines = lines_of(*whole_run())
+    assert lines[0] == (
+        "run started job=digits-calm-otter strategy=FedAvg rounds=10 "
+        "broker=amqp://flmq@127.0.0.1:35673/flmq"
+    )
+    rounds = [line for line in lines if line.startswith("round ")]
+    assert len(rounds) == ROUNDS
+    assert rounds[FAILED_IN - 1] == (
+        "round 7/10 asked=10 answered=7 failed=1 silent=2 loss=0.454 accuracy=0.943 "
+        "seconds=0.9 mb_down=0.03 mb_up=0.03"
+    )
+    assert "late=1" in rounds[7]
+    assert "client client-01 failed in fit of round 7: ValueError: batch of 0 images" in lines
+    assert "client client-02 gone: no sign of life for 15 s (8 online)" in lines
+    assert "broker connection replies lost: connection reset by peer" in lines
+    assert "note killed client-02, client-03" in lines
+    assert lines[-1] == (
+        "run ended job=digits-calm-otter rounds=10/10 seconds=9.3 loss=0.307 accuracy=0.942"
+    )
+
+
+def test_evaluation_and_a_note_are_on_the_line_of_their_round() -> None:
+    closed = RoundClosed(
+        2,
+        3,
+        RoundCounts(asked=3, rejected=3),
+        RoundCounts(asked=3, accepted=2, unroutable=1),
+        None,
+        {},
+        1.0,
+        0,
+        0,
+        "no reply could be used",
+    )
+    (line,) = lines_of(closed)
+    assert line == (
+        "round 2/3 asked=3 answered=0 failed=0 silent=0 rejected=3 evaluate_asked=3 "
+        "evaluate_answered=2 evaluate_failed=0 evaluate_silent=0 evaluate_unroutable=1 loss=- "
+        "accuracy=- seconds=1.0 mb_down=0.00 mb_up=0.00 note=no reply could be used"
+    )
+
+
+def test_the_error_that_ended_a_run_is_on_its_last_line() -> None:
+    (line,) = lines_of(RunEnded("mnist", 1, 2.0, "NotEnoughClients: 3 are needed"))
+    assert line.endswith("loss=- accuracy=- error=NotEnoughClients: 3 are needed")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\n\tb", "a \u2028 b", "  a b "])
+def test_text_from_outside_stays_on_one_line(text: str) -> None:
+    assert one_line(text) == "a b"
+
+
+def test_text_from_outside_cannot_steer_the_terminal_and_is_bounded() -> None:
+    assert "\x1b" not in one_line("\x1b[2Jgone")
+    assert one_line("x" * 1000, 10) == "xxxxxxxxx…"
+    (line,) = lines_of(ClientOutcome(1, Phase.FIT, "a", Word.FAILED, "one\nround 9/9 asked=9"))
+    assert line == "client a failed in fit of round 1: one round 9/9 asked=9"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "accuracy"),
+    [({"accuracy": 0.5}, 0.5), ({"accuracy": 1}, 1.0), ({"accuracy": "high"}, None), ({}, None)],
+)
+def test_accuracy_is_shown_only_where_it_is_a_number(
+    metrics: dict[str, float | str], accuracy: float | None
+) -> None:
+    assert accuracy_of(dict(metrics)) == accuracy
+
+
+@pytest.mark.parametrize("word", [word for word in Word if word is not Word.ACCEPTED])
+def test_every_outcome_but_acceptance_is_remarked(word: Word) -> None:
+    remark = remark_on(ClientOutcome(4, Phase.EVALUATE, "bob", word))
+    assert remark is not None
+    assert (remark.text, remark.good) == (f"bob {word.value} in evaluate of round 4", False)
+
+
+def test_what_is_ordinary_is_not_remarked() -> None:
+    assert remark_on(ClientOutcome(4, Phase.FIT, "bob", Word.ACCEPTED)) is None
+    assert remark_on(PhaseOpened(4, Phase.FIT, ("bob",), None)) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "good"),
+    [("lost", False), ("blocked", False), ("closed", False), ("connected", True)],
+)
+def test_a_connection_is_good_when_it_is_back(state: str, good: bool) -> None:
+    remark = remark_on(ConnectionChanged("tasks", state, ""))
+    assert remark is not None
+    assert remark.good is good
+
+
+def test_each_line_is_flushed_as_it_is_written() -> None:
+    class Counting(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed += 1
+
+    stream = Counting()
+    view = PlainView(stream)
+    view(Note("one"))
+    view(Note("two"))
+    assert stream.flushed == 2

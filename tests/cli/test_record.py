@@ -1,0 +1,181 @@
+"""The run's record: whole after every round, read back as written, refused when damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.cli.record import (
+    RoundRecord,
+    RunRecord,
+    RunRecorder,
+    killed_rounds,
+    load_record,
+    save_record,
+)
+from flmq.common.errors import StoredDataError
+from flmq.common.typing import Scalar
+from flmq.server.events import RoundClosed, RoundCounts, RunStarted
+from tests.cli.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
+
+NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
+
+
+def recorded(folder: Path, about: dict[str, Any] | None = None) -> RunRecord:
+    recorder = RunRecorder(folder, about, clock=lambda: NOON)
+    for event in whole_run():
+        recorder(event)
+    assert recorder.path == folder / JOB / "history.json"
+    return load_record(recorder.path)
+
+
+def test_a_run_is_read_back_with_all_that_matters(tmp_path: Path) -> None:
+    record = recorded(tmp_path, {"partition": "dirichlet", "alpha": 0.5})
+    assert (record.job, record.strategy, record.num_rounds) == (JOB, "FedAvg", ROUNDS)
+    assert record.about == {"partition": "dirichlet", "alpha": 0.5}
+    assert record.started == record.ended == "2026-05-04T12:00:00+00:00"
+    assert (record.final_loss, record.final_metrics) == (0.307, {"accuracy": 0.942})
+    assert [each.server_round for each in record.rounds] == list(range(1, ROUNDS + 1))
+    seventh = record.rounds[FAILED_IN - 1]
+    assert seventh.fit == RoundCounts(asked=10, accepted=7, failed=1, silent=2)
+    assert seventh.closed == {"fit": "deadline"}
+    assert (seventh.bytes_down, seventh.bytes_up, seventh.seconds) == (27_000, 26_000, 0.9)
+    words = [(each.client_id, each.word) for each in seventh.outcomes]
+    # The late reply came while the eighth round was open, and belongs to the seventh.
+    assert words == [
+        ("client-01", "failed"),
+        ("client-02", "silent"),
+        ("client-03", "silent"),
+        ("client-00", "late"),
+    ]
+    assert seventh.outcomes[0].detail == "Traceback\nValueError: batch of 0 images"
+    assert (KILLED_IN, "connection replies lost: connection reset by peer") in record.notes
+    assert not any("online: hello" in text for _, text in record.notes)
+
+
+def test_kills_on_purpose_are_found_by_round(tmp_path: Path) -> None:
+    assert killed_rounds(recorded(tmp_path)) == {KILLED_IN: ("client-02", "client-03")}
+
+
+def test_the_file_is_whole_after_every_round_and_no_temporary_stays(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path)
+    rounds = 0
+    for event in whole_run():
+        recorder(event)
+        rounds += isinstance(event, RoundClosed)
+        assert recorder.path is not None
+        assert len(load_record(recorder.path.parent).rounds) == rounds
+        assert [path.name for path in recorder.path.parent.iterdir()] == ["history.json"]
+    assert rounds == ROUNDS
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = recorded(tmp_path)
+    path = tmp_path / JOB / "history.json"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_record(RunRecord("other", "", "", 1, ""), path)
+    assert load_record(path) == record
+    assert [each.name for each in path.parent.iterdir()] == ["history.json"]
+
+
+def test_figures_that_json_lacks_survive(tmp_path: Path) -> None:
+    plain: dict[str, Scalar] = {"inf": -math.inf, "raw": b"\x00\xff", "flag": True, "n": 3}
+    odd: dict[str, Any] = {**plain, "nan": math.nan, "numpy": np.float32(0.5)}
+    recorder = RunRecorder(tmp_path)
+    recorder(RunStarted("j", 1, "FedAvg", "in memory"))
+    recorder(RoundClosed(1, 1, RoundCounts(), RoundCounts(), math.inf, odd, 1.0, 0, 0))
+    text = (tmp_path / "j" / "history.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (closed,) = load_record(tmp_path / "j").rounds
+    assert closed.loss == math.inf
+    read: dict[str, Any] = dict(closed.metrics)
+    assert math.isnan(read.pop("nan"))
+    assert read == {**plain, "numpy": 0.5}
+
+
+def test_a_missing_record_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(StoredDataError, match="no run's record can be read at"):
+        load_record(tmp_path)
+
+
+def test_a_record_of_a_newer_flmq_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.json"
+    path.write_text('{"format": 2}')
+    with pytest.raises(StoredDataError, match="has format 2, this flmq reads up to 1"):
+        load_record(path)
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    path = tmp_path / JOB / "history.json"
+    whole = path.read_bytes().rstrip()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoredDataError, match="damaged"):
+            load_record(path)
+
+
+def without_a_round(document: dict[str, Any]) -> None:
+    del document["rounds"]
+
+
+def with_text_for_a_number(document: dict[str, Any]) -> None:
+    document["rounds"][0]["fit"]["asked"] = "ten"
+
+
+def with_null_for_text(document: dict[str, Any]) -> None:
+    document["job"] = None
+
+
+def without_its_format(document: dict[str, Any]) -> None:
+    del document["format"]
+
+
+def with_a_list_for_a_round(document: dict[str, Any]) -> None:
+    document["rounds"][0] = [1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without_a_round,
+        with_text_for_a_number,
+        with_null_for_text,
+        without_its_format,
+        with_a_list_for_a_round,
+    ],
+)
+def test_json_that_is_no_record_is_refused(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    recorded(tmp_path)
+    path = tmp_path / JOB / "history.json"
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(StoredDataError, match="damaged"):
+        load_record(path)
+
+
+def test_fields_that_this_version_does_not_know_are_ignored(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    path = tmp_path / JOB / "history.json"
+    document = json.loads(path.read_text())
+    document["weather"] = document["rounds"][0]["weather"] = "fine"
+    path.write_text(json.dumps(document))
+    assert load_record(path) == record
+    assert isinstance(record.rounds[0], RoundRecord)

@@ -1,0 +1,238 @@
+"""The live view, drawn from synthetic events: fits its terminal, and says what happened."""
+
+from __future__ import annotations
+
+import io
+from itertools import takewhile
+
+import pytest
+from rich.console import Console
+
+from flmq.cli.board import Board, Cell
+from flmq.cli.drawing import draw_board, draw_summary
+from flmq.cli.plain import PlainView
+from flmq.cli.view import LiveView, choose_view
+from flmq.server.events import (
+    ClientOutcome,
+    ClientPresence,
+    ConnectionChanged,
+    Note,
+    Phase,
+    PhaseOpened,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    Word,
+)
+from tests.cli.synthetic import whole_run
+
+
+def board_of(*events: RunEvent) -> Board:
+    board = Board()
+    for event in events:
+        board.apply(event, 0.0)
+    return board
+
+
+def until(server_round: int, answered: int, num_clients: int) -> list[RunEvent]:
+    """The run up to the moment when ``answered`` clients have replied in ``server_round``."""
+    wanted = (server_round, f"client-{answered:02}")
+
+    def goes_on(event: RunEvent) -> bool:
+        match event:
+            case ClientOutcome():
+                return (event.server_round, event.client_id) != wanted
+            case _:
+                return True
+
+    return list(takewhile(goes_on, whole_run(num_clients)))
+
+
+def drawn(board: Board, now: float = 5.0, width: int = 80, height: int = 30) -> list[str]:
+    console = Console(record=True, width=width, height=height, file=io.StringIO())
+    console.print(draw_board(board, now, console.options))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def summary(board: Board) -> str:
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(draw_summary(board, console.options))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("num_clients", [4, 10, 36, 100, 1000])
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_board_fits_its_terminal_and_folds_what_is_too_much(
+    num_clients: int, width: int
+) -> None:
+    lines = drawn(board_of(*until(9, 3, num_clients)), width=width, height=24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+
+
+def test_the_board_shows_rounds_clients_and_remarks() -> None:
+    lines = drawn(board_of(*until(5, 4, 10)))
+    assert "digits-calm-otter" in lines[0]
+    assert "round 5/10" in lines[1]
+    assert "8 online" in lines[1]
+    assert lines[2].split()[:7] == (
+        ["round", "asked", "answered", "failed", "silent", "loss", "accuracy"]
+    )
+    (fourth,) = (" ".join(line.split()) for line in lines if line.split()[:1] == ["4"])
+    assert fourth == "4 10 8 · 2 0.801 0.918 0.9 s 0.03 0.03"
+    text = "\n".join(lines)
+    assert "□ 6 training" in text
+    assert "■ 2 answered" in text
+    assert "─ 2 silent" in text
+    assert "15 s left" in text
+    assert "■ client-00" in text
+    assert "─ client-02" in text
+    assert "replies connected: after 1.3 s" in text
+    assert "2 clients silent in fit of round 4: client-02, client-03" in text
+
+
+def test_of_many_rounds_the_latest_stay_in_sight() -> None:
+    closed = [
+        RoundClosed(at, 99, RoundCounts(3, 3), RoundCounts(), 1.0, {}, 1.0, 0, 0)
+        for at in range(1, 60)
+    ]
+    lines = drawn(board_of(RunStarted("j", 99, "FedAvg", "in memory"), *closed), height=20)
+    assert len(lines) <= 20
+    assert any(line.split()[:1] == ["59"] for line in lines)
+    assert "accuracy" not in "".join(lines)
+
+
+def test_what_never_happens_has_no_column_and_what_does_has_one() -> None:
+    counts = RoundCounts(asked=5, accepted=1, rejected=2, unroutable=2, late=1)
+    closed = RoundClosed(1, 1, counts, RoundCounts(), 1.0, {"accuracy": 0.5}, 1.0, 0, 0)
+    lines = drawn(board_of(RunStarted("j", 1, "FedAvg", "in memory"), closed))
+    (head,) = (line for line in lines if "asked" in line)
+    assert head.split()[5:7] == ["late", "other"]
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_a_client_that_goes_and_comes_changes_its_cell_until_it_has_answered() -> None:
+    board = board_of(
+        ClientPresence("a", "online", "", 2),
+        ClientPresence("b", "away", "", 1),
+        PhaseOpened(1, Phase.FIT, ("a", "b"), None),
+    )
+    assert board.stage is not None
+    assert board.stage.cells == {"a": Cell.BUSY, "b": Cell.AWAY}
+    board.apply(ClientPresence("a", "away", "", 0), 1.0)
+    board.apply(ClientPresence("b", "online", "", 1), 1.0)
+    assert board.stage.cells == {"a": Cell.AWAY, "b": Cell.BUSY}
+    board.apply(ClientOutcome(1, Phase.FIT, "b", Word.ACCEPTED), 2.0)
+    board.apply(ClientPresence("b", "gone", "", 0), 2.0)
+    assert board.stage.cells["b"] is Cell.ANSWERED
+
+
+@pytest.mark.parametrize(
+    ("word", "cell"),
+    [
+        (Word.ACCEPTED, Cell.ANSWERED),
+        (Word.FAILED, Cell.FAILED),
+        (Word.REJECTED, Cell.FAILED),
+        (Word.SILENT, Cell.SILENT),
+        (Word.UNROUTABLE, Cell.AWAY),
+        (Word.LATE, Cell.BUSY),
+        (Word.DUPLICATE, Cell.BUSY),
+    ],
+)
+def test_every_word_has_its_cell(word: Word, cell: Cell) -> None:
+    board = board_of(
+        PhaseOpened(2, Phase.FIT, ("a",), None), ClientOutcome(2, Phase.FIT, "a", word)
+    )
+    assert board.stage is not None
+    assert board.stage.cells == {"a": cell}
+
+
+def test_the_unheard_of_a_phase_share_one_remark() -> None:
+    silent = [ClientOutcome(1, Phase.FIT, name, Word.SILENT, "no reply") for name in "abc"]
+    board = board_of(Note("one"), *silent, ClientOutcome(1, Phase.FIT, "d", Word.UNROUTABLE))
+    assert [remark.text for _, remark in board.remarks] == [
+        "one",
+        "3 clients silent in fit of round 1: a, b, c",
+        "d unroutable in fit of round 1",
+    ]
+
+
+def test_an_outcome_of_another_phase_or_a_stranger_changes_no_cell() -> None:
+    board = board_of(
+        PhaseOpened(2, Phase.FIT, ("a",), None),
+        ClientOutcome(1, Phase.FIT, "a", Word.FAILED),
+        ClientOutcome(2, Phase.EVALUATE, "a", Word.FAILED),
+        ClientOutcome(2, Phase.FIT, "x", Word.FAILED),
+    )
+    assert board.stage is not None
+    assert board.stage.cells == {"a": Cell.BUSY}
+
+
+def test_a_broken_connection_is_in_the_header_until_it_is_back() -> None:
+    board = board_of(ConnectionChanged("replies", "lost", "reset"))
+    assert "replies lost" in drawn(board)[1]
+    board.apply(ConnectionChanged("replies", "connected", ""), 1.0)
+    assert "replies" not in drawn(board)[1]
+
+
+def test_the_summary_says_what_became_of_everything() -> None:
+    text = summary(board_of(*whole_run()))
+    assert "finished  10 of 10 rounds in 9.3 s" in text
+    assert "100 tasks, 85 answered, 1 failed, 14 silent, 1 late" in text
+    assert "0.942" in text
+    assert "0.27 MB down, 0.26 MB up" in text
+    assert "…" not in text
+
+
+def test_the_summary_of_a_failed_run_gives_the_reason() -> None:
+    text = summary(board_of(RunEnded("j", 0, 1.0, "NotEnoughClients: [bold]3[/bold] are needed")))
+    assert "failed" in text
+    assert "NotEnoughClients: [bold]3[/bold] are needed" in text
+
+
+def test_the_live_view_leaves_a_summary_and_gives_the_terminal_back() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, height=30)
+    with LiveView(console, clock=lambda: 0.0) as view:
+        for event in whole_run():
+            view(event)
+    out = stream.getvalue()
+    assert out.count("finished") == 1
+    hidden, shown = out.rfind("\x1b[?25l"), out.rfind("\x1b[?25h")
+    assert 0 <= hidden < shown
+
+
+def test_a_run_that_is_cut_off_leaves_its_rounds_and_says_so() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, height=30)
+    with LiveView(console, clock=lambda: 0.0) as view:
+        for event in until(3, 2, 10):
+            view(event)
+    tail = stream.getvalue()[stream.getvalue().rfind("\x1b[?25h") :]
+    assert "not finished" in tail
+    assert "0.860" in tail
+
+
+def test_a_terminal_gets_the_live_view_and_anything_else_plain_lines() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})
+    dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    stream = io.StringIO()
+    pipe = Console(file=stream)
+    assert isinstance(choose_view(terminal), LiveView)
+    assert isinstance(choose_view(dumb), PlainView)
+    view = choose_view(pipe)
+    view(Note("hello"))
+    assert stream.getvalue() == "note hello\n"
+
+
+def test_a_terminal_without_unicode_gets_lines_that_it_can_show() -> None:
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True)
+    view = choose_view(console)
+    assert isinstance(view, PlainView)
+    view(Note("it is 5 °C"))
+    assert raw.getvalue() == b"note it is 5 \\xb0C\n"
