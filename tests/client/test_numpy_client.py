@@ -1,0 +1,208 @@
+"""The numpy client: arrays through and through, and mistakes answered with what is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
+
+from flmq.client.client import answer
+from flmq.client.numpy_client import NumPyClient
+from flmq.common import (
+    Code,
+    Config,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetPropertiesIns,
+    Metrics,
+    NDArray,
+    NDArrays,
+    Properties,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flmq.common.errors import InvalidReturnValue
+
+OK = Status(Code.OK, "Success")
+MODEL = ndarrays_to_parameters([np.array([[1, 2], [3, 4]], np.float32), np.array(7, np.int64)])
+
+
+class Trainer(NumPyClient):
+    """Adds one to each tensor, in place."""
+
+    def get_properties(self, config: Config) -> Properties:
+        return {"wanted": config["what"]}
+
+    def get_parameters(self, config: Config) -> NDArrays:
+        return [np.zeros(2, np.float16)]
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        for tensor in parameters:
+            tensor += 1
+        return parameters, 10, {"lr": config["lr"]}
+
+    def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
+        return float(sum(tensor.sum() for tensor in parameters)), 5, {"accuracy": 0.5}
+
+
+class Returns(NumPyClient):
+    """Returns whatever it is told from each method."""
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def get_properties(self, config: Config) -> Any:
+        return self.returned
+
+    def get_parameters(self, config: Config) -> Any:
+        return self.returned
+
+    def fit(self, parameters: NDArrays, config: Config) -> Any:
+        return self.returned
+
+    def evaluate(self, parameters: NDArrays, config: Config) -> Any:
+        return self.returned
+
+
+def fit(returned: Any) -> FitRes:
+    return answer(Returns(returned).to_client(), FitIns(MODEL, {}))
+
+
+def evaluate(returned: Any) -> EvaluateRes:
+    return answer(Returns(returned).to_client(), EvaluateIns(MODEL, {}))
+
+
+def test_arrays_come_and_go() -> None:
+    client = Trainer().to_client()
+    res = answer(client, FitIns(MODEL, {"lr": 0.1}))
+    assert (res.status, res.num_examples, res.metrics) == (OK, 10, {"lr": 0.1})
+    trained = parameters_to_ndarrays(res.parameters)
+    assert [tensor.tolist() for tensor in trained] == [[[2, 3], [4, 5]], 8]
+    assert [tensor.dtype for tensor in trained] == [np.float32, np.int64]
+    assert answer(client, EvaluateIns(MODEL, {})) == EvaluateRes(OK, 17.0, 5, {"accuracy": 0.5})
+    assert answer(client, GetPropertiesIns({"what": "gpu"})).properties == {"wanted": "gpu"}
+    (own,) = parameters_to_ndarrays(answer(client, GetParametersIns({})).parameters)
+    assert own.dtype == np.float16
+    assert own.tolist() == [0.0, 0.0]
+
+
+def test_training_in_place_leaves_the_instructions_as_they_were() -> None:
+    before = list(MODEL.tensors)
+    answer(Trainer().to_client(), FitIns(MODEL, {"lr": 0.1}))
+    assert MODEL.tensors == before
+
+
+def test_only_what_is_overridden_is_implemented() -> None:
+    class EvaluatesOnly(NumPyClient):
+        def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
+            return 0.5, 1, {}
+
+    client = EvaluatesOnly().to_client()
+    assert answer(client, EvaluateIns(MODEL, {})).status == OK
+    assert answer(client, FitIns(MODEL, {})).status.code is Code.FIT_NOT_IMPLEMENTED
+
+
+@given(
+    hnp.arrays(
+        hnp.floating_dtypes(endianness="<", sizes=(16, 32, 64)) | hnp.integer_dtypes(),
+        hnp.array_shapes(min_dims=0, min_side=0),
+    )
+)
+def test_what_fit_returns_arrives_as_it_is(tensor: NDArray) -> None:
+    (arrived,) = parameters_to_ndarrays(fit(([tensor], 1, {})).parameters)
+    assert (arrived.dtype, arrived.shape) == (tensor.dtype, tensor.shape)
+    assert arrived.tobytes() == tensor.tobytes()
+
+
+def test_numpys_scalars_and_tuples_of_arrays_mean_the_same_as_pythons() -> None:
+    array = np.ones(2, np.float32)
+    res = fit(((array, np.float32(3)), np.int64(4), {"accuracy": np.float32(0.5)}))
+    assert [type(res.num_examples), type(res.metrics["accuracy"])] == [int, float]
+    assert [tensor.tolist() for tensor in parameters_to_ndarrays(res.parameters)] == [[1, 1], 3]
+    for loss in (np.float32(0.5), np.array(0.5), 0.5):
+        measured = evaluate((loss, 1, {}))
+        assert (measured.loss, type(measured.loss)) == (0.5, float)
+    assert evaluate((1, 1, {})).loss == 1.0
+
+
+ARRAYS = [np.ones(2)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "outline"),
+    [
+        (None, "NoneType"),
+        (ARRAYS, "list"),
+        ((ARRAYS, 10), "(list, int)"),
+        ((ARRAYS, 10, {}, "more"), "(list, int, dict, str)"),
+        ((np.ones(2), 10, {}), "(numpy.ndarray, int, dict)"),
+        ((ARRAYS, 10.0, {}), "(list, float, dict)"),
+        ((ARRAYS, True, {}), "(list, bool, dict)"),
+        ((ARRAYS, 10, None), "(list, int, NoneType)"),
+    ],
+)
+def test_fit_that_returns_something_else_sees_signature_and_example(
+    returned: Any, outline: str
+) -> None:
+    with pytest.raises(InvalidReturnValue) as error:
+        fit(returned)
+    text = str(error.value)
+    assert text.startswith(f"Returns.fit returned {outline}.\n")
+    assert "tuple[list[numpy.ndarray], int, dict[str, Scalar]]" in text
+    assert 'return model.get_weights(), 10, {"accuracy": 0.95}' in text
+
+
+@pytest.mark.parametrize(
+    ("returned", "outline"),
+    [
+        (0.5, "float"),
+        ((0.5, 10), "(float, int)"),
+        ((10, 0.5, {}), "(int, float, dict)"),
+        (("0.5", 10, {}), "(str, int, dict)"),
+        ((np.ones(2), 10, {}), "(numpy.ndarray, int, dict)"),
+        ((True, 10, {}), "(bool, int, dict)"),
+        ((0.5, 10, []), "(float, int, list)"),
+    ],
+)
+def test_evaluate_that_returns_something_else_sees_signature_and_example(
+    returned: Any, outline: str
+) -> None:
+    with pytest.raises(InvalidReturnValue) as error:
+        evaluate(returned)
+    text = str(error.value)
+    assert text.startswith(f"Returns.evaluate returned {outline}.\n")
+    assert "tuple[float, int, dict[str, Scalar]]" in text
+    assert 'return 0.5, 10, {"accuracy": 0.95}' in text
+
+
+def test_a_tensor_that_is_no_array_is_named_with_what_converts_it() -> None:
+    class Tensor:
+        """Looks like a framework's."""
+
+    with pytest.raises(InvalidReturnValue, match=r"Returns\.fit .*Tensor as tensor 1.*detach"):
+        fit(([np.ones(2), Tensor()], 10, {}))
+    with pytest.raises(InvalidReturnValue, match="get_parameters returned a float as tensor 0"):
+        answer(Returns([0.5]).to_client(), GetParametersIns({}))
+    with pytest.raises(InvalidReturnValue, match=r"get_parameters returned numpy\.ndarray"):
+        answer(Returns(np.ones(2)).to_client(), GetParametersIns({}))
+
+
+def test_an_array_of_objects_is_refused() -> None:
+    with pytest.raises(InvalidReturnValue, match="parameter 0"):
+        fit(([np.array([None])], 10, {}))
+
+
+def test_metrics_and_properties_that_are_no_scalars_are_named() -> None:
+    with pytest.raises(InvalidReturnValue, match=r"metrics that Returns\.fit .* 'cm': ndarray"):
+        fit((ARRAYS, 10, {"cm": np.ones((2, 2))}))
+    with pytest.raises(InvalidReturnValue, match=r"metrics that Returns\.evaluate .* 'f1': None"):
+        evaluate((0.5, 10, {"f1": None}))
+    with pytest.raises(InvalidReturnValue, match=r"properties that Returns\.get_properties .* 1:"):
+        answer(Returns({1: "x"}).to_client(), GetPropertiesIns({}))
