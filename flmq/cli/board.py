@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from flmq.cli.plain import Remark, remark_on
+from flmq.cli.plain import BROKEN_STATES, Remark, Remarker
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
@@ -87,6 +87,7 @@ class Board:
     ended: RunEnded | None = None
     _unheard: tuple[str, tuple[str, ...]] | None = None
     """What the last remark is about, and of which clients, while more of them may follow."""
+    _remark_on: Remarker = field(default_factory=Remarker)
 
     def apply(self, event: RunEvent, now: float) -> None:
         """Take ``event`` in, which came at ``now`` (monotonic seconds)."""
@@ -138,17 +139,16 @@ class Board:
             self.stage.cells[event.client_id] = Cell.BUSY if is_online else Cell.AWAY
 
     def _connect(self, event: ConnectionChanged) -> None:
-        remark = remark_on(event)
-        if remark is not None and remark.good:
-            self.connections.pop(event.role, None)
-        else:
+        if event.state in BROKEN_STATES:
             self.connections[event.role] = event.state
+        else:
+            self.connections.pop(event.role, None)
 
     def _remark(self, event: RunEvent, now: float) -> None:
         # That everybody comes before the first round is no news, and the header counts them.
         if isinstance(event, ClientPresence) and event.status == "online" and self.stage is None:
             return
-        remark = self._folded(event) or remark_on(event)
+        remark = self._folded(event) or self._remark_on(event)
         if remark is not None:
             self.remarks.append((now - self.started_at if self.started else 0.0, remark))
 

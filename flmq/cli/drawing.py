@@ -223,7 +223,8 @@ def _totals(board: Board) -> RenderableType:
     failed = ended.error is not None
     state = Text("failed", style="bold red") if failed else Text("finished", style="bold green")
     total = board.started.num_rounds if board.started else ended.rounds
-    state.append(f"  {ended.rounds} of {total} rounds in {ended.seconds:.1f} s", style="none")
+    done = max(ended.rounds, len(board.rounds))
+    state.append(f"  {done} of {total} rounds in {ended.seconds:.1f} s", style="none")
     table.add_row("run", state)
     if ended.error is not None:
         table.add_row("error", Text(one_line(ended.error), style="red"))

@@ -26,7 +26,18 @@ from flmq.server.events import (
     Word,
 )
 
-__all__ = ["PlainView", "Remark", "accuracy_of", "one_line", "remark_on"]
+__all__ = [
+    "BROKEN_STATES",
+    "PlainView",
+    "Remark",
+    "Remarker",
+    "accuracy_of",
+    "one_line",
+    "remark_on",
+]
+
+BROKEN_STATES = ("lost", "blocked")
+"""States of a connection in which it does not serve. "closed" is its owner's wish."""
 
 _LONGEST = 400
 """Characters of a line's text from outside; a client decides how long its messages are."""
@@ -51,6 +62,8 @@ class PlainView:
         """Write to ``stream``, flushing each line."""
         self._stream = stream
         self._num_rounds = 0
+        self._closed_rounds = 0
+        self._remark_on = Remarker()
 
     def __call__(self, event: RunEvent) -> None:
         """Write what ``event`` gives to write, if anything."""
@@ -62,11 +75,13 @@ class PlainView:
                     f"rounds={event.num_rounds} broker={one_line(event.broker)}"
                 )
             case RoundClosed():
+                self._closed_rounds += 1
                 self._write(_round_line(event))
             case RunEnded():
-                self._write(_end_line(event, self._num_rounds))
+                done = f"{max(self._closed_rounds, event.rounds)}/{self._num_rounds}"
+                self._write(_end_line(event, done))
             case _:
-                remark = remark_on(event)
+                remark = self._remark_on(event)
                 if remark is not None:
                     self._write(f"{remark.kind} {remark.text}")
 
@@ -106,7 +121,7 @@ def remark_on(event: RunEvent) -> Remark | None:
             return Remark("client", f"{text} ({event.online} online)", good=good)
         case ConnectionChanged():
             text = f"connection {event.role} {event.state}{_reason(event.detail)}"
-            return Remark("broker", text, good=event.state not in _BROKEN)
+            return Remark("broker", text, good=event.state not in BROKEN_STATES)
         case Note():
             return Remark("note", one_line(event.text), True, event.server_round)
         case RoundClosed() if event.note:
@@ -116,7 +131,24 @@ def remark_on(event: RunEvent) -> Remark | None:
             return None
 
 
-_BROKEN = ("lost", "blocked", "closed")
+class Remarker:
+    """``remark_on`` with a memory: that a connection is up is news only after it was not."""
+
+    def __init__(self) -> None:
+        """Begin with all connections as they should be."""
+        self._broken: set[str] = set()
+
+    def __call__(self, event: RunEvent) -> Remark | None:
+        """The line that ``event`` deserves after all those before it; None: none."""
+        if isinstance(event, ConnectionChanged):
+            was_broken = event.role in self._broken
+            if event.state in BROKEN_STATES:
+                self._broken.add(event.role)
+            elif not was_broken:
+                return None
+            else:
+                self._broken.discard(event.role)
+        return remark_on(event)
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
@@ -174,9 +206,9 @@ def _decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _end_line(event: RunEnded, num_rounds: int) -> str:
+def _end_line(event: RunEnded, rounds: str) -> str:
     line = (
-        f"run ended job={event.job} rounds={event.rounds}/{num_rounds} "
+        f"run ended job={event.job} rounds={rounds} "
         f"seconds={event.seconds:.1f} loss={_decimal(event.final_loss)} "
         f"accuracy={_decimal(accuracy_of(event.final_metrics))}"
     )

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from flmq.cli.plain import remark_on
+from flmq.cli.plain import Remarker
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
 from flmq.server.events import (
@@ -128,6 +128,7 @@ class RunRecorder:
         self._outcomes: list[tuple[int, OutcomeRecord]] = []
         self._closed: dict[tuple[int, str], str] = {}
         self._round = 0
+        self._remark_on = Remarker()
 
     @property
     def path(self) -> Path | None:
@@ -189,7 +190,7 @@ class RunRecorder:
         # That clients come before the first round is no news.
         if isinstance(event, ClientPresence) and event.status == "online" and not self._round:
             return
-        remark = remark_on(event)
+        remark = self._remark_on(event)
         if remark is not None:
             self._notes.append((remark.server_round or self._round or None, remark.text))
 

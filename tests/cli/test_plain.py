@@ -112,14 +112,17 @@ def test_what_is_ordinary_is_not_remarked() -> None:
     assert remark_on(PhaseOpened(4, Phase.FIT, ("bob",), None)) is None
 
 
-@pytest.mark.parametrize(
-    ("state", "good"),
-    [("lost", False), ("blocked", False), ("closed", False), ("connected", True)],
-)
-def test_a_connection_is_good_when_it_is_back(state: str, good: bool) -> None:
-    remark = remark_on(ConnectionChanged("tasks", state, ""))
-    assert remark is not None
-    assert remark.good is good
+def test_a_connection_is_news_when_it_breaks_and_when_it_is_back_but_not_at_first() -> None:
+    states = ["connected", "lost", "lost", "connected", "blocked", "connected", "closed"]
+    lines = lines_of(*(ConnectionChanged("consumer", state, "") for state in states))
+    told = ["lost", "lost", "connected", "blocked", "connected"]
+    assert lines == [f"broker connection consumer {state}" for state in told]
+
+
+def test_connections_are_told_apart() -> None:
+    changes = [("consumer", "lost"), ("publisher", "connected"), ("consumer", "connected")]
+    lines = lines_of(*(ConnectionChanged(role, state, "") for role, state in changes))
+    assert lines == ["broker connection consumer lost", "broker connection consumer connected"]
 
 
 def test_each_line_is_flushed_as_it_is_written() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -27,6 +27,9 @@ from flmq.datasets.partitioner import (
 
 Maker = Callable[[int, int], Partitioner]
 
+# A refusal by the Dirichlet partitioner takes a thousand draws, and the machine may be busy.
+unhurried = settings(deadline=None)
+
 MAKERS: dict[str, Maker] = {
     "iid": lambda n, seed: IidPartitioner(n, seed),
     "dirichlet": lambda n, seed: DirichletPartitioner(n, 0.5, min_partition_size=1, seed=seed),
@@ -45,6 +48,7 @@ def labels_of(count: int, classes: int, seed: int) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS.keys())
+@unhurried
 @given(
     num_partitions=st.integers(1, 8),
     count=st.integers(1, 400),
@@ -79,6 +83,7 @@ def test_another_seed_gives_other_parts(maker: Maker) -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@unhurried
 @given(st.integers(1, 30), st.integers(30, 300))
 def test_iid_sizes_differ_by_at_most_one(num_partitions: int, count: int) -> None:
     sizes = [part.size for part in IidPartitioner(num_partitions).partition(np.zeros(count))]
@@ -146,6 +151,7 @@ def test_dirichlet_gives_up_after_bounded_draws_and_says_what_to_change() -> Non
         DirichletPartitioner(10, 0.001, min_partition_size=5).partition(labels)
 
 
+@unhurried
 @given(num_partitions=st.integers(1, 20), per_partition=st.integers(1, 10), seed=st.integers(0, 99))
 def test_pathological_gives_exactly_c_classes_and_holds_every_class_evenly(
     num_partitions: int, per_partition: int, seed: int
@@ -159,6 +165,7 @@ def test_pathological_gives_exactly_c_classes_and_holds_every_class_evenly(
     assert holders.max() - holders.min() <= 1
 
 
+@unhurried
 @given(num_partitions=st.integers(1, 20), num_shards=st.integers(1, 5), seed=st.integers(0, 99))
 def test_shards_give_near_equal_parts_of_few_classes(
     num_partitions: int, num_shards: int, seed: int
