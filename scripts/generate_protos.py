@@ -1,7 +1,7 @@
 """Generate ``flmq/wire/proto`` from ``schemas/``: ``python scripts/generate_protos.py [folder]``.
 
 The generated code is checked in; ``tests/wire/test_generated.py`` fails when it is out of date.
-It comes from grpcio-tools 1.68 (protoc 5.28), whose output runs on protobuf 5.28 up to, but not
+It comes from grpcio-tools 1.68, whose output runs on protobuf 5.28.1 (not 5.28.0) up to, but not
 including, 7.
 """
 

@@ -68,16 +68,17 @@ def decode(body: bytes | bytearray | memoryview) -> Body:
 
 def _serialize(envelope: pb.Envelope) -> bytes:
     """The envelope's bytes, its maps in a fixed order."""
-    size = envelope.ByteSize()
-    if size > _MAX_BYTES:
-        raise InvalidReturnValue(
-            f"a message of {size} bytes cannot be sent: at most {_MAX_BYTES}; send fewer or "
-            "smaller tensors"
-        )
+    # The length is asked of the result: protobuf's ByteSize() writes the whole message for it.
     try:
-        return envelope.SerializeToString(deterministic=True)
+        encoded = envelope.SerializeToString(deterministic=True)
     except EncodeError as error:
         raise InvalidReturnValue(f"protobuf cannot write this message: {error}") from error
+    if len(encoded) > _MAX_BYTES:
+        raise InvalidReturnValue(
+            f"a message of {len(encoded)} bytes cannot be sent: at most {_MAX_BYTES}; send fewer "
+            "or smaller tensors"
+        )
+    return encoded
 
 
 def _parse(body: bytes | bytearray | memoryview) -> pb.Envelope:

@@ -252,12 +252,12 @@ class TestUnsendable:
         with pytest.raises(ValueError, match=r"."):
             encode(body)
 
-    def test_what_protobuf_cannot_carry_is_refused_before_it_is_written(
+    def test_what_protobuf_could_not_read_again_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = reply(FitRes(OK, Parameters([bytes(1000)], "raw"), 1, {}))
         monkeypatch.setattr(codec, "_MAX_BYTES", 1000)
-        with pytest.raises(InvalidReturnValue, match="at most 1000; send fewer"):
+        with pytest.raises(InvalidReturnValue, match="at most 1000; send fewer or smaller tensors"):
             encode(body)
 
 

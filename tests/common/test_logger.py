@@ -1,0 +1,81 @@
+"""The log goes where it should, and nowhere when it is only imported."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flmq.common.logger import LOGGER_NAME, configure, log, logger
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    """Take away what a test adds to the logger, which is the process's own."""
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
+
+
+def _run(program: str) -> str:
+    """Standard error of a fresh process: logging is set up once a process."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_log_takes_a_level_and_arguments_as_in_flower(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        log(logging.INFO, "round %s of %s", 1, 3)
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("flmq", "round 1 of 3")
+    ]
+
+
+def test_configure_writes_a_file_with_the_identifier(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    configure("100%d", str(file))
+    log(logging.DEBUG, "grüße")
+    line = file.read_text(encoding="utf-8")
+    assert "| DEBUG | 100%d | test_logger.py:" in line
+    assert line.endswith("| grüße\n")
+
+
+def test_configure_without_a_file_changes_nothing() -> None:
+    before = (list(logger.handlers), logger.level)
+    configure("anything")
+    assert (logger.handlers, logger.level) == before
+
+
+def test_importing_prints_nothing() -> None:
+    program = "from flmq.common import log; log(20, 'quiet')"
+    assert _run(program) == ""
+
+
+def test_console_shows_from_its_level_on_and_once() -> None:
+    program = (
+        "from flmq.common.logger import log, show_on_console\n"
+        "show_on_console(); show_on_console()\n"
+        "log(10, 'detail'); log(20, 'shown')"
+    )
+    [line] = _run(program).splitlines()
+    assert line.endswith("INFO    shown")
+
+
+def test_console_leaves_a_programs_own_logging_alone() -> None:
+    program = (
+        "import logging; logging.basicConfig(format='mine %(message)s', level=logging.WARNING)\n"
+        "from flmq.common.logger import log, show_on_console\n"
+        "show_on_console()\n"
+        "log(20, 'info'); log(30, 'warning')"
+    )
+    assert _run(program) == "mine warning\n"
