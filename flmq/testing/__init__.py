@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from flmq.transport.memory import Clock, ManualClock, MemoryBroker, MemoryTransport
+from flmq.transport.retry import fast_retries
 
-__all__ = ["Clock", "ManualClock", "MemoryBroker", "MemoryTransport"]
+__all__ = ["Clock", "ManualClock", "MemoryBroker", "MemoryTransport", "fast_retries"]

@@ -1,1 +1,99 @@
-"""transport"""
+"""The transport: one small interface, and what stands behind it.
+
+The interface is in `flmq.transport.base`, what is declared in `flmq.transport.topology`; both are
+offered here. Implementations: `flmq.transport.memory` and `flmq.transport.rabbitmq`.
+"""
+
+from __future__ import annotations
+
+from flmq.common.urls import BrokerUrl
+from flmq.transport.base import (
+    Address,
+    ConnectionEvent,
+    ConnectionState,
+    Consumer,
+    Delivery,
+    Message,
+    Publisher,
+    PublishOutcome,
+    QueueInfo,
+    StateListener,
+    Transport,
+)
+from flmq.transport.topology import (
+    DEAD,
+    DEFAULT_SITE,
+    PRESENCE,
+    REPLIES,
+    TASKS,
+    TASKS_LOCAL,
+    Binding,
+    Exchange,
+    ExchangeType,
+    Queue,
+    QueueType,
+    Topology,
+    client_queue,
+    client_topology,
+    everybody_key,
+    federation_topology,
+    job_topology,
+    lock_queue,
+    presence_key,
+    presence_queue,
+    replies_queue,
+    reply_key,
+    task_key,
+)
+
+__all__ = [
+    "DEAD",
+    "DEFAULT_SITE",
+    "PRESENCE",
+    "REPLIES",
+    "TASKS",
+    "TASKS_LOCAL",
+    "Address",
+    "Binding",
+    "ConnectionEvent",
+    "ConnectionState",
+    "Consumer",
+    "Delivery",
+    "Exchange",
+    "ExchangeType",
+    "Message",
+    "PublishOutcome",
+    "Publisher",
+    "Queue",
+    "QueueInfo",
+    "QueueType",
+    "StateListener",
+    "Topology",
+    "Transport",
+    "client_queue",
+    "client_topology",
+    "everybody_key",
+    "federation_topology",
+    "job_topology",
+    "lock_queue",
+    "open_transport",
+    "presence_key",
+    "presence_queue",
+    "replies_queue",
+    "reply_key",
+    "task_key",
+]
+
+
+def open_transport(
+    url: str | BrokerUrl, *, name: str = "", listener: StateListener | None = None
+) -> Transport:
+    """Connect to the broker at ``url``, ``amqp://`` or ``amqps://``.
+
+    ``name`` is shown by RabbitMQ's tools; ``listener`` is told of each connection's state. Raises
+    `InvalidBrokerUrl`, `BrokerUnavailable` or `BrokerAccessRefused`, as
+    `flmq.transport.rabbitmq.RabbitMQTransport` does.
+    """
+    from flmq.transport.rabbitmq import RabbitMQTransport  # pika only where it is needed
+
+    return RabbitMQTransport(url, name=name, listener=listener)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from flmq.common.errors import BrokerRefusal
 from flmq.transport.base import Address, HeaderValue, Message
+from flmq.transport.topology import Queue, QueueType
 
 __all__ = [
     "MAX_HEADER_BYTES",
     "SHORT_STRING_BYTES",
+    "check_exclusive",
     "check_outgoing",
     "check_prefetch",
     "too_large",
@@ -54,6 +56,19 @@ def check_prefetch(prefetch: int) -> None:
     """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "without limit"."""
     if not 1 <= prefetch <= 65535:
         raise BrokerRefusal(f"prefetch is {prefetch}: choose 1 to 65535")
+
+
+def check_exclusive(queue: Queue | None, *, exclusive: bool) -> None:
+    """Refuse exclusive consumers where RabbitMQ ignores or forbids them."""
+    if queue is None or not exclusive:
+        return
+    alone = bool(queue.arguments.get("x-single-active-consumer"))
+    if alone or queue.type is QueueType.QUORUM:
+        raise BrokerRefusal(
+            f"queue {queue.name!r} cannot be consumed exclusively "
+            f"({'it has a single active consumer' if alone else 'quorum queues know no such thing'}"
+            "): consume it without, x-single-active-consumer lets one consumer in at a time"
+        )
 
 
 def too_large(size: int, limit: int) -> BrokerRefusal:

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import threading
+
 from flmq.transport.topology import Binding, Exchange, Queue, Topology
 
 __all__ = ["Declared"]
 
 
 class Declared:
-    """Exchanges, queues and bindings, each once, in the order they were declared."""
+    """Exchanges, queues and bindings, each once, in the order they were declared. Thread-safe."""
 
     def __init__(self) -> None:
         """Start with nothing."""
+        self._lock = threading.Lock()
+        # Replaced, never changed: a reader keeps what it began with.
         self._exchanges: dict[str, Exchange] = {}
         self._queues: dict[str, Queue] = {}
         self._bindings: dict[Binding, None] = {}
 
     def add(self, topology: Topology) -> None:
         """Remember ``topology``."""
-        self._exchanges |= {exchange.name: exchange for exchange in topology.exchanges}
-        self._queues |= {queue.name: queue for queue in topology.queues}
-        self._bindings |= dict.fromkeys(topology.bindings)
+        with self._lock:
+            self._exchanges = self._exchanges | {one.name: one for one in topology.exchanges}
+            self._queues = self._queues | {one.name: one for one in topology.queues}
+            self._bindings = self._bindings | dict.fromkeys(topology.bindings)
 
     def forget_queue(self, name: str) -> None:
         """Forget a queue that was deleted on purpose, and its bindings."""
-        self._queues.pop(name, None)
-        self._bindings = {
-            binding: None
-            for binding in self._bindings
-            if binding.to_exchange or binding.destination != name
-        }
+        with self._lock:
+            self._queues = {key: queue for key, queue in self._queues.items() if key != name}
+            self._bindings = {
+                binding: None
+                for binding in self._bindings
+                if binding.to_exchange or binding.destination != name
+            }
 
-    def exclusive_queues(self) -> frozenset[str]:
-        """Names of the exclusive ones, which live on the connection that declared them."""
-        return frozenset(name for name, queue in self._queues.items() if queue.exclusive)
+    def queue(self, name: str) -> Queue | None:
+        """Return what a queue was declared as, if it was."""
+        return self._queues.get(name)
 
     def topology(self) -> Topology:
         """Everything."""
@@ -41,4 +47,26 @@ class Declared:
             tuple(self._exchanges.values()),
             tuple(self._queues.values()),
             tuple(self._bindings),
+        )
+
+    def shared(self) -> Topology:
+        """Everything but exclusive queues."""
+        own = self.exclusive()
+        names = {queue.name for queue in own.queues}
+        return Topology(
+            tuple(self._exchanges.values()),
+            tuple(queue for queue in self._queues.values() if queue.name not in names),
+            tuple(binding for binding in self._bindings if binding not in own.bindings),
+        )
+
+    def exclusive(self) -> Topology:
+        """The exclusive queues, which live on the connection that declared them."""
+        queues = {queue.name: queue for queue in self._queues.values() if queue.exclusive}
+        return Topology(
+            queues=tuple(queues.values()),
+            bindings=tuple(
+                binding
+                for binding in self._bindings
+                if not binding.to_exchange and binding.destination in queues
+            ),
         )

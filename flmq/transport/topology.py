@@ -13,6 +13,10 @@ from enum import Enum
 __all__ = [
     "DEAD",
     "DEFAULT_SITE",
+    "PRESENCE",
+    "REPLIES",
+    "TASKS",
+    "TASKS_LOCAL",
     "Binding",
     "Exchange",
     "ExchangeType",

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
 from flmq.transport.base import Address, Message, QueueInfo
-from flmq.transport.checks import too_large
+from flmq.transport.checks import check_exclusive, too_large
 from flmq.transport.memory.clock import Clock, Timers
 from flmq.transport.memory.queue import MemoryQueue, Stored, check_queue
 from flmq.transport.memory.routing import Router
@@ -243,8 +243,7 @@ class MemoryBroker:
             queue = self.find(name)
             if queue is None:
                 raise BrokerRefusal(f"no queue {name!r} to consume: declare it first")
-            if exclusive and queue.spec.arguments.get("x-single-active-consumer"):
-                raise BrokerRefusal(f"queue {name!r} has a single active consumer, not exclusive")
+            check_exclusive(queue.spec, exclusive=exclusive)
             queue.check_consumer(owner, exclusive=exclusive)
 
     def publish(self, address: Address, message: Message) -> bool | None:

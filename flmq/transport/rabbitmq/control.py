@@ -1,0 +1,187 @@
+"""The control connection: declares, deletes, inspects, and holds what is exclusive.
+
+It never publishes. After a loss it declares everything anew before anything else happens over
+the transport: publishers and consumers wait for that with `when_ready`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from flmq.common.errors import BrokerError, BrokerUnavailable, ResourceLocked, TransportClosed
+from flmq.transport.declared import Declared
+from flmq.transport.rabbitmq.connection import IOConnection
+from flmq.transport.rabbitmq.steps import Steps, StepsRun, declare
+from flmq.transport.retry import Backoff
+
+__all__ = ["Control"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Any], Steps[T]]
+"""Makes an operation for the channel it gets."""
+
+_LOCKED_AGAIN_SECONDS = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    work: Work[Any]
+    done: Callable[[Any, BrokerError | None], None]
+
+
+class Control:
+    """Operations over the control connection, one at a time, in order. Thread-safe."""
+
+    def __init__(self, connection: IOConnection, declared: Declared) -> None:
+        """Use ``connection`` and declare ``declared`` again whenever it comes back."""
+        self._connection = connection
+        self._declared = declared
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._current: _Job | None = None
+        self._amqp: Any = None
+        self._ready = False
+        self._waiting: list[Callable[[], None]] = []
+        self._backoff = Backoff()
+        self._closed = False
+        connection.attach(self)
+
+    # For any thread
+
+    def call(self, work: Work[T]) -> T:
+        """Do ``work`` and wait for it, over as many connections as it takes."""
+        future: Future[T] = Future()
+
+        def done(result: Any, error: BrokerError | None) -> None:
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._enqueue(_Job(work, done))
+        return future.result()
+
+    def restore(self, done: Callable[[BrokerError | None], None]) -> None:
+        """Declare everything anew; ``done`` is called on the control connection's thread."""
+        self._enqueue(_Job(self._declare_all, lambda _, error: done(error)))
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Call ``action`` on the control connection's thread once everything is declared."""
+
+        def check() -> None:
+            if self._ready:
+                action()
+            else:
+                self._waiting.append(action)
+
+        self._connection.post(check)
+
+    def close(self) -> None:
+        """Fail what is waiting, and everything later, with `TransportClosed`."""
+        with self._lock:
+            self._closed = True
+            jobs = [*([self._current] if self._current else []), *self._jobs]
+            self._jobs.clear()
+            self._current = None
+        for job in jobs:
+            job.done(None, _closed())
+
+    # For the connection's thread (ConnectionUser)
+
+    def connection_up(self, connection: Any) -> None:
+        """Declare everything, then do what has waited."""
+        self._amqp = connection
+        with self._lock:
+            self._jobs.appendleft(_Job(self._declare_all, self._restored))
+        self._next()
+
+    def connection_lost(self, problem: BrokerError) -> None:
+        """Keep what is under way for the next connection."""
+        self._amqp = None
+        self._ready = False
+        with self._lock:
+            current, self._current = self._current, None
+            if current is not None and current.done != self._restored:
+                self._jobs.appendleft(current)
+
+    # Inside
+
+    def _enqueue(self, job: _Job) -> None:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._jobs.append(job)
+        if closed:
+            job.done(None, _closed())
+        else:
+            self._connection.post(self._next)
+
+    def _is_up(self) -> bool:
+        return self._amqp is not None and bool(self._amqp.is_open)
+
+    def _next(self) -> None:
+        if not self._is_up():
+            return
+        with self._lock:
+            if self._current is not None or not self._jobs:
+                return
+            job = self._current = self._jobs.popleft()
+        self._amqp.channel(on_open_callback=partial(self._start, job))
+
+    def _start(self, job: _Job, channel: Any) -> None:
+        def done(result: Any, error: BrokerError | None) -> None:
+            if channel.is_open:
+                channel.close()
+            self._finish(job, result, error)
+
+        StepsRun(channel, job.work(channel), done, self._connection.url)
+
+    def _finish(self, job: _Job, result: Any, error: BrokerError | None) -> None:
+        if isinstance(error, BrokerUnavailable | TransportClosed) and not self._is_up():
+            return  # connection_lost keeps the job
+        with self._lock:
+            if self._current is not job:
+                return
+            self._current = None
+            again = isinstance(error, BrokerUnavailable)
+            if again:
+                self._jobs.appendleft(job)
+        if again:
+            _log.warning("%s; trying again", error)
+            self._connection.call_later(self._backoff.next(), self._next)
+            return
+        self._backoff.reset()
+        job.done(result, error)
+        self._next()
+
+    def _declare_all(self, channel: Any) -> Steps[None]:
+        yield from declare(self._declared.shared(), channel)
+        yield from declare(self._declared.exclusive(), channel)
+
+    def _restored(self, _: None, error: BrokerError | None) -> None:
+        if isinstance(error, ResourceLocked):
+            _log.warning("%s; perhaps our own that died: trying again", error)
+            self._connection.call_later(_LOCKED_AGAIN_SECONDS, self._restore_again)
+        elif error is not None:
+            _log.warning("cannot declare again what was declared before: %s", error)
+        self._ready = True
+        waiting, self._waiting = self._waiting, []
+        for action in waiting:
+            action()
+
+    def _restore_again(self) -> None:
+        if self._ready:
+            self._enqueue(_Job(self._declare_all, self._restored))
+
+
+def _closed() -> TransportClosed:
+    return TransportClosed("the transport is closed: open another one")

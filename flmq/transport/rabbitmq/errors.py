@@ -1,0 +1,225 @@
+"""pika's and RabbitMQ's errors as flmq's: one table by exception, one by AMQP reply code.
+
+A test lists ``pika.exceptions`` and fails on a class without a row.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pika.exceptions as px
+from pika.adapters.utils import connection_workflow as workflow
+
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerError,
+    BrokerRefusal,
+    BrokerUnavailable,
+    ResourceLocked,
+    TransportClosed,
+)
+from flmq.common.urls import BrokerUrl
+
+__all__ = ["CODES", "ROWS", "reply_code", "translate", "translated"]
+
+Kind = type[BrokerError]
+
+ROWS: Mapping[type[BaseException], Kind] = {
+    # The way to the broker: try again.
+    px.AMQPError: BrokerUnavailable,
+    px.AMQPConnectionError: BrokerUnavailable,
+    px.AMQPHeartbeatTimeout: BrokerUnavailable,
+    px.ConnectionBlockedTimeout: BrokerUnavailable,
+    px.ConnectionOpenAborted: TransportClosed,
+    px.ConnectionWrongStateError: BrokerUnavailable,
+    px.StreamLostError: BrokerUnavailable,
+    # What the broker said; see CODES.
+    px.ConnectionClosed: BrokerUnavailable,
+    px.ConnectionClosedByBroker: BrokerUnavailable,
+    px.ConnectionClosedByClient: TransportClosed,
+    px.ChannelClosed: BrokerUnavailable,
+    px.ChannelClosedByBroker: BrokerUnavailable,
+    px.ChannelClosedByClient: TransportClosed,
+    # Who we are.
+    px.AuthenticationError: BrokerAccessRefused,
+    px.ProbableAuthenticationError: BrokerAccessRefused,
+    px.ProbableAccessDeniedError: BrokerAccessRefused,
+    # A channel's state: it is opened again.
+    px.AMQPChannelError: BrokerUnavailable,
+    px.ChannelError: BrokerUnavailable,
+    px.ChannelWrongStateError: BrokerUnavailable,
+    px.ConsumerCancelled: BrokerUnavailable,
+    px.NackError: BrokerUnavailable,
+    px.NoFreeChannels: BrokerUnavailable,
+    px.UnroutableError: BrokerRefusal,
+    # Not RabbitMQ, or not in order: trying again seldom helps, but the bytes may be at fault.
+    px.BodyTooLongError: BrokerUnavailable,
+    px.IncompatibleProtocolError: BrokerUnavailable,
+    px.InvalidFrameError: BrokerUnavailable,
+    px.ProtocolSyntaxError: BrokerUnavailable,
+    px.ProtocolVersionMismatch: BrokerUnavailable,
+    px.UnexpectedFrameError: BrokerUnavailable,
+    # What we asked for cannot be sent.
+    px.DuplicateConsumerTag: BrokerRefusal,
+    px.DuplicateGetOkCallback: BrokerRefusal,
+    px.InvalidChannelNumber: BrokerRefusal,
+    px.InvalidFieldTypeException: BrokerRefusal,
+    px.MethodNotImplemented: BrokerRefusal,
+    px.ReentrancyError: BrokerRefusal,
+    px.ShortStringTooLong: BrokerRefusal,
+    px.UnsupportedAMQPFieldException: BrokerRefusal,
+    # Beneath pika.
+    workflow.AMQPConnectorException: BrokerUnavailable,
+    ssl.SSLCertVerificationError: BrokerAccessRefused,
+    OSError: BrokerUnavailable,
+}
+
+CODES: Mapping[int, Kind] = {
+    311: BrokerRefusal,  # content-too-large
+    320: BrokerUnavailable,  # connection-forced: the node stops, or an operator closed it
+    402: BrokerRefusal,  # invalid-path
+    403: BrokerAccessRefused,
+    404: BrokerRefusal,  # not-found
+    405: ResourceLocked,
+    406: BrokerRefusal,  # precondition-failed
+    501: BrokerRefusal,  # frame-error
+    502: BrokerRefusal,  # syntax-error
+    503: BrokerRefusal,  # command-invalid
+    504: BrokerUnavailable,  # channel-error: the channel was closed meanwhile
+    505: BrokerUnavailable,  # unexpected-frame
+    506: BrokerUnavailable,  # resource-error: the node runs out of something
+    530: BrokerAccessRefused,  # not-allowed: the virtual host
+    540: BrokerRefusal,  # not-implemented
+    541: BrokerUnavailable,  # internal-error, e.g. a quorum queue without leader
+}
+
+_EXCEPTIONS_BY_TEXT: tuple[tuple[int, str, Kind], ...] = (
+    (403, "in exclusive use", ResourceLocked),
+    (404, "home node", BrokerUnavailable),
+    (404, "is down", BrokerUnavailable),
+    (406, "timed out", BrokerUnavailable),  # consumer_timeout: un-acked for too long
+    (530, "limit", BrokerUnavailable),  # connections of a user or virtual host
+    (530, "is down", BrokerUnavailable),
+)
+"""Replies whose text says something else than their code usually does."""
+
+
+def translate(error: BaseException, url: BrokerUrl) -> BrokerError:
+    """Make flmq's error of ``error``, with it as its cause; the text names no password."""
+    if isinstance(error, BrokerError):
+        return error
+    root = _root(error)
+    text = _distrusted if isinstance(root, ssl.SSLCertVerificationError) else _TEXTS[_kind(root)]
+    made = text(_said(root), url)
+    made.__cause__ = root
+    return made
+
+
+@contextmanager
+def translated(url: BrokerUrl) -> Iterator[None]:
+    """Raise what pika raises inside as flmq's error."""
+    try:
+        yield
+    except (px.AMQPError, px.ChannelError, px.ReentrancyError, OSError) as error:
+        raise translate(error, url) from error
+
+
+def reply_code(error: BaseException | None) -> int | None:
+    """Return the AMQP reply code behind an error, if the broker gave one."""
+    while error is not None:
+        if isinstance(error, px.ChannelClosed | px.ConnectionClosed):
+            return int(error.reply_code)
+        if (match := _CODE.search(_said(error))) and isinstance(error, px.AMQPConnectionError):
+            return int(match[1])
+        error = error.__cause__
+    return None
+
+
+_CODE = re.compile(r"\((\d{3})\) ")
+_QUEUE = re.compile(r"queue '([^']*)'")
+
+
+def _root(error: BaseException) -> BaseException:
+    """Unwrap what pika's connection workflow wraps."""
+    while True:
+        if isinstance(error, workflow.AMQPConnectionWorkflowFailed) and error.exceptions:
+            error = error.exceptions[-1]
+        elif isinstance(error, workflow.AMQPConnectorPhaseErrorBase):
+            error = error.exception
+        elif error.args and isinstance(error.args[0], BaseException):
+            error = error.args[0]
+        else:
+            return error
+
+
+def _kind(root: BaseException) -> Kind:
+    code, said = reply_code(root), _said(root)
+    if code is not None:
+        for wanted, part, kind in _EXCEPTIONS_BY_TEXT:
+            if code == wanted and part in said:
+                return kind
+        if not isinstance(root, px.ConnectionClosedByClient | px.ChannelClosedByClient):
+            return CODES.get(code, BrokerUnavailable)
+    return next((ROWS[c] for c in type(root).__mro__ if c in ROWS), BrokerUnavailable)
+
+
+def _said(error: BaseException) -> str:
+    """Return what the error says, in one line."""
+    if isinstance(error, px.ChannelClosed | px.ConnectionClosed):
+        return str(error.reply_text)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    words = "; ".join(str(arg) for arg in error.args) or type(error).__name__
+    return " ".join(words.split())
+
+
+def _unavailable(said: str, url: BrokerUrl) -> BrokerError:
+    return BrokerUnavailable(
+        f"no RabbitMQ to talk to at {url.host}:{url.port} ({said}): check that it runs there and "
+        "that the network lets you reach it; `flmq doctor` helps"
+    )
+
+
+def _access_refused(said: str, url: BrokerUrl) -> BrokerError:
+    return BrokerAccessRefused(
+        f"RabbitMQ at {url.host}:{url.port} refuses user {url.user!r} on virtual host "
+        f"{url.vhost!r} ({_plain(said)}): check user name, password, virtual host and permissions"
+    )
+
+
+def _distrusted(said: str, url: BrokerUrl) -> BrokerError:
+    return BrokerAccessRefused(
+        f"the certificate of RabbitMQ at {url.host}:{url.port} is not trusted ({said}): give the "
+        "file of its authority in the URL, ?cafile=/path/to/ca.pem"
+    )
+
+
+def _refusal(said: str, url: BrokerUrl) -> BrokerError:
+    return BrokerRefusal(f"RabbitMQ at {url.host}:{url.port} refuses: {_plain(said)}")
+
+
+def _locked(said: str, url: BrokerUrl) -> BrokerError:
+    match = _QUEUE.search(said)
+    return ResourceLocked(match[1] if match else "?")
+
+
+def _closed(said: str, url: BrokerUrl) -> BrokerError:
+    return TransportClosed(f"the connection to {url.host}:{url.port} was closed here ({said})")
+
+
+_TEXTS: Mapping[Kind, Callable[[str, BrokerUrl], BrokerError]] = {
+    BrokerUnavailable: _unavailable,
+    BrokerAccessRefused: _access_refused,
+    BrokerRefusal: _refusal,
+    ResourceLocked: _locked,
+    TransportClosed: _closed,
+}
+
+
+def _plain(said: str) -> str:
+    """Strip the class names that pika puts around the broker's words."""
+    match = re.search(r"\(\d{3}\) ['\"](.*)['\"]$", said)
+    return match[1] if match else said

@@ -1,0 +1,60 @@
+"""flmq's `Message` to AMQP properties, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pika
+
+from flmq.transport.base import HeaderValue, Message
+
+__all__ = ["from_amqp", "to_properties"]
+
+_PERSISTENT = 2
+
+
+def to_properties(message: Message, app_id: str) -> pika.BasicProperties:
+    """Make the properties; ``app_id`` tells a returned message from others."""
+    expiration = message.expiration
+    return pika.BasicProperties(
+        app_id=app_id,
+        type=message.type or None,
+        message_id=message.message_id or None,
+        correlation_id=message.correlation_id or None,
+        user_id=message.user_id,
+        headers=dict(message.headers) or None,
+        expiration=None if expiration is None else str(round(expiration * 1000)),
+        delivery_mode=_PERSISTENT if message.persistent else 1,
+    )
+
+
+def from_amqp(properties: pika.BasicProperties, body: bytes) -> Message:
+    """Make the message that was delivered."""
+    return Message(
+        body=body,
+        type=properties.type or "",
+        message_id=properties.message_id or "",
+        correlation_id=properties.correlation_id or "",
+        user_id=properties.user_id,
+        headers=_headers(properties.headers or {}),
+        expiration=_seconds(properties.expiration),
+        persistent=properties.delivery_mode == _PERSISTENT,
+    )
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, HeaderValue]:
+    """Keep what `Message` can hold; the broker's own nested tables (x-death) are left out."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(value, bool | int | float | str | bytes)
+    }
+
+
+def _seconds(expiration: str | None) -> float | None:
+    """Read milliseconds; what others wrote may be no number."""
+    try:
+        return None if expiration is None else int(expiration) / 1000
+    except ValueError:
+        return None

@@ -1,0 +1,90 @@
+"""AMQP methods one after the other on a channel, without blocking its thread.
+
+An operation is a generator: each ``yield`` hands out a method that takes ``callback=``, and
+gets the broker's answer back. The channel's closing ends it with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from flmq.common.errors import BrokerError
+from flmq.common.urls import BrokerUrl
+from flmq.transport.base import QueueInfo
+from flmq.transport.rabbitmq.errors import translate
+from flmq.transport.topology import Topology
+
+__all__ = ["Steps", "StepsRun", "declare", "delete_queue", "inspect_queue"]
+
+T = TypeVar("T")
+
+Steps = Generator[Callable[..., object], Any, T]
+
+
+class StepsRun(Generic[T]):
+    """One run of an operation; `done` is called once, with its result or error."""
+
+    def __init__(
+        self,
+        channel: Any,
+        steps: Steps[T],
+        done: Callable[[T | None, BrokerError | None], None],
+        url: BrokerUrl,
+    ) -> None:
+        """Start on an open ``channel``."""
+        self._steps = steps
+        self._done = done
+        self._url = url
+        self._over = False
+        channel.add_on_close_callback(self._closed)
+        self._advance(None)
+
+    def _advance(self, answer: Any) -> None:
+        if self._over:
+            return
+        try:
+            method = self._steps.send(answer)
+            method(callback=self._advance)
+        except StopIteration as stop:
+            self._finish(stop.value, None)
+        except Exception as error:
+            self._finish(None, translate(error, self._url))
+
+    def _closed(self, _: Any, reason: BaseException) -> None:
+        self._finish(None, translate(reason, self._url))
+
+    def _finish(self, result: T | None, error: BrokerError | None) -> None:
+        if not self._over:
+            self._over = True
+            self._steps.close()
+            self._done(result, error)
+
+
+def declare(topology: Topology, channel: Any) -> Steps[None]:
+    """Declare everything, in its order."""
+    for exchange in topology.exchanges:
+        yield partial(channel.exchange_declare, exchange.name, exchange.type.value, durable=True)
+    for queue in topology.queues:
+        yield partial(
+            channel.queue_declare,
+            queue.name,
+            durable=queue.durable,
+            exclusive=queue.exclusive,
+            arguments={"x-queue-type": queue.type.value, **queue.arguments},
+        )
+    for binding in topology.bindings:
+        bind = channel.exchange_bind if binding.to_exchange else channel.queue_bind
+        yield partial(bind, binding.destination, binding.source, binding.routing_key)
+
+
+def delete_queue(name: str, channel: Any) -> Steps[None]:
+    """Delete a queue; the broker does not mind when there is none."""
+    yield partial(channel.queue_delete, name)
+
+
+def inspect_queue(name: str, channel: Any) -> Steps[QueueInfo]:
+    """Look at a queue; the broker answers 404 when there is none."""
+    answer = yield partial(channel.queue_declare, name, passive=True)
+    return QueueInfo(name, answer.method.message_count, answer.method.consumer_count)

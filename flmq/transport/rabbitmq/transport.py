@@ -1,0 +1,160 @@
+"""The transport over RabbitMQ: its connections, and who works over them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from flmq.common.errors import BrokerRefusal, TransportClosed
+from flmq.common.urls import BrokerUrl, parse_broker_url
+from flmq.transport.base import QueueInfo, StateListener, Transport
+from flmq.transport.checks import check_exclusive, check_prefetch
+from flmq.transport.declared import Declared
+from flmq.transport.rabbitmq import steps
+from flmq.transport.rabbitmq.connection import IOConnection
+from flmq.transport.rabbitmq.consumer import RabbitMQConsumer, Subscription
+from flmq.transport.rabbitmq.control import Control
+from flmq.transport.rabbitmq.errors import reply_code
+from flmq.transport.rabbitmq.parameters import heartbeat_of
+from flmq.transport.rabbitmq.publisher import RabbitMQPublisher
+from flmq.transport.retry import current_pace, while_locked
+from flmq.transport.topology import Topology
+from flmq.transport.window import MAX_BYTES, MAX_MESSAGES, Window
+
+__all__ = ["RabbitMQTransport"]
+
+
+class RabbitMQTransport(Transport):
+    """A virtual host of a RabbitMQ, 3.10 to 4.x."""
+
+    def __init__(
+        self,
+        url: str | BrokerUrl,
+        *,
+        name: str = "",
+        listener: StateListener | None = None,
+        max_unconfirmed: int = MAX_MESSAGES,
+        max_unconfirmed_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Connect.
+
+        ``url`` is ``amqp://user:password@host:port/vhost`` or ``amqps://...``, with options
+        ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for amqps ``cafile``,
+        ``certfile``, ``keyfile``. ``name`` is shown by RabbitMQ's tools. The listener is told of
+        each connection's state, one line each, on the connection's thread: it must not block.
+        ``max_unconfirmed`` messages and ``max_unconfirmed_bytes`` bound each publisher's window.
+
+        Raises `BrokerUnavailable` when nobody answers, `BrokerAccessRefused` for wrong
+        credentials or virtual host, `InvalidBrokerUrl`.
+        """
+        self._url = parse_broker_url(url) if isinstance(url, str) else url
+        self._name = name
+        self._listener = listener
+        self._window = (max_unconfirmed, max_unconfirmed_bytes)
+        self._declared = Declared()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._publishers: list[RabbitMQPublisher] = []
+        self._consumers: list[RabbitMQConsumer] = []
+        self._connection = IOConnection(self._url, "control", name=name, listener=listener)
+        self._control = Control(self._connection, self._declared)
+        self._connection.open()
+
+    def __repr__(self) -> str:
+        """Show where it leads, without the password."""
+        return f"RabbitMQTransport({self._url})"
+
+    def declare(self, topology: Topology) -> None:
+        """Declare exchanges, queues and bindings."""
+        for attempt in while_locked(self._closed):
+            with attempt:
+                self._control.call(partial(steps.declare, topology))
+        self._declared.add(topology)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue and what it holds."""
+        self._declared.forget_queue(name)
+        self._control.call(partial(steps.delete_queue, name))
+
+    def inspect_queue(self, name: str) -> QueueInfo | None:
+        """Look at a queue; None when there is none."""
+        try:
+            return self._control.call(partial(steps.inspect_queue, name))
+        except BrokerRefusal as refusal:
+            if reply_code(refusal.__cause__) == 404:
+                return None
+            raise
+
+    def publisher(self) -> RabbitMQPublisher:
+        """Open a publisher on a connection of its own."""
+        connection = self._connect("publisher")
+        publisher = RabbitMQPublisher(
+            connection, self._control, Window(*self._window), self._forget_publisher
+        )
+        with self._lock:
+            self._publishers.append(publisher)
+        return publisher
+
+    def consumer(
+        self, queues: Sequence[str], *, prefetch: int, exclusive: bool = False
+    ) -> RabbitMQConsumer:
+        """Consume ``queues``.
+
+        RabbitMQ counts prefetch per queue, so each gets an equal share of it, and one at least.
+        Exclusive queues can only be consumed over the connection that declared them: a consumer
+        of one of them works over the control connection.
+        """
+        check_prefetch(prefetch)
+        known = [self._declared.queue(name) for name in queues]
+        for queue in known:
+            check_exclusive(queue, exclusive=exclusive)
+        on_control = any(queue is not None and queue.exclusive for queue in known)
+        consumer = RabbitMQConsumer(
+            self._connection if on_control else self._connect("consumer"),
+            self._control,
+            Subscription(
+                queues=tuple(queues),
+                prefetch=prefetch,
+                exclusive=exclusive,
+                lock_patience=max(current_pace().lock, 3 * heartbeat_of(self._url)),
+                declared=lambda name: self._declared.queue(name) is not None,
+            ),
+            owns_connection=not on_control,
+            on_close=self._forget_consumer,
+        )
+        with self._lock:
+            self._consumers.append(consumer)
+        try:
+            consumer.open()
+        except BaseException:
+            consumer.close()
+            raise
+        return consumer
+
+    def close(self) -> None:
+        """Close every publisher, consumer and connection opened here."""
+        self._closed.set()
+        with self._lock:
+            publishers, consumers = list(self._publishers), list(self._consumers)
+        for publisher in publishers:
+            publisher.close()
+        for consumer in consumers:
+            consumer.close()
+        self._control.close()
+        self._connection.close()
+
+    def _connect(self, role: str) -> IOConnection:
+        if self._closed.is_set():
+            raise TransportClosed("the transport is closed: open another one")
+        connection = IOConnection(self._url, role, name=self._name, listener=self._listener)
+        connection.open(patient=True)
+        return connection
+
+    def _forget_publisher(self, publisher: RabbitMQPublisher) -> None:
+        with self._lock:
+            self._publishers.remove(publisher)
+
+    def _forget_consumer(self, consumer: RabbitMQConsumer) -> None:
+        with self._lock:
+            self._consumers.remove(consumer)

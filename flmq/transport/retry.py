@@ -1,0 +1,93 @@
+"""How flmq waits before it tries again: one policy, exponential with full jitter.
+
+Jitter matters: thousands of workers reconnect after one broker restart. `fast_retries` is the
+switch for tests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    wait_random,
+    wait_random_exponential,
+)
+
+from flmq.common.errors import ResourceLocked
+
+__all__ = ["Backoff", "Pace", "current_pace", "fast_retries", "while_locked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The figures of the policy, in seconds."""
+
+    first: float = 0.5
+    """Upper bound of the first wait, doubled for each one after it."""
+    longest: float = 30.0
+    refused: float = 30.0
+    """Between tries with credentials that were refused: perhaps they are being rotated."""
+    lock: float = 3.0
+    """How long a lock may be held by a predecessor that was just killed."""
+    healthy: float = 10.0
+    """A connection that held this long begins anew with the first wait when it is lost."""
+
+
+_NORMAL = Pace()
+_FAST = Pace(first=0.05, longest=0.3, refused=0.3, lock=0.5, healthy=0.5)
+_pace = _NORMAL
+
+
+def current_pace() -> Pace:
+    """Return the figures in force."""
+    return _pace
+
+
+@contextmanager
+def fast_retries() -> Iterator[None]:
+    """Retry within tenths of a second, in the whole process: for tests."""
+    global _pace
+    before, _pace = _pace, _FAST
+    try:
+        yield
+    finally:
+        _pace = before
+
+
+class Backoff:
+    """The waits of one series of tries."""
+
+    def __init__(self) -> None:
+        """Begin a series."""
+        self._state = RetryCallState(Retrying(), None, (), {})
+
+    def reset(self) -> None:
+        """Begin anew, after a success."""
+        self._state.attempt_number = 1
+
+    def next(self) -> float:
+        """Return the seconds to wait before the next try."""
+        pace = current_pace()
+        wait = wait_random_exponential(multiplier=pace.first, max=pace.longest, min=pace.first / 5)
+        seconds = wait(self._state)
+        self._state.attempt_number += 1
+        return seconds
+
+
+def while_locked(stop: threading.Event) -> Retrying:
+    """Try again while something is locked, for as long as a dead predecessor may hold it."""
+    return Retrying(
+        retry=retry_if_exception_type(ResourceLocked),
+        stop=stop_after_delay(current_pace().lock),
+        wait=wait_random(0.1, 0.3),
+        sleep=sleep_using_event(stop),
+        reraise=True,
+    )
