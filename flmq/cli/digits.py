@@ -20,6 +20,7 @@ from flmq.client.context import ClientContext
 from flmq.common import Config, Metrics, NDArrays, Scalar, ndarrays_to_parameters
 from flmq.common.errors import UsageError
 from flmq.datasets.digits import NUM_CLASSES, NUM_FEATURES, client_shard, load_digits
+from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "client",
     "initial_model",
     "server",
+    "strategy",
 ]
 
 LEARNING_RATE = 0.5
@@ -127,19 +129,21 @@ def client(context: ClientContext) -> DigitsClient:
     return DigitsClient(DigitsSettings.from_properties(context.properties), index)
 
 
-def server(
-    settings: DigitsSettings | None = None,
-    *,
-    min_clients: int | None = None,
-    fraction_evaluate: float = 0.0,
-) -> FedAvg:
+def server(context: ServerContext) -> FedAvg:
     """FedAvg over all clients, measured after every round on test digits that no client holds.
 
-    ``min_clients``: clients without which no round starts; None: all of them.
-    ``fraction_evaluate``: share of the clients that also measure each model on their own data.
+    ``context.run_config``: the fields of ``DigitsSettings``, and "min_clients" (int), without
+    which no round starts, and "fraction_evaluate" (float), the share of the clients that also
+    measure each model on their own data.
     """
-    chosen = settings or DigitsSettings()
-    needed = chosen.num_partitions if min_clients is None else min_clients
+    config = context.run_config
+    chosen = DigitsSettings.from_properties(config)
+    needed = _number(config, "min_clients", int, chosen.num_partitions)
+    return strategy(chosen, needed, _number(config, "fraction_evaluate", float, 0.0))
+
+
+def strategy(chosen: DigitsSettings, needed: int, fraction_evaluate: float) -> FedAvg:
+    """What `server` gives, from settings instead of a context."""
     digits = load_digits(chosen.seed)
 
     def evaluate(
@@ -225,6 +229,5 @@ def _number(
     except ValueError:
         shown = "missing" if value is None else repr(value)
         raise InvalidSettings(
-            f"client property {name!r} is {shown}: start the client with an {kind.__name__}, "
-            f"such as --property {name}={kind(3)}"
+            f"{name!r} is {shown}: give an {kind.__name__}, such as --property {name}={kind(3)}"
         ) from None

@@ -160,7 +160,16 @@ def _run_to_its_end(
         raise
     coordinator.end("all rounds done")
     loss, metrics = final_measurement(history)
-    bus.emit(RunEnded(job, config.num_rounds, seconds, final_loss=loss, final_metrics=metrics))
+    bus.emit(
+        RunEnded(
+            job,
+            config.num_rounds,
+            seconds,
+            final_loss=loss,
+            final_metrics=metrics,
+            parameters=server.parameters,
+        )
+    )
     logger.info("job %s: done, %d rounds in %.1f s", job, config.num_rounds, seconds)
     return history
 

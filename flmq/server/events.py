@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flmq.common.phase import Phase
-from flmq.common.typing import Scalar
+from flmq.common.typing import Parameters, Scalar
 from flmq.round import Word
 
 __all__ = [
@@ -159,6 +159,8 @@ class RunEnded:
     error: str | None = None
     final_loss: float | None = None
     final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    parameters: Parameters | None = None
+    """The final global model; None where the run failed."""
 
 
 RunEvent = (

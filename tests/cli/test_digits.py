@@ -15,16 +15,18 @@ from flmq.cli.digits import (
     initial_model,
     server,
 )
+from flmq.cli.digits import strategy as make_strategy
 from flmq.client.context import ClientContext
 from flmq.common import NDArrays, Scalar, parameters_to_ndarrays
 from flmq.datasets.errors import CannotPartition
+from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
 
 def accuracy_after(rounds: int, settings: DigitsSettings) -> float:
     """Federated averaging in a few lines, on the very clients and server of the demo."""
     clients = [DigitsClient(settings, index) for index in range(settings.num_partitions)]
-    strategy = server(settings)
+    strategy = make_strategy(settings, settings.num_partitions, 0.0)
     assert strategy.initial_parameters is not None
     model = parameters_to_ndarrays(strategy.initial_parameters)
     for server_round in range(1, rounds + 1):
@@ -160,9 +162,10 @@ def test_evaluate_measures_the_clients_own_digits() -> None:
 
 
 def test_the_server_waits_for_all_clients_unless_told_otherwise() -> None:
-    strategy = server(DigitsSettings(num_partitions=7))
+    strategy = server(ServerContext("digits", {"num_partitions": 7}))
     assert isinstance(strategy, FedAvg)
     assert strategy.min_available_clients == strategy.min_fit_clients == 7
     assert strategy.on_fit_config_fn is not None
     assert strategy.on_fit_config_fn(3) == {"server_round": 3}
-    assert server(DigitsSettings(num_partitions=7), min_clients=3).min_available_clients == 3
+    fewer = server(ServerContext("digits", {"num_partitions": 7, "min_clients": 3}))
+    assert fewer.min_available_clients == 3

@@ -1,0 +1,74 @@
+"""``flmq broker``: a private RabbitMQ node for a laptop or a test."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flmq.broker import standing
+from flmq.cli.exit_codes import ExitCode
+from flmq.common.environment import BROKER_URL
+
+__all__ = ["broker_app"]
+
+broker_app = typer.Typer(
+    help="A private RabbitMQ node of your own on this machine.", no_args_is_help=True
+)
+
+_Name = Annotated[str, typer.Option(help="Which node, where you have several.")]
+
+
+@broker_app.command()
+def up(
+    name: _Name = standing.DEFAULT_NAME,
+    management: Annotated[
+        bool, typer.Option("--management", help="With the management interface.")
+    ] = False,
+) -> None:
+    """Start the node; it stays up until `flmq broker down`."""
+    result = standing.up(name, management=management)
+    node = result.node
+    state = "is up already" if result.already else "is up"
+    typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
+    if node.management_port is not None:
+        typer.echo(f"management: http://127.0.0.1:{node.management_port}", err=True)
+    typer.echo(f"log: {node.log}", err=True)
+    typer.echo("use it in this shell:  eval $(flmq broker up)", err=True)
+    typer.echo(f"export {BROKER_URL}={node.url}")
+
+
+@broker_app.command()
+def status(
+    name: _Name = standing.DEFAULT_NAME,
+    url: Annotated[
+        bool, typer.Option("--url", help="Print its URL alone, with its password.")
+    ] = False,
+) -> None:
+    """Say whether the node is up, and where."""
+    result = standing.status(name)
+    if not result.running or result.node is None:
+        typer.echo(f"broker {name!r} is down{': ' + result.trouble if result.trouble else ''}")
+        typer.echo("start it: flmq broker up", err=True)
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+    if url:
+        typer.echo(result.node.url)
+        return
+    typer.echo(
+        f"broker {name!r} is up: {result.node.shown_url} (RabbitMQ {result.version}, "
+        f"pid {result.node.pid})"
+    )
+
+
+@broker_app.command()
+def down(
+    name: _Name = standing.DEFAULT_NAME,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete its data too, queues and all.")
+    ] = False,
+) -> None:
+    """Stop the node, with all its processes."""
+    result = standing.down(name, purge=purge)
+    state = "stopped" if result.was_running else "was not up"
+    kept = "data deleted" if result.purged else f"data kept in {result.folder}"
+    typer.echo(f"broker {name!r} {state}; {kept}")

@@ -1,0 +1,66 @@
+"""``flmq client``: a worker that serves every job of its virtual host."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flmq.cli.load import load_client
+from flmq.cli.options import Broker, Site, pairs
+from flmq.cli.process import interrupt_on_sigterm, log_to_stderr
+from flmq.client.app import run_client
+from flmq.client.worker import WorkerOptions
+from flmq.common.environment import broker_url
+from flmq.common.logger import logger
+from flmq.common.names import check_client_id, make_client_id
+
+__all__ = ["client"]
+
+
+def client(
+    app: Annotated[
+        str,
+        typer.Argument(
+            help="The client, as module:name: a Client or NumPyClient, its class, or a function "
+            "that makes one.",
+            show_default=False,
+        ),
+    ],
+    broker: Broker = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLMQ_CLIENT_ID",
+            help="Stable name of this client: tasks wait under it while it is away. Default: one "
+            "made from host and process.",
+        ),
+    ] = None,
+    prop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property", "-p", help="key=value that the client tells of itself; repeatable."
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop when the first job ends.")] = False,
+    site: Site = "main",
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="FLMQ_STATE_DIR", help="Folder for the client's own durable state."),
+    ] = None,
+    heartbeat: Annotated[
+        float,
+        typer.Option(envvar="FLMQ_HEARTBEAT", min=0.1, help="Seconds between signs of life."),
+    ] = 30.0,
+) -> None:
+    """Work for every job of the broker's virtual host, one task at a time, until stopped."""
+    interrupt_on_sigterm()
+    log_to_stderr(logging.INFO)
+    name = make_client_id() if client_id is None else check_client_id(client_id)
+    if client_id is None:
+        logger.info("client id %s (give --client-id one that stays)", name)
+    options = WorkerOptions(site=site, state_dir=state_dir, once=once, heartbeat=heartbeat)
+    url = broker_url(broker)
+    run_client(url, load_client(app), name, pairs("--property", prop or []), options)

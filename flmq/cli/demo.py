@@ -1,0 +1,291 @@
+"""``flmq demo``: the handwritten digits, learnt by real processes over a real broker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from flmq.broker.find import obtain_broker
+from flmq.cli import digits
+from flmq.cli.children import Children
+from flmq.cli.digits import MODELS, DigitsSettings
+from flmq.cli.model import ModelSaver, model_digest
+from flmq.cli.options import Broker, RunsDir
+from flmq.cli.picture import draw
+from flmq.cli.process import interrupt_on_sigterm, log_to_file
+from flmq.cli.record import RunRecorder, killed_note, load_record, save_record
+from flmq.cli.view import choose_view
+from flmq.common.environment import BROKER_URL
+from flmq.common.errors import StoredDataError, UsageError
+from flmq.common.parameter import ndarrays_to_parameters
+from flmq.common.typing import Scalar
+from flmq.datasets.partitioner import PARTITIONS
+from flmq.server.app import RunOptions
+from flmq.server.components import ServerAppComponents
+from flmq.server.server_config import ServerConfig
+from flmq.simulation.app import simulate
+
+__all__ = ["DemoCommand", "InvalidDemo", "demo", "run_demo"]
+
+_SERVER = "server"
+_HEARTBEAT = 1.0
+_RESTART_AFTER = 1.0
+_LOOK_EVERY = 0.02
+
+
+class InvalidDemo(UsageError):
+    """Options of the demo that contradict each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoCommand:
+    """What ``flmq demo`` was asked to do."""
+
+    settings: DigitsSettings
+    rounds: int
+    kill: int
+    lose: int
+    round_timeout: float
+    in_memory: bool
+    broker: str | None
+    job: str
+    runs_dir: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's files go."""
+        return self.runs_dir / self.job
+
+    @property
+    def clients(self) -> list[str]:
+        """Client ids."""
+        width = len(str(self.settings.num_partitions - 1))
+        return [f"client-{i:0{width}}" for i in range(self.settings.num_partitions)]
+
+    @property
+    def about(self) -> dict[str, Scalar]:
+        """What server and record are told of the run."""
+        return {
+            "num_partitions": self.settings.num_partitions,
+            "partition": self.settings.partition,
+            "alpha": self.settings.alpha,
+            "seed": self.settings.seed,
+            "model": self.settings.model,
+            "min_clients": self.settings.num_partitions - self.lose,
+        }
+
+
+def demo(
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Client processes.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
+    partition: Annotated[
+        str, typer.Option(help=f"How the digits are dealt: {', '.join(PARTITIONS)}.")
+    ] = "dirichlet",
+    alpha: Annotated[
+        float, typer.Option(min=0.01, help="Of the Dirichlet partition: smaller is more unequal.")
+    ] = 0.5,
+    model: Annotated[str, typer.Option(help=f"What is trained: {' or '.join(MODELS)}.")] = (
+        "softmax"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of data, model, training and kills.")] = 42,
+    kill: Annotated[
+        int,
+        typer.Option(min=0, help="Clients to kill (-9) on the way and start again a second later."),
+    ] = 0,
+    lose: Annotated[
+        int, typer.Option(min=0, help="Clients to kill on the way and not start again.")
+    ] = 0,
+    round_timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds a round may wait. Default: 60, with --lose 5."),
+    ] = None,
+    in_memory: Annotated[
+        bool,
+        typer.Option("--in-memory", help="No broker and no processes: all in this one, simulated."),
+    ] = False,
+    broker: Broker = None,
+    job: Annotated[str | None, typer.Option(help="Name of the job and its folder.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Train on scikit-learn's digits: a broker, a server and client processes, shown live."""
+    settings = DigitsSettings(clients, partition, alpha, seed, model)
+    if in_memory and (kill or lose or broker):
+        raise InvalidDemo("--in-memory has no processes to kill and no broker: drop one of the two")
+    if kill + lose > clients or lose >= clients:
+        raise InvalidDemo(f"{kill} to kill and {lose} to lose are too many of {clients} clients")
+    if (kill or lose) and rounds < 3:
+        raise InvalidDemo("kills happen in the second round or later: give --rounds 3 or more")
+    if round_timeout is None:
+        round_timeout = 5.0 if lose else 60.0
+    name = job or f"digits-{datetime.now():%Y%m%d-%H%M%S}"
+    command = DemoCommand(
+        settings, rounds, kill, lose, round_timeout, in_memory, broker, name, runs_dir
+    )
+    raise typer.Exit(run_demo(command))
+
+
+def run_demo(command: DemoCommand) -> int:
+    """Run it, and return the exit status."""
+    interrupt_on_sigterm()
+    console = Console(highlight=False)
+    status = _run_in_memory(command, console) if command.in_memory else _run(command, console)
+    if status == 0:
+        _show_results(command, console)
+    return status
+
+
+def _run_in_memory(command: DemoCommand, console: Console) -> int:
+    console.print("in memory: one process, no RabbitMQ (simulated)", style="yellow")
+    log_to_file(command.folder / "server.log", logging.WARNING)
+    settings = command.settings
+    clients = {client_id: settings.properties(i) for i, client_id in enumerate(command.clients)}
+    view = choose_view(console)
+    options = RunOptions(
+        job=command.job,
+        observers=(
+            RunRecorder(command.runs_dir, about=command.about),
+            ModelSaver(command.folder),
+            view,
+        ),
+    )
+    parts = ServerAppComponents(
+        strategy=digits.strategy(settings, settings.num_partitions, 0.0),
+        config=ServerConfig(command.rounds, command.round_timeout),
+    )
+    with view:
+        simulate(digits.client, clients, parts, options, keep_clients=True)
+    return 0
+
+
+def _run(command: DemoCommand, console: Console) -> int:
+    (command.folder / "clients").mkdir(parents=True, exist_ok=True)
+    with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
+        console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
+        children = Children({BROKER_URL: broker.url, "FLMQ_HEARTBEAT": str(_HEARTBEAT)})
+        try:
+            for client_id in command.clients:
+                _start_client(children, command, client_id)
+            children.start(_SERVER, _server_argv(command))
+            _watch(children, command)
+            # The job's end reaches the clients by the broker; they leave by themselves.
+            children.wait(command.clients, timeout=5.0)
+        except KeyboardInterrupt:
+            children.interrupt(_SERVER)
+            children.wait([_SERVER], timeout=5.0)
+            raise
+        finally:
+            children.end()
+    status = children.exit_status(_SERVER)
+    return 1 if status is None or status < 0 else status
+
+
+def _watch(children: Children, command: DemoCommand) -> None:
+    """Wait for the server's end; kill and restart clients on the way, as asked."""
+    plan = _Kills.plan(command)
+    restarts: list[tuple[float, str]] = []
+    while children.running(_SERVER):
+        now = time.monotonic()
+        for client_id in plan.due(_rounds_done(command)):
+            children.kill(client_id)
+            if client_id not in plan.lost:
+                restarts.append((now + _RESTART_AFTER, client_id))
+        for restart in [restart for restart in restarts if restart[0] <= now]:
+            restarts.remove(restart)
+            _start_client(children, command, restart[1])
+        time.sleep(_LOOK_EVERY)
+    plan.note(command)
+
+
+@dataclass(slots=True)
+class _Kills:
+    """Who is killed when, drawn from the seed."""
+
+    planned: dict[str, int]
+    """Client id: the round that it is killed in."""
+    lost: frozenset[str]
+    done: dict[str, int]
+
+    @classmethod
+    def plan(cls, command: DemoCommand) -> _Kills:
+        rng = random.Random(f"kills {command.settings.seed}")
+        victims = rng.sample(command.clients, command.kill + command.lose)
+        last = max(2, command.rounds - 2)
+        return cls(
+            {v: rng.randint(2, last) for v in victims}, frozenset(victims[command.kill :]), {}
+        )
+
+    def due(self, rounds_done: int) -> list[str]:
+        """Whom to kill now."""
+        due = [v for v, r in self.planned.items() if r <= rounds_done + 1 and v not in self.done]
+        self.done.update(dict.fromkeys(due, rounds_done + 1))
+        return due
+
+    def note(self, command: DemoCommand) -> None:
+        """Write into the record who was killed, for its readers and its picture."""
+        if not self.done:
+            return
+        record = load_record(command.folder)
+        notes = [
+            killed_note([v for v, r in self.done.items() if r == server_round], server_round)
+            for server_round in sorted(set(self.done.values()))
+        ]
+        added = tuple((note.server_round, note.text) for note in notes)
+        save_record(replace(record, notes=record.notes + added), command.folder / "history.json")
+
+
+def _rounds_done(command: DemoCommand) -> int:
+    try:
+        return len(load_record(command.folder).rounds)
+    except StoredDataError:
+        return 0
+
+
+def _start_client(children: Children, command: DemoCommand, client_id: str) -> None:
+    index = command.clients.index(client_id)
+    properties = _assignments("--property", command.settings.properties(index))
+    argv = [*_flmq("client"), "flmq.cli.digits:client", f"--client-id={client_id}", "--once"]
+    children.start(client_id, argv + properties, command.folder / "clients" / f"{client_id}.log")
+
+
+def _server_argv(command: DemoCommand) -> list[str]:
+    return [
+        *_flmq("server"),
+        "flmq.cli.digits:server",
+        f"--job={command.job}",
+        f"--rounds={command.rounds}",
+        f"--round-timeout={command.round_timeout}",
+        f"--runs-dir={command.runs_dir}",
+        "--wait-timeout=60",
+        *_assignments("--config", command.about),
+    ]
+
+
+def _assignments(option: str, values: Mapping[str, Scalar]) -> list[str]:
+    return ["=".join((option, key, str(value))) for key, value in values.items()]
+
+
+def _flmq(name: str) -> list[str]:
+    return [sys.executable, "-m", "flmq", name]
+
+
+def _show_results(command: DemoCommand, console: Console) -> None:
+    picture = command.folder / "rounds.png"
+    draw(load_record(command.folder), picture)
+    with np.load(command.folder / "model.npz") as file:
+        model = [file[name] for name in file.files]
+    console.print(f"picture: {os.path.relpath(picture)}", soft_wrap=True)
+    console.print(f"model sha256: {model_digest(ndarrays_to_parameters(model))}", soft_wrap=True)
+    if command.kill:
+        console.print("run it without --kill: the model has the same sha256", soft_wrap=True)

@@ -1,0 +1,56 @@
+"""What a command's exit status says; `docs/exit-codes.md` has a section for each."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from flmq.common.errors import (
+    BrokerError,
+    FlmqError,
+    PeerError,
+    RunError,
+    StoredDataError,
+    UsageError,
+)
+
+__all__ = ["ExitCode", "exit_code_of"]
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of ``flmq``."""
+
+    OK = 0
+    """Done."""
+    INTERNAL = 1
+    """An error that flmq did not foresee, or one of your own strategy or client code."""
+    USAGE = 2
+    """The command line, the environment or your program asks for what cannot be done."""
+    BROKER = 3
+    """The broker cannot be found or reached, or refuses."""
+    RUN = 4
+    """The federated run could not go on, or failed."""
+    STORED_DATA = 5
+    """A file of an earlier run is damaged, or of a newer flmq."""
+    CHECK_FAILED = 6
+    """``flmq doctor`` or ``flmq broker status`` found something amiss."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM."""
+
+
+_BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
+    (UsageError, ExitCode.USAGE),
+    (BrokerError, ExitCode.BROKER),
+    (RunError, ExitCode.RUN),
+    (PeerError, ExitCode.RUN),
+    (StoredDataError, ExitCode.STORED_DATA),
+)
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit status for a command that ends by ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    for kind, code in _BY_ERROR:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.INTERNAL

@@ -1,0 +1,61 @@
+"""The command line: its commands, and the boundary where errors become messages."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from flmq import __version__
+from flmq.cli.broker import broker_app
+from flmq.cli.client import client
+from flmq.cli.demo import demo
+from flmq.cli.doctor import doctor
+from flmq.cli.process import boundary
+from flmq.cli.server import server
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="flmq",
+    help="Federated learning over RabbitMQ: same bits, whatever fails.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(server)
+app.command()(client)
+app.command()(demo)
+app.command()(doctor)
+app.add_typer(broker_app, name="broker")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"flmq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def flmq(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="FLMQ_DEBUG", help="Show tracebacks of errors.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show flmq's version."
+        ),
+    ] = False,
+) -> None:
+    """Federated learning over RabbitMQ: same bits, whatever fails."""
+    if debug:
+        os.environ["FLMQ_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; exits with a status of `flmq.cli.exit_codes.ExitCode`."""
+    with boundary():
+        app(standalone_mode=True)

@@ -1,0 +1,53 @@
+"""The final model of a run, as a file that numpy reads, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from flmq.common.parameter import parameters_to_ndarrays
+from flmq.common.typing import Parameters
+from flmq.server.events import RunEnded, RunEvent
+
+__all__ = ["ModelSaver", "model_digest"]
+
+
+def model_digest(parameters: Parameters) -> str:
+    """SHA-256 of the tensors' bytes in order, in hex: equal for equal models, bit for bit."""
+    digest = hashlib.sha256()
+    for tensor in parameters.tensors:
+        digest.update(len(tensor).to_bytes(8, "big"))
+        digest.update(tensor)
+    return digest.hexdigest()
+
+
+class ModelSaver:
+    """An observer that writes ``<folder>/model.npz`` at the end of a run.
+
+    ``numpy.load`` gives back the tensors as ``arr_0``, ``arr_1``, ...; a model that is no numpy
+    arrays is written as the raw bytes of each tensor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Write below ``folder``."""
+        self._folder = folder
+
+    def __call__(self, event: RunEvent) -> None:
+        """Write the model, if this is the end and there is one."""
+        if not isinstance(event, RunEnded) or event.parameters is None:
+            return
+        parameters = event.parameters
+        if parameters.tensor_type == "numpy.ndarray":
+            tensors = parameters_to_ndarrays(parameters, copy=False)
+        else:
+            tensors = [np.frombuffer(tensor, np.uint8) for tensor in parameters.tensors]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".model.{os.getpid()}.tmp"
+        with temporary.open("wb") as file:
+            np.savez(file, *tensors)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._folder / "model.npz")

@@ -1,0 +1,76 @@
+"""What every command does with its process: the error boundary, signals, and its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.common.errors import FlmqError
+from flmq.common.logger import LOGGER_NAME
+
+__all__ = ["boundary", "interrupt_on_sigterm", "log_to_file", "log_to_stderr"]
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Turn what a command raises into one message and an exit status.
+
+    flmq's own errors say what to do: their text suffices, the traceback comes with ``--debug`` (or
+    ``FLMQ_DEBUG=1``). Anything else may be the user's code: the traceback is the message.
+    """
+    try:
+        yield
+    except FlmqError as error:
+        _complain(error, with_traceback=bool(os.environ.get("FLMQ_DEBUG")))
+        raise SystemExit(exit_code_of(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
+        _complain(error, with_traceback=True)
+        raise SystemExit(ExitCode.INTERNAL) from None
+
+
+def _complain(error: Exception, *, with_traceback: bool) -> None:
+    if with_traceback:
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    text = str(error) or type(error).__name__
+    sys.stderr.write(f"flmq: {type(error).__name__}: {text}\n")
+
+
+def interrupt_on_sigterm() -> None:
+    """Have SIGTERM end the command in order, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def log_to_stderr(level: int) -> None:
+    """Write flmq's log to standard error from ``level`` on."""
+    _add(logging.StreamHandler(sys.stderr), level)
+
+
+def log_to_file(path: Path, level: int = logging.INFO) -> None:
+    """Write flmq's log to the file ``path`` from ``level`` on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _add(logging.FileHandler(path, encoding="utf-8"), level)
+
+
+def _add(handler: logging.Handler, level: int) -> None:
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logger.level or level))
+    logger.propagate = False

@@ -1,0 +1,164 @@
+"""``flmq server``: run a job over a broker, shown live and recorded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flmq.cli.load import load_server
+from flmq.cli.model import ModelSaver
+from flmq.cli.options import Broker, RunsDir, pairs
+from flmq.cli.picture import draw
+from flmq.cli.process import interrupt_on_sigterm, log_to_file, log_to_stderr
+from flmq.cli.record import RunRecorder, load_record
+from flmq.cli.view import LiveView, choose_view
+from flmq.common.environment import broker_url
+from flmq.common.names import check_job_name, make_job_name
+from flmq.common.typing import Scalar
+from flmq.server.app import RunOptions, run_server_on_broker
+from flmq.server.client_manager import SimpleClientManager
+from flmq.server.components import ServerAppComponents
+from flmq.server.context import ServerContext
+from flmq.server.server_config import ServerConfig
+
+__all__ = ["ServerCommand", "serve", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """What ``flmq server`` was asked to do."""
+
+    app: str
+    broker: str
+    job: str
+    config: dict[str, Scalar]
+    rounds: int | None
+    round_timeout: float | None
+    wait_timeout: float | None
+    heartbeat: float
+    seed: int | None
+    runs_dir: Path
+    picture: bool
+    sites: tuple[str, ...]
+
+
+def server(
+    app: Annotated[
+        str,
+        typer.Argument(
+            help="The server, as module:name: ServerAppComponents, a Strategy, a Server, or a "
+            "function that makes one.",
+            show_default=False,
+        ),
+    ],
+    broker: Broker = None,
+    job: Annotated[
+        str | None,
+        typer.Option(envvar="FLMQ_JOB", help="Name of the job. Default: one of its own each time."),
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", help="key=value for the app's ServerContext.run_config."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=0, help="Rounds, instead of what the app says.")
+    ] = None,
+    round_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a phase of a round may take, instead of what the app says."),
+    ] = None,
+    wait_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds to wait for enough clients before the run fails."),
+    ] = None,
+    heartbeat: Annotated[
+        float,
+        typer.Option(
+            envvar="FLMQ_HEARTBEAT",
+            min=0.1,
+            help="Seconds between clients' signs of life; 2.5 of them missed is away.",
+        ),
+    ] = 30.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the choice of clients. Default: made from the job's name."),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    picture: Annotated[
+        bool,
+        typer.Option(help="Draw runs/<job>/rounds.png at the end (needs flmq[demo])."),
+    ] = False,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(envvar="FLMQ_SITES", help="Datacenters whose clients take part."),
+    ] = None,
+) -> None:
+    """Run a job: publish tasks to clients, gather their replies, aggregate, round by round."""
+    serve(
+        ServerCommand(
+            app=app,
+            broker=broker_url(broker),
+            job=make_job_name() if job is None else check_job_name(job),
+            config=pairs("--config", config or []),
+            rounds=rounds,
+            round_timeout=round_timeout,
+            wait_timeout=wait_timeout,
+            heartbeat=heartbeat,
+            seed=seed,
+            runs_dir=runs_dir,
+            picture=picture,
+            sites=tuple(site or ["main"]),
+        )
+    )
+
+
+def serve(command: ServerCommand) -> None:
+    """Do what the command says. Blocks until the run is over."""
+    interrupt_on_sigterm()
+    folder = command.runs_dir / command.job
+    console = Console()
+    view = choose_view(console)
+    log_to_file(folder / "server.log")
+    if not isinstance(view, LiveView):
+        # The plain view says what the log's warnings say, and more.
+        log_to_stderr(logging.ERROR)
+    parts = _adjusted(load_server(command.app, ServerContext(command.job, command.config)), command)
+    recorder = RunRecorder(command.runs_dir, about=command.config)
+    options = RunOptions(
+        job=command.job,
+        seed=command.seed,
+        sites=command.sites,
+        heartbeat=command.heartbeat,
+        observers=(recorder, ModelSaver(folder), view),
+    )
+    with view:
+        run_server_on_broker(command.broker, parts, options)
+    console.print(f"record: {folder / 'history.json'}", highlight=False, soft_wrap=True)
+    if command.picture:
+        draw(load_record(folder), folder / "rounds.png")
+        console.print(f"picture: {folder / 'rounds.png'}", highlight=False, soft_wrap=True)
+
+
+def _adjusted(parts: ServerAppComponents, command: ServerCommand) -> ServerAppComponents:
+    """The app's parts with what the command line says instead."""
+    config = ServerConfig() if parts.config is None else parts.config
+    if command.rounds is not None:
+        config = replace(config, num_rounds=command.rounds)
+    if command.round_timeout is not None:
+        config = replace(config, round_timeout=command.round_timeout)
+    parts = replace(parts, config=config)
+    if command.wait_timeout is not None:
+        manager = parts.client_manager
+        if parts.server is not None:
+            manager = parts.server.client_manager()
+        elif manager is None:
+            manager = SimpleClientManager()
+            parts = replace(parts, client_manager=manager)
+        if isinstance(manager, SimpleClientManager):
+            manager.wait_timeout = command.wait_timeout
+    return parts
