@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flmq.cli import main
+from flmq.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,5 @@
-"""What a person types: ``flmq server``, ``flmq client``, ``flmq demo`` and their kin."""
+"""What a person types: ``flmq server``, ``flmq client``, ``flmq demo`` and their kin.
 
-from __future__ import annotations
-
-from flmq.cli.main import main
-
-__all__ = ["main"]
+The command line itself is `flmq.cli.main`; nothing is imported here, so that an app of this
+package loads without it.
+"""

@@ -155,7 +155,7 @@ def _run_to_its_end(
         history, seconds = server.fit(config.num_rounds, config.round_timeout)
     except BaseException as error:
         reason = str(error) or type(error).__name__
-        bus.emit(RunEnded(job, 0, time.monotonic() - started, error=reason))
+        bus.emit(RunEnded(job, server.rounds_closed, time.monotonic() - started, error=reason))
         coordinator.end(f"failed: {reason}")
         raise
     coordinator.end("all rounds done")

@@ -80,6 +80,7 @@ class Server:
         self.max_workers: int | None = None
         self.policy = Policy(min_results=0)
         self.seed = 0
+        self.rounds_closed = 0
         self._gatherer: Gatherer | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
         self._log = _RoundLog(time.monotonic())
@@ -155,6 +156,7 @@ class Server:
 
     def _close_round(self, server_round: int, num_rounds: int) -> None:
         log = self._log
+        self.rounds_closed = server_round
         down, up = log.traffic()
         self._emit(
             RoundClosed(
@@ -296,6 +298,9 @@ class Server:
         timeout: float | None,
         check: Callable[[Ins, Res], str | None],
     ) -> Gathered:
+        if phase is Phase.FIT:
+            # Waiting for clients to come is not the round's time.
+            self._log.started = time.monotonic()
         gatherer = self._gatherer
         if gatherer is None:
             gatherer = DirectGatherer([client for client, _ in instructions], self.max_workers)
