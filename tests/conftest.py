@@ -1,25 +1,25 @@
 """A real RabbitMQ for every test that asks for one.
 
-One broker serves the whole session: a private node from the local binary, or the broker that
-FLMQ_BROKER_URL names (with its management API at FLMQ_MANAGEMENT_URL). Each test gets a virtual
-host of its own on it. A broker that cannot be had is a failure that says how to get one, never a
-skip.
+One broker serves the whole session, found as for everybody else (flmq.broker.find): the one that
+FLMQ_BROKER_URL names, with its management API at FLMQ_MANAGEMENT_URL; a private node; a container.
+Each test gets a virtual host of its own on it. A broker that cannot be had is a failure that says
+how to get one, never a skip.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
+from flmq.broker.find import obtain_broker
 from flmq.broker.management import Management
 from flmq.broker.node import PrivateNode
-from flmq.common.errors import BrokerError
+from flmq.common.errors import BrokerError, FlmqError
 from flmq.common.urls import BrokerUrl, parse_broker_url
 
 
@@ -30,7 +30,7 @@ class SessionBroker:
     address: BrokerUrl
     management: Management
     node: PrivateNode | None
-    """The private node; None where FLMQ_BROKER_URL names another broker."""
+    """The private node; None where it is another broker."""
 
     @property
     def url(self) -> str:
@@ -41,18 +41,13 @@ class SessionBroker:
 @pytest.fixture(scope="session")
 def broker_node() -> Iterator[SessionBroker]:
     """The session's broker. Shared by all tests: do not stop it; `private_node` is for that."""
-    given = os.environ.get("FLMQ_BROKER_URL")
-    if given:
-        yield _given_broker(given)
-        return
-    try:
-        node = PrivateNode(management=True).start()
-    except BrokerError as error:
-        pytest.fail(str(error), pytrace=False)
-    try:
-        yield SessionBroker(parse_broker_url(node.url), node.management, node)
-    finally:
-        node.stop()
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(obtain_broker(management=True))
+        except FlmqError as error:
+            pytest.fail(str(error), pytrace=False)
+        assert broker.management is not None
+        yield SessionBroker(parse_broker_url(broker.url), broker.management, broker.node)
 
 
 @pytest.fixture
@@ -76,21 +71,3 @@ def private_node(tmp_path: Path) -> Iterator[PrivateNode]:
         yield node
     finally:
         node.stop(timeout=2.0)
-
-
-def _given_broker(url: str) -> SessionBroker:
-    address = parse_broker_url(url)
-    where = os.environ.get("FLMQ_MANAGEMENT_URL", f"http://{address.host}:15672")
-    parts = urlsplit(where)
-    management = Management(
-        parts.hostname or address.host, parts.port or 15672, address.user, address.password
-    )
-    try:
-        management.call("GET", "/api/whoami")
-    except BrokerError as error:
-        pytest.fail(
-            f"FLMQ_BROKER_URL is given, so the tests make their virtual hosts over its management "
-            f"API, as the same user: {error} (FLMQ_MANAGEMENT_URL says where it is)",
-            pytrace=False,
-        )
-    return SessionBroker(address, management, None)

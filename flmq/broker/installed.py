@@ -12,7 +12,14 @@ from pathlib import Path
 
 from flmq.common.errors import BrokerNotFound
 
-__all__ = ["HOW_TO_GET_ONE", "Programs", "find_programs", "server_version"]
+__all__ = [
+    "HOW_TO_GET_ONE",
+    "NotInstalled",
+    "Programs",
+    "erlang_release",
+    "find_programs",
+    "server_version",
+]
 
 HOW_TO_GET_ONE = """\
 Any one of these will do:
@@ -25,6 +32,15 @@ Any one of these will do:
 _PREFERRED = Path("/usr/lib/rabbitmq/bin")
 _WRAPPER = "rabbitmq-script-wrapper"
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin"
+
+
+class NotInstalled(BrokerNotFound):
+    """What a private node is made of is not all here."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the bare ``reason``; the text adds how to get a broker."""
+        self.reason = reason
+        super().__init__(f"{reason}. {HOW_TO_GET_ONE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +56,15 @@ class Programs:
 def find_programs(environ: Mapping[str, str] | None = None) -> Programs:
     """Find them; ``FLMQ_RABBITMQ_SERVER`` may name the server's binary of an unpacked release.
 
-    Raises `BrokerNotFound`, saying what is missing and how to get it.
+    Raises `NotInstalled`, a `BrokerNotFound` that says what is missing and how to get it.
     """
     environ = os.environ if environ is None else environ
     server = _server(environ)
     if server is None:
-        raise BrokerNotFound(f"no rabbitmq-server on this machine. {HOW_TO_GET_ONE}")
+        raise NotInstalled("no rabbitmq-server is installed on this machine")
     ctl = server.with_name("rabbitmqctl")
     if not os.access(ctl, os.X_OK):
-        raise BrokerNotFound(
-            f"{server} has no rabbitmqctl beside it: install the whole of RabbitMQ"
-        )
+        raise NotInstalled(f"{server} has no rabbitmqctl beside it")
     return Programs(server, ctl, _epmd(environ))
 
 
@@ -83,7 +97,7 @@ def _server(environ: Mapping[str, str]) -> Path | None:
     given = environ.get("FLMQ_RABBITMQ_SERVER")
     if given:
         if not os.access(given, os.X_OK):
-            raise BrokerNotFound(
+            raise NotInstalled(
                 f"FLMQ_RABBITMQ_SERVER names {given}, which is no program that can be run"
             )
         return Path(given)
@@ -103,10 +117,7 @@ def _epmd(environ: Mapping[str, str]) -> Path:
     beside = Path(erl).resolve().with_name("epmd") if erl else None
     if beside and os.access(beside, os.X_OK):
         return beside
-    raise BrokerNotFound(
-        "rabbitmq-server is here, but Erlang is not on PATH (no erl, no epmd): "
-        "install Erlang, or put its bin folder on PATH"
-    )
+    raise NotInstalled("rabbitmq-server is here, but Erlang is not on PATH (no erl, no epmd)")
 
 
 def _search_path(environ: Mapping[str, str]) -> str:

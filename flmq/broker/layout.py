@@ -14,7 +14,17 @@ from pathlib import Path
 from flmq.broker.identity import NodeIdentity, write_private
 from flmq.broker.ports import LOOPBACK
 
-__all__ = ["NodeFolder", "node_environment"]
+__all__ = ["PORTABLE_SETTINGS", "NodeFolder", "node_environment"]
+
+PORTABLE_SETTINGS: Mapping[str, int] = {
+    # Bytes; the same on every version, for the default fell from 128 to 16 MiB with 4.0.
+    "max_message_size": 16 * 2**20,
+    # ms: 24 h; the default of 30 min closes the channel of a client that trains longer.
+    "consumer_timeout": 24 * 3600 * 1000,
+    # s
+    "heartbeat": 60,
+}
+"""What flmq sets on any broker that it starts, in rabbitmq.conf or as Erlang arguments."""
 
 _INHERITED = ("PATH", "TMPDIR", "TZ", "USER", "LOGNAME", "LD_LIBRARY_PATH")
 _LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -115,11 +125,7 @@ def _settings(identity: NodeIdentity, management: bool) -> dict[str, str]:
         "default_permissions.configure": ".*",
         "default_permissions.read": ".*",
         "default_permissions.write": ".*",
-        # The same limit on every version: the default fell from 128 to 16 MiB with 4.0.
-        "max_message_size": str(16 * 2**20),
-        # 24 h: the default of 30 min closes the channel of a client that trains longer.
-        "consumer_timeout": str(24 * 3600 * 1000),
-        "heartbeat": "60",
+        **{key: str(value) for key, value in PORTABLE_SETTINGS.items()},
         "vm_memory_high_watermark.relative": "0.4",
         # A laptop's disk may be nearly full; a node that blocks for it helps nobody.
         "disk_free_limit.absolute": "200MB",

@@ -15,7 +15,10 @@ from urllib.parse import quote
 
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal, BrokerUnavailable
 
-__all__ = ["Management"]
+__all__ = ["MANAGEMENT_PORT", "Management"]
+
+MANAGEMENT_PORT = 15672
+"""Where the API is unless somebody has moved it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,7 +38,7 @@ from flmq.common.errors import (
     BrokerUnavailable,
 )
 
-__all__ = ["PrivateNode"]
+__all__ = ["PrivateNode", "end_node"]
 
 _log = logging.getLogger("flmq.broker")
 _ATTEMPTS = 3
@@ -63,12 +64,12 @@ class PrivateNode:
         settings: Mapping[str, str] | None = None,
         management: bool = False,
         guarded: bool = True,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         """Prepare a node; nothing is started or written before `start`.
 
-        Raises `BrokerNotFound` when no RabbitMQ is installed, `StoredDataError` when ``folder``
-        holds a damaged identity.
+        Raises `StoredDataError` when ``folder`` holds a damaged identity, `BrokerNotFound` on a
+        system without /proc.
         """
         if not processes.supported():
             raise BrokerNotFound(
@@ -79,7 +80,7 @@ class PrivateNode:
         if folder is None:
             folder = Path(tempfile.gettempdir()) / f"flmq-broker-{secrets.token_hex(6)}"
         self._folder = NodeFolder(folder.absolute())
-        self._programs = programs or find_programs()
+        self._given_programs = programs
         known = identity or load_identity(folder)
         self._identity = known or new_identity()
         # Ports that somebody may know already are kept; fresh ones may be chosen again.
@@ -133,8 +134,7 @@ class PrivateNode:
     @property
     def pid(self) -> int | None:
         """Pid of the running server, also when another process started it; None when it is down."""
-        pid = self._pid or self._recorded_pid()
-        return pid if pid is not None and processes.belongs(pid, self.folder) else None
+        return _server_pid(self._folder)
 
     @property
     def running(self) -> bool:
@@ -145,7 +145,8 @@ class PrivateNode:
         """Start the node and return when it takes logins; nothing to do when it runs already.
 
         Takes some 5 to 8 s. A node that was started before comes back on the same ports. Raises
-        `BrokerNotFound`, naming the log, when it does not come up.
+        `BrokerNotFound` when no RabbitMQ is installed, and, naming its log, when it does not come
+        up.
         """
         if self.running:
             return self
@@ -229,9 +230,14 @@ class PrivateNode:
         """Stop."""
         self.stop()
 
+    @cached_property
+    def _programs(self) -> Programs:
+        return self._given_programs or find_programs()
+
     def _start_once(self) -> None:
+        programs = self._programs
         # What a crash left (epmd, port programs) would hold the ports.
-        self._end_processes()
+        self._halt(timeout=0.0)
         busy = self.ports.busy()
         if busy:
             raise _PortTaken(f"port {busy[0]} of {LOOPBACK} is in use by another program")
@@ -241,8 +247,8 @@ class PrivateNode:
         self._folder.output.unlink(missing_ok=True)
         try:
             self._set_watchdog()
-            self._start_epmd()
-            self._start_server()
+            self._start_epmd(programs)
+            self._start_server(programs)
             self._await_logins()
         except BaseException as error:
             self._keep_folder = isinstance(error, BrokerNotFound) and not isinstance(
@@ -266,18 +272,18 @@ class PrivateNode:
             start_new_session=True,
         )
 
-    def _start_epmd(self) -> None:
+    def _start_epmd(self, programs: Programs) -> None:
         """Start it ourselves: Erlang's own way leaves it behind, nobody's child."""
         port = self.ports.epmd
-        self._spawn([str(self._programs.epmd), "-port", str(port), "-address", LOOPBACK])
+        self._spawn([str(programs.epmd), "-port", str(port), "-address", LOOPBACK])
         deadline = time.monotonic() + 10.0
         while is_free(port):
             if time.monotonic() > deadline:
                 raise self._failure("epmd did not start")
             time.sleep(_POLL)
 
-    def _start_server(self) -> None:
-        self._pid = self._spawn([str(self._programs.server)])
+    def _start_server(self, programs: Programs) -> None:
+        self._pid = self._spawn([str(programs.server)])
         write_private(self._folder.pid_file, f"{self._pid}\n")
 
     def _spawn(self, command: list[str]) -> int:
@@ -334,23 +340,8 @@ class PrivateNode:
             _log.warning("the private RabbitMQ node ended by itself; its log: %s", self.log)
 
     def _halt(self, timeout: float) -> None:
-        pid = self.pid
-        if pid is not None and timeout > 0:
-            # RabbitMQ takes SIGTERM for the order to close its queues and go.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            processes.wait_gone(pid, timeout)
-        self._end_processes()
-
-    def _end_processes(self) -> None:
-        left = processes.end_all(self.folder)
-        if left:
-            raise BrokerRefusal(
-                f"processes {left} of the node in {self.folder} do not end: do they belong to "
-                "another user?"
-            )
+        end_node(self.folder, timeout=timeout)
         self._pid = None
-        self._folder.pid_file.unlink(missing_ok=True)
         self._release_watchdog()
 
     def _release_watchdog(self) -> None:
@@ -364,11 +355,36 @@ class PrivateNode:
                 guard.stdin.close()
             guard.wait()
 
-    def _recorded_pid(self) -> int | None:
-        try:
-            return int(self._folder.pid_file.read_text())
-        except (OSError, ValueError):
-            return None
+
+def end_node(folder: Path, *, timeout: float = 20.0) -> bool:
+    """Stop the node in ``folder``, whoever started it; return whether it was running.
+
+    Its server has ``timeout`` seconds to go by itself; then all processes of the node are killed.
+    Raises `BrokerRefusal` when some do not end, for they belong to another user.
+    """
+    place = NodeFolder(folder.absolute())
+    pid = _server_pid(place)
+    if pid is not None and timeout > 0:
+        # RabbitMQ takes SIGTERM for the order to close its queues and go.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        processes.wait_gone(pid, timeout)
+    left = processes.end_all(place.path)
+    if left:
+        raise BrokerRefusal(
+            f"processes {left} of the node in {folder} do not end: do they belong to another user?"
+        )
+    place.pid_file.unlink(missing_ok=True)
+    return pid is not None
+
+
+def _server_pid(place: NodeFolder) -> int | None:
+    """The recorded pid, if that process is alive and the node's."""
+    try:
+        pid = int(place.pid_file.read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if processes.belongs(pid, place.path) else None
 
 
 class _PortTaken(BrokerNotFound):

@@ -106,24 +106,35 @@ def test_everything_listens_on_loopback_only(broker_node: SessionBroker) -> None
     assert seen == ours
 
 
-def test_killing_the_owner_leaves_no_node_behind(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_reach_the_node_and_killing_its_owner_ends_it() -> None:
     program = (
+        "import time\n"
         "from flmq.broker.node import PrivateNode\n"
         "node = PrivateNode().start()\n"
-        "print(node.folder, flush=True)\n"
-        "import time; time.sleep(600)\n"
+        "try:\n"
+        "    print(node.folder, flush=True)\n"
+        "    time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(0.5)\n"
+        "    print(node.ctl('list_vhosts').split(), flush=True)\n"
+        "    time.sleep(600)\n"
     )
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert owner.stdout is not None
     with owner.stdout:
         folder = Path(owner.stdout.readline().strip())
-    assert len(processes.members(folder)) >= 3, "server, epmd, port programs"
+        assert len(processes.members(folder)) >= 3, "server, epmd, port programs"
+        # As a terminal does: to the whole foreground process group.
+        os.killpg(owner.pid, signal.SIGINT)
+        assert owner.stdout.readline() == "['name', 'flmq']\n", "the node is alive and well"
     owner.kill()
     owner.wait()
     _wait_until_gone(folder)
 
 
-def test_killing_the_owner_during_the_start_leaves_no_node_behind(tmp_path: Path) -> None:
+def test_killing_the_owner_during_the_start_leaves_no_node_behind() -> None:
     program = (
         "from flmq.broker.node import PrivateNode\n"
         "node = PrivateNode()\n"
@@ -140,36 +151,6 @@ def test_killing_the_owner_during_the_start_leaves_no_node_behind(tmp_path: Path
     owner.kill()
     owner.wait()
     _wait_until_gone(folder)
-
-
-def test_ctrl_c_reaches_the_owner_and_not_the_node(tmp_path: Path) -> None:
-    folder = tmp_path / "node"
-    program = (
-        "import sys, pathlib\n"
-        "from flmq.broker.node import PrivateNode\n"
-        "with PrivateNode(pathlib.Path(sys.argv[1])) as node:\n"
-        "    import time\n"
-        "    try:\n"
-        "        print('up', flush=True)\n"
-        "        time.sleep(600)\n"
-        "    except KeyboardInterrupt:\n"
-        "        time.sleep(0.5)\n"
-        "        print(node.ctl('list_vhosts'), flush=True)\n"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", program, folder],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert owner.stdout is not None
-    with owner.stdout:
-        assert owner.stdout.readline() == "up\n"
-        # As a terminal does: to the whole foreground process group.
-        os.killpg(owner.pid, signal.SIGINT)
-        assert "flmq" in owner.stdout.read(), "the node was alive after the interrupt"
-    assert owner.wait() == 0
-    assert processes.members(folder) == []
 
 
 def _broken_server(folder: Path, script: str) -> Path:
@@ -223,7 +204,7 @@ def test_a_taken_port_is_chosen_again_and_then_given_up(
 def test_a_missing_binary_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLMQ_RABBITMQ_SERVER", "/nowhere/rabbitmq-server")
     with pytest.raises(BrokerNotFound, match="/nowhere/rabbitmq-server"):
-        PrivateNode()
+        PrivateNode().start()
 
 
 def test_a_damaged_identity_says_what_to_delete(tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""A RabbitMQ in a container, from a Docker-compatible daemon, through testcontainers.
+
+Needs the extra ``docker`` (``pip install 'flmq[docker]'``); nothing of it is imported before a
+container is wanted. testcontainers' general container is used, not its RabbitMqContainer: that has
+moved from one module to another between releases, and its way of waiting neither ends in a time of
+our choosing nor says why a login fails. The reaper of testcontainers removes the container when
+this process dies.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flmq.broker.layout import PORTABLE_SETTINGS
+from flmq.broker.management import Management
+from flmq.broker.probe import ask_broker
+from flmq.common.errors import BrokerError, BrokerNotFound, BrokerRefusal
+from flmq.common.urls import BrokerUrl
+
+__all__ = ["DEFAULT_IMAGE", "ContainerBroker", "daemon_objection"]
+
+DEFAULT_IMAGE = "rabbitmq:4.2-management"
+"""What runs unless ``FLMQ_RABBITMQ_IMAGE`` names another image."""
+
+_AMQP, _MANAGEMENT = 5672, 15672
+_SOCKET = "unix:///var/run/docker.sock"
+
+
+class ContainerBroker:
+    """A RabbitMQ in a container of one's own. A context manager; not thread-safe."""
+
+    def __init__(
+        self,
+        image: str | None = None,
+        *,
+        management: bool = False,
+        start_timeout: float = 120.0,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare a container of ``image``; nothing happens before `start`."""
+        environ = os.environ if environ is None else environ
+        self.image = image or environ.get("FLMQ_RABBITMQ_IMAGE") or DEFAULT_IMAGE
+        self._management = management
+        self._start_timeout = start_timeout
+        self._password = secrets.token_urlsafe(24)
+        self._container: Any = None
+        self._address: BrokerUrl | None = None
+
+    @property
+    def url(self) -> str:
+        """AMQP URL of the broker, with its random password: not for logs."""
+        return self._running_address().full
+
+    @property
+    def shown_url(self) -> str:
+        """The same without the password."""
+        return str(self._running_address())
+
+    @property
+    def management(self) -> Management:
+        """The management API; `BrokerRefusal` unless made with ``management=True``."""
+        if not self._management:
+            raise BrokerRefusal("this container runs without its management port: management=True")
+        address = self._running_address()
+        port = int(self._container.get_exposed_port(_MANAGEMENT))
+        return Management(address.host, port, address.user, address.password)
+
+    def start(self) -> Self:
+        """Start the container and return when the broker takes logins.
+
+        Takes seconds, or minutes where the image must be fetched first. Raises `BrokerNotFound`
+        when there is no testcontainers, no daemon, no such image, or the broker does not come up.
+        """
+        if self._container is not None:
+            return self
+        objection = daemon_objection()
+        if objection:
+            raise BrokerNotFound(f"no RabbitMQ container: {objection}")
+        try:
+            with _docker_errors_translated(self.image):
+                self._container = self._make()
+                self._container.start()
+                self._address = self._find_address()
+            self._await_logins(self._address)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Remove the container with its data. Idempotent."""
+        container, self._container, self._address = self._container, None, None
+        if container is not None:
+            container.stop()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _make(self) -> Any:
+        from testcontainers.core.container import DockerContainer
+
+        container = DockerContainer(self.image)
+        container.with_exposed_ports(_AMQP, *([_MANAGEMENT] if self._management else []))
+        for name, value in self._environment().items():
+            container.with_env(name, value)
+        return container
+
+    def _environment(self) -> dict[str, str]:
+        # As arguments of the server: a file would have to be on the daemon's machine.
+        limits = " ".join(f"-rabbit {key} {value}" for key, value in PORTABLE_SETTINGS.items())
+        return {
+            "RABBITMQ_DEFAULT_USER": "flmq",
+            "RABBITMQ_DEFAULT_PASS": self._password,
+            "RABBITMQ_DEFAULT_VHOST": "flmq",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": limits,
+        }
+
+    def _find_address(self) -> BrokerUrl:
+        host = str(self._container.get_container_host_ip())
+        port = int(self._container.get_exposed_port(_AMQP))
+        return BrokerUrl(host, port, "flmq", "flmq", self._password)
+
+    def _await_logins(self, address: BrokerUrl) -> None:
+        deadline = time.monotonic() + self._start_timeout
+        while True:
+            try:
+                ask_broker(address)
+            except BrokerError as error:
+                if time.monotonic() >= deadline:
+                    raise BrokerNotFound(
+                        f"the container of {self.image} took no login within "
+                        f"{self._start_timeout:g} s ({error}); its log ends in:\n{self._said()}"
+                    ) from error
+                time.sleep(0.2)
+            else:
+                return
+
+    def _said(self) -> str:
+        with suppress(Exception):
+            text = b"\n".join(self._container.get_logs()).decode("utf-8", "replace")
+            return "\n".join(text.splitlines()[-20:]).replace(self._password, "***")
+        return "(it has no log any more)"
+
+    def _running_address(self) -> BrokerUrl:
+        if self._address is None:
+            raise BrokerRefusal("this container is not running: start() comes first")
+        return self._address
+
+
+def daemon_objection() -> str | None:
+    """Say why no container can be started here; None when a Docker-compatible daemon answers."""
+    try:
+        # testcontainers warns of its own deprecations while it is imported: no concern of the user.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from testcontainers.core.docker_client import get_docker_host
+
+            docker = _docker()
+    except ImportError as error:
+        return f"{error.name or 'testcontainers'} is not installed (pip install 'flmq[docker]')"
+    host = get_docker_host() or _SOCKET
+    objection = _socket_objection(host)
+    if objection:
+        return objection
+    try:
+        client = docker.from_env(timeout=5)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except docker.errors.DockerException as error:
+        return f"the Docker daemon at {host} does not answer ({_first_line(error)})"
+    return None
+
+
+def _socket_objection(host: str) -> str | None:
+    """Try the daemon's socket barely first: docker's client leaves one open when that fails."""
+    scheme, _, path = host.partition("://")
+    if scheme not in ("unix", "http+unix"):
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5.0)
+            probe.connect(str(Path("/") / path))
+    except OSError as error:
+        return f"no Docker-compatible daemon answers at {host} ({error.strerror or error})"
+    return None
+
+
+@contextmanager
+def _docker_errors_translated(image: str) -> Iterator[None]:
+    docker = _docker()
+    try:
+        yield
+    except docker.errors.ImageNotFound as error:
+        raise BrokerNotFound(
+            f"there is no container image {image}: FLMQ_RABBITMQ_IMAGE names the one to use"
+        ) from error
+    except docker.errors.DockerException as error:
+        raise BrokerNotFound(
+            f"the container of {image} could not be started: {_first_line(error)}"
+        ) from error
+
+
+def _docker() -> Any:
+    import docker  # type: ignore[import-untyped]
+
+    return docker
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,220 @@
+"""What is here, what answers, what is missing, and the command that mends it.
+
+Passwords appear in no finding.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from flmq.broker import standing
+from flmq.broker.container import daemon_objection
+from flmq.broker.installed import (
+    NotInstalled,
+    Programs,
+    erlang_release,
+    find_programs,
+    server_version,
+)
+from flmq.broker.probe import BrokerFacts, ask_broker
+from flmq.common.errors import BrokerError, FlmqError, StoredDataError
+from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
+
+__all__ = ["Check", "run_checks", "supported_version"]
+
+_OLDEST, _NEWEST_MAJOR = (3, 10), 4
+_EXTRAS = {
+    "sklearn": ("scikit-learn", "the digits demo", "pip install 'flmq[demo]'"),
+    "matplotlib": ("matplotlib", "the demo's picture", "pip install 'flmq[demo]'"),
+    "testcontainers": ("testcontainers", "brokers in containers", "pip install 'flmq[docker]'"),
+    "torch": ("torch", "the PyTorch example", "pip install torch"),
+}
+_BOUND = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    ok: bool | None
+    """None: not needed, or nothing to judge."""
+    found: str
+    mend: str = ""
+    """The command that mends it, "" where nothing needs mending."""
+
+
+def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> list[Check]:
+    """Look at everything flmq rests on, in some seconds; never raises.
+
+    The broker looked at is ``url``, else FLMQ_BROKER_URL, else the standing one of ``flmq broker
+    up``. Whoever reads the list judges by ``any(check.ok is False for check in checks)``.
+    """
+    environ = os.environ if environ is None else environ
+    address = url or environ.get("FLMQ_BROKER_URL")
+    standing_check, standing_url = _standing(environ)
+    broker = list(_broker(address or standing_url))
+    answered = any(check.name == "broker" and check.ok for check in broker)
+    return [
+        _python(),
+        *_libraries(),
+        *_extras(),
+        *_local_broker(environ, needed=not (answered or address)),
+        standing_check,
+        *broker,
+    ]
+
+
+def supported_version(version: str) -> bool:
+    """Whether flmq runs on this RabbitMQ: 3.10 through 4.x."""
+    numbers = _numbers(version)
+    return bool(numbers) and numbers[:2] >= _OLDEST and numbers[0] <= _NEWEST_MAJOR
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check(
+        "python", ok, platform.python_version(), "" if ok else "install Python 3.11 or newer"
+    )
+
+
+def _libraries() -> Iterator[Check]:
+    try:
+        yield Check("flmq", True, importlib.metadata.version("flmq"))
+        wanted = importlib.metadata.requires("flmq") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("flmq", False, "runs from its source, not installed", "pip install -e .")
+        return
+    for line in wanted:
+        requirement, _, marker = line.partition(";")
+        if not marker:
+            yield _library(requirement.strip())
+
+
+def _library(requirement: str) -> Check:
+    name = re.split(r"[\s\[<>=!~(]", requirement, maxsplit=1)[0]
+    mend = f"pip install '{requirement}'"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "missing", mend)
+    if _within(version, requirement):
+        return Check(name, True, version)
+    return Check(name, False, f"{version}; flmq needs {requirement}", mend)
+
+
+def _within(version: str, requirement: str) -> bool:
+    have = _numbers(version)
+    for sign, bound in _BOUND.findall(requirement):
+        if (have < _numbers(bound)) == (sign == ">="):
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in leading.group().split(".")) if leading else ()
+
+
+def _extras() -> Iterator[Check]:
+    for module, (package, purpose, mend) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield Check(package, None, f"not installed; only for {purpose}", mend)
+        else:
+            yield Check(package, True, _version_of(package))
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "installed"
+
+
+def _local_broker(environ: Mapping[str, str], *, needed: bool) -> Iterator[Check]:
+    """RabbitMQ, Erlang and Docker on this machine: one way to a broker is enough."""
+    objection = daemon_objection()
+    try:
+        programs: Programs | None = find_programs(environ)
+        reason = ""
+    except NotInstalled as error:
+        programs, reason = None, error.reason
+    lacking = False if needed and objection else None
+    mend = "sudo apt-get install rabbitmq-server"
+    if programs is None:
+        yield Check("rabbitmq-server", lacking, reason, mend)
+    else:
+        version = server_version(programs)
+        fits = supported_version(version) if version else None
+        yield Check(
+            "rabbitmq-server",
+            fits,
+            f"{version or 'of unknown version'} ({programs.server})",
+            "install RabbitMQ 3.10 to 4.x" if fits is False else "",
+        )
+    erlang = erlang_release(environ)
+    if erlang is None:
+        yield Check("erlang", lacking if programs is None else False, "none on PATH", mend)
+    else:
+        yield Check("erlang", True, erlang)
+    yield Check("docker", None if objection else True, objection or "a daemon answers")
+
+
+def _standing(environ: Mapping[str, str]) -> tuple[Check, str | None]:
+    """The brokers of ``flmq broker up``, and the URL of the default one where it runs."""
+    try:
+        all_of_them = [
+            standing.status(name, environ=environ)
+            for name in standing.standing_names(environ=environ)
+        ]
+    except StoredDataError as error:
+        return Check("standing broker", False, str(error), "flmq broker down --purge"), None
+    except FlmqError as error:
+        return Check("standing broker", None, str(error)), None
+    running = {one.name: one.node for one in all_of_them if one.running and one.node}
+    if not running:
+        return Check("standing broker", None, "none is up", "flmq broker up"), None
+    default = running.get(standing.DEFAULT_NAME)
+    found = ", ".join(f"{name} at {node.shown_url}" for name, node in sorted(running.items()))
+    return Check("standing broker", True, found), default.url if default else None
+
+
+def _broker(url: str | None) -> Iterator[Check]:
+    if url is None:
+        mend = "flmq broker up, or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"
+        yield Check("broker", None, "no URL was given and no standing broker is up", mend)
+        return
+    try:
+        address = parse_broker_url(url)
+        facts = ask_broker(address, declare=True)
+    except InvalidBrokerUrl as error:
+        yield Check("broker", False, str(error), "correct the URL")
+    except BrokerError as error:
+        yield Check("broker", False, str(error), "start it, or correct the URL: flmq broker up")
+    else:
+        yield Check("broker", True, f"{address} answers")
+        yield from _judge(address, facts)
+
+
+def _judge(address: BrokerUrl, facts: BrokerFacts) -> Iterator[Check]:
+    named = f"{facts.product or 'unnamed'} {facts.version or 'of unknown version'}"
+    fits = facts.product == "RabbitMQ" and supported_version(facts.version)
+    yield Check("broker version", fits, named, "" if fits else "use RabbitMQ 3.10 to 4.x")
+    if facts.missing:
+        lacks = f"lacks {', '.join(facts.missing)}"
+        yield Check("broker capabilities", False, lacks, "use RabbitMQ 3.10 to 4.x")
+    else:
+        yield Check("broker capabilities", True, "all that flmq needs")
+    if facts.can_declare:
+        yield Check("permissions", True, f"user {address.user!r} may declare queues")
+    else:
+        command = f"rabbitmqctl set_permissions -p {address.vhost} {address.user} '.*' '.*' '.*'"
+        found = f"user {address.user!r} may not declare queues on {address.vhost!r}"
+        yield Check("permissions", False, found, command)

@@ -1,0 +1,228 @@
+"""Standing brokers: private nodes that outlive the command that started them.
+
+``flmq broker up``, ``status`` and ``down`` work on these. Each has a name and a folder under
+``$XDG_STATE_HOME/flmq/broker`` (``~/.local/state`` where that is not set): its data, its logs, and
+``state.json`` with what others need to know of it, readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flmq.broker.identity import write_private
+from flmq.broker.node import PrivateNode, end_node
+from flmq.broker.probe import ask_broker
+from flmq.common.errors import BrokerError, StoredDataError, UsageError
+from flmq.common.urls import parse_broker_url
+
+__all__ = [
+    "DEFAULT_NAME",
+    "InvalidBrokerName",
+    "StandingDown",
+    "StandingNode",
+    "StandingStatus",
+    "StandingUp",
+    "down",
+    "standing_names",
+    "status",
+    "up",
+]
+
+DEFAULT_NAME = "default"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class InvalidBrokerName(UsageError):
+    """A name that no standing broker can have."""
+
+    def __init__(self, name: str) -> None:
+        """Name the offending name."""
+        self.name = name
+        super().__init__(
+            f"broker name {name[:80]!r} is not usable: choose 1 to 64 characters of "
+            "A-Z, a-z, 0-9, '_' and '-'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StandingNode:
+    """A standing broker as it was started last."""
+
+    name: str
+    url: str = field(repr=False)
+    """With its password: not for logs."""
+    shown_url: str
+    pid: int
+    amqp_port: int
+    management_port: int | None
+    """None: started without the management API."""
+    folder: str
+    log: str
+    started: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingUp:
+    """What `up` did."""
+
+    node: StandingNode
+    already: bool
+    """It was up before; nothing was started or changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingStatus:
+    """How a standing broker is."""
+
+    name: str
+    node: StandingNode | None
+    """None: there never was one, or it has been purged."""
+    running: bool
+    version: str
+    """RabbitMQ's version, "" when it takes no login."""
+    trouble: str
+    """Why it takes no login although it runs, "" otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingDown:
+    """What `down` did."""
+
+    name: str
+    was_running: bool
+    purged: bool
+    """Its folder is deleted, data and all."""
+    folder: str
+
+
+def up(
+    name: str = DEFAULT_NAME,
+    *,
+    management: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> StandingUp:
+    """Start the standing broker ``name``, or find that it is up already. Takes some seconds.
+
+    It comes back with its data and on its old URL. Raises `InvalidBrokerName`, `BrokerNotFound`
+    when it cannot be started, `StoredDataError` when its folder is damaged.
+    """
+    place = _place(name, environ)
+    with _lock(place.parent):
+        place.mkdir(mode=0o700, exist_ok=True)
+        known = _load(place)
+        node = PrivateNode(place / "node", management=management, guarded=False)
+        if known is not None and node.pid == known.pid:
+            return StandingUp(known, already=True)
+        node.start()
+        started = _describe(name, node, management)
+        write_private(
+            place / "state.json", json.dumps(dataclasses.asdict(started), indent=2) + "\n"
+        )
+        return StandingUp(started, already=False)
+
+
+def status(name: str = DEFAULT_NAME, *, environ: Mapping[str, str] | None = None) -> StandingStatus:
+    """Say how the standing broker ``name`` is; changes nothing."""
+    place = _place(name, environ)
+    known = _load(place) if place.is_dir() else None
+    if known is None or PrivateNode(place / "node").pid != known.pid:
+        return StandingStatus(name, known, running=False, version="", trouble="")
+    try:
+        facts = ask_broker(parse_broker_url(known.url))
+    except BrokerError as error:
+        return StandingStatus(name, known, running=True, version="", trouble=str(error))
+    return StandingStatus(name, known, running=True, version=facts.version, trouble="")
+
+
+def down(
+    name: str = DEFAULT_NAME,
+    *,
+    purge: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> StandingDown:
+    """Stop the standing broker ``name`` with all its processes; no error when it is down.
+
+    Its data stays for the next `up`; ``purge`` deletes it.
+    """
+    place = _place(name, environ)
+    if not place.is_dir():
+        return StandingDown(name, was_running=False, purged=False, folder=str(place))
+    with _lock(place.parent):
+        # Not through its identity: a damaged folder can still be brought down and purged.
+        was_running = end_node(place / "node")
+        if purge:
+            shutil.rmtree(place)
+    return StandingDown(name, was_running, purge, str(place))
+
+
+def standing_names(*, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the standing brokers that were started here once and not purged, sorted."""
+    root = _root(environ)
+    if not root.is_dir():
+        return []
+    return sorted(place.name for place in root.iterdir() if (place / "state.json").exists())
+
+
+def _root(environ: Mapping[str, str] | None) -> Path:
+    environ = os.environ if environ is None else environ
+    given = environ.get("XDG_STATE_HOME", "")
+    # The XDG base directory specification: a path that is not absolute is ignored.
+    state = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    return state / "flmq" / "broker"
+
+
+def _place(name: str, environ: Mapping[str, str] | None) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InvalidBrokerName(name)
+    return _root(environ) / name
+
+
+@contextlib.contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Let one command at a time bring brokers up or down here."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _load(place: Path) -> StandingNode | None:
+    file = place / "state.json"
+    try:
+        return StandingNode(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise StoredDataError(
+            f"{file} is damaged ({type(error).__name__}): 'flmq broker down --purge' begins anew"
+        ) from error
+
+
+def _describe(name: str, node: PrivateNode, management: bool) -> StandingNode:
+    pid = node.pid
+    assert pid is not None, "start() returned"
+    return StandingNode(
+        name=name,
+        url=node.url,
+        shown_url=node.shown_url,
+        pid=pid,
+        amqp_port=node.ports.amqp,
+        management_port=node.ports.management if management else None,
+        folder=str(node.folder),
+        log=str(node.log),
+        started=time.time(),
+    )
