@@ -115,7 +115,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
     cannot "this system has no apt-get"
 fi
 if command -v flock >/dev/null 2>&1; then
-    exec 9>"${TMPDIR:-/tmp}/flmq-install-rabbitmq.lock"
+    exec 9>/run/flmq-install-rabbitmq.lock
     flock 9
 fi
 restore_policy

@@ -23,6 +23,7 @@ from flmq.broker.installed import (
     find_programs,
     server_version,
 )
+from flmq.broker.management import management_of
 from flmq.broker.probe import BrokerFacts, ask_broker
 from flmq.common.errors import BrokerError, FlmqError, StoredDataError
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
@@ -59,8 +60,11 @@ def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     address = url or environ.get("FLMQ_BROKER_URL")
-    standing_check, standing_url = _standing(environ)
-    broker = list(_broker(address or standing_url))
+    standing_check, node = _standing(environ)
+    api = environ.get("FLMQ_MANAGEMENT_URL")
+    if node and not address:
+        address, api = node.url, node.management_url
+    broker = list(_broker(address, api))
     answered = any(check.name == "broker" and check.ok for check in broker)
     return [
         _python(),
@@ -167,8 +171,8 @@ def _local_broker(environ: Mapping[str, str], *, needed: bool) -> Iterator[Check
     yield Check("docker", None if objection else True, objection or "a daemon answers")
 
 
-def _standing(environ: Mapping[str, str]) -> tuple[Check, str | None]:
-    """The brokers of ``flmq broker up``, and the URL of the default one where it runs."""
+def _standing(environ: Mapping[str, str]) -> tuple[Check, standing.StandingNode | None]:
+    """The brokers of ``flmq broker up``, and the default one where it runs."""
     try:
         all_of_them = [
             standing.status(name, environ=environ)
@@ -183,10 +187,10 @@ def _standing(environ: Mapping[str, str]) -> tuple[Check, str | None]:
         return Check("standing broker", None, "none is up", "flmq broker up"), None
     default = running.get(standing.DEFAULT_NAME)
     found = ", ".join(f"{name} at {node.shown_url}" for name, node in sorted(running.items()))
-    return Check("standing broker", True, found), default.url if default else None
+    return Check("standing broker", True, found), default
 
 
-def _broker(url: str | None) -> Iterator[Check]:
+def _broker(url: str | None, api: str | None) -> Iterator[Check]:
     if url is None:
         mend = "flmq broker up, or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"
         yield Check("broker", None, "no URL was given and no standing broker is up", mend)
@@ -201,6 +205,27 @@ def _broker(url: str | None) -> Iterator[Check]:
     else:
         yield Check("broker", True, f"{address} answers")
         yield from _judge(address, facts)
+        yield _plugins(address, api)
+
+
+def _plugins(address: BrokerUrl, api: str | None) -> Check:
+    """Which plugins the broker runs, as its management API knows; flmq itself needs none."""
+    name, mend = (
+        "broker plugins",
+        "rabbitmq-plugins enable rabbitmq_management, to have them listed",
+    )
+    if address.tls and api is None:
+        # Its password has not travelled in the clear so far.
+        return Check(name, None, "not asked, for the way to the management API is not encrypted")
+    try:
+        nodes = management_of(address, api, timeout=2.0).call("GET", "/api/nodes")
+        plugins = {plugin for node in nodes for plugin in node.get("enabled_plugins", ())}
+    except BrokerError as error:
+        return Check(name, None, f"not known: {error}", mend)
+    if not plugins:
+        # The API itself is one; a node reports for the first time some seconds after its start.
+        return Check(name, None, "not known yet: the broker has only just started")
+    return Check(name, True, ", ".join(sorted(plugins)))
 
 
 def _judge(address: BrokerUrl, facts: BrokerFacts) -> Iterator[Check]:

@@ -10,12 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import urlsplit
 
 from flmq.broker import processes
 from flmq.broker.container import ContainerBroker, daemon_objection
 from flmq.broker.installed import HOW_TO_GET_ONE, NotInstalled, Programs, find_programs
-from flmq.broker.management import MANAGEMENT_PORT, Management
+from flmq.broker.management import Management, management_of
 from flmq.broker.node import PrivateNode
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerNotFound, BrokerUnavailable
@@ -95,10 +94,7 @@ def obtain_broker(
 
 def _given_management(address: BrokerUrl, environ: Mapping[str, str]) -> Management:
     """The management API of a given broker, tried out."""
-    where = environ.get("FLMQ_MANAGEMENT_URL") or f"http://{address.host}:{MANAGEMENT_PORT}"
-    parts = urlsplit(where)
-    host, port = parts.hostname or address.host, parts.port or MANAGEMENT_PORT
-    management = Management(host, port, address.user, address.password)
+    management = management_of(address, environ.get("FLMQ_MANAGEMENT_URL"))
     try:
         management.call("GET", "/api/whoami")
     except BrokerUnavailable as error:

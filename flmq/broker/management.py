@@ -11,11 +11,12 @@ import http.client
 import json
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal, BrokerUnavailable
+from flmq.common.urls import BrokerUrl
 
-__all__ = ["MANAGEMENT_PORT", "Management"]
+__all__ = ["MANAGEMENT_PORT", "Management", "management_of"]
 
 MANAGEMENT_PORT = 15672
 """Where the API is unless somebody has moved it."""
@@ -72,3 +73,15 @@ class Management:
             said = answer.decode("utf-8", "replace")[:300]
             raise BrokerRefusal(f"{method} {path} was refused ({response.status}): {said}")
         return json.loads(answer) if answer else None
+
+
+def management_of(
+    address: BrokerUrl, url: str | None = None, *, timeout: float = 10.0
+) -> Management:
+    """Return the API of the broker at ``address``, for the same user.
+
+    It is where ``url`` says (``http://host:port``), else on the broker's host at the usual port.
+    """
+    parts = urlsplit(url or "")
+    host, port = parts.hostname or address.host, parts.port or MANAGEMENT_PORT
+    return Management(host, port, address.user, address.password, timeout)

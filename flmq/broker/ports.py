@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from flmq.common.errors import BrokerNotFound
 
-__all__ = ["NodePorts", "free_ports", "is_free"]
+__all__ = ["LOOPBACK", "NodePorts", "free_ports", "is_free"]
 
 _LOWEST, _HIGHEST = 20000, 32000
 LOOPBACK = "127.0.0.1"
+"""All that a private node listens on."""
 
 
 @dataclass(frozen=True, slots=True)

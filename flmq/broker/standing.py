@@ -21,6 +21,7 @@ from pathlib import Path
 
 from flmq.broker.identity import write_private
 from flmq.broker.node import PrivateNode, end_node
+from flmq.broker.ports import LOOPBACK
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerError, StoredDataError, UsageError
 from flmq.common.urls import parse_broker_url
@@ -64,8 +65,8 @@ class StandingNode:
     shown_url: str
     pid: int
     amqp_port: int
-    management_port: int | None
-    """None: started without the management API."""
+    management_url: str | None
+    """Where the management API is, without a login; None: started without it."""
     folder: str
     log: str
     started: float
@@ -221,7 +222,7 @@ def _describe(name: str, node: PrivateNode, management: bool) -> StandingNode:
         shown_url=node.shown_url,
         pid=pid,
         amqp_port=node.ports.amqp,
-        management_port=node.ports.management if management else None,
+        management_url=f"http://{LOOPBACK}:{node.ports.management}" if management else None,
         folder=str(node.folder),
         log=str(node.log),
         started=time.time(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,23 @@ def _by_name(checks: list[Check]) -> dict[str, Check]:
     return named
 
 
-def test_with_a_broker_all_is_well(broker_url: str, tmp_path: Path) -> None:
+def test_with_a_broker_all_is_well(
+    broker_url: str, broker_node: SessionBroker, tmp_path: Path
+) -> None:
     checks = _by_name(run_checks(broker_url, environ={"XDG_STATE_HOME": str(tmp_path)}))
     for name in ("python", "pika", "broker", "broker version", "broker capabilities"):
         assert checks[name].ok, checks[name]
         assert checks[name].mend == ""
     assert "RabbitMQ" in checks["broker version"].found
+    api = f"http://{broker_node.management.host}:{broker_node.management.port}"
+    there = {"XDG_STATE_HOME": str(tmp_path), "FLMQ_MANAGEMENT_URL": api}
+    deadline = time.monotonic() + 30.0
+    while not (plugins := _by_name(run_checks(broker_url, environ=there))["broker plugins"]).ok:
+        # A node reports for the first time some five seconds after its start.
+        assert "not known yet" in plugins.found
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert "rabbitmq_management" in plugins.found
     assert not [check for check in checks.values() if check.ok is False]
 
 

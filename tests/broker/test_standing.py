@@ -92,7 +92,7 @@ def test_a_recorded_pid_of_somebody_else_is_not_touched(
                         "shown_url": "amqp://flmq:***@127.0.0.1:1/flmq",
                         "pid": bystander.pid,
                         "amqp_port": 1,
-                        "management_port": None,
+                        "management_url": None,
                         "folder": str(place / "node"),
                         "log": "",
                         "started": 0.0,
