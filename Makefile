@@ -1,0 +1,65 @@
+# From a fresh clone: `make demo`. Needs make and Python 3.11 or newer, and nothing else.
+#
+#   PYTHON  which Python to make .venv with (default: python3)
+#   VENV    where that is (default: .venv)
+#   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+RUN := $(VENV)/bin/python -m
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
+
+.PHONY: help demo demo-in-memory test lint format bench broker protos round wheel clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
+
+demo: $(DEMO) ## Train on handwritten digits over RabbitMQ, with real processes
+	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
+	@$(RUN) flmq demo $(ARGS)
+
+demo-in-memory: $(DEMO) ## The same in one process, simulated, without RabbitMQ
+	@$(RUN) flmq demo --in-memory $(ARGS)
+
+test: $(DEV) ## Run the test suite, real RabbitMQ included
+	@sh scripts/see-to-broker.sh $(VENV) || echo "make: the tests that need a broker will fail" >&2
+	@$(RUN) pytest $(ARGS)
+
+lint: $(DEV) ## Check style, types and the directions of imports
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: $(DEV) ## Put the code into the house's style
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+bench: $(DEV) ## Measure; results go to the terminal
+	@sh scripts/see-to-broker.sh $(VENV)
+	@sh scripts/bench.sh $(VENV)/bin/python $(ARGS)
+
+broker: $(DEMO) ## Start a RabbitMQ node of your own; `.venv/bin/flmq broker down` stops it
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) flmq broker up $(ARGS)
+
+protos: $(DEV) ## Generate flmq/wire/proto from schemas/
+	@$(VENV)/bin/python scripts/generate_protos.py
+
+round: $(DEV) ## Draw the round's state machine into docs/architecture.md
+	@$(VENV)/bin/python scripts/draw_round.py
+
+wheel: $(DEV) ## Build dist/*.whl, and try it where the source is not
+	@sh scripts/check-wheel.sh $(VENV)
+
+clean: ## Remove what make made; runs/ stays
+	@rm -rf $(VENV) dist build *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp an extra: installed again when pyproject.toml or the script changes, and only then.
+$(VENV)/.installed-%: pyproject.toml scripts/install-flmq.sh
+	@sh scripts/install-flmq.sh '$(PYTHON)' '$(VENV)' $*
