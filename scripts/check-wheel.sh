@@ -8,9 +8,9 @@ VENV=$(cd "$1" && pwd)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/flmq-wheel.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
-"$VENV/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$scratch" .
+"$VENV/bin/python" -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir "$scratch" .
 "$VENV/bin/python" -m venv --without-pip "$scratch/venv"
-"$VENV/bin/python" -m pip --python "$scratch/venv/bin/python" install --quiet \
+"$VENV/bin/python" -m pip --python "$scratch/venv/bin/python" install -qq \
     --disable-pip-version-check --no-deps "$scratch"/flmq-*.whl
 # Lines of a .pth file are not looked into for further .pth files: the editable flmq stays out.
 "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \

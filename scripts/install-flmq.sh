@@ -64,7 +64,7 @@ make_venv() {
 
 make_venv
 echo "make: installing flmq[$EXTRA] into $VENV"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -e ".[$EXTRA]" </dev/null ||
+"$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-input -e ".[$EXTRA]" </dev/null ||
     stop "pip could not install flmq[$EXTRA]; its messages are above"
 # "dev" contains "demo".
 [ "$EXTRA" != dev ] || touch "$VENV/.installed-demo"

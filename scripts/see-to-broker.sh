@@ -17,7 +17,7 @@ said=$(mktemp "${TMPDIR:-/tmp}/flmq-broker.XXXXXX")
 trap 'rm -f "$said"' EXIT
 sh scripts/install-rabbitmq.sh 2>"$said" && exit 0
 if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
-    exec "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[docker]'
+    exec "$VENV/bin/python" -m pip install -qq --disable-pip-version-check -e '.[docker]'
 fi
 cat "$said" >&2
 echo "Meanwhile, the demo without a broker: make demo-in-memory" >&2
