@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from flmq.wire.blobs import (
+    BlobProgress,
+    BlobRef,
+    blob_chunk_headers,
+    blob_chunk_of,
+    iter_chunks,
+    refer,
+    tensors_of,
+)
 from flmq.wire.chunks import (
     CHUNK_BYTES,
     Assembler,
@@ -17,6 +26,7 @@ from flmq.wire.envelopes import (
     FailureKind,
     Ins,
     JobEnded,
+    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
@@ -31,12 +41,15 @@ from flmq.wire.ids import derive_nonce, task_id
 __all__ = [
     "CHUNK_BYTES",
     "Assembler",
+    "BlobProgress",
+    "BlobRef",
     "Body",
     "Chunk",
     "Failure",
     "FailureKind",
     "Ins",
     "JobEnded",
+    "ModelRequest",
     "Presence",
     "PresenceKind",
     "Receipt",
@@ -45,11 +58,16 @@ __all__ = [
     "Res",
     "RollCall",
     "Task",
+    "blob_chunk_headers",
+    "blob_chunk_of",
     "chunk_from_headers",
     "chunk_headers",
     "decode",
     "derive_nonce",
     "encode",
+    "iter_chunks",
+    "refer",
     "split",
     "task_id",
+    "tensors_of",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import UnionType
 
 from flmq.common.names import check_client_id, check_job_name
 from flmq.common.phase import Phase
@@ -23,10 +24,12 @@ from flmq.common.typing import (
     GetPropertiesRes,
     ReconnectIns,
 )
+from flmq.wire.blobs import BlobRef, check_digest
 from flmq.wire.envelopes import (
     Body,
     Failure,
     JobEnded,
+    ModelRequest,
     Presence,
     Receipt,
     Reply,
@@ -70,6 +73,10 @@ def check(body: Body) -> None:
             _check_seconds(body.heartbeat_seconds, "heartbeat_seconds")
         case JobEnded():
             check_job_name(body.job)
+        case ModelRequest():
+            check_job_name(body.job)
+            check_client_id(body.client_id)
+            check_digest(body.digest, "digest")
 
 
 def _check_task(task: Task) -> None:
@@ -79,6 +86,8 @@ def _check_task(task: Task) -> None:
         raise ValueError(f"{task.phase} asks with {wanted.__name__}, not {_type(task.ins)}")
     if task.timeout_seconds is not None:
         _check_seconds(task.timeout_seconds, "timeout_seconds")
+    if task.model is not None:
+        _check_blob(task.model, task.ins, FitIns | EvaluateIns)
 
 
 def _check_reply(reply: Reply) -> None:
@@ -87,6 +96,14 @@ def _check_reply(reply: Reply) -> None:
     if not isinstance(reply.res, wanted | Failure):
         raise ValueError(f"{reply.phase} is answered by {wanted.__name__}, not {_type(reply.res)}")
     _check_seconds(reply.seconds, "seconds")
+    if reply.blob is not None:
+        _check_blob(reply.blob, reply.res, FitRes | GetParametersRes)
+
+
+def _check_blob(ref: BlobRef, holder: object, holders: type | UnionType) -> None:
+    ref.check()
+    if not isinstance(holder, holders):
+        raise ValueError(f"a {_type(holder)} has no parameters that could follow")
 
 
 def _check_presence(presence: Presence) -> None:

@@ -20,6 +20,7 @@ from flmq.common.typing import (
     ReconnectIns,
     Scalar,
 )
+from flmq.wire.blobs import BlobRef
 
 __all__ = [
     "MAX_FAILURE_TEXT",
@@ -28,6 +29,7 @@ __all__ = [
     "FailureKind",
     "Ins",
     "JobEnded",
+    "ModelRequest",
     "Presence",
     "PresenceKind",
     "Receipt",
@@ -93,6 +95,8 @@ class Task:
     """Milliseconds since 1970 UTC; None: no deadline."""
     timeout_seconds: float | None = None
     """Seconds that the client is given; None: no limit."""
+    model: BlobRef | None = None
+    """The parameters that ``ins`` lacks: in the stream of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class Reply:
     """How long the call took on the client."""
     res: Res
     """Of the phase's type, or a failure."""
+    blob: BlobRef | None = None
+    """The parameters that ``res`` lacks: they follow in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +185,13 @@ class JobEnded:
     reason: str = ""
 
 
-Body = Task | Reply | Receipt | Presence | RollCall | JobEnded
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """Client to server: publish this model again, I cannot find it."""
+
+    job: str
+    client_id: str
+    digest: str
+
+
+Body = Task | Reply | Receipt | Presence | RollCall | JobEnded | ModelRequest

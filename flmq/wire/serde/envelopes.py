@@ -22,11 +22,13 @@ from flmq.common.typing import (
     GetPropertiesRes,
     ReconnectIns,
 )
+from flmq.wire.blobs import BlobRef
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
     Failure,
     FailureKind,
     JobEnded,
+    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
@@ -76,6 +78,8 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
         proto.deadline_unix_ms = task.deadline_unix_ms
     if task.timeout_seconds is not None:
         proto.timeout_seconds = task.timeout_seconds
+    if task.model is not None:
+        _blob_to_proto(task.model, proto.model)
     _member_to_proto(task.ins, proto, _INS)
 
 
@@ -88,6 +92,7 @@ def task_from_proto(proto: pb.Task) -> Task:
         ins=_member_from_proto(proto, "ins", _INS),
         deadline_unix_ms=proto.deadline_unix_ms if proto.HasField("deadline_unix_ms") else None,
         timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
+        model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
     )
 
 
@@ -97,6 +102,8 @@ def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
     proto.epoch = reply.epoch
     proto.nonce = reply.nonce
     proto.seconds = reply.seconds
+    if reply.blob is not None:
+        _blob_to_proto(reply.blob, proto.blob)
     _member_to_proto(reply.res, proto, _RES)
 
 
@@ -108,6 +115,7 @@ def reply_from_proto(proto: pb.Reply) -> Reply:
         nonce=proto.nonce,
         seconds=proto.seconds,
         res=_member_from_proto(proto, "res", _RES),
+        blob=_blob_from_proto(proto.blob) if proto.HasField("blob") else None,
     )
 
 
@@ -197,6 +205,40 @@ def job_ended_from_proto(proto: pb.JobEnded) -> JobEnded:
     return JobEnded(proto.job, proto.epoch, proto.reason)
 
 
+def model_request_to_proto(request: ModelRequest, proto: pb.ModelRequest) -> None:
+    """Write a request for a model."""
+    proto.job = request.job
+    proto.client_id = request.client_id
+    proto.digest = request.digest
+
+
+def model_request_from_proto(proto: pb.ModelRequest) -> ModelRequest:
+    """Read a request for a model."""
+    return ModelRequest(proto.job, proto.client_id, proto.digest)
+
+
+def _blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
+    proto.digest = ref.digest
+    proto.tensor_type = ref.tensor_type
+    proto.lengths.extend(ref.lengths)
+    proto.chunk_bytes = ref.chunk_bytes
+    proto.codec = ref.codec
+    proto.base = ref.base
+    proto.published_unix_ms = ref.published_unix_ms
+
+
+def _blob_from_proto(proto: pb.BlobRef) -> BlobRef:
+    return BlobRef(
+        digest=proto.digest,
+        tensor_type=proto.tensor_type,
+        lengths=tuple(proto.lengths),
+        chunk_bytes=proto.chunk_bytes,
+        codec=proto.codec,
+        base=proto.base,
+        published_unix_ms=proto.published_unix_ms,
+    )
+
+
 class _Pair(NamedTuple):
     """One member of a oneof: its field, and how it is written and read."""
 
@@ -251,6 +293,7 @@ BODIES: Mapping[type, _Pair] = {
     Presence: _Pair("presence", presence_to_proto, presence_from_proto),
     RollCall: _Pair("roll_call", roll_call_to_proto, roll_call_from_proto),
     JobEnded: _Pair("job_ended", job_ended_to_proto, job_ended_from_proto),
+    ModelRequest: _Pair("model_request", model_request_to_proto, model_request_from_proto),
 }
 """What an envelope may carry."""
 
