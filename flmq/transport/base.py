@@ -34,7 +34,8 @@ __all__ = [
     "Transport",
 ]
 
-HeaderValue = bool | int | float | str | bytes
+HeaderValue = bool | int | str | bytes
+"""What a header may hold; integers of 64 bits. pika sends no floats: they belong in the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ class Transport(ABC):
 
     @abstractmethod
     def inspect_queue(self, name: str) -> QueueInfo | None:
-        """Look at a queue; None when there is none."""
+        """Look at a queue; None when there is none. Counts as use where unused queues expire."""
 
     @abstractmethod
     def publisher(self) -> Publisher:

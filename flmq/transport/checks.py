@@ -108,8 +108,8 @@ def _check_headers(message: Message) -> None:
 
 def _header_size(name: str, value: HeaderValue) -> int:
     match value:
-        case bool() | float():
-            return 8
+        case bool():
+            return 1
         case int():
             if not -(2**63) <= value < 2**63:
                 raise BrokerRefusal(f"header {name!r}: {value} does not fit 64 bits")
@@ -118,6 +118,4 @@ def _header_size(name: str, value: HeaderValue) -> int:
             return 4 + len(value.encode())
         case bytes():
             return 4 + len(value)
-    raise TypeError(
-        f"header {name!r} is a {type(value).__name__}: use bool, int, float, str, bytes"
-    )
+    raise TypeError(f"header {name!r} is a {type(value).__name__}: use bool, int, str, bytes")

@@ -226,6 +226,7 @@ class MemoryBroker:
         if queue is None:
             return None
         queue.check_owner(owner)
+        queue.touch()  # as in RabbitMQ, where looking is a passive declaration
         queue.drop_expired()
         return QueueInfo(name, len(queue.ready), len(queue.consumers))
 

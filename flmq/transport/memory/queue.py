@@ -113,6 +113,9 @@ class MemoryQueue:
         self._sequence += 1
         stored.sequence = self._sequence
         self._set_expiry(stored)
+        if not self.ready and (consumer := self._next_consumer()) is not None:
+            consumer.take(self, stored)  # also what expires at once: "immediately or never"
+            return
         if at is None:
             self.ready.append(stored)
         else:
@@ -264,7 +267,8 @@ def check_queue(spec: Queue) -> None:
         wanted = _ARGUMENTS.get(name)
         if wanted is None:
             raise BrokerRefusal(f"queue {spec.name!r}: unknown argument {name!r}")
-        if type(value) is not wanted or (wanted is int and int(value) < 0):
+        least = 1 if name == "x-expires" else 0
+        if type(value) is not wanted or (wanted is int and int(value) < least):
             raise BrokerRefusal(f"queue {spec.name!r}: {name} cannot be {value!r}")
     if spec.arguments.get("x-overflow", "drop-head") not in ("drop-head", "reject-publish"):
         raise BrokerRefusal(f"queue {spec.name!r}: x-overflow is drop-head or reject-publish")

@@ -46,9 +46,10 @@ def from_amqp(properties: pika.BasicProperties, body: bytes) -> Message:
 def _headers(headers: Mapping[str, Any]) -> dict[str, HeaderValue]:
     """Keep what `Message` can hold; the broker's own nested tables (x-death) are left out."""
     return {
-        name: value
+        # pika's 64-bit integers are of a class of its own.
+        name: int(value) if type(value).__name__ == "long" else value
         for name, value in headers.items()
-        if isinstance(value, bool | int | float | str | bytes)
+        if isinstance(value, bool | int | str | bytes)
     }
 
 
