@@ -1,0 +1,129 @@
+"""What cannot be read goes to the dead letters with the reason, and the run goes on unmoved."""
+
+from __future__ import annotations
+
+from flmq.server.events import ClientOutcome, RoundCounts, Word
+from flmq.transport import (
+    PRESENCE,
+    REPLIES,
+    TASKS,
+    Address,
+    client_queue,
+    presence_key,
+    presence_queue,
+    replies_queue,
+    reply_key,
+    task_key,
+)
+from flmq.wire import JobEnded, RollCall, chunk_headers, encode, split
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from tests.end_to_end.federation import JOB, Federation, Peer, fed_avg
+
+GOOD = encode(JobEnded("another", 1))
+
+
+def _version(major: int) -> bytes:
+    envelope = pb.Envelope.FromString(GOOD)
+    envelope.schema_major = major
+    return envelope.SerializeToString()
+
+
+def _nothing() -> bytes:
+    return pb.Envelope(schema_major=1).SerializeToString()
+
+
+UNREADABLE = {
+    "bytes that are no message of flmq": b"\xff" * 50,
+    "bytes that are no message": GOOD[:-1],
+    "states no schema version": b"",
+    "schema version 99, this flmq speaks 1": _version(99),
+    "no message of a kind known here": _nothing(),
+}
+
+
+def _send_unreadable(peer: Peer, address: Address) -> list[str]:
+    """Send all that cannot be read; the reasons come back, in order."""
+    reasons = []
+    for reason, content in UNREADABLE.items():
+        peer.raw(address, content)
+        reasons.append(reason)
+    # Chunks: without sense, too many of them, of other bytes than were said.
+    chunks = split(GOOD, chunk_bytes=8)
+    headers = chunk_headers(chunks[0])
+    senseless = {**headers, "x-flmq-chunk-index": len(chunks)}
+    peer.raw(address, bytes(chunks[0].data), senseless)
+    reasons.append(f"chunk {len(chunks)} of {len(chunks)}")
+    peer.raw(address, bytes(chunks[0].data), {"x-flmq-chunk-index": "first"})
+    reasons.append("is missing or no text")
+    for chunk in chunks[:-1]:
+        peer.raw(address, bytes(chunk.data), chunk_headers(chunk))
+    peer.raw(address, b"?" * len(chunks[-1].data), chunk_headers(chunks[-1]))
+    reasons.append("damaged on the way")
+    # Larger than anything that may come.
+    oversize = {**headers, "x-flmq-chunk-total": 2**40, "x-flmq-chunk-count": 2**20}
+    peer.raw(address, bytes(chunks[0].data), oversize)
+    reasons.append(f"{2**40} bytes are more than the")
+    return reasons
+
+
+def test_what_cannot_be_read_goes_to_the_dead_letters(federation: Federation) -> None:
+    federation.serve("a", "b")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(3), rounds=2)
+    server.watch.wait_for(ClientOutcome, count=2)  # a and b; the round waits for hand
+    addresses = {
+        client_queue("a"): Address(TASKS, task_key("main", "a")),
+        replies_queue(JOB): Address(REPLIES, reply_key("main", "b", JOB)),
+        presence_queue(JOB): Address(PRESENCE, presence_key("main", "b")),
+    }
+    for queue, address in addresses.items():
+        reasons = _send_unreadable(peer, address)
+        letters = federation.dead(len(reasons))
+        for reason, letter in zip(reasons, letters, strict=True):
+            assert reason in str(letter.message.headers["x-flmq-reason"])
+            assert letter.message.headers["x-flmq-queue"] == queue
+            assert letter.message.headers["x-flmq-routing-key"] == address.routing_key
+    for _ in range(2):
+        peer.reply(peer.task())
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=3, accepted=3)] * 2
+
+
+def test_a_message_in_the_wrong_queue_goes_to_the_dead_letters(federation: Federation) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2))
+    task = peer.task()
+    # A task of hand's in a's queue; a reply in a client's queue; a roll call among replies.
+    peer.send(Address(TASKS, task_key("main", "a")), task)
+    (letter,) = federation.dead(1)
+    assert (
+        letter.message.headers["x-flmq-reason"] == "task of client hand in another client's queue"
+    )
+    address = peer.reply_address()
+    peer.send(address, RollCall(JOB, 1, 1.0))
+    (letter,) = federation.dead(1)
+    assert letter.message.headers["x-flmq-reason"] == "a server takes no RollCall"
+    reply = peer.reply(task)
+    peer.send(Address(TASKS, task_key("main", "a")), reply)
+    (letter,) = federation.dead(1)
+    assert letter.message.headers["x-flmq-reason"] == "a worker takes no Reply"
+    server.history()
+    assert server.watch.words() == {"a": [Word.ACCEPTED], "hand": [Word.ACCEPTED]}
+
+
+def test_a_reply_that_is_larger_than_allowed_is_refused_before_it_is_held(
+    federation: Federation,
+) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2), max_reply_bytes=100_000)
+    task = peer.task()
+    large = b"x" * 3_000_000
+    for chunk in split(large):
+        peer.raw(peer.reply_address(), bytes(chunk.data), chunk_headers(chunk))
+    reasons = {str(letter.message.headers["x-flmq-reason"]) for letter in federation.dead(3)}
+    assert all("3000000 bytes are more than the 100000 allowed" in reason for reason in reasons)
+    peer.reply(task)
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=2)
