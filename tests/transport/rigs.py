@@ -236,7 +236,7 @@ def publish_all(publisher: Publisher, address: Address, *contents: bytes) -> Non
 
 def take(consumer: Consumer, count: int, *, ack: bool = False) -> list[Delivery]:
     """Receive ``count`` deliveries."""
-    taken = []
+    taken: list[Delivery] = []
     for number in range(count):
         delivery = consumer.receive(PATIENCE)
         assert delivery is not None, f"only {number} of {count} messages came: {bodies(taken)}"

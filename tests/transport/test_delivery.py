@@ -9,6 +9,7 @@ import pytest
 
 from flmq.common.errors import BrokerRefusal, TransportClosed
 from flmq.transport import Address, Message, Publisher, PublishOutcome, Transport
+from flmq.transport.base import HeaderValue
 from tests.transport.rigs import PATIENCE, QUIET, Rig, bodies, only, publish_all, queue, take, to
 
 MIB = 1024 * 1024
@@ -46,7 +47,7 @@ def test_a_body_is_copied_when_it_is_published(transport: Transport, publisher: 
 def test_properties_arrive_as_they_were_sent(
     rig: Rig, transport: Transport, publisher: Publisher
 ) -> None:
-    headers = {
+    headers: dict[str, HeaderValue] = {
         "truth": True,
         "whole": -7,
         "large": 2**62,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
@@ -32,7 +34,7 @@ from tests.transport.rigs import (
 )
 
 
-def with_dead(name: str, kind: QueueType = QueueType.CLASSIC, **arguments: int | str) -> Topology:
+def with_dead(name: str, kind: QueueType = QueueType.CLASSIC, **arguments: Any) -> Topology:
     """Topology of a queue, and "dead", which gets its dead letters."""
     return (
         Topology((Exchange("dlx", ExchangeType.FANOUT),))
