@@ -219,6 +219,13 @@ def _docker_errors_translated(image: str) -> Iterator[None]:
         raise BrokerNotFound(
             f"the container of {image} could not be started: {_first_line(error)}"
         ) from error
+    except (KeyError, OSError, RuntimeError) as error:
+        # What testcontainers lets through when a container ends at once, or when it guesses wrong
+        # how to reach one.
+        raise BrokerNotFound(
+            f"the container of {image} started but is not to be reached ({error!r}); perhaps "
+            "TESTCONTAINERS_CONNECTION_MODE=docker_host helps"
+        ) from error
 
 
 def _docker() -> Any:
