@@ -31,8 +31,8 @@ def up(
     node = result.node
     state = "is up already" if result.already else "is up"
     typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
-    if node.management_port is not None:
-        typer.echo(f"management: http://127.0.0.1:{node.management_port}", err=True)
+    if node.management_url is not None:
+        typer.echo(f"management: {node.management_url}", err=True)
     typer.echo(f"log: {node.log}", err=True)
     typer.echo("use it in this shell:  eval $(flmq broker up)", err=True)
     typer.echo(f"export {BROKER_URL}={node.url}")

@@ -24,6 +24,7 @@ from flmq.server.app import RunOptions, run_server_on_broker
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
+from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.server_config import ServerConfig
 
 __all__ = ["ServerCommand", "serve", "server"]
@@ -132,8 +133,7 @@ def serve(command: ServerCommand) -> None:
     options = RunOptions(
         job=command.job,
         seed=command.seed,
-        sites=command.sites,
-        heartbeat=command.heartbeat,
+        coordinator=CoordinatorOptions(sites=command.sites, heartbeat=command.heartbeat),
         observers=(recorder, ModelSaver(folder), view),
     )
     with view:

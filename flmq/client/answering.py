@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from flmq.client.client import Client, answer
-from flmq.common.errors import InvalidReturnValue
+from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
@@ -18,6 +18,7 @@ __all__ = ["answer_task"]
 
 def answer_task(
     task: Task,
+    get_task: Callable[[], Task],
     get_client: Callable[[], Client],
     now: Callable[[], float],
     *,
@@ -25,11 +26,12 @@ def answer_task(
 ) -> Reply:
     """Do what ``task`` asks. Blocks for as long as the user's code trains; raises nothing of it.
 
-    ``now`` gives Unix seconds, to find out whether the task's deadline has passed; ``level`` is
-    that of the line of log for a task that went well.
+    ``get_task`` gives the task with its model, which it may have to read first; ``now`` gives
+    Unix seconds, to find out whether the task's deadline has passed; ``level`` is that of the line
+    of log for a task that went well.
     """
     started = time.monotonic()
-    res = _expired(task, now()) or _answer(task, get_client)
+    res = _expired(task, now()) or _answer(task, get_task, get_client)
     seconds = time.monotonic() - started
     _log(task, res, seconds, level)
     return Reply(
@@ -64,11 +66,18 @@ def _expired(task: Task, now: float) -> Failure | None:
     )
 
 
-def _answer(task: Task, get_client: Callable[[], Client]) -> Res:
+def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], Client]) -> Res:
     if isinstance(task.ins, ReconnectIns):
         return DisconnectRes(reason="leaving")
     try:
-        return answer(get_client(), task.ins)
+        ins = get_task().ins
+    except TransportClosed:
+        raise
+    except (FlmqError, MemoryError) as error:
+        return failure(FailureKind.REFUSED, error)
+    assert not isinstance(ins, ReconnectIns)
+    try:
+        return answer(get_client(), ins)
     except InvalidReturnValue as error:
         return failure(FailureKind.BAD_RETURN, error)
     except Exception as error:

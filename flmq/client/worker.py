@@ -13,25 +13,36 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
 from flmq import __version__
 from flmq.client.answering import answer_task, failure
+from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
 from flmq.client.context import ClientContext
 from flmq.client.factory import Clients, ClientSource
+from flmq.client.models import ModelReader
 from flmq.client.taskbook import Admission, TaskBook
 from flmq.common.errors import ClientIdInUse, InvalidReturnValue, ResourceLocked, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id
-from flmq.common.typing import ReconnectIns, Scalar
+from flmq.common.typing import (
+    EvaluateIns,
+    FitIns,
+    FitRes,
+    GetParametersRes,
+    Parameters,
+    ReconnectIns,
+    Scalar,
+)
 from flmq.post import Inbox, Letter, Outbox, Sent
 from flmq.transport import (
     DEFAULT_SITE,
     PRESENCE,
     REPLIES,
     Address,
+    Delivery,
     PublishOutcome,
     Transport,
     client_queue,
@@ -41,16 +52,20 @@ from flmq.transport import (
     reply_key,
 )
 from flmq.wire import (
+    INLINE_BYTES,
     Assembler,
     FailureKind,
     JobEnded,
+    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
     ReceiptOutcome,
     Reply,
+    Res,
     RollCall,
     Task,
+    refer,
 )
 
 __all__ = ["Worker", "WorkerOptions"]
@@ -76,6 +91,18 @@ class WorkerOptions:
     """Tasks done at a time; more than one only makes sense for several clients."""
     keep_clients: bool = True
     """Whether a client lives as long as its job, or is made for each task."""
+    cache_dir: Path | None = None
+    """A folder for models, which workers of one machine may share; None: in memory."""
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    """Models that are kept, in all."""
+    max_model_bytes: int | None = None
+    """A larger model is refused at once; None: what fits the memory that is free."""
+
+    def cache(self) -> ModelCache:
+        """The cache that these options ask for."""
+        if self.cache_dir is None:
+            return MemoryCache(self.cache_bytes)
+        return FolderCache(self.cache_dir, self.cache_bytes)
 
 
 @dataclass(slots=True)
@@ -114,9 +141,18 @@ class Worker:
         self._book = TaskBook()
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._jobs: dict[str, int] = {}
+        """Epoch of each job that we have heard of and that has not ended."""
+        self._greeted: set[str] = set()
+        """Jobs whose server is known to have been there in our time."""
         self._heartbeat = self._options.heartbeat
         self._instance = secrets.token_hex(8)
         self._stopping = threading.Event()
+        self._models = ModelReader(
+            transport,
+            self._options.cache(),
+            max_model_bytes=self._options.max_model_bytes,
+            stopping=self._stopping,
+        )
         self._trouble: BaseException | None = None
 
     # -- its life ----------------------------------------------------------------------------
@@ -196,15 +232,16 @@ class Worker:
     def _listen(self) -> None:
         try:
             self._say_all(PresenceKind.HELLO)
-            next_heartbeat = time.monotonic() + self._heartbeat
+            spoke = time.monotonic()
             while True:
-                now = time.monotonic()
-                if now >= next_heartbeat:
-                    self._say_all(PresenceKind.HEARTBEAT)
-                    next_heartbeat = now + self._heartbeat
-                letter = self._inbox.receive(max(0.0, min(next_heartbeat - now, self._heartbeat)))
+                # Anew each time: a server may have asked for quicker heartbeats meanwhile.
+                left = spoke + self._heartbeat - time.monotonic()
+                letter = self._inbox.receive(left) if left > 0 else None
                 if letter is not None:
                     self._receive(letter)
+                if time.monotonic() - spoke >= self._heartbeat:
+                    self._say_all(PresenceKind.HEARTBEAT)
+                    spoke = time.monotonic()
         except TransportClosed:
             return
         except BaseException as error:
@@ -217,7 +254,7 @@ class Worker:
                 self._receive_task(task, letter)
                 return
             case RollCall() as roll_call:
-                self._answer_roll_call(roll_call, self._by_queue[letter.delivery.queue])
+                self._hear_roll_call(roll_call, letter.delivery)
             case Receipt() as receipt:
                 _log_receipt(receipt)
             case JobEnded() as ended:
@@ -242,23 +279,34 @@ class Worker:
         elif admission is Admission.DONE:
             self._inbox.ack(letter)
 
-    def _answer_roll_call(self, roll_call: RollCall, client_id: str) -> None:
+    def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
+        """Say hello to a server that asks who is there; note one that answers our hello.
+
+        Only the latter is known to be alive: a roll call may have waited here since before us.
+        """
         if roll_call.epoch < self._jobs.get(roll_call.job, 0):
             return
+        answers = delivery.message.correlation_id
+        if answers not in ("", self._instance):
+            return  # for a process that had this client id before us
         self._jobs[roll_call.job] = roll_call.epoch
         if roll_call.heartbeat_seconds > 0:
             self._heartbeat = min(self._heartbeat, roll_call.heartbeat_seconds)
-        self._say(PresenceKind.HELLO, client_id)
+        if answers:
+            self._greeted.add(roll_call.job)
+        else:
+            self._say(PresenceKind.HELLO, self._by_queue[delivery.queue])
 
     def _end_job(self, ended: JobEnded) -> None:
-        """Forget a job. One that nobody greeted us for ended before our time: nothing to do."""
+        """Forget a job. One whose server never greeted us ended before our time."""
         if self._jobs.get(ended.job, ended.epoch + 1) > ended.epoch:
             return
         del self._jobs[ended.job]
         logger.info("job %s ended: %s", ended.job, ended.reason)
         self._clients.forget(ended.job)
-        if self._options.once:
+        if self._options.once and ended.job in self._greeted:
             self.stop()
+        self._greeted.discard(ended.job)
 
     def _say_all(self, kind: PresenceKind) -> None:
         for client_id in self._hosted:
@@ -300,6 +348,7 @@ class Worker:
             return
         reply = answer_task(
             task,
+            lambda: self._model(task),
             lambda: self._clients.get(task.job, task.client_id),
             time.time,
             level=logging.INFO if len(self._hosted) == 1 else logging.DEBUG,
@@ -309,33 +358,47 @@ class Worker:
         if isinstance(task.ins, ReconnectIns):
             self._leave(task, task.ins)
 
+    def _model(self, task: Task) -> Task:
+        """The task with the model that it only names."""
+        if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
+            return task
+        request = ModelRequest(task.job, task.client_id, task.model.digest)
+        address = Address(REPLIES, reply_key(self._options.site, task.client_id, task.job))
+        deadline = None if task.deadline_unix_ms is None else task.deadline_unix_ms / 1000
+
+        def ask() -> None:
+            self._outbox.send(address, request, mandatory=False)
+
+        parameters = self._models.get(task.model, deadline, ask)
+        return replace(task, ins=replace(task.ins, parameters=parameters))
+
     def _publish(self, reply: Reply) -> None:
         """Publish a reply and wait until the broker has it, however long that takes."""
-        if self._send(reply).outcome.result() is PublishOutcome.UNROUTABLE:
+        outcomes = [sent.outcome.result() for sent in self._send(reply)]
+        if PublishOutcome.UNROUTABLE in outcomes:
             logger.warning(
                 "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
                 reply.job,
                 reply.server_round,
             )
 
-    def _send(self, reply: Reply) -> Sent:
+    def _send(self, reply: Reply) -> list[Sent]:
+        """Send a reply: whole, or where it is large its parameters in chunks behind it."""
         address = Address(REPLIES, reply_key(self._options.site, reply.client_id, reply.job))
+        parameters = getattr(reply.res, "parameters", None)
         try:
-            return self._outbox.send(address, reply, message_id=reply.task_id)
+            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
+                return [self._outbox.send(address, reply, message_id=reply.task_id)]
+            ref = refer(parameters)
+            head = replace(reply, res=_without_parameters(reply.res), blob=ref)
+            return [
+                self._outbox.send(address, head, message_id=reply.task_id),
+                self._outbox.send_blob(address, ref, reply.task_id, parameters.tensors),
+            ]
         except InvalidReturnValue as error:
             # The result cannot be encoded (a metric of a strange type): that is its failure.
-            bad = Reply(
-                task_id=reply.task_id,
-                job=reply.job,
-                server_round=reply.server_round,
-                phase=reply.phase,
-                client_id=reply.client_id,
-                epoch=reply.epoch,
-                nonce=reply.nonce,
-                seconds=reply.seconds,
-                res=failure(FailureKind.BAD_RETURN, error),
-            )
-            return self._outbox.send(address, bad, message_id=reply.task_id)
+            bad = replace(reply, res=failure(FailureKind.BAD_RETURN, error))
+            return [self._outbox.send(address, bad, message_id=reply.task_id)]
 
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""
@@ -343,6 +406,12 @@ class Worker:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
             self._stopping.wait(ins.seconds)
+
+
+def _without_parameters(res: Res) -> Res:
+    """A copy of ``res`` that lacks its parameters, for they follow in chunks."""
+    assert isinstance(res, FitRes | GetParametersRes)
+    return replace(res, parameters=Parameters([], res.parameters.tensor_type))
 
 
 def _log_receipt(receipt: Receipt) -> None:

@@ -1,4 +1,4 @@
-"""The way in: deliveries become envelopes; what cannot be decoded goes to the dead letters."""
+"""The way in: deliveries become letters; what cannot be decoded goes to the dead letters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from flmq.common.errors import PeerError
 from flmq.common.logger import logger
 from flmq.post.outbox import Outbox
 from flmq.transport import Consumer, Delivery, PublishOutcome
-from flmq.wire import Assembler, Body, Chunk, chunk_from_headers, decode
+from flmq.wire import (
+    Assembler,
+    BlobChunk,
+    Body,
+    Chunk,
+    blob_chunk_of,
+    chunk_from_headers,
+    decode,
+)
 
 __all__ = ["Inbox", "Letter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An envelope's body and the deliveries that brought it."""
+    """An envelope's body, or a blob's chunk, and the deliveries that brought it."""
 
-    body: Body
+    body: Body | BlobChunk
     bytes: int
-    """Length of the encoded envelope."""
+    """Length of the encoded envelope, or of the chunk."""
     deliveries: tuple[Delivery, ...]
     """What to ack once it is dealt with."""
 
@@ -63,6 +71,9 @@ class Inbox:
             return None
         message = delivery.message
         try:
+            piece = blob_chunk_of(message.headers, message.body)
+            if piece is not None:
+                return Letter(piece, len(message.body), (delivery,))
             chunk = chunk_from_headers(message.headers, message.body)
             if chunk is not None:
                 return self._add_chunk(delivery, chunk)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
-from flmq.wire import CHUNK_BYTES, Body, chunk_headers, encode, split
+from flmq.wire import (
+    CHUNK_BYTES,
+    BlobRef,
+    Body,
+    blob_chunk_headers,
+    chunk_headers,
+    encode,
+    iter_chunks,
+    split,
+)
 
 __all__ = ["Outbox", "Sent"]
 
@@ -42,10 +51,11 @@ class Outbox:
         expiration: float | None = None,
         persistent: bool = True,
         message_id: str = "",
+        correlation_id: str = "",
     ) -> Sent:
         """Encode and publish ``body``; see `Publisher.publish` for what may block or fail.
 
-        ``expiration`` is in seconds.
+        ``expiration`` is in seconds; ``correlation_id`` says what it is an answer to.
         """
         data = encode(body)
         outcomes = []
@@ -54,6 +64,7 @@ class Outbox:
                 data if chunk is None else chunk.data,
                 type=type(body).__name__,
                 message_id=message_id if chunk is None else f"{message_id}.{chunk.index}",
+                correlation_id=correlation_id,
                 user_id=self._user_id,
                 headers={} if chunk is None else chunk_headers(chunk),
                 expiration=expiration,
@@ -61,6 +72,27 @@ class Outbox:
             )
             outcomes.append(self._publisher.publish(address, message, mandatory=mandatory))
         return Sent(len(data), outcomes[0] if len(outcomes) == 1 else _all(outcomes))
+
+    def send_blob(
+        self, address: Address, ref: BlobRef, name: str, tensors: Sequence[bytes | memoryview]
+    ) -> Sent:
+        """Publish a blob's chunks, each under ``name``; the bytes of ``tensors`` are not copied.
+
+        Blocks while the publisher's window is full, so memory is bounded by that.
+        """
+        outcomes = [
+            self._publisher.publish(
+                address,
+                Message(
+                    data,
+                    type="BlobChunk",
+                    user_id=self._user_id,
+                    headers=blob_chunk_headers(name, index),
+                ),
+            )
+            for index, data in iter_chunks(ref, tensors)
+        ]
+        return Sent(ref.total, _all(outcomes))
 
     def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
         """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see."""

@@ -16,7 +16,7 @@ from flmq.round import Policy
 from flmq.server.bus import EventBus
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
-from flmq.server.coordinator import Coordinator
+from flmq.server.coordinator import Coordinator, CoordinatorOptions
 from flmq.server.events import ConnectionChanged, Observer, RunEnded, RunStarted
 from flmq.server.history import History
 from flmq.server.job import Job
@@ -26,7 +26,6 @@ from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
 from flmq.transport import (
-    DEFAULT_SITE,
     ConnectionEvent,
     StateListener,
     Transport,
@@ -34,8 +33,6 @@ from flmq.transport import (
 )
 
 __all__ = ["RunOptions", "run_server", "run_server_on_broker", "start_server"]
-
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,8 @@ class RunOptions:
     """Name of the job; None: a readable name of its own each time."""
     seed: int | None = None
     """Of the choice of clients; None: made from the job's name."""
-    sites: tuple[str, ...] = (DEFAULT_SITE,)
-    """Datacenters whose clients are called."""
-    heartbeat: float = 30.0
-    """Seconds between the heartbeats that clients are asked for."""
-    max_reply_bytes: int = _GIB
-    """A larger reply is refused, before memory is taken for it."""
+    coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
+    """How clients are asked."""
     observers: Sequence[Observer] = field(default_factory=tuple)
     """Who is told how the run goes."""
 
@@ -134,9 +127,7 @@ def run_server(
         job,
         presence,
         bus.emit,
-        sites=options.sites,
-        heartbeat=options.heartbeat,
-        max_reply_bytes=options.max_reply_bytes,
+        options.coordinator,
     )
     seed = _seed_of(job.name) if options.seed is None else options.seed
     server.attach(coordinator, bus.emit, seed=seed, policy=_policy(config))

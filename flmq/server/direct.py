@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from flmq.common.phase import Phase
 from flmq.round import Policy
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.gather import Ask, Check, Gather, Gathered, Taken
+from flmq.server.gather import Ask, Check, Gather, Gathered, Sink, Taken
 from flmq.wire import Failure, FailureKind, Reply, Res
 
 __all__ = ["DirectGatherer"]
@@ -34,17 +35,28 @@ class DirectGatherer:
         timeout: float | None,
         policy: Policy,
         check: Check,
+        sink: Sink | None = None,
     ) -> Gathered:
         """Call them all. ``timeout`` in seconds is handed to each call."""
         gather = Gather.create(
-            server_round, phase, asks, policy, check, label=phase.value, now=time.monotonic()
+            server_round,
+            phase,
+            asks,
+            policy,
+            check,
+            label=phase.value,
+            now=time.monotonic(),
+            sink=sink,
         )
         gather.start()
+        lock = threading.Lock()
         with ThreadPoolExecutor(self._max_workers) as pool:
             calls = [pool.submit(self._call, phase, server_round, ask, timeout) for ask in asks]
             for call in calls:
                 reply = call.result()
-                gather.take(gather.judge(reply), Taken(reply, 0, time.monotonic()))
+                taken = Taken(reply, 0, time.monotonic())
+                gather.take(gather.judge(reply), taken)
+                gather.absorb(taken, lock)
         return gather.result()
 
     def _call(self, phase: Phase, server_round: int, ask: Ask, timeout: float | None) -> Reply:

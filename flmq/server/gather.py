@@ -1,6 +1,6 @@
 """One phase of a round in flight: the pure round, and what its replies carry.
 
-Not thread-safe: the coordinator calls everything but `judge` with its lock held.
+Not thread-safe: everything but `judge` and `absorb` is called with the task table's lock held.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from flmq.common.errors import AggregationError
 from flmq.common.phase import Phase
-from flmq.common.typing import Code
+from flmq.common.typing import Code, FitRes, Parameters
 from flmq.round import (
     Action,
     Close,
@@ -23,13 +25,14 @@ from flmq.round import (
     Round,
     RoundState,
     Settle,
+    TaskState,
     Word,
 )
 from flmq.server.events import ClientOutcome, RoundCounts
 from flmq.server.failures import ClientFailure
 from flmq.wire import Failure, Ins, Reply, Res
 
-__all__ = ["Ask", "Check", "Gather", "Gathered", "Taken"]
+__all__ = ["Ask", "Check", "Gather", "Gathered", "Sink", "Taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,13 @@ class Ask:
 
 Check = Callable[[Ins, Res], str | None]
 """Why a reply does not answer what was asked, or None if it does."""
+
+
+class Sink(Protocol):
+    """What takes in accepted fit replies as they come, so that nobody need keep them."""
+
+    def add(self, res: FitRes) -> None:
+        """Take in one reply; raises `AggregationError` where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class Gathered:
     """Why the phase closed."""
     enough: bool
     """Whether as many replies count as the policy asks for."""
+    error: AggregationError | None = None
+    """What the sink raised, if it did: its sum is then of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,9 @@ class Gather:
     check: Check
     opened: float
     """Monotonic seconds."""
+    sink: Sink | None = None
     done: threading.Event = field(default_factory=threading.Event)
+    """Set once the round has closed and every accepted reply is absorbed."""
     bytes_down: int = 0
     bytes_up: int = 0
     closed: float | None = None
@@ -99,6 +113,8 @@ class Gather:
     _replies: dict[str, Res] = field(default_factory=dict)
     _told: dict[str, _Told] = field(default_factory=dict)
     _words: Counter[Word] = field(default_factory=Counter)
+    _absorbing: int = 0
+    _error: AggregationError | None = None
 
     @classmethod
     def create(
@@ -111,15 +127,23 @@ class Gather:
         *,
         label: str,
         now: float,
+        sink: Sink | None = None,
     ) -> Gather:
         """Prepare to ask ``asks``; nothing counts before `start`."""
         round_ = Round(tuple(ask.client_id for ask in asks), policy, label=label)
         by_client = {ask.client_id: ask for ask in asks}
-        return cls(server_round, phase, by_client, round_, check, now)
+        return cls(server_round, phase, by_client, round_, check, now, sink)
 
     def start(self) -> list[ClientOutcome]:
         """Open the round."""
         return self._perform(self.round.open(), self.opened)
+
+    def expects(self, client_id: str) -> bool:
+        """Whether a reply of this client would settle its task."""
+        return self.round.state is RoundState.OPEN and self.round.tasks.get(client_id) in (
+            TaskState.PENDING,
+            TaskState.UNROUTABLE,
+        )
 
     def judge(self, reply: Reply) -> Event:
         """Find out what ``reply`` is to the round. Reads, checks and changes nothing."""
@@ -139,6 +163,24 @@ class Gather:
         """Feed a reply that was judged; what became of it comes back."""
         self.bytes_up += taken.bytes
         return self._perform(self.round.handle(event), taken.at, taken)
+
+    def absorb(self, taken: Taken, lock: threading.Lock) -> None:
+        """Hand a reply that was accepted to the sink. Call it without the lock, after `take`."""
+        res = taken.reply.res
+        if self.sink is None or self._replies.get(taken.reply.client_id) is not res:
+            return
+        assert isinstance(res, FitRes)
+        error = None
+        try:
+            self.sink.add(res)
+        except AggregationError as raised:
+            error = raised
+        # Its bytes are in the sum; whoever looks at the reply still finds everything else.
+        res.parameters = Parameters([], res.parameters.tensor_type)
+        with lock:
+            self._error = self._error or error
+            self._absorbing -= 1
+            self._look()
 
     def feed(self, event: Event, now: float) -> list[ClientOutcome]:
         """Feed an event that is no reply, at ``now`` monotonic seconds."""
@@ -169,6 +211,7 @@ class Gather:
             bytes_up=self.bytes_up,
             reason=close.reason,
             enough=close.enough,
+            error=self._error,
         )
         self._replies, self._told, self.asks = {}, {}, {}
         return gathered
@@ -205,8 +248,12 @@ class Gather:
                     self._close = action
         if self._close is not None and self.closed is None:
             self.closed = now
-            self.done.set()
+        self._look()
         return outcomes
+
+    def _look(self) -> None:
+        if self.closed is not None and self._absorbing == 0:
+            self.done.set()
 
     def _keep(self, client_id: str, word: Word, taken: Taken | None) -> None:
         if taken is None:
@@ -214,6 +261,7 @@ class Gather:
         res = taken.reply.res
         if word is Word.ACCEPTED and not isinstance(res, Failure):
             self._replies[client_id] = res
+            self._absorbing += self.sink is not None
         elif word is Word.FAILED:
             self._told[client_id] = (
                 _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)

@@ -27,6 +27,8 @@ class _Known:
     last_seen: float
     """Monotonic seconds."""
     online: bool = True
+    instance: str = ""
+    """The process that was heard last under this client id."""
 
 
 class PresenceWatcher:
@@ -51,13 +53,13 @@ class PresenceWatcher:
         self._online = 0
         self._lock = threading.Lock()
 
-    def hear(self, presence: Presence) -> None:
-        """Take in one message of a client about itself."""
+    def hear(self, presence: Presence) -> bool:
+        """Take in one message of a client about itself; whether its process is new to us."""
         with self._lock:
             if presence.kind is PresenceKind.BYE:
                 self._leave(presence.client_id, "said bye")
-            else:
-                self._come(presence)
+                return False
+            return self._come(presence)
 
     def seen(self, client_id: str) -> None:
         """Take any other message of the client as a sign of life."""
@@ -82,7 +84,7 @@ class PresenceWatcher:
             known = self._known.get(client_id)
             return DEFAULT_SITE if known is None else known.site
 
-    def _come(self, presence: Presence) -> None:
+    def _come(self, presence: Presence) -> bool:
         client_id = presence.client_id
         known = self._known.get(client_id)
         if known is None:
@@ -92,7 +94,10 @@ class PresenceWatcher:
         known.site = presence.site
         known.heartbeat = presence.heartbeat_seconds
         known.last_seen = self._clock()
+        new = known.instance != presence.instance
+        known.instance = presence.instance
         self._return(client_id, known, f"said {presence.kind.value}")
+        return new
 
     def _return(self, client_id: str, known: _Known, reason: str) -> None:
         if known.online:

@@ -20,7 +20,7 @@ from flmq.common.typing import (
 from flmq.round import Policy
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.failures import ClientFailure
-from flmq.server.gather import Ask, Check, Gathered
+from flmq.server.gather import Ask, Check, Gathered, Sink
 from flmq.wire import Ins, Res
 
 __all__ = ["Gatherer", "QueueClientProxy", "accept_anything"]
@@ -40,6 +40,7 @@ class Gatherer(Protocol):
         timeout: float | None,
         policy: Policy,
         check: Check,
+        sink: Sink | None = None,
     ) -> Gathered:
         """Ask, and wait until the round closes."""
 

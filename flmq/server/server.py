@@ -32,6 +32,7 @@ from flmq.server.history import History
 from flmq.server.proxy import Gatherer, accept_anything
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.reply_check import check_evaluate_reply, check_fit_reply
+from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import Ins, Res
 
@@ -189,14 +190,21 @@ class Server:
         if not instructions:
             self._note(server_round, self._why_nobody("configure_fit"))
             return None
-        gathered = self._gather(Phase.FIT, server_round, instructions, timeout, self._check_fit)
+        sink = self.strategy.fit_sink(server_round, self.parameters)
+        gathered = self._gather(
+            Phase.FIT, server_round, instructions, timeout, self._check_fit, sink
+        )
         self._log.fit = gathered
         outcome = _split(instructions, gathered)
         results = cast("FitResultsAndFailures", outcome)
+        if sink is not None:
+            results = StreamedResults(results[0], sink), results[1]
         if not gathered.enough:
             self._note(server_round, self._too_few(gathered))
             return None, {}, results
         try:
+            if gathered.error is not None:
+                raise gathered.error
             parameters, metrics = self.strategy.aggregate_fit(server_round, *results)
         except AggregationError as error:
             self._note(server_round, f"the model stays as it was: {error}")
@@ -297,6 +305,7 @@ class Server:
         instructions: Sequence[tuple[ClientProxy, Ins]],
         timeout: float | None,
         check: Callable[[Ins, Res], str | None],
+        sink: MeanSink | None = None,
     ) -> Gathered:
         if phase is Phase.FIT:
             # Waiting for clients to come is not the round's time.
@@ -311,6 +320,7 @@ class Server:
             timeout=timeout,
             policy=self.policy if phase in (Phase.FIT, Phase.EVALUATE) else Policy(min_results=0),
             check=check,
+            sink=sink,
         )
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:

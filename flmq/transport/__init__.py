@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flmq.common.urls import BrokerUrl
 from flmq.transport.base import (
+    STREAM_OFFSET_HEADER,
     Address,
     ConnectionEvent,
     ConnectionState,
@@ -18,13 +19,16 @@ from flmq.transport.base import (
     PublishOutcome,
     QueueInfo,
     StateListener,
+    StreamOffset,
     Transport,
 )
 from flmq.transport.topology import (
     DEAD,
     DEFAULT_SITE,
+    MODELS,
     PRESENCE,
     REPLIES,
+    STREAM_MAX_BYTES,
     TASKS,
     TASKS_LOCAL,
     Binding,
@@ -49,8 +53,11 @@ from flmq.transport.topology import (
 __all__ = [
     "DEAD",
     "DEFAULT_SITE",
+    "MODELS",
     "PRESENCE",
     "REPLIES",
+    "STREAM_MAX_BYTES",
+    "STREAM_OFFSET_HEADER",
     "TASKS",
     "TASKS_LOCAL",
     "Address",
@@ -68,6 +75,7 @@ __all__ = [
     "QueueInfo",
     "QueueType",
     "StateListener",
+    "StreamOffset",
     "Topology",
     "Transport",
     "client_queue",

@@ -14,13 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from flmq.transport.topology import Topology
 
 __all__ = [
+    "STREAM_OFFSET_HEADER",
     "Address",
     "ConnectionEvent",
     "ConnectionState",
@@ -31,6 +33,7 @@ __all__ = [
     "Publisher",
     "QueueInfo",
     "StateListener",
+    "StreamOffset",
     "Transport",
 ]
 
@@ -110,6 +113,15 @@ class ConnectionEvent:
 
 
 StateListener = Callable[[ConnectionEvent], None]
+
+StreamOffset = int | datetime | Literal["first", "last", "next"]
+"""Where to begin to read a stream: an offset, a time (to the second), its ends, or what comes next.
+
+An offset or time that the stream no longer keeps means its first message (RabbitMQ, streams).
+"""
+
+STREAM_OFFSET_HEADER = "x-stream-offset"
+"""Header of each message read from a stream: its offset, an int."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +222,21 @@ class Transport(ABC):
 
     @abstractmethod
     def consumer(
-        self, queues: Sequence[str], *, prefetch: int, exclusive: bool = False
+        self,
+        queues: Sequence[str],
+        *,
+        prefetch: int,
+        exclusive: bool = False,
+        offset: StreamOffset | None = None,
     ) -> Consumer:
         """Consume ``queues``, with at most ``prefetch`` (1 to 65535) deliveries un-acked in all.
 
         With ``exclusive`` nobody else may consume them meanwhile. Raises `ResourceLocked` when
         another consumer has them exclusively, `BrokerRefusal` when a queue does not exist.
+
+        A stream is read from ``offset`` on, which must be given, by any number of consumers, none
+        of which takes anything away; after a lost connection reading goes on where it was, and
+        acks only make room for more.
         """
 
     @abstractmethod

@@ -7,13 +7,14 @@ message travel in one frame, whose size RabbitMQ limits (frame_max, 128 KiB).
 from __future__ import annotations
 
 from flmq.common.errors import BrokerRefusal
-from flmq.transport.base import Address, HeaderValue, Message
+from flmq.transport.base import Address, HeaderValue, Message, StreamOffset
 from flmq.transport.topology import Queue, QueueType
 
 __all__ = [
     "MAX_HEADER_BYTES",
     "SHORT_STRING_BYTES",
     "check_exclusive",
+    "check_offset",
     "check_outgoing",
     "check_prefetch",
     "too_large",
@@ -62,6 +63,8 @@ def check_exclusive(queue: Queue | None, *, exclusive: bool) -> None:
     """Refuse exclusive consumers where RabbitMQ ignores or forbids them."""
     if queue is None or not exclusive:
         return
+    if queue.type is QueueType.STREAM:
+        raise BrokerRefusal(f"stream {queue.name!r} is read by everybody: consume it without")
     alone = bool(queue.arguments.get("x-single-active-consumer"))
     if alone or queue.type is QueueType.QUORUM:
         raise BrokerRefusal(
@@ -69,6 +72,16 @@ def check_exclusive(queue: Queue | None, *, exclusive: bool) -> None:
             f"({'it has a single active consumer' if alone else 'quorum queues know no such thing'}"
             "): consume it without, x-single-active-consumer lets one consumer in at a time"
         )
+
+
+def check_offset(queue: Queue | None, offset: StreamOffset | None) -> None:
+    """Refuse a stream without an offset, and an offset for what is no stream."""
+    if queue is None:
+        return
+    if queue.type is QueueType.STREAM and offset is None:
+        raise BrokerRefusal(f"stream {queue.name!r} is read from an offset: give one")
+    if queue.type is not QueueType.STREAM and offset is not None:
+        raise BrokerRefusal(f"queue {queue.name!r} is no stream: it has no offsets")
 
 
 def too_large(size: int, limit: int) -> BrokerRefusal:

@@ -13,8 +13,10 @@ from enum import Enum
 __all__ = [
     "DEAD",
     "DEFAULT_SITE",
+    "MODELS",
     "PRESENCE",
     "REPLIES",
+    "STREAM_MAX_BYTES",
     "TASKS",
     "TASKS_LOCAL",
     "Binding",
@@ -42,6 +44,7 @@ TASKS = "flmq.tasks"
 TASKS_LOCAL = "flmq.tasks.local"
 REPLIES = "flmq.replies"
 PRESENCE = "flmq.presence"
+MODELS = "flmq.models"
 DEAD = "flmq.dead"
 
 _EVERYBODY = "!all"
@@ -51,6 +54,10 @@ _DAY = 24 * 3600
 _CLIENT_QUEUE_EXPIRES = 7 * _DAY
 _JOB_QUEUE_EXPIRES = 7 * _DAY
 _PRESENCE_TTL = 60
+STREAM_MAX_BYTES = 8 * 1024**3
+"""What the stream of models keeps, at least: it drops whole segments beyond that."""
+_STREAM_MAX_AGE = "2h"
+_STREAM_SEGMENT_BYTES = 64 * 1024**2
 _DEAD_MAX_BYTES = 256 * 1024 * 1024
 
 
@@ -67,6 +74,7 @@ class QueueType(Enum):
 
     CLASSIC = "classic"
     QUORUM = "quorum"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +167,14 @@ def presence_key(site: str, client_id: str) -> str:
 
 
 def federation_topology(site: str = DEFAULT_SITE) -> Topology:
-    """The fixed exchanges and the dead-letter queue, which every process declares."""
+    """The fixed exchanges, the dead-letter queue and the stream, which every process declares."""
     return Topology(
         exchanges=(
             Exchange(TASKS, ExchangeType.TOPIC),
             Exchange(TASKS_LOCAL, ExchangeType.DIRECT),
             Exchange(REPLIES, ExchangeType.TOPIC),
             Exchange(PRESENCE, ExchangeType.TOPIC),
+            Exchange(MODELS, ExchangeType.TOPIC),
             Exchange(DEAD, ExchangeType.FANOUT),
         ),
         queues=(
@@ -173,10 +182,20 @@ def federation_topology(site: str = DEFAULT_SITE) -> Topology:
                 DEAD,
                 arguments={"x-max-length-bytes": _DEAD_MAX_BYTES, "x-overflow": "drop-head"},
             ),
+            Queue(
+                MODELS,
+                QueueType.STREAM,
+                arguments={
+                    "x-max-length-bytes": STREAM_MAX_BYTES,
+                    "x-max-age": _STREAM_MAX_AGE,
+                    "x-stream-max-segment-size-bytes": _STREAM_SEGMENT_BYTES,
+                },
+            ),
         ),
         bindings=(
             Binding(TASKS, TASKS_LOCAL, f"{site}.#", to_exchange=True),
             Binding(DEAD, DEAD, ""),
+            Binding(MODELS, MODELS, "#"),
         ),
     )
 

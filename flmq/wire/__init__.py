@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flmq.wire.blobs import (
+    INLINE_BYTES,
+    BlobChunk,
     BlobProgress,
     BlobRef,
     blob_chunk_headers,
@@ -40,7 +42,9 @@ from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
     "CHUNK_BYTES",
+    "INLINE_BYTES",
     "Assembler",
+    "BlobChunk",
     "BlobProgress",
     "BlobRef",
     "Body",

@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
+from mmap import mmap
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.typing import Parameters
 
 __all__ = [
     "BLOB_CHUNK_BYTES",
+    "INLINE_BYTES",
+    "BlobChunk",
     "BlobProgress",
     "BlobRef",
     "blob_chunk_headers",
@@ -31,6 +34,8 @@ __all__ = [
 
 BLOB_CHUNK_BYTES = 1 << 20
 """What pika and RabbitMQ move fastest (docs/performance.md)."""
+INLINE_BYTES = 64 * 1024
+"""Smaller parameters ride in their envelope: one message less to wait for."""
 MAX_CHUNK_BYTES = 4 << 20
 MAX_BLOB_BYTES = 1 << 40
 _MAX_TENSORS = 1 << 20
@@ -39,7 +44,7 @@ _BLOB = "x-flmq-blob"
 _INDEX = "x-flmq-blob-index"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview | mmap
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,9 @@ def refer(
     )
 
 
-def iter_chunks(ref: BlobRef, tensors: Sequence[Buffer]) -> Iterator[tuple[int, Buffer]]:
+def iter_chunks(
+    ref: BlobRef, tensors: Sequence[Buffer]
+) -> Iterator[tuple[int, bytes | memoryview]]:
     """Cut into chunks: (index, bytes). A chunk within one tensor is a view, others are joined."""
     views = [memoryview(tensor).cast("B") for tensor in tensors]
     bounds = [0, *accumulate(len(view) for view in views)]
@@ -154,8 +161,18 @@ def blob_chunk_headers(name: str, index: int) -> dict[str, str | int]:
     return {_BLOB: name, _INDEX: index}
 
 
-def blob_chunk_of(headers: Mapping[str, object]) -> tuple[str, int] | None:
-    """Name and index of the chunk that a message is; None if it is none.
+@dataclass(frozen=True, slots=True)
+class BlobChunk:
+    """A piece of a blob, as a message brought it."""
+
+    name: str
+    """The blob's digest, or the task that it answers."""
+    index: int
+    data: bytes | memoryview
+
+
+def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> BlobChunk | None:
+    """The chunk that a message is; None if it is none.
 
     Raises:
         MalformedMessage: the headers do not describe a chunk.
@@ -168,7 +185,7 @@ def blob_chunk_of(headers: Mapping[str, object]) -> tuple[str, int] | None:
         raise MalformedMessage("a blob's chunk without its blob's name or its index")
     if not 0 <= index <= MAX_BLOB_BYTES or not 1 <= len(name) <= 64:
         raise MalformedMessage(f"a blob's chunk with index {index} of {name[:80]!r}")
-    return name, index
+    return BlobChunk(name, index, data)
 
 
 class BlobProgress:

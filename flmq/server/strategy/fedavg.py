@@ -25,6 +25,7 @@ from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.aggregate import aggregate, weighted_loss_avg, weighted_metrics_avg
 from flmq.server.strategy.options import FedAvgOptions
 from flmq.server.strategy.returned import checked_config, checked_evaluation, checked_metrics
+from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
 
 __all__ = ["FedAvg"]
@@ -67,6 +68,15 @@ class FedAvg(FedAvgOptions, Strategy):
         clients = _sample(client_manager, self.num_fit_clients)
         return [(client, FitIns(parameters, dict(config))) for client in clients]
 
+    def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
+        """The mean, as replies come; None where a subclass makes something else of them."""
+        own = type(self)
+        as_here = (
+            own.aggregate_fit is FedAvg.aggregate_fit
+            and own.aggregate_parameters is FedAvg.aggregate_parameters
+        )
+        return MeanSink() if as_here else None
+
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
@@ -86,11 +96,14 @@ class FedAvg(FedAvgOptions, Strategy):
         """Aggregate parameters and metrics, unless there are failures that are not accepted."""
         if not results or (failures and not self.accept_failures):
             return None, {}
-        replies = (
-            (parameters_to_ndarrays(res.parameters, copy=False), res.num_examples)
-            for _, res in results
-        )
-        parameters = ndarrays_to_parameters(self.aggregate_parameters(server_round, replies))
+        if isinstance(results, StreamedResults):
+            parameters = results.sink.mean()
+        else:
+            replies = (
+                (parameters_to_ndarrays(res.parameters, copy=False), res.num_examples)
+                for _, res in results
+            )
+            parameters = ndarrays_to_parameters(self.aggregate_parameters(server_round, replies))
         return parameters, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
 
     def aggregate_evaluate(

@@ -20,6 +20,7 @@ from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Paramet
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.reply_check import ReplyCheck
+from flmq.server.strategy.sink import MeanSink
 
 __all__ = ["Strategy"]
 
@@ -84,6 +85,16 @@ class Strategy(ABC):
             The new global parameters, and metrics of the round's training for the history. None
             for the parameters: what came in this round is discarded and the model stays.
         """
+
+    def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
+        """Where accepted replies of this round's training go as they come.
+
+        With a sink, memory and disk do not grow with the number of clients, and ``results`` in
+        `aggregate_fit` are `StreamedResults`: the parameters in them are empty, their sum is in
+        ``results.sink``. None, the default: `aggregate_fit` finds each reply's parameters in
+        ``results``, read from disk when they are looked at.
+        """
+        return None
 
     @abstractmethod
     def configure_evaluate(

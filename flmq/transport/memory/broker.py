@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
-from flmq.transport.base import Address, Message, QueueInfo
-from flmq.transport.checks import check_exclusive, too_large
+from flmq.transport.base import Address, Message, QueueInfo, StreamOffset
+from flmq.transport.checks import check_exclusive, check_offset, too_large
 from flmq.transport.memory.clock import Clock, Timers
 from flmq.transport.memory.queue import MemoryQueue, Stored, check_queue
 from flmq.transport.memory.routing import Router
-from flmq.transport.topology import Queue, Topology
+from flmq.transport.memory.stream import MemoryStream
+from flmq.transport.topology import Queue, QueueType, Topology
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "MemoryBroker"]
 
@@ -238,13 +239,21 @@ class MemoryBroker:
         self._remove(queue)
         return None
 
-    def open_queues(self, names: Sequence[str], owner: Peer, *, exclusive: bool) -> None:
+    def open_queues(
+        self,
+        names: Sequence[str],
+        owner: Peer,
+        *,
+        exclusive: bool,
+        offset: StreamOffset | None,
+    ) -> None:
         """Check that ``owner`` may consume all of them."""
         for name in names:
             queue = self.find(name)
             if queue is None:
                 raise BrokerRefusal(f"no queue {name!r} to consume: declare it first")
             check_exclusive(queue.spec, exclusive=exclusive)
+            check_offset(queue.spec, offset)
             queue.check_consumer(owner, exclusive=exclusive)
 
     def publish(self, address: Address, message: Message) -> bool | None:
@@ -298,7 +307,8 @@ class MemoryBroker:
         check_queue(spec)
         there = self.find(spec.name)
         if there is None:
-            self._queues[spec.name] = MemoryQueue(spec, owner, self)
+            kind = MemoryStream if spec.type is QueueType.STREAM else MemoryQueue
+            self._queues[spec.name] = kind(spec, owner, self)
             self._router.add_queue(spec.name)
             return
         if there.spec.exclusive and there.owner is not owner:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flmq.common.errors import FlmqError, TransportClosed
-from flmq.transport.base import Consumer, Delivery
+from flmq.transport.base import Consumer, Delivery, StreamOffset
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
 
@@ -35,11 +35,13 @@ class MemoryConsumer(Consumer):
         *,
         prefetch: int,
         exclusive: bool,
+        offset: StreamOffset | None,
         on_close: Callable[[MemoryConsumer], None],
     ) -> None:
         """Start without a subscription; see `subscribe`."""
         self.queues = tuple(queues)
         self.exclusive = exclusive
+        self.next_offset = offset
         self.subscribed: dict[str, MemoryQueue] = {}
         self._broker = broker
         self._prefetch = prefetch

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
-from flmq.transport.base import Message
+from flmq.transport.base import Message, StreamOffset
 from flmq.transport.topology import Queue, QueueType
 
 __all__ = ["MemoryQueue", "QueueConsumer", "QueueHost", "Stored"]
@@ -18,11 +18,13 @@ _ARGUMENTS: Mapping[str, type] = {
     "x-dead-letter-routing-key": str,
     "x-delivery-limit": int,
     "x-expires": int,
+    "x-max-age": str,
     "x-max-length": int,
     "x-max-length-bytes": int,
     "x-message-ttl": int,
     "x-overflow": str,
     "x-single-active-consumer": bool,
+    "x-stream-max-segment-size-bytes": int,
 }
 
 
@@ -45,6 +47,8 @@ class QueueConsumer(Protocol):
     """What a queue must know of its consumer."""
 
     exclusive: bool
+    next_offset: StreamOffset | None
+    """Where to begin, or go on, to read a stream."""
 
     def has_room(self) -> bool:
         """Whether prefetch allows one more."""

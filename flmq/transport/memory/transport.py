@@ -11,6 +11,7 @@ from flmq.transport.base import (
     ConnectionState,
     QueueInfo,
     StateListener,
+    StreamOffset,
     Transport,
 )
 from flmq.transport.checks import check_prefetch
@@ -87,18 +88,24 @@ class MemoryTransport(Transport):
             return publisher
 
     def consumer(
-        self, queues: Sequence[str], *, prefetch: int, exclusive: bool = False
+        self,
+        queues: Sequence[str],
+        *,
+        prefetch: int,
+        exclusive: bool = False,
+        offset: StreamOffset | None = None,
     ) -> MemoryConsumer:
         """Consume ``queues``."""
         check_prefetch(prefetch)
         with self.broker.locked():
             self._wait_until_up()
-            self.broker.open_queues(queues, self, exclusive=exclusive)
+            self.broker.open_queues(queues, self, exclusive=exclusive, offset=offset)
             consumer = MemoryConsumer(
                 self.broker,
                 queues,
                 prefetch=prefetch,
                 exclusive=exclusive,
+                offset=offset,
                 on_close=self._consumers.remove,
             )
             self._consumers.append(consumer)
@@ -184,7 +191,9 @@ class MemoryTransport(Transport):
         try:
             if problem is not None:
                 raise problem
-            self.broker.open_queues(consumer.queues, self, exclusive=consumer.exclusive)
+            self.broker.open_queues(
+                consumer.queues, self, exclusive=consumer.exclusive, offset=consumer.next_offset
+            )
         except FlmqError as error:
             consumer.fail(error)
         else:

@@ -23,7 +23,7 @@ from flmq.common.errors import (
     ResourceLocked,
     TransportClosed,
 )
-from flmq.transport.base import Consumer, Delivery
+from flmq.transport.base import STREAM_OFFSET_HEADER, Consumer, Delivery, StreamOffset
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import reply_code, translate
@@ -52,6 +52,8 @@ class Subscription:
     queues: tuple[str, ...]
     prefetch: int
     exclusive: bool
+    offset: StreamOffset | None
+    """Where to begin to read streams."""
     lock_patience: float
     """Seconds for which, after a loss, a dead connection of our own may hold a queue."""
     declared: Callable[[str], bool]
@@ -87,6 +89,7 @@ class RabbitMQConsumer(Consumer):
         self._closed = False
         # On the connection's thread alone.
         self._opened: Future[None] = Future()
+        self._next_offset = subscription.offset
         self._amqp: Any = None
         self._channel: Any = None
         self._backoff = Backoff()
@@ -220,7 +223,11 @@ class RabbitMQConsumer(Consumer):
                 queue,
                 partial(self._delivered, queue, self._generation),
                 exclusive=self._wanted.exclusive,
+                arguments=self._arguments(),
             )
+
+    def _arguments(self) -> dict[str, Any] | None:
+        return None if self._next_offset is None else {STREAM_OFFSET_HEADER: self._next_offset}
 
     def _consuming(self, _: None, error: BrokerError | None) -> None:
         if error is None:
@@ -238,6 +245,9 @@ class RabbitMQConsumer(Consumer):
             exchange=method.exchange,
             routing_key=method.routing_key,
         )
+        offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
+        if self._next_offset is not None and isinstance(offset, int):
+            self._next_offset = offset + 1  # where to go on after a loss
         with self._changed:
             if generation == self._generation and not self._closed:
                 self._buffer.append(delivery)

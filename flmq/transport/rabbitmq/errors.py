@@ -33,7 +33,7 @@ ROWS: Mapping[type[BaseException], Kind] = {
     px.AMQPConnectionError: BrokerUnavailable,
     px.AMQPHeartbeatTimeout: BrokerUnavailable,
     px.ConnectionBlockedTimeout: BrokerUnavailable,
-    px.ConnectionOpenAborted: TransportClosed,
+    px.ConnectionOpenAborted: BrokerUnavailable,  # by pika, when stack_timeout is over
     px.ConnectionWrongStateError: BrokerUnavailable,
     px.StreamLostError: BrokerUnavailable,
     # What the broker said; see CODES.
@@ -170,6 +170,8 @@ def _said(error: BaseException) -> str:
     """Return what the error says, in one line."""
     if isinstance(error, px.ChannelClosed | px.ConnectionClosed):
         return str(error.reply_text)
+    if isinstance(error, px.ConnectionOpenAborted):
+        return "no AMQP answer in time"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     words = "; ".join(str(arg) for arg in error.args) or type(error).__name__

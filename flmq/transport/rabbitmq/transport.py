@@ -8,8 +8,8 @@ from functools import partial
 
 from flmq.common.errors import BrokerRefusal, TransportClosed
 from flmq.common.urls import BrokerUrl, parse_broker_url
-from flmq.transport.base import QueueInfo, StateListener, Transport
-from flmq.transport.checks import check_exclusive, check_prefetch
+from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
+from flmq.transport.checks import check_exclusive, check_offset, check_prefetch
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq import steps
 from flmq.transport.rabbitmq.connection import IOConnection
@@ -97,7 +97,12 @@ class RabbitMQTransport(Transport):
         return publisher
 
     def consumer(
-        self, queues: Sequence[str], *, prefetch: int, exclusive: bool = False
+        self,
+        queues: Sequence[str],
+        *,
+        prefetch: int,
+        exclusive: bool = False,
+        offset: StreamOffset | None = None,
     ) -> RabbitMQConsumer:
         """Consume ``queues``.
 
@@ -109,6 +114,7 @@ class RabbitMQTransport(Transport):
         known = [self._declared.queue(name) for name in queues]
         for queue in known:
             check_exclusive(queue, exclusive=exclusive)
+            check_offset(queue, offset)
         on_control = any(queue is not None and queue.exclusive for queue in known)
         consumer = RabbitMQConsumer(
             self._connection if on_control else self._connect("consumer"),
@@ -117,6 +123,7 @@ class RabbitMQTransport(Transport):
                 queues=tuple(queues),
                 prefetch=prefetch,
                 exclusive=exclusive,
+                offset=offset,
                 lock_patience=max(current_pace().lock, 3 * heartbeat_of(self._url)),
                 declared=lambda name: self._declared.queue(name) is not None,
             ),

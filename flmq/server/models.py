@@ -1,0 +1,138 @@
+"""Publishing a model once, whatever the number of clients: to the stream, by digest."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flmq.common.errors import BrokerRefusal, RunError
+from flmq.common.typing import EvaluateIns, FitIns, Parameters
+from flmq.post import Outbox
+from flmq.server.gather import Ask
+from flmq.transport import MODELS, STREAM_MAX_BYTES, Address, PublishOutcome
+from flmq.wire import INLINE_BYTES, BlobRef, refer
+
+__all__ = ["ModelTooLarge", "Models", "without_parameters"]
+
+_REMEMBERED = 8
+_AGAIN_AFTER = 3.0
+"""Seconds within which a model is not published once more: whoever asks finds that copy."""
+
+
+class ModelTooLarge(RunError):
+    """The stream of models cannot keep a model of this size until everybody has read it."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        """Name both, in bytes."""
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"a model of {size} bytes cannot be published: the stream of models keeps {limit} "
+            "bytes, and needs room for two; train a smaller model, or give parts of it"
+        )
+
+
+@dataclass(slots=True)
+class _Shared:
+    ref: BlobRef
+    parameters: Parameters | None
+    """None: published, and no phase in flight needs it any more."""
+    again: float = -math.inf
+    """When it was published once more, in monotonic seconds."""
+
+
+class Models:
+    """The models of a job in its site's stream. Thread-safe."""
+
+    def __init__(self, outbox: Outbox, job: str) -> None:
+        """Publish for ``job`` through ``outbox``."""
+        self._outbox = outbox
+        self._job = job
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, _Shared] = OrderedDict()
+
+    def share(self, asks: Sequence[Ask]) -> tuple[dict[str, BlobRef], int]:
+        """Publish what several of ``asks`` share, unless it was published before. Blocks.
+
+        Returns:
+            For each client whose task shall name a model, which; and the bytes published.
+        """
+        refs: dict[str, BlobRef] = {}
+        published = 0
+        for parameters, clients in _groups(asks):
+            ref, size = self._publish_once(parameters)
+            published += size
+            refs.update(dict.fromkeys(clients, ref))
+        return refs, published
+
+    def release(self, refs: Sequence[BlobRef]) -> None:
+        """Let go of the models of a phase that is over; that they were published is kept."""
+        with self._lock:
+            for ref in refs:
+                shared = self._known.get(ref.digest)
+                if shared is not None:
+                    shared.parameters = None
+
+    def publish_again(self, digest: str) -> bool:
+        """Publish a model once more for who cannot find it; False if it is not at hand."""
+        with self._lock:
+            shared = self._known.get(digest)
+            if shared is None or shared.parameters is None:
+                return False
+            now = time.monotonic()
+            if now - shared.again < _AGAIN_AFTER:
+                return True
+            shared.again = now
+            ref, parameters = shared.ref, shared.parameters
+        self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
+        return True
+
+    def _publish_once(self, parameters: Parameters) -> tuple[BlobRef, int]:
+        """What to call the model, and the bytes that were published for it now."""
+        ref = refer(parameters, published_unix_ms=time.time_ns() // 1_000_000)
+        with self._lock:
+            known = self._known.get(ref.digest)
+            if known is not None:
+                known.parameters = parameters
+                return known.ref, 0
+        if ref.total > STREAM_MAX_BYTES // 2:
+            raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
+        sent = self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
+        # Every chunk is confirmed before any task names the model.
+        if sent.outcome.result() is PublishOutcome.UNROUTABLE:
+            raise BrokerRefusal("the stream of models is gone: was it deleted by hand?")
+        with self._lock:
+            self._known[ref.digest] = _Shared(ref, parameters)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return ref, ref.total
+
+    def _address(self) -> Address:
+        return Address(MODELS, self._job)
+
+
+def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str]]]:
+    """Parameters that are not small, and the clients that get the very same object.
+
+    A model that only one of several clients gets is its own affair and rides in its task.
+    """
+    groups: dict[int, tuple[Parameters, list[str]]] = {}
+    for ask in asks:
+        if isinstance(ask.ins, FitIns | EvaluateIns):
+            parameters = ask.ins.parameters
+            groups.setdefault(id(parameters), (parameters, []))[1].append(ask.client_id)
+    return [
+        (parameters, clients)
+        for parameters, clients in groups.values()
+        if sum(map(len, parameters.tensors)) > INLINE_BYTES
+        and (len(clients) > 1 or len(groups) == 1)
+    ]
+
+
+def without_parameters(ins: FitIns | EvaluateIns) -> FitIns | EvaluateIns:
+    """A copy of ``ins`` that lacks its parameters, for they are published apart."""
+    return replace(ins, parameters=Parameters([], ins.parameters.tensor_type))

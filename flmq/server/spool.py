@@ -1,0 +1,123 @@
+"""Replies' parameters on disk: written as they come, read as if they were in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from pathlib import Path
+from typing import cast
+
+from flmq.common.typing import Parameters
+from flmq.wire import BlobProgress, BlobRef, tensors_of
+
+__all__ = ["SpoolFile", "SpooledParameters"]
+
+
+class SpoolFile:
+    """One blob on disk, filled chunk by chunk."""
+
+    def __init__(self, path: Path, ref: BlobRef) -> None:
+        """Take the space for ``ref`` at ``path``.
+
+        Raises:
+            OSError: there is no room for it, or the folder cannot be written.
+        """
+        self.path = path
+        self.ref = ref
+        self._progress = BlobProgress(ref)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            # Now rather than in the middle; and what is mapped can then always be read.
+            os.posix_fallocate(self._file, 0, ref.total)
+        except OSError:
+            self.delete()
+            raise
+
+    def write(self, index: int, data: bytes | memoryview) -> bool:
+        """Put a chunk in its place; whether the blob is complete. Duplicates do no harm.
+
+        Raises:
+            MalformedMessage: this is not a chunk of this blob.
+            OSError: it cannot be written.
+        """
+        offset = self._progress.accept(index, data)
+        if offset is not None:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+        return self._progress.complete
+
+    def parameters(self) -> SpooledParameters:
+        """The complete blob's parameters, which own the file from now on.
+
+        Raises:
+            MalformedMessage: the bytes are not those that the reference names.
+        """
+        parameters = SpooledParameters(self.path, self.ref)
+        self._progress.finish(parameters.map())
+        self._close()
+        return parameters
+
+    def delete(self) -> None:
+        """Remove it. Idempotent, and harmless once `parameters` has handed it over."""
+        if self._file >= 0:
+            self._close()
+            self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        os.close(self._file)
+        self._file = -1
+
+
+class SpooledParameters(Parameters):
+    """Parameters on disk: each look at ``tensors`` maps the file, and memory is free afterwards.
+
+    The file is removed when nobody holds the object any more.
+    """
+
+    def __init__(self, path: Path, ref: BlobRef) -> None:
+        """Own the file at ``path``, which holds the blob of ``ref``."""
+        self.tensor_type = ref.tensor_type
+        self._path = path
+        self._ref = ref
+        self._own: list[bytes] | None = None
+        self._finalizer = weakref.finalize(self, _remove, path)
+
+    @property
+    def tensors(self) -> list[bytes]:
+        """The tensors: views of the file, or what was assigned instead."""
+        if self._own is None:
+            return cast("list[bytes]", tensors_of(self._ref, self.map()))
+        return self._own
+
+    @tensors.setter
+    def tensors(self, tensors: list[bytes]) -> None:
+        self._own = tensors
+
+    def map(self) -> mmap.mmap:
+        """The file as memory."""
+        with self._path.open("rb") as file:
+            return mmap.mmap(file.fileno(), self._ref.total, access=mmap.ACCESS_READ)
+
+    def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
+        """Copy and pickle as plain parameters in memory."""
+        return Parameters, ([bytes(tensor) for tensor in self.tensors], self.tensor_type)
+
+    def __repr__(self) -> str:
+        """Say what it is, not its bytes."""
+        return f"SpooledParameters({len(self._ref.lengths)} tensors, {self._ref.total} bytes)"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to parameters with the same bytes."""
+        if not isinstance(other, Parameters):
+            return NotImplemented
+        mine = (self.tensor_type, self.tensors)
+        return mine == (other.tensor_type, other.tensors)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""Which task belongs to which phase in flight: shared by who asks and who listens."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+
+from flmq.common.phase import Phase
+from flmq.server.gather import Gather
+
+__all__ = ["TaskTable"]
+
+_REMEMBERED = 64
+"""Closed phases whose late replies are still called late; to older ones nobody sent the task."""
+
+
+class TaskTable:
+    """Thread-safe. Its ``lock`` guards every `Gather` in it as well."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.lock = threading.Lock()
+        self._tasks: dict[str, tuple[Gather, str]] = {}
+        self._gathers: OrderedDict[int, tuple[Gather, list[str]]] = OrderedDict()
+        self._calls: Counter[tuple[int, Phase]] = Counter()
+
+    def next_call(self, server_round: int, phase: Phase) -> int:
+        """How often this phase of this round was opened before."""
+        with self.lock:
+            call = self._calls[server_round, phase]
+            self._calls[server_round, phase] += 1
+        return call
+
+    def add(self, gather: Gather, tasks: Iterable[tuple[str, str]]) -> None:
+        """Enter a phase with its (task id, client id) pairs."""
+        pairs = dict(tasks)
+        with self.lock:
+            self._tasks.update((task, (gather, client)) for task, client in pairs.items())
+            self._gathers[id(gather)] = (gather, list(pairs))
+            while len(self._gathers) > _REMEMBERED and self._forget_oldest():
+                pass
+
+    def find(self, task_id: str) -> tuple[Gather, str] | None:
+        """The phase of a task, and the client that was asked; None: nobody sent that task."""
+        with self.lock:
+            return self._tasks.get(task_id)
+
+    def open_gathers(self) -> list[Gather]:
+        """The phases that have not been closed. Call it with the lock held."""
+        return [gather for gather, _ in self._gathers.values() if not gather.done.is_set()]
+
+    def _forget_oldest(self) -> bool:
+        """Forget the oldest phase that is closed, if there is one."""
+        for key, (gather, tasks) in self._gathers.items():
+            if gather.done.is_set():
+                del self._gathers[key]
+                for task in tasks:
+                    self._tasks.pop(task, None)
+                return True
+        return False

@@ -1,0 +1,126 @@
+"""Replies whose parameters follow in chunks: many at once, interleaved, in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flmq.common.errors import MalformedMessage
+from flmq.server.spool import SpooledParameters, SpoolFile
+from flmq.wire import BlobRef, Reply
+
+__all__ = ["Spoiled", "Uploaded", "Uploads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """An upload that came to nothing, and why."""
+
+    reply: Reply
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A reply with its parameters, and the bytes that it took."""
+
+    reply: Reply
+    bytes: int
+
+
+@dataclass(slots=True)
+class _Upload:
+    reply: Reply
+    ref: BlobRef
+    file: SpoolFile
+    bytes: int
+
+
+class Uploads:
+    """The uploads in progress, by task. For one thread."""
+
+    def __init__(self, folder: Path | None, max_bytes: int) -> None:
+        """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``."""
+        self._folder = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=folder))
+        self._max_bytes = max_bytes
+        self._open: dict[str, _Upload] = {}
+        self.incomplete = 0
+        """Uploads that were given up, so far."""
+        self.stray_chunks = 0
+        """Chunks of no upload in progress: of late replies, or come twice after the last."""
+
+    def begin(self, reply: Reply, ref: BlobRef, size: int) -> Spoiled | None:
+        """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
+
+        A reply that is announced again goes on where it was, if its blob is the same.
+        """
+        known = self._open.get(reply.task_id)
+        if known is not None:
+            if known.ref.digest == ref.digest:
+                known.reply = reply
+                return None
+            self.discard(reply.task_id)
+        if ref.total > self._max_bytes:
+            return Spoiled(
+                reply,
+                f"its parameters have {ref.total} bytes and the server takes {self._max_bytes}: "
+                "raise max_reply_bytes",
+            )
+        try:
+            file = SpoolFile(self._folder / reply.task_id, ref)
+        except OSError as error:
+            return Spoiled(reply, f"the server's spool cannot take it: {error}")
+        self._open[reply.task_id] = _Upload(reply, ref, file, size)
+        return None
+
+    def add(self, task_id: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
+        """Take in a chunk.
+
+        Returns:
+            `Uploaded` with the last chunk; `Spoiled` if the upload came to nothing by this chunk;
+            else None.
+        """
+        upload = self._open.get(task_id)
+        if upload is None:
+            self.stray_chunks += 1
+            return None
+        upload.bytes += len(data)
+        try:
+            if not upload.file.write(index, data):
+                return None
+            parameters = upload.file.parameters()
+        except (MalformedMessage, OSError) as error:
+            self.discard(task_id)
+            where = "the server's spool failed: " if isinstance(error, OSError) else ""
+            return Spoiled(upload.reply, f"{where}{error}")
+        del self._open[task_id]
+        return Uploaded(_filled(upload.reply, parameters), upload.bytes)
+
+    def discard(self, task_id: str) -> None:
+        """Give an upload up."""
+        upload = self._open.pop(task_id, None)
+        if upload is not None:
+            self.incomplete += 1
+            upload.file.delete()
+
+    def discard_if(self, over: Callable[[str], bool]) -> None:
+        """Give up the uploads of tasks that are over."""
+        for task_id in [task_id for task_id in self._open if over(task_id)]:
+            self.discard(task_id)
+
+    def close(self) -> None:
+        """Remove everything. Idempotent."""
+        for task_id in list(self._open):
+            self.discard(task_id)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _filled(reply: Reply, parameters: SpooledParameters) -> Reply:
+    """The reply with its parameters in place."""
+    res = reply.res
+    assert hasattr(res, "parameters")
+    res.parameters = parameters
+    return replace(reply, blob=None)

@@ -1,0 +1,100 @@
+"""A stream of the memory broker: kept for everybody, read from an offset on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from flmq.transport.base import STREAM_OFFSET_HEADER, StreamOffset
+from flmq.transport.memory.queue import MemoryQueue, QueueConsumer, Stored
+
+__all__ = ["MemoryStream"]
+
+_MAX_BYTES = 2 * 1024**3
+"""A stream on disk may keep more; in memory this is plenty."""
+
+
+@dataclass(slots=True, eq=False)
+class MemoryStream(MemoryQueue):
+    """A stream, as RabbitMQ's AMQP 0-9-1 side shows one. ``sequence`` is the offset."""
+
+    _cursors: dict[QueueConsumer, int] = field(default_factory=dict)
+    _times: dict[int, float] = field(default_factory=dict)
+
+    # Coming in
+
+    def has_room_for(self, size: int) -> bool:
+        """Always: what is oldest goes."""
+        return True
+
+    def enqueue(self, stored: Stored, at: int | None = None) -> None:
+        """Append. Streams keep their order, whatever faults are set."""
+        self._sequence += 1
+        offset = self._sequence - 1
+        headers = {**stored.message.headers, STREAM_OFFSET_HEADER: offset}
+        stored.message = replace(stored.message, headers=headers)
+        stored.sequence = offset
+        self._times[offset] = time.time()  # what datetimes mean, whatever the broker's clock
+        self.ready.append(stored)
+        self.ready_bytes += len(stored.message.body)
+        while len(self.ready) > 1 and (self._over(0, 0) or self.ready_bytes > _MAX_BYTES):
+            self._times.pop(self._pop().sequence)
+        self.dispatch()
+
+    def give_back(self, returned: Iterable[Stored]) -> None:
+        """Nothing was taken away."""
+
+    def drop_expired(self) -> None:
+        """Messages of streams do not expire one by one."""
+
+    def reject(self, stored: Stored) -> None:
+        """Nothing was taken away."""
+
+    # Going out
+
+    def subscribe(self, consumer: QueueConsumer) -> None:
+        """Begin to read where the consumer wants to."""
+        offset = consumer.next_offset
+        assert offset is not None, "check_offset was called under the same lock"
+        self._cursors[consumer] = self._resolve(offset)
+        MemoryQueue.subscribe(self, consumer)
+
+    def unsubscribe(self, consumer: QueueConsumer) -> None:
+        """Forget a reader."""
+        self._cursors.pop(consumer, None)
+        MemoryQueue.unsubscribe(self, consumer)
+
+    def dispatch(self) -> None:
+        """Give every reader what it has room for."""
+        for consumer in self.consumers:
+            while consumer.has_room() and (stored := self._at(self._cursors[consumer])):
+                self._cursors[consumer] = stored.sequence + 1
+                consumer.next_offset = stored.sequence + 1
+                consumer.take(self, replace(stored))
+
+    def _at(self, offset: int) -> Stored | None:
+        """The message at ``offset``, or the oldest that is kept; None at the end."""
+        if not self.ready:
+            return None
+        index = max(0, offset - self.ready[0].sequence)
+        return self.ready[index] if index < len(self.ready) else None
+
+    def _resolve(self, offset: StreamOffset) -> int:
+        match offset:
+            case "first":
+                return 0
+            case "next":
+                return self._sequence
+            case "last":
+                return max(0, self._sequence - 1)
+            case int():
+                return offset
+            case datetime():
+                return self._since(offset.astimezone(UTC).timestamp())
+        raise ValueError(f"no offset of a stream: {offset!r}")
+
+    def _since(self, when: float) -> int:
+        """Offset of the first message that came at ``when`` (Unix seconds) or later."""
+        return next((o for o, time in self._times.items() if time >= when), self._sequence)
