@@ -1,0 +1,73 @@
+"""The waits between tries: growing, jittered, bounded; and the switch for tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from flmq.common.errors import ResourceLocked
+from flmq.testing import fast_retries
+from flmq.transport.rabbitmq.tuning import RECEIVE_BYTES, tune
+from flmq.transport.retry import Backoff, Pace, current_pace, while_locked
+
+
+@pytest.fixture(autouse=True)
+def _fast() -> None:
+    """Overrides the fast retries of this folder: here the real figures are looked at."""
+
+
+def test_waits_grow_with_jitter_up_to_their_bound() -> None:
+    series = [[backoff.next() for _ in range(10)] for backoff in (Backoff(), Backoff())]
+    assert series[0] != series[1]
+    for waits in series:
+        for tries, seconds in enumerate(waits):
+            assert 0 < seconds <= min(30.0, 0.5 * 2**tries)
+    many = [_later(8) for _ in range(50)]
+    assert max(many) > 15
+    assert min(many) < 15
+
+
+def _later(tries: int) -> float:
+    backoff = Backoff()
+    return [backoff.next() for _ in range(tries)][-1]
+
+
+def test_a_success_begins_anew() -> None:
+    backoff = Backoff()
+    for _ in range(10):
+        backoff.next()
+    backoff.reset()
+    assert backoff.next() <= 0.5
+
+
+def test_the_switch_makes_everything_fast_and_back() -> None:
+    assert current_pace() == Pace()
+    with fast_retries():
+        assert max(_later(8) for _ in range(20)) <= 0.3
+        assert current_pace().refused < 1
+    assert current_pace() == Pace()
+
+
+def test_a_lock_is_tried_for_a_while() -> None:
+    tries = []
+
+    def locked() -> None:
+        tries.append(1)
+        raise ResourceLocked("q")
+
+    began = time.monotonic()
+    with fast_retries(), pytest.raises(ResourceLocked):
+        while_locked(threading.Event())(locked)
+    assert len(tries) > 1
+    assert time.monotonic() - began >= 0.5
+
+
+def test_pika_is_tuned() -> None:
+    """When pika changes inside, this says so: then find the new place, or drop the tuning."""
+    assert tune()
+    from pika.adapters.utils.io_services_utils import _AsyncTransportBase
+
+    assert _AsyncTransportBase._MAX_RECV_BYTES == RECEIVE_BYTES
+    assert _AsyncTransportBase._MAX_CONSUME_BYTES >= RECEIVE_BYTES
