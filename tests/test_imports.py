@@ -1,4 +1,4 @@
-"""Who imports whom: the contracts of pyproject.toml, held here so that a test run shows a breach."""
+"""Who imports whom: the contracts of pyproject.toml, held here so that tests show a breach."""
 
 from __future__ import annotations
 
