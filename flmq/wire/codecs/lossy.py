@@ -8,6 +8,7 @@ the same bits, whenever and wherever.
 
 Tensors with NaN, infinity, or a magnitude of a quarter of the dtype's largest number or more (or
 whose base has) are not accepted: they go without loss. So nothing overflows, then or later.
+Nor are tensors of a number or two, which would not become shorter.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class _Lossy(Scheme):
     """What the lossy schemes share: they see floating-point differences."""
 
     def accepts(self, words: NDArray, base: NDArray | None) -> bool:
-        """Whether all is finite and so far from overflow that no sum here can reach it."""
+        """Whether it pays, and all is finite and so far from overflow that no sum can reach it."""
+        if self.packed_bytes(len(words), words.dtype.itemsize) >= words.nbytes:
+            return False
         return all(_is_tame(_floats(part)) for part in (words, base) if part is not None)
 
 
@@ -112,7 +115,8 @@ class Int8(_Lossy):
     """Multiples -127 ... 127 of a step that 1024 numbers share: their largest |d| over 127.
 
     |error| <= G / 253 + u |y| + t for each number, where G is the largest |d| of its group of 1024
-    (neighbours in memory) and t the smallest normal number of the dtype. Numbers below G / 254 become the base's.
+    (neighbours in memory) and t the smallest normal number of the dtype. Numbers whose |d| is
+    below G / 254 become the base's.
     """
 
     code = 3
@@ -148,8 +152,6 @@ class Int8(_Lossy):
 
 def _is_tame(numbers: NDArray) -> bool:
     """Whether no number is NaN, infinite or near the end of the range."""
-    if not len(numbers):
-        return True
     limit = np.finfo(numbers.dtype).max / 4
     # False for NaN, which minimum and maximum hand on.
     return bool(numbers.max() < limit and numbers.min() > -limit)

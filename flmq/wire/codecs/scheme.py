@@ -25,7 +25,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def accepts(self, words: NDArray, base: NDArray | None) -> bool:
-        """Whether a whole tensor's words can be held within the stated error."""
+        """Whether to use this scheme for a tensor of these words; if not, `Lossless` is used."""
 
     @abstractmethod
     def packed_bytes(self, count: int, width: int) -> int:
