@@ -12,7 +12,9 @@ from flmq.cli.load import load_client
 from flmq.cli.options import Broker, Site, pairs
 from flmq.cli.process import interrupt_on_sigterm, log_to_stderr
 from flmq.client.app import run_client
-from flmq.client.worker import WorkerOptions
+from flmq.client.cache import DEFAULT_CACHE_BYTES
+from flmq.client.options import WorkerOptions
+from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
@@ -48,7 +50,44 @@ def client(
     site: Site = "main",
     state_dir: Annotated[
         Path | None,
-        typer.Option(envvar="FLMQ_STATE_DIR", help="Folder for the client's own durable state."),
+        typer.Option(
+            envvar="FLMQ_STATE_DIR",
+            help="Folder that outlives the process: for the spool of tasks and replies, and for "
+            "what the client itself keeps.",
+        ),
+    ] = None,
+    ack: Annotated[
+        AckPolicy | None,
+        typer.Option(
+            envvar="FLMQ_ACK",
+            help="When the broker may forget a task: once it is in the spool (accept; needs "
+            "--state-dir, and is the default with it), or once its reply is sent (result).",
+        ),
+    ] = None,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby/--no-standby",
+            help="Wait while another process has this client id, and take over when it ends; or "
+            "fail at once.",
+        ),
+    ] = True,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLMQ_CACHE_DIR",
+            help="Folder for models, which the workers of a machine may share. Default: in memory.",
+        ),
+    ] = None,
+    cache_bytes: Annotated[
+        int, typer.Option(envvar="FLMQ_CACHE_BYTES", min=0, help="Models to keep, in all.")
+    ] = DEFAULT_CACHE_BYTES,
+    max_model_bytes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="FLMQ_MAX_MODEL_BYTES",
+            help="Refuse larger models at once. Default: what fits the memory that is free.",
+        ),
     ] = None,
     heartbeat: Annotated[
         float,
@@ -61,6 +100,16 @@ def client(
     name = make_client_id() if client_id is None else check_client_id(client_id)
     if client_id is None:
         logger.info("client id %s (give --client-id one that stays)", name)
-    options = WorkerOptions(site=site, state_dir=state_dir, once=once, heartbeat=heartbeat)
+    options = WorkerOptions(
+        site=site,
+        state_dir=state_dir,
+        ack=ack,
+        once=once,
+        standby=standby,
+        heartbeat=heartbeat,
+        cache_dir=cache_dir,
+        cache_bytes=cache_bytes,
+        max_model_bytes=max_model_bytes,
+    )
     url = broker_url(broker)
     run_client(url, load_client(app), name, pairs("--property", prop or []), options)

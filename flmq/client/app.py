@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flmq.client.factory import ClientSource
+from flmq.client.options import WorkerOptions
 from flmq.client.typing import ClientFn, ClientLike
-from flmq.client.worker import Worker, WorkerOptions
+from flmq.client.worker import Worker
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
 from flmq.common.logger import logger, show_on_console

@@ -1,46 +1,44 @@
 """The worker: takes tasks from its clients' queues, has them done, publishes the replies.
 
-Steps of a task: receive → (train) → publish, confirmed → mark done → ack. A kill before the ack
-brings the task again; the reply's task id makes a repetition harmless. Training runs on the
-threads of `run`, never on the one that receives: hellos, heartbeats and receipts go on meanwhile.
+Training runs on the threads of `Worker.run`, never on the one that receives: hellos, heartbeats
+and receipts go on meanwhile. What a kill gives, by `AckPolicy`:
+
+===================  ===========================  =============================================
+killed               ACCEPT                       RESULT
+===================  ===========================  =============================================
+before the ack       the task comes again         the task comes again
+while training       trained anew from the spool  the task comes again, to whoever has the id
+after training       the reply is sent            trained anew
+after the confirm    the reply is sent again: a   the reply is with the broker; the task may
+                     duplicate, counted once      come again: a duplicate, counted once
+===================  ===========================  =============================================
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 from flmq import __version__
-from flmq.client.answering import answer_task, failure
-from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
 from flmq.client.context import ClientContext
+from flmq.client.doer import Doer, level_for
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.models import ModelReader
-from flmq.client.taskbook import Admission, TaskBook
-from flmq.common.errors import ClientIdInUse, InvalidReturnValue, ResourceLocked, TransportClosed
+from flmq.client.options import WorkerOptions
+from flmq.client.tasks import Admission, Tasks
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id
-from flmq.common.typing import (
-    EvaluateIns,
-    FitIns,
-    FitRes,
-    GetParametersRes,
-    Parameters,
-    ReconnectIns,
-    Scalar,
-)
-from flmq.post import Inbox, Letter, Outbox, Sent
+from flmq.common.typing import ReconnectIns, Scalar
+from flmq.post import Inbox, Letter, Outbox
 from flmq.transport import (
-    DEFAULT_SITE,
     PRESENCE,
-    REPLIES,
     Address,
     Delivery,
     PublishOutcome,
@@ -49,23 +47,16 @@ from flmq.transport import (
     client_topology,
     federation_topology,
     presence_key,
-    reply_key,
 )
 from flmq.wire import (
-    INLINE_BYTES,
     Assembler,
-    FailureKind,
     JobEnded,
-    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
     ReceiptOutcome,
-    Reply,
-    Res,
     RollCall,
     Task,
-    refer,
 )
 
 __all__ = ["Worker", "WorkerOptions"]
@@ -74,35 +65,7 @@ _PREFETCH = 2048
 """Un-acked messages of 1 MiB: what waits, and the chunks of what is being done."""
 _MAX_TASK_BYTES = 2**31 - 1
 """Protocol buffers end there."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How a worker works."""
-
-    site: str = DEFAULT_SITE
-    state_dir: Path | None = None
-    """A folder for the clients' own durable state; each job and client id gets one in it."""
-    once: bool = False
-    """Whether to stop when the first job ends that a server greeted us for."""
-    heartbeat: float = 30.0
-    """Seconds between heartbeats, unless a server asks for more."""
-    threads: int = 1
-    """Tasks done at a time; more than one only makes sense for several clients."""
-    keep_clients: bool = True
-    """Whether a client lives as long as its job, or is made for each task."""
-    cache_dir: Path | None = None
-    """A folder for models, which workers of one machine may share; None: in memory."""
-    cache_bytes: int = DEFAULT_CACHE_BYTES
-    """Models that are kept, in all."""
-    max_model_bytes: int | None = None
-    """A larger model is refused at once; None: what fits the memory that is free."""
-
-    def cache(self) -> ModelCache:
-        """The cache that these options ask for."""
-        if self.cache_dir is None:
-            return MemoryCache(self.cache_bytes)
-        return FolderCache(self.cache_dir, self.cache_bytes)
+_STANDBY_TRIES_EVERY = 1.0
 
 
 @dataclass(slots=True)
@@ -110,7 +73,9 @@ class _Hosted:
     """One client id of this worker."""
 
     properties: Mapping[str, Scalar]
+    tasks: Tasks
     said: Future[PublishOutcome] | None = None
+    """What became of the last word it said of itself."""
 
 
 class Worker:
@@ -129,16 +94,16 @@ class Worker:
 
         Raises:
             InvalidClientId: an id does not fit a queue's name.
+            InvalidWorkerOptions: the options contradict each other.
         """
         self._options = WorkerOptions() if options is None else options
         self._transport = transport
         self._hosted = {
-            check_client_id(client_id): _Hosted(properties)
+            check_client_id(client_id): _Hosted(properties, self._options.tasks(client_id))
             for client_id, properties in clients.items()
         }
         self._by_queue = {client_queue(client_id): client_id for client_id in self._hosted}
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
-        self._book = TaskBook()
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
@@ -147,12 +112,6 @@ class Worker:
         self._heartbeat = self._options.heartbeat
         self._instance = secrets.token_hex(8)
         self._stopping = threading.Event()
-        self._models = ModelReader(
-            transport,
-            self._options.cache(),
-            max_model_bytes=self._options.max_model_bytes,
-            stopping=self._stopping,
-        )
         self._trouble: BaseException | None = None
 
     # -- its life ----------------------------------------------------------------------------
@@ -161,10 +120,11 @@ class Worker:
         """Work until `stop` (with ``once``: until the first job ends). Blocks.
 
         Raises:
-            ClientIdInUse: another live process serves one of the client ids.
+            ClientIdInUse: another live process serves one of the client ids, and we are no standby.
             BrokerError: the broker refuses, or cannot be reached to begin with.
         """
         self._open()
+        self._take_up_what_was_left()
         listener = threading.Thread(target=self._listen, name="flmq-inbox", daemon=True)
         listener.start()
         helpers = [
@@ -191,24 +151,55 @@ class Worker:
                 self._waiting.put(None)
 
     def _open(self) -> None:
-        site = self._options.site
+        site, options = self._options.site, self._options
         topology = federation_topology(site)
         for client_id in self._hosted:
             topology += client_topology(client_id, site)
         self._transport.declare(topology)
-        self._publisher = self._transport.publisher()
-        self._outbox = Outbox(self._publisher)
-        try:
-            self._consumer = self._transport.consumer(
-                list(self._by_queue), prefetch=_PREFETCH, exclusive=True
-            )
-        except ResourceLocked as error:
-            self._publisher.close()
-            raise ClientIdInUse(self._by_queue[error.queue]) from error
+        self._take_queues()
         assembler = Assembler(
             max_bytes_per_message=_MAX_TASK_BYTES, max_total_bytes=2 * _MAX_TASK_BYTES, max_open=64
         )
+        self._publisher = self._transport.publisher()
+        self._outbox = Outbox(self._publisher)
         self._inbox = Inbox(self._consumer, self._outbox, assembler, hold_chunks=True)
+        models = ModelReader(
+            self._transport,
+            options.cache(),
+            max_model_bytes=options.max_model_bytes,
+            stopping=self._stopping,
+        )
+        level = level_for(len(self._hosted))
+        self._doer = Doer(self._outbox, models, self._clients, site=site, level=level)
+
+    def _take_queues(self) -> None:
+        """Be the one who serves our client ids; as a standby, wait until we can be."""
+        said = False
+        while True:
+            try:
+                self._consumer = self._transport.consumer(
+                    list(self._by_queue), prefetch=_PREFETCH, exclusive=True
+                )
+                return
+            except ResourceLocked as error:
+                client_id = self._by_queue[error.queue]
+                if not self._options.standby:
+                    raise ClientIdInUse(client_id) from error
+                if not said:
+                    said = True
+                    logger.warning("client %s is served by another process: standing by", client_id)
+                if self._stopping.wait(_STANDBY_TRIES_EVERY):
+                    raise TransportClosed("stopped while standing by") from error
+
+    def _take_up_what_was_left(self) -> None:
+        """Go on with what an earlier process took and did not bring to its end."""
+        for client_id, hosted in self._hosted.items():
+            tasks = hosted.tasks.left_over()
+            if tasks:
+                logger.info("client %s: %d tasks are left in the spool", client_id, len(tasks))
+            for task in tasks:
+                self._jobs[task.job] = max(task.epoch, self._jobs.get(task.job, 0))
+                self._waiting.put(task)
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
@@ -222,7 +213,7 @@ class Worker:
     def _context(self, job: str, client_id: str) -> ClientContext:
         folder = self._options.state_dir
         if folder is not None:
-            folder = folder / client_id / job
+            folder = folder / client_id / "jobs" / job
             folder.mkdir(parents=True, exist_ok=True)
         properties = self._hosted[client_id].properties
         return ClientContext(job, client_id, self._options.site, properties, folder)
@@ -256,7 +247,7 @@ class Worker:
             case RollCall() as roll_call:
                 self._hear_roll_call(roll_call, letter.delivery)
             case Receipt() as receipt:
-                _log_receipt(receipt)
+                self._hear_receipt(receipt)
             case JobEnded() as ended:
                 self._end_job(ended)
             case other:
@@ -265,7 +256,8 @@ class Worker:
         self._inbox.ack(letter)
 
     def _receive_task(self, task: Task, letter: Letter) -> None:
-        if task.client_id not in self._hosted:
+        hosted = self._hosted.get(task.client_id)
+        if hosted is None:
             self._inbox.bury(letter, f"task of client {task.client_id} in another client's queue")
             return
         if task.epoch < self._jobs.get(task.job, 0):
@@ -273,22 +265,24 @@ class Worker:
             self._inbox.ack(letter)
             return
         self._jobs[task.job] = task.epoch
-        admission = self._book.admit(task.task_id, letter)
-        if admission is Admission.NEW:
+        crash_point("worker.task_received")
+        admission = hosted.tasks.admit(task, letter)
+        if admission in (Admission.NEW, Admission.DONE):
             self._waiting.put(task)
-        elif admission is Admission.DONE:
+        if admission is Admission.SETTLED or self._options.acks_on_acceptance:
             self._inbox.ack(letter)
+            crash_point("worker.task_acked")
 
     def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
         """Say hello to a server that asks who is there; note one that answers our hello.
 
         Only the latter is known to be alive: a roll call may have waited here since before us.
         """
-        if roll_call.epoch < self._jobs.get(roll_call.job, 0):
-            return
         answers = delivery.message.correlation_id
         if answers not in ("", self._instance):
             return  # for a process that had this client id before us
+        if roll_call.epoch < self._jobs.get(roll_call.job, 0):
+            return
         self._jobs[roll_call.job] = roll_call.epoch
         if roll_call.heartbeat_seconds > 0:
             self._heartbeat = min(self._heartbeat, roll_call.heartbeat_seconds)
@@ -297,12 +291,22 @@ class Worker:
         else:
             self._say(PresenceKind.HELLO, self._by_queue[delivery.queue])
 
+    def _hear_receipt(self, receipt: Receipt) -> None:
+        _log_receipt(receipt)
+        hosted = self._hosted.get(receipt.client_id)
+        if hosted is not None and (letter := hosted.tasks.settle(receipt.task_id)) is not None:
+            self._inbox.ack(letter)
+
     def _end_job(self, ended: JobEnded) -> None:
         """Forget a job. One whose server never greeted us ended before our time."""
         if self._jobs.get(ended.job, ended.epoch + 1) > ended.epoch:
             return
         del self._jobs[ended.job]
         logger.info("job %s ended: %s", ended.job, ended.reason)
+        for hosted in self._hosted.values():
+            for task_id in hosted.tasks.of_job(ended.job):
+                if (letter := hosted.tasks.settle(task_id)) is not None:
+                    self._inbox.ack(letter)
         self._clients.forget(ended.job)
         if self._options.once and ended.job in self._greeted:
             self.stop()
@@ -317,18 +321,17 @@ class Worker:
         hosted = self._hosted[client_id]
         if kind is PresenceKind.HEARTBEAT and hosted.said is not None and not hosted.said.done():
             return
-        options = self._options
         body = Presence(
             kind=kind,
             client_id=client_id,
-            site=options.site,
+            site=self._options.site,
             instance=self._instance,
             properties=hosted.properties,
             sent_unix_ms=time.time_ns() // 1_000_000,
             heartbeat_seconds=self._heartbeat,
             flmq_version=__version__,
         )
-        address = Address(PRESENCE, presence_key(options.site, client_id))
+        address = Address(PRESENCE, presence_key(self._options.site, client_id))
         sent = self._outbox.send(address, body, mandatory=False, persistent=False, expiration=60.0)
         hosted.said = sent.outcome
 
@@ -342,63 +345,18 @@ class Worker:
                 return
 
     def _do(self, task: Task) -> None:
-        if self._jobs.get(task.job) is None:
-            logger.info("job %s ended before its task was begun", task.job)
-            self._inbox.ack(self._book.finish(task.task_id))
-            return
-        reply = answer_task(
-            task,
-            lambda: self._model(task),
-            lambda: self._clients.get(task.job, task.client_id),
-            time.time,
-            level=logging.INFO if len(self._hosted) == 1 else logging.DEBUG,
-        )
-        self._publish(reply)
-        self._inbox.ack(self._book.finish(task.task_id))
+        tasks = self._hosted[task.client_id].tasks
+        newest = tasks.current(task.task_id)
+        if newest is None:
+            return  # settled meanwhile: its job ended, or the server has its reply
+        if self._doer.do(newest, tasks):
+            letter = tasks.published(task.task_id)
+        else:
+            letter = tasks.settle(task.task_id)
+        if letter is not None:
+            self._inbox.ack(letter)
         if isinstance(task.ins, ReconnectIns):
             self._leave(task, task.ins)
-
-    def _model(self, task: Task) -> Task:
-        """The task with the model that it only names."""
-        if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
-            return task
-        request = ModelRequest(task.job, task.client_id, task.model.digest)
-        address = Address(REPLIES, reply_key(self._options.site, task.client_id, task.job))
-        deadline = None if task.deadline_unix_ms is None else task.deadline_unix_ms / 1000
-
-        def ask() -> None:
-            self._outbox.send(address, request, mandatory=False)
-
-        parameters = self._models.get(task.model, deadline, ask)
-        return replace(task, ins=replace(task.ins, parameters=parameters))
-
-    def _publish(self, reply: Reply) -> None:
-        """Publish a reply and wait until the broker has it, however long that takes."""
-        outcomes = [sent.outcome.result() for sent in self._send(reply)]
-        if PublishOutcome.UNROUTABLE in outcomes:
-            logger.warning(
-                "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
-                reply.job,
-                reply.server_round,
-            )
-
-    def _send(self, reply: Reply) -> list[Sent]:
-        """Send a reply: whole, or where it is large its parameters in chunks behind it."""
-        address = Address(REPLIES, reply_key(self._options.site, reply.client_id, reply.job))
-        parameters = getattr(reply.res, "parameters", None)
-        try:
-            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
-                return [self._outbox.send(address, reply, message_id=reply.task_id)]
-            ref = refer(parameters)
-            head = replace(reply, res=_without_parameters(reply.res), blob=ref)
-            return [
-                self._outbox.send(address, head, message_id=reply.task_id),
-                self._outbox.send_blob(address, ref, reply.task_id, parameters.tensors),
-            ]
-        except InvalidReturnValue as error:
-            # The result cannot be encoded (a metric of a strange type): that is its failure.
-            bad = replace(reply, res=failure(FailureKind.BAD_RETURN, error))
-            return [self._outbox.send(address, bad, message_id=reply.task_id)]
 
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""
@@ -406,12 +364,6 @@ class Worker:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
             self._stopping.wait(ins.seconds)
-
-
-def _without_parameters(res: Res) -> Res:
-    """A copy of ``res`` that lacks its parameters, for they follow in chunks."""
-    assert isinstance(res, FitRes | GetParametersRes)
-    return replace(res, parameters=Parameters([], res.parameters.tensor_type))
 
 
 def _log_receipt(receipt: Receipt) -> None:

@@ -27,6 +27,9 @@ __all__ = ["Listener"]
 
 _DAY = 24 * 3600.0
 _RECEIPTS = {
+    # Whatever the reply says: the client may forget it.
+    Word.ACCEPTED: ReceiptOutcome.ACCEPTED,
+    Word.FAILED: ReceiptOutcome.ACCEPTED,
     Word.LATE: ReceiptOutcome.LATE,
     Word.REJECTED: ReceiptOutcome.REJECTED,
     Word.DUPLICATE: ReceiptOutcome.DUPLICATE,
@@ -118,8 +121,10 @@ class Listener:
             case BlobChunk() as chunk:
                 self._hear_chunk(chunk)
             case Presence() as presence:
-                if self._presence.hear(presence):
+                # Before anybody can ask the client: the greeting must come before the job's end.
+                if self._presence.is_new(presence):
                     self._greet(presence)
+                self._presence.hear(presence)
             case ModelRequest() as request:
                 self._models.publish_again(request.digest)
             case Reply() as reply:
@@ -179,7 +184,7 @@ class Listener:
             self._settle(known[0], spoiled.reply, 0, event)
 
     def _settle(self, gather: Gather, reply: Reply, size: int, event: Event) -> None:
-        """Feed a reply to its round, and tell the client where it does not count."""
+        """Feed a reply to its round, and tell the client what became of it."""
         taken = Taken(reply, size, self._clock())
         with self._table.lock:
             outcomes = gather.take(event, taken)

@@ -53,13 +53,20 @@ class PresenceWatcher:
         self._online = 0
         self._lock = threading.Lock()
 
-    def hear(self, presence: Presence) -> bool:
-        """Take in one message of a client about itself; whether its process is new to us."""
+    def is_new(self, presence: Presence) -> bool:
+        """Whether this is the first that is heard of a client's process."""
+        with self._lock:
+            known = self._known.get(presence.client_id)
+            new = known is None or known.instance != presence.instance
+            return new and presence.kind is not PresenceKind.BYE
+
+    def hear(self, presence: Presence) -> None:
+        """Take in one message of a client about itself."""
         with self._lock:
             if presence.kind is PresenceKind.BYE:
                 self._leave(presence.client_id, "said bye")
-                return False
-            return self._come(presence)
+            else:
+                self._come(presence)
 
     def seen(self, client_id: str) -> None:
         """Take any other message of the client as a sign of life."""
@@ -84,7 +91,7 @@ class PresenceWatcher:
             known = self._known.get(client_id)
             return DEFAULT_SITE if known is None else known.site
 
-    def _come(self, presence: Presence) -> bool:
+    def _come(self, presence: Presence) -> None:
         client_id = presence.client_id
         known = self._known.get(client_id)
         if known is None:
@@ -94,10 +101,8 @@ class PresenceWatcher:
         known.site = presence.site
         known.heartbeat = presence.heartbeat_seconds
         known.last_seen = self._clock()
-        new = known.instance != presence.instance
         known.instance = presence.instance
         self._return(client_id, known, f"said {presence.kind.value}")
-        return new
 
     def _return(self, client_id: str, known: _Known, reason: str) -> None:
         if known.online:

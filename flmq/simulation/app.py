@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flmq.client.factory import ClientSource
-from flmq.client.worker import Worker, WorkerOptions
+from flmq.client.options import WorkerOptions
+from flmq.client.worker import Worker
 from flmq.common.errors import UsageError
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar

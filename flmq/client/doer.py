@@ -1,0 +1,119 @@
+"""Doing a task: its model is read, the user's code called, the reply kept and published."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from flmq.client.answering import answer_task, failure
+from flmq.client.factory import Clients
+from flmq.client.models import ModelReader
+from flmq.client.tasks import Tasks
+from flmq.client.taskspool import without_parameters
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import InvalidReturnValue
+from flmq.common.logger import logger
+from flmq.common.typing import EvaluateIns, FitIns
+from flmq.post import Outbox, Sent
+from flmq.transport import REPLIES, Address, PublishOutcome, reply_key
+from flmq.wire import INLINE_BYTES, FailureKind, ModelRequest, Reply, Task, refer
+
+__all__ = ["Doer"]
+
+
+class Doer:
+    """Does tasks of one worker's clients. Its threads may do several at a time."""
+
+    def __init__(
+        self, outbox: Outbox, models: ModelReader, clients: Clients, *, site: str, level: int
+    ) -> None:
+        """Publish through ``outbox``; ``level`` is that of the line of log for each task."""
+        self._outbox = outbox
+        self._models = models
+        self._clients = clients
+        self._site = site
+        self._level = level
+
+    def do(self, task: Task, tasks: Tasks) -> bool:
+        """Do a task, or only send its reply where it is done already. Blocks.
+
+        Returns whether the broker has the reply; False: its queue is gone, so the job is over.
+
+        Raises:
+            TransportClosed: the worker is stopping.
+        """
+        reply = tasks.reply_of(task.task_id)
+        if reply is None:
+            crash_point("worker.before_training")
+            reply = answer_task(
+                task,
+                lambda: self._with_model(task),
+                lambda: self._clients.get(task.job, task.client_id),
+                time.time,
+                level=self._level,
+            )
+            crash_point("worker.trained")
+            reply = self._keep(reply, tasks)
+        outcomes = [sent.outcome.result() for sent in self._send(reply)]
+        crash_point("worker.reply_confirmed")
+        if PublishOutcome.UNROUTABLE not in outcomes:
+            return True
+        logger.warning(
+            "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
+            reply.job,
+            reply.server_round,
+        )
+        return False
+
+    def _keep(self, reply: Reply, tasks: Tasks) -> Reply:
+        try:
+            return tasks.finished(reply)
+        except InvalidReturnValue as error:
+            # The result cannot be encoded (a metric of a strange type): that is its failure.
+            return tasks.finished(_bad(reply, error))
+        except OSError as error:
+            # Better sent without a copy than lost; a crash before its confirm costs a training.
+            logger.error("the reply cannot be spooled (%s): sending it without", error)
+            return reply
+
+    def _with_model(self, task: Task) -> Task:
+        """The task with the model that it only names."""
+        if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
+            return task
+        request = ModelRequest(task.job, task.client_id, task.model.digest)
+        deadline = None if task.deadline_unix_ms is None else task.deadline_unix_ms / 1000
+
+        def ask() -> None:
+            self._outbox.send(self._address(task.client_id, task.job), request, mandatory=False)
+
+        parameters = self._models.get(task.model, deadline, ask)
+        return replace(task, ins=replace(task.ins, parameters=parameters))
+
+    def _send(self, reply: Reply) -> list[Sent]:
+        """Send a reply: whole, or where it is large its parameters in chunks behind it."""
+        address = self._address(reply.client_id, reply.job)
+        parameters = getattr(reply.res, "parameters", None)
+        try:
+            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
+                return [self._outbox.send(address, reply, message_id=reply.task_id)]
+            ref = refer(parameters)
+            head = replace(reply, res=without_parameters(reply.res), blob=ref)
+            return [
+                self._outbox.send(address, head, message_id=reply.task_id),
+                self._outbox.send_blob(address, ref, reply.task_id, parameters.tensors),
+            ]
+        except InvalidReturnValue as error:
+            return [self._outbox.send(address, _bad(reply, error), message_id=reply.task_id)]
+
+    def _address(self, client_id: str, job: str) -> Address:
+        return Address(REPLIES, reply_key(self._site, client_id, job))
+
+
+def _bad(reply: Reply, error: InvalidReturnValue) -> Reply:
+    return replace(reply, res=failure(FailureKind.BAD_RETURN, error))
+
+
+def level_for(clients: int) -> int:
+    """One client's tasks are news; those of a thousand simulated ones are not."""
+    return logging.INFO if clients == 1 else logging.DEBUG

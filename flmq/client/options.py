@@ -1,0 +1,73 @@
+"""How a worker works: its options as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
+from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
+from flmq.client.taskspool import TaskSpool
+from flmq.common.errors import UsageError
+from flmq.transport import DEFAULT_SITE
+
+__all__ = ["InvalidWorkerOptions", "WorkerOptions"]
+
+
+class InvalidWorkerOptions(UsageError):
+    """Options of a worker that contradict each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works."""
+
+    site: str = DEFAULT_SITE
+    state_dir: Path | None = None
+    """A folder that outlives the process: for the worker's spool, and for what its clients keep."""
+    ack: AckPolicy | None = None
+    """When the broker may forget a task; None: ACCEPT with a ``state_dir``, else RESULT."""
+    once: bool = False
+    """Whether to stop when the first job ends that a server greeted us for."""
+    standby: bool = False
+    """Whether to wait, rather than fail, while another live process has the client id."""
+    heartbeat: float = 30.0
+    """Seconds between heartbeats, unless a server asks for more."""
+    threads: int = 1
+    """Tasks done at a time; more than one only makes sense for several clients."""
+    keep_clients: bool = True
+    """Whether a client lives as long as its job, or is made for each task."""
+    cache_dir: Path | None = None
+    """A folder for models, which workers of one machine may share; None: in memory."""
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    """Models that are kept, in all."""
+    max_model_bytes: int | None = None
+    """A larger model is refused at once; None: what fits the memory that is free."""
+
+    def cache(self) -> ModelCache:
+        """The cache for models that these options ask for."""
+        if self.cache_dir is None:
+            return MemoryCache(self.cache_bytes)
+        return FolderCache(self.cache_dir, self.cache_bytes)
+
+    @property
+    def acks_on_acceptance(self) -> bool:
+        """Whether a task is acked once it is in the spool."""
+        if self.ack is None:
+            return self.state_dir is not None
+        return self.ack is AckPolicy.ACCEPT
+
+    def tasks(self, client_id: str) -> Tasks:
+        """Where tasks of ``client_id`` are kept.
+
+        Raises:
+            InvalidWorkerOptions: ACCEPT without a folder.
+        """
+        if not self.acks_on_acceptance:
+            return VolatileTasks()
+        if self.state_dir is None:
+            raise InvalidWorkerOptions(
+                "ack=accept needs a folder that outlives the process: give --state-dir, or "
+                "ack=result"
+            )
+        return TaskSpool(self.state_dir / client_id / "spool")

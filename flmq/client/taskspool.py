@@ -1,0 +1,213 @@
+"""The worker's spool: tasks and finished replies on disk, for `AckPolicy.ACCEPT`.
+
+Order of doing: task written → acked → trained → reply written → published → receipt → both removed.
+Each file is written under another name, synced and renamed, and ends in a digest of itself: after a
+crash it is there whole or not at all, and damage is noticed. A damaged reply is trained again, a
+damaged task is set aside: its server sends it again when it is started anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from flmq.client.tasks import Admission
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import PeerError, StoredDataError
+from flmq.common.logger import logger
+from flmq.common.typing import FitRes, GetParametersRes, Parameters
+from flmq.post import Letter
+from flmq.wire import BlobProgress, Reply, Task, decode, encode, refer, tensors_of
+
+__all__ = ["DamagedSpoolFile", "TaskSpool", "without_parameters"]
+
+_REMEMBERED = 1024
+_KEPT_FOR = 14 * 24 * 3600.0
+"""Seconds after which what nobody asked for is removed."""
+_TASK, _REPLY, _BLOB, _DAMAGED = ".task", ".reply", ".blob", ".damaged"
+
+
+class DamagedSpoolFile(StoredDataError):
+    """A file of the spool is not what was written."""
+
+
+class TaskSpool:
+    """Tasks and replies below one folder, which belongs to one client id. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use ``folder``, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._open: dict[str, Task] = {}
+        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._load()
+
+    def admit(self, task: Task, letter: Letter) -> Admission:
+        """Write a task down; once this returns, its letter may be acked."""
+        with self._lock:
+            if task.task_id in self._settled:
+                return Admission.SETTLED
+            known = self._open.get(task.task_id)
+            if known is not None and known == task:
+                return self._state(task.task_id)
+            self._write(task.task_id + _TASK, [encode(task)])
+            self._open[task.task_id] = task
+            crash_point("worker.task_spooled")
+            return Admission.NEW if known is None else self._state(task.task_id)
+
+    def current(self, task_id: str) -> Task | None:
+        """The newest form of a task."""
+        with self._lock:
+            return self._open.get(task_id)
+
+    def finished(self, reply: Reply) -> Reply:
+        """Write a reply down, its parameters apart; what is returned reads them from there."""
+        parameters = getattr(reply.res, "parameters", None)
+        with self._lock:
+            if parameters is None or not parameters.tensors:
+                self._write(reply.task_id + _REPLY, [encode(reply)])
+                return reply
+            ref = refer(parameters)
+            self._write(reply.task_id + _BLOB, parameters.tensors, sealed=False)
+            head = replace(reply, res=without_parameters(reply.res), blob=ref)
+            self._write(reply.task_id + _REPLY, [encode(head)])
+            crash_point("worker.reply_spooled")
+            return self._with_parameters(head)
+
+    def reply_of(self, task_id: str) -> Reply | None:
+        """The reply that is kept; None also for one that is damaged, so that it is made again."""
+        with self._lock:
+            try:
+                data = self._read(task_id + _REPLY)
+                if data is None:
+                    return None
+                head = decode(data)
+                if not isinstance(head, Reply):
+                    raise DamagedSpoolFile(f"{task_id}{_REPLY} holds no reply")
+                return self._with_parameters(head) if head.blob is not None else head
+            except (DamagedSpoolFile, PeerError, OSError) as error:
+                logger.warning("spooled reply of task %s is of no use: %s", task_id, error)
+                self._set_aside(task_id + _REPLY)
+                return None
+
+    def published(self, task_id: str) -> Letter | None:
+        """None: its letter was acked when it was written down."""
+        return None
+
+    def settle(self, task_id: str) -> Letter | None:
+        """Remove a task and its reply."""
+        with self._lock:
+            self._open.pop(task_id, None)
+            self._settled[task_id] = None
+            if len(self._settled) > _REMEMBERED:
+                self._settled.popitem(last=False)
+            # The task last: while it is there, a crash leaves something that says what to do.
+            for ending in (_REPLY, _BLOB, _TASK):
+                (self._folder / (task_id + ending)).unlink(missing_ok=True)
+        return None
+
+    def of_job(self, job: str) -> list[str]:
+        """Ids of the job's tasks."""
+        with self._lock:
+            return [task_id for task_id, task in self._open.items() if task.job == job]
+
+    def left_over(self) -> list[Task]:
+        """Tasks that an earlier process left."""
+        with self._lock:
+            return list(self._open.values())
+
+    # -- files -------------------------------------------------------------------------------
+
+    def _state(self, task_id: str) -> Admission:
+        return Admission.DONE if self.reply_of(task_id) is not None else Admission.AGAIN
+
+    def _load(self) -> None:
+        for path in self._folder.glob("*.tmp"):
+            path.unlink()
+        for path in sorted(self._folder.glob("*" + _TASK), key=lambda path: path.stat().st_mtime):
+            if time.time() - path.stat().st_mtime > _KEPT_FOR:
+                self.settle(path.stem)
+                continue
+            try:
+                data = self._read(path.name)
+                task = decode(data or b"")
+                if not isinstance(task, Task):
+                    raise DamagedSpoolFile(f"{path.name} holds no task")
+            except (DamagedSpoolFile, PeerError, OSError) as error:
+                logger.warning("spooled task %s is of no use: %s", path.name, error)
+                self._set_aside(path.name)
+                continue
+            self._open[task.task_id] = task
+
+    def _with_parameters(self, head: Reply) -> Reply:
+        """The reply with its parameters, as views of their file."""
+        ref = head.blob
+        assert ref is not None
+        with (self._folder / (head.task_id + _BLOB)).open("rb") as file:
+            if os.fstat(file.fileno()).st_size != ref.total:
+                raise DamagedSpoolFile(f"{head.task_id}{_BLOB} has not {ref.total} bytes")
+            blob = mmap.mmap(file.fileno(), ref.total, access=mmap.ACCESS_READ)
+        # Hashed once when it is read back: what is sent is what was trained.
+        BlobProgress(ref).finish(blob)
+        parameters = Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
+        res = head.res
+        assert isinstance(res, FitRes | GetParametersRes)
+        return replace(head, res=replace(res, parameters=parameters), blob=None)
+
+    def _write(
+        self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True
+    ) -> None:
+        """Write a file so that after any crash it is there whole or not at all."""
+        path, temporary = self._folder / name, self._folder / (name + ".tmp")
+        seal = hashlib.sha256()
+        try:
+            with temporary.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+                    if sealed:
+                        seal.update(part)
+                if sealed:
+                    file.write(seal.digest())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _read(self, name: str) -> bytes | None:
+        """What was written; None if there is nothing."""
+        try:
+            data = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        body, seal = data[:-32], data[-32:]
+        if len(data) < 32 or hashlib.sha256(body).digest() != seal:
+            raise DamagedSpoolFile(f"{name} is damaged: its digest does not fit")
+        return body
+
+    def _set_aside(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / name).replace(self._folder / (name + _DAMAGED))
+
+
+def without_parameters(res: object) -> FitRes | GetParametersRes:
+    """A copy of ``res`` that lacks its parameters, for they travel apart."""
+    assert isinstance(res, FitRes | GetParametersRes)
+    return replace(res, parameters=Parameters([], res.parameters.tensor_type))
