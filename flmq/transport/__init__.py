@@ -21,6 +21,7 @@ from flmq.transport.base import (
     StateListener,
     StreamOffset,
     Transport,
+    offset_of,
 )
 from flmq.transport.topology import (
     DEAD,
@@ -84,6 +85,7 @@ __all__ = [
     "federation_topology",
     "job_topology",
     "lock_queue",
+    "offset_of",
     "open_transport",
     "presence_key",
     "presence_queue",

@@ -35,6 +35,7 @@ __all__ = [
     "StateListener",
     "StreamOffset",
     "Transport",
+    "offset_of",
 ]
 
 HeaderValue = bool | int | str | bytes
@@ -122,6 +123,13 @@ An offset or time that the stream no longer keeps means its first message (Rabbi
 
 STREAM_OFFSET_HEADER = "x-stream-offset"
 """Header of each message read from a stream: its offset, an int."""
+
+
+def offset_of(delivery: Delivery) -> int:
+    """Return the offset of a message that was read from a stream."""
+    offset = delivery.message.headers[STREAM_OFFSET_HEADER]
+    assert isinstance(offset, int), "the broker makes this header"
+    return offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ def test_a_queue_that_nobody_uses_expires(transport: Transport, publisher: Publi
 # Dead letters
 
 
-@pytest.mark.parametrize("kind", list(QueueType))
+@pytest.mark.parametrize("kind", [QueueType.CLASSIC, QueueType.QUORUM])
 def test_dead_letters_say_why(transport: Transport, publisher: Publisher, kind: QueueType) -> None:
     transport.declare(with_dead("q", kind))
     publisher.publish(to("q"), Message(b"old", expiration=0.05)).result(PATIENCE)
@@ -298,7 +298,7 @@ def test_exclusive_and_shared_queues_in_one_consumer(
     assert sorted(bodies(only(transport.consumer(["q", "r"], prefetch=4), 2))) == [b"q", b"r"]
 
 
-@pytest.mark.parametrize("kind", list(QueueType))
+@pytest.mark.parametrize("kind", [QueueType.CLASSIC, QueueType.QUORUM])
 def test_a_single_active_consumer_is_followed_by_the_next(
     rig: Rig, transport: Transport, publisher: Publisher, kind: QueueType
 ) -> None:

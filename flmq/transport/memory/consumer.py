@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flmq.common.errors import FlmqError, TransportClosed
-from flmq.transport.base import Consumer, Delivery, StreamOffset
+from flmq.transport.base import Consumer, Delivery, StreamOffset, offset_of
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
 
@@ -41,7 +41,8 @@ class MemoryConsumer(Consumer):
         """Start without a subscription; see `subscribe`."""
         self.queues = tuple(queues)
         self.exclusive = exclusive
-        self.next_offset = offset
+        self.offset = offset
+        self.offsets: dict[str, StreamOffset] = {}
         self.subscribed: dict[str, MemoryQueue] = {}
         self._broker = broker
         self._prefetch = prefetch
@@ -114,6 +115,9 @@ class MemoryConsumer(Consumer):
     def lost(self) -> None:
         """Lose the connection: everything un-acked goes back, tags grow stale."""
         subscribed, self.subscribed = self.subscribed, {}
+        for delivery in reversed(self._buffer):
+            if delivery.queue in self.offsets:  # nobody has seen it yet: reading goes on with it
+                self.offsets[delivery.queue] = offset_of(delivery)
         self._buffer.clear()
         back: dict[str, list[Stored]] = {}
         for queue, stored in [*self._lost_acks, *self._unacked.values()]:

@@ -47,8 +47,10 @@ class QueueConsumer(Protocol):
     """What a queue must know of its consumer."""
 
     exclusive: bool
-    next_offset: StreamOffset | None
-    """Where to begin, or go on, to read a stream."""
+    offset: StreamOffset | None
+    """Where to begin to read streams."""
+    offsets: dict[str, StreamOffset]
+    """Where to go on to read each stream that was begun."""
 
     def has_room(self) -> bool:
         """Whether prefetch allows one more."""

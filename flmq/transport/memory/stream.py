@@ -56,9 +56,10 @@ class MemoryStream(MemoryQueue):
 
     def subscribe(self, consumer: QueueConsumer) -> None:
         """Begin to read where the consumer wants to."""
-        offset = consumer.next_offset
+        offset = consumer.offsets.get(self.spec.name, consumer.offset)
         assert offset is not None, "check_offset was called under the same lock"
         self._cursors[consumer] = self._resolve(offset)
+        consumer.offsets[self.spec.name] = self._cursors[consumer]
         MemoryQueue.subscribe(self, consumer)
 
     def unsubscribe(self, consumer: QueueConsumer) -> None:
@@ -71,7 +72,7 @@ class MemoryStream(MemoryQueue):
         for consumer in self.consumers:
             while consumer.has_room() and (stored := self._at(self._cursors[consumer])):
                 self._cursors[consumer] = stored.sequence + 1
-                consumer.next_offset = stored.sequence + 1
+                consumer.offsets[self.spec.name] = stored.sequence + 1
                 consumer.take(self, replace(stored))
 
     def _at(self, offset: int) -> Stored | None:

@@ -192,7 +192,7 @@ class MemoryTransport(Transport):
             if problem is not None:
                 raise problem
             self.broker.open_queues(
-                consumer.queues, self, exclusive=consumer.exclusive, offset=consumer.next_offset
+                consumer.queues, self, exclusive=consumer.exclusive, offset=consumer.offset
             )
         except FlmqError as error:
             consumer.fail(error)

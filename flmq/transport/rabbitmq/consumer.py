@@ -23,7 +23,13 @@ from flmq.common.errors import (
     ResourceLocked,
     TransportClosed,
 )
-from flmq.transport.base import STREAM_OFFSET_HEADER, Consumer, Delivery, StreamOffset
+from flmq.transport.base import (
+    STREAM_OFFSET_HEADER,
+    Consumer,
+    Delivery,
+    StreamOffset,
+    offset_of,
+)
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import reply_code, translate
@@ -89,7 +95,10 @@ class RabbitMQConsumer(Consumer):
         self._closed = False
         # On the connection's thread alone.
         self._opened: Future[None] = Future()
-        self._next_offset = subscription.offset
+        self._offsets: dict[str, StreamOffset | None] = dict.fromkeys(
+            subscription.queues, subscription.offset
+        )
+        """Where to go on to read each stream; None: no stream."""
         self._amqp: Any = None
         self._channel: Any = None
         self._backoff = Backoff()
@@ -223,11 +232,12 @@ class RabbitMQConsumer(Consumer):
                 queue,
                 partial(self._delivered, queue, self._generation),
                 exclusive=self._wanted.exclusive,
-                arguments=self._arguments(),
+                arguments=self._arguments(queue),
             )
 
-    def _arguments(self) -> dict[str, Any] | None:
-        return None if self._next_offset is None else {STREAM_OFFSET_HEADER: self._next_offset}
+    def _arguments(self, queue: str) -> dict[str, Any] | None:
+        offset = self._offsets[queue]
+        return None if offset is None else {STREAM_OFFSET_HEADER: offset}
 
     def _consuming(self, _: None, error: BrokerError | None) -> None:
         if error is None:
@@ -245,11 +255,10 @@ class RabbitMQConsumer(Consumer):
             exchange=method.exchange,
             routing_key=method.routing_key,
         )
-        offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
-        if self._next_offset is not None and isinstance(offset, int):
-            self._next_offset = offset + 1  # where to go on after a loss
         with self._changed:
             if generation == self._generation and not self._closed:
+                if self._offsets[queue] is not None:
+                    self._offsets[queue] = offset_of(delivery) + 1
                 self._buffer.append(delivery)
                 self._unsettled.add(delivery.tag)
                 self._changed.notify()
@@ -278,6 +287,10 @@ class RabbitMQConsumer(Consumer):
             self._consuming_since = None
         with self._changed:
             self._generation += 1
+            for delivery in reversed(self._buffer):
+                if self._offsets[delivery.queue] is not None:
+                    # Nobody has seen it yet: reading goes on with it.
+                    self._offsets[delivery.queue] = offset_of(delivery)
             self._buffer.clear()
             self._handed.clear()
             self._unsettled.clear()

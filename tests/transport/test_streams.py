@@ -1,0 +1,167 @@
+"""Conformance: streams are read by many, from any point, and go on where they were."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flmq.common.errors import BrokerRefusal
+from flmq.transport import (
+    ConnectionState,
+    Consumer,
+    Publisher,
+    QueueType,
+    StreamOffset,
+    Transport,
+)
+from flmq.transport.base import offset_of
+from tests.transport.rigs import (
+    QUIET,
+    Events,
+    Rig,
+    bodies,
+    eventually,
+    only,
+    publish_all,
+    queue,
+    take,
+    to,
+)
+
+SENT = [b"%d" % number for number in range(10)]
+
+
+@pytest.fixture
+def stream(transport: Transport, publisher: Publisher) -> Transport:
+    """A stream of ten messages."""
+    transport.declare(queue("s", kind=QueueType.STREAM))
+    publish_all(publisher, to("s"), *SENT)
+    return transport
+
+
+def reader(transport: Transport, offset: StreamOffset, prefetch: int = 100) -> Consumer:
+    return transport.consumer(["s"], prefetch=prefetch, offset=offset)
+
+
+def test_everybody_reads_everything(stream: Transport) -> None:
+    for _ in range(2):
+        taken = only(reader(stream, "first"), 10, ack=True)
+        assert bodies(taken) == SENT
+        assert not any(delivery.redelivered for delivery in taken)
+        offsets = [offset_of(delivery) for delivery in taken]
+        assert offsets == sorted(set(offsets))
+
+
+def test_a_reader_begins_at_an_offset(stream: Transport) -> None:
+    seventh = offset_of(take(reader(stream, "first"), 7)[-1])
+    assert bodies(only(reader(stream, seventh), 4)) == SENT[6:]
+
+
+def test_a_reader_begins_with_what_comes_next(stream: Transport, publisher: Publisher) -> None:
+    consumer = reader(stream, "next")
+    only(consumer, 0)
+    publish_all(publisher, to("s"), b"new")
+    assert bodies(only(consumer, 1)) == [b"new"]
+
+
+def test_a_reader_begins_near_the_end(stream: Transport) -> None:
+    """RabbitMQ means the last chunk by "last", which may hold more than one message."""
+    assert bodies(take(reader(stream, "last"), 1))[0] in SENT
+    consumer = reader(stream, "last")
+    while (delivery := consumer.receive(5)) and delivery.message.body != SENT[-1]:
+        pass
+    assert delivery is not None
+    only(consumer, 0)
+
+
+def test_a_reader_begins_at_a_time(stream: Transport) -> None:
+    earlier = datetime.now(UTC) - timedelta(minutes=1)
+    assert bodies(only(reader(stream, earlier), 10)) == SENT
+    only(reader(stream, datetime.now(UTC) + timedelta(minutes=1)), 0)
+
+
+def test_an_offset_that_is_gone_or_to_come(stream: Transport, publisher: Publisher) -> None:
+    consumer = reader(stream, 1000)
+    only(consumer, 0)
+    assert bodies(only(reader(stream, 0), 10)) == SENT
+
+
+def test_acks_make_room(stream: Transport) -> None:
+    consumer = reader(stream, "first", prefetch=3)
+    first = only(consumer, 3)
+    for delivery in first:
+        consumer.ack(delivery)
+    assert bodies(only(consumer, 3)) == SENT[3:6]
+
+
+def test_reading_goes_on_where_it_was_after_a_loss(rig: Rig, stream: Transport) -> None:
+    events = Events()
+    consumer = reader(rig.transport(events), "first")
+    assert bodies(take(consumer, 4, ack=True)) == SENT[:4]  # the others are in its buffer
+    rig.cut()
+    events.wait_for("consumer", ConnectionState.LOST)
+    assert bodies(only(consumer, 6)) == SENT[4:]
+
+
+def test_nothing_is_missed_between_a_loss_and_the_first_message(
+    rig: Rig, stream: Transport, publisher: Publisher
+) -> None:
+    events = Events()
+    consumer = reader(rig.transport(events), "next")
+    witness = reader(rig.witness(), "next")
+    publish_all(publisher, to("s"), b"new")
+    take(witness, 1)
+    consumer_has_it = threading.Event()
+    assert not consumer_has_it.wait(QUIET)  # delivered to its buffer by now, received by nobody
+    rig.cut()
+    events.wait_for("consumer", ConnectionState.LOST)
+    assert bodies(only(consumer, 1)) == [b"new"]
+
+
+def test_what_is_handed_out_is_not_handed_out_again(rig: Rig, stream: Transport) -> None:
+    consumer = reader(stream, "first", prefetch=5)
+    taken = take(consumer, 5)
+    rig.cut()
+    again = only(consumer, 5)
+    consumer.ack(taken[0])
+    assert bodies(again) == SENT[5:]
+
+
+def test_a_stream_keeps_what_it_may(transport: Transport, publisher: Publisher) -> None:
+    transport.declare(
+        queue(
+            "s",
+            kind=QueueType.STREAM,
+            x_max_length_bytes=400_000,
+            x_stream_max_segment_size_bytes=100_000,
+        )
+    )
+    for number in range(40):
+        publish_all(publisher, to("s"), b"%02d" % number + b"x" * 50_000)
+
+    def oldest() -> bytes:
+        consumer = reader(transport, "first")
+        [delivery] = take(consumer, 1)
+        consumer.close()
+        return bytes(delivery.message.body)[:2]
+
+    eventually(lambda: oldest() > b"20")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("s", {}, "offset"),
+        ("q", {"offset": "first"}, "no stream"),
+        ("s", {"offset": "first", "exclusive": True}, "read by everybody"),
+    ],
+    ids=["none", "queue", "exclusive"],
+)
+def test_offsets_and_streams_go_together(
+    stream: Transport, name: str, options: dict[str, object], words: str
+) -> None:
+    stream.declare(queue("q"))
+    with pytest.raises(BrokerRefusal, match=words):
+        stream.consumer([name], prefetch=1, **options)  # type: ignore[arg-type]
