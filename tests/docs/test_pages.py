@@ -52,6 +52,13 @@ def test_commands_exist_with_their_options(page: Path) -> None:
                 assert word.partition("=")[0] in options, f"{page.name}: flmq {' '.join(words)}"
 
 
+def test_commands_are_found_in_blocks_and_in_running_text() -> None:
+    found = [" ".join(words) for page in PAGES for words in typed_commands(page)]
+    assert "client app:client --client-id alice --once" in found
+    assert "broker up" in found  # behind $(
+    assert "doctor" in found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in _LINK.findall(page.read_text(encoding="utf-8")):

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.docs.pages import README, ROOT, blocks, commands, program
-
-BIN = Path(sys.executable).parent
-
-
-def environment(broker_url: str) -> dict[str, str]:
-    """What a shell has in which the virtual environment is active and the broker is named."""
-    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
-    return {
-        **os.environ,
-        "PATH": path,
-        "FLMQ_BROKER_URL": broker_url,
-        "PYTHONFAULTHANDLER": "1",
-    }
-
-
-def run_together(
-    commands: Sequence[Sequence[str]], folder: Path, env: Mapping[str, str]
-) -> list[str]:
-    """Run commands at the same time; all must succeed. Returns what each wrote, in order."""
-    processes, outputs = [], [folder / f"output-{i}" for i in range(len(commands))]
-    try:
-        for command, output in zip(commands, outputs, strict=True):
-            processes.append(start(command, output, folder, env))
-        deadline = time.monotonic() + 120
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
-    finally:
-        for process in processes:
-            # Who has not ended by now says where it hangs (PYTHONFAULTHANDLER).
-            process.send_signal(signal.SIGABRT)
-            process.wait()
-        written = [output.read_text(encoding="utf-8") for output in outputs if output.exists()]
-        everything = "\n".join(written)
-    for command, process in zip(commands, processes, strict=True):
-        assert process.returncode == 0, f"{shlex.join(command)} failed; all wrote:\n{everything}"
-    return written
-
-
-def start(
-    command: Sequence[str], output: Path, folder: Path, env: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    with output.open("wb") as file:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+from tests.processes import environment, run_together
 
 
 def test_the_app_is_the_quickstart_example() -> None:

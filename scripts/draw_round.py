@@ -1,0 +1,65 @@
+"""Draw the states of a task into ``docs/architecture.md``: ``python scripts/draw_round.py``.
+
+The diagram comes from the table that the round itself runs on; ``tests/docs/test_round_diagram.py``
+fails when the page is out of date.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flmq.round.state import TASK_TRANSITIONS, TaskEvent, TaskState
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
+BEGIN = "<!-- Drawn by scripts/draw_round.py from flmq.round.state; do not edit. -->\n"
+END = "<!-- End of what scripts/draw_round.py draws. -->\n"
+
+_SAID = {
+    "ReplyAccepted": "a reply that counts",
+    "ReplyFailed": "the client could not",
+    "ReplyRejected": "a reply that does not fit",
+    "TaskUnroutable": "no queue",
+    "_Closing": "the round closes",
+}
+
+
+def diagram() -> str:
+    """The diagram in Mermaid, which GitHub shows as a picture."""
+    lines = ["stateDiagram-v2", f"    [*] --> {_name(TaskState.PENDING)}: the task is published"]
+    for state, row in TASK_TRANSITIONS.items():
+        for event, (target, word) in row.items():
+            if target is not None:
+                said = "" if word is None else f" / {word.value}"
+                lines.append(
+                    f"    {_name(state)} --> {_name(target)}: {_SAID[_event(event)]}{said}"
+                )
+    for state, row in TASK_TRANSITIONS.items():
+        words = sorted({word.value for target, word in row.values() if target is None and word})
+        if words:
+            lines.append(f"    {_name(state)} --> {_name(state)}: a further reply / {words[0]}")
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
+def drawn_into(page: str) -> str:
+    """The text ``page`` with the diagram in its place.
+
+    Raises:
+        ValueError: the page has no place for it.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the lines {BEGIN.strip()} and {END.strip()}")
+    return f"{before}{begin}\n{diagram()}\n{end}{after}"
+
+
+def _name(state: TaskState) -> str:
+    return state.value.capitalize()
+
+
+def _event(event: TaskEvent) -> str:
+    return event.__name__
+
+
+if __name__ == "__main__":
+    PAGE.write_text(drawn_into(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,45 @@
+"""The diagram of the round in the documentation is the one that the round runs on."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+from flmq.round.state import TASK_TRANSITIONS
+from tests.docs.pages import ROOT
+
+
+@pytest.fixture(scope="module")
+def draw_round() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_round", ROOT / "scripts" / "draw_round.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(draw_round: ModuleType) -> None:
+    page = draw_round.PAGE.read_text(encoding="utf-8")
+    assert draw_round.drawn_into(page) == page, "draw it again: make round"
+
+
+def test_every_state_and_every_change_of_state_is_drawn(draw_round: ModuleType) -> None:
+    diagram = draw_round.diagram()
+    changes = sum(
+        target is not None for row in TASK_TRANSITIONS.values() for target, _ in row.values()
+    )
+    stays = sum(
+        any(target is None and word for target, word in row.values())
+        for row in TASK_TRANSITIONS.values()
+    )
+    assert diagram.count(" --> ") == 1 + changes + stays
+    for state in TASK_TRANSITIONS:
+        assert state.value.capitalize() in diagram
+
+
+def test_a_page_without_a_place_for_it_is_refused(draw_round: ModuleType) -> None:
+    with pytest.raises(ValueError, match="lacks the lines"):
+        draw_round.drawn_into("# A page\n")
