@@ -109,12 +109,29 @@ _EXAMPLES: dict[type, str] = {
 def _checked(client: Client, method: str, res: object, expected: type[_Res]) -> _Res:
     """``res``, if it is what the contract says that ``method`` returns."""
     if isinstance(res, expected):
+        if isinstance(res, FitRes | GetParametersRes):
+            _check_parameters(f"{type(client).__name__}.{method}", res.parameters)
         return res
     raise InvalidReturnValue(
         f"{type(client).__name__}.{method} returned a {type(res).__name__}, not a "
         f"{expected.__name__}. Example:\n\n    return {_EXAMPLES[expected]}\n\n"
         "To return numpy arrays instead, subclass flmq.client.NumPyClient."
     )
+
+
+def _check_parameters(what: str, parameters: object) -> None:
+    """Refuse what is no `Parameters` of bytes, before anything takes their lengths."""
+    if not isinstance(parameters, Parameters):
+        raise InvalidReturnValue(
+            f"{what} returned a {type(parameters).__name__} as parameters, not Parameters: make "
+            "them with flmq.common.ndarrays_to_parameters(list_of_arrays)"
+        )
+    for index, tensor in enumerate(parameters.tensors):
+        if not isinstance(tensor, bytes | bytearray | memoryview):
+            raise InvalidReturnValue(
+                f"{what} returned a {type(tensor).__name__} as tensor {index}, not bytes: make "
+                "parameters with flmq.common.ndarrays_to_parameters(list_of_arrays)"
+            )
 
 
 def _not_implemented(code: Code) -> Status:

@@ -32,7 +32,9 @@ from flmq.common import (
 from flmq.post import Outbox
 from flmq.server.app import RunOptions, run_server
 from flmq.server.bus import EventBus
+from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
+from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ClientOutcome, RoundClosed, RunEnded, RunEvent, Word
 from flmq.server.history import History
 from flmq.server.server_config import ServerConfig
@@ -58,6 +60,7 @@ from flmq.wire import (
     Presence,
     PresenceKind,
     Receipt,
+    ReceiptOutcome,
     Reply,
     Res,
     RollCall,
@@ -104,7 +107,24 @@ def initial(size: int = 5) -> Parameters:
     )
 
 
-def fed_avg(clients: int, **options: Any) -> FedAvg:
+class Keeping(FedAvg):
+    """FedAvg that keeps the failures that it is told of."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.failures: list[tuple[ClientProxy, FitRes] | BaseException] = []
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, Metrics]:
+        self.failures += failures
+        return super().aggregate_fit(server_round, results, failures)
+
+
+def fed_avg(clients: int, **options: Any) -> Keeping:
     """FedAvg over exactly all of so many clients, without evaluation, unless said otherwise."""
     defaults: dict[str, Any] = {
         "fraction_evaluate": 0.0,
@@ -113,7 +133,7 @@ def fed_avg(clients: int, **options: Any) -> FedAvg:
         "min_available_clients": clients,
         "initial_parameters": initial(),
     }
-    return FedAvg(**{**defaults, **options})
+    return Keeping(**{**defaults, **options})
 
 
 class Watch:
@@ -252,9 +272,8 @@ class Federation:
         options = RunOptions(
             job=job,
             seed=seed,
-            heartbeat=heartbeat,
+            coordinator=CoordinatorOptions(heartbeat=heartbeat, max_reply_bytes=max_reply_bytes),
             observers=(watch,),
-            max_reply_bytes=max_reply_bytes,
         )
         transport = self.rig.transport()
 
@@ -358,8 +377,10 @@ class Peer:
         return self.next(Task)
 
     def receipt(self) -> Receipt:
-        """The next receipt."""
-        return self.next(Receipt)
+        """The next receipt that is no good news."""
+        while (receipt := self.next(Receipt)).outcome is ReceiptOutcome.ACCEPTED:
+            pass
+        return receipt
 
     def reply(self, task: Task, res: Res | None = None, **changes: Any) -> Reply:
         """Answer a task, by default well."""

@@ -51,7 +51,7 @@ def test_a_reply_that_does_not_fit_is_rejected_and_its_client_is_told(
     federation: Federation,
 ) -> None:
     """One round a kind of reply, all in one run; the other client's reply makes the model."""
-    strategy = _Keeping(fed_avg(2))
+    strategy = fed_avg(2)
     federation.serve("good")
     peer = federation.peer("peer")
     server = federation.run(strategy, rounds=len(REJECTED))
@@ -75,7 +75,7 @@ def test_a_reply_that_does_not_fit_is_rejected_and_its_client_is_told(
 
 
 def test_a_status_other_than_ok_is_a_failure_with_its_reply(federation: Federation) -> None:
-    strategy = _Keeping(fed_avg(2))
+    strategy = fed_avg(2)
     federation.serve("good")
     peer = federation.peer("peer")
     server = federation.run(strategy)
@@ -83,7 +83,9 @@ def test_a_status_other_than_ok_is_a_failure_with_its_reply(federation: Federati
     peer.reply(task, fit_res(task, status=Status(Code.FIT_NOT_IMPLEMENTED, "no fit here")))
     server.history()
     assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=1, failed=1)
-    ((proxy, res),) = strategy.failures
+    (failure,) = strategy.failures
+    assert isinstance(failure, tuple)
+    proxy, res = failure
     assert proxy.cid == "peer"
     assert res.status == Status(Code.FIT_NOT_IMPLEMENTED, "no fit here")
     outcome = server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.FAILED)
@@ -91,7 +93,7 @@ def test_a_status_other_than_ok_is_a_failure_with_its_reply(federation: Federati
 
 
 def test_a_failure_that_a_client_reports_is_there_at_once(federation: Federation) -> None:
-    strategy = _Keeping(fed_avg(1))
+    strategy = fed_avg(1)
     peer = federation.peer("peer")
     server = federation.run(strategy, timeout=None)
     task = peer.task()
@@ -183,21 +185,6 @@ def test_an_evaluation_must_have_a_finite_loss_and_examples(
     history = server.history()
     assert history.losses_distributed == [(1, 2.5)]
     assert history.metrics_distributed == {"accuracy": [(1, 0.5)]}
-
-
-class _Keeping:
-    """A strategy's stand-in that keeps what `aggregate_fit` is told of failures."""
-
-    def __new__(cls, strategy: Any) -> Any:
-        aggregate = strategy.aggregate_fit
-        strategy.failures = []
-
-        def keep(server_round: int, results: Any, failures: Any) -> Any:
-            strategy.failures += failures
-            return aggregate(server_round, results, failures)
-
-        strategy.aggregate_fit = keep
-        return strategy
 
 
 def _send_to_job(peer: Peer, task: Task, **changes: Any) -> None:
