@@ -1,0 +1,171 @@
+"""Seeing, before it is added, how large and how fine the numbers of a stretch of a tensor are.
+
+A *piece* is a short one-dimensional array of numbers that float64 holds exactly, with two bounds
+that cost a few cheap passes over its bit patterns: every number is below ``2**top`` in magnitude
+and a multiple of ``2**bottom``. With them an accumulator knows beforehand which additions are
+exact. Floats make one piece; 64-bit integers, which float64 does not hold, make two of 32 bits
+each; float64 numbers of astronomic size are scaled down, and ``shift`` says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flmq.common.errors import NonFiniteValues
+
+__all__ = ["BLOCK", "Piece", "Scratch", "pieces_of"]
+
+# Elements handled at a time. 32 Ki float64 are 256 KiB: a block of input, one of sums and the
+# scratch stay in a 1 MiB second-level cache, and Python's cost a block is a few per cent.
+BLOCK = 1 << 15
+
+_HIGH = 900  # float64 numbers beyond 2**900 would overflow the rounding constants of the sums
+_SPLIT = 400
+_DOWN = 600
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a float format keeps its exponent: ``fraction`` bits, then the biased exponent."""
+
+    unsigned: np.dtype[Any]
+    fraction: int
+    bias: int
+
+    @property
+    def infinite(self) -> int:
+        """Shifted left by one (the sign gone), infinity and NaN are this or more."""
+        return (2 * self.bias + 1) << (self.fraction + 1)
+
+    def top(self, shifted: int) -> int:
+        """The exponent of the power of two above a number given as shifted bits.
+
+        Tight for subnormal numbers too: a bound that is too large would promise the sums progress
+        that they do not make.
+        """
+        field = shifted >> (self.fraction + 1)
+        if field:
+            return field - self.bias + 1
+        return (shifted >> 1).bit_length() + self.bottom(shifted)
+
+    def bottom(self, shifted: int) -> int:
+        """The exponent of the last place of a number given as shifted bits."""
+        return max(shifted >> (self.fraction + 1), 1) - self.bias - self.fraction
+
+
+_LAYOUTS = {
+    2: _Layout(np.dtype(np.uint16), 10, 15),
+    4: _Layout(np.dtype(np.uint32), 23, 127),
+    8: _Layout(np.dtype(np.uint64), 52, 1023),
+}
+
+
+class Scratch:
+    """Work space for one block, so that adding allocates nothing. Not to be shared by threads."""
+
+    __slots__ = ("_bits", "_floats")
+
+    def __init__(self) -> None:
+        """Allocate about 1 MiB."""
+        self._floats = np.empty((3, BLOCK), dtype=np.float64)
+        self._bits = np.empty(BLOCK, dtype=np.uint64)
+
+    def floats(self, which: int, size: int) -> NDArray[np.float64]:
+        """The float64 buffer number ``which`` (0, 1, 2), cut to ``size``."""
+        return self._floats[which, :size]
+
+    def bits(self, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+        """The buffer for bit patterns, seen as ``dtype``, cut to ``size``."""
+        return self._bits.view(dtype)[:size]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Numbers ``values * 2**shift``, not all zero; ``|values| < 2**top``, multiples of 2**bottom.
+
+    ``magnitudes`` (floats only) are the bits of the values without sign, shifted left by one, less
+    one: they order numbers by magnitude, and zero comes last. They live in the scratch and are
+    good until the next piece is made.
+    """
+
+    values: NDArray[Any]
+    top: int
+    bottom: int
+    shift: int = 0
+    magnitudes: NDArray[Any] | None = None
+
+    def finer_than(self, exponent: int) -> NDArray[np.bool_] | None:
+        """Which numbers may have bits below ``2**exponent``; None when that is not known."""
+        if self.magnitudes is None:
+            return None
+        layout = _LAYOUTS[self.magnitudes.itemsize]
+        field = exponent + layout.bias + layout.fraction
+        limit = min(field << (layout.fraction + 1), int(np.iinfo(layout.unsigned).max) + 1)
+        mask: NDArray[np.bool_] = self.magnitudes < layout.unsigned.type(max(limit - 1, 0))
+        return mask
+
+
+def pieces_of(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
+    """The pieces whose sum is ``values``, a contiguous 1-d array of at most ``BLOCK`` numbers.
+
+    None for zeros. Each must be used before the next is asked for. Raises ``NonFiniteValues``
+    before the first piece when there is a NaN or infinity among the values.
+    """
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind == "f":
+        return _float_pieces(values, scratch)
+    if values.dtype.itemsize == 8:
+        return _wide_integer_pieces(values)
+    return _integer_pieces(values, 0)
+
+
+def _float_pieces(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
+    piece = float_piece(values, scratch)
+    if piece is None:
+        return
+    if piece.top <= _HIGH:
+        yield piece
+        return
+    # Scaling is exact: what is scaled is so large that its last place stays far from underflow.
+    huge = np.abs(values) >= 2.0**_SPLIT
+    for part, shift in (
+        (np.where(huge, values, 0.0) * 2.0**-_DOWN, _DOWN),
+        (np.where(huge, 0.0, values), 0),
+    ):
+        piece = float_piece(part, scratch, shift)
+        if piece is not None:
+            yield piece
+
+
+def float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piece | None:
+    """One piece of all ``values``, floats; None when all are zero."""
+    layout = _LAYOUTS[values.itemsize]
+    magnitudes = scratch.bits(layout.unsigned, values.size)
+    np.left_shift(values.view(layout.unsigned), 1, out=magnitudes)
+    largest = int(magnitudes.max())
+    if largest >= layout.infinite:
+        raise NonFiniteValues("NaN or infinity")
+    if largest == 0:
+        return None
+    np.subtract(magnitudes, 1, out=magnitudes)  # zeros wrap round to the end, out of min's way
+    smallest = int(magnitudes.min()) + 1
+    return Piece(values, layout.top(largest), layout.bottom(smallest), shift, magnitudes)
+
+
+def _integer_pieces(values: NDArray[Any], shift: int) -> Iterator[Piece]:
+    """Integers and bools of at most 53 bits."""
+    largest = max(abs(int(values.max())), abs(int(values.min())))
+    if largest:
+        yield Piece(values, largest.bit_length(), 0, shift)
+
+
+def _wide_integer_pieces(values: NDArray[Any]) -> Iterator[Piece]:
+    """64-bit integers: ``low + high * 2**32``, the high half signed."""
+    yield from _integer_pieces(np.bitwise_and(values, 0xFFFFFFFF), 0)
+    yield from _integer_pieces(np.right_shift(values, 32), 32)
