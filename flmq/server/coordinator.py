@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from flmq.common.crashpoints import crash_point
 from flmq.common.errors import JobInUse, ResourceLocked, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import EvaluateIns, FitIns
+from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
-from flmq.round import DeadlinePassed, Event, Policy, ReplyFailed, Stopped, TaskUnroutable
+from flmq.round import DeadlinePassed, Event, ReplyFailed, Stopped, TaskUnroutable
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
-from flmq.server.gather import Ask, Check, Gather, Gathered, Sink
+from flmq.server.gather import Gather, Gathered, Request
 from flmq.server.job import Job
+from flmq.server.ledger import Ledger, Planned
 from flmq.server.listener import Listener
 from flmq.server.models import Models, without_parameters
 from flmq.server.presence import PresenceWatcher
@@ -45,6 +48,7 @@ from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
 _PREFETCH = 128
+_LOOK_EVERY = 1.0
 _STILL_WAITING_EVERY = 30.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
@@ -74,8 +78,10 @@ class Coordinator:
         presence: PresenceWatcher,
         emit: Callable[[RunEvent], None],
         options: CoordinatorOptions,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Prepare; `start` takes charge."""
+        """Prepare; `start` takes charge. With a ``ledger`` the job survives its server."""
+        self._ledger = ledger
         self.job = job
         self._transport = transport
         self._presence = presence
@@ -119,6 +125,7 @@ class Coordinator:
             Uploads(options.spool_dir, options.max_reply_bytes),
             self._emit,
             heartbeat=options.heartbeat,
+            ledger=self._ledger,
         )
         self._listener.start()
         self.call_roll()
@@ -135,53 +142,77 @@ class Coordinator:
                 persistent=False,
             )
 
-    def gather(
-        self,
-        phase: Phase,
-        server_round: int,
-        asks: Sequence[Ask],
-        *,
-        timeout: float | None,
-        policy: Policy,
-        check: Check,
-        sink: Sink | None = None,
-    ) -> Gathered:
+    def gather(self, request: Request) -> Gathered:
         """Ask, and wait until the round closes: see `flmq.round` for when that is.
 
-        ``timeout`` is in seconds, from when the model is published. With a ``sink`` each accepted
-        reply's parameters go there as it comes, and are no longer in the reply afterwards. Any
-        number of threads may gather at once.
+        A phase of the job's journal that was open when a server died goes on where it was: what
+        had come counts, and only the others are asked again. Any number of threads may gather at
+        once.
 
         Raises:
             ValueError: a client is asked twice.
             BrokerError: the broker no longer lets us read the replies.
             ModelTooLarge: the stream of models cannot keep the model.
+            Fenced: another server took charge of the job.
         """
-        begun = self._clock()
+        phase, server_round = request.phase, request.server_round
         label = f"job {self.job.name}, round {server_round}, {phase.value}"
-        gather = Gather.create(
-            server_round, phase, asks, policy, check, label=label, now=begun, sink=sink
+        gather = Gather.create(request, label=label, now=self._clock())
+        self._emit(
+            PhaseOpened(server_round, phase, tuple(sorted(gather.round.tasks)), request.timeout)
         )
-        asked = tuple(sorted(gather.round.tasks))
-        self._emit(PhaseOpened(server_round, phase, asked, timeout))
-        refs, gather.bytes_down = self._models.share(asks)
+        refs = self._models.refer(request.asks)
         try:
-            tasks = self._tasks(gather, asks, refs, timeout)
-            self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
-            with self._table.lock:
-                self._report(gather.start())
-            deadline = None if timeout is None else self._clock() + timeout
-            for task in tasks:
-                self._publish(gather, task, timeout)
-            self._wait(gather, deadline)
+            self._run(gather, request, refs)
         finally:
-            self._models.release(list(refs.values()))
+            self._models.release(refs.values())
         if self._listener.trouble is not None:
             raise self._listener.trouble
         with self._table.lock:
             gathered = gather.result()
+        if gather.key is not None and self._ledger is not None:
+            self._ledger.close_phase(gather.key, gathered, gather.round.outcomes())
+            crash_point("server.phase_closed")
         self._say_closed(gather, gathered)
         return gathered
+
+    def planned(self, phase: Phase, server_round: int) -> Planned | None:
+        """Whom an earlier server of this job asked what, in the phase that comes next."""
+        if self._ledger is None:
+            return None
+        call = self._table.peek_call(server_round, phase, own=True)
+        return self._ledger.planned(PhaseKey(server_round, phase, call))
+
+    def _run(self, gather: Gather, request: Request, refs: dict[str, BlobRef]) -> None:
+        """Step by step; a kill at any point repeats what has no effect twice."""
+        # Step 1: enter the tasks; in a journal, before anybody hears of them.
+        own = self._ledger is not None and request.state is not None
+        call = self._table.next_call(gather.server_round, gather.phase, own=own)
+        tasks = self._tasks(gather, request, call, refs)
+        elapsed = 0.0
+        if self._ledger is not None and request.state is not None:
+            gather.key = PhaseKey(gather.server_round, gather.phase, call)
+            elapsed = self._ledger.open_phase(gather.key, tasks, request)
+            crash_point("server.phase_planned")
+        self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
+        with self._table.lock:
+            self._report(gather.start())
+        # Step 2: count what had come before this server was in charge.
+        if gather.key is not None:
+            self._listener.replay(gather, gather.key)
+        pending = set(gather.round.pending())
+        tasks = [task for task in tasks if task.client_id in pending]
+        # Step 3: publish the model, confirmed, and then the tasks that name it.
+        if tasks:
+            gather.bytes_down += self._models.publish(refs.values())
+            crash_point("server.model_published")
+        timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
+        deadline = None if timeout is None else self._clock() + timeout
+        for task in tasks:
+            self._publish(gather, task, timeout)
+        crash_point("server.tasks_published")
+        # Step 4: wait for replies, which the listener takes in.
+        self._wait(gather, deadline, elapsed)
 
     def end(self, reason: str) -> None:
         """Tell every client that the job is over, and remove its queues."""
@@ -216,45 +247,32 @@ class Coordinator:
     # -- asking ------------------------------------------------------------------------------
 
     def _tasks(
-        self,
-        gather: Gather,
-        asks: Sequence[Ask],
-        refs: dict[str, BlobRef],
-        timeout: float | None,
+        self, gather: Gather, request: Request, call: int, refs: dict[str, BlobRef]
     ) -> list[Task]:
-        call = self._table.next_call(gather.server_round, gather.phase)
+        timeout = request.timeout
         deadline = None if timeout is None else round((time.time() + timeout) * 1000)
-        return [
-            self._task(gather, ask, call, refs.get(ask.client_id), timeout, deadline)
-            for ask in asks
-        ]
-
-    def _task(
-        self,
-        gather: Gather,
-        ask: Ask,
-        call: int,
-        ref: BlobRef | None,
-        timeout: float | None,
-        deadline: int | None,
-    ) -> Task:
-        task = self.job.task_id(gather.server_round, gather.phase, ask.client_id, call)
-        ins = ask.ins
-        if ref is not None and isinstance(ins, FitIns | EvaluateIns):
-            ins = without_parameters(ins)
-        return Task(
-            task_id=task,
-            job=self.job.name,
-            server_round=gather.server_round,
-            phase=gather.phase,
-            client_id=ask.client_id,
-            epoch=self.job.epoch,
-            nonce=self.job.nonce(task),
-            ins=ins,
-            deadline_unix_ms=deadline,
-            timeout_seconds=timeout,
-            model=ref,
-        )
+        tasks = []
+        for ask in request.asks:
+            task = self.job.task_id(gather.server_round, gather.phase, ask.client_id, call)
+            ref, ins = refs.get(ask.client_id), ask.ins
+            if ref is not None and isinstance(ins, FitIns | EvaluateIns):
+                ins = without_parameters(ins)
+            tasks.append(
+                Task(
+                    task_id=task,
+                    job=self.job.name,
+                    server_round=gather.server_round,
+                    phase=gather.phase,
+                    client_id=ask.client_id,
+                    epoch=self.job.epoch,
+                    nonce=self.job.nonce(task),
+                    ins=ins,
+                    deadline_unix_ms=deadline,
+                    timeout_seconds=timeout,
+                    model=ref,
+                )
+            )
+        return tasks
 
     def _publish(self, gather: Gather, task: Task, timeout: float | None) -> None:
         site = self._presence.site(task.client_id)
@@ -283,12 +301,18 @@ class Coordinator:
         with self._table.lock:
             self._report(gather.feed(event, self._clock()))
 
-    def _wait(self, gather: Gather, deadline: float | None) -> None:
+    def _wait(self, gather: Gather, deadline: float | None, elapsed: float) -> None:
+        started = said = self._clock()
         try:
             while not gather.done.wait(self._patience(deadline)):
-                if deadline is not None and self._clock() >= deadline:
+                now = self._clock()
+                if gather.key is not None and self._ledger is not None:
+                    # Also finds out whether this server is still the one in charge.
+                    self._ledger.tick(gather.key, elapsed + now - started)
+                if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
-                else:
+                elif now - said >= _STILL_WAITING_EVERY:
+                    said = now
                     self._say_whom_we_wait_for(gather)
         except BaseException:
             self._feed(gather, Stopped("interrupted"))
@@ -296,8 +320,8 @@ class Coordinator:
 
     def _patience(self, deadline: float | None) -> float:
         if deadline is None:
-            return _STILL_WAITING_EVERY
-        return min(_STILL_WAITING_EVERY, max(0.0, deadline - self._clock()))
+            return _LOOK_EVERY
+        return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
 
     def _say_whom_we_wait_for(self, gather: Gather) -> None:
         with self._table.lock:

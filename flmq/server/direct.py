@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flmq.common.phase import Phase
-from flmq.round import Policy
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.gather import Ask, Check, Gather, Gathered, Sink, Taken
+from flmq.server.gather import Ask, Gather, Gathered, Request, Taken
 from flmq.wire import Failure, FailureKind, Reply, Res
 
 __all__ = ["DirectGatherer"]
@@ -26,32 +25,17 @@ class DirectGatherer:
         self._clients = {client.cid: client for client in clients}
         self._max_workers = max_workers
 
-    def gather(
-        self,
-        phase: Phase,
-        server_round: int,
-        asks: list[Ask],
-        *,
-        timeout: float | None,
-        policy: Policy,
-        check: Check,
-        sink: Sink | None = None,
-    ) -> Gathered:
-        """Call them all. ``timeout`` in seconds is handed to each call."""
-        gather = Gather.create(
-            server_round,
-            phase,
-            asks,
-            policy,
-            check,
-            label=phase.value,
-            now=time.monotonic(),
-            sink=sink,
-        )
+    def gather(self, request: Request) -> Gathered:
+        """Call them all; the timeout, in seconds, is handed to each call."""
+        phase = request.phase
+        gather = Gather.create(request, label=phase.value, now=time.monotonic())
         gather.start()
         lock = threading.Lock()
         with ThreadPoolExecutor(self._max_workers) as pool:
-            calls = [pool.submit(self._call, phase, server_round, ask, timeout) for ask in asks]
+            calls = [
+                pool.submit(self._call, phase, request.server_round, ask, request.timeout)
+                for ask in request.asks
+            ]
             for call in calls:
                 reply = call.result()
                 taken = Taken(reply, 0, time.monotonic())

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from flmq.common.errors import AggregationError
 from flmq.common.phase import Phase
 from flmq.common.typing import Code, FitRes, Parameters
+from flmq.journal.records import PhaseKey
+from flmq.journal.state import StateValue
 from flmq.round import (
     Action,
     Close,
@@ -32,7 +34,16 @@ from flmq.server.events import ClientOutcome, RoundCounts
 from flmq.server.failures import ClientFailure
 from flmq.wire import Failure, Ins, Reply, Res
 
-__all__ = ["Ask", "Check", "Gather", "Gathered", "Sink", "Taken"]
+__all__ = [
+    "Ask",
+    "Check",
+    "Gather",
+    "Gathered",
+    "Request",
+    "Sink",
+    "Taken",
+    "accept_anything",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,29 @@ class Sink(Protocol):
 
     def add(self, res: FitRes) -> None:
         """Take in one reply; raises `AggregationError` where it cannot."""
+
+
+def accept_anything(ins: Ins, res: Res) -> str | None:
+    """Take every reply that decodes."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A phase to be gathered: whom to ask what, and when it is over."""
+
+    phase: Phase
+    server_round: int
+    asks: Sequence[Ask]
+    timeout: float | None
+    """Seconds until the deadline; None: there is none."""
+    policy: Policy = field(default_factory=lambda: Policy(min_results=0))
+    check: Check = accept_anything
+    sink: Sink | None = None
+    """Where each accepted reply's parameters go as it comes; they are then no longer in it."""
+    state: Mapping[str, StateValue] | None = None
+    """The strategy's state after it chose whom to ask: makes the phase part of the job's journal,
+    where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +138,8 @@ class Gather:
     opened: float
     """Monotonic seconds."""
     sink: Sink | None = None
+    key: PhaseKey | None = None
+    """Its place in the job's journal; None: it has none."""
     done: threading.Event = field(default_factory=threading.Event)
     """Set once the round has closed and every accepted reply is absorbed."""
     bytes_down: int = 0
@@ -114,25 +150,23 @@ class Gather:
     _told: dict[str, _Told] = field(default_factory=dict)
     _words: Counter[Word] = field(default_factory=Counter)
     _absorbing: int = 0
+    _adding: threading.Lock = field(default_factory=threading.Lock)
     _error: AggregationError | None = None
 
     @classmethod
-    def create(
-        cls,
-        server_round: int,
-        phase: Phase,
-        asks: Sequence[Ask],
-        policy: Policy,
-        check: Check,
-        *,
-        label: str,
-        now: float,
-        sink: Sink | None = None,
-    ) -> Gather:
-        """Prepare to ask ``asks``; nothing counts before `start`."""
-        round_ = Round(tuple(ask.client_id for ask in asks), policy, label=label)
-        by_client = {ask.client_id: ask for ask in asks}
-        return cls(server_round, phase, by_client, round_, check, now, sink)
+    def create(cls, request: Request, *, label: str, now: float) -> Gather:
+        """Prepare to gather ``request``; nothing counts before `start`."""
+        asks = {ask.client_id: ask for ask in request.asks}
+        round_ = Round(tuple(ask.client_id for ask in request.asks), request.policy, label=label)
+        return cls(
+            request.server_round,
+            request.phase,
+            asks,
+            round_,
+            request.check,
+            opened=now,
+            sink=request.sink,
+        )
 
     def start(self) -> list[ClientOutcome]:
         """Open the round."""
@@ -172,7 +206,8 @@ class Gather:
         assert isinstance(res, FitRes)
         error = None
         try:
-            self.sink.add(res)
+            with self._adding:
+                self.sink.add(res)
         except AggregationError as raised:
             error = raised
         # Its bytes are in the sum; whoever looks at the reply still finds everything else.

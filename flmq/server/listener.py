@@ -9,13 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from flmq.common.errors import BrokerError, TransportClosed
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import BrokerError, FlmqError, TransportClosed
 from flmq.common.logger import logger
+from flmq.journal.errors import Fenced
+from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Letter, Outbox
 from flmq.round import Event, ReplyRejected, Stopped, Word
 from flmq.server.events import ClientOutcome, RunEvent
 from flmq.server.gather import Gather, Taken
 from flmq.server.job import Job
+from flmq.server.ledger import Ledger
 from flmq.server.models import Models
 from flmq.server.presence import PresenceWatcher
 from flmq.server.tasktable import TaskTable
@@ -51,11 +55,13 @@ class Listener:
         emit: Callable[[RunEvent], None],
         *,
         heartbeat: float,
+        ledger: Ledger | None = None,
     ) -> None:
         """Prepare; `start` begins to listen, and the inbox's closing ends it.
 
         ``heartbeat`` is what clients are asked for, in seconds.
         """
+        self._ledger = ledger
         self._heartbeat = heartbeat
         self._job = job
         self._inbox = inbox
@@ -66,7 +72,8 @@ class Listener:
         self._uploads = uploads
         self._emit = emit
         self._clock = time.monotonic
-        self.trouble: BrokerError | None = None
+        self._early: list[tuple[Reply, int]] = []
+        self.trouble: FlmqError | None = None
         """Why nothing is heard any more, where that is so."""
         self._thread = threading.Thread(target=self._listen, name="flmq-replies", daemon=True)
 
@@ -83,7 +90,7 @@ class Listener:
         next_tick = 0.0
         while True:
             try:
-                letter = self._inbox.receive(timeout=1.0)
+                letter = self._inbox.receive(timeout=0.1 if self._early else 1.0)
             except TransportClosed:
                 return
             except BrokerError as error:
@@ -91,12 +98,14 @@ class Listener:
                 return
             if letter is not None:
                 self._hear_safely(letter)
+            if self._early:
+                self._take_early()
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()
                 self._uploads.discard_if(self._is_over)
 
-    def _give_up(self, error: BrokerError) -> None:
+    def _give_up(self, error: FlmqError) -> None:
         """Without replies no round can close: end those that are open, and say why."""
         self.trouble = error
         with self._table.lock:
@@ -105,13 +114,18 @@ class Listener:
 
     def _is_over(self, task_id: str) -> bool:
         known = self._table.find(task_id)
-        return known is None or known[0].done.is_set()
+        if known is None:
+            return not self._is_awaited(task_id)
+        return known[0].done.is_set()
 
     def _hear_safely(self, letter: Letter) -> None:
         try:
             self._hear(letter)
         except TransportClosed:
             return
+        except Fenced as error:
+            # Un-acked: it is the other server's to deal with.
+            self._give_up(error)
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
             self._inbox.bury(letter, f"{type(error).__name__}: {error}")
@@ -148,34 +162,47 @@ class Listener:
     def _hear_reply(self, letter: Letter, reply: Reply) -> bool:
         """Deal with a reply; False if it was buried instead."""
         known = self._table.find(reply.task_id)
-        if known is None:
-            self._refuse(letter, reply, f"answers a task that nobody sent ({reply.task_id})")
-            return False
-        gather, asked = known
-        problem = self._identity_problem(reply, gather, asked)
+        problem = self._identity_problem(reply, known)
         if problem is not None:
             self._refuse(letter, reply, problem)
             return False
         self._presence.seen(reply.client_id)
-        if reply.blob is None or not gather.expects(reply.client_id):
-            self._take(gather, reply, letter.bytes)
+        expected = known is not None and known[0].expects(reply.client_id)
+        if reply.blob is not None and (expected or self._is_awaited(reply.task_id)):
+            spoiled = self._uploads.begin(reply, reply.blob, letter.bytes)
+            if spoiled is not None:
+                self._take_spoiled(spoiled)
             return True
-        spoiled = self._uploads.begin(reply, reply.blob, letter.bytes)
-        if spoiled is not None:
-            self._take_spoiled(spoiled)
+        self._take(reply, letter.bytes)
         return True
 
     def _hear_chunk(self, chunk: BlobChunk) -> None:
         match self._uploads.add(chunk.name, chunk.index, chunk.data):
             case Uploaded(reply, size):
-                known = self._table.find(reply.task_id)
-                if known is not None:
-                    self._take(known[0], reply, size)
+                self._take(reply, size)
             case Spoiled() as spoiled:
                 self._take_spoiled(spoiled)
 
-    def _take(self, gather: Gather, reply: Reply, size: int) -> None:
-        self._settle(gather, reply, size, gather.judge(reply))
+    def _is_awaited(self, task_id: str) -> bool:
+        return self._ledger is not None and self._ledger.awaits(task_id)
+
+    def _take(self, reply: Reply, size: int) -> None:
+        """Take in a reply that is all here."""
+        known = self._table.find(reply.task_id)
+        if known is not None:
+            gather = known[0]
+            self._settle(gather, reply, size, gather.judge(reply))
+        elif self._is_awaited(reply.task_id):
+            # Its phase was opened by an earlier server, and will be again in a moment.
+            self._early.append((reply, size))
+        else:
+            self._send_receipt(reply, ReceiptOutcome.LATE, "its round is long over")
+
+    def _take_early(self) -> None:
+        """Take in the replies whose phases have been opened meanwhile."""
+        early, self._early = self._early, []
+        for reply, size in early:
+            self._take(reply, size)
 
     def _take_spoiled(self, spoiled: Spoiled) -> None:
         known = self._table.find(spoiled.reply.task_id)
@@ -183,29 +210,52 @@ class Listener:
             event = ReplyRejected(spoiled.reply.client_id, spoiled.reason)
             self._settle(known[0], spoiled.reply, 0, event)
 
+    def replay(self, gather: Gather, key: PhaseKey) -> None:
+        """Feed what an earlier server of the job had taken in, in that order, and its closing."""
+        assert self._ledger is not None
+        for event, reply, size in self._ledger.replies(key):
+            self._feed(gather, Taken(reply, size, self._clock()), event)
+        reason = self._ledger.closed(key)
+        if reason is not None:
+            with self._table.lock:
+                self._report(gather.feed(Stopped(reason), self._clock()))
+
     def _settle(self, gather: Gather, reply: Reply, size: int, event: Event) -> None:
         """Feed a reply to its round, and tell the client what became of it."""
+        if self._ledger is not None and gather.key is not None and gather.expects(reply.client_id):
+            # Durable before it counts and before it is acked.
+            self._ledger.contribute(gather.key, event, reply, size)
+            crash_point("server.reply_journalled")
         taken = Taken(reply, size, self._clock())
+        outcomes = self._feed(gather, taken, event)
+        for outcome in outcomes:
+            if outcome.client_id == reply.client_id and outcome.word in _RECEIPTS:
+                self._send_receipt(reply, _RECEIPTS[outcome.word], outcome.reason, gather)
+
+    def _feed(self, gather: Gather, taken: Taken, event: Event) -> list[ClientOutcome]:
         with self._table.lock:
             outcomes = gather.take(event, taken)
             self._report(outcomes)
         gather.absorb(taken, self._table.lock)
-        for outcome in outcomes:
-            if outcome.client_id == reply.client_id and outcome.word in _RECEIPTS:
-                self._send_receipt(reply, _RECEIPTS[outcome.word], outcome.reason, gather)
+        return outcomes
 
     def _report(self, outcomes: Sequence[ClientOutcome]) -> None:
         for outcome in outcomes:
             self._emit(outcome)
 
-    def _identity_problem(self, reply: Reply, gather: Gather, asked: str) -> str | None:
+    def _identity_problem(self, reply: Reply, known: tuple[Gather, str] | None) -> str | None:
         """Why this reply is not from whom it says, to what it says; None if it is."""
+        if reply.nonce != self._job.nonce(reply.task_id):
+            if known is None:
+                return f"answers a task that nobody sent ({reply.task_id})"
+            return "does not have its task's nonce"
+        if known is None:
+            return None  # of a phase that is forgotten here, but of ours: the nonce says so
+        gather, asked = known
         if reply.job != self._job.name or reply.phase is not gather.phase:
             return "names another job or phase than its task"
         if reply.client_id != asked:
             return f"answers the task of {asked}"
-        if reply.nonce != self._job.nonce(reply.task_id):
-            return "does not have its task's nonce"
         return None
 
     def _refuse(self, letter: Letter, reply: Reply, problem: str) -> None:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from flmq.common.errors import BrokerRefusal, RunError
@@ -40,7 +40,8 @@ class ModelTooLarge(RunError):
 class _Shared:
     ref: BlobRef
     parameters: Parameters | None
-    """None: published, and no phase in flight needs it any more."""
+    """None: no phase in flight needs it any more."""
+    published: bool = False
     again: float = -math.inf
     """When it was published once more, in monotonic seconds."""
 
@@ -55,21 +56,26 @@ class Models:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Shared] = OrderedDict()
 
-    def share(self, asks: Sequence[Ask]) -> tuple[dict[str, BlobRef], int]:
-        """Publish what several of ``asks`` share, unless it was published before. Blocks.
+    def refer(self, asks: Sequence[Ask]) -> dict[str, BlobRef]:
+        """For each client whose task shall name a model, which: what several of ``asks`` share.
 
-        Returns:
-            For each client whose task shall name a model, which; and the bytes published.
+        Reads a model's bytes once; publishes nothing.
         """
         refs: dict[str, BlobRef] = {}
-        published = 0
         for parameters, clients in _groups(asks):
-            ref, size = self._publish_once(parameters)
-            published += size
+            ref = self._enter(parameters)
             refs.update(dict.fromkeys(clients, ref))
-        return refs, published
+        return refs
 
-    def release(self, refs: Sequence[BlobRef]) -> None:
+    def publish(self, refs: Iterable[BlobRef]) -> int:
+        """Publish those of ``refs`` that were not before; the bytes that took. Blocks.
+
+        Raises:
+            ModelTooLarge: the stream cannot keep the model.
+        """
+        return sum(self._publish_once(digest) for digest in {ref.digest for ref in refs})
+
+    def release(self, refs: Iterable[BlobRef]) -> None:
         """Let go of the models of a phase that is over; that they were published is kept."""
         with self._lock:
             for ref in refs:
@@ -91,25 +97,31 @@ class Models:
         self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
         return True
 
-    def _publish_once(self, parameters: Parameters) -> tuple[BlobRef, int]:
-        """What to call the model, and the bytes that were published for it now."""
+    def _enter(self, parameters: Parameters) -> BlobRef:
+        """Keep a model at hand, and what to call it."""
         ref = refer(parameters, published_unix_ms=time.time_ns() // 1_000_000)
         with self._lock:
-            known = self._known.get(ref.digest)
-            if known is not None:
-                known.parameters = parameters
-                return known.ref, 0
+            known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
+            known.parameters = parameters
+            self._known.move_to_end(ref.digest)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            return known.ref
+
+    def _publish_once(self, digest: str) -> int:
+        with self._lock:
+            shared = self._known[digest]
+            ref, parameters = shared.ref, shared.parameters
+            if shared.published or parameters is None:
+                return 0
         if ref.total > STREAM_MAX_BYTES // 2:
             raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
         sent = self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
         # Every chunk is confirmed before any task names the model.
         if sent.outcome.result() is PublishOutcome.UNROUTABLE:
             raise BrokerRefusal("the stream of models is gone: was it deleted by hand?")
-        with self._lock:
-            self._known[ref.digest] = _Shared(ref, parameters)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return ref, ref.total
+        shared.published = True
+        return ref.total
 
     def _address(self) -> Address:
         return Address(MODELS, self._job)

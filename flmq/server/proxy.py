@@ -17,13 +17,12 @@ from flmq.common.typing import (
     GetPropertiesRes,
     ReconnectIns,
 )
-from flmq.round import Policy
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.failures import ClientFailure
-from flmq.server.gather import Ask, Check, Gathered, Sink
+from flmq.server.gather import Ask, Gathered, Request
 from flmq.wire import Ins, Res
 
-__all__ = ["Gatherer", "QueueClientProxy", "accept_anything"]
+__all__ = ["Gatherer", "QueueClientProxy"]
 
 _Res = TypeVar("_Res", bound=Res)
 
@@ -31,23 +30,8 @@ _Res = TypeVar("_Res", bound=Res)
 class Gatherer(Protocol):
     """What asks clients and gathers their replies, as `Coordinator` does."""
 
-    def gather(
-        self,
-        phase: Phase,
-        server_round: int,
-        asks: list[Ask],
-        *,
-        timeout: float | None,
-        policy: Policy,
-        check: Check,
-        sink: Sink | None = None,
-    ) -> Gathered:
+    def gather(self, request: Request) -> Gathered:
         """Ask, and wait until the round closes."""
-
-
-def accept_anything(ins: Ins, res: Res) -> str | None:
-    """Take every reply that decodes."""
-    return None
 
 
 class QueueClientProxy(ClientProxy):
@@ -89,14 +73,8 @@ class QueueClientProxy(ClientProxy):
     def _ask(
         self, phase: Phase, ins: Ins, timeout: float | None, group_id: int | None, kind: type[_Res]
     ) -> _Res:
-        gathered = self._gatherer.gather(
-            phase,
-            group_id or 0,
-            [Ask(self.cid, ins)],
-            timeout=timeout,
-            policy=Policy(),
-            check=accept_anything,
-        )
+        asks = [Ask(self.cid, ins)]
+        gathered = self._gatherer.gather(Request(phase, group_id or 0, asks, timeout))
         if gathered.replies:
             return cast(_Res, gathered.replies[self.cid])
         failure = gathered.failures[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, cast
 
 from flmq.common.errors import AggregationError, NoInitialParameters
 from flmq.common.logger import logger
@@ -27,9 +27,10 @@ from flmq.server.client_proxy import ClientProxy
 from flmq.server.direct import DirectGatherer
 from flmq.server.events import Note, RoundClosed, RoundCounts, RunEvent
 from flmq.server.failures import ClientFailure
-from flmq.server.gather import Ask, Gathered
+from flmq.server.gather import Ask, Gathered, Request, accept_anything
 from flmq.server.history import History
-from flmq.server.proxy import Gatherer, accept_anything
+from flmq.server.keeper import Keeper
+from flmq.server.proxy import Gatherer, QueueClientProxy
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.reply_check import check_evaluate_reply, check_fit_reply
 from flmq.server.strategy.sink import MeanSink, StreamedResults
@@ -44,10 +45,6 @@ FitResultsAndFailures = tuple[
 EvaluateResultsAndFailures = tuple[
     list[tuple[ClientProxy, EvaluateRes]], list[tuple[ClientProxy, EvaluateRes] | BaseException]
 ]
-
-
-class _Seeded(Protocol):
-    def begin(self, seed: int, server_round: int, phase: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -83,18 +80,26 @@ class Server:
         self.seed = 0
         self.rounds_closed = 0
         self._gatherer: Gatherer | None = None
+        self._keeper: Keeper | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
         self._log = _RoundLog(time.monotonic())
 
     def attach(
-        self, gatherer: Gatherer, emit: Callable[[RunEvent], None], *, seed: int, policy: Policy
+        self,
+        gatherer: Gatherer,
+        emit: Callable[[RunEvent], None],
+        *,
+        seed: int,
+        policy: Policy,
+        keeper: Keeper | None = None,
     ) -> None:
         """Ask clients through ``gatherer`` and tell ``emit`` how it goes.
 
         ``seed`` is the job's: with the round and the phase it determines whom the client manager
-        chooses.
+        chooses. With a ``keeper``, `fit` goes on where an earlier server of the job was.
         """
         self._gatherer = gatherer
+        self._keeper = keeper
         self._emit = emit
         self.seed = seed
         self.policy = policy
@@ -116,6 +121,8 @@ class Server:
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run ``num_rounds`` rounds, each phase within ``timeout`` seconds.
 
+        A job with a journal goes on after its last round that was closed.
+
         Returns:
             What was measured, and the seconds that it took.
 
@@ -124,12 +131,35 @@ class Server:
             NoInitialParameters: neither strategy nor client gave any.
         """
         started = time.monotonic()
+        history = self._begin_or_resume(timeout)
+        for server_round in range(self.rounds_closed + 1, num_rounds + 1):
+            self._run_round(server_round, num_rounds, timeout, history)
+        return history, time.monotonic() - started
+
+    def _begin_or_resume(self, timeout: float | None) -> History:
+        resumed = None if self._keeper is None else self._keeper.resume(self.strategy)
+        if resumed is not None:
+            self.rounds_closed = resumed.server_round
+            self.parameters = resumed.parameters
+            self._emit(Note(f"resumed after round {resumed.server_round}", resumed.server_round))
+            return History.from_dict(resumed.history)
         history = History()
         self.parameters = self._get_initial_parameters(server_round=0, timeout=timeout)
         self._evaluate_centrally(0, history)
-        for server_round in range(1, num_rounds + 1):
-            self._run_round(server_round, num_rounds, timeout, history)
-        return history, time.monotonic() - started
+        self._keep(0, history)
+        return history
+
+    def _keep(self, server_round: int, history: History) -> None:
+        """Make the end of a round durable, where the job has a journal."""
+        if self._keeper is not None:
+            self._keeper.checkpoint(
+                server_round,
+                self.parameters,
+                history,
+                self.strategy,
+                loss=self._log.loss,
+                metrics=self._log.metrics or {},
+            )
 
     def _run_round(
         self, server_round: int, num_rounds: int, timeout: float | None, history: History
@@ -152,7 +182,9 @@ class Server:
                 history.add_loss_distributed(server_round, loss)
                 history.add_metrics_distributed(server_round, metrics)
                 self._measured(loss, metrics)
-        # Step 4: say how it went.
+        # Step 4: make it durable. A kill before this repeats steps 1 to 3 on the same replies.
+        self._keep(server_round, history)
+        # Step 5: say how it went.
         self._close_round(server_round, num_rounds)
 
     def _close_round(self, server_round: int, num_rounds: int) -> None:
@@ -184,9 +216,11 @@ class Server:
             of; None if the strategy asked nobody.
         """
         self._begin(server_round, Phase.FIT)
-        instructions = self.strategy.configure_fit(
-            server_round, self.parameters, self._client_manager
-        )
+        instructions = self._planned(Phase.FIT, server_round)
+        if instructions is None:
+            instructions = self.strategy.configure_fit(
+                server_round, self.parameters, self._client_manager
+            )
         if not instructions:
             self._note(server_round, self._why_nobody("configure_fit"))
             return None
@@ -223,9 +257,11 @@ class Server:
             asked nobody.
         """
         self._begin(server_round, Phase.EVALUATE)
-        instructions = self.strategy.configure_evaluate(
-            server_round, self.parameters, self._client_manager
-        )
+        instructions = self._planned(Phase.EVALUATE, server_round)
+        if instructions is None:
+            instructions = self.strategy.configure_evaluate(
+                server_round, self.parameters, self._client_manager
+            )
         if not instructions:
             return None
         gathered = self._gather(
@@ -313,15 +349,33 @@ class Server:
         gatherer = self._gatherer
         if gatherer is None:
             gatherer = DirectGatherer([client for client, _ in instructions], self.max_workers)
+        rounds = phase in (Phase.FIT, Phase.EVALUATE)
+        keeper = self._keeper if rounds else None
         return gatherer.gather(
-            phase,
-            server_round,
-            [Ask(client.cid, ins) for client, ins in instructions],
-            timeout=timeout,
-            policy=self.policy if phase in (Phase.FIT, Phase.EVALUATE) else Policy(min_results=0),
-            check=check,
-            sink=sink,
+            Request(
+                phase,
+                server_round,
+                [Ask(client.cid, ins) for client, ins in instructions],
+                timeout,
+                policy=self.policy if rounds else Policy(min_results=0),
+                check=check,
+                sink=sink,
+                state=None if keeper is None else keeper.state(self.strategy),
+            )
         )
+
+    def _planned(self, phase: Phase, server_round: int) -> list[tuple[ClientProxy, Any]] | None:
+        """Whom an earlier server of this job asked, and the strategy as it was then."""
+        planned = None if self._keeper is None else self._keeper.planned(phase, server_round)
+        if planned is None:
+            return None
+        self.strategy.load_state_dict(planned.state)
+        here = self._client_manager.all()
+        assert self._gatherer is not None
+        return [
+            (here.get(ask.client_id) or QueueClientProxy(ask.client_id, self._gatherer), ask.ins)
+            for ask in planned.asks
+        ]
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:
         fit_ins, fit_res = cast(FitIns, ins), cast(FitRes, res)

@@ -74,22 +74,28 @@ class SpoolFile:
 class SpooledParameters(Parameters):
     """Parameters on disk: each look at ``tensors`` maps the file, and memory is free afterwards.
 
-    The file is removed when nobody holds the object any more.
+    A file of its own is removed when nobody holds the object any more.
     """
 
-    def __init__(self, path: Path, ref: BlobRef) -> None:
-        """Own the file at ``path``, which holds the blob of ``ref``."""
+    def __init__(self, path: Path, ref: BlobRef, *, owned: bool = True) -> None:
+        """Read the file at ``path``, which holds the blob of ``ref``; remove it if it is ours."""
         self.tensor_type = ref.tensor_type
-        self._path = path
-        self._ref = ref
+        self.path = path
+        self.ref = ref
         self._own: list[bytes] | None = None
-        self._finalizer = weakref.finalize(self, _remove, path)
+        self._finalizer = weakref.finalize(self, _remove, path) if owned else None
+
+    def keep(self, path: Path) -> None:
+        """The file was moved to ``path``, and is somebody else's to remove."""
+        self.path = path
+        if self._finalizer is not None:
+            self._finalizer.detach()
 
     @property
     def tensors(self) -> list[bytes]:
         """The tensors: views of the file, or what was assigned instead."""
         if self._own is None:
-            return cast("list[bytes]", tensors_of(self._ref, self.map()))
+            return cast("list[bytes]", tensors_of(self.ref, self.map()))
         return self._own
 
     @tensors.setter
@@ -98,8 +104,8 @@ class SpooledParameters(Parameters):
 
     def map(self) -> mmap.mmap:
         """The file as memory."""
-        with self._path.open("rb") as file:
-            return mmap.mmap(file.fileno(), self._ref.total, access=mmap.ACCESS_READ)
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
         """Copy and pickle as plain parameters in memory."""
@@ -107,7 +113,7 @@ class SpooledParameters(Parameters):
 
     def __repr__(self) -> str:
         """Say what it is, not its bytes."""
-        return f"SpooledParameters({len(self._ref.lengths)} tensors, {self._ref.total} bytes)"
+        return f"SpooledParameters({len(self.ref.lengths)} tensors, {self.ref.total} bytes)"
 
     def __eq__(self, other: object) -> bool:
         """Equal to parameters with the same bytes."""

@@ -11,6 +11,7 @@ from flmq.server.gather import Gather
 
 __all__ = ["TaskTable"]
 
+_ASIDE = 1_000_000
 _REMEMBERED = 64
 """Closed phases whose late replies are still called late; to older ones nobody sent the task."""
 
@@ -23,14 +24,24 @@ class TaskTable:
         self.lock = threading.Lock()
         self._tasks: dict[str, tuple[Gather, str]] = {}
         self._gathers: OrderedDict[int, tuple[Gather, list[str]]] = OrderedDict()
-        self._calls: Counter[tuple[int, Phase]] = Counter()
+        self._calls: Counter[tuple[int, Phase, bool]] = Counter()
 
-    def next_call(self, server_round: int, phase: Phase) -> int:
-        """How often this phase of this round was opened before."""
+    def next_call(self, server_round: int, phase: Phase, *, own: bool) -> int:
+        """How often this phase of this round was opened before.
+
+        The server's ``own`` phases, which a journal replays, are counted apart from those that a
+        strategy opens through proxies, which are not.
+        """
         with self.lock:
-            call = self._calls[server_round, phase]
-            self._calls[server_round, phase] += 1
-        return call
+            call = self._calls[server_round, phase, own]
+            self._calls[server_round, phase, own] += 1
+        return call if own else _ASIDE + call
+
+    def peek_call(self, server_round: int, phase: Phase, *, own: bool) -> int:
+        """What `next_call` would return."""
+        with self.lock:
+            call = self._calls[server_round, phase, own]
+        return call if own else _ASIDE + call
 
     def add(self, gather: Gather, tasks: Iterable[tuple[str, str]]) -> None:
         """Enter a phase with its (task id, client id) pairs."""

@@ -15,14 +15,30 @@ Everything in between (publishing, deadlines, crashes, retries) is the server's 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from flmq.common.errors import RunError
 from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
+from flmq.journal.state import StateValue
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.sink import MeanSink
 
-__all__ = ["Strategy"]
+__all__ = ["Strategy", "UnexpectedState"]
+
+
+class UnexpectedState(RunError):
+    """Saved state for a strategy that takes none."""
+
+    def __init__(self, strategy: str, names: tuple[str, ...]) -> None:
+        """Name the strategy and what was saved."""
+        self.strategy = strategy
+        self.names = names
+        super().__init__(
+            f"the run was saved with state for its strategy ({', '.join(names)}), and {strategy} "
+            "does not implement load_state_dict: go on with the strategy that saved it"
+        )
 
 
 class Strategy(ABC):
@@ -95,6 +111,26 @@ class Strategy(ABC):
         ``results``, read from disk when they are looked at.
         """
         return None
+
+    def state_dict(self) -> Mapping[str, StateValue]:
+        """What this strategy must remember from round to round, besides the global model.
+
+        Momentum, moments, control variates, random generators: whatever `configure_*` and
+        `aggregate_*` change and read again. It is saved with every round and every plan, so that
+        a run goes on with the same bits after its server died. Values may be None, numbers,
+        strings, bytes, numpy arrays, numpy's and Python's random generators, and dicts, lists and
+        tuples of them. A strategy that keeps nothing, the default, returns an empty dict.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, StateValue]) -> None:
+        """Become what `state_dict` described; called before the first round of a resumed run.
+
+        Raises:
+            UnexpectedState: the state was saved by a strategy that has some, and this has none.
+        """
+        if state:
+            raise UnexpectedState(type(self).__name__, tuple(map(str, state)))
 
     @abstractmethod
     def configure_evaluate(

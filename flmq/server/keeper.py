@@ -1,0 +1,67 @@
+"""What makes a run survive its server: checkpoints, plans, and the strategy's own state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flmq.common.crashpoints import crash_point
+from flmq.common.logger import logger
+from flmq.common.phase import Phase
+from flmq.common.typing import Parameters, Scalar
+from flmq.journal.records import Checkpoint
+from flmq.journal.state import StateValue
+from flmq.journal.unsaved import AttributeWatch
+from flmq.server.history import History
+from flmq.server.ledger import Ledger, Planned
+from flmq.server.strategy.strategy import Strategy
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Keeps the server's loop in the job's journal."""
+
+    def __init__(self, ledger: Ledger, planned: Callable[[Phase, int], Planned | None]) -> None:
+        """Keep in ``ledger``; ``planned`` gives the plan of the phase that comes next."""
+        self._ledger = ledger
+        self.planned = planned
+        self._watch: AttributeWatch | None = None
+        self._unsaved: tuple[str, ...] = ()
+
+    def resume(self, strategy: Strategy) -> Checkpoint | None:
+        """Where to go on, with the strategy's state put back; None: from the beginning."""
+        checkpoint = self._ledger.resume()
+        if checkpoint is not None:
+            strategy.load_state_dict(checkpoint.state)
+        self._watch = AttributeWatch(strategy)
+        return checkpoint
+
+    def state(self, strategy: Strategy) -> Mapping[str, StateValue]:
+        """The strategy's state; says so where it has some that it does not give."""
+        if type(strategy).state_dict is Strategy.state_dict and self._watch is not None:
+            changed = tuple(self._watch.changed())
+            if changed and changed != self._unsaved:
+                self._unsaved = changed
+                logger.warning(
+                    "strategy %s changed %s: after a restart of the server they would be as they "
+                    "were at its start; implement state_dict and load_state_dict",
+                    type(strategy).__name__,
+                    ", ".join(changed),
+                )
+        return strategy.state_dict()
+
+    def checkpoint(
+        self,
+        server_round: int,
+        parameters: Parameters,
+        history: History,
+        strategy: Strategy,
+        *,
+        loss: float | None,
+        metrics: Mapping[str, Scalar],
+    ) -> None:
+        """Close a round for good."""
+        summary = {"loss": loss, "metrics": dict(metrics), "unsaved": list(self._unsaved)}
+        crash_point("server.round_aggregated")
+        self._ledger.checkpoint(server_round, parameters, history, self.state(strategy), summary)
+        crash_point("server.round_closed")
