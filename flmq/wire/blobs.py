@@ -38,6 +38,8 @@ INLINE_BYTES = 64 * 1024
 """Smaller parameters ride in their envelope: one message less to wait for."""
 MAX_CHUNK_BYTES = 4 << 20
 MAX_BLOB_BYTES = 1 << 40
+MAX_BLOB_CHUNKS = 1 << 20
+"""What is noted of each chunk takes memory before the first one comes: not on a sender's word."""
 _MAX_TENSORS = 1 << 20
 
 _BLOB = "x-flmq-blob"
@@ -98,6 +100,10 @@ class BlobRef:
                 f"a blob of {len(self.lengths)} tensors and {self.total} bytes: at most "
                 f"{_MAX_TENSORS} and {MAX_BLOB_BYTES}, and not empty"
             )
+        if min(self.lengths) < 0:
+            raise ValueError(f"a blob with a tensor of {min(self.lengths)} bytes")
+        if self.count > MAX_BLOB_CHUNKS:
+            raise ValueError(f"a blob of {self.count} chunks: at most {MAX_BLOB_CHUNKS}")
 
 
 def check_digest(digest: str, name: str) -> None:
@@ -115,7 +121,7 @@ def refer(
     published_unix_ms: int = 0,
 ) -> BlobRef:
     """Make the reference of ``parameters``, reading all their bytes once."""
-    lengths = tuple(len(tensor) for tensor in parameters.tensors)
+    lengths = tuple(memoryview(tensor).nbytes for tensor in parameters.tensors)
     digest = sha256(_outline(parameters.tensor_type, lengths))
     for tensor in parameters.tensors:
         digest.update(tensor)
@@ -150,8 +156,8 @@ def iter_chunks(
 
 
 def tensors_of(ref: BlobRef, blob: Buffer) -> list[memoryview]:
-    """The tensors of a whole blob, as views of it."""
-    view = memoryview(blob)
+    """The tensors of a whole blob, as views of it through which nobody can change it."""
+    view = memoryview(blob).toreadonly()
     ends = list(accumulate(ref.lengths))
     return [view[end - length : end] for end, length in zip(ends, ref.lengths, strict=True)]
 
@@ -214,7 +220,7 @@ class BlobProgress:
         Raises:
             MalformedMessage: there is no such chunk, or it has another length.
         """
-        if index >= self.ref.count:
+        if not 0 <= index < self.ref.count:
             raise MalformedMessage(f"chunk {index} of a blob of {self.ref.count} chunks")
         start, end = self.ref.chunk_range(index)
         if len(data) != end - start:
