@@ -32,8 +32,8 @@ from flmq.common.errors import StoredDataError, UsageError
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.datasets.partitioner import PARTITIONS
-from flmq.server.app import RunOptions
 from flmq.server.components import ServerAppComponents
+from flmq.server.options import RunOptions
 from flmq.server.server_config import ServerConfig
 from flmq.simulation.app import simulate
 

@@ -20,11 +20,12 @@ from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
-from flmq.server.app import RunOptions, run_server_on_broker
+from flmq.server.app import run_server_on_broker
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
 from flmq.server.coordinator import CoordinatorOptions
+from flmq.server.options import RunOptions
 from flmq.server.server_config import ServerConfig
 
 __all__ = ["ServerCommand", "serve", "server"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from flmq.common.errors import UsageError
 from flmq.common.urls import parse_broker_url
 
-__all__ = ["BROKER_URL", "NoBrokerNamed", "broker_url"]
+__all__ = ["BROKER_URL", "RUNS_DIR", "NoBrokerNamed", "broker_url", "runs_dir"]
 
 BROKER_URL = "FLMQ_BROKER_URL"
+RUNS_DIR = "FLMQ_RUNS_DIR"
 
 
 class NoBrokerNamed(UsageError):
@@ -35,3 +37,8 @@ def broker_url(given: str | None) -> str:
         raise NoBrokerNamed
     parse_broker_url(url)
     return url
+
+
+def runs_dir(given: Path | str | None) -> Path:
+    """The folder of the runs: as given, or from ``FLMQ_RUNS_DIR``, or ``runs``."""
+    return Path(given or os.environ.get(RUNS_DIR) or "runs")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import JobInUse, ResourceLocked, TransportClosed
+from flmq.common.errors import TransportClosed
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import EvaluateIns, FitIns
@@ -37,8 +37,6 @@ from flmq.transport import (
     PublishOutcome,
     Transport,
     everybody_key,
-    federation_topology,
-    job_topology,
     presence_queue,
     replies_queue,
     task_key,
@@ -91,19 +89,12 @@ class Coordinator:
         self._clock = time.monotonic
 
     def start(self) -> None:
-        """Take charge of the job: its queues, its lock, and call the roll.
+        """Begin to hear clients, and call the roll. The job must be ours (`take_job`).
 
         Raises:
-            JobInUse: another live server has it.
             BrokerError: the broker refuses or cannot be reached.
         """
         name, options = self.job.name, self._options
-        for site in options.sites:
-            self._transport.declare(federation_topology(site))
-        try:
-            self._transport.declare(job_topology(name))
-        except ResourceLocked as error:
-            raise JobInUse(name) from error
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
         self._models = Models(self._outbox, name)

@@ -55,6 +55,11 @@ class Ledger:
         self._awaited: set[str] = set()
         """Tasks of phases that an earlier server left open, until they are opened here."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the job was brought to its end before."""
+        return self._journal.finished is not None
+
     # -- phases ------------------------------------------------------------------------------
 
     def planned(self, key: PhaseKey) -> Planned | None:

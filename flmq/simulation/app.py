@@ -13,12 +13,13 @@ from flmq.client.worker import Worker
 from flmq.common.errors import UsageError
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar
-from flmq.server.app import RunOptions, run_server
 from flmq.server.bus import EventBus
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.events import Observer
 from flmq.server.history import History
+from flmq.server.options import RunOptions
+from flmq.server.running import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy

@@ -1,0 +1,42 @@
+"""Being the one server of a job: its lock on the broker, and standing by for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from flmq.common.errors import JobInUse, ResourceLocked
+from flmq.common.logger import logger
+from flmq.transport import Transport, federation_topology, job_topology
+
+__all__ = ["take_job"]
+
+_TRY_EVERY = 1.0
+
+
+def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> None:
+    """Declare what the job needs, its lock first of all, which lives as long as ``transport``.
+
+    As a ``standby`` wait until the server that has it is gone; its lock goes with its connection.
+
+    Raises:
+        JobInUse: another live server has the job, and we are no standby.
+        BrokerError: the broker refuses or cannot be reached.
+    """
+    for site in sites:
+        transport.declare(federation_topology(site))
+    said = False
+    while True:
+        try:
+            transport.declare(job_topology(job))
+        except ResourceLocked as error:
+            if not standby:
+                raise JobInUse(job) from error
+        else:
+            if said:
+                logger.warning("job %s: its server is gone, this one takes over", job)
+            return
+        if not said:
+            said = True
+            logger.warning("job %s is run by another live server: standing by", job)
+        time.sleep(_TRY_EVERY)

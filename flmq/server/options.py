@@ -1,0 +1,47 @@
+"""How a run is run, besides what the strategy and its configuration say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from flmq.journal.records import KeepPolicy
+from flmq.server.coordinator import CoordinatorOptions
+from flmq.server.events import Observer
+
+__all__ = ["ResumePolicy", "RunOptions"]
+
+
+class ResumePolicy(Enum):
+    """What to do where the job has a journal already."""
+
+    SAME = "same"
+    """Go on, if strategy and configuration are those of the journal; else refuse."""
+    ANYWAY = "anyway"
+    """Go on, also with a strategy or configuration that changed."""
+    FRESH = "fresh"
+    """Begin anew; the old folder is moved aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is run."""
+
+    job: str | None = None
+    """Name of the job; None: a readable name of its own each time."""
+    seed: int | None = None
+    """Of the choice of clients; None: made from the job's name."""
+    runs_dir: Path | None = None
+    """Folder of the runs' folders, in which each has its journal; None: no journal, and a run that
+    ends with its server."""
+    resume: ResumePolicy = ResumePolicy.SAME
+    keep: KeepPolicy = field(default_factory=KeepPolicy)
+    """Which models and replies stay on disk."""
+    standby: bool = False
+    """Whether to wait, rather than fail, while another live server has the job."""
+    coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
+    """How clients are asked."""
+    observers: Sequence[Observer] = field(default_factory=tuple)
+    """Who is told how the run goes."""

@@ -1,0 +1,147 @@
+"""One run from taking charge of its job to its end."""
+
+from __future__ import annotations
+
+import time
+
+from flmq.common.logger import logger
+from flmq.common.names import check_job_name, make_job_name
+from flmq.common.typing import Scalar
+from flmq.journal.errors import Fenced
+from flmq.round import Policy
+from flmq.server.bus import EventBus
+from flmq.server.charge import take_job
+from flmq.server.components import ServerAppComponents, build_server
+from flmq.server.coordinator import Coordinator
+from flmq.server.events import Note, RunEnded, RunStarted
+from flmq.server.history import History
+from flmq.server.keeper import Keeper
+from flmq.server.ledger import Ledger
+from flmq.server.options import RunOptions
+from flmq.server.presence import PresenceWatcher
+from flmq.server.proxy import QueueClientProxy
+from flmq.server.runfolder import OpenRun, open_run
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+from flmq.transport import Transport
+
+__all__ = ["final_measurement", "run_server"]
+
+
+def run_server(
+    transport: Transport,
+    parts: ServerAppComponents,
+    options: RunOptions,
+    *,
+    bus: EventBus,
+    broker: str,
+) -> History:
+    """Run a job over ``transport``, which the caller closes; ``broker`` is for people to read."""
+    server, config = build_server(parts)
+    name = make_job_name() if options.job is None else check_job_name(options.job)
+    # Step 1: be the only one. A kill after this frees the lock with the connection.
+    take_job(transport, name, options.coordinator.sites, standby=options.standby)
+    # Step 2: raise the epoch in the journal. Whoever was in charge before is fenced from here on.
+    run = open_run(name, options, server, config)
+    try:
+        return _run(transport, run, server, config, options, bus, broker)
+    finally:
+        if run.journal is not None:
+            run.journal.close()
+
+
+def _run(
+    transport: Transport,
+    run: OpenRun,
+    server: Server,
+    config: ServerConfig,
+    options: RunOptions,
+    bus: EventBus,
+    broker: str,
+) -> History:
+    ledger = None if run.journal is None else Ledger(run.journal)
+    # The watcher needs proxies, which need the coordinator, which needs the watcher.
+    presence = PresenceWatcher(
+        server.client_manager(),
+        lambda client_id: QueueClientProxy(client_id, coordinator),
+        bus.emit,
+        time.monotonic,
+    )
+    coordinator = Coordinator(transport, run.job, presence, bus.emit, options.coordinator, ledger)
+    keeper = None if ledger is None else Keeper(ledger, coordinator.planned)
+    server.attach(coordinator, bus.emit, seed=run.seed, policy=_policy(config), keeper=keeper)
+    strategy = type(server.strategy).__name__
+    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker))
+    logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
+    if run.journal is not None and run.journal.finished is not None:
+        logger.warning(
+            "job %s is finished: returning its result; --fresh begins it anew", run.job.name
+        )
+        bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
+    # Step 3: hear clients, and run rounds.
+    coordinator.start()
+    return _run_to_its_end(server, config, coordinator, ledger, bus)
+
+
+def _run_to_its_end(
+    server: Server,
+    config: ServerConfig,
+    coordinator: Coordinator,
+    ledger: Ledger | None,
+    bus: EventBus,
+) -> History:
+    job, started = coordinator.job.name, time.monotonic()
+    finished = ledger is not None and ledger.finished
+    try:
+        history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        bus.emit(RunEnded(job, server.rounds_closed, time.monotonic() - started, error=reason))
+        _leave(coordinator, ledger, error, reason)
+        raise
+    # Step 4: let the clients go, and only then call the job finished: a kill in between says so
+    # to them again.
+    coordinator.end("all rounds done")
+    loss, metrics = final_measurement(history)
+    if ledger is not None and not finished:
+        ledger.finish({"rounds": server.rounds_closed, "seconds": seconds, "loss": loss})
+    bus.emit(
+        RunEnded(
+            job,
+            server.rounds_closed,
+            seconds,
+            final_loss=loss,
+            final_metrics=metrics,
+            parameters=server.parameters,
+        )
+    )
+    logger.info("job %s: done, %d rounds in %.1f s", job, server.rounds_closed, seconds)
+    return history
+
+
+def _leave(
+    coordinator: Coordinator, ledger: Ledger | None, error: BaseException, reason: str
+) -> None:
+    """Leave a job that is not at its end: to a later server, if it has a journal."""
+    job = coordinator.job.name
+    if ledger is None:
+        coordinator.end(f"failed: {reason}")
+        return
+    coordinator.close()
+    if not isinstance(error, Fenced):
+        logger.warning("job %s is not finished; started again, its server goes on with it", job)
+
+
+def final_measurement(history: History) -> tuple[float | None, dict[str, Scalar]]:
+    """Last loss and metrics: the centralized ones where there are any."""
+    if history.losses_centralized:
+        losses, metrics = history.losses_centralized, history.metrics_centralized
+    else:
+        losses, metrics = history.losses_distributed, history.metrics_distributed
+    loss = losses[-1][1] if losses else None
+    return loss, {name: series[-1][1] for name, series in metrics.items() if series}
+
+
+def _policy(config: ServerConfig) -> Policy:
+    # Where nothing is asked, an empty closing set still goes to the strategy, as in Flower.
+    return Policy(min_results=config.min_results or 0, target_results=config.target_results)
