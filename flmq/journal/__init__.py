@@ -1,0 +1,65 @@
+"""The store under a run: its records, models and replies, whole after any crash."""
+
+from __future__ import annotations
+
+from flmq.journal.errors import (
+    Fenced,
+    JournalDamaged,
+    JournalNotWritable,
+    NewerJournal,
+    NotKept,
+    UnsavableState,
+)
+from flmq.journal.journal import Journal
+from flmq.journal.mapped import MappedParameters
+from flmq.journal.records import (
+    Checkpoint,
+    CheckpointInfo,
+    ClosedPhase,
+    Contribution,
+    JobIdentity,
+    KeepPolicy,
+    LateReply,
+    PhaseKey,
+    PhaseRecord,
+    PhaseRow,
+    Plan,
+    PlannedAsk,
+    RoundRow,
+    RunInfo,
+    RunState,
+)
+from flmq.journal.runs import list_runs
+from flmq.journal.state import StateValue, decode_state, encode_state
+from flmq.journal.unsaved import AttributeWatch
+
+__all__ = [
+    "AttributeWatch",
+    "Checkpoint",
+    "CheckpointInfo",
+    "ClosedPhase",
+    "Contribution",
+    "Fenced",
+    "JobIdentity",
+    "Journal",
+    "JournalDamaged",
+    "JournalNotWritable",
+    "KeepPolicy",
+    "LateReply",
+    "MappedParameters",
+    "NewerJournal",
+    "NotKept",
+    "PhaseKey",
+    "PhaseRecord",
+    "PhaseRow",
+    "Plan",
+    "PlannedAsk",
+    "RoundRow",
+    "RunInfo",
+    "RunState",
+    "StateValue",
+    "UnsavableState",
+    "decode_state",
+    "encode_state",
+    "list_runs",
+]

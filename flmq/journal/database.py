@@ -1,0 +1,135 @@
+"""The SQLite database: one connection, one lock, whole transactions, errors that say what to do.
+
+WAL mode with ``synchronous=FULL``: a transaction is on the disk when its block is left, and a crash
+at any moment leaves all of it or nothing (SQLite, "Write-Ahead Logging" and "PRAGMA synchronous").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from flmq.journal.errors import JournalDamaged, JournalNotWritable
+
+__all__ = ["Database", "connect"]
+
+_BUSY_SECONDS = 20.0
+_WAL_BYTES = 64 << 20
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_TROUBLE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+}
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database at ``path``, which must be there, for use by any thread."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    for pragma in (
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+        f"journal_size_limit={_WAL_BYTES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+class Database:
+    """Transactions on one connection, one at a time. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``.
+
+        Raises:
+            JournalDamaged: not a database.
+            JournalNotWritable: it cannot be opened.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        self._closed = False
+        with self._translated():
+            self._connection = connect(path)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """See one consistent state."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Change it: durable after the block; an exception in the block leaves all as it was.
+
+        Raises:
+            JournalNotWritable: it cannot be written; all is as it was.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    def fold(self) -> None:
+        """Write the log's content into the database file, as far as no reader is in the way."""
+        with self._lock, self._translated():
+            # A reader that was stopped in the middle shall not hold up the run.
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
+
+    def close(self) -> None:
+        """Leave it. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the journal at {self.path} was closed")
+            with self._translated():
+                self._connection.execute(begin)
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+
+    def _roll_back(self) -> None:
+        # Some errors have SQLite roll back by itself.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            # The primary code is in the lowest byte (SQLite, "Result and Error Codes").
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code in _DAMAGE:
+                raise JournalDamaged(self.path, f"is damaged: {error}") from error
+            if code in _TROUBLE:
+                raise JournalNotWritable(self.path, str(error)) from error
+            if code == sqlite3.SQLITE_BUSY:
+                raise JournalNotWritable(self.path, _busy()) from error
+            raise
+
+
+def _busy() -> str:
+    return (
+        f"another process has held it for more than {_BUSY_SECONDS:g} s, in the middle of writing: "
+        "if it is a stopped server of this job, kill that one"
+    )

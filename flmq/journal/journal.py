@@ -1,0 +1,474 @@
+"""The journal of a run: what the server has promised itself, durable before it acts on it.
+
+The order of doing is DESIGN.md's, section 3: a phase's plan before its tasks are published; a
+client's answer before it is acknowledged; the closing set before it is aggregated; the model before
+the next round. Everything in a run's folder follows from it::
+
+    run.json            says that a run lives here
+    journal.db          the records (SQLite, WAL)
+    blobs/<digest>.blob parameters: of checkpoints, and of tasks
+    replies/            parameters of replies
+
+Several processes may open one folder. The one that last took charge writes; the others are fenced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flmq.common.errors import FlmqError
+from flmq.common.phase import Phase
+from flmq.common.typing import Parameters, Scalar
+from flmq.journal.charge import ChargeMark
+from flmq.journal.checkpoints import CheckpointTable, StoredCheckpoint
+from flmq.journal.database import Database
+from flmq.journal.errors import Fenced, JournalDamaged
+from flmq.journal.files import make_folder, remove_temporaries
+from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
+from flmq.journal.opening import open_database
+from flmq.journal.phases import PhaseTables
+from flmq.journal.records import (
+    Checkpoint,
+    CheckpointInfo,
+    ClosedPhase,
+    Contribution,
+    JobIdentity,
+    KeepPolicy,
+    PhaseKey,
+    PhaseRecord,
+    PhaseRow,
+    Plan,
+    RoundRow,
+)
+from flmq.journal.runtable import RunTable
+from flmq.journal.schema import Seal
+from flmq.journal.shelf import Shelf
+from flmq.journal.state import StateValue
+from flmq.round import Word
+from flmq.wire import BlobRef
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """One run's records and files. Thread-safe.
+
+    Methods that write raise `Fenced` when another server took charge, having changed nothing; and
+    `JournalNotWritable` when the disk refuses, with the journal as it was. Methods that read raise
+    `JournalDamaged` where a file is not what was stored.
+    """
+
+    def __init__(self, folder: Path, database: Database, clock: Callable[[], int]) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self._db = database
+        self._clock = clock
+        self._seal = Seal(database.path)
+        self._run = RunTable(self._seal)
+        self._shelf = Shelf(folder, self._seal)
+        self._phases = PhaseTables(self._seal, self._shelf.load_state)
+        self._checkpoints = CheckpointTable(self._seal)
+        self._epoch: int | None = None
+        self._mark: ChargeMark | None = None
+        self._lock = threading.Lock()
+        self._in_flight: set[PhaseKey] = set()
+        self._late: list[tuple[PhaseKey, str, Word, float]] = []
+        self.identity: JobIdentity | None = self._recognize()
+        """Whose run this is; None before `begin`."""
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, create: bool = True, clock: Callable[[], int] = time.time_ns
+    ) -> Journal:
+        """Open the run in ``folder``; a new one, which `begin` begins, where there is none.
+
+        ``create`` unset refuses where there is none. ``clock`` gives nanoseconds since 1970 UTC.
+
+        Raises:
+            JournalDamaged: there is a run and it is not whole.
+            NewerJournal: a newer flmq wrote it.
+            JournalNotWritable: the folder cannot be written.
+        """
+        if create:
+            make_folder(folder)
+        database = open_database(folder, create=create)
+        try:
+            return cls(folder, database, clock)
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the run as it is. Idempotent."""
+        if self._late and self._epoch is not None:
+            # Late replies are counted as far as they can be; nothing depends on them.
+            with contextlib.suppress(FlmqError, RuntimeError), self._writing():
+                pass
+        self._db.close()
+        if self._mark is not None:
+            self._mark.release()
+
+    # -- whose run it is ---------------------------------------------------------------------
+
+    def begin(
+        self,
+        identity: JobIdentity,
+        fingerprint: Mapping[str, str],
+        about: Mapping[str, Scalar],
+    ) -> None:
+        """Begin a run: who it is, what its code and configuration are, and what people want known.
+
+        Raises:
+            JobInUse: another process has begun it meanwhile.
+        """
+        now = self._now_ms()
+        with self._db.writing() as tx:
+            self._run.begin(tx, identity, fingerprint, about, now)
+        # The log could be lost; from here on the database file alone knows that there is a run.
+        self._db.fold()
+        write_marker(self.folder, Marker(identity.name, identity.run_id, now))
+        self.identity = identity
+
+    def fingerprint(self) -> dict[str, str]:
+        """What `begin` was told of code and configuration."""
+        with self._db.reading() as tx:
+            return self._run.fingerprint(tx)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `begin` was told for people."""
+        with self._db.reading() as tx:
+            return self._run.about(tx)
+
+    @property
+    def started_unix_ms(self) -> int:
+        """When the run was begun, by the clock of that server."""
+        with self._db.reading() as tx:
+            return self._run.created_unix_ms(tx)
+
+    def take_charge(self) -> int:
+        """Raise the fencing epoch and write under it from now on; all others are fenced.
+
+        Returns:
+            The epoch: milliseconds since 1970 UTC, or one more than the last where the clock
+            jumped back.
+        """
+        with self._db.writing() as tx:
+            epoch = self._run.raise_epoch(tx, self._now_ms())
+        self._epoch = epoch
+        if self._mark is None:
+            self._mark = ChargeMark(self.folder)
+        remove_temporaries([self.folder])
+        self._shelf.tidy()
+        self._sweep()
+        self._db.fold()
+        return epoch
+
+    # -- parameters --------------------------------------------------------------------------
+
+    def put_parameters(self, parameters: Parameters, ref: BlobRef | None = None) -> BlobRef:
+        """Have ``parameters`` on the disk, once, so that a plan may name them.
+
+        ``ref`` is their reference where it is known, which spares reading them. Once named, they
+        stay until a checkpoint finds that no plan and no checkpoint names them any more.
+        """
+        return self._shelf.put(parameters, ref)
+
+    def parameters(self, digest: str) -> Parameters:
+        """The parameters that a plan or a checkpoint names, on disk; checked, then mapped.
+
+        While somebody holds them the same object comes back.
+        """
+        with self._db.reading() as tx:
+            ref = self._shelf.ref(tx, digest)
+        return self._shelf.load(ref)
+
+    def adopt_reply(self, task_id: str, path: Path, ref: BlobRef) -> Path:
+        """Make a reply's parameters durable and take their file over; where it is now comes back.
+
+        ``path`` must be on the file system of the run's folder (`spool_folder` is).
+        """
+        with self._db.reading() as tx:
+            self._fence(tx)
+        return self._shelf.adopt(task_id, path, ref)
+
+    @property
+    def spool_folder(self) -> Path:
+        """A folder for replies in progress, from which they can be adopted."""
+        folder = self.folder / "spool"
+        make_folder(folder)
+        return folder
+
+    def reply_parameters(self, contribution: Contribution) -> Parameters | None:
+        """The parameters that a contribution names, on disk; None: they are in its reply."""
+        if contribution.blob is None:
+            return None
+        return self._shelf.replies.load(contribution.task_id, contribution.blob)
+
+    # -- phases ------------------------------------------------------------------------------
+
+    def open_phase(self, key: PhaseKey, plan: Plan) -> None:
+        """Record what a phase is going to do, before it does it.
+
+        Raises:
+            UnsavableState: the strategy's state cannot be stored.
+            RuntimeError: it was opened before; or names parameters that were not put.
+        """
+        state = self._shelf.put_state(plan.state, "state_dict()")
+        digests = {ask.model for ask in plan.asks if ask.model is not None}
+        if state[1] is not None:
+            digests.add(state[1])
+        with self._writing() as tx:
+            self._shelf.name(tx, digests)
+            self._phases.open(tx, key, plan, state, self._now_ms())
+        self._shelf.named(digests)
+        with self._lock:
+            self._in_flight.add(key)
+
+    def find_phase(self, key: PhaseKey) -> PhaseRecord | None:
+        """A phase as far as it has come; None if it was never opened.
+
+        Raises:
+            NotKept: its round is over, and its plan and replies were let go.
+        """
+        with self._db.reading() as tx:
+            record = self._phases.find(tx, key)
+        if record is not None and record.closed is None:
+            with self._lock:
+                self._in_flight.add(key)
+        return record
+
+    def first_call(self, server_round: int, phase: Phase) -> int:
+        """Where a restarted server begins to count the calls of a phase.
+
+        Calls below belong to rounds that have their checkpoint; from here on `find_phase` knows
+        those that the server before this one has opened.
+        """
+        with self._db.reading() as tx:
+            return self._phases.first_call(tx, server_round, phase)
+
+    def tick(self, key: PhaseKey, elapsed: float) -> None:
+        """Record that the phase has been open for ``elapsed`` seconds under a server in charge."""
+        with self._writing() as tx:
+            self._phases.tick(tx, key, elapsed)
+
+    def contribute(self, key: PhaseKey, contribution: Contribution) -> Word:
+        """Record what a client answered, before it is acknowledged.
+
+        Returns:
+            The contribution's kind; DUPLICATE if one of this client is recorded already, LATE if
+            the phase is closed: nothing changed then.
+        """
+        return self.contribute_many([(key, contribution)])[0]
+
+    def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Word]:
+        """As `contribute`, all in one transaction."""
+        pairs = list(items)
+        with self._writing() as tx:
+            words = [self._phases.contribute(tx, key, what) for key, what in pairs]
+        self._shelf.contributed(what for _, what in pairs)
+        return words
+
+    def close_phase(self, key: PhaseKey, closed: ClosedPhase) -> None:
+        """Record the closing set, before it is aggregated. Final; the same again is harmless.
+
+        Raises:
+            RuntimeError: it was closed in another way; or holds a client without an accepted
+                contribution.
+        """
+        with self._writing() as tx:
+            self._phases.close(tx, key, closed)
+        with self._lock:
+            self._in_flight.discard(key)
+
+    def late(
+        self, key: PhaseKey, client_id: str, seconds_late: float, word: Word = Word.LATE
+    ) -> None:
+        """Record a reply that does not count, with the next transaction."""
+        with self._lock:
+            self._late.append((key, client_id, word, seconds_late))
+
+    # -- rounds and the run ------------------------------------------------------------------
+
+    def checkpoint(
+        self,
+        server_round: int,
+        parameters: Parameters,
+        history: Mapping[str, Any],
+        state: Mapping[str, StateValue],
+        summary: Mapping[str, Any],
+    ) -> str:
+        """Record the end of a round: model first, then that the round is over; then clean up.
+
+        ``summary`` is for people and for the choice of the best: ``loss``, ``metrics``,
+        ``seconds`` and what else there is to say.
+
+        Returns:
+            The digest of the parameters.
+
+        Raises:
+            UnsavableState: the strategy's state, or what was measured, cannot be stored.
+        """
+        ref = self._shelf.put(parameters)
+        stored_state, state_digest = self._shelf.put_state(state, "state_dict()")
+        row = StoredCheckpoint(
+            server_round,
+            self._now_ms(),
+            self._seal.pack(summary, "summary"),
+            ref.digest,
+            self._seal.pack(history, "history"),
+            stored_state,
+            state_digest,
+        )
+        digests = [ref.digest] if state_digest is None else [ref.digest, state_digest]
+        with self._writing() as tx:
+            self._shelf.name(tx, digests)
+            self._checkpoints.add(tx, row)
+            self._let_go(tx, server_round)
+        self._shelf.named(digests)
+        self._sweep()
+        self._db.fold()
+        return ref.digest
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """What the run goes on from; None before the first."""
+        with self._db.reading() as tx:
+            row = self._checkpoints.last(tx)
+            if row is None:
+                return None
+            state = self._shelf.load_state(tx, row.state, row.state_digest)
+            ref = self._shelf.ref(tx, row.digest)
+        history = self._seal.unpack(row.history)
+        return Checkpoint(row.server_round, self._shelf.load(ref), history, state)
+
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """The models that are kept; `parameters` loads them by digest."""
+        with self._db.reading() as tx:
+            return [
+                CheckpointInfo(
+                    number,
+                    digest,
+                    self._shelf.blobs.path(digest),
+                    self._shelf.ref(tx, digest).total,
+                    at,
+                    summary,
+                    kept_as,
+                )
+                for number, digest, at, summary, kept_as in self._checkpoints.kept(
+                    tx, self._run.policy(tx)
+                )
+            ]
+
+    @property
+    def rounds_done(self) -> int:
+        """Number of the last round that has its checkpoint; 0 before the first."""
+        with self._db.reading() as tx:
+            return self._checkpoints.last_round(tx) or 0
+
+    def keep(self, policy: KeepPolicy) -> None:
+        """Say which models and replies stay, from the next checkpoint on."""
+        with self._writing() as tx:
+            self._run.keep(tx, policy)
+
+    def rounds(self) -> list[RoundRow]:
+        """Every round with what became of every task."""
+        with self._db.reading() as tx:
+            summaries = self._checkpoints.summaries(tx)
+            phases = self._phases.rows(tx)
+        return [
+            _round_row(number, phases.get(number, []), summaries.get(number))
+            for number in sorted(phases.keys() | summaries.keys())
+        ]
+
+    def finish(self, ending: Mapping[str, Any]) -> None:
+        """Record that the run is over, and how it ended."""
+        with self._writing() as tx:
+            self._run.finish(tx, ending)
+        self._db.fold()
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """How the run ended; None if it has not."""
+        with self._db.reading() as tx:
+            return self._run.ending(tx)
+
+    # -- within ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of the server in charge, with the late replies that are due."""
+        with self._lock:
+            late, self._late = self._late, []
+        try:
+            with self._db.writing() as tx:
+                self._fence(tx)
+                self._phases.late(tx, late)
+                yield tx
+        except BaseException:
+            with self._lock:
+                self._late = late + self._late
+            raise
+
+    def _fence(self, tx: sqlite3.Connection) -> None:
+        if self._epoch is None:
+            raise RuntimeError("the journal is not in charge: take_charge comes first")
+        epoch = self._run.epoch(tx)
+        if epoch != self._epoch:
+            raise Fenced(self._run.name(tx), self._epoch, epoch)
+
+    def _let_go(self, tx: sqlite3.Connection, server_round: int) -> None:
+        policy = self._run.policy(tx)
+        self._checkpoints.apply(tx, policy)
+        with self._lock:
+            in_flight = tuple(self._in_flight)
+        self._phases.settle(tx, server_round, in_flight, policy.replies == "all")
+
+    def _sweep(self) -> None:
+        """Remove the files that no record names.
+
+        With the database's write lock held: a server that takes charge now waits, and does not
+        find a file that is about to go.
+        """
+        with self._writing() as tx:
+            self._shelf.sweep(tx, self._phases.reply_files(tx, self._shelf.replies.path))
+
+    def _recognize(self) -> JobIdentity | None:
+        """Whose run this is, by its database; what stands beside must agree."""
+        marker = read_marker(self.folder)
+        with self._db.reading() as tx:
+            identity = self._run.identity(tx)
+            if identity is None:
+                if marker is not None:
+                    what = f"knows no run, though {MARKER} names run {marker.run_id}"
+                    raise JournalDamaged(self._db.path, what)
+                return None
+            created = self._run.created_unix_ms(tx)
+        if marker is None:
+            # A crash within `begin`, or somebody's tidiness.
+            write_marker(self.folder, Marker(identity.name, identity.run_id, created))
+        elif marker.run_id != identity.run_id:
+            what = f"is of run {identity.run_id}, and {MARKER} beside it of run {marker.run_id}"
+            raise JournalDamaged(self._db.path, what)
+        return identity
+
+    def _now_ms(self) -> int:
+        return self._clock() // 1_000_000
+
+
+def _round_row(number: int, phases: list[PhaseRow], summary: dict[str, Any] | None) -> RoundRow:
+    said = summary or {}
+    return RoundRow(
+        number,
+        tuple(phases),
+        summary is not None,
+        said.get("loss"),
+        said.get("metrics") or {},
+        said.get("seconds"),
+        said,
+    )

@@ -1,0 +1,110 @@
+"""Opening a run's folder: a new one is made whole, an old one is looked over before it is believed.
+
+The database comes into being under another name, with all its tables, and gets its own by a link:
+so a database that is empty or lacks a table was never ours to find, and is damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from pathlib import Path
+
+from flmq.journal.blobs import BLOBS, REPLIES
+from flmq.journal.database import Database
+from flmq.journal.errors import JournalDamaged, JournalNotWritable, NewerJournal
+from flmq.journal.files import TEMPORARY, fsync_file, fsync_folder, make_folder, writing
+from flmq.journal.marker import MARKER, read_marker
+from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA
+
+__all__ = ["DATABASE", "open_database"]
+
+DATABASE = "journal.db"
+
+
+def open_database(folder: Path, *, create: bool) -> Database:
+    """Open the database of the run in ``folder``, which is made if it is not there.
+
+    Raises:
+        JournalDamaged: what is there is not whole; or nothing is, and ``create`` is not set.
+        NewerJournal: a newer flmq wrote it.
+        JournalNotWritable: it cannot be made or opened.
+    """
+    marked = read_marker(folder)
+    path = folder / DATABASE
+    if not path.exists():
+        beside = f"{MARKER} stands beside it" if marked else _leftover(folder)
+        if beside:
+            raise JournalDamaged(path, f"is missing, though {beside}")
+        if not create:
+            raise JournalDamaged(path, "is missing")
+        _create(path)
+    if path.stat().st_size == 0:
+        # SQLite would take it for a new one, and remove its log.
+        raise JournalDamaged(path, "is empty")
+    database = Database(path)
+    try:
+        _look_over(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _leftover(folder: Path) -> str:
+    """What of a run lies in ``folder`` beside the database; empty: nothing."""
+    log = folder / f"{DATABASE}-wal"
+    if log.exists() and log.stat().st_size:
+        return f"its log {log.name} stands beside it"
+    for name in (BLOBS, REPLIES):
+        if (folder / name).is_dir() and any((folder / name).iterdir()):
+            return f"{name}/ holds files"
+    return ""
+
+
+def _create(path: Path) -> None:
+    """Make an empty database; one that another process makes meanwhile is as good."""
+    make_folder(path.parent)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    with writing(path):
+        try:
+            _fill(temporary)
+            fsync_file(temporary)
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temporary)
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        fsync_folder(path.parent)
+
+
+def _fill(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    except sqlite3.OperationalError as error:
+        raise JournalNotWritable(path, str(error)) from error
+    finally:
+        connection.close()
+    if mode != "wal":
+        raise JournalNotWritable(
+            path, "this file system has no shared memory maps, which SQLite's log needs"
+        )
+
+
+def _look_over(database: Database) -> None:
+    with database.reading() as tx:
+        (application,) = tx.execute("PRAGMA application_id").fetchone()
+        (format_,) = tx.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise JournalDamaged(database.path, "is no journal of flmq")
+        if format_ > FORMAT:
+            raise NewerJournal(database.path, format_, FORMAT)
+        (found,) = tx.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise JournalDamaged(database.path, f"is damaged: {found}")
+        tx.execute("SELECT 1 FROM run").fetchone()

@@ -1,0 +1,337 @@
+"""The phases' tables: plans, contributions, closings, and what people read of them.
+
+Each function works within a transaction of its caller.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from flmq.common.phase import Phase
+from flmq.journal.errors import NotKept
+from flmq.journal.records import (
+    ClosedPhase,
+    Contribution,
+    LateReply,
+    PhaseKey,
+    PhaseRecord,
+    PhaseRow,
+    Plan,
+    PlannedAsk,
+)
+from flmq.journal.schema import Seal
+from flmq.round import Outcome, Policy, Word
+from flmq.wire import BlobRef
+
+__all__ = ["PhaseTables"]
+
+LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
+"""From a stored state and the digest of its large arrays to the state."""
+
+
+class PhaseTables:
+    """Rows of phases, asks, contributions and late replies."""
+
+    def __init__(self, seal: Seal, load_state: LoadState) -> None:
+        """Check what is read by ``seal``."""
+        self._seal = seal
+        self._load_state = load_state
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def open(
+        self,
+        tx: sqlite3.Connection,
+        key: PhaseKey,
+        plan: Plan,
+        state: tuple[bytes, str | None],
+        now_ms: int,
+    ) -> None:
+        """Enter a phase; ``state`` is its plan's as it is stored."""
+        policy = {
+            "timeout": plan.timeout,
+            "min_results": plan.policy.min_results,
+            "target_results": plan.policy.target_results,
+        }
+        packed = self._seal.pack(policy, "plan")
+        try:
+            cursor = tx.execute(
+                "INSERT INTO phases (server_round, phase, call, opened_unix_ms, asked, elapsed,"
+                " settled, plan, state, state_digest) VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?, ?)",
+                (*_columns(key), now_ms, len(plan.asks), packed, *state),
+            )
+        except sqlite3.IntegrityError as error:
+            raise RuntimeError(f"{key} was opened before: find_phase knows it") from error
+        tx.executemany(
+            "INSERT INTO asks (phase_id, client_id, task_id, task, digest) VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    cursor.lastrowid,
+                    ask.client_id,
+                    ask.task_id,
+                    self._seal.close(ask.task),
+                    ask.model,
+                )
+                for ask in plan.asks
+            ],
+        )
+
+    def tick(self, tx: sqlite3.Connection, key: PhaseKey, elapsed: float) -> None:
+        """Note how long the phase has been open; it never becomes less."""
+        tx.execute(
+            "UPDATE phases SET elapsed = max(elapsed, ?) WHERE id = ?", (elapsed, _id(tx, key)[0])
+        )
+
+    def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Word:
+        """Enter what a client answered; DUPLICATE or LATE where it does not count."""
+        phase, closed = _id(tx, key)
+        blob = None if what.blob is None else self._seal.pack(_ref_out(what.blob), "blob")
+        values = (
+            phase,
+            what.client_id,
+            what.task_id,
+            what.kind.value,
+            what.reason,
+            what.detail,
+            self._seal.close(what.reply),
+            blob,
+            what.size,
+        )
+        known = tx.execute(
+            "SELECT 1 FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
+        ).fetchone()
+        if known or closed:
+            return Word.DUPLICATE if known else Word.LATE
+        tx.execute(
+            "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
+            " blob, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return what.kind
+
+    def close(self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase) -> None:
+        """Enter the closing set."""
+        phase, before = _id(tx, key)
+        if before is not None:
+            if self._closed_in(before) != closed:
+                raise RuntimeError(f"{key} was closed before, in another way: that is final")
+            return
+        answered = {
+            client_id
+            for (client_id,) in tx.execute(
+                "SELECT client_id FROM contributions WHERE phase_id = ? AND kind = ?",
+                (phase, Word.ACCEPTED.value),
+            )
+        }
+        missing = set(closed.accepted) - answered
+        if missing:
+            raise RuntimeError(
+                f"{key}: the closing set holds {min(missing)}, whose reply was not journalled"
+            )
+        tx.execute(
+            "UPDATE phases SET closed = ?, elapsed = max(elapsed, ?) WHERE id = ?",
+            (self._seal.pack(_closed_out(closed), "closed"), closed.seconds, phase),
+        )
+
+    def late(
+        self, tx: sqlite3.Connection, entries: Iterable[tuple[PhaseKey, str, Word, float]]
+    ) -> None:
+        """Enter replies that do not count; of a phase that was never opened: nothing."""
+        for key, client_id, word, seconds in entries:
+            tx.execute(
+                "INSERT INTO late (phase_id, client_id, word, seconds, times)"
+                " SELECT id, ?, ?, ?, 1 FROM phases"
+                " WHERE server_round = ? AND phase = ? AND call = ?"
+                " ON CONFLICT (phase_id, client_id, word)"
+                " DO UPDATE SET seconds = excluded.seconds, times = times + 1",
+                (client_id, word.value, seconds, *_columns(key)),
+            )
+
+    def settle(
+        self, tx: sqlite3.Connection, server_round: int, in_flight: Iterable[PhaseKey], keep: bool
+    ) -> None:
+        """Let go of phases up to ``server_round`` but ``in_flight``; ``keep`` their replies?"""
+        spared = [_id(tx, key)[0] for key in in_flight]
+        phases = [
+            phase
+            for (phase,) in tx.execute(
+                "SELECT id FROM phases WHERE settled = 0 AND server_round <= ?", (server_round,)
+            )
+            if phase not in spared
+        ]
+        tx.executemany("UPDATE phases SET settled = 1 WHERE id = ?", [(p,) for p in phases])
+        if keep:
+            return
+        for phase in phases:
+            tx.execute("DELETE FROM asks WHERE phase_id = ?", (phase,))
+            tx.execute("DELETE FROM contributions WHERE phase_id = ?", (phase,))
+            tx.execute(
+                "UPDATE phases SET plan = NULL, state = NULL, state_digest = NULL WHERE id = ?",
+                (phase,),
+            )
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
+        """A phase with all that is known of it; None if it was never opened."""
+        row = tx.execute(
+            "SELECT id, elapsed, plan, state, state_digest, closed FROM phases"
+            " WHERE server_round = ? AND phase = ? AND call = ?",
+            _columns(key),
+        ).fetchone()
+        if row is None:
+            return None
+        phase, elapsed, plan, state, state_digest, closed = row
+        if plan is None:
+            raise NotKept(
+                f"{key}: its plan and replies were let go when the round had its checkpoint; "
+                'start the job with replies kept ("all") where they are to stay'
+            )
+        return PhaseRecord(
+            key,
+            self._plan(tx, phase, plan, self._load_state(tx, state, state_digest)),
+            elapsed,
+            tuple(self._contributions(tx, phase)),
+            None if closed is None else self._closed_in(closed),
+        )
+
+    def first_call(self, tx: sqlite3.Connection, server_round: int, phase: Phase) -> int:
+        """The first call of this phase that is not settled yet."""
+        (last,) = tx.execute(
+            "SELECT max(call) FROM phases WHERE server_round = ? AND phase = ? AND settled = 1",
+            (server_round, phase.value),
+        ).fetchone()
+        return 0 if last is None else int(last) + 1
+
+    def reply_files(
+        self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
+    ) -> Iterable[Path]:
+        """The files of all replies that are kept."""
+        for task_id, blob in tx.execute(
+            "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
+        ):
+            yield path(task_id, _ref_in(self._seal.unpack(blob)))
+
+    def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
+        """Every phase, by round, in the order of opening."""
+        late = self._late(tx)
+        rounds: dict[int, list[PhaseRow]] = {}
+        for row in tx.execute(
+            "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
+            " FROM phases ORDER BY id"
+        ).fetchall():
+            rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
+        return rounds
+
+    def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
+        id_, _, phase, call, asked, opened, elapsed, stored = row
+        if stored is None:
+            so_far = [
+                Outcome(c, Word(kind), reason)
+                for c, kind, reason in tx.execute(
+                    "SELECT client_id, kind, reason FROM contributions WHERE phase_id = ?"
+                    " ORDER BY client_id",
+                    (id_,),
+                )
+            ]
+            closed = ClosedPhase("", (), tuple(so_far), elapsed)
+        else:
+            closed = self._closed_in(stored)
+        return PhaseRow(
+            Phase(phase),
+            call,
+            asked,
+            opened,
+            stored is None,
+            closed.reason,
+            closed.outcomes,
+            closed.seconds,
+            closed.bytes_down,
+            closed.bytes_up,
+            tuple(late),
+        )
+
+    def _late(self, tx: sqlite3.Connection) -> dict[int, list[LateReply]]:
+        late: dict[int, list[LateReply]] = {}
+        for phase, client_id, word, seconds, times in tx.execute(
+            "SELECT phase_id, client_id, word, seconds, times FROM late"
+        ):
+            late.setdefault(phase, []).append(LateReply(client_id, Word(word), seconds, times))
+        return late
+
+    def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:
+        policy = self._seal.unpack(stored)
+        asks = tuple(
+            PlannedAsk(client_id, task_id, self._seal.open(task), digest)
+            for client_id, task_id, task, digest in tx.execute(
+                "SELECT client_id, task_id, task, digest FROM asks WHERE phase_id = ? ORDER BY id",
+                (phase,),
+            )
+        )
+        return Plan(
+            asks,
+            policy["timeout"],
+            Policy(policy["min_results"], policy["target_results"]),
+            state,
+        )
+
+    def _contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
+        for client_id, task_id, kind, reason, detail, reply, blob, size in tx.execute(
+            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size"
+            " FROM contributions WHERE phase_id = ? ORDER BY id",
+            (phase,),
+        ):
+            yield Contribution(
+                client_id,
+                task_id,
+                Word(kind),
+                reason,
+                detail,
+                self._seal.open(reply),
+                None if blob is None else _ref_in(self._seal.unpack(blob)),
+                size,
+            )
+
+    def _closed_in(self, stored: bytes) -> ClosedPhase:
+        values = self._seal.unpack(stored)
+        outcomes = tuple(Outcome(c, Word(word), why) for c, word, why in values.pop("outcomes"))
+        accepted = tuple(values.pop("accepted"))
+        return ClosedPhase(accepted=accepted, outcomes=outcomes, **values)
+
+
+def _id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
+    """Number of the phase, and how it was closed."""
+    row = tx.execute(
+        "SELECT id, closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+        _columns(key),
+    ).fetchone()
+    if row is None:
+        raise RuntimeError(f"{key} was not opened: open_phase comes first")
+    return row[0], row[1]
+
+
+def _columns(key: PhaseKey) -> tuple[int, str, int]:
+    return key.server_round, key.phase.value, key.call
+
+
+def _closed_out(closed: ClosedPhase) -> Mapping[str, Any]:
+    return {
+        "reason": closed.reason,
+        "accepted": list(closed.accepted),
+        "outcomes": [[o.client_id, o.word.value, o.reason] for o in closed.outcomes],
+        "seconds": closed.seconds,
+        "bytes_down": closed.bytes_down,
+        "bytes_up": closed.bytes_up,
+    }
+
+
+def _ref_out(ref: BlobRef) -> Mapping[str, Any]:
+    return {"ref": astuple(ref)}
+
+
+def _ref_in(stored: Mapping[str, Any]) -> BlobRef:
+    return BlobRef(*stored["ref"])

@@ -1,0 +1,83 @@
+"""The runs in a folder, at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flmq.common.errors import FlmqError, StoredDataError
+from flmq.journal.charge import is_in_charge
+from flmq.journal.journal import Journal
+from flmq.journal.marker import MARKER, read_marker
+from flmq.journal.opening import DATABASE
+from flmq.journal.records import RunInfo, RunState
+
+__all__ = ["list_runs"]
+
+
+def list_runs(runs_dir: Path) -> list[RunInfo]:
+    """Every run in ``runs_dir``, the latest first; a damaged one with what is wrong with it.
+
+    A folder without a journal is none; neither is a ``runs_dir`` that is not there an error.
+    """
+    if not runs_dir.is_dir():
+        return []
+    runs = [_look(folder) for folder in sorted(runs_dir.iterdir()) if _is_run(folder)]
+    return sorted(runs, key=lambda run: -(run.started_unix_ms or 0))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / MARKER).exists() or (folder / DATABASE).exists()
+
+
+def _look(folder: Path) -> RunInfo:
+    try:
+        journal = Journal.open(folder, create=False)
+    except FlmqError as error:
+        return _damaged(folder, error)
+    try:
+        return _read(folder, journal)
+    except FlmqError as error:
+        return _damaged(folder, error)
+    finally:
+        journal.close()
+
+
+def _read(folder: Path, journal: Journal) -> RunInfo:
+    if journal.identity is None:
+        state = RunState.UNFINISHED
+        return RunInfo(folder, folder.name, "", state, 0, None)
+    ending = journal.finished
+    if ending is not None:
+        state = RunState.FINISHED
+    elif is_in_charge(folder):
+        state = RunState.RUNNING
+    else:
+        state = RunState.UNFINISHED
+    return RunInfo(
+        folder,
+        journal.identity.name,
+        journal.identity.run_id,
+        state,
+        journal.rounds_done,
+        journal.started_unix_ms,
+        journal.about,
+        ending,
+    )
+
+
+def _damaged(folder: Path, error: FlmqError) -> RunInfo:
+    try:
+        marker = read_marker(folder)
+    except StoredDataError:
+        marker = None
+    if marker is None:
+        return RunInfo(folder, folder.name, "", RunState.DAMAGED, 0, None, problem=str(error))
+    return RunInfo(
+        folder,
+        marker.job,
+        marker.run_id,
+        RunState.DAMAGED,
+        0,
+        marker.created_unix_ms,
+        problem=str(error),
+    )

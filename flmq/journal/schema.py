@@ -1,0 +1,130 @@
+"""The database's tables, and how a payload in them shows that it is whole.
+
+SQLite checks its log but not the pages of the database file. A payload therefore carries a digest
+of its own: a page of zeros in the middle of it is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from flmq.journal.errors import JournalDamaged
+from flmq.journal.state import StateValue, decode_state, encode_state
+
+__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "Seal"]
+
+APPLICATION_ID = int.from_bytes(b"flmq", "big")
+"""Tells flmq's databases from others (SQLite, "PRAGMA application_id")."""
+FORMAT = 1
+"""Of the whole folder; raised when a reader of the old one would misread the new one."""
+
+_SEAL_BYTES = 8
+
+SCHEMA = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    name TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    secret BLOB NOT NULL,
+    seed BLOB NOT NULL,                 -- sealed state: any int
+    epoch INTEGER NOT NULL,
+    created_unix_ms INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,          -- sealed state, as all BLOBs here but secret
+    about BLOB NOT NULL,
+    keep BLOB NOT NULL,
+    finished BLOB
+);
+CREATE TABLE blobs (
+    digest TEXT PRIMARY KEY,
+    outline BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE checkpoints (
+    server_round INTEGER PRIMARY KEY,
+    at_unix_ms INTEGER NOT NULL,
+    summary BLOB NOT NULL,
+    digest TEXT,       -- NULL, and what follows: no longer kept
+    history BLOB,
+    state BLOB,
+    state_digest TEXT  -- the state's large arrays; NULL: none
+);
+CREATE TABLE phases (
+    id INTEGER PRIMARY KEY,
+    server_round INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    call INTEGER NOT NULL,
+    opened_unix_ms INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    elapsed REAL NOT NULL,
+    settled INTEGER NOT NULL,           -- a checkpoint of its round or a later one is there
+    plan BLOB,                          -- NULL, and what follows: no longer kept
+    state BLOB,
+    state_digest TEXT,
+    closed BLOB,                        -- NULL: open
+    UNIQUE (server_round, phase, call)
+);
+CREATE TABLE asks (
+    id INTEGER PRIMARY KEY,             -- the order of asking
+    phase_id INTEGER NOT NULL REFERENCES phases,
+    client_id TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    task BLOB NOT NULL,
+    digest TEXT
+);
+CREATE INDEX asks_by_phase ON asks (phase_id);
+CREATE INDEX asks_by_digest ON asks (digest) WHERE digest IS NOT NULL;
+CREATE TABLE contributions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of arrival
+    phase_id INTEGER NOT NULL REFERENCES phases,
+    client_id TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    reply BLOB NOT NULL,
+    blob BLOB,
+    size INTEGER NOT NULL,
+    UNIQUE (phase_id, client_id)
+);
+CREATE TABLE late (
+    phase_id INTEGER NOT NULL REFERENCES phases,
+    client_id TEXT NOT NULL,
+    word TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    times INTEGER NOT NULL,
+    PRIMARY KEY (phase_id, client_id, word)
+) WITHOUT ROWID;
+"""
+
+
+class Seal:
+    """Puts a digest before a payload, and checks it when the payload is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Name ``path`` in errors."""
+        self._path = path
+
+    def close(self, payload: bytes) -> bytes:
+        """The payload as it is stored."""
+        return _digest(payload) + payload
+
+    def open(self, stored: bytes) -> bytes:
+        """The payload; raises `JournalDamaged` where it is not what was stored."""
+        payload = stored[_SEAL_BYTES:]
+        if _digest(payload) != stored[:_SEAL_BYTES]:
+            raise JournalDamaged(self._path, "a record in it does not have its checksum")
+        return payload
+
+    def pack(self, values: Mapping[str, StateValue], name: str) -> bytes:
+        """Values as they are stored; raises `UnsavableState` naming what cannot be."""
+        return self.close(encode_state(values, name))
+
+    def unpack(self, stored: bytes) -> dict[str, Any]:
+        """The values; raises `StoredDataError` where they are not what was stored."""
+        return decode_state(self.open(stored))
+
+
+def _digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=_SEAL_BYTES, person=b"flmq.journal").digest()
