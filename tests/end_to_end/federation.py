@@ -35,7 +35,7 @@ from flmq.server.bus import EventBus
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
 from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import ClientOutcome, RoundClosed, RunEnded, RunEvent, Word
+from flmq.server.events import ClientOutcome, Observer, RoundClosed, RunEnded, RunEvent, Word
 from flmq.server.history import History
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
@@ -260,6 +260,7 @@ class Federation:
         seed: int | None = 7,
         heartbeat: float = 1.0,
         max_reply_bytes: int = 1 << 30,
+        observers: Sequence[Observer] = (),
     ) -> RunningServer:
         """Start a server."""
         watch = Watch()
@@ -273,7 +274,7 @@ class Federation:
             job=job,
             seed=seed,
             coordinator=CoordinatorOptions(heartbeat=heartbeat, max_reply_bytes=max_reply_bytes),
-            observers=(watch,),
+            observers=(watch, *observers),
         )
         transport = self.rig.transport()
 
@@ -331,7 +332,12 @@ class Peer:
         transport.declare(federation_topology() + client_topology(client_id))
         self.publisher = transport.publisher()
         self.outbox = Outbox(self.publisher)
-        self.consumer: Consumer = transport.consumer([client_queue(client_id)], prefetch=100)
+        self.consumer: Consumer
+        self.consume()
+
+    def consume(self) -> None:
+        """Take what comes, from now on, or again."""
+        self.consumer = self.transport.consumer([client_queue(self.client_id)], prefetch=100)
 
     def hello(self, kind: PresenceKind = PresenceKind.HELLO, heartbeat: float = 3600.0) -> None:
         """Say that one is here."""
@@ -358,19 +364,23 @@ class Peer:
         assert outcome is PublishOutcome.CONFIRMED
 
     def greet(self) -> None:
-        """Answer a roll call."""
-        self.next(RollCall)
+        """Answer a roll call; what greets us alone is none."""
+        while self._next(RollCall)[1].message.correlation_id:
+            pass
         self.hello()
 
     def next(self, kind: type[_T]) -> _T:
         """Take messages until one of a kind comes."""
+        return self._next(kind)[0]
+
+    def _next(self, kind: type[_T]) -> tuple[_T, Delivery]:
         while True:
             delivery = self.consumer.receive(PATIENCE)
             assert delivery is not None, f"no {kind.__name__} came to {self.client_id}"
             self.consumer.ack(delivery)
             body = decode(delivery.message.body)
             if isinstance(body, kind):
-                return body
+                return body, delivery
 
     def task(self) -> Task:
         """The next task."""
