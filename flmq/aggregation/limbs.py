@@ -15,7 +15,7 @@ elements, and are taken off in the end. (The constant is that of Demmel and Nguy
 IEEE ARITH 2013; the integers that catch what it extracts hold ten bits more than a float64.)
 
 **Exactness** rests on three things. (1) ``load`` bounds the magnitude of all elements of a limb;
-before it could pass 2**63, the limb's high half is carried to a limb 32 bits above. (2) When the
+before it could reach 2**62, the limb's high half is carried to a limb 32 bits above. (2) When the
 numbers are multiples of ``2**e``, nothing is lost by the rounding; the bounds of the piece say so.
 (3) Otherwise the remainder ``x - n * 2**e``, which float64 holds exactly, is added in its turn: to
 a dictionary of Python integers, the **spill**, when few elements have one, and else to a finer
@@ -43,7 +43,8 @@ __all__ = ["DIGIT", "BlockSum", "Limb", "carry"]
 DIGIT = 32  # bits of a digit; limbs carry by as much
 _MASK = (1 << DIGIT) - 1
 _WINDOW = 51  # bits that the addition of the constant yields
-_CAPACITY = 62  # bits that one addition may bring to a limb, which holds 63 and a sign
+_FULL = 1 << 62  # the load of a limb stays below
+_CAPACITY = 61  # bits that one addition may bring to a limb
 _WIDTH = 42  # bits that a new limb has for the numbers it is made for
 _ROOM = 4  # bits of room that a new limb has at least, for weights to come
 _USEFUL = 20  # bits that a limb must take of inexact numbers, or a better one is made
@@ -178,7 +179,7 @@ class BlockSum:
         limb = self.limbs.get(exponent)
         if limb is None:
             limb = self.limbs[exponent] = Limb(np.zeros(self.size, dtype=np.int64))
-        elif limb.load + load >= 1 << 63:
+        elif limb.load + load >= _FULL:
             self._carry_up(exponent, limb)
         limb.load += load
         return limb

@@ -27,6 +27,7 @@ BLOCK = 1 << 15
 _HIGH = 900  # float64 numbers beyond 2**900 would overflow the rounding constants of the sums
 _SPLIT = 400
 _DOWN = 600
+_NARROW = 51  # bits of a 64-bit integer that can be added in one piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,9 @@ def _integer_pieces(values: NDArray[Any], shift: int) -> Iterator[Piece]:
 
 
 def _wide_integer_pieces(values: NDArray[Any]) -> Iterator[Piece]:
-    """64-bit integers: ``low + high * 2**32``, the high half signed."""
+    """64-bit integers: ``low + high * 2**32``, the high half signed, if they need 52 bits."""
+    if int(values.min()) > -(1 << _NARROW) and int(values.max()) < 1 << _NARROW:
+        yield from _integer_pieces(values, 0)
+        return
     yield from _integer_pieces(np.bitwise_and(values, 0xFFFFFFFF), 0)
     yield from _integer_pieces(np.right_shift(values, 32), 32)

@@ -1,13 +1,19 @@
 """From exact sums to means: division by the total weight and one rounding, half to even.
 
-Every mean is the number of its dtype nearest to ``sum / weight``. Where a quotient in float64 with
-its error bound already decides the rounding (nearly always for float32), it is taken. The others,
-ties among them, are divided by hand, digit by digit in base 2**32, and rounded with the remainder
-known. Single elements that do not fit either go through Python's integers.
+Every mean is the number of its dtype nearest to ``sum / weight``. For float16 and float32, a
+quotient in float64 with its error bound nearly always decides the rounding already. The others, and
+all float64, are divided in integers: the first 94 bits of the sum by the weight, so that the
+quotient has more bits than the dtype. What is cut off, of the sum or as a remainder, is remembered
+in the quotient's last bit, which is set if anything non-zero follows ("sticky"); so one rounding of
+the quotient is the rounding of the mean. What does not fit this scheme (sums partly in the spill,
+weights beyond 2**37, subnormal float64) is rare and divided as Python integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +26,10 @@ __all__ = ["write_means"]
 
 _MASK = (1 << DIGIT) - 1
 _DOUBT = 2.0**-48  # bounds the relative error of an estimate: at most twenty roundings
-_MANTISSA = 62  # bits of a quotient kept for rounding, the last of them sticky
-_WEIGHT_BITS = 62  # remainders of larger weights do not fit int64
+_STRETCH = 1 << 13  # elements divided at a time: a dozen rows of 8 bytes stay in the cache
+# By size of the dtype, the longest weights for which a quotient has the dtype's bits and two more.
+_WEIGHT_BITS = {2: 56, 4: 56, 8: 37}
+_HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
 
 
 def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
@@ -31,26 +39,20 @@ def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
     """
     # An element whose sum is partly in the spill may overflow before it is written by hand.
     with np.errstate(over="ignore", under="ignore"):
-        _write_without_spill(block, weight, out)
+        if not block.limbs:
+            out[...] = 0
+        elif out.dtype.kind == "f":
+            _write_floats(block, weight, out)
+        else:
+            _write_integers(block, weight, out)
     _write_by_hand(block, weight, out, block.spill)
     if out.dtype.kind == "f":
         out += 0  # -0.0, from a negative mean that rounds to zero, becomes +0.0
 
 
-def _write_without_spill(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    if not block.limbs:
-        out[...] = 0
-    elif weight.bit_length() > _WEIGHT_BITS:
-        _write_by_hand(block, weight, out, range(block.size))
-    elif out.dtype.kind != "f":
-        out[...] = _integer_means(block, weight, out.dtype)
-    elif out.dtype.itemsize == 8:
-        _write_divided(block, weight, out, slice(None))
-    else:
-        _write_narrow(block, weight, out)
-
-
-def _write_by_hand(block: BlockSum, weight: int, out: NDArray[Any], positions: Any) -> None:
+def _write_by_hand(
+    block: BlockSum, weight: int, out: NDArray[Any], positions: Iterable[int]
+) -> None:
     """Write the means at ``positions`` by way of Python's integers."""
     form = FloatFormat.of(out.dtype) if out.dtype.kind == "f" else None
     for position in positions:
@@ -63,18 +65,33 @@ def _write_by_hand(block: BlockSum, weight: int, out: NDArray[Any], positions: A
             out[position] = round_to_float(numerator, denominator, form)
 
 
-# -- float16 and float32: estimate, and divide only where in doubt ---------------------------------
+def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
+    """Write means to the nearest integer, half to even."""
+    ((exponent, limb), *others) = block.limbs.items()
+    if others or limb.load << exponent >= 1 << 62 or weight >= 1 << 62:
+        _write_by_hand(block, weight, out, range(block.size))
+        return
+    whole, remainder = np.divmod(limb.at() << exponent, weight)
+    remainder <<= 1
+    whole += (remainder > weight) | ((remainder == weight) & (whole & 1 != 0))
+    out[...] = whole.astype(out.dtype)
 
 
-def _write_narrow(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    """Write means of a float type of at most 24 bits."""
-    estimate = _estimate(block, weight)
-    np.copyto(out, estimate * (1 + _DOUBT), casting="same_kind")
-    below = (estimate * (1 - _DOUBT)).astype(out.dtype)
-    # Rounding is monotonic: where both ends of the interval round alike, so does the mean inside.
-    doubtful = np.flatnonzero(out != below)
-    if doubtful.size:
-        _write_divided(block, weight, out, doubtful)
+def _write_floats(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
+    doubtful: NDArray[np.intp]
+    if out.dtype.itemsize == 8:
+        doubtful = np.arange(out.size)
+    else:
+        estimate = _estimate(block, weight)
+        np.copyto(out, estimate * (1 + _DOUBT), casting="same_kind")
+        below = (estimate * (1 - _DOUBT)).astype(out.dtype)
+        # Rounding is monotonic: where both ends of the interval round alike, so does the mean.
+        doubtful = np.flatnonzero(out != below)
+    if weight.bit_length() > _WEIGHT_BITS[out.dtype.itemsize]:
+        _write_by_hand(block, weight, out, doubtful.tolist())
+        return
+    for start in range(0, doubtful.size, _STRETCH):
+        _write_divided(block, weight, out, doubtful[start : start + _STRETCH])
 
 
 def _estimate(block: BlockSum, weight: int) -> NDArray[np.float64]:
@@ -95,26 +112,80 @@ def _estimate(block: BlockSum, weight: int) -> NDArray[np.float64]:
     return estimate
 
 
-# -- division, exact ------------------------------------------------------------------------------
+# -- division in integers --------------------------------------------------------------------------
 
 
-def _write_divided(block: BlockSum, weight: int, out: NDArray[Any], select: Any) -> None:
-    """Write the chosen means of a float type, divided digit by digit."""
-    rows, exponent, sign = _signed_digits(block, select)
-    extra = -(-weight.bit_length() // DIGIT) + 2  # so that two digits follow the first that counts
-    quotient, remainder = _divide(rows, weight, extra)
-    mantissa, scale = _leading_bits(quotient, remainder != 0)
-    scale += exponent - extra * DIGIT
+def _write_divided(
+    block: BlockSum, weight: int, out: NDArray[Any], where: NDArray[np.intp]
+) -> None:
+    """Write the means ``where`` asked, of a float type."""
+    lead = _lead_of_limb(block, where) if len(block.limbs) == 1 else _lead_of_digits(block, where)
+    quotient, exponent = _divide(lead, weight)
     if out.dtype.itemsize == 8:
-        means = np.ldexp(mantissa.astype(np.float64), scale)
+        means = np.ldexp(quotient.astype(np.float64), exponent)
     else:
-        # 53 bits, the last of them sticky, survive float64 and then round once.
-        sticky = (mantissa & 0x1FF) != 0
-        means = np.ldexp(((mantissa >> 9) | sticky).astype(np.float64), scale + 9)
-    out[select] = means * sign
+        # The leading 53 bits, the last of them sticky, are exact in float64 and then round once.
+        quotient = (quotient >> 10) | (quotient & 0x3FF != 0)
+        means = np.ldexp(quotient.astype(np.float64), exponent + 10)
+    out[where] = np.where(lead.negative, -means, means)
     if out.dtype.itemsize == 8:
-        tiny = np.flatnonzero((mantissa != 0) & (scale < -1074 - 9))  # ldexp rounded a second time
-        _write_by_hand(block, weight, out, np.arange(out.size)[select][tiny].tolist())
+        # A quotient has 55 bits or more: below this, ldexp has rounded a second time.
+        tiny = where[(quotient != 0) & (np.abs(means) < 2.0**-1021)]
+        _write_by_hand(block, weight, out, tiny.tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """The leading bits of sums: ``(head + following / 2**32) * 2**exponent``, rounded down.
+
+    ``head`` has 61 or 62 bits (none if the sum is zero), ``following`` 32 or is None for all zero;
+    ``inexact``, where not None, says which sums are above that.
+    """
+
+    head: NDArray[np.int64]
+    exponent: NDArray[np.int64]
+    negative: NDArray[np.bool_]
+    following: NDArray[np.int64] | None = None
+    inexact: NDArray[np.bool_] | None = None
+
+
+def _lead_of_limb(block: BlockSum, where: NDArray[np.intp]) -> _Lead:
+    """The leading bits where there is one limb: all of them, shifted to the left."""
+    ((exponent, limb),) = block.limbs.items()
+    sums = limb.at(where)
+    magnitude = np.abs(sums)
+    # float64 may round up to the next power of two; then one bit less is taken.
+    places = np.maximum(_HEAD - np.frexp(magnitude.astype(np.float64))[1], 0).astype(np.int64)
+    return _Lead(magnitude << places, exponent - places, sums < 0)
+
+
+def _lead_of_digits(block: BlockSum, where: NDArray[np.intp]) -> _Lead:
+    """The leading bits where there are several limbs: those of the first four digits."""
+    rows, exponent, sign = _signed_digits(block, where)
+    count, width = rows.shape
+    padded = np.concatenate((np.zeros((3, width), dtype=np.int64), rows))
+    first = np.full(width, 3)
+    for place in range(4, count + 3):
+        np.copyto(first, place, where=padded[place] != 0)
+    flat = padded.reshape(-1)
+    index = first * width + np.arange(width)
+    digits = [flat[index - below * width] for below in range(4)]
+    # Shifted together so that the first digit has all its 32 bits.
+    places = DIGIT - np.frexp(digits[0].astype(np.float64))[1].astype(np.int64)
+    full = [
+        ((high << places) & _MASK) | (low >> (DIGIT - places)) for high, low in pairwise(digits)
+    ]
+    last = (digits[3] << places) & _MASK
+    inexact = ((full[2] & 3) | last) != 0
+    for place in range(3, int(first.max()) - 3):
+        inexact |= (padded[place] != 0) & (first - 3 > place)
+    return _Lead(
+        head=(full[0] << 30) | (full[1] >> 2),
+        exponent=exponent + (first - 4) * DIGIT + 2 - places,
+        negative=sign < 0,
+        following=((full[1] & 3) << 30) | (full[2] >> 2),
+        inexact=inexact,
+    )
 
 
 def _signed_digits(
@@ -129,70 +200,31 @@ def _signed_digits(
     return rows, exponent, sign
 
 
-def _divide(
-    rows: NDArray[np.int64], weight: int, extra: int
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Long division of digit rows, lowest first, by ``weight`` < 2**62, ``extra`` digits further.
-
-    Gives the quotient's digit rows, lowest first (the first ``extra`` follow the point), and the
-    remainder.
-    """
-    step = DIGIT  # bits divided at a time: remainder and step must fit 63 bits together
-    while step + weight.bit_length() > 63:
-        step //= 2
-    divisor = np.uint64(weight)
-    quotient = np.zeros((len(rows) + extra, rows.shape[1]), dtype=np.uint64)
-    quotient[extra:] = rows.view(np.uint64)
-    remainder = np.zeros(rows.shape[1], dtype=np.uint64)
-    for digits in quotient[::-1]:
-        dividend = digits.copy()
-        digits[...] = 0
-        for low in range(DIGIT - step, -1, -step):
-            remainder <<= np.uint64(step)
-            remainder |= (dividend >> np.uint64(low)) & np.uint64((1 << step) - 1)
-            part = remainder // divisor
-            remainder -= part * divisor
-            digits <<= np.uint64(step)
-            digits |= part
-    return quotient, remainder
+def _divide(lead: _Lead, weight: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Quotients of at least 60 bits (fewer for weights beyond 32 bits), sticky, and exponents."""
+    bits = weight.bit_length()
+    quotient, remainder = _divmod(lead.head, weight)
+    missing = min(bits, DIGIT)  # as many bits as the division has taken away, if there are
+    taken = 0
+    while taken < missing:
+        step = min(63 - bits, missing - taken)
+        taken += step
+        remainder <<= step
+        if lead.following is not None:
+            remainder |= (lead.following >> (DIGIT - taken)) & ((1 << step) - 1)
+        part, remainder = _divmod(remainder, weight)
+        quotient = (quotient << step) | part
+    inexact = remainder != 0
+    if lead.following is not None:
+        inexact |= lead.following & (_MASK >> missing) != 0
+    if lead.inexact is not None:
+        inexact |= lead.inexact
+    return quotient | inexact, lead.exponent - missing
 
 
-def _leading_bits(
-    quotient: NDArray[np.uint64], inexact: NDArray[np.bool_]
+def _divmod(
+    dividend: NDArray[np.int64], divisor: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first 62 bits of each number, the last set if anything follows, and their exponent.
-
-    The first digit that counts has at least two below it.
-    """
-    count = len(quotient)
-    nonzero = quotient != 0
-    first = count - 1 - np.argmax(nonzero[::-1], axis=0)  # of zero: the last, with mantissa 0
-    first = np.maximum(first, 2)
-    head, middle, last = (
-        np.take_along_axis(quotient, (first - below)[np.newaxis], axis=0)[0] for below in range(3)
-    )
-    bits = np.frexp(head.astype(np.float64))[1].astype(np.uint64)
-    tail = (middle << np.uint64(DIGIT)) | last
-    dropped = bits + np.uint64(2)  # of the tail's 64 bits
-    mantissa = (head << (np.uint64(_MANTISSA) - bits)) | (tail >> dropped)
-    lost = tail & ((np.uint64(1) << dropped) - np.uint64(1))
-    below_last = np.arange(count)[:, np.newaxis] < first - 2
-    sticky = inexact | (lost != 0) | (nonzero & below_last).any(axis=0)
-    mantissa |= sticky.astype(np.uint64)
-    exponent = first * DIGIT - _MANTISSA + bits.astype(np.int64)
-    return mantissa.astype(np.int64), exponent
-
-
-# -- integers and bools ---------------------------------------------------------------------------
-
-
-def _integer_means(block: BlockSum, weight: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Means to the nearest integer of ``dtype``, half to even."""
-    rows, exponent, sign = _signed_digits(block, slice(None))
-    quotient, remainder = _divide(rows, weight, exponent // DIGIT)
-    whole = quotient[0] | (quotient[1] << np.uint64(DIGIT))  # such a mean has at most 64 bits
-    twice = remainder << np.uint64(1)
-    half = np.uint64(weight)
-    whole += (twice > half) | ((twice == half) & (whole & np.uint64(1) != 0))
-    means: NDArray[Any] = (whole.view(np.int64) * sign).astype(dtype)
-    return means
+    """Quotient and remainder of numbers >= 0; unsigned, for which numpy has a fast division."""
+    quotient = (dividend.view(np.uint64) // np.uint64(divisor)).view(np.int64)
+    return quotient, dividend - quotient * divisor
