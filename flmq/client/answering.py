@@ -73,7 +73,7 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
         ins = get_task().ins
     except TransportClosed:
         raise
-    except (FlmqError, MemoryError) as error:
+    except (FlmqError, MemoryError, OSError) as error:
         return failure(FailureKind.REFUSED, error)
     assert not isinstance(ins, ReconnectIns)
     try:

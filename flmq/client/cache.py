@@ -7,12 +7,15 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from flmq.wire import BlobRef
+from flmq.common.errors import MalformedMessage
+from flmq.common.logger import logger
+from flmq.wire import BlobProgress, BlobRef
 
 __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
@@ -42,15 +45,17 @@ class MemoryCache:
         """The blob of ``ref``."""
         with self._lock:
             turn = self._reading.setdefault(ref.digest, threading.Lock())
-        with turn:
-            blob = self._find(ref.digest)
-            if blob is None:
-                self._make_room(ref.total)
-                blob = read()
-                with self._lock:
-                    self._models[ref.digest] = blob
-        with self._lock:
-            self._reading.pop(ref.digest, None)
+        try:
+            with turn:
+                blob = self._find(ref.digest)
+                if blob is None:
+                    self._make_room(ref.total)
+                    blob = read()
+                    with self._lock:
+                        self._models[ref.digest] = blob
+        finally:
+            with self._lock:
+                self._reading.pop(ref.digest, None)
         return blob
 
     def _find(self, digest: str) -> bytearray | None:
@@ -68,7 +73,10 @@ class MemoryCache:
 
 
 class FolderCache:
-    """In files of a folder, which several workers of a machine may share."""
+    """In files of a folder, which several workers of a machine may share.
+
+    Whoever reads, writes or removes a model's files holds the lock of its digest meanwhile.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         """Keep models of ``max_bytes`` in all below ``folder``, which is made if need be."""
@@ -76,54 +84,108 @@ class FolderCache:
         self._folder = folder
         self._max_bytes = max_bytes
         self._here = threading.Lock()
+        self._checked: set[tuple[str, int]] = set()
+        """Digests whose files (by inode) this process has seen to be right."""
 
     def get(self, ref: BlobRef, read: Callable[[], bytearray]) -> Blob:
-        """The blob of ``ref``, mapped: the memory is the machine's, once for all workers."""
-        path = self._folder / f"{ref.digest}.blob"
+        """The blob of ``ref``, mapped: the memory is the machine's, once for all workers.
+
+        A file is checked when this process first opens it, and read anew where it is damaged.
+        """
         with self._here, self._turn(ref.digest):
-            if not self._is_whole(path, ref):
-                self._store(path, read())
-                self._evict(keep=path)
-            os.utime(path)
+            mapped = self._open(ref)
+            if mapped is not None:
+                return mapped
+            blob = read()
+            try:
+                self._store(ref, blob)
+                self._evict(keep=ref.digest)
+                return self._open(ref) or blob
+            except OSError as error:
+                logger.warning(
+                    "model %s is not kept in %s: %s", ref.digest[:12], self._folder, error
+                )
+                return blob
+
+    def _open(self, ref: BlobRef) -> memoryview | None:
+        """The mapped file; None where there is none, or not of this model."""
+        path = self._path(ref.digest)
+        try:
             with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size != ref.total:
+                    raise MalformedMessage(f"{status.st_size} bytes, not {ref.total}")
                 mapped = mmap.mmap(file.fileno(), ref.total, access=mmap.ACCESS_READ)
+            if (ref.digest, status.st_ino) not in self._checked:
+                BlobProgress(ref).finish(mapped)
+                self._checked.add((ref.digest, status.st_ino))
+            now = time.time_ns()  # the file system's own clock ticks every few milliseconds
+            os.utime(path, ns=(now, now))
+        except FileNotFoundError:
+            return None
+        except MalformedMessage as error:
+            logger.warning("the cached model %s is damaged, reading it anew: %s", path, error)
+            return None
         return memoryview(mapped)
 
     @contextlib.contextmanager
-    def _turn(self, digest: str) -> Iterator[None]:
-        """One process at a time reads a model; the others find it afterwards."""
-        lock = self._folder / f"{digest}.lock"
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _turn(self, digest: str, *, wait: bool = True) -> Iterator[None]:
+        """One at a time, of all processes, has a model's files.
 
-    def _is_whole(self, path: Path, ref: BlobRef) -> bool:
-        try:
-            return path.stat().st_size == ref.total
-        except FileNotFoundError:
-            return False
+        Without ``wait`` it is a BlockingIOError where somebody has.
+        """
+        path = self._folder / f"{digest}.lock"
+        while True:
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_the_file(path, file.fileno()):  # and was not removed while we waited
+                    yield
+                    return
 
-    def _store(self, path: Path, blob: bytearray) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    def _store(self, ref: BlobRef, blob: bytearray) -> None:
+        temporary = self._path(ref.digest).with_suffix(".tmp")
         try:
             temporary.write_bytes(blob)
-            temporary.replace(path)
+            temporary.replace(self._path(ref.digest))
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _evict(self, keep: Path) -> None:
-        """Remove the files longest unused, beyond the limit."""
-        files = sorted(self._folder.glob("*.blob"), key=_last_used, reverse=True)
-        total = 0
-        for path in [keep, *(path for path in files if path != keep)]:
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-                if total > self._max_bytes and path != keep:
-                    path.unlink()
-                    path.with_suffix(".lock").unlink(missing_ok=True)
+    def _evict(self, keep: str) -> None:
+        """Remove the models longest unused, beyond the limit, and what killed processes left."""
+        paths = sorted(self._folder.glob("*.blob"), key=_last_used, reverse=True)
+        total = _size(self._path(keep))
+        for path in (*paths, *self._folder.glob("*.tmp")):
+            if path.stem == keep:
+                continue
+            total += _size(path)
+            if total > self._max_bytes or path.suffix == ".tmp":
+                self._remove(path.stem)
+
+    def _remove(self, digest: str) -> None:
+        """Remove a model's files, unless somebody has them in use."""
+        with contextlib.suppress(BlockingIOError), self._turn(digest, wait=False):
+            for suffix in (".tmp", ".blob", ".lock"):
+                self._path(digest).with_suffix(suffix).unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / f"{digest}.blob"
+
+
+def _is_the_file(path: Path, descriptor: int) -> bool:
+    """Whether ``path`` is the very file that is open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _last_used(path: Path) -> float:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
