@@ -3,7 +3,11 @@
 Order of doing: task written → acked → trained → reply written → published → receipt → both removed.
 Each file is written under another name, synced and renamed, and ends in a digest of itself: after a
 crash it is there whole or not at all, and damage is noticed. A damaged reply is trained again, a
-damaged task is set aside: its server sends it again when it is started anew.
+damaged task is set aside: its server sends it again when it is started anew, and the reply, where
+there is one, answers it.
+
+Nothing is read before `TaskSpool.left_over` is called: until then another process may have the
+client id, and be at work in the same folder.
 """
 
 from __future__ import annotations
@@ -26,9 +30,18 @@ from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.logger import logger
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.post import Letter
-from flmq.wire import BlobProgress, Reply, Task, decode, encode, refer, tensors_of
+from flmq.wire import (
+    INLINE_BYTES,
+    BlobProgress,
+    Reply,
+    Task,
+    decode,
+    encode,
+    refer,
+    tensors_of,
+)
 
-__all__ = ["DamagedSpoolFile", "TaskSpool", "without_parameters"]
+__all__ = ["DamagedSpoolFile", "SpoolNotWritable", "TaskSpool", "without_parameters"]
 
 _REMEMBERED = 1024
 _KEPT_FOR = 14 * 24 * 3600.0
@@ -40,27 +53,45 @@ class DamagedSpoolFile(StoredDataError):
     """A file of the spool is not what was written."""
 
 
+class SpoolNotWritable(StoredDataError):
+    """A task cannot be written down, and so not be taken."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        """Name the spool's ``folder``."""
+        self.folder = folder
+        super().__init__(
+            f"the spool in {folder} cannot be written ({error}): make room there, or give another "
+            "--state-dir; the task waits in its queue"
+        )
+
+
 class TaskSpool:
     """Tasks and replies below one folder, which belongs to one client id. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Use ``folder``, which is made if need be."""
+        """Use ``folder``, which is made if need be; see `left_over` for when it is read."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = threading.RLock()
         self._open: dict[str, Task] = {}
         self._settled: OrderedDict[str, None] = OrderedDict()
-        self._load()
 
     def admit(self, task: Task, letter: Letter) -> Admission:
-        """Write a task down; once this returns, its letter may be acked."""
+        """Write a task down; once this returns, its letter may be acked.
+
+        Raises:
+            SpoolNotWritable: it cannot be written.
+        """
         with self._lock:
             if task.task_id in self._settled:
                 return Admission.SETTLED
             known = self._open.get(task.task_id)
             if known is not None and known == task:
                 return self._state(task.task_id)
-            self._write(task.task_id + _TASK, [encode(task)])
+            try:
+                self._write(task.task_id + _TASK, [encode(task)])
+            except OSError as error:
+                raise SpoolNotWritable(self._folder, error) from error
             self._open[task.task_id] = task
             crash_point("worker.task_spooled")
             return Admission.NEW if known is None else self._state(task.task_id)
@@ -74,8 +105,11 @@ class TaskSpool:
         """Write a reply down, its parameters apart; what is returned reads them from there."""
         parameters = getattr(reply.res, "parameters", None)
         with self._lock:
-            if parameters is None or not parameters.tensors:
+            if reply.task_id not in self._open:
+                return reply  # settled meanwhile: it would lie here for ever
+            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
                 self._write(reply.task_id + _REPLY, [encode(reply)])
+                crash_point("worker.reply_spooled")
                 return reply
             ref = refer(parameters)
             self._write(reply.task_id + _BLOB, parameters.tensors, sealed=False)
@@ -111,8 +145,8 @@ class TaskSpool:
             self._settled[task_id] = None
             if len(self._settled) > _REMEMBERED:
                 self._settled.popitem(last=False)
-            # The task last: while it is there, a crash leaves something that says what to do.
-            for ending in (_REPLY, _BLOB, _TASK):
+            # The task first: without its reply it would be done again after a crash.
+            for ending in (_TASK, _REPLY, _BLOB):
                 (self._folder / (task_id + ending)).unlink(missing_ok=True)
         return None
 
@@ -122,32 +156,41 @@ class TaskSpool:
             return [task_id for task_id, task in self._open.items() if task.job == job]
 
     def left_over(self) -> list[Task]:
-        """Tasks that an earlier process left."""
+        """Tasks that an earlier process left: the folder is read now."""
         with self._lock:
+            self._load()
             return list(self._open.values())
 
     # -- files -------------------------------------------------------------------------------
 
     def _state(self, task_id: str) -> Admission:
-        return Admission.DONE if self.reply_of(task_id) is not None else Admission.AGAIN
+        finished = (self._folder / (task_id + _REPLY)).exists()
+        if self.reply_of(task_id) is not None:
+            return Admission.DONE
+        return Admission.NEW if finished else Admission.AGAIN
 
     def _load(self) -> None:
-        for path in self._folder.glob("*.tmp"):
-            path.unlink()
+        self._sweep()
+        self._open.clear()
         for path in sorted(self._folder.glob("*" + _TASK), key=lambda path: path.stat().st_mtime):
-            if time.time() - path.stat().st_mtime > _KEPT_FOR:
-                self.settle(path.stem)
-                continue
             try:
-                data = self._read(path.name)
-                task = decode(data or b"")
-                if not isinstance(task, Task):
-                    raise DamagedSpoolFile(f"{path.name} holds no task")
+                task = decode(self._read(path.name) or b"")
+                if not isinstance(task, Task) or task.task_id != path.stem:
+                    raise DamagedSpoolFile(f"{path.name} holds no such task")
             except (DamagedSpoolFile, PeerError, OSError) as error:
                 logger.warning("spooled task %s is of no use: %s", path.name, error)
                 self._set_aside(path.name)
                 continue
             self._open[task.task_id] = task
+
+    def _sweep(self) -> None:
+        """Remove what was being written, what is too old, and parts of what is gone."""
+        for path in self._folder.iterdir():
+            task = path.name.partition(".")[0] + _TASK
+            known = (self._folder / task).exists() or (self._folder / (task + _DAMAGED)).exists()
+            old = time.time() - path.stat().st_mtime > _KEPT_FOR
+            if path.suffix == ".tmp" or old or not known:
+                path.unlink()
 
     def _with_parameters(self, head: Reply) -> Reply:
         """The reply with its parameters, as views of their file."""

@@ -1,0 +1,258 @@
+"""The spool on disk: what a crash, a full disk or damage leaves of tasks and replies."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flmq.client.tasks import Admission
+from flmq.client.taskspool import SpoolNotWritable, TaskSpool
+from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
+from flmq.wire import INLINE_BYTES, Failure, FailureKind, Reply, Task
+from tests.client.test_tasks import letters, reply, task
+
+LETTER = next(letters())
+LARGE = ndarrays_to_parameters([np.arange(INLINE_BYTES, dtype=np.float32), np.zeros(0)])
+SMALL = ndarrays_to_parameters([np.arange(3.0)])
+
+
+def opened(folder: Path) -> TaskSpool:
+    """The spool of a process that has just started."""
+    spool = TaskSpool(folder)
+    spool.left_over()
+    return spool
+
+
+def files(folder: Path) -> set[str]:
+    return {path.suffix for path in folder.iterdir()}
+
+
+def same(one: Reply | None, other: Reply) -> bool:
+    """Equal, views or bytes."""
+    return one is not None and _plain(one) == _plain(other)
+
+
+def _plain(each: Reply) -> Reply:
+    res = each.res
+    assert isinstance(res, FitRes)
+    tensors = [bytes(tensor) for tensor in res.parameters.tensors]
+    return replace(each, res=replace(res, parameters=replace(res.parameters, tensors=tensors)))
+
+
+def test_a_task_outlives_the_process_until_it_is_settled(tmp_path: Path) -> None:
+    mine = task(deadline_unix_ms=5, ins=FitIns(SMALL, {"lr": 0.1}))
+    assert opened(tmp_path).admit(mine, LETTER) is Admission.NEW
+    second = TaskSpool(tmp_path)
+    assert second.left_over() == [mine]
+    assert second.admit(mine, LETTER) is Admission.AGAIN
+    assert second.of_job("job") == ["t1"]
+    assert second.settle("t1") is None
+    assert files(tmp_path) == set()
+    assert second.admit(mine, LETTER) is Admission.SETTLED
+    assert TaskSpool(tmp_path).left_over() == []
+
+
+def test_tasks_come_back_in_their_order(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for number, name in enumerate("cab"):
+        spool.admit(task(name), LETTER)
+        os.utime(tmp_path / f"{name}.task", (1e9 * 2 + number, 1e9 * 2 + number))
+    assert [each.task_id for each in TaskSpool(tmp_path).left_over()] == ["c", "a", "b"]
+
+
+def test_a_newer_form_of_a_task_replaces_the_older(tmp_path: Path) -> None:
+    spool, newer = opened(tmp_path), task(epoch=2, deadline_unix_ms=9)
+    spool.admit(task(), LETTER)
+    assert spool.admit(newer, LETTER) is Admission.AGAIN
+    assert spool.current("t1") == newer
+    assert TaskSpool(tmp_path).left_over() == [newer]
+
+
+@pytest.mark.parametrize("parameters", [LARGE, SMALL, Parameters([], ""), Parameters([b""], "x")])
+def test_a_reply_outlives_the_process_until_it_is_settled(
+    tmp_path: Path, parameters: Parameters
+) -> None:
+    mine = reply(parameters=parameters)
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    assert same(spool.finished(mine), mine)
+    second = opened(tmp_path)
+    assert same(second.reply_of("t1"), mine)
+    assert second.admit(task(), LETTER) is Admission.DONE
+    assert second.published("t1") is None
+    second.settle("t1")
+    assert files(tmp_path) == set()
+    assert second.reply_of("t1") is None
+
+
+def test_a_failure_is_kept_as_well(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    failed = replace(reply(), res=Failure(FailureKind.EXCEPTION, "KeyError", "x"))
+    spool.finished(failed)
+    assert opened(tmp_path).reply_of("t1") == failed
+
+
+def test_what_is_sent_lives_on_when_its_file_is_removed(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    kept = spool.finished(reply(parameters=LARGE))
+    spool.settle("t1")  # its receipt may come before its last confirm
+    assert same(kept, reply(parameters=LARGE))
+
+
+def test_the_reply_to_a_task_that_is_settled_is_not_written(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.settle("t1")
+    assert spool.finished(reply(parameters=LARGE)) == reply(parameters=LARGE)
+    assert files(tmp_path) == set()
+
+
+def test_a_standby_sees_what_was_there_when_it_takes_over(tmp_path: Path) -> None:
+    """It opens the folder long before; what is settled by then is not done again."""
+    active, standby = opened(tmp_path), TaskSpool(tmp_path)
+    active.admit(task("old"), LETTER)
+    standby_before = TaskSpool(tmp_path)
+    active.settle("old")
+    active.admit(task("new"), LETTER)
+    for spool in (standby, standby_before):
+        assert spool.left_over() == [task("new")]
+        assert spool.current("old") is None
+
+
+# -- damage
+
+
+def test_a_damaged_reply_is_made_again(tmp_path: Path) -> None:
+    for name in ("t1.reply", "t1.blob"):
+        spool = opened(tmp_path)
+        spool.admit(task(), LETTER)
+        spool.finished(reply(parameters=LARGE))
+        path = tmp_path / name
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+        after = TaskSpool(tmp_path)
+        assert after.left_over() == [task()]
+        assert after.reply_of("t1") is None
+        after.finished(reply(parameters=SMALL))
+        assert same(opened(tmp_path).reply_of("t1"), reply(parameters=SMALL))
+        after.settle("t1")
+
+
+def test_a_reply_that_is_damaged_meanwhile_is_made_again_when_its_task_comes_again(
+    tmp_path: Path,
+) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.finished(reply())
+    (tmp_path / "t1.reply").write_bytes(b"?")
+    assert spool.admit(task(), LETTER) is Admission.NEW
+    assert spool.admit(task(), LETTER) is Admission.AGAIN
+
+
+@pytest.mark.parametrize("name", ["t1.task", "t1.reply", "t1.blob"])
+def test_a_file_that_is_cut_at_any_byte_is_noticed(tmp_path: Path, name: str) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.finished(reply(parameters=LARGE))
+    path = tmp_path / name
+    whole = path.read_bytes()
+    lengths = set(range(min(len(whole), 400))) | {len(whole) - 32, len(whole) - 1}
+    for length in lengths if name != "t1.blob" else (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        after = TaskSpool(tmp_path)
+        if name == "t1.task":
+            assert after.left_over() == []
+            (tmp_path / "t1.task.damaged").unlink()
+        else:
+            assert after.left_over() == [task()]
+            assert after.reply_of("t1") is None
+            (tmp_path / "t1.reply.damaged").rename(tmp_path / "t1.reply")
+        path.write_bytes(whole)
+        assert opened(tmp_path).reply_of("t1") is not None, "the other files are unharmed"
+
+
+def test_a_damaged_task_is_set_aside_and_its_reply_answers_it_when_it_comes_again(
+    tmp_path: Path,
+) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.finished(reply(parameters=LARGE))
+    (tmp_path / "t1.task").write_bytes(b"no task")
+    after = TaskSpool(tmp_path)
+    assert after.left_over() == []
+    assert (tmp_path / "t1.task.damaged").read_bytes() == b"no task"
+    assert after.admit(task(), LETTER) is Admission.NEW
+    assert same(after.reply_of("t1"), reply(parameters=LARGE))
+
+
+def test_another_tasks_file_under_this_name_is_no_use(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task("t1"), LETTER)
+    (tmp_path / "t1.task").rename(tmp_path / "t2.task")
+    assert TaskSpool(tmp_path).left_over() == []
+    spool.admit(task("t3"), LETTER)
+    spool.finished(reply("t3"))
+    (tmp_path / "t3.reply").rename(tmp_path / "t3.task")
+    assert TaskSpool(tmp_path).left_over() == []
+
+
+def test_what_a_killed_process_left_of_what_is_gone_is_removed(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.finished(reply(parameters=LARGE))
+    (tmp_path / "t1.task").unlink()  # killed in the middle of `settle`
+    (tmp_path / "t2.task.tmp").write_bytes(b"half")
+    assert TaskSpool(tmp_path).left_over() == []
+    assert files(tmp_path) == set()
+
+
+def test_what_nobody_asked_for_in_a_fortnight_is_removed(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for name in ("old", "new"):
+        spool.admit(task(name), LETTER)
+        spool.finished(reply(name))
+    for path in tmp_path.glob("old.*"):
+        os.utime(path, (1e9, 1e9))
+    assert TaskSpool(tmp_path).left_over() == [task("new")]
+    assert {path.name for path in tmp_path.iterdir()} == {"new.task", "new.reply"}
+
+
+# -- a disk that is full
+
+
+def _full(file: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_task_that_cannot_be_written_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(tmp_path)
+    monkeypatch.setattr("os.fsync", _full)
+    with pytest.raises(SpoolNotWritable, match=r"No space left.*--state-dir") as info:
+        spool.admit(task(), LETTER)
+    assert info.value.folder == tmp_path
+    assert (spool.current("t1"), files(tmp_path)) == (None, set())
+
+
+def test_a_reply_that_cannot_be_written_leaves_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", _full)
+        with pytest.raises(OSError, match="No space left"):
+            spool.finished(reply(parameters=LARGE))
+    assert files(tmp_path) == {".task"}
+    after = TaskSpool(tmp_path)
+    assert isinstance(after.left_over()[0], Task)
+    assert after.reply_of("t1") is None
