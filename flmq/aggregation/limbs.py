@@ -36,14 +36,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.aggregation.pieces import Piece, Scratch, float_piece
+from flmq.aggregation.pieces import BLOCK, Piece, Scratch, float_piece
+from flmq.aggregation.rounding import FloatFormat
 
-__all__ = ["DIGIT", "BlockSum", "Limb", "carry"]
+__all__ = ["DIGIT", "FULL", "BlockSum", "Limb", "carry", "empty_sums"]
 
 DIGIT = 32  # bits of a digit; limbs carry by as much
+FULL = 1 << 62  # the load of a limb stays below
 _MASK = (1 << DIGIT) - 1
 _WINDOW = 51  # bits that the addition of the constant yields
-_FULL = 1 << 62  # the load of a limb stays below
 _CAPACITY = 61  # bits that one addition may bring to a limb
 _WIDTH = 42  # bits that a new limb has for the numbers it is made for
 _ROOM = 4  # bits of room that a new limb has at least, for weights to come
@@ -73,6 +74,19 @@ class Limb:
         """A copy of the chosen elements without the offset; the limb stays as it is."""
         chosen: NDArray[np.int64] = self.array[select] - np.int64(_signed(self.offset))
         return chosen
+
+
+def empty_sums(size: int, dtype: np.dtype[Any]) -> list[BlockSum]:
+    """The sums, zero, of a tensor of ``size`` elements, block by block."""
+    unit = FloatFormat.of(dtype).min_exp if dtype.kind == "f" else 0
+    return [BlockSum(min(BLOCK, size - start), unit) for start in range(0, size, BLOCK)]
+
+
+def carry(rows: NDArray[np.int64]) -> None:
+    """Bring all rows but the last, the highest, into the range of a digit, in place."""
+    for row in range(len(rows) - 1):
+        rows[row + 1] += rows[row] >> DIGIT
+        rows[row] &= _MASK
 
 
 class BlockSum:
@@ -179,7 +193,7 @@ class BlockSum:
         limb = self.limbs.get(exponent)
         if limb is None:
             limb = self.limbs[exponent] = Limb(np.zeros(self.size, dtype=np.int64))
-        elif limb.load + load >= _FULL:
+        elif limb.load + load >= FULL:
             self._carry_up(exponent, limb)
         limb.load += load
         return limb
@@ -297,10 +311,3 @@ def _signed(word: int) -> int:
     """A number modulo 2**64 as int64 has it."""
     word &= (1 << 64) - 1
     return word - (1 << 64) if word >> 63 else word
-
-
-def carry(rows: NDArray[np.int64]) -> None:
-    """Bring all rows but the last, the highest, into the range of a digit, in place."""
-    for row in range(len(rows) - 1):
-        rows[row + 1] += rows[row] >> DIGIT
-        rows[row] &= _MASK

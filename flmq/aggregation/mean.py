@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.aggregation.limbs import BlockSum
+from flmq.aggregation.limbs import BlockSum, empty_sums
 from flmq.aggregation.pieces import BLOCK, Scratch, pieces_of
 from flmq.aggregation.quotients import write_means
-from flmq.aggregation.rounding import FloatFormat
+from flmq.aggregation.stored import dump_sums, load_sums
 from flmq.aggregation.tensors import TensorSpec, check_tensors, specs_of
 from flmq.aggregation.weights import checked_weight
 from flmq.common.errors import InconsistentTensors, NonFiniteValues, ZeroWeight
@@ -77,7 +77,7 @@ class MeanAccumulator:
         self._specs = tuple(like)
         self._weight = 0
         self._scratch = Scratch()
-        self._blocks = [_empty_blocks(spec) for spec in self._specs]
+        self._blocks = [empty_sums(spec.size, spec.dtype) for spec in self._specs]
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -148,6 +148,29 @@ class MeanAccumulator:
             self._mean(spec, blocks) for spec, blocks in zip(self._specs, self._blocks, strict=True)
         ]
 
+    def to_pieces(self) -> Iterator[bytes | memoryview]:
+        """The exact state, as ``from_bytes`` reads it, in pieces of at most 256 KiB.
+
+        For a file or a wire, without a second copy in memory. Use each piece before the next, and
+        add nothing meanwhile.
+        """
+        return dump_sums(self._specs, self._weight, self._blocks)
+
+    def to_bytes(self) -> bytes:
+        """The exact state as ``from_bytes`` reads it: versioned, with a checksum."""
+        return b"".join(self.to_pieces())
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> MeanAccumulator:
+        """The accumulator that ``to_bytes`` stored; ``data`` is copied.
+
+        Raises ``StoredDataError`` when the bytes are damaged, cut short, or of another version.
+        """
+        specs, weight, blocks = load_sums(data)
+        stored = cls(())
+        stored._specs, stored._weight, stored._blocks = specs, weight, blocks
+        return stored
+
     def _mean(self, spec: TensorSpec, blocks: list[BlockSum]) -> NDArray[Any]:
         mean = np.empty(spec.size, dtype=spec.dtype.newbyteorder("="))
         for number, block in enumerate(blocks):
@@ -180,11 +203,6 @@ class MeanAccumulator:
             raise InconsistentTensors(
                 f"elements {offset} to {offset + values.size} do not lie in tensor {index}, {spec}"
             )
-
-
-def _empty_blocks(spec: TensorSpec) -> list[BlockSum]:
-    unit = FloatFormat.of(spec.dtype).min_exp if spec.dtype.kind == "f" else 0
-    return [BlockSum(min(BLOCK, spec.size - start), unit) for start in range(0, spec.size, BLOCK)]
 
 
 def _cuts(

@@ -1,0 +1,185 @@
+"""An accumulator's exact state as bytes: for a checkpoint, or on the way to another region.
+
+The layout, little-endian throughout; ``integer`` is a length u16 and that many bytes, signed::
+
+    magic "flmqsum\\0", version u16, elements in a block u32
+    tensors u32, then for each: length u8 of the numpy string of its dtype, and that;
+        number of dimensions u8, and each as u64
+    total weight integer
+    for each block of each tensor, in order:
+        limbs u16, then for each: exponent i32, load u64, elements as int64
+        spilled elements u32, then for each: position u32, multiple of the dtype's unit integer
+    CRC-32 of all before u32
+
+Equal sums may be stored in different bytes, for the representation depends on the order in which
+they came about; what ``finish`` makes of them does not.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flmq.aggregation.limbs import FULL, BlockSum, Limb, empty_sums
+from flmq.aggregation.pieces import BLOCK
+from flmq.aggregation.tensors import TensorSpec
+from flmq.common.errors import InconsistentTensors, StoredDataError
+
+__all__ = ["dump_sums", "load_sums"]
+
+_MAGIC = b"flmqsum\0"
+_VERSION = 1
+_EXPONENTS = range(-1200, 1 << 14)  # of limbs: wider than numbers and weights bring about
+_MOST_LIMBS = 256
+_LEAST_BLOCK = 6  # bytes of a block without anything in it
+_HEADER = struct.Struct("<8sHII")
+_LIMB = struct.Struct("<iQ")
+
+
+def dump_sums(
+    specs: Sequence[TensorSpec], weight: int, blocks: Sequence[Sequence[BlockSum]]
+) -> Iterator[bytes | memoryview]:
+    """The stored form, in pieces of at most 256 KiB."""
+    check = 0
+    for piece in _pieces(specs, weight, blocks):
+        check = zlib.crc32(piece, check)
+        yield piece
+    yield struct.pack("<I", check)
+
+
+def _pieces(
+    specs: Sequence[TensorSpec], weight: int, blocks: Sequence[Sequence[BlockSum]]
+) -> Iterator[bytes | memoryview]:
+    yield _HEADER.pack(_MAGIC, _VERSION, BLOCK, len(specs))
+    for spec in specs:
+        name = spec.dtype.str.encode("ascii")
+        count = len(spec.shape)
+        yield struct.pack(f"<B{len(name)}sB{count}Q", len(name), name, count, *spec.shape)
+    yield _integer(weight)
+    for tensor_blocks in blocks:
+        for block in tensor_blocks:
+            yield from _block_pieces(block)
+
+
+def _block_pieces(block: BlockSum) -> Iterator[bytes | memoryview]:
+    yield struct.pack("<H", len(block.limbs))
+    for exponent, limb in block.limbs.items():
+        yield _LIMB.pack(exponent, limb.load)
+        yield limb.at().astype("<i8", copy=False).data.cast("B")
+    yield struct.pack("<I", len(block.spill))
+    for position, amount in block.spill.items():
+        yield struct.pack("<I", position) + _integer(amount)
+
+
+def _integer(value: int) -> bytes:
+    length = value.bit_length() // 8 + 1
+    return struct.pack("<H", length) + value.to_bytes(length, "little", signed=True)
+
+
+def load_sums(
+    data: bytes | bytearray | memoryview,
+) -> tuple[tuple[TensorSpec, ...], int, list[list[BlockSum]]]:
+    """Specs, total weight and sums from their stored form; copies what it needs.
+
+    Raises ``StoredDataError`` when the bytes are damaged, cut short, of another version or not of
+    an accumulator at all. Nothing is allocated on the word of a header alone.
+    """
+    reader = _Reader(memoryview(data).cast("B"))
+    reader.check()
+    magic, version, block_size, count = reader.fields(_HEADER)
+    if magic != _MAGIC:
+        raise _damaged("it does not begin as a stored accumulator does")
+    if version != _VERSION or block_size != BLOCK:
+        raise StoredDataError(
+            f"stored accumulator of version {version} with blocks of {block_size}: this flmq reads "
+            f"version {_VERSION} with blocks of {BLOCK}; use the flmq that wrote it"
+        )
+    specs = tuple(_read_spec(reader) for _ in range(count))
+    weight = reader.integer()
+    if weight < 0:
+        raise _damaged("its weight is negative")
+    if sum(-(-spec.size // BLOCK) for spec in specs) * _LEAST_BLOCK > reader.left:
+        raise _damaged("it is too short for its tensors")
+    blocks = [empty_sums(spec.size, spec.dtype) for spec in specs]
+    for tensor_blocks in blocks:
+        for block in tensor_blocks:
+            _read_block(reader, block)
+    if reader.left:
+        raise _damaged(f"{reader.left} bytes are left over")
+    return specs, weight, blocks
+
+
+def _read_spec(reader: _Reader) -> TensorSpec:
+    (length,) = reader.fields(_U8)
+    name = bytes(reader.take(length))
+    (dimensions,) = reader.fields(_U8)
+    shape = reader.fields(struct.Struct(f"<{dimensions}Q"))
+    try:
+        return TensorSpec(tuple(shape), np.dtype(name.decode("ascii")))
+    except (InconsistentTensors, TypeError, ValueError) as error:
+        raise _damaged(f"its tensors are none that have a mean ({error})") from error
+
+
+def _read_block(reader: _Reader, block: BlockSum) -> None:
+    (limbs,) = reader.fields(_U16)
+    if limbs > _MOST_LIMBS:
+        raise _damaged("it has too many limbs")
+    for _ in range(limbs):
+        exponent, load = reader.fields(_LIMB)
+        array = np.frombuffer(reader.take(8 * block.size), dtype="<i8").astype(np.int64)
+        if exponent not in _EXPONENTS or exponent in block.limbs or load >= FULL:
+            raise _damaged("a limb is not as limbs are")
+        if int(array.max()) > load or int(array.min()) < -load:
+            raise _damaged("a limb holds more than it says")
+        block.limbs[exponent] = Limb(array, load=load)
+    (spilled,) = reader.fields(_U32)
+    for _ in range(spilled):
+        (position,) = reader.fields(_U32)
+        if position >= block.size:
+            raise _damaged("a position lies outside of its block")
+        block.spill[position] = reader.integer()
+
+
+def _damaged(reason: str) -> StoredDataError:
+    return StoredDataError(f"stored accumulator is damaged: {reason}; add up the replies again")
+
+
+_U8 = struct.Struct("<B")
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+
+
+class _Reader:
+    """Takes bytes from the front, and never more than there are."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._position = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._position
+
+    def check(self) -> None:
+        """Compare the checksum at the end with the rest, and forget it."""
+        body, check = self._data[: -_U32.size], self._data[-_U32.size :]
+        if len(check) < _U32.size or zlib.crc32(body) != _U32.unpack(check)[0]:
+            raise _damaged("the checksum differs, or it is cut short")
+        self._data = body
+
+    def take(self, count: int) -> memoryview:
+        if count > self.left:
+            raise _damaged("it is cut short")
+        self._position += count
+        return self._data[self._position - count : self._position]
+
+    def fields(self, form: struct.Struct) -> tuple[Any, ...]:
+        return form.unpack(self.take(form.size))
+
+    def integer(self) -> int:
+        (length,) = self.fields(_U16)
+        return int.from_bytes(self.take(length), "little", signed=True)
