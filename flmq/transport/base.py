@@ -114,6 +114,7 @@ class ConnectionEvent:
 
 
 StateListener = Callable[[ConnectionEvent], None]
+"""Called on the connection's own thread: it must return soon and not call the transport."""
 
 StreamOffset = int | datetime | Literal["first", "last", "next"]
 """Where to begin to read a stream: an offset, a time (to the second), its ends, or what comes next.
@@ -249,7 +250,11 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close every publisher, consumer and connection opened here. Idempotent."""
+        """Close every publisher, consumer and connection opened here. Idempotent.
+
+        Blocks up to 10 s for each publisher that has messages outstanding; who waits for anything
+        here gets `TransportClosed`.
+        """
 
     def __enter__(self) -> Self:
         """Return the transport itself."""

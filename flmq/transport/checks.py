@@ -6,6 +6,8 @@ message travel in one frame, whose size RabbitMQ limits (frame_max, 128 KiB).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flmq.common.errors import BrokerRefusal
 from flmq.transport.base import Address, HeaderValue, Message, StreamOffset
 from flmq.transport.topology import Queue, QueueType
@@ -17,6 +19,8 @@ __all__ = [
     "check_offset",
     "check_outgoing",
     "check_prefetch",
+    "check_queues",
+    "check_short",
     "too_large",
     "wrong_user",
 ]
@@ -43,7 +47,7 @@ def check_outgoing(address: Address, message: Message) -> bytes:
         ("correlation_id", message.correlation_id),
         ("user_id", message.user_id or ""),
     ):
-        _check_short(name, value)
+        check_short(name, value)
     _check_headers(message)
     if message.expiration is not None and not 0 <= message.expiration <= _MAX_EXPIRATION:
         raise BrokerRefusal(
@@ -57,6 +61,13 @@ def check_prefetch(prefetch: int) -> None:
     """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "without limit"."""
     if not 1 <= prefetch <= 65535:
         raise BrokerRefusal(f"prefetch is {prefetch}: choose 1 to 65535")
+
+
+def check_queues(queues: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of queues to consume, each once; refuse none at all."""
+    if not queues:
+        raise BrokerRefusal("there is no queue to consume: name one at least")
+    return tuple(dict.fromkeys(queues))
 
 
 def check_exclusive(queue: Queue | None, *, exclusive: bool) -> None:
@@ -100,7 +111,8 @@ def wrong_user(stated: str, user: str) -> BrokerRefusal:
     )
 
 
-def _check_short(name: str, value: str) -> None:
+def check_short(name: str, value: str) -> None:
+    """Refuse a text that is too long for AMQP's short strings."""
     size = len(value.encode())
     if size > SHORT_STRING_BYTES:
         raise BrokerRefusal(
@@ -111,7 +123,7 @@ def _check_short(name: str, value: str) -> None:
 def _check_headers(message: Message) -> None:
     total = 0
     for name, value in message.headers.items():
-        _check_short("header name", name)
+        check_short("header name", name)
         total += len(name.encode()) + 2 + _header_size(name, value)
     if total > MAX_HEADER_BYTES:
         raise BrokerRefusal(

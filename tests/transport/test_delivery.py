@@ -207,6 +207,16 @@ def test_a_prefetch_that_does_not_fit_is_refused(transport: Transport, prefetch:
         transport.consumer(["q"], prefetch=prefetch)
 
 
+def test_there_must_be_something_to_consume(transport: Transport) -> None:
+    with pytest.raises(BrokerRefusal, match="no queue to consume"):
+        transport.consumer([], prefetch=1)
+
+
+def test_a_queue_named_twice_is_consumed_once(transport: Transport, publisher: Publisher) -> None:
+    publish_all(publisher, to("q"), b"1", b"2", b"3")
+    only(transport.consumer(["q", "q"], prefetch=2), 2)
+
+
 def test_many_queues_in_one_consumer(transport: Transport, publisher: Publisher) -> None:
     names = [f"many.{number}" for number in range(50)]
     for name in names:

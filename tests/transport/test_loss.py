@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -279,10 +280,18 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(
     rig.up()
 
 
-def test_close_ends_the_waiting_for_a_broker_that_is_away(rig: Rig, transport: Transport) -> None:
+@pytest.mark.parametrize("what", ["declare", "publisher", "consumer"])
+def test_close_ends_the_waiting_for_a_broker_that_is_away(
+    rig: Rig, transport: Transport, what: str
+) -> None:
+    uses: dict[str, Callable[[], object]] = {
+        "declare": lambda: transport.declare(queue("r")),
+        "publisher": transport.publisher,
+        "consumer": lambda: transport.consumer(["q"], prefetch=1),
+    }
     rig.down()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(transport.declare, queue("r"))
+        waiting = pool.submit(uses[what])
         with pytest.raises(FutureTimeoutError):
             waiting.result(QUIET)
         transport.close()

@@ -97,8 +97,9 @@ def test_another_form_of_what_exists_is_refused(
         queue("q", x_max_length="many"),
         queue("q", x_expires=0),
         queue("q", kind=QueueType.QUORUM, durable=False, exclusive=True),
+        queue("q" * 256),
     ],
-    ids=["overflow", "negative", "text", "expires", "quorum"],
+    ids=["overflow", "negative", "text", "expires", "quorum", "name"],
 )
 def test_senseless_arguments_are_refused(transport: Transport, wrong: Topology) -> None:
     with pytest.raises(BrokerRefusal):

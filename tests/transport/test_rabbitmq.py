@@ -85,7 +85,7 @@ def test_the_connections_bear_names(broker_url: str, broker_node: SessionBroker)
         transport.declare(queue("q"))
         transport.publisher()
         transport.consumer(["q"], prefetch=1)
-        wanted = {f"flmq {name} {role}" for role in ("control", "publisher", "consumer")}
+        wanted = {f"{name} {role}" for role in ("control", "publisher", "consumer")}
 
         def names() -> set[str]:
             listed = broker_node.management.call("GET", "/api/connections")
@@ -445,6 +445,18 @@ def test_an_alarm_blocks_publishers_until_it_is_over(node: PrivateNode) -> None:
         events.wait_for("publisher", ConnectionState.CONNECTED)
         assert {future.result(PATIENCE) for future in waiting} == {PublishOutcome.CONFIRMED}
         assert bodies(only(consumer, 3, ack=True)) == [b"3", b"4", b"5"]
+
+
+def test_a_listener_that_fails_costs_no_connection(
+    broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("a mistake in the listener")
+
+    with RabbitMQTransport(broker_url, listener=fail) as transport:
+        transport.declare(queue("q"))
+        publish_all(transport.publisher(), to("q"), b"1")
+    assert "a mistake in the listener" in caplog.text
 
 
 def test_a_killed_node_that_returns_is_ridden_out(node: PrivateNode) -> None:

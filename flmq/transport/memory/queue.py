@@ -9,6 +9,7 @@ from typing import Protocol
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
 from flmq.transport.base import Message, StreamOffset
+from flmq.transport.checks import check_short
 from flmq.transport.topology import Queue, QueueType
 
 __all__ = ["MemoryQueue", "QueueConsumer", "QueueHost", "Stored"]
@@ -269,6 +270,7 @@ def died(stored: Stored, queue: str, reason: str, routing_key: str) -> Stored:
 
 def check_queue(spec: Queue) -> None:
     """Refuse arguments that this broker does not know, or of the wrong type or range."""
+    check_short("queue name", spec.name)
     for name, value in spec.arguments.items():
         wanted = _ARGUMENTS.get(name)
         if wanted is None:

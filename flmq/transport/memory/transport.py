@@ -14,7 +14,7 @@ from flmq.transport.base import (
     StreamOffset,
     Transport,
 )
-from flmq.transport.checks import check_prefetch
+from flmq.transport.checks import check_prefetch, check_queues
 from flmq.transport.declared import Declared
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.consumer import MemoryConsumer
@@ -80,7 +80,7 @@ class MemoryTransport(Transport):
         """Open a publisher."""
         with self.broker.locked():
             self._wait_until_up()
-            publisher = MemoryPublisher(self.broker, self.user, self._publishers.remove)
+            publisher = MemoryPublisher(self.broker, self.user, self._publisher_closed)
             self._publishers.append(publisher)
             self._tell("publisher", ConnectionState.CONNECTED)
             if self.broker.is_blocked:
@@ -97,6 +97,7 @@ class MemoryTransport(Transport):
     ) -> MemoryConsumer:
         """Consume ``queues``."""
         check_prefetch(prefetch)
+        queues = check_queues(queues)
         with self.broker.locked():
             self._wait_until_up()
             self.broker.open_queues(queues, self, exclusive=exclusive, offset=offset)
@@ -106,7 +107,7 @@ class MemoryTransport(Transport):
                 prefetch=prefetch,
                 exclusive=exclusive,
                 offset=offset,
-                on_close=self._consumers.remove,
+                on_close=self._consumer_closed,
             )
             self._consumers.append(consumer)
             consumer.subscribe()
@@ -204,6 +205,14 @@ class MemoryTransport(Transport):
             self._connected.wait()
         if self._closed:
             raise TransportClosed("the transport is closed: open another one")
+
+    def _publisher_closed(self, publisher: MemoryPublisher) -> None:
+        self._publishers.remove(publisher)
+        self._tell("publisher", ConnectionState.CLOSED)
+
+    def _consumer_closed(self, consumer: MemoryConsumer) -> None:
+        self._consumers.remove(consumer)
+        self._tell("consumer", ConnectionState.CLOSED)
 
     def _tell_all(self, state: ConnectionState, detail: str = "") -> None:
         self._tell("control", state, detail)

@@ -54,7 +54,7 @@ class IOConnection:
         tune()
         self.url = url
         self._role = role
-        self._parameters = connection_parameters(url, f"flmq {name} {role}".replace("  ", " "))
+        self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
         self._listener = listener
         self._loop = IOLoop()
         self._thread = threading.Thread(target=self._run, name=f"flmq-{role}", daemon=True)
@@ -87,6 +87,11 @@ class IOConnection:
         with self._lock:
             if not self._ended.is_set():
                 self._loop.add_callback_threadsafe(action)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it was closed, or never came up, and will not be made again."""
+        return self._ended.is_set()
 
     def is_own_thread(self) -> bool:
         """Whether the caller runs on the connection's thread, and so must not wait for it."""
@@ -219,5 +224,9 @@ class IOConnection:
             self._tell(ConnectionState.CLOSED)
 
     def _tell(self, state: ConnectionState, detail: str = "") -> None:
-        if self._listener is not None:
+        if self._listener is None:
+            return
+        try:
             self._listener(ConnectionEvent(self._role, state, detail))
+        except Exception:  # a listener's mistake must not cost the connection
+            _log.exception("the listener of the %s connection failed", self._role)

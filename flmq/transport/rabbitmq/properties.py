@@ -9,16 +9,17 @@ import pika
 
 from flmq.transport.base import HeaderValue, Message
 
-__all__ = ["from_amqp", "to_properties"]
+__all__ = ["from_amqp", "number_of", "to_properties"]
 
+_APP = "flmq:"
 _PERSISTENT = 2
 
 
-def to_properties(message: Message, app_id: str) -> pika.BasicProperties:
-    """Make the properties; ``app_id`` tells a returned message from others."""
+def to_properties(message: Message, number: int) -> pika.BasicProperties:
+    """Make the properties; ``number`` tells a message from others when it is returned."""
     expiration = message.expiration
     return pika.BasicProperties(
-        app_id=app_id,
+        app_id=f"{_APP}{number}",
         type=message.type or None,
         message_id=message.message_id or None,
         correlation_id=message.correlation_id or None,
@@ -27,6 +28,12 @@ def to_properties(message: Message, app_id: str) -> pika.BasicProperties:
         expiration=None if expiration is None else str(round(expiration * 1000)),
         delivery_mode=_PERSISTENT if message.persistent else 1,
     )
+
+
+def number_of(properties: pika.BasicProperties) -> int | None:
+    """Return the number of a returned message; None for what is none of ours."""
+    app, found, number = (properties.app_id or "").partition(_APP)
+    return int(number) if found and not app and number.isdecimal() else None
 
 
 def from_amqp(properties: pika.BasicProperties, body: bytes) -> Message:

@@ -24,7 +24,7 @@ from flmq.transport.rabbitmq.blame import culprit, size_limit
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate, translated
-from flmq.transport.rabbitmq.properties import to_properties
+from flmq.transport.rabbitmq.properties import number_of, to_properties
 from flmq.transport.retry import Backoff
 from flmq.transport.window import Window
 
@@ -252,7 +252,7 @@ class RabbitMQPublisher(Publisher):
                     out.address.exchange,
                     out.address.routing_key,
                     out.message.body,
-                    to_properties(out.message, f"flmq:{out.number}"),
+                    to_properties(out.message, out.number),
                     mandatory=out.mandatory,
                 )
         except BrokerUnavailable:
@@ -267,8 +267,9 @@ class RabbitMQPublisher(Publisher):
 
     def _on_return(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         """Note that a message was unroutable; its ack comes next."""
+        number = number_of(properties)
         for out in self._sent.values():
-            if properties.app_id == f"flmq:{out.number}":
+            if out.number == number:
                 out.returned = True
                 return
         _log.error("a message was returned that is not under way: %s", method)

@@ -9,7 +9,7 @@ from functools import partial
 from flmq.common.errors import BrokerRefusal, TransportClosed
 from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
-from flmq.transport.checks import check_exclusive, check_offset, check_prefetch
+from flmq.transport.checks import check_exclusive, check_offset, check_prefetch, check_queues
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq import steps
 from flmq.transport.rabbitmq.connection import IOConnection
@@ -57,6 +57,8 @@ class RabbitMQTransport(Transport):
         self._closed = threading.Event()
         self._publishers: list[RabbitMQPublisher] = []
         self._consumers: list[RabbitMQConsumer] = []
+        self._connections: list[IOConnection] = []
+        """Of publishers and consumers, also while they are being opened."""
         self._connection = IOConnection(self._url, "control", name=name, listener=listener)
         self._control = Control(self._connection, self._declared)
         self._connection.open()
@@ -94,6 +96,9 @@ class RabbitMQTransport(Transport):
         )
         with self._lock:
             self._publishers.append(publisher)
+        if self._closed.is_set():
+            publisher.close(timeout=0.0)
+            raise _closed()
         return publisher
 
     def consumer(
@@ -111,6 +116,7 @@ class RabbitMQTransport(Transport):
         of one of them works over the control connection.
         """
         check_prefetch(prefetch)
+        queues = check_queues(queues)
         known = [self._declared.queue(name) for name in queues]
         for queue in known:
             check_exclusive(queue, exclusive=exclusive)
@@ -120,7 +126,7 @@ class RabbitMQTransport(Transport):
             self._connection if on_control else self._connect("consumer"),
             self._control,
             Subscription(
-                queues=tuple(queues),
+                queues=queues,
                 prefetch=prefetch,
                 exclusive=exclusive,
                 offset=offset,
@@ -141,20 +147,25 @@ class RabbitMQTransport(Transport):
 
     def close(self) -> None:
         """Close every publisher, consumer and connection opened here."""
-        self._closed.set()
         with self._lock:
+            self._closed.set()
             publishers, consumers = list(self._publishers), list(self._consumers)
+            connections = list(self._connections)
         for publisher in publishers:
             publisher.close()
         for consumer in consumers:
             consumer.close()
         self._control.close()
-        self._connection.close()
+        for connection in (*connections, self._connection):
+            connection.close()
 
     def _connect(self, role: str) -> IOConnection:
-        if self._closed.is_set():
-            raise TransportClosed("the transport is closed: open another one")
-        connection = IOConnection(self._url, role, name=self._name, listener=self._listener)
+        with self._lock:
+            if self._closed.is_set():
+                raise _closed()
+            connection = IOConnection(self._url, role, name=self._name, listener=self._listener)
+            self._connections = [one for one in self._connections if not one.is_ended]
+            self._connections.append(connection)
         connection.open(patient=True)
         return connection
 
@@ -165,3 +176,7 @@ class RabbitMQTransport(Transport):
     def _forget_consumer(self, consumer: RabbitMQConsumer) -> None:
         with self._lock:
             self._consumers.remove(consumer)
+
+
+def _closed() -> TransportClosed:
+    return TransportClosed("the transport is closed: open another one")
