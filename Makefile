@@ -38,9 +38,9 @@ format: $(DEV) ## Put the code into the house's style
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
 
-bench: $(DEV) ## Measure; results go to the terminal
-	@sh scripts/see-to-broker.sh $(VENV)
-	@sh scripts/bench.sh $(VENV)/bin/python $(ARGS)
+bench: $(DEV) ## Measure, in some ten minutes; ARGS=--help says what there is to choose
+	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
+	@$(RUN) benchmarks $(ARGS)
 
 broker: $(DEMO) ## Start a RabbitMQ node of your own; `.venv/bin/flmq broker down` stops it
 	@sh scripts/see-to-broker.sh $(VENV)
