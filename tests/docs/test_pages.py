@@ -88,3 +88,11 @@ def test_extras_exist(page: Path) -> None:
 def test_every_exit_status_has_its_section() -> None:
     headings = re.findall(r"^## (\d+) (\w+)$", EXIT_CODES.read_text(encoding="utf-8"), re.MULTILINE)
     assert headings == [(str(code.value), code.name) for code in ExitCode]
+
+
+def test_the_map_names_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = [path.parent.name for path in (ROOT / "flmq").glob("*/__init__.py")]
+    assert len(rooms) > 10
+    for room in rooms:
+        assert f"| `flmq/{room}` |" in page, f"docs/architecture.md does not name flmq/{room}"
