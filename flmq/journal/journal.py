@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from flmq.common.errors import FlmqError
+from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.charge import ChargeMark
 from flmq.journal.checkpoints import CheckpointTable, StoredCheckpoint
 from flmq.journal.database import Database
-from flmq.journal.errors import Fenced, JournalDamaged
+from flmq.journal.errors import Fenced, JournalDamaged, JournalNotWritable
 from flmq.journal.files import make_folder, remove_temporaries
 from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
 from flmq.journal.opening import open_database
@@ -332,8 +333,7 @@ class Journal:
             self._checkpoints.add(tx, row)
             self._let_go(tx, server_round)
         self._shelf.named(digests)
-        self._sweep()
-        self._db.fold()
+        self._clean_up()
         return ref.digest
 
     def last_checkpoint(self) -> Checkpoint | None:
@@ -428,6 +428,15 @@ class Journal:
         with self._lock:
             in_flight = tuple(self._in_flight)
         self._phases.settle(tx, server_round, in_flight, policy.replies == "all")
+
+    def _clean_up(self) -> None:
+        """After a checkpoint, which stands whatever becomes of this."""
+        try:
+            # Before anything goes: were the log lost, an older record must not miss its files.
+            self._db.fold()
+            self._sweep()
+        except JournalNotWritable as error:
+            logger.warning("old files of the run stay for now: %s", error)
 
     def _sweep(self) -> None:
         """Remove the files that no record names.

@@ -154,7 +154,7 @@ class _Encoder:
         _check_dtype(array, array.dtype, where)
         # The order in memory decides in which order numpy adds up, and with it the last bits.
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-        flat = (array.T if fortran else array).reshape(-1)
+        flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1)
         data: Buffer = flat.view(np.uint8).data if flat.nbytes else b""
         outline = {"dtype": array.dtype.str, "shape": list(array.shape), "fortran": fortran}
         if self._inline_bytes is None or len(data) <= self._inline_bytes:
@@ -261,25 +261,25 @@ _PLAIN = {int: _plain_int, float: _plain_float, bytes: _plain_bytes}
 
 
 def _scalar(value: np.generic, where: str) -> Any:
+    # A text's own dtype and bytes drop zeros at its end; the text itself has them.
+    if isinstance(value, np.str_):
+        return {"dtype": "U", "bytes": _base64(value.encode("utf-32-le", "surrogatepass"))}
+    if isinstance(value, np.bytes_):
+        return {"dtype": "S", "bytes": _base64(bytes(value))}
     _check_dtype(value, value.dtype, where)
-    # A text's own dtype drops zeros at its end; its length in the dtype brings them back.
     return {"dtype": value.dtype.str, "bytes": _base64(value.tobytes())}
 
 
 def _read_scalar(stored: Any) -> Any:
-    dtype = _read_dtype(stored["dtype"])
     data = base64.b64decode(stored["bytes"], validate=True)
+    if stored["dtype"] == "U":
+        return np.str_(data.decode("utf-32-le", "surrogatepass"))
+    if stored["dtype"] == "S":
+        return np.bytes_(data)
+    dtype = _read_dtype(stored["dtype"])
     if len(data) != dtype.itemsize:
         raise ValueError(f"{len(data)} bytes for a {dtype}")
-    if dtype.kind in "SU":
-        text = data if dtype.kind == "S" else data.decode(_utf32(dtype), "surrogatepass")
-        return dtype.type(text)
     return np.frombuffer(data, dtype)[0]
-
-
-def _utf32(dtype: np.dtype[Any]) -> str:
-    big = dtype.str[0] == ">"
-    return "utf-32-be" if big else "utf-32-le"
 
 
 def _check_dtype(value: object, dtype: np.dtype[Any], where: str) -> None:
