@@ -49,7 +49,7 @@ __all__ = [
 
 PATIENCE = 15.0
 """Seconds until something that must happen counts as missing: a shared machine can be slow."""
-QUIET = 0.2
+QUIET = 0.1
 """Seconds in which something that must not happen would have happened: a local delivery takes
 some 2 ms."""
 

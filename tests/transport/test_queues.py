@@ -190,7 +190,7 @@ def test_what_was_delivered_does_not_expire(transport: Transport, publisher: Pub
 def test_a_queue_that_nobody_uses_expires(transport: Transport, publisher: Publisher) -> None:
     transport.declare(queue("q", x_expires=300))
     consumer = transport.consumer(["q"], prefetch=1)
-    assert consumer.receive(3 * QUIET) is None  # longer than it may be unused
+    assert consumer.receive(5 * QUIET) is None  # longer than it may be unused
     assert transport.inspect_queue("q") == QueueInfo("q", 0, 1)
     consumer.close()
 
