@@ -17,7 +17,7 @@ trap 'rm -rf "$scratch"' EXIT
     >"$("$scratch/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 
 cd "$scratch"
-venv/bin/python -I -W error - <<'TEXT'
+venv/bin/python -I - <<'TEXT'
 import importlib
 import pathlib
 import pkgutil
