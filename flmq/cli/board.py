@@ -94,6 +94,7 @@ class Board:
         match event:
             case RunStarted():
                 self.started, self.started_at = event, now
+                self.rounds.extend(event.earlier)
             case PhaseOpened():
                 self._open(event, now)
             case ClientOutcome():

@@ -165,7 +165,24 @@ class RunRecorder:
             self._clock().isoformat(timespec="seconds"),
             self._about,
         )
+        for closed in event.earlier:
+            self._add_round(closed)
+        if event.earlier:
+            self._take_over()
         self._write()
+
+    def _take_over(self) -> None:
+        """Keep what the record of an earlier server of the same job says of its rounds."""
+        assert self._record is not None
+        assert self.path is not None
+        try:
+            earlier = load_record(self.path)
+        except StoredDataError:
+            return  # the journal is what the run goes on from; this is for people to read
+        self._record = replace(self._record, started=earlier.started)
+        known = {each.server_round: each for each in earlier.rounds}
+        self._rounds = [known.get(each.server_round, each) for each in self._rounds]
+        self._notes = list(earlier.notes)
 
     def _keep_outcome(self, event: ClientOutcome) -> None:
         if event.word is Word.ACCEPTED:
@@ -195,6 +212,10 @@ class RunRecorder:
             self._notes.append((remark.server_round or self._round or None, remark.text))
 
     def _close_round(self, event: RoundClosed) -> None:
+        self._add_round(event)
+        self._write()
+
+    def _add_round(self, event: RoundClosed) -> None:
         number = event.server_round
         self._rounds.append(
             RoundRecord(
@@ -213,7 +234,6 @@ class RunRecorder:
         )
         self._outcomes = [pair for pair in self._outcomes if pair[0] != number]
         self._closed = {key: why for key, why in self._closed.items() if key[0] != number}
-        self._write()
 
     def _end(self, event: RunEnded) -> None:
         if self._record is None:

@@ -18,14 +18,17 @@ from flmq.cli.process import interrupt_on_sigterm, log_to_file, log_to_stderr
 from flmq.cli.record import RunRecorder, load_record
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
+from flmq.common.errors import UsageError
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
+from flmq.journal.records import KeepPolicy
 from flmq.server.app import run_server_on_broker
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
 from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.options import RunOptions
+from flmq.server.options import ResumePolicy, RunOptions
+from flmq.server.runfolder import set_aside
 from flmq.server.server_config import ServerConfig
 
 __all__ = ["ServerCommand", "serve", "server"]
@@ -47,6 +50,9 @@ class ServerCommand:
     runs_dir: Path
     picture: bool
     sites: tuple[str, ...]
+    resume: ResumePolicy
+    standby: bool
+    keep: KeepPolicy
 
 
 def server(
@@ -99,6 +105,34 @@ def server(
         list[str] | None,
         typer.Option(envvar="FLMQ_SITES", help="Datacenters whose clients take part."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the job also where strategy or configuration changed."
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin the job anew; its earlier run is moved aside.")
+    ] = False,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby/--no-standby",
+            help="Wait while another server has the job, and take over when it is gone; or fail "
+            "at once.",
+        ),
+    ] = True,
+    keep_best: Annotated[
+        str | None,
+        typer.Option(help='Keep the best model so far, by "loss" or by the name of a metric.'),
+    ] = None,
+    keep_every: Annotated[
+        int | None, typer.Option(min=1, help="Keep every k-th round's model.")
+    ] = None,
+    keep_replies: Annotated[
+        bool,
+        typer.Option("--keep-replies", help="Keep all replies, for `flmq runs replay`."),
+    ] = False,
 ) -> None:
     """Run a job: publish tasks to clients, gather their replies, aggregate, round by round."""
     serve(
@@ -115,14 +149,33 @@ def server(
             runs_dir=runs_dir,
             picture=picture,
             sites=tuple(site or ["main"]),
+            resume=_resume_policy(resume=resume, fresh=fresh),
+            standby=standby,
+            keep=KeepPolicy(keep_best, keep_every, "all" if keep_replies else "round"),
         )
     )
+
+
+class InvalidServerCommand(UsageError):
+    """Options of ``flmq server`` that contradict each other."""
+
+
+def _resume_policy(*, resume: bool, fresh: bool) -> ResumePolicy:
+    if resume and fresh:
+        raise InvalidServerCommand(
+            "--resume goes on with a job and --fresh begins it anew: drop one of the two"
+        )
+    if fresh:
+        return ResumePolicy.FRESH
+    return ResumePolicy.ANYWAY if resume else ResumePolicy.SAME
 
 
 def serve(command: ServerCommand) -> None:
     """Do what the command says. Blocks until the run is over."""
     interrupt_on_sigterm()
     folder = command.runs_dir / command.job
+    if command.resume is ResumePolicy.FRESH:
+        set_aside(folder)
     console = Console()
     view = choose_view(console)
     log_to_file(folder / "server.log")
@@ -134,6 +187,11 @@ def serve(command: ServerCommand) -> None:
     options = RunOptions(
         job=command.job,
         seed=command.seed,
+        runs_dir=command.runs_dir,
+        # A fresh job's old folder was moved aside above, before the log was begun in the new one.
+        resume=ResumePolicy.SAME if command.resume is ResumePolicy.FRESH else command.resume,
+        keep=command.keep,
+        standby=command.standby,
         coordinator=CoordinatorOptions(sites=command.sites, heartbeat=command.heartbeat),
         observers=(recorder, ModelSaver(folder), view),
     )

@@ -40,6 +40,8 @@ class RunStarted:
     strategy: str
     broker: str
     """URL without its password, or "in memory"."""
+    earlier: tuple[RoundClosed, ...] = ()
+    """Rounds that earlier servers of the job closed; this one goes on after them."""
 
 
 @dataclass(frozen=True, slots=True)

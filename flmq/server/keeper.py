@@ -59,9 +59,17 @@ class Keeper:
         *,
         loss: float | None,
         metrics: Mapping[str, Scalar],
+        seconds: float,
+        note: str,
     ) -> None:
         """Close a round for good."""
-        summary = {"loss": loss, "metrics": dict(metrics), "unsaved": list(self._unsaved)}
+        summary = {
+            "loss": loss,
+            "metrics": dict(metrics),
+            "seconds": seconds,
+            "note": note,
+            "unsaved": list(self._unsaved),
+        }
         crash_point("server.round_aggregated")
         self._ledger.checkpoint(server_round, parameters, history, self.state(strategy), summary)
         crash_point("server.round_closed")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flmq.common.phase import Phase
 from flmq.common.typing import (
@@ -17,6 +17,7 @@ from flmq.common.typing import (
     GetParametersRes,
     Parameters,
 )
+from flmq.journal.journal import Journal
 from flmq.journal.records import (
     Checkpoint,
     ClosedPhase,
@@ -31,9 +32,6 @@ from flmq.server.gather import Ask, Gathered, Request
 from flmq.server.history import History
 from flmq.server.spool import SpooledParameters
 from flmq.wire import Reply, Task, decode, encode
-
-if TYPE_CHECKING:
-    from flmq.journal.journal import Journal
 
 __all__ = ["Ledger", "Planned"]
 
@@ -78,12 +76,12 @@ class Ledger:
         if record is not None:
             return record.elapsed
         models = {
-            task.model.digest: cast("FitIns | EvaluateIns", ask.ins).parameters
+            task.model: cast("FitIns | EvaluateIns", ask.ins).parameters
             for task, ask in zip(tasks, request.asks, strict=True)
             if task.model is not None
         }
-        for parameters in models.values():
-            self._journal.put_parameters(parameters)
+        for ref, parameters in models.items():
+            self._journal.put_parameters(parameters, ref)
         asks = tuple(
             PlannedAsk(
                 client_id=task.client_id,
@@ -144,8 +142,8 @@ class Ledger:
                 continue
             reply = cast(Reply, decode(each.reply))
             if each.blob is not None:
-                path = self._journal.reply_path(each.task_id)
-                parameters = SpooledParameters(path, each.blob, owned=False)
+                parameters = self._journal.reply_parameters(each)
+                assert parameters is not None
                 res = cast("FitRes | GetParametersRes", reply.res)
                 reply = replace(reply, res=replace(res, parameters=parameters), blob=None)
             yield _event(each), reply, each.size

@@ -19,6 +19,7 @@ from flmq.wire import INLINE_BYTES, BlobRef, refer
 __all__ = ["ModelTooLarge", "Models", "without_parameters"]
 
 _REMEMBERED = 8
+"""Models that no phase in flight needs and that may be needed again."""
 _AGAIN_AFTER = 3.0
 """Seconds within which a model is not published once more: whoever asks finds that copy."""
 
@@ -104,8 +105,9 @@ class Models:
             known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
             known.parameters = parameters
             self._known.move_to_end(ref.digest)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            idle = [digest for digest, each in self._known.items() if each.parameters is None]
+            for digest in idle[:-_REMEMBERED]:
+                del self._known[digest]
             return known.ref
 
     def _publish_once(self, digest: str) -> int:

@@ -7,18 +7,14 @@ import inspect
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flmq.common.errors import UsageError
 from flmq.common.logger import logger
-from flmq.journal.records import JobIdentity
+from flmq.journal import JobIdentity, Journal
 from flmq.server.job import Job
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
-
-if TYPE_CHECKING:
-    from flmq.journal import Journal
 
 __all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
 
@@ -79,8 +75,6 @@ def open_run(name: str, options: RunOptions, server: Server, config: ServerConfi
         aside = set_aside(folder)
         if aside is not None:
             logger.warning("job %s begins anew; its earlier run is in %s", name, aside)
-    from flmq.journal import Journal
-
     journal = Journal.open(folder)
     fingerprint = _fingerprint(server, config, seed)
     identity = journal.identity
@@ -90,8 +84,8 @@ def open_run(name: str, options: RunOptions, server: Server, config: ServerConfi
         journal.begin(identity, fingerprint, {})
     elif options.resume is not ResumePolicy.ANYWAY:
         _compare(name, journal.fingerprint(), fingerprint)
-    journal.keep(options.keep)
     epoch = journal.take_charge()
+    journal.keep(options.keep)
     return OpenRun(Job(name, identity.run_id, identity.secret, epoch), identity.seed, journal)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from flmq.common.logger import logger
 from flmq.common.names import check_job_name, make_job_name
@@ -20,6 +21,7 @@ from flmq.server.ledger import Ledger
 from flmq.server.options import RunOptions
 from flmq.server.presence import PresenceWatcher
 from flmq.server.proxy import QueueClientProxy
+from flmq.server.retelling import rounds_before
 from flmq.server.runfolder import OpenRun, open_run
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -67,11 +69,15 @@ def _run(
         bus.emit,
         time.monotonic,
     )
-    coordinator = Coordinator(transport, run.job, presence, bus.emit, options.coordinator, ledger)
+    how = options.coordinator
+    if run.journal is not None and how.spool_dir is None:
+        how = replace(how, spool_dir=run.journal.spool_folder)
+    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, ledger)
     keeper = None if ledger is None else Keeper(ledger, coordinator.planned)
     server.attach(coordinator, bus.emit, seed=run.seed, policy=_policy(config), keeper=keeper)
     strategy = type(server.strategy).__name__
-    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker))
+    earlier = () if run.journal is None else rounds_before(run.journal, config.num_rounds)
+    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier))
     logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
     if run.journal is not None and run.journal.finished is not None:
         logger.warning(

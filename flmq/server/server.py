@@ -159,6 +159,8 @@ class Server:
                 self.strategy,
                 loss=self._log.loss,
                 metrics=self._log.metrics or {},
+                seconds=time.monotonic() - self._log.started,
+                note=self._log.note,
             )
 
     def _run_round(
