@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
@@ -34,10 +33,7 @@ def run_together(
     try:
         for command, output in zip(commands, outputs, strict=True):
             processes.append(start(command, output, folder, env))
-        deadline = time.monotonic() + 120
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        wait_for_all(processes, timeout=120)
     finally:
         for process in processes:
             # Who has not ended by now says where it hangs (PYTHONFAULTHANDLER).
@@ -48,6 +44,16 @@ def run_together(
     for command, process in zip(commands, processes, strict=True):
         assert process.returncode == 0, f"{shlex.join(command)} failed; all wrote:\n{everything}"
     return written
+
+
+def wait_for_all(processes: Sequence[subprocess.Popen[bytes]], timeout: float) -> None:
+    """Wait until all have ended, one has failed, or ``timeout`` seconds are over."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        statuses = [process.poll() for process in processes]
+        if None not in statuses or any(status for status in statuses):
+            return
+        time.sleep(0.05)
 
 
 def start(
