@@ -72,12 +72,11 @@ def move(source: Path, target: Path) -> None:
         fsync_folder(target.parent)
 
 
-def remove_temporaries(folders: Iterable[Path]) -> None:
-    """Remove what writers that died left half-written."""
-    for folder in folders:
-        with writing(folder):
-            for path in folder.glob(f"*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Remove what writers that died left half-written in ``folder``, of files ``name`` if given."""
+    with writing(folder):
+        for path in folder.glob(f"{name}*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 def fsync_file(path: Path) -> None:

@@ -24,32 +24,24 @@ from typing import Any
 
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
-from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.charge import ChargeMark
-from flmq.journal.checkpoints import CheckpointTable, StoredCheckpoint
+from flmq.journal.checkpoints import StoredCheckpoint
 from flmq.journal.database import Database
-from flmq.journal.errors import Fenced, JournalDamaged, JournalNotWritable
+from flmq.journal.errors import Fenced, JournalNotWritable
 from flmq.journal.files import make_folder, remove_temporaries
-from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
-from flmq.journal.opening import open_database
-from flmq.journal.phases import PhaseTables
+from flmq.journal.marker import MARKER, Marker, write_marker
+from flmq.journal.opening import DATABASE, open_database
+from flmq.journal.reader import JournalReader
 from flmq.journal.records import (
-    Checkpoint,
-    CheckpointInfo,
     ClosedPhase,
     Contribution,
     JobIdentity,
     KeepPolicy,
     PhaseKey,
     PhaseRecord,
-    PhaseRow,
     Plan,
-    RoundRow,
 )
-from flmq.journal.runtable import RunTable
-from flmq.journal.schema import Seal
-from flmq.journal.shelf import Shelf
 from flmq.journal.state import StateValue
 from flmq.round import Word
 from flmq.wire import BlobRef
@@ -57,31 +49,22 @@ from flmq.wire import BlobRef
 __all__ = ["Journal"]
 
 
-class Journal:
+class Journal(JournalReader):
     """One run's records and files. Thread-safe.
 
     Methods that write raise `Fenced` when another server took charge, having changed nothing; and
-    `JournalNotWritable` when the disk refuses, with the journal as it was. Methods that read raise
-    `JournalDamaged` where a file is not what was stored.
+    `JournalNotWritable` when the disk refuses, with the journal as it was.
     """
 
     def __init__(self, folder: Path, database: Database, clock: Callable[[], int]) -> None:
         """Use `open`."""
-        self.folder = folder
-        self._db = database
+        super().__init__(folder, database)
         self._clock = clock
-        self._seal = Seal(database.path)
-        self._run = RunTable(self._seal)
-        self._shelf = Shelf(folder, self._seal)
-        self._phases = PhaseTables(self._seal, self._shelf.load_state)
-        self._checkpoints = CheckpointTable(self._seal)
         self._epoch: int | None = None
         self._mark: ChargeMark | None = None
         self._lock = threading.Lock()
         self._in_flight: set[PhaseKey] = set()
         self._late: list[tuple[PhaseKey, str, Word, float]] = []
-        self.identity: JobIdentity | None = self._recognize()
-        """Whose run this is; None before `begin`."""
 
     @classmethod
     def open(
@@ -136,23 +119,6 @@ class Journal:
         write_marker(self.folder, Marker(identity.name, identity.run_id, now))
         self.identity = identity
 
-    def fingerprint(self) -> dict[str, str]:
-        """What `begin` was told of code and configuration."""
-        with self._db.reading() as tx:
-            return self._run.fingerprint(tx)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What `begin` was told for people."""
-        with self._db.reading() as tx:
-            return self._run.about(tx)
-
-    @property
-    def started_unix_ms(self) -> int:
-        """When the run was begun, by the clock of that server."""
-        with self._db.reading() as tx:
-            return self._run.created_unix_ms(tx)
-
     def take_charge(self) -> int:
         """Raise the fencing epoch and write under it from now on; all others are fenced.
 
@@ -165,8 +131,9 @@ class Journal:
         self._epoch = epoch
         if self._mark is None:
             self._mark = ChargeMark(self.folder)
-        remove_temporaries([self.folder])
         self._shelf.tidy()
+        for name in (DATABASE, MARKER):
+            remove_temporaries(self.folder, name)
         self._sweep()
         self._db.fold()
         return epoch
@@ -180,15 +147,6 @@ class Journal:
         stay until a checkpoint finds that no plan and no checkpoint names them any more.
         """
         return self._shelf.put(parameters, ref)
-
-    def parameters(self, digest: str) -> Parameters:
-        """The parameters that a plan or a checkpoint names, on disk; checked, then mapped.
-
-        While somebody holds them the same object comes back.
-        """
-        with self._db.reading() as tx:
-            ref = self._shelf.ref(tx, digest)
-        return self._shelf.load(ref)
 
     def adopt_reply(self, task_id: str, path: Path, ref: BlobRef) -> Path:
         """Make a reply's parameters durable and take their file over; where it is now comes back.
@@ -205,12 +163,6 @@ class Journal:
         folder = self.folder / "spool"
         make_folder(folder)
         return folder
-
-    def reply_parameters(self, contribution: Contribution) -> Parameters | None:
-        """The parameters that a contribution names, on disk; None: they are in its reply."""
-        if contribution.blob is None:
-            return None
-        return self._shelf.replies.load(contribution.task_id, contribution.blob)
 
     # -- phases ------------------------------------------------------------------------------
 
@@ -244,15 +196,6 @@ class Journal:
             with self._lock:
                 self._in_flight.add(key)
         return record
-
-    def first_call(self, server_round: int, phase: Phase) -> int:
-        """Where a restarted server begins to count the calls of a phase.
-
-        Calls below belong to rounds that have their checkpoint; from here on `find_phase` knows
-        those that the server before this one has opened.
-        """
-        with self._db.reading() as tx:
-            return self._phases.first_call(tx, server_round, phase)
 
     def tick(self, key: PhaseKey, elapsed: float) -> None:
         """Record that the phase has been open for ``elapsed`` seconds under a server in charge."""
@@ -336,67 +279,16 @@ class Journal:
         self._clean_up()
         return ref.digest
 
-    def last_checkpoint(self) -> Checkpoint | None:
-        """What the run goes on from; None before the first."""
-        with self._db.reading() as tx:
-            row = self._checkpoints.last(tx)
-            if row is None:
-                return None
-            state = self._shelf.load_state(tx, row.state, row.state_digest)
-            ref = self._shelf.ref(tx, row.digest)
-        history = self._seal.unpack(row.history)
-        return Checkpoint(row.server_round, self._shelf.load(ref), history, state)
-
-    def checkpoints(self) -> list[CheckpointInfo]:
-        """The models that are kept; `parameters` loads them by digest."""
-        with self._db.reading() as tx:
-            return [
-                CheckpointInfo(
-                    number,
-                    digest,
-                    self._shelf.blobs.path(digest),
-                    self._shelf.ref(tx, digest).total,
-                    at,
-                    summary,
-                    kept_as,
-                )
-                for number, digest, at, summary, kept_as in self._checkpoints.kept(
-                    tx, self._run.policy(tx)
-                )
-            ]
-
-    @property
-    def rounds_done(self) -> int:
-        """Number of the last round that has its checkpoint; 0 before the first."""
-        with self._db.reading() as tx:
-            return self._checkpoints.last_round(tx) or 0
-
     def keep(self, policy: KeepPolicy) -> None:
         """Say which models and replies stay, from the next checkpoint on."""
         with self._writing() as tx:
             self._run.keep(tx, policy)
-
-    def rounds(self) -> list[RoundRow]:
-        """Every round with what became of every task."""
-        with self._db.reading() as tx:
-            summaries = self._checkpoints.summaries(tx)
-            phases = self._phases.rows(tx)
-        return [
-            _round_row(number, phases.get(number, []), summaries.get(number))
-            for number in sorted(phases.keys() | summaries.keys())
-        ]
 
     def finish(self, ending: Mapping[str, Any]) -> None:
         """Record that the run is over, and how it ended."""
         with self._writing() as tx:
             self._run.finish(tx, ending)
         self._db.fold()
-
-    @property
-    def finished(self) -> dict[str, Any] | None:
-        """How the run ended; None if it has not."""
-        with self._db.reading() as tx:
-            return self._run.ending(tx)
 
     # -- within ------------------------------------------------------------------------------
 
@@ -447,37 +339,5 @@ class Journal:
         with self._writing() as tx:
             self._shelf.sweep(tx, self._phases.reply_files(tx, self._shelf.replies.path))
 
-    def _recognize(self) -> JobIdentity | None:
-        """Whose run this is, by its database; what stands beside must agree."""
-        marker = read_marker(self.folder)
-        with self._db.reading() as tx:
-            identity = self._run.identity(tx)
-            if identity is None:
-                if marker is not None:
-                    what = f"knows no run, though {MARKER} names run {marker.run_id}"
-                    raise JournalDamaged(self._db.path, what)
-                return None
-            created = self._run.created_unix_ms(tx)
-        if marker is None:
-            # A crash within `begin`, or somebody's tidiness.
-            write_marker(self.folder, Marker(identity.name, identity.run_id, created))
-        elif marker.run_id != identity.run_id:
-            what = f"is of run {identity.run_id}, and {MARKER} beside it of run {marker.run_id}"
-            raise JournalDamaged(self._db.path, what)
-        return identity
-
     def _now_ms(self) -> int:
         return self._clock() // 1_000_000
-
-
-def _round_row(number: int, phases: list[PhaseRow], summary: dict[str, Any] | None) -> RoundRow:
-    said = summary or {}
-    return RoundRow(
-        number,
-        tuple(phases),
-        summary is not None,
-        said.get("loss"),
-        said.get("metrics") or {},
-        said.get("seconds"),
-        said,
-    )

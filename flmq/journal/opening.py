@@ -80,6 +80,7 @@ def _create(path: Path) -> None:
 
 
 def _fill(path: Path) -> None:
+    path.touch(mode=0o600)  # it holds the job's secret; SQLite's log takes the mode over
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

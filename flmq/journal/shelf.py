@@ -161,4 +161,5 @@ class Shelf:
 
     def tidy(self) -> None:
         """Remove what writers that died left half-written."""
-        remove_temporaries((self.blobs.folder, self.replies.folder))
+        remove_temporaries(self.blobs.folder)
+        remove_temporaries(self.replies.folder)
