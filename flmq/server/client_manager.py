@@ -260,6 +260,8 @@ class SimpleClientManager(ClientManager):
         generator is involved, whose algorithm could change with a version; and when one client
         is missing, the others that would have been chosen still are.
         """
+        if num_clients == 0:
+            return []  # whoever only waits draws nothing: the choice must not depend on it
         with self._presence:
             key = (*self._key, self._draws)
             self._draws += 1

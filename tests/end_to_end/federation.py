@@ -30,13 +30,14 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.post import Outbox
-from flmq.server.app import RunOptions, run_server
 from flmq.server.bus import EventBus
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
 from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ClientOutcome, Observer, RoundClosed, RunEnded, RunEvent, Word
 from flmq.server.history import History
+from flmq.server.options import RunOptions
+from flmq.server.running import run_server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
 from flmq.transport import (

@@ -46,6 +46,7 @@ from flmq.server.failures import ClientFailure
 from flmq.transport import presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg, initial
+from tests.server.proxies import IdleProxy
 from tests.transport.rigs import PATIENCE, eventually
 
 INITIAL = b"".join(initial().tensors)
@@ -245,6 +246,18 @@ def test_clients_are_chosen_by_seed_round_and_id(federation: Federation) -> None
     assert len(set(first)) > 1  # not the same in every round
     assert asked(1, "second") == first
     assert asked(2, "third") != first
+
+
+def test_waiting_for_clients_does_not_change_whom_one_chooses() -> None:
+    """Else the choice would depend on whether they were there already."""
+    manager = SimpleClientManager()
+    for name in "abcdefgh":
+        manager.register(IdleProxy(name))
+    manager.begin(1, 1, "fit")
+    chosen = manager.sample(3)
+    manager.begin(1, 1, "fit")
+    assert manager.sample(0, 8) == []
+    assert manager.sample(3) == chosen
 
 
 # -- questions besides fit and evaluate ------------------------------------------------------
