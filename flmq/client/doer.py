@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from flmq.client.answering import answer_task, failure
 from flmq.client.factory import Clients
-from flmq.client.models import ModelReader
+from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.tasks import Tasks
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
@@ -48,12 +48,14 @@ class Doer:
             crash_point("worker.before_training")
             reply = answer_task(
                 task,
-                lambda: self._with_model(task),
+                lambda: self._with_model(task, tasks),
                 lambda: self._clients.get(task.job, task.client_id),
                 time.time,
                 level=self._level,
             )
             crash_point("worker.trained")
+            if tasks.current(task.task_id) is None:
+                return True  # settled meanwhile: nobody wants the reply
             reply = self._keep(reply, tasks)
         outcomes = [sent.outcome.result() for sent in self._send(reply)]
         crash_point("worker.reply_confirmed")
@@ -77,7 +79,7 @@ class Doer:
             logger.error("the reply cannot be spooled (%s): sending it without", error)
             return reply
 
-    def _with_model(self, task: Task) -> Task:
+    def _with_model(self, task: Task, tasks: Tasks) -> Task:
         """The task with the model that it only names."""
         if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
             return task
@@ -85,6 +87,10 @@ class Doer:
         deadline = None if task.deadline_unix_ms is None else task.deadline_unix_ms / 1000
 
         def ask() -> None:
+            if _is_over(task, tasks):
+                raise ModelNotFound(
+                    f"model {request.digest[:12]} is not to be had any more: the round is over"
+                )
             self._outbox.send(self._address(task.client_id, task.job), request, mandatory=False)
 
         parameters = self._models.get(task.model, deadline, ask)
@@ -108,6 +114,14 @@ class Doer:
 
     def _address(self, client_id: str, job: str) -> Address:
         return Address(REPLIES, reply_key(self._site, client_id, job))
+
+
+def _is_over(task: Task, tasks: Tasks) -> bool:
+    """Whether nobody waits for a task: it is settled, or its job has come to a later round."""
+    others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
+    return tasks.current(task.task_id) is None or any(
+        other is not None and other.server_round > task.server_round for other in others
+    )
 
 
 def _bad(reply: Reply, error: InvalidReturnValue) -> Reply:

@@ -25,7 +25,10 @@ _CLOCKS_DIFFER_BY = 5.0
 """Seconds before its publication from which a model is looked for."""
 _FRESH = 30.0
 """Seconds for which going on from the last model read is shorter than looking by time."""
-_ASK_AFTER = 1.0
+_QUIET = 1.0
+"""Seconds without a message after which the end of the stream is reached."""
+_LOOK_AT_MOST = 30.0
+"""Seconds for which other models, whose chunks may come without end, are read past."""
 _ASK_AGAIN = 5.0
 
 
@@ -49,7 +52,8 @@ class ModelTooLarge(RunError):
 def available_memory() -> int:
     """Bytes that a process may still take here: of the machine, or of its control group."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    meminfo = Path("/proc/meminfo")
+    for line in meminfo.read_text().splitlines() if meminfo.exists() else ():
         if line.startswith("MemAvailable:"):
             limits.append(int(line.split()[1]) * 1024)
     group = Path("/sys/fs/cgroup/memory.max")
@@ -84,17 +88,16 @@ class ModelReader:
     def get(self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]) -> Parameters:
         """The parameters of ``ref``, from the cache or the stream. Blocks.
 
-        ``ask`` has the server publish it again; ``deadline_unix`` is in Unix seconds.
+        ``ask`` has the server publish it again, and may raise to end the waiting;
+        ``deadline_unix`` is in Unix seconds.
 
         Raises:
             ModelTooLarge: it does not fit here.
             ModelNotFound: it did not come before the deadline.
             TransportClosed: the worker is stopping.
         """
-        limit = self._max_model_bytes
-        limit = available_memory() if limit is None else limit
-        if ref.total > limit:
-            raise ModelTooLarge(ref.total, limit)
+        if self._max_model_bytes is not None:
+            _check_size(ref, self._max_model_bytes)
         blob = self._cache.get(ref, lambda: self._read(ref, deadline_unix, ask))
         # Views where the contract says bytes: whoever decodes tensors takes both.
         return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
@@ -102,29 +105,68 @@ class ModelReader:
     def _read(
         self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]
     ) -> bytearray:
+        """The blob from the stream: looked for in several places, then asked for."""
+
+        def ask_for_it() -> bool:
+            logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
+            ask()
+            return True
+
+        if self._max_model_bytes is None:
+            # Not before: a model that is here already takes no more memory.
+            _check_size(ref, available_memory())
         started = time.monotonic()
-        blob = bytearray(ref.total)
-        progress = BlobProgress(ref)
-        consumer = self._transport.consumer([MODELS], prefetch=_CREDIT, offset=self._begin(ref))
-        next_ask = started + _ASK_AFTER
-        try:
-            while not progress.complete:
-                delivery = consumer.receive(timeout=max(0.05, next_ask - time.monotonic()))
-                if delivery is not None:
-                    if self._take(delivery, progress, blob):
-                        next_ask = time.monotonic() + _ASK_AFTER
-                    consumer.ack(delivery)
-                self._check_time(ref, deadline_unix)
-                if time.monotonic() >= next_ask and not progress.complete:
-                    next_ask = time.monotonic() + _ASK_AGAIN
-                    logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
-                    ask()
-        finally:
-            consumer.close()
+        blob, progress = bytearray(ref.total), BlobProgress(ref)
+        *nearer, last = self._places(ref)
+        for place in nearer:
+            self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
+        self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
         progress.finish(blob)
         seconds = time.monotonic() - started
         logger.debug("model %s: %d bytes in %.2f s", ref.digest[:12], ref.total, seconds)
         return blob
+
+    def _places(self, ref: BlobRef) -> list[StreamOffset]:
+        """Where to look: after the model read last, and from shortly before the publication."""
+        published = ref.published_unix_ms / 1000 - _CLOCKS_DIFFER_BY
+        by_time = datetime.fromtimestamp(max(0.0, published), UTC)
+        with self._lock:
+            recent = time.monotonic() - self._read_at < _FRESH
+            if recent and self._next_offset is not None:
+                return [self._next_offset, by_time]
+        return [by_time]
+
+    def _follow(
+        self,
+        place: StreamOffset,
+        progress: BlobProgress,
+        blob: bytearray,
+        deadline_unix: float | None,
+        *,
+        at_end: Callable[[], bool],
+    ) -> None:
+        """Read on from ``place`` until all is here, or ``at_end`` says at the end to stop."""
+        if progress.complete:
+            return
+        consumer = self._transport.consumer([MODELS], prefetch=_CREDIT, offset=place)
+        latest = time.monotonic() + _LOOK_AT_MOST
+        next_look = time.monotonic() + _QUIET
+        try:
+            while not progress.complete:
+                left = next_look - time.monotonic()
+                delivery = consumer.receive(timeout=min(1.0, max(0.05, left)))
+                now = time.monotonic()
+                if delivery is not None:
+                    if self._take(delivery, progress, blob) or now < latest:
+                        next_look = max(next_look, now + _QUIET)
+                    consumer.ack(delivery)
+                self._check_time(progress.ref, deadline_unix)
+                if now >= next_look and not progress.complete:
+                    if not at_end():
+                        return
+                    next_look = now + _ASK_AGAIN
+        finally:
+            consumer.close()
 
     def _take(self, delivery: Delivery, progress: BlobProgress, blob: bytearray) -> bool:
         """Put a chunk in its place; whether it was one of ours."""
@@ -145,15 +187,6 @@ class ModelReader:
             blob[start : start + len(chunk.data)] = chunk.data
         return True
 
-    def _begin(self, ref: BlobRef) -> StreamOffset:
-        """Where to look: after the model read last, or from shortly before the publication."""
-        with self._lock:
-            recent = time.monotonic() - self._read_at < _FRESH
-            if recent and self._next_offset is not None:
-                return self._next_offset
-        published = ref.published_unix_ms / 1000 - _CLOCKS_DIFFER_BY
-        return datetime.fromtimestamp(max(0.0, published), UTC)
-
     def _check_time(self, ref: BlobRef, deadline_unix: float | None) -> None:
         if self._stopping.is_set():
             raise TransportClosed("the worker is stopping")
@@ -161,3 +194,8 @@ class ModelReader:
             raise ModelNotFound(
                 f"model {ref.digest[:12]} ({ref.total} bytes) did not come before the deadline"
             )
+
+
+def _check_size(ref: BlobRef, limit: int) -> None:
+    if ref.total > limit:
+        raise ModelTooLarge(ref.total, limit)
