@@ -1,7 +1,7 @@
 """What pika does not offer as an option, in one guarded place.
 
-pika reads 4 KiB at a time and copies its frame buffer for each piece; 256 KiB makes large
-messages arrive about three times faster (benchmarks: consume 1 MiB messages).
+pika reads 4 KiB at a time and copies its frame buffer for each piece. Receiving 315 MB in messages
+of 1 MiB took 0.75 s of CPU that way, and 0.37 s with 256 KiB (pika 1.4.4, loopback).
 """
 
 from __future__ import annotations
