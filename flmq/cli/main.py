@@ -13,6 +13,7 @@ from flmq.cli.client import client
 from flmq.cli.demo import demo
 from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary
+from flmq.cli.runs import runs_app
 from flmq.cli.server import server
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ app.command()(client)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")
+app.add_typer(runs_app, name="runs")
 
 
 def _show_version(asked: bool) -> None:

@@ -14,6 +14,7 @@ from flmq.journal.unsaved import AttributeWatch
 from flmq.server.history import History
 from flmq.server.ledger import Ledger, Planned
 from flmq.server.strategy.strategy import Strategy
+from flmq.wire import refer
 
 __all__ = ["Keeper"]
 
@@ -68,6 +69,7 @@ class Keeper:
             "metrics": dict(metrics),
             "seconds": seconds,
             "note": note,
+            "model": refer(parameters).digest,
             "unsaved": list(self._unsaved),
         }
         crash_point("server.round_aggregated")
