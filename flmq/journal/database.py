@@ -41,6 +41,7 @@ def connect(path: Path) -> sqlite3.Connection:
         "synchronous=FULL",
         "foreign_keys=ON",
         "trusted_schema=OFF",
+        "secure_delete=OFF",  # some systems' SQLite would write zeros over all that is let go
         f"journal_size_limit={_WAL_BYTES}",
     ):
         connection.execute(f"PRAGMA {pragma}")

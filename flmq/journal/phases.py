@@ -199,6 +199,14 @@ class PhaseTables:
             None if closed is None else self._closed_in(closed),
         )
 
+    def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
+        """How a phase was closed; None if it is open, or was never opened."""
+        row = tx.execute(
+            "SELECT closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+            _columns(key),
+        ).fetchone()
+        return None if row is None or row[0] is None else self._closed_in(row[0])
+
     def first_call(self, tx: sqlite3.Connection, server_round: int, phase: Phase) -> int:
         """The first call of this phase that is not settled yet."""
         (last,) = tx.execute(

@@ -15,8 +15,10 @@ from flmq.journal.phases import PhaseTables
 from flmq.journal.records import (
     Checkpoint,
     CheckpointInfo,
+    ClosedPhase,
     Contribution,
     JobIdentity,
+    PhaseKey,
     PhaseRow,
     RoundRow,
 )
@@ -97,6 +99,11 @@ class JournalReader:
         """
         with self._db.reading() as tx:
             return self._phases.first_call(tx, server_round, phase)
+
+    def closed_phase(self, key: PhaseKey) -> ClosedPhase | None:
+        """How a phase was closed, without its plan and replies; None: it is open, or never was."""
+        with self._db.reading() as tx:
+            return self._phases.closed(tx, key)
 
     def last_checkpoint(self) -> Checkpoint | None:
         """What the run goes on from; None before the first."""

@@ -150,8 +150,10 @@ def test_a_closing_set_is_final_and_made_of_what_was_journalled(journal: Journal
     journal.contribute(fit(1), answer("b", kind=Word.FAILED))
     with pytest.raises(RuntimeError, match="holds b, whose reply was not journalled"):
         journal.close_phase(fit(1), closing("a", "b"))
+    assert journal.closed_phase(fit(1)) is journal.closed_phase(fit(2)) is None
     journal.close_phase(fit(1), closing("a", silent=["b"]))
     journal.close_phase(fit(1), closing("a", silent=["b"]))
+    assert journal.closed_phase(fit(1)) == closing("a", silent=["b"])
     with pytest.raises(RuntimeError, match="that is final"):
         journal.close_phase(fit(1), closing("a"))
 
