@@ -15,17 +15,17 @@ elements, and are taken off in the end. (The constant is that of Demmel and Nguy
 IEEE ARITH 2013; the integers that catch what it extracts hold ten bits more than a float64.)
 
 **Exactness** rests on three things. (1) ``load`` bounds the magnitude of all elements of a limb;
-before it could reach 2**62, the limb's high half is carried to a limb 32 bits above. (2) When the
+before it could reach 2**62, the limb's higher bits are carried to a limb above. (2) When the
 numbers are multiples of ``2**e``, nothing is lost by the rounding; the bounds of the piece say so.
 (3) Otherwise the remainder ``x - n * 2**e``, which float64 holds exactly, is added in its turn: to
 a dictionary of Python integers, the **spill**, when few elements have one, and else to a finer
 limb.
 
 The exponent of the first limb is taken from the first numbers, 42 bits below the largest: there is
-room for numbers 512 times as large and for a total weight of two million, and of normally
-distributed float32 numbers one in 80,000 has bits below it. This choice, like everything in the
-representation, may depend on the order of arrival. The value does not, and the mean is a function
-of the value alone.
+room for numbers 512 times as large, or for a total weight of a million, before a second limb is
+made, and of normally distributed float32 numbers one in 80,000 has bits below it. This choice, like
+everything in the representation, may depend on the order of arrival. The value does not, and the
+mean is a function of the value alone.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.aggregation.pieces import BLOCK, Piece, Scratch, float_piece
+from flmq.aggregation.pieces import BLOCK, Piece, Scratch, measured
 from flmq.aggregation.rounding import FloatFormat
 
 __all__ = ["DIGIT", "FULL", "BlockSum", "Limb", "carry", "empty_sums"]
 
-DIGIT = 32  # bits of a digit; limbs carry by as much
+DIGIT = 32  # bits of a digit
 FULL = 1 << 62  # the load of a limb stays below
 _MASK = (1 << DIGIT) - 1
 _WINDOW = 51  # bits that the addition of the constant yields
@@ -162,13 +162,24 @@ class BlockSum:
         rest: Piece | None = piece
         while rest is not None:
             exponent = self._exponent_for(rest, weight)
-            grid = exponent - rest.shift  # the limb's exponent in units of the piece's values
-            rounded = scratch.floats(0, rest.values.size)
-            np.add(rest.values, 1.5 * 2.0 ** (52 + grid), out=rounded, dtype=np.float64)
-            load = abs(weight) << max(rest.top - grid, 0)
-            limb = self._limb(exponent, load)
-            rest = self._remainder(start, rest, grid, weight, scratch)
-            self._take(limb, start, rounded.view(np.int64), _pattern(grid), weight)
+            if exponent - rest.shift > rest.bottom and not rest.is_measured:
+                rest = measured(rest, scratch)
+                if rest is None:
+                    return
+                exponent = self._exponent_for(rest, weight)
+            rest = self._add_to_limb(start, rest, weight, exponent, scratch)
+
+    def _add_to_limb(
+        self, start: int, piece: Piece, weight: int, exponent: int, scratch: Scratch
+    ) -> Piece | None:
+        """Add what the limb of that exponent takes of the piece; return what is left."""
+        grid = exponent - piece.shift  # in units of the piece's values
+        rounded = scratch.floats(0, piece.values.size)
+        np.add(piece.values, 1.5 * 2.0 ** (52 + grid), out=rounded, dtype=np.float64)
+        limb = self._limb(exponent, abs(weight) << max(piece.top - grid, 0))
+        left = self._remainder(start, piece, grid, weight, scratch)
+        self._take(limb, start, rounded.view(np.int64), _pattern(grid), weight)
+        return left
 
     def _exponent_for(self, piece: Piece, weight: int) -> int:
         """The exponent of the limb to add to: one that is there, if it suits, or a new one.
@@ -199,12 +210,13 @@ class BlockSum:
         return limb
 
     def _carry_up(self, exponent: int, limb: Limb) -> None:
-        """Move all but the lowest 32 bits of a limb to the limb 32 bits above."""
+        """Move the higher bits of a limb to a limb above, always at a multiple of a digit."""
         array = limb.settle()
-        upper = self._limb(exponent + DIGIT, (limb.load >> DIGIT) + 1)
-        upper.array += array >> DIGIT
-        array &= _MASK
-        limb.load = 1 << DIGIT
+        bits = _carried(exponent)
+        upper = self._limb(exponent + bits, (limb.load >> bits) + 1)
+        np.add(upper.array, array >> bits, out=upper.array)
+        array &= (1 << bits) - 1
+        limb.load = 1 << bits
 
     def _take(
         self, limb: Limb, start: int, patterns: NDArray[np.int64], constant: int, weight: int
@@ -241,7 +253,8 @@ class BlockSum:
         parts = scratch.floats(2, piece.values.size)
         np.subtract(rounded, constant, out=multiples)
         np.subtract(piece.values, multiples, out=parts, dtype=np.float64)
-        return float_piece(parts, scratch, piece.shift)
+        # Numbers may have fewer bits than their dtype.
+        return Piece(parts, grid, piece.bottom, piece.shift) if parts.any() else None
 
     def _may_spill(self, count: int) -> bool:
         return len(self.spill) + count <= self.size // _SPILLED
@@ -265,8 +278,9 @@ class BlockSum:
     def _absorb(self, exponent: int, array: NDArray[np.int64], load: int) -> None:
         """Add ``array * 2**exponent``, no element above ``load``. May change ``array``."""
         if load >= 1 << _CAPACITY:
-            self._absorb(exponent, array & _MASK, 1 << DIGIT)
-            self._absorb(exponent + DIGIT, array >> DIGIT, (load >> DIGIT) + 1)
+            bits = _carried(exponent)
+            self._absorb(exponent, array & ((1 << bits) - 1), 1 << bits)
+            self._absorb(exponent + bits, array >> bits, (load >> bits) + 1)
             return
         lower = max((e for e in self.limbs if e <= exponent), default=exponent)
         scaled = load << (exponent - lower)
@@ -294,6 +308,11 @@ class BlockSum:
             array = self.limbs.pop(higher).settle()
             limb = self._limb(exponent, scaled)
             np.add(limb.array, array << (higher - exponent), out=limb.array)
+
+
+def _carried(exponent: int) -> int:
+    """How many low bits stay when a limb is carried: 17 to 48, to end at a multiple of 32."""
+    return DIGIT // 2 + 1 + (-exponent - DIGIT // 2 - 1) % DIGIT
 
 
 def _split(array: NDArray[np.int64], shift: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from flmq.aggregation.limbs import BlockSum, empty_sums
 from flmq.aggregation.pieces import BLOCK, Scratch, pieces_of
 from flmq.aggregation.quotients import write_means
 from flmq.aggregation.stored import dump_sums, load_sums
-from flmq.aggregation.tensors import TensorSpec, check_tensors, specs_of
+from flmq.aggregation.tensors import TensorSpec, check_specs, check_tensors, specs_of
 from flmq.aggregation.weights import checked_weight
 from flmq.common.errors import InconsistentTensors, NonFiniteValues, ZeroWeight
 
@@ -64,10 +64,10 @@ class MeanAccumulator:
     - integers, of all widths and signs: the nearest integer, a half to the even one.
     - bool: as 0 and 1, so the weighted majority, and False when it is a tie.
 
-    Memory: 8 bytes an element as a rule, 16 where the total weight passes two million or the
-    numbers differ by more than 2**18 in many places; it depends on the numbers' range, not on how
-    many replies there were. Tensors that are given are never changed and never kept. An
-    accumulator is for one thread at a time.
+    Memory: 8 bytes an element as a rule; 16 for float64, where the total weight passes a million,
+    or where many numbers are smaller than the largest by 2**18 and more. It depends on the range of
+    the numbers, not on how many replies there were. Tensors that are given are never changed and
+    never kept. An accumulator is for one thread at a time.
     """
 
     __slots__ = ("_blocks", "_scratch", "_specs", "_weight")
@@ -97,14 +97,14 @@ class MeanAccumulator:
         """
         count = checked_weight(weight)
         check_tensors(tensors, self._specs)
-        done: list[tuple[int, NDArray[Any]]] = []
+        done = 0
         try:
             for index, tensor in enumerate(tensors):
-                self._add_flat(index, 0, tensor.reshape(-1), count)
-                done.append((index, tensor))
+                self._add_flat(index, 0, np.ravel(tensor), count)
+                done += 1
         except NonFiniteValues:
-            for index, tensor in done:
-                self._add_flat(index, 0, tensor.reshape(-1), -count)
+            for index, tensor in enumerate(tensors[:done]):
+                self._add_flat(index, 0, np.ravel(tensor), -count)
             raise
         self._weight += count
 
@@ -130,8 +130,7 @@ class MeanAccumulator:
 
         Raises ``InconsistentTensors`` when it is for other tensors.
         """
-        if self._specs != other._specs:
-            raise InconsistentTensors("the partial sums to merge are of different tensors")
+        check_specs(other._specs, self._specs)
         for mine, theirs in zip(self._blocks, other._blocks, strict=True):
             for block, addend in zip(mine, theirs, strict=True):
                 block.merge(addend)
@@ -186,7 +185,7 @@ class MeanAccumulator:
             for start, stop, block, place in _cuts(self._blocks[index], offset, values.size):
                 for piece in pieces_of(values[start:stop], self._scratch):
                     block.add(place, piece, weight, self._scratch)
-                done = stop
+                done = stop  # a block's pieces are checked before the first of them is added
         except NonFiniteValues:
             if done:
                 self._add_flat(index, offset, values[:done], -weight)

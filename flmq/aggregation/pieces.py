@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from flmq.common.errors import NonFiniteValues
 
-__all__ = ["BLOCK", "Piece", "Scratch", "pieces_of"]
+__all__ = ["BLOCK", "Piece", "Scratch", "measured", "pieces_of"]
 
 # Elements handled at a time. 32 Ki float64 are 256 KiB: a block of input, one of sums and the
 # scratch stay in a 1 MiB second-level cache, and Python's cost a block is a few per cent.
@@ -100,6 +100,11 @@ class Piece:
     shift: int = 0
     magnitudes: NDArray[Any] | None = None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the bounds are tight, or as tight as they can be made."""
+        return self.magnitudes is not None or self.values.dtype.kind != "f"
+
     def finer_than(self, exponent: int) -> NDArray[np.bool_] | None:
         """Which numbers may have bits below ``2**exponent``; None when that is not known."""
         if self.magnitudes is None:
@@ -127,7 +132,7 @@ def pieces_of(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
 
 
 def _float_pieces(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
-    piece = float_piece(values, scratch)
+    piece = _float_piece(values, scratch)
     if piece is None:
         return
     if piece.top <= _HIGH:
@@ -139,12 +144,12 @@ def _float_pieces(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
         (np.where(huge, values, 0.0) * 2.0**-_DOWN, _DOWN),
         (np.where(huge, 0.0, values), 0),
     ):
-        piece = float_piece(part, scratch, shift)
+        piece = _float_piece(part, scratch, shift)
         if piece is not None:
             yield piece
 
 
-def float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piece | None:
+def _float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piece | None:
     """One piece of all ``values``, floats; None when all are zero."""
     layout = _LAYOUTS[values.itemsize]
     magnitudes = scratch.bits(layout.unsigned, values.size)
@@ -157,6 +162,11 @@ def float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piece
     np.subtract(magnitudes, 1, out=magnitudes)  # zeros wrap round to the end, out of min's way
     smallest = int(magnitudes.min()) + 1
     return Piece(values, layout.top(largest), layout.bottom(smallest), shift, magnitudes)
+
+
+def measured(piece: Piece, scratch: Scratch) -> Piece | None:
+    """The same piece of floats with tight bounds; None when all its numbers are zero."""
+    return _float_piece(piece.values, scratch, piece.shift)
 
 
 def _integer_pieces(values: NDArray[Any], shift: int) -> Iterator[Piece]:

@@ -24,6 +24,8 @@ from flmq.aggregation.rounding import FloatFormat, round_to_float, round_to_int
 
 __all__ = ["write_means"]
 
+_Where = slice | NDArray[np.intp]
+
 _MASK = (1 << DIGIT) - 1
 _DOUBT = 2.0**-48  # bounds the relative error of an estimate: at most twenty roundings
 _STRETCH = 1 << 13  # elements divided at a time: a dozen rows of 8 bytes stay in the cache
@@ -78,20 +80,23 @@ def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
 
 
 def _write_floats(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    doubtful: NDArray[np.intp]
-    if out.dtype.itemsize == 8:
-        doubtful = np.arange(out.size)
-    else:
-        estimate = _estimate(block, weight)
-        np.copyto(out, estimate * (1 + _DOUBT), casting="same_kind")
-        below = (estimate * (1 - _DOUBT)).astype(out.dtype)
-        # Rounding is monotonic: where both ends of the interval round alike, so does the mean.
-        doubtful = np.flatnonzero(out != below)
+    """Write means of a float type: of float64 all in integers, of the others those in doubt."""
+    doubtful = None if out.dtype.itemsize == 8 else _write_estimates(block, weight, out)
     if weight.bit_length() > _WEIGHT_BITS[out.dtype.itemsize]:
-        _write_by_hand(block, weight, out, doubtful.tolist())
+        _write_by_hand(block, weight, out, range(out.size) if doubtful is None else doubtful)
         return
-    for start in range(0, doubtful.size, _STRETCH):
-        _write_divided(block, weight, out, doubtful[start : start + _STRETCH])
+    for start in range(0, out.size if doubtful is None else doubtful.size, _STRETCH):
+        stretch = slice(start, min(start + _STRETCH, out.size))
+        _write_divided(block, weight, out, stretch if doubtful is None else doubtful[stretch])
+
+
+def _write_estimates(block: BlockSum, weight: int, out: NDArray[Any]) -> NDArray[np.intp]:
+    """Write means of a float type of at most 24 bits; tell where they are in doubt."""
+    estimate = _estimate(block, weight)
+    np.copyto(out, estimate * (1 + _DOUBT), casting="same_kind")
+    below = (estimate * (1 - _DOUBT)).astype(out.dtype)
+    # Rounding is monotonic: where both ends of the interval round alike, so does the mean inside.
+    return np.flatnonzero(out != below)
 
 
 def _estimate(block: BlockSum, weight: int) -> NDArray[np.float64]:
@@ -101,37 +106,55 @@ def _estimate(block: BlockSum, weight: int) -> NDArray[np.float64]:
         estimate: NDArray[np.float64] = limb.settle() / float(weight)
         estimate *= 2.0**exponent
         return estimate
+    # Of magnitudes, from the top: with nothing to cancel, the errors of the sums stay relative.
+    if _is_pair(block):
+        pair = _Pair.of(block, slice(None))
+        estimate = pair.high.astype(np.float64)
+        estimate *= 2.0**pair.gap
+        estimate += pair.low
+        estimate *= 2.0**pair.exponent / weight
+        return np.where(pair.negative, -estimate, estimate)
     rows, exponent, sign = _signed_digits(block, slice(None))
-    # From the top: all digits are >= 0, so that the errors of the partial sums stay relative.
-    total = rows[-1].astype(np.float64)
+    estimate = rows[-1].astype(np.float64)
     for row in rows[-2::-1]:
-        total *= 2.0**DIGIT
-        total += row
-    estimate = np.ldexp(total / float(weight), exponent)
-    estimate *= sign
-    return estimate
+        estimate *= 2.0**DIGIT
+        estimate += row
+    return np.ldexp(estimate / float(weight), exponent) * sign
 
 
-# -- division in integers --------------------------------------------------------------------------
+# -- division in integers -------------------------------------------------------------------------
 
 
-def _write_divided(
-    block: BlockSum, weight: int, out: NDArray[Any], where: NDArray[np.intp]
-) -> None:
+def _write_divided(block: BlockSum, weight: int, out: NDArray[Any], where: _Where) -> None:
     """Write the means ``where`` asked, of a float type."""
-    lead = _lead_of_limb(block, where) if len(block.limbs) == 1 else _lead_of_digits(block, where)
+    if len(block.limbs) == 1:
+        _write_quotients(block, weight, out, where, _lead_of_limb(block, where))
+    elif not _is_pair(block):
+        _write_quotients(block, weight, out, where, _lead_of_digits(block, where))
+    else:
+        lead, short = _lead_of_pair(block, where)
+        _write_quotients(block, weight, out, where, lead)
+        if short.any():
+            rest = np.arange(out.size)[where][short]
+            _write_quotients(block, weight, out, rest, _lead_of_digits(block, rest))
+
+
+def _write_quotients(
+    block: BlockSum, weight: int, out: NDArray[Any], where: _Where, lead: _Lead
+) -> None:
     quotient, exponent = _divide(lead, weight)
     if out.dtype.itemsize == 8:
         means = np.ldexp(quotient.astype(np.float64), exponent)
+        # A quotient has 55 bits or more: below this, ldexp has rounded a second time.
+        tiny = (means < 2.0**-1021) & (quotient != 0)
     else:
         # The leading 53 bits, the last of them sticky, are exact in float64 and then round once.
         quotient = (quotient >> 10) | (quotient & 0x3FF != 0)
         means = np.ldexp(quotient.astype(np.float64), exponent + 10)
+        tiny = None
     out[where] = np.where(lead.negative, -means, means)
-    if out.dtype.itemsize == 8:
-        # A quotient has 55 bits or more: below this, ldexp has rounded a second time.
-        tiny = where[(quotient != 0) & (np.abs(means) < 2.0**-1021)]
-        _write_by_hand(block, weight, out, tiny.tolist())
+    if tiny is not None and tiny.any():
+        _write_by_hand(block, weight, out, np.arange(out.size)[where][tiny])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +172,71 @@ class _Lead:
     inexact: NDArray[np.bool_] | None = None
 
 
-def _lead_of_limb(block: BlockSum, where: NDArray[np.intp]) -> _Lead:
+def _lead_of_limb(block: BlockSum, where: _Where) -> _Lead:
     """The leading bits where there is one limb: all of them, shifted to the left."""
     ((exponent, limb),) = block.limbs.items()
     sums = limb.at(where)
     magnitude = np.abs(sums)
-    # float64 may round up to the next power of two; then one bit less is taken.
-    places = np.maximum(_HEAD - np.frexp(magnitude.astype(np.float64))[1], 0).astype(np.int64)
+    places = _free_places(magnitude)
     return _Lead(magnitude << places, exponent - places, sums < 0)
 
 
-def _lead_of_digits(block: BlockSum, where: NDArray[np.intp]) -> _Lead:
+def _free_places(magnitude: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How far numbers can be shifted within 62 bits; one less for some, for float64 rounds up."""
+    bits = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64)
+    return np.maximum(_HEAD - bits, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Magnitudes ``(high * 2**gap + low) * 2**exponent``, 0 <= low < 2**gap, and their signs."""
+
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+    negative: NDArray[np.bool_]
+    gap: int
+    exponent: int
+
+    @classmethod
+    def of(cls, block: BlockSum, where: _Where) -> _Pair:
+        """The chosen sums of a block of two limbs that are close together."""
+        (exponent, lower), (above, upper) = sorted(block.limbs.items())
+        gap = above - exponent
+        mask = (1 << gap) - 1
+        low, high = lower.at(where), upper.at(where)
+        high += low >> gap
+        low &= mask
+        sign = high >> 63  # 0 or -1; what follows negates both together where it is -1
+        low ^= sign
+        low -= sign
+        low &= mask
+        high ^= sign
+        high += sign & (low == 0)
+        return cls(high, low, sign < 0, gap, exponent)
+
+
+def _is_pair(block: BlockSum) -> bool:
+    return len(block.limbs) == 2 and max(block.limbs) - min(block.limbs) < _HEAD
+
+
+def _lead_of_pair(block: BlockSum, where: _Where) -> tuple[_Lead, NDArray[np.bool_]]:
+    """The leading bits where there are two limbs, and which of them are too few."""
+    pair = _Pair.of(block, where)
+    free = _free_places(pair.high)
+    places = np.minimum(free, pair.gap)
+    left = pair.gap - places  # bits of the lower limb that do not fit
+    rest = (pair.low & ((1 << left) - 1)) << (_HEAD - left)
+    lead = _Lead(
+        head=(pair.high << places) | (pair.low >> left),
+        exponent=pair.exponent + left,
+        negative=pair.negative,
+        following=rest >> (_HEAD - DIGIT),
+        inexact=rest & ((1 << (_HEAD - DIGIT)) - 1) != 0,
+    )
+    return lead, free > pair.gap
+
+
+def _lead_of_digits(block: BlockSum, where: _Where) -> _Lead:
     """The leading bits where there are several limbs: those of the first four digits."""
     rows, exponent, sign = _signed_digits(block, where)
     count, width = rows.shape
@@ -189,7 +266,7 @@ def _lead_of_digits(block: BlockSum, where: NDArray[np.intp]) -> _Lead:
 
 
 def _signed_digits(
-    block: BlockSum, select: Any
+    block: BlockSum, select: _Where
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
     """Digits of the chosen sums' magnitudes (all >= 0), the lowest exponent, and the signs."""
     rows, exponent = block.digits(select)

@@ -37,4 +37,4 @@ def weighted_mean_of_scalars(pairs: Iterable[tuple[int, float]]) -> float | None
         return None
     # int / int is correctly rounded, and the mean lies between the values: it cannot overflow.
     mean = weighted / total
-    return mean.numerator / mean.denominator
+    return mean.numerator / mean.denominator + 0.0  # never -0.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flmq.common.errors import InconsistentTensors
 
-__all__ = ["TensorSpec", "check_tensors", "specs_of"]
+__all__ = ["TensorSpec", "check_specs", "check_tensors", "specs_of"]
 
 _KINDS = "fiub"  # float, signed, unsigned, bool
 _MAX_ITEMSIZE = 8  # no longdouble
@@ -65,9 +65,13 @@ def specs_of(tensors: Sequence[NDArray[Any]]) -> tuple[TensorSpec, ...]:
 
 def check_tensors(tensors: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> None:
     """Raise ``InconsistentTensors`` unless ``tensors`` are as ``specs`` say, one for one."""
-    if len(tensors) != len(specs):
-        raise InconsistentTensors(f"{len(tensors)} tensors where {len(specs)} are expected")
-    for position, (tensor, spec) in enumerate(zip(tensors, specs, strict=True)):
-        if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
-            got = f"{tensor.dtype}{list(tensor.shape)}"
-            raise InconsistentTensors(f"tensor {position} is {got} where {spec} is expected")
+    check_specs(specs_of(tensors), specs)
+
+
+def check_specs(got: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> None:
+    """Raise ``InconsistentTensors``, naming the first difference, unless both are the same."""
+    if len(got) != len(wanted):
+        raise InconsistentTensors(f"{len(got)} tensors where {len(wanted)} are expected")
+    for position, (have, want) in enumerate(zip(got, wanted, strict=True)):
+        if have != want:
+            raise InconsistentTensors(f"tensor {position} is {have} where {want} is expected")

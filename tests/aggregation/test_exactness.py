@@ -1,0 +1,166 @@
+"""The mean is the number nearest to the true one: against rational arithmetic, for every dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from flmq.aggregation import weighted_mean
+from tests.aggregation.numbers import FLOATS, INTEGERS, MAKERS, Maker, counts, normal, whole
+from tests.aggregation.oracle import Array, exact_mean
+
+WEIGHTS = {
+    "equal": [1, 1, 1, 1],
+    "one": [1, 0, 0, 0],
+    "samples": [600, 37, 1024, 511],
+    "large": [2**53 - 1, 3, 2**31, 2**53],
+    "larger than any integer type": [2**70 + 1, 2**64, 0, 5],
+}
+
+
+def mean_of(tensors: list[Array], weights: list[int]) -> Array:
+    (mean,) = weighted_mean([([t], w) for t, w in zip(tensors, weights, strict=True)])
+    return mean
+
+
+def assert_exact(tensors: list[Array], weights: list[int]) -> None:
+    got, want = mean_of(tensors, weights), exact_mean(tensors, weights)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda m: str(m.__name__))
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_floats_are_rounded_once(dtype: str, maker: Maker, weights: list[int]) -> None:
+    rng = np.random.default_rng(5)
+    assert_exact([maker(rng, np.dtype(dtype), 130) for _ in weights], weights)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("maker", [whole, counts], ids=lambda m: str(m.__name__))
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_are_rounded_once(dtype: str, maker: Maker, weights: list[int]) -> None:
+    rng = np.random.default_rng(6)
+    assert_exact([maker(rng, np.dtype(dtype), 70) for _ in weights], weights)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_replies_of_different_character_mix(dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 9))
+    makers = [MAKERS[i] for i in rng.integers(0, len(MAKERS), count)]
+    weights = [int(w) for w in rng.integers(0, 2 ** int(rng.integers(1, 40)), count)]
+    assert_exact([make(rng, np.dtype(dtype), 100) for make in makers], [1 + w for w in weights])
+
+
+def test_a_large_tensor_of_ordinary_numbers() -> None:
+    """Long enough for several blocks, the last not full, and for numbers in the spill."""
+    rng = np.random.default_rng(7)
+    tensors = [normal(rng, np.dtype("float32"), 70_001) for _ in range(3)]
+    assert_exact(tensors, [600, 601, 17])
+
+
+def test_a_total_weight_of_billions_carries() -> None:
+    rng = np.random.default_rng(8)
+    tensors = [normal(rng, np.dtype("float32"), 3_000) for _ in range(6)]
+    assert_exact(tensors, [2**24 - 1, 2**23, 2**24 - 5, 2**31, 2**22, 2**24 - 3])
+
+
+@given(
+    data=st.lists(
+        st.tuples(
+            arrays.arrays(
+                np.float32,
+                5,
+                elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+            ),
+            st.integers(0, 2**53),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_any_float32(data: list[tuple[Array, int]]) -> None:
+    tensors, weights = [t for t, _ in data], [w for _, w in data]
+    assert_exact(tensors, [weights[0] + 1, *weights[1:]])
+
+
+@given(
+    values=st.lists(
+        st.floats(allow_nan=False, allow_infinity=False, width=64), min_size=1, max_size=8
+    ),
+    weight=st.integers(1, 2**40),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_float64(values: list[float], weight: int) -> None:
+    tensors: list[Array] = [np.array(v) for v in values]
+    assert_exact(tensors, [weight + i for i in range(len(values))])
+
+
+CASES: dict[str, tuple[list[Any], list[int], Any]] = {
+    "a sum beyond float32": ([3e38, 3e38], [1, 1], np.float32(3e38)),
+    "cancellation": ([1e38, 1.0, -1e38], [1, 1, 1], np.float32(1 / 3)),
+    "the least number halved goes to even": ([1e-45, 0.0], [1, 1], np.float32(0)),
+    "three halves of the least number": ([3e-45, 1e-45], [1, 1], np.float32(3e-45)),
+    "a tie goes to even, down": ([1.0, 1.0 + 2**-23], [1, 1], np.float32(1.0)),
+    "a tie goes to even, up": ([1 + 2**-23, 1 + 2**-22], [1, 1], np.float32(1 + 2**-22)),
+    "a hair above a tie": (
+        [1.0, 1.0 + 2**-23, 1 + 2**-23],
+        [2**30, 2**30, 1],
+        np.float32(1 + 2**-23),
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "weights", "mean"), CASES.values(), ids=CASES)
+def test_float32_on_paper(values: list[float], weights: list[int], mean: np.float32) -> None:
+    got = mean_of([np.array(v, dtype=np.float32) for v in values], weights)
+    assert got.tobytes() == mean.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "weights", "mean"),
+    [
+        ([1, 2], [1, 1], 2),
+        ([2, 3], [1, 1], 2),
+        ([-1, -2], [1, 1], -2),
+        ([-2, -3], [1, 1], -2),
+        ([2**63 - 1, 2**63 - 1], [1, 1], 2**63 - 1),
+        ([2**63 - 1, 2**63 - 3], [1, 1], 2**63 - 2),
+        ([-(2**63), -(2**63)], [5, 6], -(2**63)),
+        ([-(2**63), 2**63 - 1], [1, 1], 0),
+        ([2**53 + 1, 2**53 + 1], [3, 4], 2**53 + 1),
+    ],
+)
+def test_int64_on_paper(values: list[int], weights: list[int], mean: int) -> None:
+    assert mean_of([np.array(v, dtype=np.int64) for v in values], weights).item() == mean
+
+
+def test_bools_vote_by_weight_and_a_tie_is_false() -> None:
+    yes, no = np.array([True, True, False]), np.array([False, True, False])
+    assert mean_of([yes, no], [2, 1]).tolist() == [True, True, False]
+    assert mean_of([yes, no], [1, 1]).tolist() == [False, True, False]
+    assert mean_of([yes, no], [1, 2]).tolist() == [False, True, False]
+
+
+def test_one_reply_is_its_own_mean_bit_for_bit() -> None:
+    rng = np.random.default_rng(9)
+    for dtype in ("float16", "float32", "float64"):
+        values = MAKERS[0](rng, np.dtype(dtype), 500)
+        assert mean_of([values], [37]).tobytes() == (values + 0).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_mean_is_negative_zero(dtype: str) -> None:
+    negative = np.full(3, -0.0, dtype=dtype)
+    least = -np.full(3, np.finfo(dtype).smallest_subnormal)
+    assert not np.signbit(mean_of([negative, negative], [1, 1])).any()
+    assert not np.signbit(mean_of([least, negative], [1, 9])).any()
