@@ -1,0 +1,153 @@
+"""Who is compared: how each contestant's server and clients are started, and what each needs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.cells import Cell
+
+__all__ = ["CONTESTANTS", "FLWR_PYTHON", "Contestant", "NotAvailable", "flower_version"]
+
+FLWR_PYTHON = "FLMQ_BENCH_FLWR_PYTHON"
+"""The environment variable that names another Python, where flwr is installed."""
+
+
+class NotAvailable(Exception):
+    """A contestant that cannot take part here; the text says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One of those compared."""
+
+    name: str
+    label: str
+    """For tables and pictures."""
+    on_broker: bool
+    """Whether it goes over RabbitMQ; else it has a port of its own."""
+    command: Callable[[str], list[str]]
+    """The command of its "server" or "client", without what depends on the cell."""
+    needs: Callable[[Cell], int]
+    """Bytes of memory that server and clients may take at their peak, by experience."""
+
+    def server(self, cell: Cell, rounds: int) -> list[str]:
+        """Return the server's command."""
+        return [
+            *self.command("server"),
+            f"--clients={cell.clients}",
+            f"--model-bytes={cell.model_bytes}",
+            f"--rounds={rounds}",
+            *self._names(cell),
+        ]
+
+    def client(self, cell: Cell, number: int) -> list[str]:
+        """Return the command of client ``number``."""
+        names = self._names(cell)
+        own = [*names, f"--name={number}", f"--model-bytes={cell.model_bytes}"] if names else []
+        return [*self.command("client"), *own]
+
+    def _names(self, cell: Cell) -> list[str]:
+        """What bare pika's queues are called: of another cell's, none may be bound any more."""
+        if not self.name.startswith("pika"):
+            return []
+        return [f"--prefix=bench.{self.name}.{cell.clients}x{cell.model_bytes}"]
+
+    def address(self, broker_url: str) -> str:
+        """Return where its server and clients meet."""
+        return broker_url if self.on_broker else f"127.0.0.1:{_free_port()}"
+
+
+def flower_version() -> str | None:
+    """Return the version of flwr that would be measured; None where there is none."""
+    try:
+        return _flower()[1]
+    except NotAvailable:
+        return None
+
+
+def _learning(python: Callable[[], str], library: str) -> Callable[[str], list[str]]:
+    return lambda role: [
+        python(),
+        "-m",
+        f"benchmarks.contestants.learning_{role}",
+        f"--library={library}",
+    ]
+
+
+def _pika(*options: str) -> Callable[[str], list[str]]:
+    return lambda role: [
+        sys.executable,
+        "-m",
+        f"benchmarks.contestants.pika_{role}",
+        *options,
+    ]
+
+
+def _flower() -> tuple[str, str]:
+    """The Python that has flwr, and flwr's version."""
+    python = os.environ.get(FLWR_PYTHON, sys.executable)
+    try:
+        version = subprocess.run(
+            [python, "-c", "from importlib.metadata import version as v; print(v('flwr'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        raise NotAvailable(
+            f"{python} has no flwr: pip install 'flmq[bench]', or name a Python that has flwr 1.41 "
+            f"in {FLWR_PYTHON}"
+        ) from None
+    return python, version
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _memory(
+    server_once: float, server_each: float, client: float, program: int
+) -> Callable[[Cell], int]:
+    """Models in the server, and more for each client; models in a client; bytes of a process."""
+
+    def needs(cell: Cell) -> int:
+        models = server_once + cell.clients * (server_each + client)
+        return int(models * cell.model_bytes + (cell.clients + 1) * program)
+
+    return needs
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    each.name: each
+    for each in (
+        Contestant(
+            "flmq",
+            "flmq",
+            True,
+            _learning(lambda: sys.executable, "flmq"),
+            _memory(7, 0, 3, 60_000_000),
+        ),
+        Contestant(
+            "flower",
+            "Flower gRPC",
+            False,
+            _learning(lambda: _flower()[0], "flwr"),
+            _memory(1, 6, 5, 120_000_000),
+        ),
+        Contestant("pika", "bare pika", True, _pika(), _memory(0, 0, 1, 40_000_000)),
+        Contestant(
+            "pika-tuned",
+            "bare pika, tuned",
+            True,
+            _pika("--tuned"),
+            _memory(0, 0, 1, 60_000_000),
+        ),
+    )
+}
