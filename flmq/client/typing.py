@@ -14,8 +14,10 @@ __all__ = ["ClientFn", "ClientLike", "to_client"]
 ClientLike = Client | NumPyClient
 """What users give where a client is wanted: with or without ``to_client()`` called on it."""
 
-ClientFn = Callable[[ClientContext], ClientLike] | Callable[[], ClientLike]
-"""Makes the client of a job; the context is for factories that want it."""
+ClientFn = (
+    Callable[[ClientContext], ClientLike] | Callable[[str], ClientLike] | Callable[[], ClientLike]
+)
+"""Makes the client of a job, given its context, or its client id as in older Flower, or nothing."""
 
 
 def to_client(thing: object) -> Client:

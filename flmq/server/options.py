@@ -41,6 +41,8 @@ class RunOptions:
     """Which models and replies stay on disk."""
     standby: bool = False
     """Whether to wait, rather than fail, while another live server has the job."""
+    clients: int = 0
+    """Clients to wait for before the first round, whatever the strategy waits for."""
     coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
     """How clients are asked."""
     observers: Sequence[Observer] = field(default_factory=tuple)

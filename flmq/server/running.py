@@ -29,6 +29,8 @@ from flmq.transport import Transport
 
 __all__ = ["final_measurement", "run_server"]
 
+_DAY = 24 * 3600.0
+
 
 def run_server(
     transport: Transport,
@@ -86,6 +88,8 @@ def _run(
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
     # Step 3: hear clients, and run rounds.
     coordinator.start()
+    if options.clients:
+        server.client_manager().wait_for(options.clients, _DAY)
     return _run_to_its_end(server, config, coordinator, ledger, bus)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flmq.client.factory import ClientSource
@@ -99,6 +101,8 @@ def simulate(
     keep_clients: bool,
 ) -> History:
     """Run ``clients``, given with their properties, and a server over an in-memory broker."""
+    # Else the first round would choose among those that were quick to say hello.
+    options = replace(options, clients=len(clients))
     broker = MemoryBroker()
     bus = EventBus(options.observers)
     worker_options = WorkerOptions(
@@ -128,9 +132,10 @@ def _work(worker: Worker) -> None:
 def _ids(num_clients: int | None, clients_ids: Sequence[str] | None) -> list[str]:
     if (num_clients is None) == (clients_ids is None):
         raise InvalidSimulation("give num_clients=... or clients_ids=..., one of the two")
-    if clients_ids is not None:
-        return [str(client_id) for client_id in clients_ids]
-    assert num_clients is not None
-    if num_clients < 1:
-        raise InvalidSimulation(f"num_clients is {num_clients}: a federation needs 1 or more")
-    return [str(i) for i in range(num_clients)]
+    ids = [str(i) for i in (range(num_clients or 0) if clients_ids is None else clients_ids)]
+    if not ids:
+        raise InvalidSimulation(f"{num_clients or 0} clients: a federation needs 1 or more")
+    client_id, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise InvalidSimulation(f"client id {client_id!r} is given {count} times: give each once")
+    return ids

@@ -138,9 +138,8 @@ def test_models_larger_than_a_message_go_both_ways(federation: Federation, megab
     size = megabytes * 250_000
     start = np.arange(size, dtype=np.float32)
     federation.serve("a", "b", source=lambda context: Large())
-    strategy = fed_avg(
-        2, fraction_evaluate=1.0, initial_parameters=ndarrays_to_parameters([start, np.zeros(3)])
-    )
+    model: list[Any] = [start, np.zeros(3)]
+    strategy = fed_avg(2, fraction_evaluate=1.0, initial_parameters=ndarrays_to_parameters(model))
     server = federation.run(strategy, rounds=2)
     history = server.history()
     expected: list[Any] = [start + 2, np.full(3, 2.0)]
