@@ -42,6 +42,8 @@ class _Shared:
     ref: BlobRef
     parameters: Parameters | None
     """None: no phase in flight needs it any more."""
+    phases: int = 0
+    """How many phases in flight need it."""
     published: bool = False
     again: float = -math.inf
     """When it was published once more, in monotonic seconds."""
@@ -62,10 +64,17 @@ class Models:
 
         Reads a model's bytes once; publishes nothing.
         """
+        now = time.time_ns() // 1_000_000
+        groups = [
+            (refer(parameters, published_unix_ms=now), parameters, clients)
+            for parameters, clients in _groups(asks)
+        ]
         refs: dict[str, BlobRef] = {}
-        for parameters, clients in _groups(asks):
-            ref = self._enter(parameters)
-            refs.update(dict.fromkeys(clients, ref))
+        with self._lock:
+            for ref, parameters, clients in groups:
+                refs.update(dict.fromkeys(clients, self._enter(ref, parameters)))
+            for digest in {ref.digest for ref in refs.values()}:
+                self._known[digest].phases += 1
         return refs
 
     def publish(self, refs: Iterable[BlobRef]) -> int:
@@ -79,9 +88,10 @@ class Models:
     def release(self, refs: Iterable[BlobRef]) -> None:
         """Let go of the models of a phase that is over; that they were published is kept."""
         with self._lock:
-            for ref in refs:
-                shared = self._known.get(ref.digest)
-                if shared is not None:
+            for digest in {ref.digest for ref in refs}:
+                shared = self._known[digest]
+                shared.phases -= 1
+                if shared.phases == 0:
                     shared.parameters = None
 
     def publish_again(self, digest: str) -> bool:
@@ -98,17 +108,15 @@ class Models:
         self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
         return True
 
-    def _enter(self, parameters: Parameters) -> BlobRef:
-        """Keep a model at hand, and what to call it."""
-        ref = refer(parameters, published_unix_ms=time.time_ns() // 1_000_000)
-        with self._lock:
-            known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
-            known.parameters = parameters
-            self._known.move_to_end(ref.digest)
-            idle = [digest for digest, each in self._known.items() if each.parameters is None]
-            for digest in idle[:-_REMEMBERED]:
-                del self._known[digest]
-            return known.ref
+    def _enter(self, ref: BlobRef, parameters: Parameters) -> BlobRef:
+        """Keep a model at hand, and what to call it. Call it with the lock held."""
+        known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
+        known.parameters = parameters
+        self._known.move_to_end(ref.digest)
+        idle = [digest for digest, each in self._known.items() if each.parameters is None]
+        for digest in idle[:-_REMEMBERED]:
+            del self._known[digest]
+        return known.ref
 
     def _publish_once(self, digest: str) -> int:
         with self._lock:
