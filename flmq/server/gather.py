@@ -210,6 +210,11 @@ class Gather:
                 self.sink.add(res)
         except AggregationError as raised:
             error = raised
+        except Exception as raised:
+            # Whatever it is, the round must not wait for ever for this reply.
+            client = taken.reply.client_id
+            error = AggregationError(f"the reply of {client} cannot be added up: {raised}")
+            error.__cause__ = raised
         # Its bytes are in the sum; whoever looks at the reply still finds everything else.
         res.parameters = Parameters([], res.parameters.tensor_type)
         with lock:

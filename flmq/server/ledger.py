@@ -133,12 +133,14 @@ class Ledger:
     def replies(self, key: PhaseKey) -> Iterator[tuple[Event, Reply, int]]:
         """What an earlier server had taken in, in that order: how, what, and its bytes."""
         record = self._journal.find_phase(key)
-        for each in () if record is None else record.contributions:
-            if (
-                record is not None
-                and record.closed is not None
-                and not _counts(each, record.closed)
-            ):
+        if record is None:
+            return
+        settled = None
+        if record.closed is not None:
+            # What came when the phase had closed is not of its set, though it was written down.
+            settled = {(outcome.client_id, outcome.word) for outcome in record.closed.outcomes}
+        for each in record.contributions:
+            if settled is not None and (each.client_id, each.kind) not in settled:
                 continue
             reply = cast(Reply, decode(each.reply))
             if each.blob is not None:
@@ -150,8 +152,8 @@ class Ledger:
 
     def closed(self, key: PhaseKey) -> str | None:
         """Why an earlier server closed a phase; None if it did not."""
-        record = self._journal.find_phase(key)
-        return None if record is None or record.closed is None else record.closed.reason
+        closed = self._journal.closed_phase(key)
+        return None if closed is None else closed.reason
 
     def close_phase(self, key: PhaseKey, gathered: Gathered, outcomes: Sequence[Outcome]) -> None:
         """Enter a phase's closing set, before anything is made of it."""
@@ -232,8 +234,3 @@ def _event(contribution: Contribution) -> Event:
             return ReplyFailed(client_id, reason)
         case _:
             return ReplyRejected(client_id, reason)
-
-
-def _counts(contribution: Contribution, closed: ClosedPhase) -> bool:
-    """Whether a contribution was in before the closing, by the record of it."""
-    return contribution.kind is not Word.ACCEPTED or contribution.client_id in closed.accepted

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
+import tempfile
 import weakref
 from pathlib import Path
 from typing import cast
@@ -11,22 +13,32 @@ from typing import cast
 from flmq.common.typing import Parameters
 from flmq.wire import BlobProgress, BlobRef, tensors_of
 
-__all__ = ["SpoolFile", "SpooledParameters"]
+__all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
+
+
+class SpoolFolder:
+    """A folder of our own, which goes when nobody holds this, or a file in it, any more."""
+
+    def __init__(self, parent: Path | None) -> None:
+        """Make one below ``parent``; None: where temporary files are."""
+        self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class SpoolFile:
     """One blob on disk, filled chunk by chunk."""
 
-    def __init__(self, path: Path, ref: BlobRef) -> None:
-        """Take the space for ``ref`` at ``path``.
+    def __init__(self, folder: SpoolFolder, name: str, ref: BlobRef) -> None:
+        """Take the space for ``ref`` in ``folder``.
 
         Raises:
             OSError: there is no room for it, or the folder cannot be written.
         """
-        self.path = path
+        self.path = folder.path / name
         self.ref = ref
+        self._folder = folder
         self._progress = BlobProgress(ref)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             # Now rather than in the middle; and what is mapped can then always be read.
             os.posix_fallocate(self._file, 0, ref.total)
@@ -55,7 +67,7 @@ class SpoolFile:
         Raises:
             MalformedMessage: the bytes are not those that the reference names.
         """
-        parameters = SpooledParameters(self.path, self.ref)
+        parameters = SpooledParameters(self.path, self.ref, folder=self._folder)
         self._progress.finish(parameters.map())
         self._close()
         return parameters
@@ -77,19 +89,21 @@ class SpooledParameters(Parameters):
     A file of its own is removed when nobody holds the object any more.
     """
 
-    def __init__(self, path: Path, ref: BlobRef, *, owned: bool = True) -> None:
-        """Read the file at ``path``, which holds the blob of ``ref``; remove it if it is ours."""
+    def __init__(self, path: Path, ref: BlobRef, *, folder: SpoolFolder | None = None) -> None:
+        """Read the file at ``path``, which holds the blob of ``ref``; it is ours in our folder."""
         self.tensor_type = ref.tensor_type
         self.path = path
         self.ref = ref
         self._own: list[bytes] | None = None
-        self._finalizer = weakref.finalize(self, _remove, path) if owned else None
+        self._folder = folder
+        self._finalizer = None if folder is None else weakref.finalize(self, _remove, path)
 
     def keep(self, path: Path) -> None:
         """The file was moved to ``path``, and is somebody else's to remove."""
         self.path = path
         if self._finalizer is not None:
             self._finalizer.detach()
+        self._folder = None
 
     @property
     def tensors(self) -> list[bytes]:

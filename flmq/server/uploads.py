@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flmq.common.errors import MalformedMessage
-from flmq.server.spool import SpooledParameters, SpoolFile
+from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.wire import BlobRef, Reply
 
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
@@ -44,7 +42,7 @@ class Uploads:
 
     def __init__(self, folder: Path | None, max_bytes: int) -> None:
         """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``."""
-        self._folder = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=folder))
+        self._folder: SpoolFolder | None = SpoolFolder(folder)
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
         self.incomplete = 0
@@ -63,6 +61,7 @@ class Uploads:
                 known.reply = reply
                 return None
             self.discard(reply.task_id)
+        assert self._folder is not None, "nothing begins after the end"
         if ref.total > self._max_bytes:
             return Spoiled(
                 reply,
@@ -70,7 +69,7 @@ class Uploads:
                 "raise max_reply_bytes",
             )
         try:
-            file = SpoolFile(self._folder / reply.task_id, ref)
+            file = SpoolFile(self._folder, reply.task_id, ref)
         except OSError as error:
             return Spoiled(reply, f"the server's spool cannot take it: {error}")
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
@@ -112,10 +111,10 @@ class Uploads:
             self.discard(task_id)
 
     def close(self) -> None:
-        """Remove everything. Idempotent."""
+        """Give everything up; results that somebody holds stay readable. Idempotent."""
         for task_id in list(self._open):
             self.discard(task_id)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
 
 
 def _filled(reply: Reply, parameters: SpooledParameters) -> Reply:

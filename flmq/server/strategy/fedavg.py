@@ -69,11 +69,16 @@ class FedAvg(FedAvgOptions, Strategy):
         return [(client, FitIns(parameters, dict(config))) for client in clients]
 
     def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
-        """The mean, as replies come; None where a subclass makes something else of them."""
-        own = type(self)
-        as_here = (
-            own.aggregate_fit is FedAvg.aggregate_fit
-            and own.aggregate_parameters is FedAvg.aggregate_parameters
+        """The mean, as replies come; None where a subclass makes something else of them.
+
+        Or where somebody put a function of theirs in the place of a method of this one.
+        """
+        as_here = all(
+            getattr(method, "__func__", None) is ours
+            for method, ours in (
+                (self.aggregate_fit, FedAvg.aggregate_fit),
+                (self.aggregate_parameters, FedAvg.aggregate_parameters),
+            )
         )
         return MeanSink() if as_here else None
 

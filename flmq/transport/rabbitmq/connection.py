@@ -23,7 +23,7 @@ from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.parameters import connection_parameters
-from flmq.transport.rabbitmq.tuning import tune
+from flmq.transport.rabbitmq.tuning import keep_memory, tune
 from flmq.transport.retry import Backoff, current_pace
 
 __all__ = ["ConnectionUser", "IOConnection"]
@@ -52,6 +52,7 @@ class IOConnection:
     ) -> None:
         """Prepare; see `open`. ``role`` and ``name`` are shown by RabbitMQ's tools."""
         tune()
+        keep_memory()
         self.url = url
         self._role = role
         self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
