@@ -30,6 +30,7 @@ mean is a function of the value alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 
 from flmq.aggregation.pieces import BLOCK, Piece, Scratch, measured
 from flmq.aggregation.rounding import FloatFormat
+from flmq.aggregation.space import LimbSpace
 
 __all__ = ["DIGIT", "FULL", "BlockSum", "Limb", "carry", "empty_sums"]
 
@@ -76,10 +78,17 @@ class Limb:
         return chosen
 
 
-def empty_sums(size: int, dtype: np.dtype[Any]) -> list[BlockSum]:
-    """The sums, zero, of a tensor of ``size`` elements, block by block."""
-    unit = FloatFormat.of(dtype).min_exp if dtype.kind == "f" else 0
-    return [BlockSum(min(BLOCK, size - start), unit) for start in range(0, size, BLOCK)]
+def empty_sums(sizes: Sequence[int], dtypes: Sequence[np.dtype[Any]]) -> list[list[BlockSum]]:
+    """The sums, zero, of tensors of these sizes and dtypes, block by block."""
+    space = LimbSpace(sum(sizes))
+    return [
+        [BlockSum(min(BLOCK, size - start), _unit(dtype), space) for start in range(0, size, BLOCK)]
+        for size, dtype in zip(sizes, dtypes, strict=True)
+    ]
+
+
+def _unit(dtype: np.dtype[Any]) -> int:
+    return FloatFormat.of(dtype).min_exp if dtype.kind == "f" else 0
 
 
 def carry(rows: NDArray[np.int64]) -> None:
@@ -97,10 +106,11 @@ class BlockSum:
     associative and commutative in the value.
     """
 
-    __slots__ = ("limbs", "size", "spill", "unit")
+    __slots__ = ("_space", "limbs", "size", "spill", "unit")
 
-    def __init__(self, size: int, unit: int) -> None:
-        """Begin with zero, which takes no memory."""
+    def __init__(self, size: int, unit: int, space: LimbSpace) -> None:
+        """Begin with zero, which takes no memory; take some from ``space`` when there is need."""
+        self._space = space
         self.size = size
         self.unit = unit
         self.limbs: dict[int, Limb] = {}
@@ -203,7 +213,7 @@ class BlockSum:
         """The limb of that exponent, made if need be, with ``load`` entered and room for it."""
         limb = self.limbs.get(exponent)
         if limb is None:
-            limb = self.limbs[exponent] = Limb(np.zeros(self.size, dtype=np.int64))
+            limb = self.limbs[exponent] = Limb(self._space.zeros(self.size))
         elif limb.load + load >= FULL:
             self._carry_up(exponent, limb)
         limb.load += load

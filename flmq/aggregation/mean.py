@@ -77,7 +77,7 @@ class MeanAccumulator:
         self._specs = tuple(like)
         self._weight = 0
         self._scratch = Scratch()
-        self._blocks = [empty_sums(spec.size, spec.dtype) for spec in self._specs]
+        self._blocks = empty_sums([s.size for s in self._specs], [s.dtype for s in self._specs])
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:

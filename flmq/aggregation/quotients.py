@@ -11,7 +11,7 @@ weights beyond 2**37, subnormal float64) is rare and divided as Python integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,7 +28,9 @@ _Where = slice | NDArray[np.intp]
 
 _MASK = (1 << DIGIT) - 1
 _DOUBT = 2.0**-48  # bounds the relative error of an estimate: at most twenty roundings
-_STRETCH = 1 << 13  # elements divided at a time: a dozen rows of 8 bytes stay in the cache
+# Elements divided at a time: few enough that a dozen rows stay in the cache, and that the allocator
+# hands out the same memory again instead of mapping and clearing new pages.
+_STRETCH = 1 << 13
 # By size of the dtype, the longest weights for which a quotient has the dtype's bits and two more.
 _WEIGHT_BITS = {2: 56, 4: 56, 8: 37}
 _HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
@@ -81,40 +83,55 @@ def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
 
 def _write_floats(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
     """Write means of a float type: of float64 all in integers, of the others those in doubt."""
-    doubtful = None if out.dtype.itemsize == 8 else _write_estimates(block, weight, out)
+    if out.dtype.itemsize == 8:
+        doubtful = np.arange(out.size)
+        parts: list[_Where] = list(_stretches(out.size))
+    else:
+        doubtful = _write_estimates(block, weight, out)
+        parts = [doubtful[stretch] for stretch in _stretches(doubtful.size)]
     if weight.bit_length() > _WEIGHT_BITS[out.dtype.itemsize]:
-        _write_by_hand(block, weight, out, range(out.size) if doubtful is None else doubtful)
+        _write_by_hand(block, weight, out, doubtful)
         return
-    for start in range(0, out.size if doubtful is None else doubtful.size, _STRETCH):
-        stretch = slice(start, min(start + _STRETCH, out.size))
-        _write_divided(block, weight, out, stretch if doubtful is None else doubtful[stretch])
+    for part in parts:
+        _write_divided(block, weight, out, part)
+
+
+def _stretches(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + _STRETCH, size)) for start in range(0, size, _STRETCH))
+
+
+# -- float16 and float32: estimates ---------------------------------------------------------------
 
 
 def _write_estimates(block: BlockSum, weight: int, out: NDArray[Any]) -> NDArray[np.intp]:
     """Write means of a float type of at most 24 bits; tell where they are in doubt."""
-    estimate = _estimate(block, weight)
-    np.copyto(out, estimate * (1 + _DOUBT), casting="same_kind")
-    below = (estimate * (1 - _DOUBT)).astype(out.dtype)
-    # Rounding is monotonic: where both ends of the interval round alike, so does the mean inside.
-    return np.flatnonzero(out != below)
+    doubtful = np.empty(out.size, dtype=np.bool_)
+    for stretch in _stretches(out.size):
+        estimate = _estimate(block, weight, stretch)
+        below = (estimate * (1 - _DOUBT)).astype(out.dtype)
+        estimate *= 1 + _DOUBT
+        np.copyto(out[stretch], estimate, casting="same_kind")
+        # Rounding is monotonic: where both ends of the interval round alike, so does the mean.
+        np.not_equal(out[stretch], below, out=doubtful[stretch])
+    return np.flatnonzero(doubtful)
 
 
-def _estimate(block: BlockSum, weight: int) -> NDArray[np.float64]:
+def _estimate(block: BlockSum, weight: int, where: slice) -> NDArray[np.float64]:
     """The quotients with a relative error of less than ``_DOUBT``."""
     if len(block.limbs) == 1:
         ((exponent, limb),) = block.limbs.items()
-        estimate: NDArray[np.float64] = limb.settle() / float(weight)
+        estimate: NDArray[np.float64] = limb.settle()[where] / float(weight)
         estimate *= 2.0**exponent
         return estimate
     # Of magnitudes, from the top: with nothing to cancel, the errors of the sums stay relative.
     if _is_pair(block):
-        pair = _Pair.of(block, slice(None))
+        pair = _Pair.of(block, where)
         estimate = pair.high.astype(np.float64)
         estimate *= 2.0**pair.gap
         estimate += pair.low
         estimate *= 2.0**pair.exponent / weight
         return np.where(pair.negative, -estimate, estimate)
-    rows, exponent, sign = _signed_digits(block, slice(None))
+    rows, exponent, sign = _signed_digits(block, where)
     estimate = rows[-1].astype(np.float64)
     for row in rows[-2::-1]:
         estimate *= 2.0**DIGIT

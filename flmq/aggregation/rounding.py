@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ldexp
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,12 @@ class FloatFormat:
     min_exp: int
 
     @classmethod
-    def of(cls, dtype: np.dtype[np.floating]) -> FloatFormat:
-        """The format of float16, float32 or float64."""
-        info = np.finfo(dtype)
-        return cls(precision=info.nmant + 1, min_exp=int(info.minexp) - info.nmant)
+    def of(cls, dtype: np.dtype[Any]) -> FloatFormat:
+        """The format of float16, float32 or float64 (IEEE 754 binary16, 32, 64)."""
+        return _FORMATS[dtype.itemsize]
+
+
+_FORMATS = {2: FloatFormat(11, -24), 4: FloatFormat(24, -149), 8: FloatFormat(53, -1074)}
 
 
 def round_to_int(numerator: int, denominator: int) -> int:

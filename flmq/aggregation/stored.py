@@ -104,7 +104,7 @@ def load_sums(
         raise _damaged("its weight is negative")
     if sum(-(-spec.size // BLOCK) for spec in specs) * _LEAST_BLOCK > reader.left:
         raise _damaged("it is too short for its tensors")
-    blocks = [empty_sums(spec.size, spec.dtype) for spec in specs]
+    blocks = empty_sums([spec.size for spec in specs], [spec.dtype for spec in specs])
     for tensor_blocks in blocks:
         for block in tensor_blocks:
             _read_block(reader, block)
