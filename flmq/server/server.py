@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flmq.common.errors import AggregationError, NoInitialParameters
@@ -230,7 +230,7 @@ class Server:
         gathered = self._gather(
             Phase.FIT, server_round, instructions, timeout, self._check_fit, sink
         )
-        self._log.fit = gathered
+        self._log.fit = _figures(gathered)
         outcome = _split(instructions, gathered)
         results = cast("FitResultsAndFailures", outcome)
         if sink is not None:
@@ -269,7 +269,7 @@ class Server:
         gathered = self._gather(
             Phase.EVALUATE, server_round, instructions, timeout, self._check_evaluate
         )
-        self._log.evaluate = gathered
+        self._log.evaluate = _figures(gathered)
         results = cast("EvaluateResultsAndFailures", _split(instructions, gathered))
         if not gathered.enough:
             self._note(server_round, self._too_few(gathered))
@@ -403,6 +403,11 @@ class Server:
         self._log.note = text
         logger.warning("round %d: %s", server_round, text)
         self._emit(Note(text, server_round))
+
+
+def _figures(gathered: Gathered) -> Gathered:
+    """All but the replies, whose files on the disk would stay for as long."""
+    return replace(gathered, replies={}, failures=[])
 
 
 def _split(

@@ -1,0 +1,200 @@
+"""Uploads: many at once, each by its task; what comes to nothing says why and leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flmq.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
+from flmq.common.phase import Phase
+from flmq.server.uploads import Spoiled, Uploaded, Uploads
+from flmq.wire import BlobRef, Reply, iter_chunks, refer
+
+NONE = Parameters([], "numpy.ndarray")
+MAX = 10_000
+
+
+def model(number: int, size: int = 300) -> Parameters:
+    return ndarrays_to_parameters([np.full(size, number, np.float32)])
+
+
+def reply(task_id: str) -> Reply:
+    res = FitRes(Status(Code.OK, ""), NONE, 1, {})
+    return Reply(task_id, "job", 1, Phase.FIT, "a", 1, b"n", 0.0, res)
+
+
+def ref_of(parameters: Parameters) -> BlobRef:
+    return refer(parameters, chunk_bytes=100)
+
+
+Chunks = list[tuple[int, bytes | memoryview]]
+
+
+def chunks_of(parameters: Parameters) -> Chunks:
+    return list(iter_chunks(ref_of(parameters), parameters.tensors))
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path, MAX)
+
+
+def begin(uploads: Uploads, task_id: str, parameters: Parameters) -> Chunks:
+    assert uploads.begin(reply(task_id), ref_of(parameters), 50) is None
+    return chunks_of(parameters)
+
+
+def add_all(uploads: Uploads, task_id: str, chunks: Chunks) -> list[Uploaded | Spoiled | None]:
+    return [uploads.add(task_id, index, data) for index, data in chunks]
+
+
+def parameters_of(uploaded: Uploaded | Spoiled | None) -> Parameters:
+    assert isinstance(uploaded, Uploaded), uploaded
+    assert uploaded.reply.blob is None
+    assert isinstance(uploaded.reply.res, FitRes)
+    return uploaded.reply.res.parameters
+
+
+def test_many_at_once_their_chunks_in_any_order_and_twice(uploads: Uploads) -> None:
+    rng = random.Random(3)
+    models = {f"t{number}": model(number) for number in range(20)}
+    arrivals = [
+        (task_id, index, data)
+        for task_id, parameters in models.items()
+        for index, data in begin(uploads, task_id, parameters)
+    ]
+    rng.shuffle(arrivals)
+    whole: dict[str, Parameters] = {}
+    for task_id, index, data in arrivals:
+        for _ in range(1 if task_id in whole else 2):
+            done = uploads.add(task_id, index, data)
+            if done is not None:
+                assert isinstance(done, Uploaded)
+                whole[done.reply.task_id] = parameters_of(done)
+                break
+    assert whole == models
+    assert uploads.incomplete == 0
+
+
+def test_the_bytes_that_came_are_counted(uploads: Uploads) -> None:
+    chunks = begin(uploads, "t", model(1))
+    *_, last = add_all(uploads, "t", [chunks[0], *chunks])
+    assert isinstance(last, Uploaded)
+    assert last.bytes == 50 + ref_of(model(1)).total + 100
+
+
+def test_chunks_of_nothing_in_progress_are_counted(uploads: Uploads) -> None:
+    chunks = begin(uploads, "t", model(1))
+    add_all(uploads, "t", chunks)
+    add_all(uploads, "t", chunks[:2])  # come again after the last
+    uploads.add("another", 0, b"x")
+    assert uploads.stray_chunks == 3
+
+
+def test_a_reply_that_is_announced_again_goes_on_where_it_was(uploads: Uploads) -> None:
+    chunks = begin(uploads, "t", model(1))
+    add_all(uploads, "t", chunks[:-1])
+    begin(uploads, "t", model(1))
+    assert parameters_of(uploads.add("t", *chunks[-1])) == model(1)
+    assert uploads.incomplete == 0
+
+
+def test_another_answer_to_the_task_begins_anew(uploads: Uploads, tmp_path: Path) -> None:
+    """The client was killed in mid-upload and trained again, with other random numbers."""
+    add_all(uploads, "t", begin(uploads, "t", model(1))[:-1])
+    chunks = begin(uploads, "t", model(2))
+    assert parameters_of(add_all(uploads, "t", chunks)[-1]) == model(2)
+    assert uploads.incomplete == 1
+
+
+@pytest.mark.parametrize(
+    ("index", "data", "reason"),
+    [
+        (99, b"x" * 100, "chunk 99 of a blob of 14 chunks"),
+        (-1, b"x" * 100, "chunk -1"),
+        (0, b"x" * 99, "chunk 0 has 99 bytes, not 100"),
+        (13, b"", "chunk 13 has 0 bytes"),
+    ],
+)
+def test_a_chunk_that_contradicts_its_announcement_spoils_the_reply(
+    uploads: Uploads, tmp_path: Path, index: int, data: bytes, reason: str
+) -> None:
+    chunks = begin(uploads, "t", model(1))
+    add_all(uploads, "t", chunks[:3])
+    spoiled = uploads.add("t", index, data)
+    assert isinstance(spoiled, Spoiled)
+    assert spoiled.reply.task_id == "t"
+    assert reason in spoiled.reason
+    assert list(tmp_path.glob("*/*")) == []
+    assert add_all(uploads, "t", chunks[3:]) == [None] * 11  # the others are strays
+    assert uploads.stray_chunks == 11
+
+
+def test_another_uploads_chunk_spoils_the_reply(uploads: Uploads, tmp_path: Path) -> None:
+    chunks = begin(uploads, "t", model(1))
+    chunks[1] = chunks_of(model(2))[1]
+    spoiled = add_all(uploads, "t", chunks)[-1]
+    assert isinstance(spoiled, Spoiled)
+    assert "as stated" in spoiled.reason
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_one_that_is_too_large_is_refused_before_it_takes_space(
+    uploads: Uploads, tmp_path: Path
+) -> None:
+    ref = replace(ref_of(model(1)), lengths=(MAX + 1,))
+    spoiled = uploads.begin(reply("t"), ref, 50)
+    assert isinstance(spoiled, Spoiled)
+    assert f"{MAX + 1} bytes and the server takes {MAX}: raise max_reply_bytes" in spoiled.reason
+    assert list(tmp_path.glob("*/*")) == []
+    assert uploads.add("t", 0, b"x" * 100) is None
+
+
+def test_a_full_disk_spoils_the_reply_and_no_other(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = begin(uploads, "first", model(1))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_fallocate", full)
+        spoiled = uploads.begin(reply("second"), ref_of(model(2)), 50)
+    assert isinstance(spoiled, Spoiled)
+    assert "the server's spool cannot take it" in spoiled.reason
+    assert "No space left on device" in spoiled.reason
+    begin(uploads, "third", model(3))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        failed = uploads.add("third", *chunks_of(model(3))[0])
+    assert isinstance(failed, Spoiled)
+    assert "the server's spool failed" in failed.reason
+    assert parameters_of(add_all(uploads, "first", first)[-1]) == model(1)
+
+
+def test_those_of_tasks_that_are_over_are_given_up(uploads: Uploads, tmp_path: Path) -> None:
+    for task_id in "abc":
+        add_all(uploads, task_id, begin(uploads, task_id, model(1))[:2])
+    uploads.discard_if(lambda task_id: task_id in "ac")
+    assert [path.name for path in tmp_path.glob("*/*")] == ["b"]
+    assert uploads.incomplete == 2
+    assert parameters_of(add_all(uploads, "b", chunks_of(model(1)))[-1]) == model(1)
+
+
+def test_the_end_leaves_only_what_somebody_holds(uploads: Uploads, tmp_path: Path) -> None:
+    kept = parameters_of(add_all(uploads, "kept", begin(uploads, "kept", model(1)))[-1])
+    add_all(uploads, "half", begin(uploads, "half", model(2))[:2])
+    uploads.close()
+    uploads.close()
+    gc.collect()
+    assert [path.name for path in tmp_path.glob("*/*")] == ["kept"]
+    assert kept == model(1)
+    del kept
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
