@@ -52,7 +52,8 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="*",
         choices=["rounds", "memory", *_OTHERS, []],
-        help="what to measure (default: all of it)",
+        metavar="WHAT",
+        help=f"of rounds, memory, {', '.join(_OTHERS)} (default: all)",
     )
     parser.add_argument(
         "--cells",

@@ -132,14 +132,14 @@ CONTESTANTS: dict[str, Contestant] = {
             "flmq",
             True,
             _learning(lambda: sys.executable, "flmq"),
-            _memory(7, 0, 3, 60_000_000),
+            _memory(6, 0, 3.5, 60_000_000),
         ),
         Contestant(
             "flower",
             "Flower gRPC",
             False,
             _learning(lambda: _flower()[0], "flwr"),
-            _memory(1, 6, 5, 120_000_000),
+            _memory(1, 8, 17, 120_000_000),
         ),
         Contestant("pika", "bare pika", True, _pika(), _memory(0, 0, 1, 40_000_000)),
         Contestant(

@@ -25,7 +25,7 @@ __all__ = ["Harness"]
 _QUICK_BYTES = 1_000_000
 _QUICK_ROUNDS = 15
 """At least so many rounds where the model is small: they cost nothing, and vary."""
-_MEMORY_SHARE = 0.8
+_MEMORY_SHARE = 0.9
 
 
 @dataclass(slots=True)
