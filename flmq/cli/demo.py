@@ -15,6 +15,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from click.core import ParameterSource
 from rich.console import Console
 
 from flmq.broker.find import obtain_broker
@@ -28,10 +29,11 @@ from flmq.cli.process import interrupt_on_sigterm, log_to_file
 from flmq.cli.record import RunRecorder, killed_note, load_record, save_record
 from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL
-from flmq.common.errors import StoredDataError, UsageError
+from flmq.common.errors import FlmqError, UsageError
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.datasets.partitioner import PARTITIONS
+from flmq.journal import Journal
 from flmq.server.components import ServerAppComponents
 from flmq.server.options import RunOptions
 from flmq.server.server_config import ServerConfig
@@ -88,6 +90,7 @@ class DemoCommand:
 
 
 def demo(
+    context: typer.Context,
     clients: Annotated[int, typer.Option(min=1, max=200, help="Client processes.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
     partition: Annotated[
@@ -121,7 +124,8 @@ def demo(
 ) -> None:
     """Train on scikit-learn's digits: a broker, a server and client processes, shown live."""
     settings = DigitsSettings(clients, partition, alpha, seed, model)
-    if in_memory and (kill or lose or broker):
+    named = context.get_parameter_source("broker") is ParameterSource.COMMANDLINE
+    if in_memory and (kill or lose or named):
         raise InvalidDemo("--in-memory has no processes to kill and no broker: drop one of the two")
     if kill + lose > clients or lose >= clients:
         raise InvalidDemo(f"{kill} to kill and {lose} to lose are too many of {clients} clients")
@@ -195,9 +199,10 @@ def _watch(children: Children, command: DemoCommand) -> None:
     """Wait for the server's end; kill and restart clients on the way, as asked."""
     plan = _Kills.plan(command)
     restarts: list[tuple[float, str]] = []
+    progress = _Progress(command.folder)
     while children.running(_SERVER):
         now = time.monotonic()
-        for client_id in plan.due(_rounds_done(command)):
+        for client_id in plan.due(progress.rounds_done()):
             children.kill(client_id)
             if client_id not in plan.lost:
                 restarts.append((now + _RESTART_AFTER, client_id))
@@ -205,6 +210,7 @@ def _watch(children: Children, command: DemoCommand) -> None:
             restarts.remove(restart)
             _start_client(children, command, restart[1])
         time.sleep(_LOOK_EVERY)
+    progress.close()
     plan.note(command)
 
 
@@ -245,11 +251,24 @@ class _Kills:
         save_record(replace(record, notes=record.notes + added), command.folder / "history.json")
 
 
-def _rounds_done(command: DemoCommand) -> int:
-    try:
-        return len(load_record(command.folder).rounds)
-    except StoredDataError:
-        return 0
+class _Progress:
+    """How many rounds the server has closed, by its journal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._journal: Journal | None = None
+
+    def rounds_done(self) -> int:
+        try:
+            if self._journal is None:
+                self._journal = Journal.open(self._folder, create=False)
+            return self._journal.rounds_done
+        except (FlmqError, RuntimeError):
+            return 0  # not begun yet
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
 
 
 def _start_client(children: Children, command: DemoCommand, client_id: str) -> None:

@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -51,6 +52,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+_REST = 9.0
+"""For each second of writing, seconds without: a record takes a tenth of the time at most."""
 """Version of the file; raised when a reader of the old one would misread the new one."""
 
 _KILLED = "killed "
@@ -117,8 +120,14 @@ class RunRecorder:
         folder: Path,
         about: Mapping[str, Scalar] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        rest: float = _REST,
     ) -> None:
-        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times."""
+        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times.
+
+        After each write of a round none follows for ``rest`` times as long as it took.
+        """
+        self._rest = rest
         self._folder = folder
         self._about = dict(about or {})
         self._clock = clock
@@ -128,6 +137,7 @@ class RunRecorder:
         self._outcomes: list[tuple[int, OutcomeRecord]] = []
         self._closed: dict[tuple[int, str], str] = {}
         self._round = 0
+        self._next_write = 0.0
         self._remark_on = Remarker()
 
     @property
@@ -213,7 +223,11 @@ class RunRecorder:
 
     def _close_round(self, event: RoundClosed) -> None:
         self._add_round(event)
-        self._write()
+        # The file is written whole: in a long run of quick rounds not after each of them.
+        now = time.monotonic()
+        if now >= self._next_write:
+            self._write()
+            self._next_write = now + self._rest * (time.monotonic() - now)
 
     def _add_round(self, event: RoundClosed) -> None:
         number = event.server_round

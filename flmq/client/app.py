@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -119,5 +120,8 @@ def run_client(
 
 
 def _log_connection(event: ConnectionEvent) -> None:
-    level = logger.info if event.state is ConnectionState.CONNECTED else logger.warning
-    level("%s connection %s %s", event.role, event.state.value, event.detail)
+    level = _LEVELS.get(event.state, logging.WARNING)
+    logger.log(level, "%s connection %s %s", event.role, event.state.value, event.detail)
+
+
+_LEVELS = {ConnectionState.CONNECTED: logging.INFO, ConnectionState.CLOSED: logging.DEBUG}

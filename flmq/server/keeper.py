@@ -34,7 +34,8 @@ class Keeper:
         checkpoint = self._ledger.resume()
         if checkpoint is not None:
             strategy.load_state_dict(checkpoint.state)
-        self._watch = AttributeWatch(strategy)
+        # FedAvg lets go of its initial parameters once they are given.
+        self._watch = AttributeWatch(strategy, ignore=("initial_parameters",))
         return checkpoint
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:

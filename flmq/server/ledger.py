@@ -50,7 +50,7 @@ class Ledger:
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``, of which this process has taken charge."""
         self._journal = journal
-        self._awaited: set[str] = set()
+        self._awaited = self._left_open()
         """Tasks of phases that an earlier server left open, until they are opened here."""
 
     @property
@@ -99,8 +99,17 @@ class Ledger:
         """Note for how many seconds a phase has been open."""
         self._journal.tick(key, elapsed)
 
-    def contribute(self, key: PhaseKey, event: Event, reply: Reply, size: int) -> None:
-        """Take in a reply that settles its client's task."""
+    def contribute(self, contributions: Sequence[tuple[PhaseKey, Event, Reply, int]]) -> None:
+        """Take in replies that settle their clients' tasks: all of them, in one commit."""
+        self._journal.contribute_many(
+            [
+                (key, self._contribution(event, reply, size))
+                for key, event, reply, size in contributions
+            ]
+        )
+
+    def _contribution(self, event: Event, reply: Reply, size: int) -> Contribution:
+        """What to enter for a reply; its parameters on disk are adopted on the way."""
         match event:
             case ReplyAccepted():
                 kind, reason = Word.ACCEPTED, ""
@@ -117,17 +126,14 @@ class Ledger:
             ref = parameters.ref
             parameters.keep(self._journal.adopt_reply(reply.task_id, parameters.path, ref))
             reply = replace(_bare(reply), blob=ref)
-        self._journal.contribute(
-            key,
-            Contribution(
-                client_id=reply.client_id,
-                task_id=reply.task_id,
-                kind=kind,
-                reason=reason,
-                reply=encode(reply),
-                blob=ref,
-                size=size,
-            ),
+        return Contribution(
+            client_id=reply.client_id,
+            task_id=reply.task_id,
+            kind=kind,
+            reason=reason,
+            reply=encode(reply),
+            blob=ref,
+            size=size,
         )
 
     def replies(self, key: PhaseKey) -> Iterator[tuple[Event, Reply, int]]:
@@ -183,13 +189,16 @@ class Ledger:
 
     def resume(self) -> Checkpoint | None:
         """Where to go on: after the last round that was closed; None: from the beginning."""
-        checkpoint = self._journal.last_checkpoint()
-        next_round = 1 if checkpoint is None else checkpoint.server_round + 1
+        return self._journal.last_checkpoint()
+
+    def _left_open(self) -> set[str]:
+        tasks: set[str] = set()
         for phase in (Phase.FIT, Phase.EVALUATE):
-            record = self._journal.find_phase(PhaseKey(next_round, phase))
+            key = PhaseKey(self._journal.rounds_done + 1, phase)
+            record = self._journal.find_phase(key)
             if record is not None and record.closed is None:
-                self._awaited.update(ask.task_id for ask in record.plan.asks)
-        return checkpoint
+                tasks.update(ask.task_id for ask in record.plan.asks)
+        return tasks
 
     def checkpoint(
         self,

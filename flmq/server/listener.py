@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import BrokerError, FlmqError, TransportClosed
+from flmq.common.errors import BrokerError, FlmqError, RunError, TransportClosed
 from flmq.common.logger import logger
-from flmq.journal.errors import Fenced
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Letter, Outbox
 from flmq.round import Event, ReplyRejected, Stopped, Word
@@ -29,6 +29,8 @@ from flmq.wire import BlobChunk, ModelRequest, Presence, Receipt, ReceiptOutcome
 
 __all__ = ["Listener"]
 
+_COMMIT_TOGETHER = 64
+"""Replies that are written down with one commit, where so many wait."""
 _DAY = 24 * 3600.0
 _RECEIPTS = {
     # Whatever the reply says: the client may forget it.
@@ -38,6 +40,16 @@ _RECEIPTS = {
     Word.REJECTED: ReceiptOutcome.REJECTED,
     Word.DUPLICATE: ReceiptOutcome.DUPLICATE,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A reply that was judged and waits to be entered into the journal."""
+
+    gather: Gather
+    reply: Reply
+    size: int
+    event: Event
 
 
 class Listener:
@@ -73,6 +85,8 @@ class Listener:
         self._emit = emit
         self._clock = time.monotonic
         self._early: list[tuple[Reply, int]] = []
+        self._unwritten: list[_Entry] = []
+        self._unacked: list[Letter] = []
         self.trouble: FlmqError | None = None
         """Why nothing is heard any more, where that is so."""
         self._thread = threading.Thread(target=self._listen, name="flmq-replies", daemon=True)
@@ -88,22 +102,32 @@ class Listener:
 
     def _listen(self) -> None:
         next_tick = 0.0
-        while True:
+        while self.trouble is None:
             try:
-                letter = self._inbox.receive(timeout=0.1 if self._early else 1.0)
+                letter = self._inbox.receive(timeout=self._patience())
+                if letter is not None:
+                    self._hear_safely(letter)
+                if letter is None or len(self._unwritten) >= _COMMIT_TOGETHER:
+                    self._flush()
             except TransportClosed:
                 return
-            except BrokerError as error:
+            except (BrokerError, RunError) as error:
+                # Fenced, or nothing can be read or written any more. What is un-acked comes again,
+                # to the server that is in charge then.
                 self._give_up(error)
                 return
-            if letter is not None:
-                self._hear_safely(letter)
             if self._early:
                 self._take_early()
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()
                 self._uploads.discard_if(self._is_over)
+
+    def _patience(self) -> float:
+        """Seconds to wait for a message: none while replies wait to be written down."""
+        if self._unwritten:
+            return 0.0
+        return 0.1 if self._early else 1.0
 
     def _give_up(self, error: FlmqError) -> None:
         """Without replies no round can close: end those that are open, and say why."""
@@ -121,11 +145,8 @@ class Listener:
     def _hear_safely(self, letter: Letter) -> None:
         try:
             self._hear(letter)
-        except TransportClosed:
-            return
-        except Fenced as error:
-            # Un-acked: it is the other server's to deal with.
-            self._give_up(error)
+        except (TransportClosed, BrokerError, RunError):
+            raise
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
             self._inbox.bury(letter, f"{type(error).__name__}: {error}")
@@ -147,7 +168,10 @@ class Listener:
             case other:
                 self._inbox.bury(letter, f"a server takes no {type(other).__name__}")
                 return
-        self._inbox.ack(letter)
+        if self._unwritten:
+            self._unacked.append(letter)
+        else:
+            self._inbox.ack(letter)
 
     def _greet(self, presence: Presence) -> None:
         """Answer a process's first hello, so that it knows that this job is alive."""
@@ -221,14 +245,39 @@ class Listener:
                 self._report(gather.feed(Stopped(reason), self._clock()))
 
     def _settle(self, gather: Gather, reply: Reply, size: int, event: Event) -> None:
-        """Feed a reply to its round, and tell the client what became of it."""
-        if self._ledger is not None and gather.key is not None and gather.expects(reply.client_id):
-            # Durable before it counts and before it is acked.
-            self._ledger.contribute(gather.key, event, reply, size)
+        """Have a reply count, and tell the client what became of it.
+
+        In a job with a journal it is durable before it counts and before it is acked: it waits
+        for `_flush`, which enters all that wait with one commit.
+        """
+        entry = _Entry(gather, reply, size, event)
+        if self._ledger is None or gather.key is None or not gather.expects(reply.client_id):
+            self._count(entry)
+        else:
+            self._unwritten.append(entry)
+
+    def _flush(self) -> None:
+        """Enter what waits into the journal; then it counts, and its letters are acked."""
+        entries, self._unwritten = self._unwritten, []
+        letters, self._unacked = self._unacked, []
+        if entries and self._ledger is not None:
+            self._ledger.contribute(
+                [
+                    (entry.gather.key, entry.event, entry.reply, entry.size)
+                    for entry in entries
+                    if entry.gather.key is not None
+                ]
+            )
             crash_point("server.reply_journalled")
-        taken = Taken(reply, size, self._clock())
-        outcomes = self._feed(gather, taken, event)
-        for outcome in outcomes:
+        for entry in entries:
+            self._count(entry)
+        for letter in letters:
+            self._inbox.ack(letter)
+
+    def _count(self, entry: _Entry) -> None:
+        gather, reply = entry.gather, entry.reply
+        taken = Taken(reply, entry.size, self._clock())
+        for outcome in self._feed(gather, taken, entry.event):
             if outcome.client_id == reply.client_id and outcome.word in _RECEIPTS:
                 self._send_receipt(reply, _RECEIPTS[outcome.word], outcome.reason, gather)
 

@@ -65,7 +65,7 @@ def test_kills_on_purpose_are_found_by_round(tmp_path: Path) -> None:
 
 
 def test_the_file_is_whole_after_every_round_and_no_temporary_stays(tmp_path: Path) -> None:
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(tmp_path, rest=0.0)
     rounds = 0
     for event in whole_run():
         recorder(event)
@@ -95,7 +95,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 def test_figures_that_json_lacks_survive(tmp_path: Path) -> None:
     plain: dict[str, Scalar] = {"inf": -math.inf, "raw": b"\x00\xff", "flag": True, "n": 3}
     odd: dict[str, Any] = {**plain, "nan": math.nan, "numpy": np.float32(0.5)}
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(tmp_path, rest=0.0)
     recorder(RunStarted("j", 1, "FedAvg", "in memory"))
     recorder(RoundClosed(1, 1, RoundCounts(), RoundCounts(), math.inf, odd, 1.0, 0, 0))
     text = (tmp_path / "j" / "history.json").read_text()

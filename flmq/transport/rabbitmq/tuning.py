@@ -1,9 +1,9 @@
 """What pika does not offer as an option, in one guarded place.
 
 pika reads 4 KiB at a time and copies its frame buffer for each piece. Receiving 315 MB in messages
-of 1 MiB took 0.75 s of CPU that way, and 0.37 s with 256 KiB (pika 1.4.4, loopback). And glibc gives
-memory back to the system after each large message only to take it again for the next, page fault by
-page fault: keeping some tens of megabytes halves the rest, and 64 KiB at a time are then best.
+of 1 MiB took 0.75 s of CPU that way, and 0.37 s with 256 KiB (pika 1.4.4, loopback). And glibc
+gives memory back to the system after each large message only to take it again for the next, page
+fault by page fault: keeping some tens of megabytes halves the rest; 64 KiB at a time is then best.
 """
 
 from __future__ import annotations
