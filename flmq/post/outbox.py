@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from flmq.common.crashpoints import crash_point
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
 from flmq.wire import (
     CHUNK_BYTES,
@@ -80,18 +81,16 @@ class Outbox:
 
         Blocks while the publisher's window is full, so memory is bounded by that.
         """
-        outcomes = [
-            self._publisher.publish(
-                address,
-                Message(
-                    data,
-                    type="BlobChunk",
-                    user_id=self._user_id,
-                    headers=blob_chunk_headers(name, index),
-                ),
+        outcomes = []
+        for index, data in iter_chunks(ref, tensors):
+            message = Message(
+                data,
+                type="BlobChunk",
+                user_id=self._user_id,
+                headers=blob_chunk_headers(name, index),
             )
-            for index, data in iter_chunks(ref, tensors)
-        ]
+            outcomes.append(self._publisher.publish(address, message))
+            crash_point("blob.chunk_published")
         return Sent(ref.total, _all(outcomes))
 
     def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
