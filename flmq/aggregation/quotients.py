@@ -145,15 +145,12 @@ def _estimate(block: BlockSum, weight: int, where: slice) -> NDArray[np.float64]
 def _write_divided(block: BlockSum, weight: int, out: NDArray[Any], where: _Where) -> None:
     """Write the means ``where`` asked, of a float type."""
     if len(block.limbs) == 1:
-        _write_quotients(block, weight, out, where, _lead_of_limb(block, where))
-    elif not _is_pair(block):
-        _write_quotients(block, weight, out, where, _lead_of_digits(block, where))
+        lead = _lead_of_limb(block, where)
+    elif _is_pair(block):
+        lead = _lead_of_pair(block, where)
     else:
-        lead, short = _lead_of_pair(block, where)
-        _write_quotients(block, weight, out, where, lead)
-        if short.any():
-            rest = np.arange(out.size)[where][short]
-            _write_quotients(block, weight, out, rest, _lead_of_digits(block, rest))
+        lead = _lead_of_digits(block, where)
+    _write_quotients(block, weight, out, where, lead)
 
 
 def _write_quotients(
@@ -236,21 +233,23 @@ def _is_pair(block: BlockSum) -> bool:
     return len(block.limbs) == 2 and max(block.limbs) - min(block.limbs) < _HEAD
 
 
-def _lead_of_pair(block: BlockSum, where: _Where) -> tuple[_Lead, NDArray[np.bool_]]:
-    """The leading bits where there are two limbs, and which of them are too few."""
+def _lead_of_pair(block: BlockSum, where: _Where) -> _Lead:
+    """The leading bits where there are two limbs."""
     pair = _Pair.of(block, where)
     free = _free_places(pair.high)
     places = np.minimum(free, pair.gap)
     left = pair.gap - places  # bits of the lower limb that do not fit
+    head = (pair.high << places) | (pair.low >> left)
     rest = (pair.low & ((1 << left) - 1)) << (_HEAD - left)
-    lead = _Lead(
-        head=(pair.high << places) | (pair.low >> left),
-        exponent=pair.exponent + left,
+    # Where all of the lower limb fits, the upper being almost empty, there may be places still.
+    more = np.where(free > pair.gap, _free_places(head), 0)
+    return _Lead(
+        head=head << more,
+        exponent=pair.exponent + left - more,
         negative=pair.negative,
         following=rest >> (_HEAD - DIGIT),
         inexact=rest & ((1 << (_HEAD - DIGIT)) - 1) != 0,
     )
-    return lead, free > pair.gap
 
 
 def _lead_of_digits(block: BlockSum, where: _Where) -> _Lead:

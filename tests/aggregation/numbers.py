@@ -49,6 +49,12 @@ def outliers(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array
     return values
 
 
+def graded(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
+    """Ordinary numbers and, in the same tensor, smaller and smaller ones."""
+    width = 12 if dtype.itemsize == 2 else 90
+    return (rng.standard_normal(size) * 2.0 ** -rng.integers(0, width, size)).astype(dtype)
+
+
 def largest(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """The largest number, of either sign: sums overflow the dtype, means do not."""
     return (rng.choice([-1.0, 1.0, 1.0], size) * float(np.finfo(dtype).max)).astype(dtype)
@@ -71,6 +77,7 @@ MAKERS: tuple[Maker, ...] = (
     subnormal,
     scaled,
     outliers,
+    graded,
     largest,
     few_bits,
     zeros,

@@ -126,6 +126,27 @@ def test_float32_on_paper(values: list[float], weights: list[int], mean: np.floa
     assert got.tobytes() == mean.tobytes()
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [("float64", 2.0**-1074), ("float32", 2.0**-149)])
+def test_subnormal_means_are_rounded_once_too(dtype: str, unit: float) -> None:
+    """A half and a hair above an even number: rounded in two steps, the hair would be lost."""
+    for even in (0, 2**20 - 2, 2**22, *([2**40] if dtype == "float64" else [])):
+        low, high = (np.array(n * unit, dtype=dtype) for n in (even, even + 1))
+        assert mean_of([low, high], [2**35 - 1, 2**35 + 1]) == high
+        assert mean_of([low, high], [1, 1]) == low
+        assert mean_of([low, high], [2**35 + 1, 2**35 - 1]) == low
+
+
+def test_small_numbers_beside_large_ones_in_a_tensor_of_two_limbs() -> None:
+    rng = np.random.default_rng(10)
+    tensors = []
+    for _ in range(3):
+        values = rng.standard_normal(300)
+        values[::3] *= 2.0**-30
+        values[1::7] = rng.integers(-3, 4, 43) * 2.0**-70
+        tensors.append(values)
+    assert_exact(tensors, [600, 601, 17])
+
+
 @pytest.mark.parametrize(
     ("values", "weights", "mean"),
     [

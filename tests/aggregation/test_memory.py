@@ -92,3 +92,21 @@ def test_loads_are_true_and_below_the_limit_however_much_is_added() -> None:
         assert len(block.limbs) > 1  # something was carried
         for limb in block.limbs.values():
             assert int(np.abs(limb.at()).max()) <= limb.load < FULL
+
+
+def test_sums_that_are_doubled_again_and_again_stay_true() -> None:
+    """A merge can bring as much as a limb holds."""
+    rng = np.random.default_rng(8)
+    replies = [normal(rng, np.dtype("float32"), 200) for _ in range(2)]
+    total = MeanAccumulator(specs_of(replies[:1]))
+    total.add(replies[:1], 600)
+    total.add(replies[1:], 17)
+    want = total.finish()[0].tobytes()
+    for _ in range(70):
+        total.merge(MeanAccumulator.from_bytes(total.to_bytes()))
+        assert total.finish()[0].tobytes() == want
+        for block in blocks_of(total):
+            assert len(block.limbs) <= 5
+            for limb in block.limbs.values():
+                assert int(np.abs(limb.at()).max()) <= limb.load < FULL
+    assert total.weight == 617 << 70
