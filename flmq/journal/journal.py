@@ -8,6 +8,7 @@ the next round. Everything in a run's folder follows from it::
     journal.db          the records (SQLite, WAL)
     blobs/<digest>.blob parameters: of checkpoints, and of tasks
     replies/            parameters of replies
+    spool/              replies on their way in
 
 Several processes may open one folder. The one that last took charge writes; the others are fenced.
 """
@@ -15,6 +16,7 @@ Several processes may open one folder. The one that last took charge writes; the
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 import time
@@ -47,6 +49,8 @@ from flmq.round import Word
 from flmq.wire import BlobRef
 
 __all__ = ["Journal"]
+
+_SPOOL = "spool"
 
 
 class Journal(JournalReader):
@@ -134,6 +138,9 @@ class Journal(JournalReader):
         self._shelf.tidy()
         for name in (DATABASE, MARKER):
             remove_temporaries(self.folder, name)
+        for leftover in (self.folder / _SPOOL).glob("*"):
+            # Of a server that was killed; or of one that is fenced, and may lose it as well.
+            shutil.rmtree(leftover, ignore_errors=True)
         self._sweep()
         self._db.fold()
         return epoch
@@ -160,7 +167,7 @@ class Journal(JournalReader):
     @property
     def spool_folder(self) -> Path:
         """A folder for replies in progress, from which they can be adopted."""
-        folder = self.folder / "spool"
+        folder = self.folder / _SPOOL
         make_folder(folder)
         return folder
 

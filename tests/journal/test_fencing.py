@@ -92,6 +92,17 @@ def test_the_epoch_grows_whatever_the_clock_does(tmp_path: Path) -> None:
     assert epochs == [5_000_000, 7_000_000, 7_000_001, 7_000_002, 8_000_000_000]
 
 
+def test_replies_that_were_on_their_way_to_who_lost_charge_go(old: Journal) -> None:
+    """They come again, to whoever is in charge."""
+    arriving = old.spool_folder / "of-the-old-one"
+    arriving.mkdir()
+    (arriving / "b-1").write_bytes(b"half of it")
+    new = Journal.open(old.folder)
+    assert arriving.exists()
+    new.take_charge()
+    assert list(new.spool_folder.iterdir()) == []
+
+
 def test_charge_can_be_taken_back(old: Journal) -> None:
     new = Journal.open(old.folder)
     new.take_charge()
