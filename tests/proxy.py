@@ -49,6 +49,7 @@ class Proxy:
         self._links: list[_Link] = []
         self._threads: list[threading.Thread] = []
         self._delay = 0.0
+        self._bytes_per_second: float | None = None
         self._listener = self._listen(0)
         self.port: int = self._listener.getsockname()[1]
 
@@ -90,9 +91,20 @@ class Proxy:
                 if to_broker:
                     link.to_broker.clear()
 
+    def thaw(self) -> None:
+        """Let the bytes flow again that `freeze` holds back."""
+        with self._lock:
+            for link in self._links:
+                link.to_client.set()
+                link.to_broker.set()
+
     def delay(self, seconds: float) -> None:
         """Let everything arrive ``seconds`` late, each way."""
         self._delay = seconds
+
+    def throttle(self, bytes_per_second: float | None) -> None:
+        """Let no more than so many bytes through, each way of each connection; None: all."""
+        self._bytes_per_second = bytes_per_second
 
     @property
     def connections(self) -> int:
@@ -136,8 +148,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             for data in _chunks(source):
                 flows.wait()
-                if self._delay:
-                    time.sleep(self._delay)
+                rate = self._bytes_per_second
+                if self._delay or rate:
+                    time.sleep(self._delay + (len(data) / rate if rate else 0.0))
                 target.sendall(data)
         link.cut()
         with self._lock:
