@@ -76,16 +76,19 @@ class MemoryConsumer(Consumer):
     def ack(self, delivery: Delivery) -> None:
         """Let the broker forget the message."""
         with self._broker.locked():
+            was_full = not self.has_room()
             settled = self._settle(delivery, "ack")
             if settled is None:
                 return
             if self._broker.faults.losing_acks:
                 self._lost_acks.append(settled)
-            self._refill(settled[0])
+            if was_full:
+                self._refill(settled[0])
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give the message back, or drop it to the queue's dead-letter exchange."""
         with self._broker.locked():
+            was_full = not self.has_room()
             settled = self._settle(delivery, "reject")
             if settled is None:
                 return
@@ -95,7 +98,8 @@ class MemoryConsumer(Consumer):
             else:
                 queue.reject(stored)
             queue.dispatch()
-            self._refill(queue)
+            if was_full:
+                self._refill(queue)
 
     def close(self) -> None:
         """Stop consuming; what is un-acked goes back."""
@@ -181,7 +185,11 @@ class MemoryConsumer(Consumer):
         return settled
 
     def _refill(self, first_last: MemoryQueue) -> None:
-        """Fill the room that was made, the other queues before the one that made it."""
+        """Fill the room that was made, the other queues before the one that made it.
+
+        Needed only where there was none: else every queue has delivered what it has, and looking
+        at all of a thousand queues at each ack would be all that a large simulation does.
+        """
         for queue in self.subscribed.values():
             if queue is not first_last:
                 queue.dispatch()
