@@ -15,12 +15,13 @@ from flmq.cli.children import Children
 from tests.transport.rigs import eventually
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-DEAF = [
-    sys.executable,
-    "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True);"
-    "time.sleep(60)",
-]
+IGNORE = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+DEAF = [sys.executable, "-c", IGNORE]
 
 
 @pytest.fixture
