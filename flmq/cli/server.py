@@ -30,6 +30,7 @@ from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.runfolder import set_aside
 from flmq.server.server_config import ServerConfig
+from flmq.wire.codecs import CODECS
 
 __all__ = ["ServerCommand", "serve", "server"]
 
@@ -50,6 +51,7 @@ class ServerCommand:
     runs_dir: Path
     picture: bool
     sites: tuple[str, ...]
+    compression: str
     resume: ResumePolicy
     standby: bool
     keep: KeepPolicy
@@ -122,6 +124,14 @@ def server(
             "at once.",
         ),
     ] = True,
+    compression: Annotated[
+        str,
+        typer.Option(
+            envvar="FLMQ_COMPRESSION",
+            help=f"How clients compress their replies: {', '.join(CODECS)}. zstd loses nothing; "
+            "the others round, within stated bounds (docs/performance.md).",
+        ),
+    ] = "none",
     keep_best: Annotated[
         str | None,
         typer.Option(help='Keep the best model so far, by "loss" or by the name of a metric.'),
@@ -149,6 +159,7 @@ def server(
             runs_dir=runs_dir,
             picture=picture,
             sites=tuple(site or ["main"]),
+            compression=compression,
             resume=_resume_policy(resume=resume, fresh=fresh),
             standby=standby,
             keep=KeepPolicy(keep_best, keep_every, "all" if keep_replies else "round"),
@@ -192,7 +203,9 @@ def serve(command: ServerCommand) -> None:
         resume=ResumePolicy.SAME if command.resume is ResumePolicy.FRESH else command.resume,
         keep=command.keep,
         standby=command.standby,
-        coordinator=CoordinatorOptions(sites=command.sites, heartbeat=command.heartbeat),
+        coordinator=CoordinatorOptions(
+            sites=command.sites, heartbeat=command.heartbeat, compression=command.compression
+        ),
         observers=(recorder, ModelSaver(folder), view),
     )
     with view:

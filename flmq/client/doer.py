@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flmq.client.answering import answer_task, failure
@@ -12,12 +13,13 @@ from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.tasks import Tasks
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import InvalidReturnValue
+from flmq.common.errors import InvalidReturnValue, UsageError
 from flmq.common.logger import logger
-from flmq.common.typing import EvaluateIns, FitIns
+from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
 from flmq.transport import REPLIES, Address, PublishOutcome, reply_key
-from flmq.wire import INLINE_BYTES, FailureKind, ModelRequest, Reply, Task, refer
+from flmq.wire import INLINE_BYTES, BlobRef, FailureKind, ModelRequest, Reply, Task, refer
+from flmq.wire.codecs import get_codec
 
 __all__ = ["Doer"]
 
@@ -43,12 +45,18 @@ class Doer:
         Raises:
             TransportClosed: the worker is stopping.
         """
-        reply = tasks.reply_of(task.task_id)
+        reply, loaded = tasks.reply_of(task.task_id), task
         if reply is None:
             crash_point("worker.before_training")
+
+            def load() -> Task:
+                nonlocal loaded
+                loaded = self._with_model(task, tasks)
+                return loaded
+
             reply = answer_task(
                 task,
-                lambda: self._with_model(task, tasks),
+                load,
                 lambda: self._clients.get(task.job, task.client_id),
                 time.time,
                 level=self._level,
@@ -57,7 +65,7 @@ class Doer:
             if tasks.current(task.task_id) is None:
                 return True  # settled meanwhile: nobody wants the reply
             reply = self._keep(reply, tasks)
-        outcomes = [sent.outcome.result() for sent in self._send(reply)]
+        outcomes = [sent.outcome.result() for sent in self._send(reply, loaded)]
         crash_point("worker.reply_confirmed")
         if PublishOutcome.UNROUTABLE not in outcomes:
             return True
@@ -96,24 +104,41 @@ class Doer:
         parameters = self._models.get(task.model, deadline, ask)
         return replace(task, ins=replace(task.ins, parameters=parameters))
 
-    def _send(self, reply: Reply) -> list[Sent]:
+    def _send(self, reply: Reply, task: Task) -> list[Sent]:
         """Send a reply: whole, or where it is large its parameters in chunks behind it."""
         address = self._address(reply.client_id, reply.job)
         parameters = getattr(reply.res, "parameters", None)
         try:
             if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
                 return [self._outbox.send(address, reply, message_id=reply.task_id)]
-            ref = refer(parameters)
+            ref, tensors = _packed(parameters, task)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             return [
                 self._outbox.send(address, head, message_id=reply.task_id),
-                self._outbox.send_blob(address, ref, reply.task_id, parameters.tensors),
+                self._outbox.send_blob(address, ref, reply.task_id, tensors),
             ]
         except InvalidReturnValue as error:
             return [self._outbox.send(address, _bad(reply, error), message_id=reply.task_id)]
 
     def _address(self, client_id: str, job: str) -> Address:
         return Address(REPLIES, reply_key(self._site, client_id, job))
+
+
+def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes | memoryview]]:
+    """What to send: compressed against the task's model where the server offers it and we can.
+
+    A reply that an earlier process trained is sent as it is: its model is not at hand.
+    """
+    base = task.ins.parameters if isinstance(task.ins, FitIns) else None
+    if not task.reply_codec or task.model is None or base is None or not base.tensors:
+        return refer(parameters), parameters.tensors
+    try:
+        codec = get_codec(task.reply_codec)
+    except UsageError as error:
+        logger.warning("sending without compression: %s", error)
+        return refer(parameters), parameters.tensors
+    packed = Parameters(codec.encode(parameters.tensors, base.tensors), parameters.tensor_type)
+    return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
 
 
 def _is_over(task: Task, tasks: Tasks) -> bool:

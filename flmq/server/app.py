@@ -11,6 +11,7 @@ from flmq.common.urls import parse_broker_url
 from flmq.server.bus import EventBus
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents
+from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ConnectionChanged, Observer
 from flmq.server.history import History
 from flmq.server.options import ResumePolicy, RunOptions
@@ -37,6 +38,7 @@ def start_server(
     runs: Path | str | None = None,
     resume: ResumePolicy = ResumePolicy.SAME,
     standby: bool = False,
+    compression: str = "none",
     observers: Sequence[Observer] = (),
 ) -> History:
     """Run a job over RabbitMQ, and return what was measured. Blocks until the job is over.
@@ -59,6 +61,8 @@ def start_server(
         runs: folder of the journals; None: ``FLMQ_RUNS_DIR``, or ``runs``.
         resume: what to do where the job has a journal already.
         standby: wait while another live server has the job, and take over when it is gone.
+        compression: how clients may compress their replies: "none", "zstd" (without loss), "fp16",
+            "bf16" or "int8" (`flmq.wire.codecs` states their errors).
         observers: called with each event of the run (`flmq.server.events`).
 
     Raises:
@@ -81,6 +85,7 @@ def start_server(
         runs_dir=None if job is None else runs_dir(runs),
         resume=resume,
         standby=standby,
+        coordinator=CoordinatorOptions(compression=compression),
         observers=observers,
     )
     parts = ServerAppComponents(server, config, strategy, client_manager)

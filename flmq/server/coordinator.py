@@ -42,6 +42,7 @@ from flmq.transport import (
     task_key,
 )
 from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
+from flmq.wire.codecs import get_codec
 
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
@@ -64,6 +65,19 @@ class CoordinatorOptions:
     """A larger reply is refused, before space is taken for it."""
     spool_dir: Path | None = None
     """Folder for replies in progress; None: a temporary one."""
+    compression: str = "none"
+    """How clients may compress their replies: a name of `flmq.wire.codecs.CODECS`."""
+
+    @property
+    def codec(self) -> str:
+        """What tasks offer; empty: no compression.
+
+        Raises:
+            UnknownCodec: there is none of that name.
+            CodecUnavailable: its library is not installed.
+        """
+        name = get_codec(self.compression).name
+        return "" if name == "none" else name
 
 
 class Coordinator:
@@ -85,6 +99,7 @@ class Coordinator:
         self._presence = presence
         self._emit = emit
         self._options = options
+        self._codec = options.codec
         self._table = TaskTable()
         self._clock = time.monotonic
 
@@ -113,7 +128,12 @@ class Coordinator:
             self._table,
             self._presence,
             self._models,
-            Uploads(options.spool_dir, options.max_reply_bytes),
+            Uploads(
+                options.spool_dir,
+                options.max_reply_bytes,
+                codec=self._codec,
+                base_of=self._models.at_hand,
+            ),
             self._emit,
             heartbeat=options.heartbeat,
             ledger=self._ledger,
@@ -261,6 +281,7 @@ class Coordinator:
                     deadline_unix_ms=deadline,
                     timeout_seconds=timeout,
                     model=ref,
+                    reply_codec="" if ref is None else self._codec,
                 )
             )
         return tasks

@@ -214,13 +214,22 @@ class Listener:
         """Take in a reply that is all here."""
         known = self._table.find(reply.task_id)
         if known is not None:
-            gather = known[0]
-            self._settle(gather, reply, size, gather.judge(reply))
+            self._judge(known[0], reply, size)
         elif self._is_awaited(reply.task_id):
             # Its phase was opened by an earlier server, and will be again in a moment.
             self._early.append((reply, size))
         else:
             self._send_receipt(reply, ReceiptOutcome.LATE, "its round is long over")
+
+    def _judge(self, gather: Gather, reply: Reply, size: int) -> None:
+        if reply.blob is not None and gather.expects(reply.client_id):
+            match self._uploads.unpack(reply):
+                case Spoiled() as spoiled:
+                    self._take_spoiled(spoiled)
+                    return
+                case Reply() as unpacked:
+                    reply = unpacked
+        self._settle(gather, reply, size, gather.judge(reply))
 
     def _take_early(self) -> None:
         """Take in the replies whose phases have been opened meanwhile."""

@@ -94,6 +94,12 @@ class Models:
                 if shared.phases == 0:
                     shared.parameters = None
 
+    def at_hand(self, digest: str) -> Parameters | None:
+        """The model of ``digest``, while a phase in flight needs it."""
+        with self._lock:
+            shared = self._known.get(digest)
+            return None if shared is None else shared.parameters
+
     def publish_again(self, digest: str) -> bool:
         """Publish a model once more for who cannot find it; False if it is not at hand."""
         with self._lock:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flmq.common.errors import MalformedMessage
+from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
-from flmq.wire import BlobRef, Reply
+from flmq.wire import BlobRef, Reply, iter_chunks, refer
+from flmq.wire.codecs import get_codec
 
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
 
@@ -40,8 +42,21 @@ class _Upload:
 class Uploads:
     """The uploads in progress, by task. For one thread."""
 
-    def __init__(self, folder: Path | None, max_bytes: int) -> None:
-        """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``."""
+    def __init__(
+        self,
+        folder: Path | None,
+        max_bytes: int,
+        *,
+        codec: str = "",
+        base_of: Callable[[str], Parameters | None] = lambda digest: None,
+    ) -> None:
+        """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``.
+
+        ``codec`` is the one that tasks offer, and ``base_of`` gives the model of a digest, which
+        what was compressed is compressed against.
+        """
+        self._codec = codec
+        self._base_of = base_of
         self._folder: SpoolFolder | None = SpoolFolder(folder)
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
@@ -62,6 +77,8 @@ class Uploads:
                 return None
             self.discard(reply.task_id)
         assert self._folder is not None, "nothing begins after the end"
+        if ref.codec not in ("", self._codec):
+            return Spoiled(reply, f"its parameters are compressed by {ref.codec!r}, unasked")
         if ref.total > self._max_bytes:
             return Spoiled(
                 reply,
@@ -96,7 +113,31 @@ class Uploads:
             where = "the server's spool failed: " if isinstance(error, OSError) else ""
             return Spoiled(upload.reply, f"{where}{error}")
         del self._open[task_id]
-        return Uploaded(_filled(upload.reply, parameters), upload.bytes)
+        packed = upload.ref if upload.ref.codec else None
+        return Uploaded(_filled(upload.reply, parameters, packed), upload.bytes)
+
+    def unpack(self, reply: Reply) -> Reply | Spoiled:
+        """A reply that came compressed, as it was before; its ``blob`` says how it is packed."""
+        ref, res = reply.blob, reply.res
+        assert ref is not None
+        assert self._folder is not None
+        assert isinstance(res, FitRes | GetParametersRes)
+        base = self._base_of(ref.base)
+        if base is None:
+            return Spoiled(reply, "its parameters are compressed against another model")
+        try:
+            tensors = get_codec(ref.codec).decode(
+                res.parameters.tensors, base.tensors, max_bytes=self._max_bytes
+            )
+            plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
+            file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))
+            for index, data in iter_chunks(file.ref, plain.tensors):
+                file.write(index, data)
+            return _filled(reply, file.parameters(), None)
+        except MalformedMessage as error:
+            return Spoiled(reply, str(error))
+        except OSError as error:
+            return Spoiled(reply, f"the server's spool failed: {error}")
 
     def discard(self, task_id: str) -> None:
         """Give an upload up."""
@@ -117,9 +158,8 @@ class Uploads:
         self._folder = None
 
 
-def _filled(reply: Reply, parameters: SpooledParameters) -> Reply:
-    """The reply with its parameters in place."""
+def _filled(reply: Reply, parameters: SpooledParameters, packed: BlobRef | None) -> Reply:
+    """The reply with its parameters in place, and how they are packed where they are."""
     res = reply.res
-    assert hasattr(res, "parameters")
-    res.parameters = parameters
-    return replace(reply, blob=None)
+    assert isinstance(res, FitRes | GetParametersRes)
+    return replace(reply, res=replace(res, parameters=parameters), blob=packed)

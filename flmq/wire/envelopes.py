@@ -97,6 +97,8 @@ class Task:
     """Seconds that the client is given; None: no limit."""
     model: BlobRef | None = None
     """The parameters that ``ins`` lacks: in the stream of models."""
+    reply_codec: str = ""
+    """How the reply's parameters may be compressed, against ``model``; empty: not at all."""
 
 
 @dataclass(frozen=True, slots=True)

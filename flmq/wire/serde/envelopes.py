@@ -80,6 +80,7 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
         proto.timeout_seconds = task.timeout_seconds
     if task.model is not None:
         _blob_to_proto(task.model, proto.model)
+    proto.reply_codec = task.reply_codec
     _member_to_proto(task.ins, proto, _INS)
 
 
@@ -93,6 +94,7 @@ def task_from_proto(proto: pb.Task) -> Task:
         deadline_unix_ms=proto.deadline_unix_ms if proto.HasField("deadline_unix_ms") else None,
         timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
         model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
+        reply_codec=proto.reply_codec,
     )
 
 
