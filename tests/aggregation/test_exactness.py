@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from flmq.aggregation import weighted_mean
+from flmq.aggregation import MeanAccumulator, specs_of, weighted_mean
 from tests.aggregation.numbers import FLOATS, INTEGERS, MAKERS, Maker, counts, normal, whole
 from tests.aggregation.oracle import Array, exact_mean
 
@@ -137,14 +137,20 @@ def test_subnormal_means_are_rounded_once_too(dtype: str, unit: float) -> None:
 
 
 def test_small_numbers_beside_large_ones_in_a_tensor_of_two_limbs() -> None:
+    """The upper limb holds next to nothing of them, the lower one not many bits."""
     rng = np.random.default_rng(10)
-    tensors = []
+    tensors: list[Array] = []
     for _ in range(3):
         values = rng.standard_normal(300)
-        values[::3] *= 2.0**-30
-        values[1::7] = rng.integers(-3, 4, 43) * 2.0**-70
+        values[::3] = rng.standard_normal(100).astype(np.float32) * 2.0**-30
+        values[1::3] = rng.integers(-3, 4, 100) * 2.0**-70
         tensors.append(values)
-    assert_exact(tensors, [600, 601, 17])
+    weights = [600, 601, 17]
+    assert_exact(tensors, weights)
+    total = MeanAccumulator(specs_of(tensors[:1]))
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total.add([tensor], weight)
+    assert len(total._blocks[0][0].limbs) == 2
 
 
 @pytest.mark.parametrize(
