@@ -1,14 +1,19 @@
-"""Looking at what went over the broker, with a connection of one's own."""
+"""What went over the broker, seen by a connection of one's own; and what must come of a round."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+from flmq.common import FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.server.strategy import FedAvg
 from flmq.transport import MODELS, federation_topology
 from flmq.wire import blob_chunk_of
+from tests.end_to_end.federation import OK, Nudge
+from tests.server.proxies import IdleProxy
 from tests.transport.rigs import Rig
 
-__all__ = ["Stream", "published"]
+__all__ = ["Stream", "mean_of", "published", "trained"]
 
 _BEGINS_WITHIN = 2.0
 """Seconds that a reader of a stream may take to begin."""
@@ -41,3 +46,20 @@ def published(rig: Rig) -> Stream:
         patience = _QUIET
     consumer.close()
     return found
+
+
+def trained(client_id: str, parameters: Parameters) -> FitRes:
+    """What a `Nudge` of this name makes of ``parameters``."""
+    client = Nudge(client_id)
+    tensors = client.nudged(parameters_to_ndarrays(parameters))
+    return FitRes(OK, ndarrays_to_parameters(tensors), client.weight, {})
+
+
+def mean_of(clients: Iterable[str], parameters: Parameters, rounds: int = 1) -> bytes:
+    """What rounds of FedAvg over these clients make of ``parameters``, without any broker."""
+    for server_round in range(1, rounds + 1):
+        results = [(IdleProxy(name), trained(name, parameters)) for name in sorted(clients)]
+        mean, _ = FedAvg().aggregate_fit(server_round, list(results), [])
+        assert mean is not None
+        parameters = mean
+    return b"".join(parameters.tensors)
