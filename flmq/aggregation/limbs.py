@@ -130,10 +130,11 @@ class BlockSum:
                 part = replace(part, shift=part.shift + _WEIGHT_DIGIT, magnitudes=None)
 
     def merge(self, other: BlockSum) -> None:
-        """Add another block's sums, leaving it as it is."""
-        for exponent, limb in other.limbs.items():
-            self._absorb(exponent, limb.at(), limb.load)
-        for position, amount in other.spill.items():
+        """Add another block's sums, leaving it as it is. It may be this one."""
+        addends = [(exponent, limb.at(), limb.load) for exponent, limb in other.limbs.items()]
+        for exponent, array, load in addends:
+            self._absorb(exponent, array, load)
+        for position, amount in list(other.spill.items()):
             self._spill_one(position, amount)
 
     def at(self, position: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.aggregation.limbs import DIGIT, BlockSum, carry
+from flmq.aggregation.limbs import DIGIT, FULL, BlockSum, carry
 from flmq.aggregation.rounding import FloatFormat, round_to_float, round_to_int
 
 __all__ = ["write_means"]
@@ -27,12 +27,13 @@ __all__ = ["write_means"]
 _Where = slice | NDArray[np.intp]
 
 _MASK = (1 << DIGIT) - 1
-_DOUBT = 2.0**-48  # bounds the relative error of an estimate: at most twenty roundings
+_DOUBT = 2.0**-47  # bounds the relative error of an estimate: fewer than sixty roundings
 # Elements divided at a time: few enough that a dozen rows stay in the cache, and that the allocator
 # hands out the same memory again instead of mapping and clearing new pages.
 _STRETCH = 1 << 13
 # By size of the dtype, the longest weights for which a quotient has the dtype's bits and two more.
 _WEIGHT_BITS = {2: 56, 4: 56, 8: 37}
+_LONG = 512  # bits of a weight from which on estimates could overflow float64
 _HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
 
 
@@ -45,6 +46,8 @@ def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
     with np.errstate(over="ignore", under="ignore"):
         if not block.limbs:
             out[...] = 0
+        elif weight.bit_length() > _LONG:
+            _write_by_hand(block, weight, out, range(block.size))
         elif out.dtype.kind == "f":
             _write_floats(block, weight, out)
         else:
@@ -230,7 +233,12 @@ class _Pair:
 
 
 def _is_pair(block: BlockSum) -> bool:
-    return len(block.limbs) == 2 and max(block.limbs) - min(block.limbs) < _HEAD
+    """Whether there are two limbs, near enough to make one number with a high part of 62 bits."""
+    if len(block.limbs) != 2:
+        return False
+    (exponent, lower), (above, upper) = sorted(block.limbs.items())
+    gap = above - exponent
+    return gap < _HEAD and upper.load + (lower.load >> gap) + 1 < FULL
 
 
 def _lead_of_pair(block: BlockSum, where: _Where) -> _Lead:

@@ -20,6 +20,7 @@ WEIGHTS = {
     "samples": [600, 37, 1024, 511],
     "large": [2**53 - 1, 3, 2**31, 2**53],
     "larger than any integer type": [2**70 + 1, 2**64, 0, 5],
+    "larger than any float": [2**1100 + 1, 2**1099, 0, 5],
 }
 
 

@@ -150,3 +150,11 @@ def test_the_smallest_that_is_well_formed() -> None:
     data = stored(spec(b"<f4", 1), LIMB + struct.pack("<qI", -100, 0))
     (mean,) = MeanAccumulator.from_bytes(data).finish()
     assert mean.tolist() == [-20 * 2.0**-40]
+
+
+def test_limbs_that_are_full_and_next_to_each_other_are_added_up() -> None:
+    most = 2**62 - 1
+    limbs = b"".join(struct.pack("<iQq", e, most, most) for e in (0, 1))
+    data = stored(spec(b"<f8", 1), struct.pack("<H", 2) + limbs + struct.pack("<I", 0))
+    (mean,) = MeanAccumulator.from_bytes(data).finish()
+    assert mean.tolist() == [3 * most / 5]
