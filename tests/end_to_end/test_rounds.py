@@ -169,7 +169,7 @@ def test_every_dtype_comes_back_as_it_was_sent(federation: Federation) -> None:
         def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
             return parameters, 3, {"bytes": b"\0", "text": "é", "flag": True, "int": 2**62}
 
-    model = [
+    model: list[Any] = [
         np.array([2**53 + 1, -3], np.int64),
         np.array([[0.1]], np.float16),
         np.array(7.5, np.float64),
