@@ -1,0 +1,223 @@
+"""The federation that is disturbed: tiny, seeded, and a witness of every training.
+
+The commands run it as ``program.py:server`` and ``program.py:client``. What a client gives back is
+a function of its id, the round and the model; each training it begins and ends is a line in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from flmq.client import NumPyClient
+from flmq.client.context import ClientContext
+from flmq.common import (
+    Config,
+    FitIns,
+    FitRes,
+    Metrics,
+    NDArrays,
+    Parameters,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flmq.server import ServerAppComponents, ServerConfig
+from flmq.server.client_manager import ClientManager
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.context import ServerContext
+from flmq.server.strategy import FedAvg
+
+__all__ = ["DIARY", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
+
+DIARY = "CHAOS_DIARY"
+"""Variable that names the file with a line for each training begun and ended."""
+TRAINING_SECONDS = "CHAOS_TRAINING_SECONDS"
+ROUND_TIMEOUT = 240.0
+"""Seconds: so long that no disturbance decides who is in a closing set."""
+
+
+class Variant(Enum):
+    """What kind of job is disturbed."""
+
+    PLAIN = "plain"
+    """A small model, which rides in its tasks; replies are summed as they come."""
+    LARGE = "large"
+    """2 MB: published to the stream in chunks, replies in chunks too."""
+    SAMPLED = "sampled"
+    """One client fewer is asked than there are: who, the job's seed says."""
+    STATEFUL = "stateful"
+    """Server momentum and a random generator in the strategy's state."""
+    MEDIAN = "median"
+    """A strategy of the user's own, which needs every reply."""
+    DISKLESS = "diskless"
+    """Clients without a spool (``--ack result``), whose trainings may repeat."""
+
+    @property
+    def model_size(self) -> int:
+        """Numbers in the model, float32."""
+        return 500_000 if self is Variant.LARGE else 3_000
+
+    def asked(self, clients: int) -> int:
+        """How many of ``clients`` each phase asks."""
+        return clients - 1 if self is Variant.SAMPLED else clients
+
+
+class Learner(NumPyClient):
+    """Moves the model by noise of its own."""
+
+    def __init__(self, context: ClientContext) -> None:
+        self.client_id = context.client_id
+        self.number = sum(context.client_id.encode())
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        server_round = cast(int, config["round"])
+        with _in_diary(self.client_id, "fit", server_round):
+            rng = np.random.default_rng([self.number, server_round])
+            # Powers of ten apart, so that the order of a naive sum would show.
+            scale = np.float32(10.0 ** -(self.number % 4))
+            moved: NDArrays = [
+                np.asarray(p * np.float32(0.9), p.dtype)
+                + scale * rng.standard_normal(p.shape, dtype=np.float32)
+                for p in parameters
+            ]
+        return moved, 10 + self.number % 7, {"norm": float(np.linalg.norm(moved[0]))}
+
+    def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
+        server_round = cast(int, config["round"])
+        with _in_diary(self.client_id, "evaluate", server_round):
+            loss = float(np.abs(parameters[0] - np.float32(self.number % 5)).mean())
+        return loss, 5 + self.number % 3, {"accuracy": 1.0 / (1.0 + loss)}
+
+
+@contextmanager
+def _in_diary(client_id: str, phase: str, server_round: int) -> Iterator[None]:
+    """Note that a training begins and, unless it is killed, that it ends."""
+    _note(f"begin {client_id} {phase} {server_round} {os.getpid()}")
+    time.sleep(float(os.environ.get(TRAINING_SECONDS, "0")))
+    yield
+    _note(f"end {client_id} {phase} {server_round} {os.getpid()}")
+
+
+def _note(line: str) -> None:
+    path = os.environ.get(DIARY)
+    if path:
+        # One write to the end of the file: lines of several processes do not mix.
+        with Path(path).open("ab", buffering=0) as file:
+            file.write(f"{line}\n".encode())
+
+
+class Momentum(FedAvg):
+    """FedAvg with momentum on the server, and noise from a generator that must go on as it was."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.velocity: NDArrays = []
+        self.sent: NDArrays = []
+        self.rng = np.random.default_rng(5)
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        self.sent = parameters_to_ndarrays(parameters)
+        return super().configure_fit(server_round, parameters, client_manager)
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, Metrics]:
+        parameters, metrics = super().aggregate_fit(server_round, results, failures)
+        if parameters is None:
+            return None, metrics
+        moved = parameters_to_ndarrays(parameters)
+        before = self.velocity or [np.zeros_like(tensor) for tensor in moved]
+        self.velocity = [
+            np.float32(0.7) * v + (new - old)
+            for v, new, old in zip(before, moved, self.sent, strict=True)
+        ]
+        noisy = [
+            old + v + np.float32(1e-3) * self.rng.standard_normal(old.shape, dtype=np.float32)
+            for old, v in zip(self.sent, self.velocity, strict=True)
+        ]
+        return ndarrays_to_parameters(noisy), metrics
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return {"velocity": self.velocity, "sent": self.sent, "rng": self.rng}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.velocity, self.sent, self.rng = state["velocity"], state["sent"], state["rng"]
+
+
+class Median(FedAvg):
+    """The median of the clients' numbers, one by one."""
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, Metrics]:
+        if not results:
+            return None, {}
+        replies = [parameters_to_ndarrays(res.parameters) for _, res in results]
+        middle = [
+            np.median(np.stack(tensors), axis=0).astype(np.float32)
+            for tensors in zip(*replies, strict=True)
+        ]
+        return ndarrays_to_parameters(middle), {"replies": len(replies)}
+
+
+_STRATEGIES: dict[Variant, type[FedAvg]] = {Variant.STATEFUL: Momentum, Variant.MEDIAN: Median}
+
+
+def _config(server_round: int) -> Config:
+    return {"round": server_round}
+
+
+def _mean_accuracy(metrics: list[tuple[int, Metrics]]) -> Metrics:
+    total = sum(examples for examples, _ in metrics)
+    return {"accuracy": sum(n * cast(float, m["accuracy"]) for n, m in metrics) / total}
+
+
+def parts(variant: Variant, clients: int, rounds: int) -> ServerAppComponents:
+    """A job over all of ``clients``, who must be there before anybody is asked."""
+    rng = np.random.default_rng(1)
+    asked = variant.asked(clients)
+    strategy = _STRATEGIES.get(variant, FedAvg)(
+        fraction_fit=0.0,
+        fraction_evaluate=0.1,
+        min_fit_clients=asked,
+        min_evaluate_clients=asked,
+        min_available_clients=clients,
+        on_fit_config_fn=_config,
+        on_evaluate_config_fn=_config,
+        evaluate_metrics_aggregation_fn=_mean_accuracy,
+        initial_parameters=ndarrays_to_parameters(
+            [
+                rng.standard_normal(variant.model_size, dtype=np.float32),
+                rng.standard_normal((2, 3), dtype=np.float32),
+            ]
+        ),
+    )
+    return ServerAppComponents(strategy=strategy, config=ServerConfig(rounds, ROUND_TIMEOUT))
+
+
+def server(context: ServerContext) -> ServerAppComponents:
+    """What ``flmq server`` runs; ``-c variant=... -c clients=... -c rounds=...`` choose it."""
+    config = context.run_config
+    return parts(
+        Variant(str(config["variant"])), cast(int, config["clients"]), cast(int, config["rounds"])
+    )
+
+
+def client(context: ClientContext) -> Learner:
+    """What ``flmq client`` runs."""
+    return Learner(context)

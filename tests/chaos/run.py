@@ -1,0 +1,280 @@
+"""One disturbed run, from the start of its processes to the end of the last one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flmq.common.errors import PeerError
+from flmq.transport import (
+    DEAD,
+    MODELS,
+    client_queue,
+    lock_queue,
+    presence_queue,
+    replies_queue,
+)
+from flmq.wire import Task, decode
+from tests.chaos import program
+from tests.chaos.crew import Crew
+from tests.chaos.program import Variant
+from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
+from tests.chaos.stage import Stage
+
+__all__ = ["JOB", "SEED", "Run", "Training", "client_command", "play", "server_command"]
+
+JOB = "chaos"
+SEED = 7
+_FLMQ = str(Path(sys.executable).parent / "flmq")
+_PROGRAM = program.__file__
+_DRAIN_SECONDS = 30.0
+_POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One task of one client: what the spool and the diary know of it."""
+
+    client: str
+    phase: str
+    server_round: int
+
+
+@dataclass(slots=True)
+class Run:
+    """What became of a schedule."""
+
+    schedule: Schedule
+    folder: Path
+    seconds: float = 0.0
+    ended: bool = False
+    """Whether the job came to its end in time."""
+    hits: Counter[str] = field(default_factory=Counter)
+    """Crash points at which a process died."""
+    faults: Counter[Kind] = field(default_factory=Counter)
+    """Disturbances from outside that came to pass."""
+    lives: Counter[str] = field(default_factory=Counter)
+    finished: Counter[Training] = field(default_factory=Counter)
+    """Trainings whose reply was in a spool when their client was killed: begun so often then."""
+    depths: dict[str, int] = field(default_factory=dict)
+    """Messages left in each queue that is left."""
+    strays: list[int] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the job's folder is."""
+        return self.folder / "runs"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the clients' spools are."""
+        return self.folder / "state"
+
+    @property
+    def diary(self) -> Path:
+        """The clients' own account."""
+        return self.folder / "diary"
+
+    @property
+    def kills(self) -> int:
+        """Processes and brokers that were killed, at crash points and otherwise."""
+        outside = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
+        return self.hits.total() + sum(self.faults[kind] for kind in outside)
+
+    def begun(self) -> list[tuple[Training, int]]:
+        """Trainings begun, in order, and by which process."""
+        return self._lines("begin")
+
+    def done(self) -> list[tuple[Training, int]]:
+        """Trainings that came to the end of the client's own code."""
+        return self._lines("end")
+
+    def _lines(self, wanted: str) -> list[tuple[Training, int]]:
+        if not self.diary.exists():
+            return []
+        lines = [line.split() for line in self.diary.read_text("ascii").splitlines()]
+        return [
+            (Training(client, phase, int(server_round)), int(pid))
+            for word, client, phase, server_round, pid in lines
+            if word == wanted
+        ]
+
+    def note_spool(self, client: str) -> None:
+        """Remember what a client that was just killed had finished: it must not begin it again."""
+        begun = Counter(training for training, _ in self.begun())
+        for training in _finished(self.state_dir / client / "spool"):
+            self.finished[training] = begun[training]
+
+
+def _finished(spool: Path) -> list[Training]:
+    """Tasks in a spool that have their reply there."""
+    found = []
+    for path in spool.glob("*.task"):
+        if path.with_suffix(".reply").exists():
+            try:
+                task = decode(path.read_bytes()[:-32])
+            except PeerError:
+                continue
+            assert isinstance(task, Task)
+            found.append(Training(task.client_id, task.phase.value, task.server_round))
+    return found
+
+
+def server_command(schedule: Schedule, runs_dir: Path, job: str = JOB) -> list[str]:
+    """What a person types to run the job."""
+    return [
+        *(_FLMQ, "server", f"{_PROGRAM}:server", f"--job={job}", f"--seed={SEED}"),
+        *(f"--runs-dir={runs_dir}", "--wait-timeout=240"),
+        *("-c", f"variant={schedule.variant.value}", "-c", f"clients={schedule.clients}"),
+        *("-c", f"rounds={schedule.rounds}"),
+    ]
+
+
+def client_command(schedule: Schedule, client: str, state_dir: Path) -> list[str]:
+    """What a person types to serve as a client."""
+    command = [_FLMQ, "client", f"{_PROGRAM}:client", f"--client-id={client}"]
+    if schedule.variant is Variant.DISKLESS:
+        return [*command, "--ack=result"]
+    return [*command, f"--state-dir={state_dir}"]
+
+
+def environment(schedule: Schedule, url: str, diary: Path) -> dict[str, str]:
+    """What the processes of a run have in their environment."""
+    return {
+        "FLMQ_BROKER_URL": url,
+        "FLMQ_HEARTBEAT": "1",
+        program.DIARY: str(diary),
+        program.TRAINING_SECONDS: str(schedule.training_seconds),
+    }
+
+
+def play(stage: Stage, schedule: Schedule, folder: Path, *, timeout: float = 240.0) -> Run:
+    """Run a job to its end while everything in ``schedule`` is done to it."""
+    folder.mkdir(parents=True)
+    run = Run(schedule, folder)
+    stage.set()
+    started = time.monotonic()
+    names = client_names(schedule.clients)
+    with Crew(environment(schedule, stage.url, run.diary), folder, run.note_spool) as crew:
+        crew.start(SERVER, server_command(schedule, run.runs_dir), schedule.crashes.get(SERVER, ()))
+        for name in names:
+            command = client_command(schedule, name, run.state_dir)
+            crew.start(name, command, schedule.crashes.get(name, ()))
+        _Director(stage, crew, run).direct(timeout)
+        run.seconds = time.monotonic() - started
+        _finish(stage, crew, run, names)
+    run.strays = crew.strays()
+    stage.clear()
+    return run
+
+
+class _Director:
+    """Does what the schedule says, when it says it, until the job is over."""
+
+    def __init__(self, stage: Stage, crew: Crew, run: Run) -> None:
+        self._stage = stage
+        self._crew = crew
+        self._run = run
+        self._faults = list(run.schedule.faults)
+        self._endings: list[tuple[float, Callable[[], None]]] = []
+
+    def direct(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        due: float | None = None
+        while self._going_on():
+            now = time.monotonic()
+            if now > deadline:
+                self._run.troubles.append(f"the job did not end within {timeout:g} s")
+                self._crew.dump_stacks()
+                break
+            self._end_what_is_over(now)
+            if due is None and self._run.diary.exists():
+                due = now
+            if due is not None and self._faults and now >= due + self._faults[0].after:
+                self._do(self._faults.pop(0))
+                due = time.monotonic()
+            time.sleep(_POLL)
+        self._run.ended = self._crew.exit_status(SERVER) == 0
+        for _, ending in self._endings:
+            ending()
+
+    def _going_on(self) -> bool:
+        return self._crew.exit_status(SERVER) is None and not self._crew.troubles
+
+    def _end_what_is_over(self, now: float) -> None:
+        for item in [item for item in self._endings if item[0] <= now]:
+            self._endings.remove(item)
+            item[1]()
+
+    def _lasting(self, seconds: float, ending: Callable[[], None]) -> None:
+        self._endings.append((time.monotonic() + seconds, ending))
+
+    def _do(self, fault: Fault) -> None:
+        if self._disturb(fault):
+            self._run.faults[fault.kind] += 1
+
+    def _disturb(self, fault: Fault) -> bool:
+        """Do it; False where there was nobody to do it to."""
+        stage = self._stage
+        match fault.kind:
+            case Kind.KILL_SERVER:
+                return self._crew.kill(SERVER)
+            case Kind.KILL_CLIENT:
+                return self._crew.kill(fault.client)
+            case Kind.KILL_BROKER:
+                stage.kill_broker()
+            case Kind.CUT:
+                stage.cut()
+            case Kind.OUTAGE:
+                stage.refuse()
+                self._lasting(fault.seconds, stage.accept)
+            case Kind.CLOSE:
+                stage.close_connections()
+            case Kind.HALF_OPEN:
+                stage.freeze(to_client=fault.seconds > 2.0, to_broker=fault.seconds < 4.0)
+            case Kind.STALL:
+                stage.freeze(to_client=True, to_broker=True)
+                self._lasting(fault.seconds, stage.thaw)
+            case Kind.DELAY:
+                stage.delay(0.05 * fault.seconds)
+                self._lasting(fault.seconds, lambda: stage.delay(0.0))
+            case Kind.SLOW:
+                stage.throttle(200_000.0)
+                self._lasting(fault.seconds, lambda: stage.throttle(None))
+            case Kind.ALARM:
+                stage.raise_alarm()
+                self._lasting(fault.seconds, stage.end_alarm)
+            case Kind.DELETE_STREAM:
+                stage.delete_queue(MODELS)
+            case Kind.DELETE_QUEUE:
+                stage.delete_queue(client_queue(fault.client))
+        return True
+
+
+def _finish(stage: Stage, crew: Crew, run: Run, names: list[str]) -> None:
+    """Let everybody hear of the job's end, look at what is left, and send all home."""
+    stage.calm()
+    queues = [client_queue(name) for name in names]
+    own = [replies_queue(JOB), presence_queue(JOB), lock_queue(JOB)]
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while run.ended:
+        run.depths = stage.depths([*queues, *own, DEAD])
+        drained = not any(run.depths.values()) and not _spooled(run)
+        if drained or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    crew.dismiss(names)
+    if not run.ended:
+        crew.dump_stacks()
+    run.hits = crew.hits
+    run.lives = Counter({name: crew.lives(name) for name in [SERVER, *names]})
+    run.troubles += crew.troubles
+
+
+def _spooled(run: Run) -> list[Path]:
+    return list(run.state_dir.glob("*/spool/*"))

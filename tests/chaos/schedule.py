@@ -1,0 +1,158 @@
+"""What happens to a run, drawn from a seed: where processes crash, and what comes when."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tests.chaos.program import Variant
+
+__all__ = [
+    "SERVER",
+    "SERVER_POINTS",
+    "WORKER_POINTS",
+    "Fault",
+    "Kind",
+    "Schedule",
+    "client_names",
+    "draw",
+]
+
+SERVER = "server"
+SERVER_POINTS = (
+    "server.phase_planned",
+    "server.model_published",
+    "server.tasks_published",
+    "server.reply_journalled",
+    "server.phase_closed",
+    "server.round_aggregated",
+    "server.round_closed",
+)
+WORKER_POINTS = (
+    "worker.task_received",
+    "worker.task_spooled",
+    "worker.task_acked",
+    "worker.before_training",
+    "worker.trained",
+    "worker.reply_spooled",
+    "worker.reply_confirmed",
+)
+_OF_A_SPOOL = ("worker.task_spooled", "worker.task_acked", "worker.reply_spooled")
+
+
+class Kind(Enum):
+    """What is done to a run from outside."""
+
+    KILL_SERVER = "kill server"
+    KILL_CLIENT = "kill client"
+    KILL_BROKER = "kill broker"
+    CUT = "cut"
+    OUTAGE = "outage"
+    """No way to the broker for some seconds."""
+    CLOSE = "broker closes"
+    HALF_OPEN = "half-open"
+    """Present connections carry nothing more, and nobody is told."""
+    STALL = "stall"
+    """The same for a moment, after which everything arrives."""
+    DELAY = "delay"
+    SLOW = "slow link"
+    ALARM = "memory alarm"
+    DELETE_STREAM = "delete stream"
+    DELETE_QUEUE = "delete queue"
+    """Of a client, under its consumer."""
+
+
+KILLS = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
+_WEIGHTS: Mapping[Kind, int] = {
+    Kind.KILL_SERVER: 6,
+    Kind.KILL_CLIENT: 8,
+    Kind.KILL_BROKER: 1,
+    Kind.CUT: 6,
+    Kind.OUTAGE: 2,
+    Kind.CLOSE: 1,
+    Kind.HALF_OPEN: 2,
+    Kind.STALL: 2,
+    Kind.DELAY: 2,
+    Kind.SLOW: 2,
+    Kind.ALARM: 1,
+    Kind.DELETE_STREAM: 1,
+    Kind.DELETE_QUEUE: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One disturbance."""
+
+    after: float
+    """Seconds after the one before it; the first: after the first training has begun."""
+    kind: Kind
+    client: str = ""
+    """Whom it meets, where it meets one client."""
+    seconds: float = 0.0
+    """How long it lasts, where it lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A job, and everything that is done to it."""
+
+    seed: int
+    variant: Variant = Variant.PLAIN
+    clients: int = 3
+    rounds: int = 4
+    training_seconds: float = 0.1
+    crashes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """For each process, where its lives end, as ``FLMQ_CRASH_AT`` says it."""
+    faults: Sequence[Fault] = ()
+
+
+def client_names(clients: int) -> list[str]:
+    """Ids of so many clients."""
+    return [f"c{i}" for i in range(clients)]
+
+
+def draw(seed: int, *, faults: int = 9) -> Schedule:
+    """Draw a run: its job, up to three crashes a process, and ``faults`` from outside.
+
+    Consecutive seeds take variants and crash points in turn, so that a campaign meets all of them.
+    """
+    rng = random.Random(seed)
+    variant = list(Variant)[seed % len(Variant)]
+    clients, rounds = rng.choice([3, 4]), rng.choice([4, 5, 6])
+    names = client_names(clients)
+    points = [p for p in WORKER_POINTS if variant is not Variant.DISKLESS or p not in _OF_A_SPOOL]
+    crashes = {SERVER: _crashes(rng, SERVER_POINTS, 2 * seed, 2, visits=3)}
+    for i, name in enumerate(names):
+        crashes[name] = _crashes(rng, points, 2 * seed + i, rng.randint(0, 3), visits=3)
+    return Schedule(
+        seed,
+        variant,
+        clients,
+        rounds,
+        rng.choice([0.05, 0.2, 0.5]),
+        crashes,
+        tuple(_fault(rng, names) for _ in range(faults)),
+    )
+
+
+def _crashes(
+    rng: random.Random, points: Sequence[str], first: int, count: int, visits: int
+) -> list[str]:
+    wanted = [points[(first + i) % len(points)] for i in range(count)]
+    return [f"{point}:{rng.randint(1, visits)}" for point in wanted]
+
+
+def _fault(rng: random.Random, names: Sequence[str]) -> Fault:
+    kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    # The broker's quorum queue is not durable in its first half second (RabbitMQ 3.10).
+    after = 1.5 if kind is Kind.KILL_BROKER else 0.1
+    longest = {Kind.HALF_OPEN: 6.0, Kind.STALL: 2.0}.get(kind, 3.0)
+    return Fault(
+        after + rng.expovariate(1.0),
+        kind,
+        rng.choice(names) if kind in (Kind.KILL_CLIENT, Kind.DELETE_QUEUE) else "",
+        rng.uniform(0.5, longest),
+    )

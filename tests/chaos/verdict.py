@@ -1,0 +1,206 @@
+"""What must hold after a disturbed run: the promise of the first page, line by line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flmq.common.phase import Phase
+from flmq.journal import Journal
+from flmq.journal.records import PhaseRow, RoundRow
+from flmq.journal.state import encode_state
+from flmq.round import Word
+from flmq.server.options import RunOptions
+from flmq.simulation.app import simulate
+from tests.chaos import program
+from tests.chaos.program import Variant
+from tests.chaos.run import JOB, SEED, Run
+from tests.chaos.schedule import client_names
+
+__all__ = ["Result", "check", "undisturbed"]
+
+_PHASES = (Phase.FIT, Phase.EVALUATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job came to, bit for bit."""
+
+    model: str
+    """Digest of the parameters."""
+    history: str
+    state: str
+    """The strategy's, after the last round."""
+
+
+@cache
+def undisturbed(variant: Variant, clients: int, rounds: int) -> Result:
+    """The result of the same job left in peace, in one process and without a broker."""
+    parts = program.parts(variant, clients, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        options = RunOptions(job=JOB, seed=SEED, runs_dir=Path(folder))
+        everybody: Mapping[str, Any] = {name: {} for name in client_names(clients)}
+        simulate(program.client, everybody, parts, options, threads=1, keep_clients=False)
+        return result_of(Path(folder) / JOB)
+
+
+def result_of(folder: Path) -> Result:
+    """The result in the folder of a run that is finished."""
+    journal = Journal.open(folder, create=False)
+    try:
+        last = journal.last_checkpoint()
+        assert last is not None
+        return Result(
+            _digest(last.parameters.tensors),
+            json.dumps(last.history, sort_keys=True),
+            hashlib.sha256(encode_state(last.state)).hexdigest(),
+        )
+    finally:
+        journal.close()
+
+
+def check(run: Run) -> list[str]:
+    """Everything that is not as promised; empty: nothing."""
+    problems = list(run.troubles)
+    if not run.ended:
+        return problems or ["the job did not end"]
+    problems += _check_bits(run)
+    problems += _check_counts(run)
+    problems += _check_trainings(run)
+    problems += _check_leftovers(run)
+    return problems
+
+
+def _check_bits(run: Run) -> list[str]:
+    schedule = run.schedule
+    expected = undisturbed(schedule.variant, schedule.clients, schedule.rounds)
+    found = result_of(run.runs_dir / JOB)
+    problems = [
+        f"{name} differs: {getattr(found, name)[:2000]} is not {getattr(expected, name)[:2000]}"
+        for name in ("model", "history", "state")
+        if getattr(found, name) != getattr(expected, name)
+    ]
+    with np.load(run.runs_dir / JOB / "model.npz") as file:
+        tensors = [file[name] for name in file.files]
+    journal = Journal.open(run.runs_dir / JOB, create=False)
+    last = journal.last_checkpoint()
+    assert last is not None
+    stored = b"".join(
+        bytes(tensor)[-array.nbytes :]
+        for tensor, array in zip(last.parameters.tensors, tensors, strict=True)
+    )
+    journal.close()
+    if stored != b"".join(array.tobytes() for array in tensors):
+        problems.append("model.npz is not the model of the last checkpoint")
+    return problems
+
+
+def _check_counts(run: Run) -> list[str]:
+    """Each round has one closed phase of each kind, with one accepted reply of each client."""
+    journal = Journal.open(run.runs_dir / JOB, create=False)
+    try:
+        rounds, finished = journal.rounds(), journal.finished
+    finally:
+        journal.close()
+    problems = [] if finished is not None else ["the journal does not call the job finished"]
+    numbers = [row.server_round for row in rounds if row.server_round > 0]
+    if numbers != list(range(1, run.schedule.rounds + 1)):
+        problems.append(f"the journal has rounds {numbers}")
+    for row in rounds:
+        if row.server_round > 0:
+            problems += _check_round(run, row)
+    return problems
+
+
+def _check_round(run: Run, row: RoundRow) -> list[str]:
+    where = f"round {row.server_round}"
+    problems = [] if row.done else [f"{where} has no checkpoint"]
+    if [phase.phase for phase in row.phases] != list(_PHASES):
+        problems.append(f"{where} has phases {[phase.phase.value for phase in row.phases]}")
+    for phase in row.phases:
+        problems += _check_phase(run, f"{where}, {phase.phase.value}", phase)
+    return problems
+
+
+def _check_phase(run: Run, where: str, row: PhaseRow) -> list[str]:
+    asked = run.schedule.variant.asked(run.schedule.clients)
+    words = Counter(outcome.word for outcome in row.outcomes)
+    clients = {outcome.client_id for outcome in row.outcomes}
+    problems = []
+    if row.open or row.call != 0:
+        problems.append(f"{where} is open, or was asked {row.call + 1} times")
+    if row.asked != asked or len(clients) != asked or words != {Word.ACCEPTED: asked}:
+        problems.append(f"{where}: {row.asked} asked, {len(clients)} answered: {dict(words)}")
+    late = [each for each in row.late if each.word is not Word.DUPLICATE]
+    if late:
+        problems.append(f"{where} has late replies: {late}")
+    return problems
+
+
+def _check_trainings(run: Run) -> list[str]:
+    """Nothing is trained twice but what a kill of its client cut."""
+    begun = run.begun()
+    by_process = Counter(begun)
+    problems = [
+        f"{training} was begun {count} times by one process"
+        for (training, _), count in by_process.items()
+        if count > 1
+    ]
+    times = Counter(training for training, _ in begun)
+    kills: Counter[str] = Counter()
+    for training, count in times.items():
+        kills[training.client] += count - 1
+    problems += [
+        f"{client} repeated {again} trainings in {run.lives[client]} lives"
+        for client, again in kills.items()
+        if again > run.lives[client] - 1
+    ]
+    if run.schedule.variant is not Variant.DISKLESS:
+        problems += [
+            f"{training} was in the spool, and begun again"
+            for training, count in run.finished.items()
+            if times[training] > count
+        ]
+    expected = 2 * run.schedule.rounds * run.schedule.variant.asked(run.schedule.clients)
+    done = {training for training, _ in run.done()}
+    if len(done) != expected:
+        problems.append(f"{len(done)} different trainings were done, not {expected}")
+    return problems
+
+
+def _check_leftovers(run: Run) -> list[str]:
+    problems = [f"processes are left: {run.strays}"] if run.strays else []
+    for queue, depth in run.depths.items():
+        if depth:
+            problems.append(f"{queue} holds {depth} messages")
+        if queue.endswith(f".{JOB}"):
+            problems.append(f"{queue} is left")
+    problems += [f"{path.relative_to(run.folder)} is left" for path in _leftover_files(run)]
+    return problems
+
+
+def _leftover_files(run: Run) -> list[Path]:
+    folder = run.runs_dir / JOB
+    return [
+        *run.state_dir.glob("*/spool/*"),
+        *folder.glob("**/*.tmp"),
+        *folder.glob("spool/*"),
+        *folder.glob("replies/*"),
+    ]
+
+
+def _digest(tensors: list[bytes]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(len(tensor).to_bytes(8, "big"))
+        digest.update(tensor)
+    return digest.hexdigest()
