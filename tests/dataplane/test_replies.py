@@ -1,0 +1,282 @@
+"""Replies in chunks: interleaved, broken off, lying; whatever comes, the round's model is right."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.common import FitRes, Parameters, ndarray_to_bytes
+from flmq.server.events import ClientOutcome, RoundCounts, Word
+from flmq.transport import Message
+from flmq.wire import (
+    BlobRef,
+    Receipt,
+    ReceiptOutcome,
+    Reply,
+    Task,
+    blob_chunk_headers,
+    iter_chunks,
+    refer,
+)
+from tests.dataplane.looks import mean_of, trained
+from tests.end_to_end.federation import Federation, Peer, fed_avg, initial
+from tests.transport.rigs import eventually
+
+NUMBERS = 50_000
+CHUNK = 50_000
+"""Chunks of a reply: four."""
+
+
+@pytest.fixture(autouse=True)
+def spool(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Where the servers of a test spool; empty again at its end.
+
+    After ``federation``, whose broker may have its folder where temporary files are.
+    """
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    eventually(lambda: list(folder.iterdir()) == [])
+
+
+Chunks = list[tuple[int, bytes | memoryview]]
+
+
+@dataclass
+class Upload:
+    """A reply in chunks, to be sent as it is or otherwise."""
+
+    peer: Peer
+    task: Task
+    res: FitRes
+    ref: BlobRef
+    chunks: Chunks
+
+    @classmethod
+    def of(cls, peer: Peer, task: Task, parameters: Parameters | None = None) -> Upload:
+        """What a `Nudge` would reply, or with other parameters."""
+        res = trained(peer.client_id, initial(NUMBERS))
+        if parameters is not None:
+            res = replace(res, parameters=parameters)
+        ref = refer(res.parameters, chunk_bytes=CHUNK)
+        return cls(peer, task, res, ref, list(iter_chunks(ref, res.parameters.tensors)))
+
+    def announce(self) -> None:
+        task, bare = self.task, replace(self.res, parameters=Parameters([], "numpy.ndarray"))
+        reply = Reply(
+            task_id=task.task_id,
+            job=task.job,
+            server_round=task.server_round,
+            phase=task.phase,
+            client_id=self.peer.client_id,
+            epoch=task.epoch,
+            nonce=task.nonce,
+            seconds=0.0,
+            res=bare,
+            blob=self.ref,
+        )
+        # The job may be over by then: whether it arrives is not the peer's affair.
+        self.peer.send(self.peer.reply_address(), reply, mandatory=False)
+
+    def chunk(self, index: int, data: bytes | memoryview, task_id: str = "") -> None:
+        headers = blob_chunk_headers(task_id or self.task.task_id, index)
+        message = Message(bytes(data), headers=headers)
+        self.peer.publisher.publish(self.peer.reply_address(), message, mandatory=False)
+
+    def send(self, chunks: Chunks | None = None) -> None:
+        self.announce()
+        for index, data in self.chunks if chunks is None else chunks:
+            self.chunk(index, data)
+
+
+def test_uploads_of_many_clients_come_interleaved_out_of_order_and_twice(
+    federation: Federation,
+) -> None:
+    names = ["p1", "p2", "p3", "p4"]
+    peers = [federation.peer(name) for name in names]
+    server = federation.run(fed_avg(4, initial_parameters=initial(NUMBERS)), timeout=None)
+    uploads = [Upload.of(peer, peer.task()) for peer in peers]
+    for upload in uploads:
+        upload.announce()
+    arrivals = [(upload, *chunk) for upload in uploads for chunk in upload.chunks]
+    arrivals += arrivals[::3]
+    random.Random(2).shuffle(arrivals)
+    for number, (upload, index, data) in enumerate(arrivals):
+        upload.chunk(index, data)
+        if number % 5 == 0:
+            upload.announce()
+    for peer in peers:
+        assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
+    assert server.model() == mean_of(names, initial(NUMBERS))
+    assert server.watch.rounds()[0].fit.accepted == 4
+
+
+def test_an_upload_that_breaks_off_is_given_up_at_the_deadline(
+    federation: Federation, spool: Path
+) -> None:
+    federation.serve("good")
+    peer = federation.peer("peer")
+    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=2, timeout=3.0)
+    upload = Upload.of(peer, peer.task())
+    upload.send(upload.chunks[:2])
+    eventually(lambda: len(list(spool.glob("*/*"))) >= 1)
+    task = peer.task()  # of the second round: the first is closed
+    assert task.server_round == 2
+    eventually(lambda: not list(spool.glob(f"*/{upload.task.task_id}")))
+    for index, data in upload.chunks[2:]:
+        upload.chunk(index, data)  # nobody waits for them any more
+    upload.announce()
+    assert peer.receipt().outcome is ReceiptOutcome.LATE
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=1, silent=1, late=0)
+    assert server.watch.words(1)["peer"] == [Word.SILENT, Word.LATE]
+    assert server.model() == mean_of(["good"], initial(NUMBERS), rounds=2)
+
+
+# -- one round a kind of reply, all in one run
+
+
+Send = Callable[[Upload], None]
+
+
+def _other_chunk(upload: Upload) -> Chunks:
+    foreign = list(iter_chunks(upload.ref, trained("zzz", initial(NUMBERS)).parameters.tensors))
+    return [upload.chunks[0], foreign[1], *upload.chunks[2:]]
+
+
+def _of_bytes(tensor: bytes) -> Send:
+    """Send this in the place of the first tensor."""
+
+    def send(upload: Upload) -> None:
+        parameters = Parameters([tensor, upload.res.parameters.tensors[1]], "numpy.ndarray")
+        Upload.of(upload.peer, upload.task, parameters).send()
+
+    return send
+
+
+class _Bomb:
+    """Would run if somebody unpickled it."""
+
+    def __reduce__(self) -> Any:
+        return exec, ("raise SystemExit('unpickled')",)
+
+
+def _padded(head: bytes) -> bytes:
+    return head + bytes(4 * NUMBERS + 128 - len(head))
+
+
+def _header(descr: str, shape: str) -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+BAD_BYTES: dict[str, bytes] = {
+    "not .npy bytes": _padded(b"GIF89a"),
+    "a pickle is never loaded": _padded(pickle.dumps(_Bomb())),
+    "not a .npy header of": _padded(_header("'|O'", "(1,)")),
+    "promises 32000000000000 bytes": _padded(_header("'<f8'", "(4000000000000,)")),
+    "promises 400000 bytes": _padded(_header("'<f4'", "(100000,)")),
+    "is float64": ndarray_to_bytes(np.zeros(NUMBERS)),
+    "has shape": ndarray_to_bytes(np.zeros((NUMBERS, 1), np.float32)),
+    "holds NaN": ndarray_to_bytes(np.full(NUMBERS, np.nan, np.float32)),
+}
+
+BAD_UPLOADS: dict[str, Send] = {
+    "chunk 9 of a blob of 5": lambda u: u.send([*u.chunks[:2], (9, b"x" * CHUNK)]),
+    "chunk 1 has 7 bytes, not 50000": lambda u: u.send([u.chunks[0], (1, b"1234567")]),
+    "as stated": lambda u: u.send(_other_chunk(u)),
+    "as  stated": lambda u: replace(u, ref=replace(u.ref, digest="0" * 64)).send(),
+    "as   stated": lambda u: replace(
+        u, ref=replace(u.ref, lengths=(u.ref.lengths[0] - 1, u.ref.lengths[1] + 1))
+    ).send(),
+    "raise max_reply_bytes": lambda u: replace(u, ref=replace(u.ref, lengths=(2**31,))).send(),
+    **{words: _of_bytes(tensor) for words, tensor in BAD_BYTES.items()},
+}
+"""By the words of the rejection; blanks do not count."""
+
+
+def test_what_is_no_reply_is_rejected_and_its_client_is_told(federation: Federation) -> None:
+    federation.serve("good")
+    peer = federation.peer("peer")
+    server = federation.run(
+        fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=len(BAD_UPLOADS), timeout=None
+    )
+    for words, send in BAD_UPLOADS.items():
+        upload = Upload.of(peer, peer.task())
+        send(upload)
+        receipt = peer.receipt()
+        assert receipt.outcome is ReceiptOutcome.REJECTED
+        assert receipt.task_id == upload.task.task_id
+        assert " ".join(words.split()) in receipt.reason
+    server.history()
+    for round_ in server.watch.rounds():
+        assert round_.fit == RoundCounts(asked=2, accepted=1, rejected=1)
+    assert server.model() == mean_of(["good"], initial(NUMBERS), rounds=len(BAD_UPLOADS))
+
+
+def test_chunks_that_nobody_waits_for_do_no_harm(federation: Federation) -> None:
+    peer = federation.peer("peer")
+    server = federation.run(fed_avg(1, initial_parameters=initial(NUMBERS)), timeout=None)
+    upload = Upload.of(peer, peer.task())
+    for index, data in upload.chunks:
+        upload.chunk(index, data)  # before they were announced
+        upload.chunk(index, data, task_id="somebody-elses")
+    wrong: list[dict[str, str | int]] = [{"x-flmq-blob": "t"}, blob_chunk_headers("t", -1)]
+    for headers in wrong:
+        peer.raw(peer.reply_address(), b"no chunk", headers)
+    upload.send()
+    assert server.model() == mean_of(["peer"], initial(NUMBERS))
+    reasons = {bytes(letter.message.body) for letter in federation.dead(2)}
+    assert reasons == {b"no chunk"}
+
+
+def test_a_server_without_room_rejects_what_it_cannot_keep(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fallocate, left = os.posix_fallocate, [1]
+
+    def small_disk(file: int, offset: int, length: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fallocate(file, offset, length)
+
+    federation.serve("a")
+    peer = federation.peer("peer")
+    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), timeout=None)
+    monkeypatch.setattr(os, "posix_fallocate", small_disk)
+    server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.ACCEPTED)
+    Upload.of(peer, peer.task()).send()
+    receipt = peer.receipt()
+    assert receipt.outcome is ReceiptOutcome.REJECTED
+    assert "the server's spool cannot take it" in receipt.reason
+    assert "No space left on device" in receipt.reason
+    assert server.model() == mean_of(["a"], initial(NUMBERS))
+
+
+def test_a_reply_that_is_too_large_is_refused_before_it_comes(federation: Federation) -> None:
+    federation.serve("a")
+    peer = federation.peer("peer")
+    limit = 4 * NUMBERS + 1000
+    server = federation.run(
+        fed_avg(2, initial_parameters=initial(NUMBERS)), timeout=None, max_reply_bytes=limit
+    )
+    large = Parameters([b"x" * (limit + 1)], "numpy.ndarray")
+    Upload.of(peer, peer.task(), large).send()
+    receipt = peer.receipt()
+    assert receipt.outcome is ReceiptOutcome.REJECTED
+    assert f"{limit + 1} bytes and the server takes {limit}" in receipt.reason
+    assert server.model() == mean_of(["a"], initial(NUMBERS))
