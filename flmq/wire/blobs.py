@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import accumulate
 from mmap import mmap
+
+from blake3 import blake3
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.typing import Parameters
@@ -54,7 +55,7 @@ class BlobRef:
     """Which blob, and what it looks like."""
 
     digest: str
-    """SHA-256 over the tensors' type, their lengths, and their bytes; 64 hexadecimal digits."""
+    """BLAKE3 over the tensors' type, their lengths, and their bytes; 64 hexadecimal digits."""
     tensor_type: str
     lengths: tuple[int, ...]
     """Bytes of each tensor, in order."""
@@ -122,7 +123,7 @@ def refer(
 ) -> BlobRef:
     """Make the reference of ``parameters``, reading all their bytes once."""
     lengths = tuple(memoryview(tensor).nbytes for tensor in parameters.tensors)
-    digest = sha256(_outline(parameters.tensor_type, lengths))
+    digest = blake3(_outline(parameters.tensor_type, lengths))
     for tensor in parameters.tensors:
         digest.update(tensor)
     return BlobRef(
@@ -206,7 +207,7 @@ class BlobProgress:
         self.ref = ref
         self._missing = ref.count
         self._here = bytearray(ref.count)
-        self._hash = sha256(_outline(ref.tensor_type, ref.lengths))
+        self._hash = blake3(_outline(ref.tensor_type, ref.lengths))
         self._hashed = 0
 
     @property
