@@ -125,7 +125,7 @@ def refer(
     lengths = tuple(memoryview(tensor).nbytes for tensor in parameters.tensors)
     digest = blake3(_outline(parameters.tensor_type, lengths))
     for tensor in parameters.tensors:
-        digest.update(tensor)
+        digest.update(memoryview(tensor).cast("B"))
     return BlobRef(
         digest.hexdigest(),
         parameters.tensor_type,
