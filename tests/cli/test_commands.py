@@ -1,0 +1,142 @@
+"""Commands as they are typed: what they refuse, with which status and words."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flmq import __version__
+from flmq.cli.main import app
+from flmq.cli.options import InvalidPair, pairs
+from flmq.common.errors import UsageError
+from flmq.common.urls import parse_broker_url
+from tests.processes import environment, start
+
+SECRET = "s3cret-pass"
+SERVER = ("server", "flmq.cli.digits:server")
+CLIENT = ("client", "flmq.cli.digits:client")
+
+
+def _flmq(folder: Path, url: str | None, *arguments: str) -> tuple[int, str]:
+    """Run a command as a user would; its status and what it wrote."""
+    env = environment(url or "")
+    if url is None:
+        del env["FLMQ_BROKER_URL"]
+    output = folder / "output"
+    process = start([sys.executable, "-m", "flmq", *arguments], output, folder, env)
+    return process.wait(60), output.read_text(encoding="utf-8")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("command", [SERVER, CLIENT])
+def test_without_a_broker_a_command_says_where_it_looked(
+    tmp_path: Path, command: tuple[str, str]
+) -> None:
+    port = _free_port()
+    status, said = _flmq(tmp_path, f"amqp://user:{SECRET}@127.0.0.1:{port}/x", *command)
+    assert status == 3
+    assert f"127.0.0.1:{port}" in said
+    assert "flmq: BrokerUnavailable: " in said
+    assert "Traceback" not in said
+    assert SECRET not in said
+
+
+def test_without_a_url_a_command_says_how_to_give_one(tmp_path: Path) -> None:
+    status, said = _flmq(tmp_path, None, *CLIENT)
+    assert status == 2
+    assert "FLMQ_BROKER_URL" in said
+    assert "flmq broker up" in said
+
+
+def test_wrong_credentials_and_a_missing_virtual_host_end_a_command_at_once(
+    broker_url: str, tmp_path: Path
+) -> None:
+    good = parse_broker_url(broker_url)
+    wrong = broker_url.replace(good.password, SECRET)
+    status, said = _flmq(tmp_path, wrong, *CLIENT, "--client-id=a")
+    assert status == 3
+    assert "flmq: BrokerAccessRefused: " in said
+    assert good.user in said
+    status, other = _flmq(tmp_path, good.with_vhost("nowhere").full, *SERVER)
+    assert status == 3
+    assert "flmq: BrokerAccessRefused: " in other
+    assert "nowhere" in other
+    for text in (said, other):
+        assert SECRET not in text
+        assert good.password not in text
+        assert "Traceback" not in text
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "no app of that name": (("client", "nowhere:client"), "there is no module 'nowhere'"),
+    "an app of the wrong type": (("client", "flmq.cli.digits:LEARNING_RATE"), "is a float;"),
+    "a server of the wrong type": (("server", "flmq.cli.digits:MODELS"), "is a dict;"),
+    "an empty client id": ((*CLIENT, "--client-id="), "client id '' is not usable"),
+    "a long client id": ((*CLIENT, "--client-id=" + "x" * 65), "is not usable: choose 1 to 64"),
+    "a client id with a dot": ((*CLIENT, "--client-id=a.b"), "client id 'a.b' is not usable"),
+    "a job with a space": ((*SERVER, "--job=a b"), "job name 'a b' is not usable"),
+    "a property that is no pair": ((*CLIENT, "--property=gpu"), "not of the form key=value"),
+    "a setting that is no pair": ((*SERVER, "--config==3"), "not of the form key=value"),
+    "a broker that is no url": ((*CLIENT, "--broker=http://u:p@h/"), "is not usable"),
+    "too many to kill": (("demo", "--clients=3", "--kill=4"), "are too many of 3 clients"),
+    "kills without processes": (("demo", "--in-memory", "--kill=1"), "drop one of the two"),
+    "kills in too few rounds": (("demo", "--rounds=2", "--kill=1"), "give --rounds 3 or more"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_is_refused_with_what_to_do(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://u:{SECRET}@127.0.0.1:{_free_port()}/x")
+    arguments, said = REFUSED[what]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UsageError), result.output
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["server", "client", "demo"])
+def test_help_names_the_variables_and_not_what_is_in_them(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://u:{SECRET}@h/x")
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "FLMQ_BROKER_URL" in result.output
+    assert SECRET not in result.output
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"flmq {__version__}\n")
+
+
+def test_pairs_are_read_as_what_they_look_like() -> None:
+    texts = ["gpu=TRUE", "cores=4", "share=0.5", "name=a=b", "empty=", "version=1.2.3", "neg=-1e3"]
+    assert pairs("--property", texts) == {
+        "gpu": True,
+        "cores": 4,
+        "share": 0.5,
+        "name": "a=b",
+        "empty": "",
+        "version": "1.2.3",
+        "neg": -1000.0,
+    }
+    assert [type(value) for value in pairs("-p", ["a=1", "b=1.0", "c=true"]).values()] == [
+        int,
+        float,
+        bool,
+    ]
+    for bad in ("", "=", "=x", "x"):
+        with pytest.raises(InvalidPair):
+            pairs("--property", [bad])
