@@ -141,11 +141,17 @@ class MeanAccumulator:
 
         Raises ``ZeroWeight`` when the total weight is zero.
         """
+        return list(self.means())
+
+    def means(self) -> Iterator[NDArray[Any]]:
+        """As ``finish``, a tensor at a time, for who does not want all of them in memory.
+
+        Add nothing meanwhile.
+        """
         if self._weight == 0:
             raise ZeroWeight("nothing to average: the total weight is zero")
-        return [
-            self._mean(spec, blocks) for spec, blocks in zip(self._specs, self._blocks, strict=True)
-        ]
+        for spec, blocks in zip(self._specs, self._blocks, strict=True):
+            yield self._mean(spec, blocks)
 
     def to_pieces(self) -> Iterator[bytes | memoryview]:
         """The exact state, as ``from_bytes`` reads it, in pieces of at most 256 KiB.

@@ -12,7 +12,7 @@ from flmq.cli.broker import broker_app
 from flmq.cli.client import client
 from flmq.cli.demo import demo
 from flmq.cli.doctor import doctor
-from flmq.cli.process import boundary
+from flmq.cli.process import boundary, hide_broker_url
 from flmq.cli.runs import runs_app
 from flmq.cli.server import server
 
@@ -59,4 +59,5 @@ def flmq(
 def main() -> None:
     """Run the command line; exits with a status of `flmq.cli.exit_codes.ExitCode`."""
     with boundary():
+        hide_broker_url()
         app(standalone_mode=True)

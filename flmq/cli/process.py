@@ -13,10 +13,12 @@ from pathlib import Path
 from types import FrameType
 
 from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
 from flmq.common.logger import LOGGER_NAME
+from flmq.common.urls import redact_url
 
-__all__ = ["boundary", "interrupt_on_sigterm", "log_to_file", "log_to_stderr"]
+__all__ = ["boundary", "hide_broker_url", "interrupt_on_sigterm", "log_to_file", "log_to_stderr"]
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -45,6 +47,24 @@ def _complain(error: Exception, *, with_traceback: bool) -> None:
         sys.stderr.write("".join(traceback.format_exception(error)))
     text = str(error) or type(error).__name__
     sys.stderr.write(f"flmq: {type(error).__name__}: {text}\n")
+
+
+def hide_broker_url() -> None:
+    """Take a broker's URL out of our command line, which everybody on the machine can read.
+
+    The process begins again in its own place, with the URL in its environment.
+    """
+    for position, argument in enumerate(sys.argv[1:], start=1):
+        if argument == "--broker" and position + 1 < len(sys.argv):
+            url, rest = sys.argv[position + 1], sys.argv[position + 2 :]
+        elif argument.startswith("--broker="):
+            url, rest = argument.removeprefix("--broker="), sys.argv[position + 1 :]
+        else:
+            continue
+        if url == redact_url(url):
+            return  # no password in it
+        argv = [sys.executable, "-m", "flmq", *sys.argv[1:position], *rest]
+        os.execve(sys.executable, argv, {**os.environ, BROKER_URL: url})
 
 
 def interrupt_on_sigterm() -> None:

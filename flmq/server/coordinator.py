@@ -308,6 +308,7 @@ class Coordinator:
             event = ReplyFailed(client_id, f"the task could not be published: {error}")
         elif sent.result() is PublishOutcome.UNROUTABLE:
             event = TaskUnroutable(client_id)
+            self._presence.gone(client_id)
         else:
             return
         with self._table.lock:

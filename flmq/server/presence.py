@@ -76,6 +76,13 @@ class PresenceWatcher:
                 known.last_seen = self._clock()
                 self._return(client_id, known, "replied")
 
+    def gone(self, client_id: str) -> None:
+        """Note that the broker has no queue for a client: it took its leave, or long ago."""
+        with self._lock:
+            self._leave(client_id, "its queue is gone")
+            if isinstance(self._manager, SimpleClientManager):
+                self._manager.set_gone(client_id, "its queue is gone")
+
     def tick(self) -> None:
         """Find out whose heartbeats have stopped. Call it every second or so."""
         with self._lock:

@@ -8,7 +8,7 @@ __all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window"]
 
 MAX_MESSAGES = 512
 """Enough to keep a connection busy over a long way; measured 6-20 thousand messages a second."""
-MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """Bounds the memory of a publisher that sends a model in 1 MiB chunks."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flmq.aggregation import MeanAccumulator, specs_of
 from flmq.common.errors import ZeroWeight
-from flmq.common.parameter import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
 from flmq.common.typing import FitRes, Parameters
 from flmq.server.client_proxy import ClientProxy
 
@@ -40,7 +40,8 @@ class MeanSink:
         if self._sum is None:
             raise ZeroWeight("nothing to average: there are no results")
         total, self._sum = self._sum, None
-        return ndarrays_to_parameters(total.finish())
+        # One array at a time: beside the sum there is then one copy of the model, not two.
+        return Parameters([ndarray_to_bytes(mean) for mean in total.means()], "numpy.ndarray")
 
 
 class StreamedResults(list[tuple[ClientProxy, FitRes]]):

@@ -20,7 +20,7 @@ __all__ = ["RECEIVE_BYTES", "keep_memory", "tune"]
 RECEIVE_BYTES = 64 * 1024
 
 # mallopt(3): parameter, and bytes.
-_M_TRIM_THRESHOLD = (-1, 64 << 20)
+_M_TRIM_THRESHOLD = (-1, 32 << 20)
 _M_TOP_PAD = (-2, 8 << 20)
 _M_MMAP_THRESHOLD = (-3, 32 << 20)
 
@@ -44,7 +44,7 @@ def tune() -> bool:
 
 
 def keep_memory() -> bool:
-    """Have glibc keep up to 64 MiB of freed memory; False where there is no glibc.
+    """Have glibc keep up to 32 MiB of freed memory; False where there is no glibc.
 
     ``FLMQ_KEEP_MEMORY=0`` leaves the allocator as it is.
     """
