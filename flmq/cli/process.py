@@ -64,7 +64,7 @@ def hide_broker_url() -> None:
         if url == redact_url(url):
             return  # no password in it
         argv = [sys.executable, "-m", "flmq", *sys.argv[1:position], *rest]
-        os.execve(sys.executable, argv, {**os.environ, BROKER_URL: url})
+        os.execve(sys.executable, argv, {**os.environ, BROKER_URL: url})  # noqa: S606  ourselves
 
 
 def interrupt_on_sigterm() -> None:
