@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,14 +225,25 @@ class Coordinator:
         # Step 4: wait for replies, which the listener takes in.
         self._wait(gather, deadline, elapsed)
 
-    def end(self, reason: str) -> None:
-        """Tell every client that the job is over, and remove its queues."""
+    def end(self, reason: str, *, patient: bool = True) -> None:
+        """Tell every client that the job is over, and remove its queues.
+
+        Where the broker is away, this waits for it; if not ``patient``, for some seconds only, and
+        the queues stay until they expire.
+        """
         body = JobEnded(self.job.name, self.job.epoch, reason)
-        for site in self._options.sites:
+        told = [
             self._outbox.send(
                 Address(TASKS, everybody_key(site)), body, mandatory=False, expiration=_DAY
-            )
+            ).outcome
+            for site in self._options.sites
+        ]
+        if patient:
+            wait(told)
         self.close()
+        if any(not each.done() or each.exception() is not None for each in told):
+            logger.warning("job %s: no broker to tell that it is over", self.job.name)
+            return
         for queue in (replies_queue(self.job.name), presence_queue(self.job.name)):
             self._transport.delete_queue(queue)
 

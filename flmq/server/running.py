@@ -135,7 +135,7 @@ def _leave(
     """Leave a job that is not at its end: to a later server, if it has a journal."""
     job = coordinator.job.name
     if ledger is None:
-        coordinator.end(f"failed: {reason}")
+        coordinator.end(f"failed: {reason}", patient=False)
         return
     coordinator.close()
     if not isinstance(error, Fenced):
