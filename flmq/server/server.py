@@ -11,7 +11,6 @@ from flmq.common.errors import AggregationError, NoInitialParameters
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import (
-    Code,
     EvaluateRes,
     FitIns,
     FitRes,
@@ -26,11 +25,11 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.direct import DirectGatherer
 from flmq.server.events import Note, RoundClosed, RoundCounts, RunEvent
-from flmq.server.failures import ClientFailure
 from flmq.server.gather import Ask, Gathered, Request, accept_anything
 from flmq.server.history import History
 from flmq.server.keeper import Keeper
 from flmq.server.proxy import Gatherer, QueueClientProxy
+from flmq.server.results import split, why
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.reply_check import check_evaluate_reply, check_fit_reply
 from flmq.server.strategy.sink import MeanSink, StreamedResults
@@ -231,7 +230,7 @@ class Server:
             Phase.FIT, server_round, instructions, timeout, self._check_fit, sink
         )
         self._log.fit = _figures(gathered)
-        outcome = _split(instructions, gathered)
+        outcome = split(instructions, gathered)
         results = cast("FitResultsAndFailures", outcome)
         if sink is not None:
             results = StreamedResults(results[0], sink), results[1]
@@ -270,7 +269,7 @@ class Server:
             Phase.EVALUATE, server_round, instructions, timeout, self._check_evaluate
         )
         self._log.evaluate = _figures(gathered)
-        results = cast("EvaluateResultsAndFailures", _split(instructions, gathered))
+        results = cast("EvaluateResultsAndFailures", split(instructions, gathered))
         if not gathered.enough:
             self._note(server_round, self._too_few(gathered))
             return None, {}, results
@@ -309,7 +308,7 @@ class Server:
         )
         if not gathered.replies:
             raise NoInitialParameters(
-                f"client {chosen[0].cid} gave no initial parameters ({_why(gathered)}): implement "
+                f"client {chosen[0].cid} gave no initial parameters ({why(gathered)}): implement "
                 "get_parameters, or give the strategy initial_parameters"
             )
         res = gathered.replies[chosen[0].cid]
@@ -396,7 +395,7 @@ class Server:
     def _too_few(self, gathered: Gathered) -> str:
         return (
             f"{gathered.counts.accepted} results, {self.policy.min_results} needed: "
-            f"the model stays as it was ({_why(gathered)})"
+            f"the model stays as it was ({why(gathered)})"
         )
 
     def _note(self, server_round: int, text: str) -> None:
@@ -408,33 +407,3 @@ class Server:
 def _figures(gathered: Gathered) -> Gathered:
     """All but the replies, whose files on the disk would stay for as long."""
     return replace(gathered, replies={}, failures=[])
-
-
-def _split(
-    instructions: Sequence[tuple[ClientProxy, Ins]], gathered: Gathered
-) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
-    """Flower's ``results`` and ``failures``, both in client-id order."""
-    proxies = {client.cid: client for client, _ in instructions}
-    results = [(proxies[client_id], res) for client_id, res in gathered.replies.items()]
-    failures: list[tuple[ClientProxy, Res] | BaseException] = [
-        failure if isinstance(failure, ClientFailure) else (proxies[failure[0]], failure[1])
-        for failure in gathered.failures
-    ]
-    return results, failures
-
-
-def _why(gathered: Gathered) -> str:
-    """The first failures, in words."""
-    reasons = [
-        str(failure)
-        if isinstance(failure, ClientFailure)
-        else f"client {failure[0]}: {_status(failure[1])}"
-        for failure in gathered.failures[:3]
-    ]
-    more = len(gathered.failures) - len(reasons)
-    return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
-
-
-def _status(res: Res) -> str:
-    status = getattr(res, "status", None)
-    return "no status" if status is None else f"{Code(status.code).name} {status.message}".strip()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import cast
 
-from flmq.common.typing import Parameters
-from flmq.wire import BlobProgress, BlobRef, tensors_of
+from flmq.wire import BlobProgress, BlobRef, FileParameters
 
 __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
 
@@ -83,18 +80,12 @@ class SpoolFile:
         self._file = -1
 
 
-class SpooledParameters(Parameters):
-    """Parameters on disk: each look at ``tensors`` maps the file, and memory is free afterwards.
-
-    A file of its own is removed when nobody holds the object any more.
-    """
+class SpooledParameters(FileParameters):
+    """Parameters of a reply; a file of its own is removed when nobody holds the object any more."""
 
     def __init__(self, path: Path, ref: BlobRef, *, folder: SpoolFolder | None = None) -> None:
         """Read the file at ``path``, which holds the blob of ``ref``; it is ours in our folder."""
-        self.tensor_type = ref.tensor_type
-        self.path = path
-        self.ref = ref
-        self._own: list[bytes] | None = None
+        super().__init__(path, ref)
         self._folder = folder
         self._finalizer = None if folder is None else weakref.finalize(self, _remove, path)
 
@@ -104,39 +95,6 @@ class SpooledParameters(Parameters):
         if self._finalizer is not None:
             self._finalizer.detach()
         self._folder = None
-
-    @property
-    def tensors(self) -> list[bytes]:
-        """The tensors: views of the file, or what was assigned instead."""
-        if self._own is None:
-            return cast("list[bytes]", tensors_of(self.ref, self.map()))
-        return self._own
-
-    @tensors.setter
-    def tensors(self, tensors: list[bytes]) -> None:
-        self._own = tensors
-
-    def map(self) -> mmap.mmap:
-        """The file as memory."""
-        with self.path.open("rb") as file:
-            return mmap.mmap(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
-
-    def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
-        """Copy and pickle as plain parameters in memory."""
-        return Parameters, ([bytes(tensor) for tensor in self.tensors], self.tensor_type)
-
-    def __repr__(self) -> str:
-        """Say what it is, not its bytes."""
-        return f"SpooledParameters({len(self.ref.lengths)} tensors, {self.ref.total} bytes)"
-
-    def __eq__(self, other: object) -> bool:
-        """Equal to parameters with the same bytes."""
-        if not isinstance(other, Parameters):
-            return NotImplemented
-        mine = (self.tensor_type, self.tensors)
-        return mine == (other.tensor_type, other.tensors)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def _remove(path: Path) -> None:

@@ -38,6 +38,7 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
+from flmq.wire.fileparameters import FileParameters
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Chunk",
     "Failure",
     "FailureKind",
+    "FileParameters",
     "Ins",
     "JobEnded",
     "ModelRequest",

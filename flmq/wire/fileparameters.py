@@ -1,0 +1,68 @@
+"""Parameters that stay in a file: mapped when they are looked at, free of memory afterwards."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import cast
+
+from flmq.common.typing import Parameters
+from flmq.wire.blobs import BlobRef, tensors_of
+
+__all__ = ["FileParameters"]
+
+
+class FileParameters(Parameters):
+    """The parameters of a blob in a file. Copies and pickles are plain ones, in memory."""
+
+    def __init__(self, path: Path, ref: BlobRef) -> None:
+        """Stand for the blob of ``ref`` in the file at ``path``."""
+        self.tensor_type = ref.tensor_type
+        self.path = path
+        self.ref = ref
+        self._own: list[bytes] | None = None
+
+    @property
+    def tensors(self) -> list[bytes]:
+        """The tensors: views of the file, or what was assigned instead."""
+        if self._own is None:
+            return cast("list[bytes]", tensors_of(self.ref, self.map()))
+        return self._own
+
+    @tensors.setter
+    def tensors(self, tensors: list[bytes]) -> None:
+        self._own = tensors
+
+    @property
+    def untouched(self) -> bool:
+        """Whether these are still the file's tensors."""
+        return self._own is None
+
+    def map(self) -> mmap.mmap | bytes:
+        """The file as memory.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self.path.open("rb") as file:
+            if self.ref.total == 0:
+                return b""
+            return mmap.mmap(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
+
+    def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
+        """Copy and pickle as plain parameters in memory."""
+        return Parameters, ([bytes(tensor) for tensor in self.tensors], self.tensor_type)
+
+    def __repr__(self) -> str:
+        """Say what it is, not its bytes."""
+        name = type(self).__name__
+        return f"{name}({len(self.ref.lengths)} tensors, {self.ref.total} bytes)"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to parameters with the same bytes."""
+        if not isinstance(other, Parameters):
+            return NotImplemented
+        mine = (self.tensor_type, self.tensors)
+        return mine == (other.tensor_type, other.tensors)
+
+    __hash__ = None  # type: ignore[assignment]
