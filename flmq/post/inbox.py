@@ -115,7 +115,11 @@ class Inbox:
             self._release(key)
             raise
         if self._hold_chunks:
-            self._held.setdefault(key, {})[chunk.index] = delivery
+            held = self._held.setdefault(key, {})
+            if (earlier := held.get(chunk.index)) is not None:
+                # Sent twice, or delivered again; the ack of a lost connection's is dropped.
+                self._consumer.ack(earlier)
+            held[chunk.index] = delivery
         elif data is None:
             self._consumer.ack(delivery)
         if data is None:
