@@ -42,6 +42,7 @@ __all__ = ["RabbitMQConsumer"]
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 3.0
+_LOCKED_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,11 @@ class RabbitMQConsumer(Consumer):
             self._connection.post(lambda: self._open(connection))
 
         _log.info("consumer of %s begins again: %s", self._names(), problem)
-        self._connection.call_later(self._backoff.next(), lambda: self._control.restore(restored))
+        seconds = self._backoff.next()
+        if isinstance(problem, ResourceLocked):
+            # Whoever holds it may be gone any moment: who stands by takes over soon after.
+            seconds = min(seconds, _LOCKED_AGAIN_SECONDS)
+        self._connection.call_later(seconds, lambda: self._control.restore(restored))
 
     def _is_final(self, problem: BrokerError) -> bool:
         """Whether trying again is no use."""
