@@ -112,7 +112,7 @@ def demo(
     ] = 0,
     round_timeout: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Seconds a round may wait. Default: 60, with --lose 5."),
+        typer.Option(min=0.1, help="Seconds a round may wait. Default: 60, with --lose 10."),
     ] = None,
     in_memory: Annotated[
         bool,
@@ -132,7 +132,7 @@ def demo(
     if (kill or lose) and rounds < 3:
         raise InvalidDemo("kills happen in the second round or later: give --rounds 3 or more")
     if round_timeout is None:
-        round_timeout = 5.0 if lose else 60.0
+        round_timeout = 10.0 if lose else 60.0
     name = job or f"digits-{datetime.now():%Y%m%d-%H%M%S}"
     command = DemoCommand(
         settings, rounds, kill, lose, round_timeout, in_memory, broker, name, runs_dir
@@ -306,5 +306,5 @@ def _show_results(command: DemoCommand, console: Console) -> None:
         model = [file[name] for name in file.files]
     console.print(f"picture: {os.path.relpath(picture)}", soft_wrap=True)
     console.print(f"model sha256: {model_digest(ndarrays_to_parameters(model))}", soft_wrap=True)
-    if command.kill:
+    if command.kill and not command.lose:
         console.print("run it without --kill: the model has the same sha256", soft_wrap=True)
