@@ -10,7 +10,7 @@ from flmq.common.logger import show_on_console
 from flmq.common.urls import parse_broker_url
 from flmq.server.bus import EventBus
 from flmq.server.client_manager import ClientManager
-from flmq.server.components import InvalidComponents, ServerAppComponents
+from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ConnectionChanged, Observer
 from flmq.server.history import History
@@ -94,6 +94,9 @@ def start_server(
 
 def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptions) -> History:
     """Run a job over the RabbitMQ at ``url``; see `start_server`."""
+    # Mistakes in the parts are told before anything is asked of a broker.
+    server, config = build_server(parts)
+    parts = ServerAppComponents(server=server, config=config)
     bus = EventBus(options.observers)
     try:
         with open_transport(url, name="flmq server", listener=_to_bus(bus)) as transport:

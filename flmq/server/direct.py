@@ -9,12 +9,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from flmq.common.errors import InvalidReturnValue
 from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateRes,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
+)
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.gather import Ask, Gather, Gathered, Request, Taken
 from flmq.wire import Failure, FailureKind, Reply, Res
 
 __all__ = ["DirectGatherer"]
+
+_RESULTS: dict[Phase, type] = {
+    Phase.FIT: FitRes,
+    Phase.EVALUATE: EvaluateRes,
+    Phase.GET_PARAMETERS: GetParametersRes,
+    Phase.GET_PROPERTIES: GetPropertiesRes,
+    Phase.RECONNECT: DisconnectRes,
+}
 
 
 class DirectGatherer:
@@ -51,7 +67,7 @@ class DirectGatherer:
         )
         res: Res
         try:
-            res = method(ask.ins, timeout, server_round)
+            res = _checked(method(ask.ins, timeout, server_round), phase, name)
         except Exception as error:
             res = Failure(
                 FailureKind.EXCEPTION,
@@ -70,3 +86,13 @@ class DirectGatherer:
             seconds=time.monotonic() - started,
             res=res,
         )
+
+
+def _checked(res: Res, phase: Phase, method: str) -> Res:
+    """``res``, if it is what the contract says that a proxy's ``method`` returns."""
+    expected = _RESULTS[phase]
+    if not isinstance(res, expected):
+        raise InvalidReturnValue(
+            f"the proxy's {method} returned a {type(res).__name__}, not a {expected.__name__}"
+        )
+    return res

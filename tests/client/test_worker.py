@@ -206,6 +206,26 @@ def _empty(federation: Federation, client_id: str) -> bool:
     return info is not None and info.messages_ready == 0
 
 
+def test_a_late_reply_is_named_at_both_ends(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    federation.serve("slow", source=gate)
+    peer = federation.peer("quick")
+    server = federation.run(fed_avg(2), rounds=2, timeout=1.0)
+    assert gate.begun.acquire(timeout=PATIENCE)
+    peer.reply(peer.task())
+    server.watch.wait_for(PhaseClosed)
+    gate.go.release()
+    late = server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.LATE)
+    assert (late.client_id, late.server_round) == ("slow", 1)
+    assert late.reason.endswith("s after the round closed")
+    eventually(lambda: "late and was not counted" in caplog.text)
+    gate.go.release()
+    server.history()
+    assert server.watch.words(1)["slow"] == [Word.SILENT, Word.LATE]
+
+
 def test_a_worker_serves_two_jobs_at_once(federation: Federation) -> None:
     federation.serve("a", "b")
     alone = federation.run(fed_avg(2), rounds=3, job="alone").model()

@@ -1,0 +1,132 @@
+"""A task answered: every way in which the user's code may end becomes a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from flmq.client import Client
+from flmq.client.answering import answer_task
+from flmq.common import (
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetPropertiesIns,
+    Parameters,
+    ReconnectIns,
+)
+from flmq.common.errors import MalformedMessage, TransportClosed
+from flmq.common.phase import Phase
+from flmq.common.typing import Code, DisconnectRes
+from flmq.wire import Failure, FailureKind, Ins, Reply, Task
+from tests.end_to_end.federation import OK
+
+NONE = Parameters([], "numpy.ndarray")
+NOW = 1_700_000_000.0
+
+
+def task(ins: Ins, phase: Phase, deadline: float | None = None) -> Task:
+    return Task(
+        task_id="t",
+        job="job",
+        server_round=3,
+        phase=phase,
+        client_id="a",
+        epoch=7,
+        nonce=b"nonce",
+        ins=ins,
+        deadline_unix_ms=None if deadline is None else round(deadline * 1000),
+    )
+
+
+class Answers(Client):
+    def fit(self, ins: FitIns) -> FitRes:
+        return FitRes(OK, ins.parameters, 3, {"lr": ins.config["lr"]})
+
+    def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
+        raise ZeroDivisionError("no examples")
+
+
+def _answer(asked: Task, get_client: Callable[[], Client] = Answers) -> Reply:
+    return answer_task(asked, lambda: asked, get_client, lambda: NOW)
+
+
+FIT = task(FitIns(NONE, {"lr": 0.1}), Phase.FIT)
+
+
+def test_a_reply_names_its_task_and_proves_that_it_was_read() -> None:
+    reply = _answer(FIT)
+    assert reply.res == FitRes(OK, NONE, 3, {"lr": 0.1})
+    assert (reply.task_id, reply.job, reply.server_round) == ("t", "job", 3)
+    assert (reply.phase, reply.client_id) == (Phase.FIT, "a")
+    assert (reply.epoch, reply.nonce) == (7, b"nonce")
+    assert reply.seconds >= 0
+
+
+def test_what_a_method_or_factory_raises_is_a_failure_with_its_traceback() -> None:
+    res = _answer(task(EvaluateIns(NONE, {}), Phase.EVALUATE)).res
+    assert isinstance(res, Failure)
+    assert (res.kind, res.exception_type) == (FailureKind.EXCEPTION, "ZeroDivisionError")
+    assert res.message == "no examples"
+    assert "in evaluate" in res.traceback_tail
+
+    def factory() -> Client:
+        raise OSError("no data")
+
+    res = _answer(FIT, factory).res
+    assert isinstance(res, Failure)
+    assert (res.kind, res.exception_type) == (FailureKind.EXCEPTION, "OSError")
+
+
+@pytest.mark.parametrize(
+    ("ins", "phase", "code"),
+    [
+        (GetPropertiesIns({}), Phase.GET_PROPERTIES, Code.GET_PROPERTIES_NOT_IMPLEMENTED),
+        (GetParametersIns({}), Phase.GET_PARAMETERS, Code.GET_PARAMETERS_NOT_IMPLEMENTED),
+    ],
+)
+def test_a_method_that_was_left_out_says_so(ins: Ins, phase: Phase, code: Code) -> None:
+    res = _answer(task(ins, phase)).res
+    assert not isinstance(res, Failure | DisconnectRes)
+    assert res.status.code is code
+
+
+def test_a_task_whose_deadline_has_passed_is_not_begun() -> None:
+    res = _answer(task(FIT.ins, Phase.FIT, NOW - 2.5), lambda: pytest.fail("begun")).res
+    assert isinstance(res, Failure)
+    assert res.kind is FailureKind.EXPIRED
+    assert "2.5 s after its deadline" in res.message
+    assert isinstance(_answer(task(FIT.ins, Phase.FIT, NOW + 1)).res, FitRes)
+
+
+def test_a_model_that_cannot_be_had_is_a_refusal_and_a_stop_is_none() -> None:
+    def unreadable() -> Task:
+        raise MalformedMessage("the model is damaged")
+
+    res = answer_task(FIT, unreadable, Answers, lambda: NOW).res
+    assert isinstance(res, Failure)
+    assert (res.kind, res.message) == (FailureKind.REFUSED, "the model is damaged")
+
+    def stopping() -> Task:
+        raise TransportClosed("the worker is stopping")
+
+    with pytest.raises(TransportClosed):
+        answer_task(FIT, stopping, Answers, lambda: NOW)
+
+
+def test_a_request_to_leave_needs_no_client() -> None:
+    asked = task(ReconnectIns(None), Phase.RECONNECT)
+    res = _answer(asked, lambda: pytest.fail("made")).res
+    assert res == DisconnectRes("leaving")
+
+
+def test_ctrl_c_in_the_users_code_is_not_its_failure() -> None:
+    class Interrupted(Client):
+        def fit(self, ins: FitIns) -> FitRes:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _answer(FIT, Interrupted)
