@@ -13,7 +13,7 @@ from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.tasks import Tasks
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import InvalidReturnValue, UsageError
+from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed, UsageError
 from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
@@ -65,6 +65,9 @@ class Doer:
             if tasks.current(task.task_id) is None:
                 return True  # settled meanwhile: nobody wants the reply
             reply = self._keep(reply, tasks)
+        elif _is_lossy(task.reply_codec):
+            # What is sent again must decode to the bits that were sent before.
+            loaded = self._with_model_if_any(task, tasks)
         outcomes = [sent.outcome.result() for sent in self._send(reply, loaded)]
         crash_point("worker.reply_confirmed")
         if PublishOutcome.UNROUTABLE not in outcomes:
@@ -104,6 +107,15 @@ class Doer:
         parameters = self._models.get(task.model, deadline, ask)
         return replace(task, ins=replace(task.ins, parameters=parameters))
 
+    def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:
+        try:
+            return self._with_model(task, tasks)
+        except TransportClosed:
+            raise
+        except (FlmqError, MemoryError, OSError) as error:
+            logger.warning("sending without compression: %s", error)
+            return task
+
     def _send(self, reply: Reply, task: Task) -> list[Sent]:
         """Send a reply: whole, or where it is large its parameters in chunks behind it."""
         address = self._address(reply.client_id, reply.job)
@@ -127,7 +139,8 @@ class Doer:
 def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes | memoryview]]:
     """What to send: compressed against the task's model where the server offers it and we can.
 
-    A reply that an earlier process trained is sent as it is: its model is not at hand.
+    A reply that an earlier process trained may be sent as it is where nothing is lost by it: its
+    model is not at hand.
     """
     base = task.ins.parameters if isinstance(task.ins, FitIns) else None
     if not task.reply_codec or task.model is None or base is None or not base.tensors:
@@ -139,6 +152,13 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
         return refer(parameters), parameters.tensors
     packed = Parameters(codec.encode(parameters.tensors, base.tensors), parameters.tensor_type)
     return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
+
+
+def _is_lossy(codec: str) -> bool:
+    try:
+        return bool(codec) and not get_codec(codec).lossless
+    except UsageError:
+        return False
 
 
 def _is_over(task: Task, tasks: Tasks) -> bool:
