@@ -107,10 +107,15 @@ class ModelReader:
     ) -> bytearray:
         """The blob from the stream: looked for in several places, then asked for."""
 
+        asked = False
+
         def ask_for_it() -> bool:
-            logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
-            ask()
-            return True
+            nonlocal asked
+            asked = not asked
+            if asked:
+                logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
+                ask()
+            return asked
 
         if self._max_model_bytes is None:
             # Not before: a model that is here already takes no more memory.
@@ -120,7 +125,9 @@ class ModelReader:
         *nearer, last = self._places(ref)
         for place in nearer:
             self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
-        self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
+        while not progress.complete:
+            # Anew where nothing came: a stream that was deleted has other offsets now.
+            self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
         progress.finish(blob)
         seconds = time.monotonic() - started
         logger.debug("model %s: %d bytes in %.2f s", ref.digest[:12], ref.total, seconds)

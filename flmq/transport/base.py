@@ -119,7 +119,8 @@ StateListener = Callable[[ConnectionEvent], None]
 StreamOffset = int | datetime | Literal["first", "last", "next"]
 """Where to begin to read a stream: an offset, a time (to the second), its ends, or what comes next.
 
-An offset or time that the stream no longer keeps means its first message (RabbitMQ, streams).
+An offset or time that the stream no longer keeps means its first message (RabbitMQ, streams); one
+that it has not reached is waited for, also by a reader whose stream was deleted and made anew.
 """
 
 STREAM_OFFSET_HEADER = "x-stream-offset"

@@ -195,6 +195,27 @@ def test_a_stream_that_was_made_anew_is_read_from_its_beginning(desk: Desk) -> N
     assert desk.asked == []
 
 
+def test_a_stream_that_is_made_anew_under_a_reader_is_read_from_its_beginning(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for the offset where it was; what it asked for lies before that."""
+    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 1.5)
+    desk, sent = Desk(rig.transport()), model(1)
+    for number in range(10, 14):
+        desk.publish(model(number))
+    ref = desk.refer(sent)
+
+    def answer() -> None:
+        if len(desk.asked) == 1:
+            rig.witness().delete_queue(MODELS)
+            desk.transport.declare(federation_topology())
+            desk.publish(sent)
+
+    got = desk.reader().get(ref, time.time() + 30, desk.asking(answer))
+    assert same(got, sent)
+    assert len(desk.asked) == 1
+
+
 def test_connections_that_break_meanwhile_do_not_matter(rig: Rig) -> None:
     desk, sent = Desk(rig.transport()), model(1, 40 * CHUNK)
     ref = desk.refer(sent)

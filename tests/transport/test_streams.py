@@ -11,6 +11,7 @@ from flmq.common.errors import BrokerRefusal
 from flmq.transport import (
     ConnectionState,
     Consumer,
+    Message,
     Publisher,
     QueueType,
     StreamOffset,
@@ -83,9 +84,12 @@ def test_a_reader_begins_at_a_time(stream: Transport) -> None:
 
 
 def test_an_offset_that_is_gone_or_to_come(stream: Transport, publisher: Publisher) -> None:
-    consumer = reader(stream, 1000)
+    last = offset_of(take(reader(stream, "first"), 10)[-1])
+    consumer = reader(stream, last + 3)
     only(consumer, 0)
-    assert bodies(only(reader(stream, 0), 10)) == SENT
+    publish_all(publisher, to("s"), b"11", b"12", b"13")
+    assert bodies(only(consumer, 1)) == [b"13"]
+    assert bodies(take(reader(stream, 0), 10)) == SENT
 
 
 def test_acks_make_room(stream: Transport) -> None:
@@ -94,6 +98,31 @@ def test_acks_make_room(stream: Transport) -> None:
     for delivery in first:
         consumer.ack(delivery)
     assert bodies(only(consumer, 3)) == SENT[3:6]
+
+
+def test_a_slow_reader_does_not_hold_up_a_fast_one(stream: Transport) -> None:
+    slow, fast = reader(stream, "first", prefetch=1), reader(stream, "first", prefetch=2)
+    [first] = only(slow, 1)
+    assert bodies(only(fast, 10, ack=True)) == SENT
+    slow.ack(first)
+    assert bodies(only(slow, 1)) == SENT[1:2]
+
+
+def test_a_stream_that_was_deleted_is_made_anew_and_read_on(
+    rig: Rig, stream: Transport, publisher: Publisher
+) -> None:
+    """Who declared it declares it again; its offsets begin anew, and the reader goes on at its."""
+    consumer = reader(stream, "first")
+    assert bodies(only(consumer, 10, ack=True)) == SENT
+    rig.witness().delete_queue("s")
+    for attempt in range(50):  # until the reader has found its way back
+        publisher.publish(to("s"), Message(b"new %d" % attempt), mandatory=False)
+        delivery = consumer.receive(0.3)
+        if delivery is not None:
+            break
+    assert delivery is not None
+    assert bytes(delivery.message.body).startswith(b"new")
+    assert offset_of(delivery) == 10
 
 
 def test_reading_goes_on_where_it_was_after_a_loss(rig: Rig, stream: Transport) -> None:
