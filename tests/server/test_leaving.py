@@ -10,14 +10,17 @@ from flmq.client.worker import WorkerOptions
 from flmq.common import NDArrays, Scalar
 from flmq.server.events import RoundClosed
 from flmq.transport import replies_queue
+from flmq.transport.memory.publisher import MemoryPublisher
 from tests.end_to_end.federation import Federation, fed_avg
 from tests.transport.rigs import PATIENCE
 
 
 def test_a_run_that_fails_while_the_broker_is_away_ends_all_the_same(
-    memory_federation: Federation,
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation = memory_federation
+    close = MemoryPublisher.close
+    monkeypatch.setattr(MemoryPublisher, "close", lambda publisher: close(publisher, timeout=0.5))
 
     class Wrong(Exception):
         pass
