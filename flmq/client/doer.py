@@ -17,7 +17,7 @@ from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed, U
 from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
-from flmq.transport import REPLIES, Address, PublishOutcome, reply_key
+from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, reply_key
 from flmq.wire import INLINE_BYTES, BlobRef, FailureKind, ModelRequest, Reply, Task, refer
 from flmq.wire.codecs import get_codec
 
@@ -68,9 +68,8 @@ class Doer:
         elif _is_lossy(task.reply_codec):
             # What is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)
-        outcomes = [sent.outcome.result() for sent in self._send(reply, loaded)]
-        crash_point("worker.reply_confirmed")
-        if PublishOutcome.UNROUTABLE not in outcomes:
+        if self._send(reply, loaded):
+            crash_point("worker.reply_confirmed")
             return True
         logger.warning(
             "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
@@ -116,24 +115,35 @@ class Doer:
             logger.warning("sending without compression: %s", error)
             return task
 
-    def _send(self, reply: Reply, task: Task) -> list[Sent]:
-        """Send a reply: whole, or where it is large its parameters in chunks behind it."""
+    def _send(self, reply: Reply, task: Task) -> bool:
+        """Send a reply: whole, or where it is large its parameters in chunks behind it.
+
+        The chunks go by another queue, and only when the broker has what announces them. Returns
+        whether the broker has it all; False: a queue is gone.
+        """
         address = self._address(reply.client_id, reply.job)
         parameters = getattr(reply.res, "parameters", None)
         try:
             if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
-                return [self._outbox.send(address, reply, message_id=reply.task_id)]
+                return _arrived(self._outbox.send(address, reply, message_id=reply.task_id))
             ref, tensors = _packed(parameters, task)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
-            return [
-                self._outbox.send(address, head, message_id=reply.task_id),
-                self._outbox.send_blob(address, ref, reply.task_id, tensors),
-            ]
+            if not _arrived(self._outbox.send(address, head, message_id=reply.task_id)):
+                return False
+            crash_point("worker.reply_announced")
+            chunks = Address(UPLOADS, address.routing_key)
+            return _arrived(self._outbox.send_blob(chunks, ref, reply.task_id, tensors))
         except InvalidReturnValue as error:
-            return [self._outbox.send(address, _bad(reply, error), message_id=reply.task_id)]
+            bad = _bad(reply, error)
+            return _arrived(self._outbox.send(address, bad, message_id=reply.task_id))
 
     def _address(self, client_id: str, job: str) -> Address:
         return Address(REPLIES, reply_key(self._site, client_id, job))
+
+
+def _arrived(sent: Sent) -> bool:
+    """Wait until the broker has it; False if there is no queue for it."""
+    return sent.outcome.result() is not PublishOutcome.UNROUTABLE
 
 
 def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes | memoryview]]:

@@ -50,6 +50,9 @@ class Tasks(Protocol):
     def admit(self, task: Task, letter: Letter) -> Admission:
         """Note a task that came with ``letter``; durable where the policy is ACCEPT."""
 
+    def superseded(self) -> list[Letter]:
+        """Letters whose place a later one of the same task took, to be acked."""
+
     def current(self, task_id: str) -> Task | None:
         """The newest form of a task that is not settled."""
 
@@ -88,10 +91,11 @@ class VolatileTasks:
         self._replies = replies
         self._open: OrderedDict[str, _Kept] = OrderedDict()
         self._settled: OrderedDict[str, None] = OrderedDict()
+        self._superseded: list[Letter] = []
         self._lock = threading.Lock()
 
     def admit(self, task: Task, letter: Letter) -> Admission:
-        """Note a task, and the newest letter that brought it: only that can still be acked."""
+        """Note a task, and the newest letter that brought it, for an older one may be stale."""
         with self._lock:
             if task.task_id in self._settled:
                 return Admission.SETTLED
@@ -99,8 +103,16 @@ class VolatileTasks:
             if known is None:
                 self._open[task.task_id] = _Kept(task, letter)
                 return Admission.NEW
+            if known.letter is not None:
+                self._superseded.append(known.letter)
             known.task, known.letter = task, letter
             return Admission.AGAIN if known.reply is None else Admission.DONE
+
+    def superseded(self) -> list[Letter]:
+        """Letters whose place a later one took."""
+        with self._lock:
+            letters, self._superseded = self._superseded, []
+            return letters
 
     def current(self, task_id: str) -> Task | None:
         """The newest form of a task."""

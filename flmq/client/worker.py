@@ -267,6 +267,8 @@ class Worker:
         self._jobs[task.job] = task.epoch
         crash_point("worker.task_received")
         admission = hosted.tasks.admit(task, letter)
+        for older in hosted.tasks.superseded():
+            self._inbox.ack(older)
         if admission in (Admission.NEW, Admission.DONE):
             self._waiting.put(task)
         if admission is Admission.SETTLED or self._options.acks_on_acceptance:

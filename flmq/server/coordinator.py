@@ -40,14 +40,16 @@ from flmq.transport import (
     presence_queue,
     replies_queue,
     task_key,
+    uploads_queue,
 )
 from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
 from flmq.wire.codecs import get_codec
 
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
-_PREFETCH = 128
+_PREFETCH = 192
 _LOOK_EVERY = 1.0
+_ASK_AGAIN_EVERY = 30.0
 _STILL_WAITING_EVERY = 30.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
@@ -114,7 +116,7 @@ class Coordinator:
         self._outbox = Outbox(self._publisher)
         self._models = Models(self._outbox, name)
         self._consumer = self._transport.consumer(
-            [replies_queue(name), presence_queue(name)], prefetch=_PREFETCH
+            [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
         assembler = Assembler(
             max_bytes_per_message=min(options.max_reply_bytes, 1 << 30),
@@ -223,7 +225,7 @@ class Coordinator:
             self._publish(gather, task, timeout)
         crash_point("server.tasks_published")
         # Step 4: wait for replies, which the listener takes in.
-        self._wait(gather, deadline, elapsed)
+        self._wait(gather, tasks, deadline, elapsed)
 
     def end(self, reason: str, *, patient: bool = True) -> None:
         """Tell every client that the job is over, and remove its queues.
@@ -244,8 +246,8 @@ class Coordinator:
         if any(not each.done() or each.exception() is not None for each in told):
             logger.warning("job %s: no broker to tell that it is over", self.job.name)
             return
-        for queue in (replies_queue(self.job.name), presence_queue(self.job.name)):
-            self._transport.delete_queue(queue)
+        for queue in (replies_queue, uploads_queue, presence_queue):
+            self._transport.delete_queue(queue(self.job.name))
 
     def close(self) -> None:
         """Leave the job as it is, queues and all, for a later start. Idempotent."""
@@ -325,14 +327,19 @@ class Coordinator:
         with self._table.lock:
             self._report(gather.feed(event, self._clock()))
 
-    def _wait(self, gather: Gather, deadline: float | None, elapsed: float) -> None:
-        started = said = self._clock()
+    def _wait(
+        self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
+    ) -> None:
+        started = said = asked = self._clock()
         try:
             while not gather.done.wait(self._patience(deadline)):
                 now = self._clock()
                 if gather.key is not None and self._ledger is not None:
                     # Also finds out whether this server is still the one in charge.
                     self._ledger.tick(gather.key, elapsed + now - started)
+                if now - asked >= _ASK_AGAIN_EVERY:
+                    asked = now
+                    self._ask_again(gather, tasks, deadline)
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:
@@ -341,6 +348,19 @@ class Coordinator:
         except BaseException:
             self._feed(gather, Stopped("interrupted"))
             raise
+
+    def _ask_again(self, gather: Gather, tasks: Sequence[Task], deadline: float | None) -> None:
+        """Publish the tasks of online clients again that nothing has come of.
+
+        Who is training recognizes its task; who is done sends its reply again. So a task or a
+        reply that was lost with a queue costs time, and no contribution.
+        """
+        with self._table.lock:
+            pending = set(gather.round.pending())
+        timeout = None if deadline is None else max(0.0, deadline - self._clock())
+        for task in tasks:
+            if task.client_id in pending and self._presence.is_online(task.client_id):
+                self._publish(gather, task, timeout)
 
     def _patience(self, deadline: float | None) -> float:
         if deadline is None:

@@ -193,19 +193,30 @@ class Listener:
         self._presence.seen(reply.client_id)
         expected = known is not None and known[0].expects(reply.client_id)
         if reply.blob is not None and (expected or self._is_awaited(reply.task_id)):
-            spoiled = self._uploads.begin(reply, reply.blob, letter.bytes)
-            if spoiled is not None:
-                self._take_spoiled(spoiled)
+            self._take_upload(self._uploads.begin(reply, reply.blob, letter.bytes))
             return True
         self._take(reply, letter.bytes)
         return True
 
     def _hear_chunk(self, chunk: BlobChunk) -> None:
-        match self._uploads.add(chunk.name, chunk.index, chunk.data):
+        if not self._uploads.is_open(chunk.name) and self._is_wanted(chunk.name):
+            self._uploads.hold(chunk.name, chunk.index, chunk.data)
+        else:
+            self._take_upload(self._uploads.add(chunk.name, chunk.index, chunk.data))
+
+    def _take_upload(self, upload: Uploaded | Spoiled | None) -> None:
+        match upload:
             case Uploaded(reply, size):
                 self._take(reply, size)
             case Spoiled() as spoiled:
                 self._take_spoiled(spoiled)
+
+    def _is_wanted(self, task_id: str) -> bool:
+        """Whether a reply to this task would settle it."""
+        known = self._table.find(task_id)
+        if known is None:
+            return self._is_awaited(task_id)
+        return known[0].expects(known[1])
 
     def _is_awaited(self, task_id: str) -> bool:
         return self._ledger is not None and self._ledger.awaits(task_id)

@@ -92,6 +92,12 @@ class PresenceWatcher:
                 if known.online and silent > known.heartbeat * _MISSED_HEARTBEATS + _GRACE:
                     self._leave(client_id, f"no heartbeat for {silent:.0f} s")
 
+    def is_online(self, client_id: str) -> bool:
+        """Whether a client is heard of."""
+        with self._lock:
+            known = self._known.get(client_id)
+            return known is not None and known.online
+
     def site(self, client_id: str) -> str:
         """The site a client was last heard from."""
         with self._lock:

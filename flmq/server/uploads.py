@@ -12,6 +12,8 @@ from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.wire import BlobRef, Reply, iter_chunks, refer
 from flmq.wire.codecs import get_codec
 
+_EARLY_CHUNKS = 32
+
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
 
 
@@ -60,13 +62,16 @@ class Uploads:
         self._folder: SpoolFolder | None = SpoolFolder(folder)
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
+        self._early: dict[str, list[tuple[int, bytes]]] = {}
         self.incomplete = 0
         """Uploads that were given up, so far."""
         self.stray_chunks = 0
         """Chunks of no upload in progress: of late replies, or come twice after the last."""
 
-    def begin(self, reply: Reply, ref: BlobRef, size: int) -> Spoiled | None:
+    def begin(self, reply: Reply, ref: BlobRef, size: int) -> Uploaded | Spoiled | None:
         """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
+
+        Returns what `add` would, for chunks that were here before it.
 
         A reply that is announced again goes on where it was, if its blob is the same.
         """
@@ -90,7 +95,22 @@ class Uploads:
         except OSError as error:
             return Spoiled(reply, f"the server's spool cannot take it: {error}")
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
+        for index, data in self._early.pop(reply.task_id, []):
+            done = self.add(reply.task_id, index, data)
+            if done is not None:
+                return done
         return None
+
+    def hold(self, task_id: str, index: int, data: bytes | memoryview) -> None:
+        """Keep a chunk that came before what announces it, by another queue; a few of them."""
+        if sum(map(len, self._early.values())) < _EARLY_CHUNKS:
+            self._early.setdefault(task_id, []).append((index, bytes(data)))
+        else:
+            self.stray_chunks += 1
+
+    def is_open(self, task_id: str) -> bool:
+        """Whether chunks of this task are expected."""
+        return task_id in self._open
 
     def add(self, task_id: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
         """Take in a chunk.
@@ -150,6 +170,8 @@ class Uploads:
         """Give up the uploads of tasks that are over."""
         for task_id in [task_id for task_id in self._open if over(task_id)]:
             self.discard(task_id)
+        for task_id in [task_id for task_id in self._early if over(task_id)]:
+            del self._early[task_id]
 
     def close(self) -> None:
         """Give everything up; results that somebody holds stay readable. Idempotent."""

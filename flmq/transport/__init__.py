@@ -32,6 +32,7 @@ from flmq.transport.topology import (
     STREAM_MAX_BYTES,
     TASKS,
     TASKS_LOCAL,
+    UPLOADS,
     Binding,
     Exchange,
     ExchangeType,
@@ -49,6 +50,7 @@ from flmq.transport.topology import (
     replies_queue,
     reply_key,
     task_key,
+    uploads_queue,
 )
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "STREAM_OFFSET_HEADER",
     "TASKS",
     "TASKS_LOCAL",
+    "UPLOADS",
     "Address",
     "Binding",
     "ConnectionEvent",
@@ -92,6 +95,7 @@ __all__ = [
     "replies_queue",
     "reply_key",
     "task_key",
+    "uploads_queue",
 ]
 
 

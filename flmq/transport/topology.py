@@ -19,6 +19,7 @@ __all__ = [
     "STREAM_MAX_BYTES",
     "TASKS",
     "TASKS_LOCAL",
+    "UPLOADS",
     "Binding",
     "Exchange",
     "ExchangeType",
@@ -36,6 +37,7 @@ __all__ = [
     "replies_queue",
     "reply_key",
     "task_key",
+    "uploads_queue",
 ]
 
 DEFAULT_SITE = "main"
@@ -43,6 +45,7 @@ DEFAULT_SITE = "main"
 TASKS = "flmq.tasks"
 TASKS_LOCAL = "flmq.tasks.local"
 REPLIES = "flmq.replies"
+UPLOADS = "flmq.uploads"
 PRESENCE = "flmq.presence"
 MODELS = "flmq.models"
 DEAD = "flmq.dead"
@@ -136,6 +139,11 @@ def replies_queue(job: str) -> str:
     return f"flmq.replies.{job}"
 
 
+def uploads_queue(job: str) -> str:
+    """Queue of the chunks that follow a job's large replies."""
+    return f"flmq.uploads.{job}"
+
+
 def presence_queue(job: str) -> str:
     """Queue of the hellos a job hears."""
     return f"flmq.presence.{job}"
@@ -157,7 +165,7 @@ def everybody_key(site: str) -> str:
 
 
 def reply_key(site: str, client_id: str, job: str) -> str:
-    """Routing key on ``flmq.replies``."""
+    """Routing key on ``flmq.replies`` and ``flmq.uploads``."""
     return f"{site}.{client_id}.{job}"
 
 
@@ -173,6 +181,7 @@ def federation_topology(site: str = DEFAULT_SITE) -> Topology:
             Exchange(TASKS, ExchangeType.TOPIC),
             Exchange(TASKS_LOCAL, ExchangeType.DIRECT),
             Exchange(REPLIES, ExchangeType.TOPIC),
+            Exchange(UPLOADS, ExchangeType.TOPIC),
             Exchange(PRESENCE, ExchangeType.TOPIC),
             Exchange(MODELS, ExchangeType.TOPIC),
             Exchange(DEAD, ExchangeType.FANOUT),
@@ -213,7 +222,7 @@ def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
 
 
 def job_topology(job: str) -> Topology:
-    """One job's lock, its presence queue and its reply queue.
+    """One job's lock, its presence queue, and the queues of replies and of their chunks.
 
     The lock is an exclusive queue and not an exclusive presence queue, for RabbitMQ lets only the
     declaring connection consume from an exclusive one.
@@ -230,6 +239,16 @@ def job_topology(job: str) -> Topology:
                     "x-expires": _DAY * 1000,
                 },
             ),
+            # Chunks are many bytes, and their worker keeps them until the server has them all:
+            # they need no replicas, whose writing and syncing costs as much as all the rest.
+            Queue(
+                uploads_queue(job),
+                arguments={
+                    "x-single-active-consumer": True,
+                    "x-dead-letter-exchange": DEAD,
+                    "x-expires": _JOB_QUEUE_EXPIRES * 1000,
+                },
+            ),
             Queue(
                 replies_queue(job),
                 QueueType.QUORUM,
@@ -244,6 +263,7 @@ def job_topology(job: str) -> Topology:
         ),
         bindings=(
             Binding(REPLIES, replies_queue(job), f"*.*.{job}"),
+            Binding(UPLOADS, uploads_queue(job), f"*.*.{job}"),
             Binding(PRESENCE, presence_queue(job), "#"),
         ),
     )

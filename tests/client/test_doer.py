@@ -38,6 +38,7 @@ from flmq.transport import (
     federation_topology,
     job_topology,
     replies_queue,
+    uploads_queue,
 )
 from flmq.wire import (
     BlobProgress,
@@ -86,7 +87,9 @@ class Desk:
     def __post_init__(self) -> None:
         self.transport.declare(federation_topology() + client_topology("a") + job_topology("job"))
         self.outbox = Outbox(self.transport.publisher())
-        self.replies = self.transport.consumer([replies_queue("job")], prefetch=1000)
+        self.replies = self.transport.consumer(
+            [replies_queue("job"), uploads_queue("job")], prefetch=1000
+        )
 
     def doer(self, max_model_bytes: int | None = None) -> Doer:
         models = ModelReader(
