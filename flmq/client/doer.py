@@ -18,7 +18,16 @@ from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
 from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, reply_key
-from flmq.wire import INLINE_BYTES, BlobRef, FailureKind, ModelRequest, Reply, Task, refer
+from flmq.wire import (
+    INLINE_BYTES,
+    BlobRef,
+    FailureKind,
+    ModelRequest,
+    Reply,
+    Task,
+    refer,
+    upload_name,
+)
 from flmq.wire.codecs import get_codec
 
 __all__ = ["Doer"]
@@ -132,7 +141,8 @@ class Doer:
                 return False
             crash_point("worker.reply_announced")
             chunks = Address(UPLOADS, address.routing_key)
-            return _arrived(self._outbox.send_blob(chunks, ref, reply.task_id, tensors))
+            name = upload_name(reply.task_id, ref)
+            return _arrived(self._outbox.send_blob(chunks, ref, name, tensors))
         except InvalidReturnValue as error:
             bad = _bad(reply, error)
             return _arrived(self._outbox.send(address, bad, message_id=reply.task_id))

@@ -47,7 +47,8 @@ from flmq.wire.codecs import get_codec
 
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
-_PREFETCH = 192
+_PREFETCH = 48
+"""Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
 _STILL_WAITING_EVERY = 30.0

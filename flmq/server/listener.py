@@ -25,7 +25,16 @@ from flmq.server.presence import PresenceWatcher
 from flmq.server.tasktable import TaskTable
 from flmq.server.uploads import Spoiled, Uploaded, Uploads
 from flmq.transport import TASKS, Address, task_key
-from flmq.wire import BlobChunk, ModelRequest, Presence, Receipt, ReceiptOutcome, Reply, RollCall
+from flmq.wire import (
+    BlobChunk,
+    ModelRequest,
+    Presence,
+    Receipt,
+    ReceiptOutcome,
+    Reply,
+    RollCall,
+    task_of_upload,
+)
 
 __all__ = ["Listener"]
 
@@ -199,7 +208,8 @@ class Listener:
         return True
 
     def _hear_chunk(self, chunk: BlobChunk) -> None:
-        if not self._uploads.is_open(chunk.name) and self._is_wanted(chunk.name):
+        wanted = self._is_wanted(task_of_upload(chunk.name))
+        if wanted and not self._uploads.is_open(chunk.name):
             self._uploads.hold(chunk.name, chunk.index, chunk.data)
         else:
             self._take_upload(self._uploads.add(chunk.name, chunk.index, chunk.data))

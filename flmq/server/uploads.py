@@ -9,7 +9,7 @@ from pathlib import Path
 from flmq.common.errors import MalformedMessage
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
-from flmq.wire import BlobRef, Reply, iter_chunks, refer
+from flmq.wire import BlobRef, Reply, iter_chunks, refer, task_of_upload, upload_name
 from flmq.wire.codecs import get_codec
 
 _EARLY_CHUNKS = 32
@@ -63,10 +63,12 @@ class Uploads:
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
         self._early: dict[str, list[tuple[int, bytes]]] = {}
+        """By the name of the upload, which no reply has announced yet."""
         self.incomplete = 0
         """Uploads that were given up, so far."""
         self.stray_chunks = 0
-        """Chunks of no upload in progress: of late replies, or come twice after the last."""
+        """Chunks of no upload in progress: of late replies, of an answer that another one took the
+        place of, or come twice after the last."""
 
     def begin(self, reply: Reply, ref: BlobRef, size: int) -> Uploaded | Spoiled | None:
         """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
@@ -95,34 +97,36 @@ class Uploads:
         except OSError as error:
             return Spoiled(reply, f"the server's spool cannot take it: {error}")
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
-        for index, data in self._early.pop(reply.task_id, []):
-            done = self.add(reply.task_id, index, data)
+        name = upload_name(reply.task_id, ref)
+        for index, data in self._early.pop(name, []):
+            done = self.add(name, index, data)
             if done is not None:
                 return done
         return None
 
-    def hold(self, task_id: str, index: int, data: bytes | memoryview) -> None:
+    def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
         """Keep a chunk that came before what announces it, by another queue; a few of them."""
         if sum(map(len, self._early.values())) < _EARLY_CHUNKS:
-            self._early.setdefault(task_id, []).append((index, bytes(data)))
+            self._early.setdefault(name, []).append((index, bytes(data)))
         else:
             self.stray_chunks += 1
 
-    def is_open(self, task_id: str) -> bool:
-        """Whether chunks of this task are expected."""
-        return task_id in self._open
+    def is_open(self, name: str) -> bool:
+        """Whether chunks of this upload are expected."""
+        return self._find(name) is not None
 
-    def add(self, task_id: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
-        """Take in a chunk.
+    def add(self, name: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
+        """Take in a chunk of the upload called ``name`` (`flmq.wire.upload_name`).
 
         Returns:
             `Uploaded` with the last chunk; `Spoiled` if the upload came to nothing by this chunk;
             else None.
         """
-        upload = self._open.get(task_id)
+        upload = self._find(name)
         if upload is None:
             self.stray_chunks += 1
             return None
+        task_id = upload.reply.task_id
         upload.bytes += len(data)
         try:
             if not upload.file.write(index, data):
@@ -159,6 +163,12 @@ class Uploads:
         except OSError as error:
             return Spoiled(reply, f"the server's spool failed: {error}")
 
+    def _find(self, name: str) -> _Upload | None:
+        upload = self._open.get(task_of_upload(name))
+        if upload is None or name != upload_name(upload.reply.task_id, upload.ref):
+            return None
+        return upload
+
     def discard(self, task_id: str) -> None:
         """Give an upload up."""
         upload = self._open.pop(task_id, None)
@@ -170,8 +180,8 @@ class Uploads:
         """Give up the uploads of tasks that are over."""
         for task_id in [task_id for task_id in self._open if over(task_id)]:
             self.discard(task_id)
-        for task_id in [task_id for task_id in self._early if over(task_id)]:
-            del self._early[task_id]
+        for name in [name for name in self._early if over(task_of_upload(name))]:
+            del self._early[name]
 
     def close(self) -> None:
         """Give everything up; results that somebody holds stay readable. Idempotent."""

@@ -11,7 +11,9 @@ from flmq.wire.blobs import (
     blob_chunk_of,
     iter_chunks,
     refer,
+    task_of_upload,
     tensors_of,
+    upload_name,
 )
 from flmq.wire.chunks import (
     CHUNK_BYTES,
@@ -75,5 +77,7 @@ __all__ = [
     "refer",
     "split",
     "task_id",
+    "task_of_upload",
     "tensors_of",
+    "upload_name",
 ]

@@ -30,7 +30,9 @@ __all__ = [
     "check_digest",
     "iter_chunks",
     "refer",
+    "task_of_upload",
     "tensors_of",
+    "upload_name",
 ]
 
 BLOB_CHUNK_BYTES = 1 << 20
@@ -43,6 +45,7 @@ MAX_BLOB_CHUNKS = 1 << 20
 """What is noted of each chunk takes memory before the first one comes: not on a sender's word."""
 _MAX_TENSORS = 1 << 20
 
+_MAX_NAME = 96
 _BLOB = "x-flmq-blob"
 _INDEX = "x-flmq-blob-index"
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -163,8 +166,22 @@ def tensors_of(ref: BlobRef, blob: Buffer) -> list[memoryview]:
     return [view[end - length : end] for end, length in zip(ends, ref.lengths, strict=True)]
 
 
+def upload_name(task_id: str, ref: BlobRef) -> str:
+    """What the chunks of a task's reply are called.
+
+    By the digest as well, for a task may be answered twice (its worker was killed in between) and
+    the chunks of the two answers, which come by another queue than what announces them, not mixed.
+    """
+    return f"{task_id}.{ref.digest[:16]}"
+
+
+def task_of_upload(name: str) -> str:
+    """The task whose reply chunks of this name belong to."""
+    return name.partition(".")[0]
+
+
 def blob_chunk_headers(name: str, index: int) -> dict[str, str | int]:
-    """AMQP headers of a chunk; ``name`` is the blob's digest, or the task that it answers."""
+    """AMQP headers of a chunk; ``name`` is the blob's digest, or an `upload_name`."""
     return {_BLOB: name, _INDEX: index}
 
 
@@ -173,7 +190,7 @@ class BlobChunk:
     """A piece of a blob, as a message brought it."""
 
     name: str
-    """The blob's digest, or the task that it answers."""
+    """The blob's digest, or an `upload_name`."""
     index: int
     data: bytes | memoryview
 
@@ -190,7 +207,7 @@ def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> Bl
     index = headers.get(_INDEX)
     if not isinstance(name, str) or not isinstance(index, int) or isinstance(index, bool):
         raise MalformedMessage("a blob's chunk without its blob's name or its index")
-    if not 0 <= index <= MAX_BLOB_BYTES or not 1 <= len(name) <= 64:
+    if not 0 <= index <= MAX_BLOB_BYTES or not 1 <= len(name) <= _MAX_NAME:
         raise MalformedMessage(f"a blob's chunk with index {index} of {name[:80]!r}")
     return BlobChunk(name, index, data)
 
