@@ -53,6 +53,7 @@ from flmq.wire import (
     decode,
     refer,
     tensors_of,
+    upload_name,
 )
 from flmq.wire.codecs import get_codec
 from tests.end_to_end.federation import Nudge, initial
@@ -128,7 +129,7 @@ class Desk:
             assert delivery is not None
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
             assert chunk is not None
-            assert chunk.name == reply.task_id
+            assert chunk.name == upload_name(reply.task_id, ref)
             start = progress.accept(chunk.index, chunk.data)
             assert start is not None
             blob[start : start + len(chunk.data)] = chunk.data

@@ -180,5 +180,8 @@ def test_a_standby_does_not_do_again_what_the_first_had_done(
     eventually(lambda: workers.spooled() == [], SLOW)
     first.kill()
     server = servers.run(fed_avg(1, initial_parameters=initial(NUMBERS)), job="two", timeout=None)
-    server.history(SLOW)
+    try:
+        server.history(SLOW)
+    except TimeoutError:
+        pytest.fail(f"{workers.output(second)}\n{server.watch.events}")
     assert workers.trainings("a") == [first.pid, second.pid]

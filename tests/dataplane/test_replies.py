@@ -17,7 +17,7 @@ import pytest
 
 from flmq.common import FitRes, Parameters, ndarray_to_bytes
 from flmq.server.events import ClientOutcome, RoundCounts, Word
-from flmq.transport import Message
+from flmq.transport import UPLOADS, Address, Message
 from flmq.wire import (
     BlobRef,
     Receipt,
@@ -27,6 +27,7 @@ from flmq.wire import (
     blob_chunk_headers,
     iter_chunks,
     refer,
+    upload_name,
 )
 from tests.dataplane.looks import mean_of, trained
 from tests.end_to_end.federation import Federation, Peer, fed_avg, initial
@@ -92,9 +93,10 @@ class Upload:
         self.peer.send(self.peer.reply_address(), reply, mandatory=False)
 
     def chunk(self, index: int, data: bytes | memoryview, task_id: str = "") -> None:
-        headers = blob_chunk_headers(task_id or self.task.task_id, index)
-        message = Message(bytes(data), headers=headers)
-        self.peer.publisher.publish(self.peer.reply_address(), message, mandatory=False)
+        name = upload_name(task_id or self.task.task_id, self.ref)
+        message = Message(bytes(data), headers=blob_chunk_headers(name, index))
+        address = Address(UPLOADS, self.peer.reply_address().routing_key)
+        self.peer.publisher.publish(address, message, mandatory=False)
 
     def send(self, chunks: Chunks | None = None) -> None:
         self.announce()

@@ -14,7 +14,7 @@ import pytest
 from flmq.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
 from flmq.common.phase import Phase
 from flmq.server.uploads import Spoiled, Uploaded, Uploads
-from flmq.wire import BlobRef, Reply, iter_chunks, refer
+from flmq.wire import BlobRef, Reply, iter_chunks, refer, upload_name
 
 NONE = Parameters([], "numpy.ndarray")
 MAX = 10_000
@@ -33,11 +33,14 @@ def ref_of(parameters: Parameters) -> BlobRef:
     return refer(parameters, chunk_bytes=100)
 
 
-Chunks = list[tuple[int, bytes | memoryview]]
+Chunks = list[tuple[str, int, bytes | memoryview]]
+"""By the name of their upload."""
 
 
-def chunks_of(parameters: Parameters) -> Chunks:
-    return list(iter_chunks(ref_of(parameters), parameters.tensors))
+def chunks_of(task_id: str, parameters: Parameters) -> Chunks:
+    ref = ref_of(parameters)
+    name = upload_name(task_id, ref)
+    return [(name, index, data) for index, data in iter_chunks(ref, parameters.tensors)]
 
 
 @pytest.fixture
@@ -47,11 +50,11 @@ def uploads(tmp_path: Path) -> Uploads:
 
 def begin(uploads: Uploads, task_id: str, parameters: Parameters) -> Chunks:
     assert uploads.begin(reply(task_id), ref_of(parameters), 50) is None
-    return chunks_of(parameters)
+    return chunks_of(task_id, parameters)
 
 
-def add_all(uploads: Uploads, task_id: str, chunks: Chunks) -> list[Uploaded | Spoiled | None]:
-    return [uploads.add(task_id, index, data) for index, data in chunks]
+def add_all(uploads: Uploads, chunks: Chunks) -> list[Uploaded | Spoiled | None]:
+    return [uploads.add(*chunk) for chunk in chunks]
 
 
 def parameters_of(uploaded: Uploaded | Spoiled | None) -> Parameters:
@@ -65,52 +68,70 @@ def test_many_at_once_their_chunks_in_any_order_and_twice(uploads: Uploads) -> N
     rng = random.Random(3)
     models = {f"t{number}": model(number) for number in range(20)}
     arrivals = [
-        (task_id, index, data)
+        chunk
         for task_id, parameters in models.items()
-        for index, data in begin(uploads, task_id, parameters)
+        for chunk in begin(uploads, task_id, parameters)
     ]
+    arrivals += arrivals[::2]
     rng.shuffle(arrivals)
     whole: dict[str, Parameters] = {}
-    for task_id, index, data in arrivals:
-        for _ in range(1 if task_id in whole else 2):
-            done = uploads.add(task_id, index, data)
-            if done is not None:
-                assert isinstance(done, Uploaded)
-                whole[done.reply.task_id] = parameters_of(done)
-                break
+    for done in add_all(uploads, arrivals):
+        if done is not None:
+            assert isinstance(done, Uploaded)
+            whole[done.reply.task_id] = parameters_of(done)
     assert whole == models
     assert uploads.incomplete == 0
 
 
 def test_the_bytes_that_came_are_counted(uploads: Uploads) -> None:
     chunks = begin(uploads, "t", model(1))
-    *_, last = add_all(uploads, "t", [chunks[0], *chunks])
+    *_, last = add_all(uploads, [chunks[0], *chunks])
     assert isinstance(last, Uploaded)
     assert last.bytes == 50 + ref_of(model(1)).total + 100
 
 
 def test_chunks_of_nothing_in_progress_are_counted(uploads: Uploads) -> None:
     chunks = begin(uploads, "t", model(1))
-    add_all(uploads, "t", chunks)
-    add_all(uploads, "t", chunks[:2])  # come again after the last
-    uploads.add("another", 0, b"x")
+    add_all(uploads, chunks)
+    add_all(uploads, chunks[:2])  # come again after the last
+    uploads.add("another.0123456789abcdef", 0, b"x")
     assert uploads.stray_chunks == 3
 
 
 def test_a_reply_that_is_announced_again_goes_on_where_it_was(uploads: Uploads) -> None:
     chunks = begin(uploads, "t", model(1))
-    add_all(uploads, "t", chunks[:-1])
+    add_all(uploads, chunks[:-1])
     begin(uploads, "t", model(1))
-    assert parameters_of(uploads.add("t", *chunks[-1])) == model(1)
+    assert parameters_of(uploads.add(*chunks[-1])) == model(1)
     assert uploads.incomplete == 0
 
 
 def test_another_answer_to_the_task_begins_anew(uploads: Uploads, tmp_path: Path) -> None:
     """The client was killed in mid-upload and trained again, with other random numbers."""
-    add_all(uploads, "t", begin(uploads, "t", model(1))[:-1])
+    former = begin(uploads, "t", model(1))
+    add_all(uploads, former[:3])
     chunks = begin(uploads, "t", model(2))
-    assert parameters_of(add_all(uploads, "t", chunks)[-1]) == model(2)
-    assert uploads.incomplete == 1
+    add_all(uploads, former[3:])  # they come by another queue, and later
+    assert parameters_of(add_all(uploads, chunks)[-1]) == model(2)
+    assert (uploads.incomplete, uploads.stray_chunks) == (1, len(former) - 3)
+
+
+def test_chunks_may_come_before_what_announces_them(uploads: Uploads) -> None:
+    chunks = chunks_of("t", model(1))
+    for chunk in [*chunks_of("t", model(2))[:2], *chunks]:
+        assert not uploads.is_open(chunk[0])
+        uploads.hold(*chunk)
+    assert parameters_of(uploads.begin(reply("t"), ref_of(model(1)), 50)) == model(1)
+
+
+def test_only_a_few_chunks_are_held_before_their_announcement(uploads: Uploads) -> None:
+    for number in range(20):
+        for chunk in chunks_of(f"t{number}", model(number)):
+            uploads.hold(*chunk)
+    assert uploads.stray_chunks == 20 * 14 - 32
+    uploads.discard_if(lambda task_id: True)
+    uploads.hold(*chunks_of("t", model(1))[0])
+    assert uploads.stray_chunks == 20 * 14 - 32
 
 
 @pytest.mark.parametrize(
@@ -126,20 +147,20 @@ def test_a_chunk_that_contradicts_its_announcement_spoils_the_reply(
     uploads: Uploads, tmp_path: Path, index: int, data: bytes, reason: str
 ) -> None:
     chunks = begin(uploads, "t", model(1))
-    add_all(uploads, "t", chunks[:3])
-    spoiled = uploads.add("t", index, data)
+    add_all(uploads, chunks[:3])
+    spoiled = uploads.add(chunks[0][0], index, data)
     assert isinstance(spoiled, Spoiled)
     assert spoiled.reply.task_id == "t"
     assert reason in spoiled.reason
     assert list(tmp_path.glob("*/*")) == []
-    assert add_all(uploads, "t", chunks[3:]) == [None] * 11  # the others are strays
+    assert add_all(uploads, chunks[3:]) == [None] * 11  # the others are strays
     assert uploads.stray_chunks == 11
 
 
-def test_another_uploads_chunk_spoils_the_reply(uploads: Uploads, tmp_path: Path) -> None:
+def test_another_models_chunk_spoils_the_reply(uploads: Uploads, tmp_path: Path) -> None:
     chunks = begin(uploads, "t", model(1))
-    chunks[1] = chunks_of(model(2))[1]
-    spoiled = add_all(uploads, "t", chunks)[-1]
+    chunks[1] = (chunks[1][0], 1, chunks_of("t", model(2))[1][2])
+    spoiled = add_all(uploads, chunks)[-1]
     assert isinstance(spoiled, Spoiled)
     assert "as stated" in spoiled.reason
     assert list(tmp_path.glob("*/*")) == []
@@ -153,7 +174,7 @@ def test_one_that_is_too_large_is_refused_before_it_takes_space(
     assert isinstance(spoiled, Spoiled)
     assert f"{MAX + 1} bytes and the server takes {MAX}: raise max_reply_bytes" in spoiled.reason
     assert list(tmp_path.glob("*/*")) == []
-    assert uploads.add("t", 0, b"x" * 100) is None
+    assert uploads.add(upload_name("t", ref), 0, b"x" * 100) is None
 
 
 def test_a_full_disk_spoils_the_reply_and_no_other(
@@ -172,24 +193,24 @@ def test_a_full_disk_spoils_the_reply_and_no_other(
     begin(uploads, "third", model(3))
     with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
-        failed = uploads.add("third", *chunks_of(model(3))[0])
+        failed = uploads.add(*chunks_of("third", model(3))[0])
     assert isinstance(failed, Spoiled)
     assert "the server's spool failed" in failed.reason
-    assert parameters_of(add_all(uploads, "first", first)[-1]) == model(1)
+    assert parameters_of(add_all(uploads, first)[-1]) == model(1)
 
 
 def test_those_of_tasks_that_are_over_are_given_up(uploads: Uploads, tmp_path: Path) -> None:
     for task_id in "abc":
-        add_all(uploads, task_id, begin(uploads, task_id, model(1))[:2])
+        add_all(uploads, begin(uploads, task_id, model(1))[:2])
     uploads.discard_if(lambda task_id: task_id in "ac")
     assert [path.name for path in tmp_path.glob("*/*")] == ["b"]
     assert uploads.incomplete == 2
-    assert parameters_of(add_all(uploads, "b", chunks_of(model(1)))[-1]) == model(1)
+    assert parameters_of(add_all(uploads, chunks_of("b", model(1)))[-1]) == model(1)
 
 
 def test_the_end_leaves_only_what_somebody_holds(uploads: Uploads, tmp_path: Path) -> None:
-    kept = parameters_of(add_all(uploads, "kept", begin(uploads, "kept", model(1)))[-1])
-    add_all(uploads, "half", begin(uploads, "half", model(2))[:2])
+    kept = parameters_of(add_all(uploads, begin(uploads, "kept", model(1)))[-1])
+    add_all(uploads, begin(uploads, "half", model(2))[:2])
     uploads.close()
     uploads.close()
     gc.collect()
