@@ -31,11 +31,12 @@ class SpoolFile:
         Raises:
             OSError: there is no room for it, or the folder cannot be written.
         """
-        self.path = folder.path / name
         self.ref = ref
         self._folder = folder
         self._progress = BlobProgress(ref)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A file of its own: one of the same name may be complete, and wait to be taken in.
+        self._file, path = tempfile.mkstemp(prefix=f"{name}-", dir=folder.path)
+        self.path = Path(path)
         try:
             # Now rather than in the middle; and what is mapped can then always be read.
             os.posix_fallocate(self._file, 0, ref.total)
