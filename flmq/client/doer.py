@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flmq.client.answering import answer_task, failure
@@ -46,8 +46,10 @@ class Doer:
         self._site = site
         self._level = level
 
-    def do(self, task: Task, tasks: Tasks) -> bool:
+    def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
         """Do a task, or only send its reply where it is done already. Blocks.
+
+        ``now`` gives Unix seconds by the clock that the task's deadline is of.
 
         Returns whether the broker has the reply; False: its queue is gone, so the job is over.
 
@@ -60,14 +62,14 @@ class Doer:
 
             def load() -> Task:
                 nonlocal loaded
-                loaded = self._with_model(task, tasks)
+                loaded = self._with_model(task, tasks, now)
                 return loaded
 
             reply = answer_task(
                 task,
                 load,
                 lambda: self._clients.get(task.job, task.client_id),
-                time.time,
+                now,
                 level=self._level,
             )
             crash_point("worker.trained")
@@ -98,12 +100,15 @@ class Doer:
             logger.error("the reply cannot be spooled (%s): sending it without", error)
             return reply
 
-    def _with_model(self, task: Task, tasks: Tasks) -> Task:
+    def _with_model(self, task: Task, tasks: Tasks, now: Callable[[], float]) -> Task:
         """The task with the model that it only names."""
         if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
             return task
         request = ModelRequest(task.job, task.client_id, task.model.digest)
-        deadline = None if task.deadline_unix_ms is None else task.deadline_unix_ms / 1000
+        deadline = None
+        if task.deadline_unix_ms is not None:
+            # By this machine's clock, which may be another than the server's.
+            deadline = time.time() + task.deadline_unix_ms / 1000 - now()
 
         def ask() -> None:
             if _is_over(task, tasks):
@@ -117,7 +122,7 @@ class Doer:
 
     def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:
         try:
-            return self._with_model(task, tasks)
+            return self._with_model(task, tasks, time.time)
         except TransportClosed:
             raise
         except (FlmqError, MemoryError, OSError) as error:

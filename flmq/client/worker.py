@@ -19,7 +19,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -107,6 +107,8 @@ class Worker:
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
+        self._arrivals: dict[str, float] = {}
+        """When each task that waits came, in monotonic seconds."""
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
         self._heartbeat = self._options.heartbeat
@@ -266,6 +268,7 @@ class Worker:
             return
         self._jobs[task.job] = task.epoch
         crash_point("worker.task_received")
+        self._arrivals.setdefault(task.task_id, time.monotonic())
         admission = hosted.tasks.admit(task, letter)
         for older in hosted.tasks.superseded():
             self._inbox.ack(older)
@@ -351,7 +354,8 @@ class Worker:
         newest = tasks.current(task.task_id)
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
-        if self._doer.do(newest, tasks):
+        now = _server_clock(newest, self._arrivals.pop(task.task_id, None))
+        if self._doer.do(newest, tasks, now):
             letter = tasks.published(task.task_id)
         else:
             letter = tasks.settle(task.task_id)
@@ -366,6 +370,18 @@ class Worker:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
             self._stopping.wait(ins.seconds)
+
+
+def _server_clock(task: Task, arrived: float | None) -> Callable[[], float]:
+    """A clock to hold a task's deadline against, though ours may be wrong by hours.
+
+    The server's clock was at least at the phase's opening when the task came. Where ours is ahead
+    of what that gives, it is not believed: a task is rather done in vain than wrongly given up.
+    """
+    if arrived is None or task.deadline_unix_ms is None or task.timeout_seconds is None:
+        return time.time
+    opened = task.deadline_unix_ms / 1000 - task.timeout_seconds
+    return lambda: min(time.time(), opened + time.monotonic() - arrived)
 
 
 def _log_receipt(receipt: Receipt) -> None:
