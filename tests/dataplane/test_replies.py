@@ -131,13 +131,13 @@ def test_an_upload_that_breaks_off_is_given_up_at_the_deadline(
 ) -> None:
     federation.serve("good")
     peer = federation.peer("peer")
-    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=2, timeout=3.0)
+    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=2, timeout=2.0)
     upload = Upload.of(peer, peer.task())
     upload.send(upload.chunks[:2])
     eventually(lambda: len(list(spool.glob("*/*"))) >= 1)
     task = peer.task()  # of the second round: the first is closed
     assert task.server_round == 2
-    eventually(lambda: not list(spool.glob(f"*/{upload.task.task_id}")))
+    eventually(lambda: not list(spool.glob(f"*/{upload.task.task_id}-*")))
     for index, data in upload.chunks[2:]:
         upload.chunk(index, data)  # nobody waits for them any more
     upload.announce()
