@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import flmq.client
 from flmq.common.crashpoints import CRASH_AT
 from flmq.server.events import RoundCounts, Word
 from flmq.testing import fast_retries
@@ -33,6 +35,7 @@ POINTS = {
     "before": "worker.before_training",
     "trained": "worker.trained",
     "kept": "worker.reply_spooled",
+    "announced": "worker.reply_announced",
     "midway": "blob.chunk_published:2",
     "confirmed": "worker.reply_confirmed",
 }
@@ -125,7 +128,7 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_only_what_was_not_kept(
         assert process.wait(SLOW) == 0, workers.output(process)
         assert "Traceback" not in workers.output(process)
     assert [round_.fit for round_ in server.watch.rounds()] == [
-        RoundCounts(asked=8, accepted=8, duplicate=round_.fit.duplicate)
+        RoundCounts(asked=9, accepted=9, duplicate=round_.fit.duplicate)
         for round_ in server.watch.rounds()
     ]
     for name, words in server.watch.words().items():
@@ -137,11 +140,18 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_only_what_was_not_kept(
         expected = {
             "worker.trained": [killed, after, after],
             "worker.reply_spooled": [killed, after],
+            "worker.reply_announced": [killed, after],
             "blob.chunk_published:2": [killed, after],
             "worker.reply_confirmed": [killed, after],
         }
         assert workers.trainings(name) == expected.get(where, [after, after]), name
     assert workers.spooled() == []
+
+
+def test_every_step_of_a_worker_is_among_them() -> None:
+    code = "".join(path.read_text() for path in Path(flmq.client.__file__).parent.glob("*.py"))
+    steps = set(re.findall(r'crash_point\("([^"]+)"\)', code))
+    assert steps == {where for where in POINTS.values() if where.startswith("worker.")}
 
 
 def test_a_standby_takes_over_what_the_first_had_accepted(
