@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-in-memory test lint format bench broker protos round wheel clean
+.PHONY: help demo demo-in-memory test lint format bench chaos soak broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -41,6 +41,18 @@ format: $(DEV) ## Put the code into the house's style
 bench: $(DEV) ## Measure, in some ten minutes; ARGS=--help says what there is to choose
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
 	@$(RUN) benchmarks $(ARGS)
+
+SEED ?= 1
+RUNS ?= 10
+ROUNDS ?= 2000
+
+chaos: $(DEV) ## Kill and cut RUNS=10 runs, drawn from SEED=1 on, and compare their bits
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) $(ARGS)
+
+soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) benchmarks.soak --rounds $(ROUNDS) $(ARGS)
 
 broker: $(DEMO) ## Start a RabbitMQ node of your own; `.venv/bin/flmq broker down` stops it
 	@sh scripts/see-to-broker.sh $(VENV)

@@ -40,6 +40,8 @@ class Member:
     """Whether its present life was ended from outside."""
     lives: int = 0
     again_at: float = 0.0
+    may_end: Sequence[int] = ()
+    """Exit statuses, besides those of success, that are in order."""
     ended: int | None = None
     """Exit status of one that has ended for good."""
 
@@ -82,14 +84,21 @@ class Crew:
                 process.kill()
                 process.wait()
 
-    def start(self, name: str, argv: Sequence[str], crashes: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        crashes: Sequence[str] = (),
+        may_end: Sequence[int] = (),
+    ) -> None:
         """Add a member; each of ``crashes`` ends one of its lives."""
         with self._lock:
-            member = Member(name, argv, self._folder / f"{name}.log", deque(crashes))
+            log = self._folder / f"{name}.log"
+            member = Member(name, argv, log, deque(crashes), may_end=may_end)
             self._members[name] = member
             self._launch(member)
 
-    def kill(self, name: str) -> bool:
+    def kill(self, name: str, *, for_good: bool = False) -> bool:
         """Kill a member as the kernel would; False if it is not running just now."""
         with self._lock:
             member = self._members[name]
@@ -99,6 +108,8 @@ class Crew:
             member.killed = True
             process.kill()
             process.wait()
+            if for_good:
+                member.ended = process.returncode
             return True
 
     def signal(self, name: str, number: int) -> None:
@@ -107,6 +118,11 @@ class Crew:
             process = self._members[name].process
             assert process is not None
             process.send_signal(number)
+
+    def log(self, name: str) -> str:
+        """What a member has written so far, over all its lives."""
+        path = self._members[name].log
+        return path.read_text("utf-8", "replace") if path.exists() else ""
 
     def exit_status(self, name: str) -> int | None:
         """How a member ended for good; None while it has not."""
@@ -130,8 +146,9 @@ class Crew:
             time.sleep(_LOOK_EVERY)
         return True
 
-    def dismiss(self, names: Sequence[str], timeout: float = 20.0) -> None:
-        """End members in order, as Ctrl-C does, and see that they obey."""
+    def dismiss(self, timeout: float = 20.0) -> None:
+        """End all that still run in order, as Ctrl-C does, and see that they obey."""
+        names = [name for name, member in self._members.items() if member.ended is None]
         with self._lock:
             for name in names:
                 member = self._members[name]
@@ -190,14 +207,14 @@ class Crew:
                 self.hits[member.crash.partition(":")[0]] += 1
             self._on_death(member.name)
             self._launch(member)
-        elif status == ExitCode.BROKER:
+        elif status == ExitCode.BROKER and status not in member.may_end:
             self.restarts[member.name] += 1
             if member.crash:
                 member.crashes.appendleft(member.crash)
             member.again_at = time.monotonic() + _AGAIN_AFTER
         else:
             member.ended = status
-            if status not in (ExitCode.OK, ExitCode.INTERRUPTED):
+            if status not in (ExitCode.OK, ExitCode.INTERRUPTED, *member.may_end):
                 self.troubles.append(f"{member.name} ended with status {status}; see {member.log}")
 
     def _launch(self, member: Member) -> None:

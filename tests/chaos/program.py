@@ -34,10 +34,12 @@ from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
-__all__ = ["DIARY", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
+__all__ = ["DIARY", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
 
 DIARY = "CHAOS_DIARY"
 """Variable that names the file with a line for each training begun and ended."""
+GATE = "CHAOS_GATE"
+"""Variable that names a file: no training ends before it is there."""
 TRAINING_SECONDS = "CHAOS_TRAINING_SECONDS"
 ROUND_TIMEOUT = 240.0
 """Seconds: so long that no disturbance decides who is in a closing set."""
@@ -101,6 +103,8 @@ def _in_diary(client_id: str, phase: str, server_round: int) -> Iterator[None]:
     """Note that a training begins and, unless it is killed, that it ends."""
     _note(f"begin {client_id} {phase} {server_round} {os.getpid()}")
     time.sleep(float(os.environ.get(TRAINING_SECONDS, "0")))
+    while GATE in os.environ and not Path(os.environ[GATE]).exists():
+        time.sleep(0.02)
     yield
     _note(f"end {client_id} {phase} {server_round} {os.getpid()}")
 

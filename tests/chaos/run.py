@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tests.chaos.program import Variant
 from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
 from tests.chaos.stage import Stage
 
-__all__ = ["JOB", "SEED", "Run", "Training", "client_command", "play", "server_command"]
+__all__ = ["JOB", "SEED", "Run", "Script", "Training", "client_command", "play", "server_command"]
 
 JOB = "chaos"
 SEED = 7
@@ -81,10 +81,9 @@ class Run:
         return self.folder / "diary"
 
     @property
-    def kills(self) -> int:
-        """Processes and brokers that were killed, at crash points and otherwise."""
-        outside = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
-        return self.hits.total() + sum(self.faults[kind] for kind in outside)
+    def gate(self) -> Path:
+        """A file without which no training ends: a script makes it when it is ready."""
+        return self.folder / "gate"
 
     def begun(self) -> list[tuple[Training, int]]:
         """Trainings begun, in order, and by which process."""
@@ -125,6 +124,10 @@ def _finished(spool: Path) -> list[Training]:
     return found
 
 
+Script = Callable[[Stage, Crew, Run], None]
+"""What is done to a run once everybody is started; it returns when the job is over."""
+
+
 def server_command(schedule: Schedule, runs_dir: Path, job: str = JOB) -> list[str]:
     """What a person types to run the job."""
     return [
@@ -143,29 +146,46 @@ def client_command(schedule: Schedule, client: str, state_dir: Path) -> list[str
     return [*command, f"--state-dir={state_dir}"]
 
 
-def environment(schedule: Schedule, url: str, diary: Path) -> dict[str, str]:
+def _environment(run: Run, url: str) -> dict[str, str]:
     """What the processes of a run have in their environment."""
     return {
         "FLMQ_BROKER_URL": url,
         "FLMQ_HEARTBEAT": "1",
-        program.DIARY: str(diary),
-        program.TRAINING_SECONDS: str(schedule.training_seconds),
+        program.DIARY: str(run.diary),
+        program.GATE: str(run.gate),
+        program.TRAINING_SECONDS: str(run.schedule.training_seconds),
     }
 
 
-def play(stage: Stage, schedule: Schedule, folder: Path, *, timeout: float = 240.0) -> Run:
-    """Run a job to its end while everything in ``schedule`` is done to it."""
+def play(
+    stage: Stage,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    timeout: float = 240.0,
+    script: Script | None = None,
+    may_end: Mapping[str, Sequence[int]] | None = None,
+) -> Run:
+    """Run a job to its end while everything in ``schedule``, or ``script``, is done to it.
+
+    ``may_end`` has exit statuses by which processes may end besides those of success.
+    """
     folder.mkdir(parents=True)
     run = Run(schedule, folder)
     stage.set()
     started = time.monotonic()
     names = client_names(schedule.clients)
-    with Crew(environment(schedule, stage.url, run.diary), folder, run.note_spool) as crew:
-        crew.start(SERVER, server_command(schedule, run.runs_dir), schedule.crashes.get(SERVER, ()))
-        for name in names:
-            command = client_command(schedule, name, run.state_dir)
-            crew.start(name, command, schedule.crashes.get(name, ()))
-        _Director(stage, crew, run).direct(timeout)
+    with Crew(_environment(run, stage.url), folder, run.note_spool) as crew:
+        commands = {SERVER: server_command(schedule, run.runs_dir)}
+        commands |= {name: client_command(schedule, name, run.state_dir) for name in names}
+        for name, command in commands.items():
+            crashes = schedule.crashes.get(name, ())
+            crew.start(name, command, crashes, may_end.get(name, ()) if may_end else ())
+        if script is None:
+            run.gate.touch()
+            _Director(stage, crew, run).direct(timeout)
+        else:
+            script(stage, crew, run)
         run.seconds = time.monotonic() - started
         _finish(stage, crew, run, names)
     run.strays = crew.strays()
@@ -268,11 +288,11 @@ def _finish(stage: Stage, crew: Crew, run: Run, names: list[str]) -> None:
         if drained or time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    crew.dismiss(names)
+    crew.dismiss()
     if not run.ended:
         crew.dump_stacks()
     run.hits = crew.hits
-    run.lives = Counter({name: crew.lives(name) for name in [SERVER, *names]})
+    run.lives += Counter({name: crew.lives(name) for name in [SERVER, *names]})
     run.troubles += crew.troubles
 
 

@@ -66,9 +66,9 @@ class Kind(Enum):
 
 KILLS = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
 _WEIGHTS: Mapping[Kind, int] = {
-    Kind.KILL_SERVER: 6,
-    Kind.KILL_CLIENT: 8,
-    Kind.KILL_BROKER: 1,
+    Kind.KILL_SERVER: 5,
+    Kind.KILL_CLIENT: 7,
+    Kind.KILL_BROKER: 2,
     Kind.CUT: 6,
     Kind.OUTAGE: 2,
     Kind.CLOSE: 1,
@@ -77,8 +77,8 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.DELAY: 2,
     Kind.SLOW: 2,
     Kind.ALARM: 1,
-    Kind.DELETE_STREAM: 1,
-    Kind.DELETE_QUEUE: 1,
+    Kind.DELETE_STREAM: 2,
+    Kind.DELETE_QUEUE: 2,
 }
 
 
@@ -124,7 +124,7 @@ def draw(seed: int, *, faults: int = 9) -> Schedule:
     clients, rounds = rng.choice([3, 4]), rng.choice([4, 5, 6])
     names = client_names(clients)
     points = [p for p in WORKER_POINTS if variant is not Variant.DISKLESS or p not in _OF_A_SPOOL]
-    crashes = {SERVER: _crashes(rng, SERVER_POINTS, 2 * seed, 2, visits=3)}
+    crashes = {SERVER: _crashes(rng, SERVER_POINTS, 3 * seed, 3, visits=2)}
     for i, name in enumerate(names):
         crashes[name] = _crashes(rng, points, 2 * seed + i, rng.randint(0, 3), visits=3)
     return Schedule(

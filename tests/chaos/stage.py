@@ -170,3 +170,8 @@ class Stage:
         with open_transport(self.direct_url, name="witness") as witness:
             found = {name: witness.inspect_queue(name) for name in names}
         return {name: info.messages_ready for name, info in found.items() if info is not None}
+
+    def queues(self) -> dict[str, int]:
+        """Every queue of this run, and how many messages are ready in it."""
+        path = f"/api/queues/{quote(self._vhost, safe='')}?columns=name"
+        return self.depths([queue["name"] for queue in self._node.management.call("GET", path)])

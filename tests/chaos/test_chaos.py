@@ -6,12 +6,11 @@ The long one, drawn from seeds, is ``make chaos``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from flmq.common.errors import BrokerError
 from tests.chaos.program import Variant
 from tests.chaos.run import play
 from tests.chaos.schedule import SERVER_POINTS, WORKER_POINTS, Fault, Kind, Schedule, draw
@@ -54,18 +53,6 @@ SCHEDULES = {
         faults=[Fault(0.2, Kind.KILL_CLIENT, "c2"), Fault(0.5, Kind.HALF_OPEN, seconds=3.0)],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One broker for all runs of this file."""
-    made = Stage()
-    try:
-        made.__enter__()
-    except BrokerError as error:
-        pytest.fail(str(error), pytrace=False)
-    yield made
-    made.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
