@@ -3,10 +3,14 @@
 #   PYTHON  which Python to make .venv with (default: python3)
 #   VENV    where that is (default: .venv)
 #   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
+#   SEED, RUNS, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SEED ?= 1
+RUNS ?= 10
+ROUNDS ?= 2000
 
 RUN := $(VENV)/bin/python -m
 DEMO := $(VENV)/.installed-demo
@@ -41,10 +45,6 @@ format: $(DEV) ## Put the code into the house's style
 bench: $(DEV) ## Measure, in some ten minutes; ARGS=--help says what there is to choose
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
 	@$(RUN) benchmarks $(ARGS)
-
-SEED ?= 1
-RUNS ?= 10
-ROUNDS ?= 2000
 
 chaos: $(DEV) ## Kill and cut RUNS=10 runs, drawn from SEED=1 on, and compare their bits
 	@sh scripts/see-to-broker.sh $(VENV)
