@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from flmq.broker.management import Management
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, FlmqError
 from flmq.common.urls import BrokerUrl, parse_broker_url
+
+
+# A shell that starts us in the background has us ignore SIGINT, and every child inherits that; tests
+# of Ctrl-C would then wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

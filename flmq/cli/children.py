@@ -58,9 +58,9 @@ class Children:
         self._processes[name].wait()
 
     def interrupt(self, name: str) -> None:
-        """Ask it to end, as Ctrl-C would."""
+        """Ask it to end in order: by SIGTERM, for a shell may have had us ignore SIGINT."""
         if self.running(name):
-            self._processes[name].send_signal(signal.SIGINT)
+            self._processes[name].terminate()
 
     def wait(self, names: Sequence[str], timeout: float) -> None:
         """Give children up to ``timeout`` seconds to end by themselves."""

@@ -39,7 +39,7 @@ class SpoolFile:
         self.path = Path(path)
         try:
             # Now rather than in the middle; and what is mapped can then always be read.
-            os.posix_fallocate(self._file, 0, ref.total)
+            _take_space(self._file, ref.total)
         except OSError:
             self.delete()
             raise
@@ -79,6 +79,14 @@ class SpoolFile:
     def _close(self) -> None:
         os.close(self._file)
         self._file = -1
+
+
+def _take_space(file: int, size: int) -> None:
+    """Have ``size`` bytes of disk; where that cannot be asked for, at least a file that long."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
 
 
 class SpooledParameters(FileParameters):
