@@ -23,9 +23,8 @@ from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, FlmqError
 from flmq.common.urls import BrokerUrl, parse_broker_url
 
-
-# A shell that starts us in the background has us ignore SIGINT, and every child inherits that; tests
-# of Ctrl-C would then wait for ever.
+# A shell that starts us in the background has us ignore SIGINT, and every child inherits that:
+# tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
