@@ -19,7 +19,7 @@ from flmq.wire import BlobProgress, BlobRef
 
 __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
-DEFAULT_CACHE_BYTES = 2 * 1024**3
+DEFAULT_CACHE_BYTES = 1024**3
 
 Blob = bytearray | memoryview
 
