@@ -48,6 +48,7 @@ bench: $(DEV) ## Measure, in some ten minutes; ARGS=--help says what there is to
 
 chaos: $(DEV) ## Kill and cut RUNS=10 runs, drawn from SEED=1 on, and compare their bits
 	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) pytest -m slow tests/chaos
 	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) $(ARGS)
 
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows

@@ -91,6 +91,10 @@ class Proxy:
                 if to_broker:
                     link.to_broker.clear()
 
+    def retarget(self, host: str, port: int) -> None:
+        """Lead new connections elsewhere, as a load balancer does."""
+        self._target = (host, port)
+
     def thaw(self) -> None:
         """Let the bytes flow again that `freeze` holds back."""
         with self._lock:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from flmq.common.errors import PeerError
 from flmq.transport import (
@@ -25,7 +26,17 @@ from tests.chaos.program import Variant
 from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
 from tests.chaos.stage import Stage
 
-__all__ = ["JOB", "SEED", "Run", "Script", "Training", "client_command", "play", "server_command"]
+__all__ = [
+    "JOB",
+    "SEED",
+    "Run",
+    "Script",
+    "Training",
+    "client_command",
+    "play",
+    "server_command",
+    "until",
+]
 
 JOB = "chaos"
 SEED = 7
@@ -124,7 +135,7 @@ def _finished(spool: Path) -> list[Training]:
     return found
 
 
-Script = Callable[[Stage, Crew, Run], None]
+Script = Callable[[Crew, Run], None]
 """What is done to a run once everybody is started; it returns when the job is over."""
 
 
@@ -157,8 +168,37 @@ def _environment(run: Run, url: str) -> dict[str, str]:
     }
 
 
+def until(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> float:
+    """Wait for ``what`` in a script; the seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout, f"in vain: {what}"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+class Scene(Protocol):
+    """Where a run can be played: before one broker (`Stage`), or a cluster."""
+
+    @property
+    def url(self) -> str:
+        """Where processes go."""
+
+    def set(self) -> None:
+        """Prepare for a run."""
+
+    def calm(self) -> None:
+        """End every disturbance that lasts."""
+
+    def clear(self) -> None:
+        """Remove what a run left."""
+
+    def depths(self, names: Sequence[str]) -> dict[str, int]:
+        """Messages that are ready in each of these queues that exists."""
+
+
 def play(
-    stage: Stage,
+    stage: Scene,
     schedule: Schedule,
     folder: Path,
     *,
@@ -182,10 +222,11 @@ def play(
             crashes = schedule.crashes.get(name, ())
             crew.start(name, command, crashes, may_end.get(name, ()) if may_end else ())
         if script is None:
+            assert isinstance(stage, Stage), "schedules are for a stage; a cluster wants a script"
             run.gate.touch()
             _Director(stage, crew, run).direct(timeout)
         else:
-            script(stage, crew, run)
+            script(crew, run)
         run.seconds = time.monotonic() - started
         _finish(stage, crew, run, names)
     run.strays = crew.strays()
@@ -276,7 +317,7 @@ class _Director:
         return True
 
 
-def _finish(stage: Stage, crew: Crew, run: Run, names: list[str]) -> None:
+def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
     """Let everybody hear of the job's end, look at what is left, and send all home."""
     stage.calm()
     queues = [client_queue(name) for name in names]

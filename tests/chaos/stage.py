@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from urllib.parse import quote
 
 from flmq.broker.node import PrivateNode
-from flmq.common.errors import BrokerError
-from flmq.common.urls import parse_broker_url
+from flmq.common.errors import BrokerError, ResourceLocked
+from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport import federation_topology, open_transport
 from tests.proxy import Proxy
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "queue_depths", "through"]
 
 _HEARTBEAT = 2
 """Seconds, of AMQP: a half-open connection is noticed after two of them."""
@@ -26,9 +26,9 @@ _NORMAL_WATERMARK = "0.4"
 class Stage:
     """One RabbitMQ node behind a proxy, for many runs, each on a virtual host of its own."""
 
-    def __init__(self) -> None:
-        """Prepare; a context manager."""
-        self._node = PrivateNode(management=True)
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        """Prepare, with lines of rabbitmq.conf in ``settings``; a context manager."""
+        self._node = PrivateNode(management=True, settings=settings)
         self._vhost = ""
         self._alarm = False
 
@@ -55,12 +55,7 @@ class Stage:
     @property
     def url(self) -> str:
         """Where processes go: through the proxy."""
-        there = parse_broker_url(self.direct_url)
-        port = self._proxy.port
-        return (
-            f"amqp://{there.user}:{quote(there.password, safe='')}@127.0.0.1:{port}/"
-            f"{quote(there.vhost, safe='')}?heartbeat={_HEARTBEAT}"
-        )
+        return through(self._proxy.port, parse_broker_url(self.direct_url))
 
     @property
     def direct_url(self) -> str:
@@ -165,13 +160,34 @@ class Stage:
 
     # -- looking -----------------------------------------------------------------------------
 
-    def depths(self, names: list[str]) -> dict[str, int]:
+    def depths(self, names: Sequence[str]) -> dict[str, int]:
         """Messages that are ready in each of these queues that exists."""
-        with open_transport(self.direct_url, name="witness") as witness:
-            found = {name: witness.inspect_queue(name) for name in names}
-        return {name: info.messages_ready for name, info in found.items() if info is not None}
+        return queue_depths(self.direct_url, names)
 
     def queues(self) -> dict[str, int]:
         """Every queue of this run, and how many messages are ready in it."""
         path = f"/api/queues/{quote(self._vhost, safe='')}?columns=name"
         return self.depths([queue["name"] for queue in self._node.management.call("GET", path)])
+
+
+def queue_depths(url: str, names: Sequence[str]) -> dict[str, int]:
+    """Messages that are ready in each of these queues that exists at ``url``."""
+    found = {}
+    with open_transport(url, name="witness") as witness:
+        for name in names:
+            try:
+                info = witness.inspect_queue(name)
+            except ResourceLocked:
+                found[name] = 0  # a job's lock: nobody but its server may look at it
+            else:
+                if info is not None:
+                    found[name] = info.messages_ready
+    return found
+
+
+def through(port: int, address: BrokerUrl) -> str:
+    """URL of ``address`` by way of a proxy's ``port``, with heartbeats that soon notice."""
+    return (
+        f"amqp://{address.user}:{quote(address.password, safe='')}@127.0.0.1:{port}/"
+        f"{quote(address.vhost, safe='')}?heartbeat={_HEARTBEAT}"
+    )

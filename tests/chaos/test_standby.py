@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,22 +11,13 @@ import pytest
 from flmq.cli.exit_codes import ExitCode
 from tests.chaos.crew import Crew
 from tests.chaos.program import Variant
-from tests.chaos.run import JOB, Run, client_command, play, server_command
+from tests.chaos.run import JOB, Run, client_command, play, server_command, until
 from tests.chaos.schedule import SERVER, Schedule
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import check
 
 _TAKE_OVER_SECONDS = 10.0
 _PATIENCE = 120.0
-
-
-def _until(condition: Callable[[], bool], what: str, timeout: float = _PATIENCE) -> float:
-    """Wait; the seconds it took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < timeout, f"in vain: {what}"
-        time.sleep(0.02)
-    return time.monotonic() - started
 
 
 def _begun(run: Run, trainings: int) -> Callable[[], bool]:
@@ -38,7 +28,7 @@ def _second_server(crew: Crew, run: Run) -> None:
     """Start it, and see it stand by."""
     crew.start("second", server_command(run.schedule, run.runs_dir))
     log = run.runs_dir / JOB / "server.log"
-    _until(lambda: "standing by" in log.read_text("utf-8"), "the second server stands by")
+    until(lambda: "standing by" in log.read_text("utf-8"), "the second server stands by")
 
 
 def _took_over(run: Run) -> Callable[[], bool]:
@@ -47,12 +37,12 @@ def _took_over(run: Run) -> Callable[[], bool]:
 
 
 def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> None:
-    def script(stage: Stage, crew: Crew, run: Run) -> None:
-        _until(_begun(run, 3), "everybody trains")
+    def script(crew: Crew, run: Run) -> None:
+        until(_begun(run, 3), "everybody trains")
         _second_server(crew, run)
         crew.kill(SERVER, for_good=True)
         run.gate.touch()
-        seconds = _until(_took_over(run), "the second server takes over")
+        seconds = until(_took_over(run), "the second server takes over")
         assert seconds < _TAKE_OVER_SECONDS
         crew.wait("second", _PATIENCE)
         run.ended = crew.exit_status("second") == 0
@@ -64,14 +54,14 @@ def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> No
 def test_a_server_that_slept_finds_itself_fenced(stage: Stage, tmp_path: Path) -> None:
     """It was paused in the middle of a round, and wakes when another is in charge."""
 
-    def script(stage: Stage, crew: Crew, run: Run) -> None:
-        _until(_begun(run, 3), "everybody trains")
+    def script(crew: Crew, run: Run) -> None:
+        until(_begun(run, 3), "everybody trains")
         _second_server(crew, run)
         crew.signal(SERVER, signal.SIGSTOP)
         stage.cut()
-        _until(_took_over(run), "the second server takes over")
+        until(_took_over(run), "the second server takes over")
         run.gate.touch()
-        _until(_begun(run, 4), "the second server goes on")
+        until(_begun(run, 4), "the second server goes on")
         crew.signal(SERVER, signal.SIGCONT)
         crew.wait(SERVER, _PATIENCE)
         assert crew.exit_status(SERVER) == ExitCode.RUN, crew.log(SERVER)
@@ -88,7 +78,7 @@ def test_a_server_that_slept_finds_itself_fenced(stage: Stage, tmp_path: Path) -
 def _second_client(crew: Crew, run: Run) -> None:
     """Start a process that serves as c1 as well, and see it stand by."""
     crew.start("second", client_command(run.schedule, "c1", run.state_dir))
-    _until(lambda: "standing by" in crew.log("second"), "the second client stands by")
+    until(lambda: "standing by" in crew.log("second"), "the second client stands by")
 
 
 def _c1(run: Run) -> int:
@@ -99,8 +89,8 @@ def _c1(run: Run) -> int:
 def test_a_second_process_of_a_client_takes_over(stage: Stage, tmp_path: Path, how: str) -> None:
     """What the first had in its spool is the second's; one that sleeps and wakes does no harm."""
 
-    def script(stage: Stage, crew: Crew, run: Run) -> None:
-        _until(lambda: _c1(run) >= 1, "c1 trains")
+    def script(crew: Crew, run: Run) -> None:
+        until(lambda: _c1(run) >= 1, "c1 trains")
         _second_client(crew, run)
         before = _c1(run)
         if how == "killed":
@@ -108,7 +98,7 @@ def test_a_second_process_of_a_client_takes_over(stage: Stage, tmp_path: Path, h
         else:
             crew.signal("c1", signal.SIGSTOP)
             stage.cut()
-        _until(lambda: _c1(run) > before, "the second process trains")
+        until(lambda: _c1(run) > before, "the second process trains")
         run.gate.touch()
         if how == "paused":
             crew.signal("c1", signal.SIGCONT)
