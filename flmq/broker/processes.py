@@ -65,7 +65,14 @@ def members(folder: Path) -> list[int]:
 
 
 def belongs(pid: int, folder: Path) -> bool:
-    """Whether ``pid`` is alive and belongs to the node in ``folder``."""
+    """Whether ``pid`` is alive and belongs to the node in ``folder``.
+
+    Of a child of ours the system says so itself: /proc may show nothing of a process that is just
+    replacing itself by another program.
+    """
+    child = _children.get(pid)
+    if child is not None:
+        return child.poll() is None
     _reap()
     return _carries(_PROC / str(pid), folder)
 
