@@ -9,6 +9,7 @@ how to get one, never a skip.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import signal
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from flmq.broker.find import obtain_broker
 from flmq.broker.management import Management
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, FlmqError
+from flmq.common.logger import LOGGER_NAME
 from flmq.common.urls import BrokerUrl, parse_broker_url
 
 # A shell that starts us in the background has us ignore SIGINT, and every child inherits that:
@@ -41,6 +43,16 @@ class SessionBroker:
     def url(self) -> str:
         """The administrator's URL, on the broker's own first virtual host."""
         return self.address.full
+
+
+@pytest.fixture(autouse=True)
+def _flmqs_log_as_it_was() -> Iterator[None]:
+    """Undo what a test does to flmq's log: handlers and levels are the process's."""
+    log = logging.getLogger(LOGGER_NAME)
+    before = (list(log.handlers), log.level, log.propagate)
+    yield
+    log.handlers, log.propagate = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

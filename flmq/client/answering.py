@@ -91,6 +91,6 @@ def _log(task: Task, res: Res, seconds: float, level: int) -> None:
             "%s: %s: %s\n%s", where, res.exception_type, res.message, res.traceback_tail.rstrip()
         )
     elif isinstance(res, FitRes | EvaluateRes):
-        logger.log(level, "%s: %d examples in %.2f s", where, res.num_examples, seconds)
+        logger.log(level, "%s: %s examples in %.2f s", where, res.num_examples, seconds)
     else:
         logger.log(level, "%s: answered in %.2f s", where, seconds)

@@ -54,7 +54,8 @@ def test_a_killed_child_says_by_what_signal_and_can_be_started_again(children: C
 
 def test_a_child_can_be_interrupted(children: Children, tmp_path: Path) -> None:
     code = (
-        "import time\ntry:\n    print('in', flush=True); time.sleep(60)\n"
+        "import time\nfrom flmq.cli.process import interrupt_on_sigterm\ninterrupt_on_sigterm()\n"
+        "try:\n    print('in', flush=True); time.sleep(60)\n"
         "except KeyboardInterrupt:\n    raise SystemExit(130)"
     )
     children.start("patient", [sys.executable, "-c", code], tmp_path / "patient")
