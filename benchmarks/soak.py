@@ -47,7 +47,7 @@ class Figure:
 
 FIGURES = {
     # What every client did in every round stays in record and journal: that is their job.
-    "server memory": Figure("server, resident memory", "MiB", 2**-20, 4.0),
+    "server memory": Figure("server, resident memory", "MiB", 2**-20, 8.0),
     "server files": Figure("server, file descriptors", "", 1.0, 1.0),
     "server threads": Figure("server, threads", "", 1.0, 1.0),
     "worker memory": Figure("worker, resident memory", "MiB", 2**-20, 4.0),

@@ -7,7 +7,7 @@ thread needs that lock to report what was unroutable.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +51,9 @@ _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
+_ALL_HEARD_AFTER = 10.0
+"""Seconds after its start at which a server has heard of every client that is there, or fewer where
+heartbeats come more often."""
 _STILL_WAITING_EVERY = 30.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
@@ -142,6 +145,7 @@ class Coordinator:
             ledger=self._ledger,
         )
         self._listener.start()
+        self._all_heard_at = self._clock() + min(_ALL_HEARD_AFTER, 2.5 * options.heartbeat)
         self.call_roll()
 
     def call_roll(self) -> None:
@@ -321,12 +325,23 @@ class Coordinator:
         if error is not None:
             event = ReplyFailed(client_id, f"the task could not be published: {error}")
         elif sent.result() is PublishOutcome.UNROUTABLE:
+            if self._may_be_there(client_id):
+                # Its queue was deleted, or stands on a node that is down; it makes it anew.
+                with self._table.lock:
+                    gather.unrouted.add(client_id)
+                return
             event = TaskUnroutable(client_id)
             self._presence.gone(client_id)
         else:
             return
         with self._table.lock:
             self._report(gather.feed(event, self._clock()))
+
+    def _may_be_there(self, client_id: str) -> bool:
+        """Whether a client is heard of, or may be in a moment: this server has only just begun."""
+        if self._presence.knows(client_id):
+            return self._presence.is_online(client_id)
+        return self._clock() < self._all_heard_at
 
     def _wait(
         self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
@@ -338,9 +353,13 @@ class Coordinator:
                 if gather.key is not None and self._ledger is not None:
                     # Also finds out whether this server is still the one in charge.
                     self._ledger.tick(gather.key, elapsed + now - started)
+                with self._table.lock:
+                    unrouted, gather.unrouted = gather.unrouted, set()
+                self._publish_again(gather, tasks, unrouted, deadline)
                 if now - asked >= _ASK_AGAIN_EVERY:
                     asked = now
-                    self._ask_again(gather, tasks, deadline)
+                    online = {t.client_id for t in tasks if self._presence.is_online(t.client_id)}
+                    self._publish_again(gather, tasks, online, deadline)
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:
@@ -350,17 +369,21 @@ class Coordinator:
             self._feed(gather, Stopped("interrupted"))
             raise
 
-    def _ask_again(self, gather: Gather, tasks: Sequence[Task], deadline: float | None) -> None:
-        """Publish the tasks of online clients again that nothing has come of.
+    def _publish_again(
+        self, gather: Gather, tasks: Sequence[Task], clients: Set[str], deadline: float | None
+    ) -> None:
+        """Publish the tasks of ``clients`` again that nothing has come of.
 
         Who is training recognizes its task; who is done sends its reply again. So a task or a
         reply that was lost with a queue costs time, and no contribution.
         """
+        if not clients:
+            return
         with self._table.lock:
-            pending = set(gather.round.pending())
+            wanted = clients & set(gather.round.pending())
         timeout = None if deadline is None else max(0.0, deadline - self._clock())
         for task in tasks:
-            if task.client_id in pending and self._presence.is_online(task.client_id):
+            if task.client_id in wanted:
                 self._publish(gather, task, timeout)
 
     def _patience(self, deadline: float | None) -> float:

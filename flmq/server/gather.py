@@ -145,6 +145,8 @@ class Gather:
     bytes_down: int = 0
     bytes_up: int = 0
     closed: float | None = None
+    unrouted: set[str] = field(default_factory=set)
+    """Clients that are there and whose queue is not: they are asked again in a moment."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
     _told: dict[str, _Told] = field(default_factory=dict)

@@ -92,6 +92,11 @@ class PresenceWatcher:
                 if known.online and silent > known.heartbeat * _MISSED_HEARTBEATS + _GRACE:
                     self._leave(client_id, f"no heartbeat for {silent:.0f} s")
 
+    def knows(self, client_id: str) -> bool:
+        """Whether anything was heard of a client since this server began."""
+        with self._lock:
+            return client_id in self._known
+
     def is_online(self, client_id: str) -> bool:
         """Whether a client is heard of."""
         with self._lock:

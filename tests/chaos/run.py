@@ -104,6 +104,10 @@ class Run:
         """Trainings that came to the end of the client's own code."""
         return self._lines("end")
 
+    def spooled(self) -> list[Path]:
+        """Files in the clients' spools."""
+        return list(self.state_dir.glob("*/spool/*"))
+
     def _lines(self, wanted: str) -> list[tuple[Training, int]]:
         if not self.diary.exists():
             return []
@@ -325,7 +329,7 @@ def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
     deadline = time.monotonic() + _DRAIN_SECONDS
     while run.ended:
         run.depths = stage.depths([*queues, *own, DEAD])
-        drained = not any(run.depths.values()) and not _spooled(run)
+        drained = not any(run.depths.values()) and not run.spooled()
         if drained or time.monotonic() > deadline:
             break
         time.sleep(0.2)
@@ -335,7 +339,3 @@ def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
     run.hits = crew.hits
     run.lives += Counter({name: crew.lives(name) for name in [SERVER, *names]})
     run.troubles += crew.troubles
-
-
-def _spooled(run: Run) -> list[Path]:
-    return list(run.state_dir.glob("*/spool/*"))

@@ -43,7 +43,7 @@ from flmq.server.events import (
     Word,
 )
 from flmq.server.failures import ClientFailure
-from flmq.transport import presence_queue, replies_queue
+from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg, initial
 from tests.server.proxies import IdleProxy
@@ -155,6 +155,26 @@ def test_a_client_without_a_queue_is_not_waited_for(federation: Federation) -> N
     (failure,) = strategy.failures
     assert isinstance(failure, ClientFailure)
     assert (failure.client_id, failure.word) == ("ghost", Word.UNROUTABLE)
+
+
+def test_a_client_that_is_there_is_asked_again_while_it_has_no_queue(
+    federation: Federation,
+) -> None:
+    """It was deleted under its client, who makes it anew."""
+    peer = federation.peer("peer")
+    server = federation.run(fed_avg(1), rounds=2, timeout=None)
+    first = peer.task()
+    peer.consumer.close()
+    peer.transport.delete_queue(client_queue("peer"))
+    peer.reply(first)
+    server.watch.wait_for(PhaseOpened, lambda opened: opened.server_round == 2)
+    peer.transport.declare(client_topology("peer"))
+    peer.consume()
+    second = peer.task()
+    assert second.server_round == 2
+    peer.reply(second)
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=1, accepted=1)] * 2
 
 
 def test_a_round_that_asks_nobody_is_noted(memory_federation: Federation) -> None:
