@@ -14,6 +14,7 @@ Nor are tensors of a number or two, which would not become shorter.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,13 @@ class _Half(_Lossy):
         difference *= _power(-exponent, floats)
         return _sum(difference, base, dtype)
 
+    @abstractmethod
     def _round(self, scaled: NDArray) -> NDArray:
         """To the nearest numbers of sixteen bits, as uint16."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _widen(self, halves: NDArray) -> NDArray:
         """The numbers that `_round` chose, in a dtype that holds them exactly."""
-        raise NotImplementedError
 
 
 class Float16(_Half):
