@@ -51,6 +51,8 @@ def _flmqs_log_as_it_was() -> Iterator[None]:
     log = logging.getLogger(LOGGER_NAME)
     before = (list(log.handlers), log.level, log.propagate)
     yield
+    for handler in set(log.handlers) - set(before[0]):
+        handler.close()
     log.handlers, log.propagate = before[0], before[2]
     log.setLevel(before[1])
 
