@@ -181,10 +181,6 @@ class Ledger:
         """Whether a task is of a phase that an earlier server left open and nobody opened since."""
         return task_id in self._awaited
 
-    def late(self, key: PhaseKey, client_id: str, seconds: float) -> None:
-        """Note a reply that came after its phase had closed."""
-        self._journal.late(key, client_id, seconds)
-
     # -- rounds ------------------------------------------------------------------------------
 
     def resume(self) -> Checkpoint | None:
