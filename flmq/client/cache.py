@@ -19,15 +19,14 @@ from flmq.wire import BlobProgress, BlobRef
 
 __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
-DEFAULT_CACHE_BYTES = 1024**3
-
-Blob = bytearray | memoryview
+DEFAULT_CACHE_BYTES = 256 * 1024**2
+"""The last model is kept whatever its size, and that one is what is needed again."""
 
 
 class ModelCache(Protocol):
     """Keeps the last models that were read. Thread-safe."""
 
-    def get(self, ref: BlobRef, read: Callable[[], bytearray]) -> Blob:
+    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
         """The blob of ``ref``, by ``read`` where it is not kept; two callers read it once."""
 
 
@@ -38,10 +37,10 @@ class MemoryCache:
         """Keep models of ``max_bytes`` in all, and the last one whatever its size."""
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._models: OrderedDict[str, bytearray] = OrderedDict()
+        self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
 
-    def get(self, ref: BlobRef, read: Callable[[], bytearray]) -> Blob:
+    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
         """The blob of ``ref``."""
         with self._lock:
             turn = self._reading.setdefault(ref.digest, threading.Lock())
@@ -58,7 +57,7 @@ class MemoryCache:
                 self._reading.pop(ref.digest, None)
         return blob
 
-    def _find(self, digest: str) -> bytearray | None:
+    def _find(self, digest: str) -> memoryview | None:
         with self._lock:
             blob = self._models.get(digest)
             if blob is not None:
@@ -87,7 +86,7 @@ class FolderCache:
         self._checked: set[tuple[str, int]] = set()
         """Digests whose files (by inode) this process has seen to be right."""
 
-    def get(self, ref: BlobRef, read: Callable[[], bytearray]) -> Blob:
+    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
         """The blob of ``ref``, mapped: the memory is the machine's, once for all workers.
 
         A file is checked when this process first opens it, and read anew where it is damaged.
@@ -142,7 +141,7 @@ class FolderCache:
                     yield
                     return
 
-    def _store(self, ref: BlobRef, blob: bytearray) -> None:
+    def _store(self, ref: BlobRef, blob: memoryview) -> None:
         temporary = self._path(ref.digest).with_suffix(".tmp")
         try:
             temporary.write_bytes(blob)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from flmq.client.cache import ModelCache
+from flmq.common.buffers import new_buffer
 from flmq.common.errors import PeerError, RunError, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters
@@ -104,7 +105,7 @@ class ModelReader:
 
     def _read(
         self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]
-    ) -> bytearray:
+    ) -> memoryview:
         """The blob from the stream: looked for in several places, then asked for."""
 
         asked = False
@@ -121,7 +122,7 @@ class ModelReader:
             # Not before: a model that is here already takes no more memory.
             _check_size(ref, available_memory())
         started = time.monotonic()
-        blob, progress = bytearray(ref.total), BlobProgress(ref)
+        blob, progress = new_buffer(ref.total), BlobProgress(ref)
         *nearer, last = self._places(ref)
         for place in nearer:
             self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
@@ -147,7 +148,7 @@ class ModelReader:
         self,
         place: StreamOffset,
         progress: BlobProgress,
-        blob: bytearray,
+        blob: memoryview,
         deadline_unix: float | None,
         *,
         at_end: Callable[[], bool],
@@ -175,7 +176,7 @@ class ModelReader:
         finally:
             consumer.close()
 
-    def _take(self, delivery: Delivery, progress: BlobProgress, blob: bytearray) -> bool:
+    def _take(self, delivery: Delivery, progress: BlobProgress, blob: memoryview) -> bool:
         """Put a chunk in its place; whether it was one of ours."""
         offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
         with self._lock:

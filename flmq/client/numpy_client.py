@@ -10,7 +10,7 @@ import numpy as np
 
 from flmq.client.client import Client
 from flmq.common.errors import InvalidReturnValue
-from flmq.common.parameter import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.parameter import ndarrays_to_views, parameters_to_ndarrays
 from flmq.common.scalars import check_scalars
 from flmq.common.typing import (
     Code,
@@ -145,7 +145,7 @@ class _NumPyAdapter(Client):
                     "not a numpy array: convert it, for instance with numpy.asarray(x), or with "
                     "x.detach().cpu().numpy() from PyTorch"
                 )
-        return ndarrays_to_parameters(list(ndarrays))
+        return ndarrays_to_views(list(ndarrays))
 
     def _wrong(self, method: str, returned: object) -> InvalidReturnValue:
         signature, example = _SIGNATURES[method]

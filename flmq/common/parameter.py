@@ -10,12 +10,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from flmq.common.buffers import new_buffer
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
 from flmq.common.typing import NDArray, NDArrays, Parameters
 
@@ -24,11 +26,13 @@ __all__ = [
     "bytes_to_ndarray",
     "ndarray_to_bytes",
     "ndarrays_to_parameters",
+    "ndarrays_to_views",
     "parameters_to_ndarrays",
     "tensor_spec",
 ]
 
 _TENSOR_TYPE = "numpy.ndarray"
+_LARGE = 1 << 20
 _KINDS = "biufc"
 _ALLOWED = "booleans, integers, floats and complex numbers"
 # NumPy writes headers below this, whatever the shape; refuse longer ones as numpy.load does.
@@ -65,13 +69,7 @@ def ndarrays_to_parameters(ndarrays: NDArrays) -> Parameters:
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
     """
-    tensors = []
-    for index, ndarray in enumerate(ndarrays):
-        try:
-            tensors.append(ndarray_to_bytes(ndarray))
-        except InvalidReturnValue as error:
-            raise InvalidReturnValue(f"parameter {index}: {error}") from error
-    return Parameters(tensors=tensors, tensor_type=_TENSOR_TYPE)
+    return Parameters(_each(ndarrays, ndarray_to_bytes), _TENSOR_TYPE)
 
 
 def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDArrays:
@@ -91,6 +89,17 @@ def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDAr
     return ndarrays
 
 
+def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
+    """As `ndarrays_to_parameters`, with large tensors in memory that costs less than ``bytes``.
+
+    They are read-only views where the contract says bytes: for whoever sends them on.
+
+    Raises:
+        InvalidReturnValue: an array holds something other than numbers; names which.
+    """
+    return Parameters(_each(ndarrays, _to_view), _TENSOR_TYPE)
+
+
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:
     """Turn one array (any shape, also 0-d and empty; any memory layout) into ``.npy`` bytes.
 
@@ -99,12 +108,37 @@ def ndarray_to_bytes(ndarray: NDArray) -> bytes:
     Raises:
         InvalidReturnValue: the array holds something other than numbers.
     """
+    return b"".join(_npy(ndarray))
+
+
+def _to_view(ndarray: NDArray) -> bytes | memoryview:
+    header, values = _npy(ndarray)
+    if len(header) + values.nbytes < _LARGE:
+        return header + bytes(values)
+    tensor = new_buffer(len(header) + values.nbytes)
+    tensor[: len(header)] = header
+    tensor[len(header) :] = values
+    return tensor.toreadonly()
+
+
+def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
+    """The header and the values, which are the array's own where they lie in one piece."""
     array = _as_array(ndarray)
     header = io.BytesIO()
     npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     values = array.T if fortran else np.ascontiguousarray(array)
-    return b"".join((header.getvalue(), values.reshape(-1).view(np.uint8).data))
+    return header.getvalue(), values.reshape(-1).view(np.uint8).data
+
+
+def _each(ndarrays: NDArrays, convert: Callable[[NDArray], Any]) -> list[Any]:
+    tensors = []
+    for index, ndarray in enumerate(ndarrays):
+        try:
+            tensors.append(convert(ndarray))
+        except InvalidReturnValue as error:
+            raise InvalidReturnValue(f"parameter {index}: {error}") from error
+    return tensors
 
 
 def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = True) -> NDArray:
@@ -123,8 +157,12 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
         view = flat.reshape(spec.shape, order="F" if layout.fortran else "C")
     except (ValueError, OverflowError) as error:
         raise MalformedMessage(f"numpy has no arrays of shape {spec.shape}: {error}") from error
-    if copy:
+    if copy and flat.nbytes < _LARGE:
         return view.copy(order="K")
+    if copy:
+        own = np.frombuffer(new_buffer(flat.nbytes), spec.dtype)
+        own[:] = flat
+        return own.reshape(spec.shape, order="F" if layout.fortran else "C")
     view.flags.writeable = False
     return view
 

@@ -19,8 +19,8 @@ from tests.transport.rigs import PATIENCE
 Maker = Callable[[int], ModelCache]
 
 
-def model(number: int, size: int = 1000) -> tuple[BlobRef, bytearray]:
-    blob = bytearray([number]) * size
+def model(number: int, size: int = 1000) -> tuple[BlobRef, memoryview]:
+    blob = memoryview(bytes([number]) * size)
     return refer(Parameters([bytes(blob)], "numpy.ndarray")), blob
 
 
@@ -30,8 +30,8 @@ class Source:
     def __init__(self) -> None:
         self.reads: list[int] = []
 
-    def of(self, number: int) -> Callable[[], bytearray]:
-        def read() -> bytearray:
+    def of(self, number: int) -> Callable[[], memoryview]:
+        def read() -> memoryview:
             self.reads.append(number)
             return model(number)[1]
 
@@ -93,7 +93,7 @@ def test_threads_that_want_the_same_model_read_it_once(make: Maker) -> None:
 def test_a_reading_that_fails_is_tried_again_by_the_next(make: Maker) -> None:
     cache, source = make(10_000), Source()
 
-    def fails() -> bytearray:
+    def fails() -> memoryview:
         raise OSError("cable cut")
 
     for _ in range(2):
@@ -116,7 +116,7 @@ def test_a_model_outlives_the_process(tmp_path: Path) -> None:
 def _read_in_process(folder: Path, start: threading.Barrier, log: Path) -> None:
     ref, blob = model(1, 3_000_000)
 
-    def read() -> bytearray:
+    def read() -> memoryview:
         with log.open("a") as file:
             file.write("read\n")
         return blob
@@ -186,7 +186,7 @@ def test_a_model_in_use_by_another_process_is_not_evicted(tmp_path: Path) -> Non
     cache, source = FolderCache(tmp_path, 1), Source()
     inside, go = threading.Event(), threading.Event()
 
-    def slow() -> bytearray:
+    def slow() -> memoryview:
         inside.set()
         assert go.wait(PATIENCE)
         return model(1)[1]

@@ -28,7 +28,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     read = ModelReader._read
 
-    def counting(self: ModelReader, ref: Any, *args: Any) -> bytearray:
+    def counting(self: ModelReader, ref: Any, *args: Any) -> memoryview:
         counted[ref.digest] += 1
         return read(self, ref, *args)
 

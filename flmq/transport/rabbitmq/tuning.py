@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from typing import Any
 
 from pika.adapters.utils import io_services_utils
+
+from flmq.common.buffers import KEEP_MEMORY
 
 __all__ = ["RECEIVE_BYTES", "keep_memory", "tune"]
 
@@ -48,7 +49,7 @@ def keep_memory() -> bool:
 
     ``FLMQ_KEEP_MEMORY=0`` leaves the allocator as it is.
     """
-    if os.environ.get("FLMQ_KEEP_MEMORY") == "0":
+    if not KEEP_MEMORY:
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
