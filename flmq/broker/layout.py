@@ -28,6 +28,9 @@ PORTABLE_SETTINGS: Mapping[str, int] = {
 
 _INHERITED = ("PATH", "TMPDIR", "TZ", "USER", "LOGNAME", "LD_LIBRARY_PATH")
 _LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
+# Chunks of 1 MiB in memory that the node keeps: by itself it takes each from the system and gives
+# it back, which was a quarter of its CPU time. erts_alloc(3): threshold and sizes in KiB.
+_KEEP_MEMORY = "+MBsbct 16384 +MBsmbcs 16384 +MBlmbcs 65536"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def node_environment(identity: NodeIdentity, folder: NodeFolder) -> dict[str, st
         "RABBITMQ_PLUGINS_EXPAND_DIR": str(path / "plugins"),
         "RABBITMQ_LOG_BASE": str(folder.logs),
         "RABBITMQ_LOGS": str(folder.log),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK_ONLY,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK_ONLY} {_KEEP_MEMORY}",
         "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK_ONLY,
         # Else the tools of all nodes on the machine share eleven ports.
         "RABBITMQ_CTL_DIST_PORT_MIN": "0",

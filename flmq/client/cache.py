@@ -19,7 +19,7 @@ from flmq.wire import BlobProgress, BlobRef
 
 __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
-DEFAULT_CACHE_BYTES = 256 * 1024**2
+DEFAULT_CACHE_BYTES = 128 * 1024**2
 """The last model is kept whatever its size, and that one is what is needed again."""
 
 
