@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
 import weakref
+from collections import deque
 from pathlib import Path
 
 from flmq.wire import BlobProgress, BlobRef, FileParameters
 
 __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
+
+
+_LARGE = 1 << 20
+"""Bytes from which a file is kept to be written again: its pages cost a third of fresh ones."""
+_KEPT_BYTES = 1 << 30
 
 
 class SpoolFolder:
@@ -19,7 +26,76 @@ class SpoolFolder:
     def __init__(self, parent: Path | None) -> None:
         """Make one below ``parent``; None: where temporary files are."""
         self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
+        self._free = _Free()
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def take(self, name: str, size: int) -> tuple[_Place, int]:
+        """A file of ``size`` bytes, of any value, and its descriptor.
+
+        Raises:
+            OSError: there is no room for it, or the folder cannot be written.
+        """
+        used = self._free.take(size)
+        if used is not None:
+            return _Place(self, self._free, used, size), os.open(used, os.O_RDWR)
+        # A file of its own: one of the same name may be complete, and wait to be taken in.
+        descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
+        try:
+            # Now rather than in the middle; and what is mapped can then always be read.
+            _take_space(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            Path(path).unlink()
+            raise
+        return _Place(self, self._free, Path(path), size), descriptor
+
+    def keep(self, max_bytes: int) -> None:
+        """Keep ``max_bytes`` of files that nobody holds, from now on, to be written again."""
+        self._free.keep(max_bytes)
+
+
+class _Free:
+    """Files that nobody holds, the one that was freed last at the right.
+
+    Without a lock: what is freed may be freed anywhere, also in the middle of `take`.
+    """
+
+    def __init__(self) -> None:
+        self._files: deque[tuple[Path, int]] = deque()
+        self._max_bytes = _KEPT_BYTES
+
+    def take(self, size: int) -> Path | None:
+        for _ in range(len(self._files)):
+            path, has = self._files.pop()
+            if has == size:
+                return path
+            self._files.appendleft((path, has))
+        return None
+
+    def give_back(self, path: Path, size: int) -> None:
+        if size < _LARGE:
+            path.unlink(missing_ok=True)
+            return
+        self._files.append((path, size))
+        self.keep(self._max_bytes)
+
+    def keep(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        while sum(size for _, size in tuple(self._files)) > max_bytes:
+            self._files.popleft()[0].unlink(missing_ok=True)
+
+
+class _Place:
+    """A file that is in use for as long as anybody holds this."""
+
+    def __init__(self, folder: SpoolFolder, free: _Free, path: Path, size: int) -> None:
+        self.path = path
+        self._folder = folder  # is there as long as we are
+        self._finalizer = weakref.finalize(self, free.give_back, path, size)
+
+    def leave(self) -> None:
+        """The file is somebody else's from now on."""
+        self._finalizer.detach()
 
 
 class SpoolFile:
@@ -32,17 +108,10 @@ class SpoolFile:
             OSError: there is no room for it, or the folder cannot be written.
         """
         self.ref = ref
-        self._folder = folder
         self._progress = BlobProgress(ref)
-        # A file of its own: one of the same name may be complete, and wait to be taken in.
-        self._file, path = tempfile.mkstemp(prefix=f"{name}-", dir=folder.path)
-        self.path = Path(path)
-        try:
-            # Now rather than in the middle; and what is mapped can then always be read.
-            _take_space(self._file, ref.total)
-        except OSError:
-            self.delete()
-            raise
+        place, self._file = folder.take(name, ref.total)
+        self._place: _Place | None = place
+        self.path = place.path
 
     def write(self, index: int, data: bytes | memoryview) -> bool:
         """Put a chunk in its place; whether the blob is complete. Duplicates do no harm.
@@ -65,20 +134,17 @@ class SpoolFile:
         Raises:
             MalformedMessage: the bytes are not those that the reference names.
         """
-        parameters = SpooledParameters(self.path, self.ref, folder=self._folder)
+        parameters = SpooledParameters(self.path, self.ref, place=self._place)
         self._progress.finish(parameters.map())
-        self._close()
+        self.close()
         return parameters
 
-    def delete(self) -> None:
-        """Remove it. Idempotent, and harmless once `parameters` has handed it over."""
+    def close(self) -> None:
+        """Write no more; what is complete stays for whoever has its `parameters`. Idempotent."""
         if self._file >= 0:
-            self._close()
-            self.path.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        os.close(self._file)
-        self._file = -1
+            os.close(self._file)
+            self._file = -1
+        self._place = None
 
 
 def _take_space(file: int, size: int) -> None:
@@ -89,22 +155,36 @@ def _take_space(file: int, size: int) -> None:
         os.ftruncate(file, size)
 
 
-class SpooledParameters(FileParameters):
-    """Parameters of a reply; a file of its own is removed when nobody holds the object any more."""
+class _Mapping(mmap.mmap):
+    """A file's bytes, and what keeps the file from being written again meanwhile."""
 
-    def __init__(self, path: Path, ref: BlobRef, *, folder: SpoolFolder | None = None) -> None:
-        """Read the file at ``path``, which holds the blob of ``ref``; it is ours in our folder."""
+    place: _Place | None = None
+
+
+class SpooledParameters(FileParameters):
+    """Parameters of a reply, in a file of theirs while anybody holds them, or a view."""
+
+    def __init__(self, path: Path, ref: BlobRef, *, place: _Place | None = None) -> None:
+        """Read the file at ``path``, which holds the blob of ``ref``."""
         super().__init__(path, ref)
-        self._folder = folder
-        self._finalizer = None if folder is None else weakref.finalize(self, _remove, path)
+        self._place = place
+
+    def map(self) -> _Mapping | bytes:
+        """The file as memory.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.ref.total == 0:
+            return b""
+        with self.path.open("rb") as file:
+            mapping = _Mapping(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
+        mapping.place = self._place
+        return mapping
 
     def keep(self, path: Path) -> None:
         """The file was moved to ``path``, and is somebody else's to remove."""
         self.path = path
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._folder = None
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+        if self._place is not None:
+            self._place.leave()
+        self._place = None

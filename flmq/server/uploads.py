@@ -174,7 +174,7 @@ class Uploads:
         upload = self._open.pop(task_id, None)
         if upload is not None:
             self.incomplete += 1
-            upload.file.delete()
+            upload.file.close()
 
     def discard_if(self, over: Callable[[str], bool]) -> None:
         """Give up the uploads of tasks that are over."""
@@ -187,6 +187,8 @@ class Uploads:
         """Give everything up; results that somebody holds stay readable. Idempotent."""
         for task_id in list(self._open):
             self.discard(task_id)
+        if self._folder is not None:
+            self._folder.keep(0)
         self._folder = None
 
 

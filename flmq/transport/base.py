@@ -55,6 +55,7 @@ class Message:
     """One message as it travels: opaque bytes and the few AMQP properties flmq uses."""
 
     body: bytes | memoryview
+    """What a read-only view shows must stay as it is until the message's fate is known."""
     type: str = ""
     message_id: str = ""
     correlation_id: str = ""

@@ -32,8 +32,10 @@ _MAX_EXPIRATION = 2**32 / 1000 - 1
 """Seconds; RabbitMQ keeps milliseconds and refuses more than 2**32 of them."""
 
 
-def check_outgoing(address: Address, message: Message) -> bytes:
-    """Return the body as bytes of its own, or refuse what no broker could carry.
+def check_outgoing(address: Address, message: Message) -> bytes | memoryview:
+    """Return a body that nobody changes, or refuse what no broker could carry.
+
+    It is a copy, unless it is bytes or a view through which nothing can be changed.
 
     Raises `TypeError` for a body that is not bytes-like, `BrokerRefusal` for the rest.
     """
@@ -54,7 +56,8 @@ def check_outgoing(address: Address, message: Message) -> bytes:
             f"expiration of {message.expiration:g} s is outside of what RabbitMQ keeps: "
             f"use 0 to {_MAX_EXPIRATION:.0f} s, or None"
         )
-    return bytes(message.body)
+    body = message.body
+    return body if isinstance(body, memoryview) and body.readonly else bytes(body)
 
 
 def check_prefetch(prefetch: int) -> None:

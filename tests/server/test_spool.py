@@ -56,11 +56,66 @@ def test_chunks_in_any_order_and_twice(folder: SpoolFolder) -> None:
 def test_the_file_is_there_as_long_as_somebody_holds_it(folder: SpoolFolder) -> None:
     parameters = spooled(folder)
     path = parameters.path
-    (tensor, *_) = parameters.tensors
+    tensor = parameters.tensors[0]
     del parameters
     gc.collect()
-    assert not path.exists()
     assert bytes(tensor) == MODEL.tensors[0]  # a view of it stays what it was
+    del tensor
+    gc.collect()
+    assert not path.exists()
+
+
+def large(folder: SpoolFolder, value: int, megabytes: int = 2) -> SpooledParameters:
+    model = Parameters([bytes([value]) * (megabytes << 20)], "")
+    ref = refer(model)
+    file = SpoolFile(folder, f"large{value}", ref)
+    for index, data in iter_chunks(ref, model.tensors):
+        file.write(index, data)
+    return file.parameters()
+
+
+def test_a_large_file_is_written_again_when_nobody_holds_it_or_a_view_of_it(
+    folder: SpoolFolder,
+) -> None:
+    first = large(folder, 1)
+    path, (view,) = first.path, first.tensors
+    array = np.frombuffer(view, np.uint8)[5:]
+    del first, view
+    gc.collect()
+    second = large(folder, 2)
+    assert second.path != path
+    assert set(array[:10]) == {1}
+    del array
+    gc.collect()
+    assert large(folder, 3, megabytes=3).path not in {path, second.path}  # of another size
+    third = large(folder, 4)
+    assert third.path == path
+    assert set(third.tensors[0]) == {4}
+
+
+def test_at_the_end_nothing_is_kept_to_be_written_again(folder: SpoolFolder) -> None:
+    held = large(folder, 1)
+    for value in (2, 3):
+        large(folder, value)
+    gc.collect()
+    assert len(list(folder.path.iterdir())) == 2
+    folder.keep(0)
+    assert list(folder.path.iterdir()) == [held.path]
+    del held
+    gc.collect()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_what_is_kept_to_be_written_again_is_bounded(
+    folder: SpoolFolder,
+) -> None:
+    folder.keep(4 << 20)
+    held = [large(folder, value) for value in range(4)]
+    last = [each.path for each in held[2:]]
+    while held:
+        held.pop(0)
+    gc.collect()
+    assert sorted(folder.path.iterdir()) == sorted(last)
 
 
 def test_the_folder_is_there_as_long_as_a_file_in_it(tmp_path: Path) -> None:
@@ -132,8 +187,8 @@ def test_other_bytes_than_stated_are_noticed_and_leave_nothing(folder: SpoolFold
         file.write(index, bytes(len(data)) if index == 1 else data)
     with pytest.raises(MalformedMessage, match="as stated"):
         file.parameters()
-    file.delete()
-    file.delete()
+    file.close()
+    file.close()
     assert list(folder.path.iterdir()) == []
 
 

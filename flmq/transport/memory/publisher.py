@@ -104,7 +104,7 @@ class MemoryPublisher(Publisher):
     # Inside
 
     def _own(self, address: Address, message: Message) -> Message:
-        body = check_outgoing(address, message)
+        body = bytes(check_outgoing(address, message))
         if message.user_id is not None and message.user_id != self._user:
             raise wrong_user(message.user_id, self._user)
         expiration = message.expiration

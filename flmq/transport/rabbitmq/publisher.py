@@ -25,6 +25,7 @@ from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate, translated
 from flmq.transport.rabbitmq.properties import number_of, to_properties
+from flmq.transport.rabbitmq.tuning import sendable
 from flmq.transport.retry import Backoff
 from flmq.transport.window import Window
 
@@ -251,7 +252,7 @@ class RabbitMQPublisher(Publisher):
                 self._channel.basic_publish(
                     out.address.exchange,
                     out.address.routing_key,
-                    out.message.body,
+                    sendable(out.message.body),
                     to_properties(out.message, out.number),
                     mandatory=out.mandatory,
                 )
