@@ -27,12 +27,14 @@ def diagram() -> str:
     """The diagram in Mermaid, which GitHub shows as a picture."""
     lines = ["stateDiagram-v2", f"    [*] --> {_name(TaskState.PENDING)}: the task is published"]
     for state, row in TASK_TRANSITIONS.items():
-        for event, (target, word) in row.items():
-            if target is not None:
-                said = "" if word is None else f" / {word.value}"
-                lines.append(
-                    f"    {_name(state)} --> {_name(target)}: {_SAID[_event(event)]}{said}"
-                )
+        steps = [(event, *step) for event, step in row.items() if step[0] is not None]
+        for event, target, word in steps:
+            alike = [step[0] for step in steps if step[1:] == (target, word)]
+            what = _SAID[_event(event)] if len(alike) == 1 else "a reply"
+            said = "" if word is None else f" / {word.value}"
+            line = f"    {_name(state)} --> {_name(target)}: {what}{said}"
+            if line not in lines:
+                lines.append(line)
     for state, row in TASK_TRANSITIONS.items():
         words = sorted({word.value for target, word in row.values() if target is None and word})
         if words:
@@ -53,7 +55,8 @@ def drawn_into(page: str) -> str:
     return f"{before}{begin}\n{diagram()}\n{end}{after}"
 
 
-def _name(state: TaskState) -> str:
+def _name(state: TaskState | None) -> str:
+    assert state is not None
     return state.value.capitalize()
 
 

@@ -13,12 +13,14 @@ from flmq.journal.errors import (
 from flmq.journal.journal import Journal
 from flmq.journal.mapped import MappedParameters
 from flmq.journal.records import (
+    CarriedReply,
     Checkpoint,
     CheckpointInfo,
     ClosedPhase,
     Contribution,
     JobIdentity,
     KeepPolicy,
+    LateEntry,
     LateReply,
     PhaseKey,
     PhaseRecord,
@@ -35,6 +37,7 @@ from flmq.journal.unsaved import AttributeWatch
 
 __all__ = [
     "AttributeWatch",
+    "CarriedReply",
     "Checkpoint",
     "CheckpointInfo",
     "ClosedPhase",
@@ -45,6 +48,7 @@ __all__ = [
     "JournalDamaged",
     "JournalNotWritable",
     "KeepPolicy",
+    "LateEntry",
     "LateReply",
     "MappedParameters",
     "NewerJournal",

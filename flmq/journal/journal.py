@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.charge import ChargeMark
@@ -40,6 +39,7 @@ from flmq.journal.records import (
     Contribution,
     JobIdentity,
     KeepPolicy,
+    LateEntry,
     PhaseKey,
     PhaseRecord,
     Plan,
@@ -68,7 +68,6 @@ class Journal(JournalReader):
         self._mark: ChargeMark | None = None
         self._lock = threading.Lock()
         self._in_flight: set[PhaseKey] = set()
-        self._late: list[tuple[PhaseKey, str, Word, float]] = []
 
     @classmethod
     def open(
@@ -94,10 +93,6 @@ class Journal(JournalReader):
 
     def close(self) -> None:
         """Leave the run as it is. Idempotent."""
-        if self._late and self._epoch is not None:
-            # Late replies are counted as far as they can be; nothing depends on them.
-            with contextlib.suppress(FlmqError, RuntimeError), self._writing():
-                pass
         self._db.close()
         if self._mark is not None:
             self._mark.release()
@@ -220,11 +215,32 @@ class Journal(JournalReader):
 
     def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Word]:
         """As `contribute`, all in one transaction."""
-        pairs = list(items)
+        return self.take_in(items, ())[0]
+
+    def take_in(
+        self,
+        items: Iterable[tuple[PhaseKey, Contribution]],
+        late: Iterable[LateEntry],
+    ) -> tuple[list[Word], list[Word]]:
+        """Record what came: answers as `contribute`, and late and duplicate ones; all or nothing.
+
+        Returns:
+            The words of both. A late reply is entered once: that of a task which has one already
+            is a DUPLICATE, counted, and not kept.
+        """
+        pairs, entries = list(items), list(late)
         with self._writing() as tx:
             words = [self._phases.contribute(tx, key, what) for key, what in pairs]
+            late_words = [self._phases.enter_late(tx, entry) for entry in entries]
         self._shelf.contributed(what for _, what in pairs)
-        return words
+        self._shelf.contributed(entry.kept for entry in entries if entry.kept is not None)
+        return words, late_words
+
+    def seconds_since_closed(self, key: PhaseKey) -> float | None:
+        """How long ago a phase was closed, by this server's clock; None: it was not."""
+        with self._db.reading() as tx:
+            at = self._phases.closed_unix_ms(tx, key)
+        return None if at is None else max(0.0, (self._now_ms() - at) / 1000)
 
     def close_phase(self, key: PhaseKey, closed: ClosedPhase) -> None:
         """Record the closing set, before it is aggregated. Final; the same again is harmless.
@@ -234,16 +250,9 @@ class Journal(JournalReader):
                 contribution.
         """
         with self._writing() as tx:
-            self._phases.close(tx, key, closed)
+            self._phases.close(tx, key, closed, self._now_ms())
         with self._lock:
             self._in_flight.discard(key)
-
-    def late(
-        self, key: PhaseKey, client_id: str, seconds_late: float, word: Word = Word.LATE
-    ) -> None:
-        """Record a reply that does not count, with the next transaction."""
-        with self._lock:
-            self._late.append((key, client_id, word, seconds_late))
 
     # -- rounds and the run ------------------------------------------------------------------
 
@@ -301,18 +310,10 @@ class Journal(JournalReader):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of the server in charge, with the late replies that are due."""
-        with self._lock:
-            late, self._late = self._late, []
-        try:
-            with self._db.writing() as tx:
-                self._fence(tx)
-                self._phases.late(tx, late)
-                yield tx
-        except BaseException:
-            with self._lock:
-                self._late = late + self._late
-            raise
+        """A transaction of the server in charge."""
+        with self._db.writing() as tx:
+            self._fence(tx)
+            yield tx
 
     def _fence(self, tx: sqlite3.Connection) -> None:
         if self._epoch is None:

@@ -16,7 +16,7 @@ from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged, JournalNotWritable, NewerJournal
 from flmq.journal.files import TEMPORARY, fsync_file, fsync_folder, make_folder, writing
 from flmq.journal.marker import MARKER, read_marker
-from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA
+from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA, UPGRADES
 
 __all__ = ["DATABASE", "open_database"]
 
@@ -46,6 +46,7 @@ def open_database(folder: Path, *, create: bool) -> Database:
     database = Database(path)
     try:
         _look_over(database)
+        _bring_up(database)
     except BaseException:
         database.close()
         raise
@@ -95,6 +96,21 @@ def _fill(path: Path) -> None:
         raise JournalNotWritable(
             path, "this file system has no shared memory maps, which SQLite's log needs"
         )
+
+
+def _bring_up(database: Database) -> None:
+    """Make a database of an earlier format one of ours; its records stay."""
+    with database.reading() as tx:
+        (found,) = tx.execute("PRAGMA user_version").fetchone()
+    if found == FORMAT:
+        return
+    with database.writing() as tx:
+        # Another process may have been here meanwhile.
+        (found,) = tx.execute("PRAGMA user_version").fetchone()
+        for earlier in range(found, FORMAT):
+            for statement in filter(None, map(str.strip, UPGRADES[earlier].split(";"))):
+                tx.execute(statement)
+        tx.execute(f"PRAGMA user_version={FORMAT}")
 
 
 def _look_over(database: Database) -> None:

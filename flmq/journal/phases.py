@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from flmq.common.phase import Phase
 from flmq.journal.errors import NotKept
+from flmq.journal.latetable import LateTable
 from flmq.journal.records import (
+    CarriedReply,
     ClosedPhase,
     Contribution,
+    LateEntry,
     LateReply,
     PhaseKey,
     PhaseRecord,
@@ -23,8 +25,9 @@ from flmq.journal.records import (
     Plan,
     PlannedAsk,
 )
+from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
-from flmq.round import Outcome, Policy, Word
+from flmq.round import Carried, Outcome, Policy, Word
 from flmq.wire import BlobRef
 
 __all__ = ["PhaseTables"]
@@ -40,6 +43,7 @@ class PhaseTables:
         """Check what is read by ``seal``."""
         self._seal = seal
         self._load_state = load_state
+        self.late = LateTable(seal)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class PhaseTables:
     def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Word:
         """Enter what a client answered; DUPLICATE or LATE where it does not count."""
         phase, closed = _id(tx, key)
-        blob = None if what.blob is None else self._seal.pack(_ref_out(what.blob), "blob")
+        blob = None if what.blob is None else self._seal.pack(ref_out(what.blob), "blob")
         values = (
             phase,
             what.client_id,
@@ -113,7 +117,9 @@ class PhaseTables:
         )
         return what.kind
 
-    def close(self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase) -> None:
+    def close(
+        self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase, now_ms: int
+    ) -> None:
         """Enter the closing set."""
         phase, before = _id(tx, key)
         if before is not None:
@@ -132,24 +138,24 @@ class PhaseTables:
             raise RuntimeError(
                 f"{key}: the closing set holds {min(missing)}, whose reply was not journalled"
             )
+        self.late.take(tx, phase, closed.carried)
         tx.execute(
-            "UPDATE phases SET closed = ?, elapsed = max(elapsed, ?) WHERE id = ?",
-            (self._seal.pack(_closed_out(closed), "closed"), closed.seconds, phase),
+            "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?)"
+            " WHERE id = ?",
+            (self._seal.pack(_closed_out(closed), "closed"), now_ms, closed.seconds, phase),
         )
 
-    def late(
-        self, tx: sqlite3.Connection, entries: Iterable[tuple[PhaseKey, str, Word, float]]
-    ) -> None:
-        """Enter replies that do not count; of a phase that was never opened: nothing."""
-        for key, client_id, word, seconds in entries:
-            tx.execute(
-                "INSERT INTO late (phase_id, client_id, word, seconds, times)"
-                " SELECT id, ?, ?, ?, 1 FROM phases"
-                " WHERE server_round = ? AND phase = ? AND call = ?"
-                " ON CONFLICT (phase_id, client_id, word)"
-                " DO UPDATE SET seconds = excluded.seconds, times = times + 1",
-                (client_id, word.value, seconds, *_columns(key)),
-            )
+    def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Word:
+        """Enter a reply that came late or twice; its word.
+
+        Raises:
+            RuntimeError: it is to be kept for a later round, and its own has not closed: it could
+                still count there.
+        """
+        phase, closed = _id(tx, entry.key)
+        if entry.kept is not None and closed is None:
+            raise RuntimeError(f"{entry.key} is open: nothing can be late to it")
+        return self.late.enter(tx, phase, entry)
 
     def settle(
         self, tx: sqlite3.Connection, server_round: int, in_flight: Iterable[PhaseKey], keep: bool
@@ -166,6 +172,7 @@ class PhaseTables:
         tx.executemany("UPDATE phases SET settled = 1 WHERE id = ?", [(p,) for p in phases])
         if keep:
             return
+        self.late.release(tx, phases)
         for phase in phases:
             tx.execute("DELETE FROM asks WHERE phase_id = ?", (phase,))
             tx.execute("DELETE FROM contributions WHERE phase_id = ?", (phase,))
@@ -207,6 +214,26 @@ class PhaseTables:
         ).fetchone()
         return None if row is None or row[0] is None else self._closed_in(row[0])
 
+    def closed_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int | None:
+        """When a phase was closed; None if it is open, or was never opened."""
+        row = tx.execute(
+            "SELECT closed_unix_ms FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+            _columns(key),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
+        """The last round whose phase of this kind has closed; 0 if none has."""
+        (last,) = tx.execute(
+            "SELECT max(server_round) FROM phases WHERE phase = ? AND closed IS NOT NULL",
+            (phase.value,),
+        ).fetchone()
+        return 0 if last is None else int(last)
+
+    def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
+        """The late replies that count in a phase, in the order of client ids."""
+        return list(self.late.into(tx, _id(tx, key)[0]))
+
     def first_call(self, tx: sqlite3.Connection, server_round: int, phase: Phase) -> int:
         """The first call of this phase that is not settled yet."""
         (last,) = tx.execute(
@@ -222,11 +249,12 @@ class PhaseTables:
         for task_id, blob in tx.execute(
             "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
         ):
-            yield path(task_id, _ref_in(self._seal.unpack(blob)))
+            yield path(task_id, ref_in(self._seal.unpack(blob)))
+        yield from self.late.files(tx, path)
 
     def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
         """Every phase, by round, in the order of opening."""
-        late = self._late(tx)
+        late = self.late.by_phase(tx)
         rounds: dict[int, list[PhaseRow]] = {}
         for row in tx.execute(
             "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
@@ -263,14 +291,6 @@ class PhaseTables:
             tuple(late),
         )
 
-    def _late(self, tx: sqlite3.Connection) -> dict[int, list[LateReply]]:
-        late: dict[int, list[LateReply]] = {}
-        for phase, client_id, word, seconds, times in tx.execute(
-            "SELECT phase_id, client_id, word, seconds, times FROM late"
-        ):
-            late.setdefault(phase, []).append(LateReply(client_id, Word(word), seconds, times))
-        return late
-
     def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:
         policy = self._seal.unpack(stored)
         asks = tuple(
@@ -300,7 +320,7 @@ class PhaseTables:
                 reason,
                 detail,
                 self._seal.open(reply),
-                None if blob is None else _ref_in(self._seal.unpack(blob)),
+                None if blob is None else ref_in(self._seal.unpack(blob)),
                 size,
             )
 
@@ -308,7 +328,9 @@ class PhaseTables:
         values = self._seal.unpack(stored)
         outcomes = tuple(Outcome(c, Word(word), why) for c, word, why in values.pop("outcomes"))
         accepted = tuple(values.pop("accepted"))
-        return ClosedPhase(accepted=accepted, outcomes=outcomes, **values)
+        # What was stored before there were carried replies has none.
+        carried = tuple(Carried(*each) for each in values.pop("carried", ()))
+        return ClosedPhase(accepted=accepted, outcomes=outcomes, carried=carried, **values)
 
 
 def _id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
@@ -334,12 +356,5 @@ def _closed_out(closed: ClosedPhase) -> Mapping[str, Any]:
         "seconds": closed.seconds,
         "bytes_down": closed.bytes_down,
         "bytes_up": closed.bytes_up,
+        "carried": [[c.client_id, c.server_round, c.task_id] for c in closed.carried],
     }
-
-
-def _ref_out(ref: BlobRef) -> Mapping[str, Any]:
-    return {"ref": astuple(ref)}
-
-
-def _ref_in(stored: Mapping[str, Any]) -> BlobRef:
-    return BlobRef(*stored["ref"])

@@ -13,6 +13,7 @@ from flmq.journal.errors import JournalDamaged
 from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
 from flmq.journal.phases import PhaseTables
 from flmq.journal.records import (
+    CarriedReply,
     Checkpoint,
     CheckpointInfo,
     ClosedPhase,
@@ -104,6 +105,21 @@ class JournalReader:
         """How a phase was closed, without its plan and replies; None: it is open, or never was."""
         with self._db.reading() as tx:
             return self._phases.closed(tx, key)
+
+    def last_closed(self, phase: Phase) -> int:
+        """The last round whose phase of this kind has closed; 0 if none has."""
+        with self._db.reading() as tx:
+            return self._phases.last_closed(tx, phase)
+
+    def waiting_late(self) -> list[CarriedReply]:
+        """Late replies that are kept for a later round which has not closed, by client id."""
+        with self._db.reading() as tx:
+            return list(self._phases.late.waiting(tx))
+
+    def carried_into(self, key: PhaseKey) -> list[CarriedReply]:
+        """Late replies that count in a phase which has closed, by client id."""
+        with self._db.reading() as tx:
+            return self._phases.carried_into(tx, key)
 
     def last_checkpoint(self) -> Checkpoint | None:
         """What the run goes on from; None before the first."""

@@ -11,16 +11,18 @@ from typing import Any
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.state import StateValue
-from flmq.round import Outcome, Policy, Word
+from flmq.round import Carried, Outcome, Policy, Word
 from flmq.wire import BlobRef
 
 __all__ = [
+    "CarriedReply",
     "Checkpoint",
     "CheckpointInfo",
     "ClosedPhase",
     "Contribution",
     "JobIdentity",
     "KeepPolicy",
+    "LateEntry",
     "LateReply",
     "PhaseKey",
     "PhaseRecord",
@@ -92,7 +94,7 @@ class Contribution:
     client_id: str
     task_id: str
     kind: Word
-    """ACCEPTED, FAILED or REJECTED."""
+    """ACCEPTED, FAILED or REJECTED; LATE: of a reply that is kept for a later round."""
     reason: str = ""
     detail: str = ""
     """The tail of a traceback, for instance."""
@@ -115,6 +117,35 @@ class ClosedPhase:
     seconds: float
     bytes_down: int = 0
     bytes_up: int = 0
+    carried: tuple[Carried, ...] = ()
+    """Late replies of earlier rounds that count in this one: part of the closing set."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateEntry:
+    """A reply that came when its phase had closed, or after another one, to be entered."""
+
+    key: PhaseKey
+    client_id: str
+    word: Word
+    """LATE or DUPLICATE."""
+    seconds: float
+    """How long after the phase had closed; 0: it was open."""
+    note: str = ""
+    """What else there is to say of it: that it was expired, or why it was rejected."""
+    kept: Contribution | None = None
+    """The reply itself, where it is to count in a later round."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedReply:
+    """A late reply that is kept because it counts in a later round."""
+
+    key: PhaseKey
+    """The phase that had asked for it."""
+    seconds: float
+    """How late it was."""
+    contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +210,20 @@ class KeepPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LateReply:
-    """A reply that came and does not count."""
+    """A reply that came too late for its phase, or after another one."""
 
     client_id: str
     word: Word
     """LATE or DUPLICATE."""
     seconds: float
-    """How late the last one was."""
+    """How late: of a late reply, and of the last duplicate; 0: the phase was open."""
     times: int
+    note: str = ""
+    """What else there is to say of it."""
+    into: int | None = None
+    """The later round that it counts in; None: none."""
+    waits: bool = False
+    """Whether it is kept for a later round that has not closed yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from typing import Any
 from flmq.journal.errors import JournalDamaged
 from flmq.journal.state import StateValue, decode_state, encode_state
 
-__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "Seal"]
+__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "UPGRADES", "Seal"]
 
 APPLICATION_ID = int.from_bytes(b"flmq", "big")
 """Tells flmq's databases from others (SQLite, "PRAGMA application_id")."""
-FORMAT = 1
+FORMAT = 2
 """Of the whole folder; raised when a reader of the old one would misread the new one."""
 
 _SEAL_BYTES = 8
@@ -63,6 +63,7 @@ CREATE TABLE phases (
     state BLOB,
     state_digest TEXT,
     closed BLOB,                        -- NULL: open
+    closed_unix_ms INTEGER,
     UNIQUE (server_round, phase, call)
 );
 CREATE TABLE asks (
@@ -94,9 +95,29 @@ CREATE TABLE late (
     word TEXT NOT NULL,
     seconds REAL NOT NULL,
     times INTEGER NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    task_id TEXT NOT NULL DEFAULT '',
+    reply BLOB,                         -- kept: to count in a later round
+    blob BLOB,
+    size INTEGER NOT NULL DEFAULT 0,
+    into_phase INTEGER,                 -- the phase that it counts in; NULL: none yet
     PRIMARY KEY (phase_id, client_id, word)
 ) WITHOUT ROWID;
 """
+
+
+UPGRADES = {
+    1: """
+ALTER TABLE phases ADD COLUMN closed_unix_ms INTEGER;
+ALTER TABLE late ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE late ADD COLUMN task_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE late ADD COLUMN reply BLOB;
+ALTER TABLE late ADD COLUMN blob BLOB;
+ALTER TABLE late ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE late ADD COLUMN into_phase INTEGER;
+""",
+}
+"""By format: what makes a database of that format one of the next."""
 
 
 class Seal:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flmq.round.actions import Action, Close, Outcome, Settle, Word
+from flmq.round.actions import Action, Carried, Carry, Close, Outcome, Settle, Word
 from flmq.round.events import (
     DeadlinePassed,
     Event,
+    LateReplyOffered,
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
@@ -16,9 +17,12 @@ from flmq.round.state import Policy, Round, RoundState, TaskState, UnexpectedEve
 
 __all__ = [
     "Action",
+    "Carried",
+    "Carry",
     "Close",
     "DeadlinePassed",
     "Event",
+    "LateReplyOffered",
     "Outcome",
     "Policy",
     "ReplyAccepted",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Action", "Close", "Outcome", "Settle", "Word"]
+__all__ = ["Action", "Carried", "Carry", "Close", "Outcome", "Settle", "Word"]
 
 
 class Word(Enum):
@@ -22,7 +22,7 @@ class Word(Enum):
     UNROUTABLE = "unroutable"
     """The client has no queue on the broker."""
     LATE = "late"
-    """A reply after the round closed: not counted."""
+    """The first reply after the round closed: it does not count in this round."""
     DUPLICATE = "duplicate"
     """A further reply to the same task: not counted."""
 
@@ -46,14 +46,33 @@ class Settle:
     outcome: Outcome
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Carried:
+    """A reply that came late to an earlier round and counts in this one."""
+
+    client_id: str
+    server_round: int
+    """The round that had asked for it."""
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Count a late reply of an earlier round in this one."""
+
+    carried: Carried
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """No further reply counts. ``accepted`` is the closing set, in client-id order."""
+    """No further reply counts: ``accepted``, in client-id order, and ``carried`` are all."""
 
     reason: str
     accepted: tuple[str, ...]
     enough: bool
-    """Whether the closing set has at least ``min_results`` members."""
+    """Whether ``accepted`` has at least ``min_results`` members."""
+    carried: tuple[Carried, ...] = ()
+    """Late replies of earlier rounds, by client id and then by the round that asked."""
 
 
-Action = Settle | Close
+Action = Settle | Carry | Close

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flmq.round.actions import Carried
+
 __all__ = [
     "DeadlinePassed",
     "Event",
+    "LateReplyOffered",
     "ReplyAccepted",
     "ReplyFailed",
     "ReplyRejected",
@@ -57,4 +60,19 @@ class Stopped:
     reason: str
 
 
-Event = ReplyAccepted | ReplyFailed | ReplyRejected | TaskUnroutable | DeadlinePassed | Stopped
+@dataclass(frozen=True, slots=True)
+class LateReplyOffered:
+    """A reply that came late to an earlier round, and is to count in this one if it still can."""
+
+    carried: Carried
+
+
+Event = (
+    ReplyAccepted
+    | ReplyFailed
+    | ReplyRejected
+    | TaskUnroutable
+    | DeadlinePassed
+    | Stopped
+    | LateReplyOffered
+)

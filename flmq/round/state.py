@@ -21,7 +21,12 @@ better information and replaces it (a task published twice, over a broken connec
 delivered once and returned once).
 
 *A reply that does not settle its task is still answered*: DUPLICATE where the task already had a
-reply, LATE where the round had closed before any. Both change nothing.
+reply, LATE where the round had closed before any. Neither changes what the round closed with.
+
+*A late reply of an earlier round* may be offered to a round that is open: it then counts there,
+beside what that round asked for. It settles no task, closes nothing and is not among the
+``min_results``: a round must not owe its quorum to another one's clients. To a closed round it is
+offered in vain. ``Close`` names those that were taken, for which ones they are is a race.
 
 *The round closes* when no task is pending; or when ``target_results`` replies are accepted (over-
 selection: more are asked than are needed); or at the deadline; or when it is stopped. Closing
@@ -34,10 +39,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from flmq.round.actions import Action, Close, Outcome, Settle, Word
+from flmq.round.actions import Action, Carried, Carry, Close, Outcome, Settle, Word
 from flmq.round.events import (
     DeadlinePassed,
     Event,
+    LateReplyOffered,
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
@@ -59,6 +65,8 @@ class TaskState(Enum):
     SILENT = "silent"
     LOST = "lost"
     """Unroutable until the round closed."""
+    LATE = "late"
+    """Silent or lost, and then a reply came."""
 
 
 class RoundState(Enum):
@@ -81,10 +89,10 @@ _DUPLICATE: dict[TaskEvent, tuple[None, Word | None]] = {
     TaskUnroutable: (None, None),
     _Closing: (None, None),
 }
-_LATE: dict[TaskEvent, tuple[None, Word | None]] = {
-    ReplyAccepted: (None, Word.LATE),
-    ReplyFailed: (None, Word.LATE),
-    ReplyRejected: (None, Word.LATE),
+_LATE: dict[TaskEvent, tuple[TaskState | None, Word | None]] = {
+    ReplyAccepted: (TaskState.LATE, Word.LATE),
+    ReplyFailed: (TaskState.LATE, Word.LATE),
+    ReplyRejected: (TaskState.LATE, Word.LATE),
     TaskUnroutable: (None, None),
     _Closing: (None, None),
 }
@@ -110,6 +118,7 @@ TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Word |
     TaskState.REJECTED: {**_DUPLICATE},
     TaskState.SILENT: {**_LATE},
     TaskState.LOST: {**_LATE},
+    TaskState.LATE: {**_DUPLICATE},
 }
 
 
@@ -154,6 +163,8 @@ class Round:
         self.reasons: dict[str, str] = {}
         self._pending = len(asked)
         self._accepted = 0
+        self._carried: set[Carried] = set()
+        self._closed_with: tuple[Outcome, ...] | None = None
 
     def open(self) -> list[Action]:
         """Start: a round that asks nobody is over at once."""
@@ -166,6 +177,8 @@ class Round:
                 return self._close("deadline")
             case Stopped(reason):
                 return self._close(reason)
+            case LateReplyOffered(carried):
+                return self._carry(carried)
             case _:
                 return [*self._settle(event), *self._look()]
 
@@ -178,7 +191,9 @@ class Round:
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.PENDING))
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Every settled task's outcome, in client-id order."""
+        """Every settled task's outcome, in client-id order; what comes late changes none."""
+        if self._closed_with is not None:
+            return self._closed_with
         return tuple(
             Outcome(client_id, _WORDS[state], self.reasons.get(client_id, ""))
             for client_id, state in sorted(self.tasks.items())
@@ -195,6 +210,12 @@ class Round:
             )
         reason = getattr(event, "reason", "")
         return self._step(event.client_id, state, type(event), reason)
+
+    def _carry(self, carried: Carried) -> list[Action]:
+        if self.state is RoundState.CLOSED or carried in self._carried:
+            return []
+        self._carried.add(carried)
+        return [Carry(carried)]
 
     def _step(
         self, client_id: str, state: TaskState, event: TaskEvent, reason: str
@@ -226,8 +247,10 @@ class Round:
         for client_id, state in sorted(self.tasks.items()):
             why = "no queue on the broker" if state is TaskState.UNROUTABLE else reason
             actions += self._step(client_id, state, _Closing, why)
+        self._closed_with = self.outcomes()
         accepted = self.accepted()
-        return [*actions, Close(reason, accepted, len(accepted) >= self.policy.min_results)]
+        enough = len(accepted) >= self.policy.min_results
+        return [*actions, Close(reason, accepted, enough, tuple(sorted(self._carried)))]
 
 
 _WORDS = {

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flmq.common.errors import RunError
-from flmq.journal import Fenced, Journal, KeepPolicy, list_runs
+from flmq.journal import Fenced, Journal, KeepPolicy, LateEntry, list_runs
+from flmq.round import Word
 from tests.journal.runs import (
     IDENTITY,
     answer,
@@ -30,6 +31,7 @@ WRITES: dict[str, Callable[[Journal], object]] = {
     "tick": lambda j: j.tick(fit(1), 99.0),
     "contribute": lambda j: j.contribute(fit(1), answer("b")),
     "contribute_many": lambda j: j.contribute_many([(fit(1), answer("b"))]),
+    "take_in": lambda j: j.take_in((), [LateEntry(fit(1), "a", Word.DUPLICATE, 0.0)]),
     "close_phase": lambda j: j.close_phase(fit(1), closing("a")),
     "checkpoint": lambda j: end_round(j, 1),
     "keep": lambda j: j.keep(KeepPolicy(every=1)),
@@ -61,7 +63,6 @@ def test_whoever_lost_charge_changes_nothing(old: Journal, write: str) -> None:
     assert isinstance(at.value, RunError)
     assert (at.value.job, at.value.theirs) == (IDENTITY.name, epoch)
     assert at.value.ours < epoch
-    old.late(fit(1), "a", 1.0)
     old.close()
     assert (told(new), names(old.folder / "replies")) == before
     new.contribute(fit(1), answer("b"))

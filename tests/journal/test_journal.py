@@ -17,7 +17,7 @@ from flmq.journal import (
     Journal,
     JournalNotWritable,
     KeepPolicy,
-    LateReply,
+    LateEntry,
     NotKept,
     PhaseKey,
     Plan,
@@ -188,21 +188,6 @@ def test_time_never_runs_back(journal: Journal) -> None:
     record = journal.find_phase(fit(1))
     assert record is not None
     assert record.elapsed == 3.0
-
-
-def test_late_replies_are_counted(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a", "b"]))
-    journal.close_phase(fit(1), closing(silent=["a", "b"]))
-    journal.late(fit(1), "a", 2.0)
-    journal.late(fit(1), "a", 3.5)
-    journal.late(fit(9), "a", 1.0)  # a phase that nobody knows
-    end_round(journal, 1)
-    journal.late(fit(1), "b", 0.0, Word.DUPLICATE)
-    (row,) = reopened(journal).rounds()
-    assert row.phases[0].late == (
-        LateReply("a", Word.LATE, 3.5, 2),
-        LateReply("b", Word.DUPLICATE, 0.0, 1),
-    )
 
 
 def test_a_round_for_people(journal: Journal) -> None:
@@ -422,7 +407,7 @@ def test_many_threads_write_at_once(journal: Journal) -> None:
     def work(mine: list[str]) -> None:
         for client in mine:
             words.append(journal.contribute(fit(1), answer(client)))
-            journal.late(fit(1), client, 1.0, Word.DUPLICATE)
+            journal.take_in((), [LateEntry(fit(1), client, Word.DUPLICATE, 1.0)])
 
     threads = [threading.Thread(target=work, args=(clients[i::3] + clients[:5],)) for i in range(3)]
     for thread in threads:

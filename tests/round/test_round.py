@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from flmq.round import (
     Action,
+    Carried,
+    Carry,
     Close,
     DeadlinePassed,
     Event,
+    LateReplyOffered,
     Outcome,
     Policy,
     ReplyAccepted,
@@ -30,7 +33,7 @@ from flmq.round import (
 )
 from flmq.round.state import TASK_TRANSITIONS
 
-P, A, F, R, U, S, L = (
+P, A, F, R, U, S, L, T = (
     TaskState.PENDING,
     TaskState.ACCEPTED,
     TaskState.FAILED,
@@ -38,6 +41,7 @@ P, A, F, R, U, S, L = (
     TaskState.UNROUTABLE,
     TaskState.SILENT,
     TaskState.LOST,
+    TaskState.LATE,
 )
 
 
@@ -112,12 +116,54 @@ def test_a_reply_after_the_deadline_is_late_and_a_second_one_a_duplicate() -> No
     play.feed(ReplyAccepted("a"), settle("a", Word.ACCEPTED), state=RoundState.OPEN, tasks=(A, P))
     play.feed(ReplyAccepted("a"), settle("a", Word.DUPLICATE), state=RoundState.OPEN, tasks=(A, P))
     play.round.handle(DeadlinePassed())
-    for event in (ReplyAccepted("b"), ReplyFailed("b", ""), ReplyRejected("b", "")):
-        play.feed(event, settle("b", Word.LATE), state=RoundState.CLOSED, tasks=(A, S))
+    closed_with = play.round.outcomes()
+    play.feed(ReplyAccepted("b"), settle("b", Word.LATE), state=RoundState.CLOSED, tasks=(A, T))
+    for client_id in ("a", "b"):
+        play.feed(
+            ReplyAccepted(client_id),
+            settle(client_id, Word.DUPLICATE),
+            state=RoundState.CLOSED,
+            tasks=(A, T),
+        )
+    play.feed(DeadlinePassed(), state=RoundState.CLOSED, tasks=(A, T))
+    assert play.round.outcomes() == closed_with
+    assert [o.word for o in closed_with] == [Word.ACCEPTED, Word.SILENT]
+
+
+@pytest.mark.parametrize(
+    "event", [ReplyAccepted("a"), ReplyFailed("a", "x"), ReplyRejected("a", "x")]
+)
+@pytest.mark.parametrize("lost", [False, True])
+def test_whatever_comes_late_is_late_once(event: Event, lost: bool) -> None:
+    play = Play("a")
+    if lost:
+        play.round.handle(TaskUnroutable("a"))
+    play.round.handle(DeadlinePassed())
+    (late,) = play.round.handle(event)
+    assert isinstance(late, Settle)
+    assert late.outcome.word is Word.LATE
+    (again,) = play.round.handle(event)
+    assert isinstance(again, Settle)
+    assert again.outcome.word is Word.DUPLICATE
+    (outcome,) = play.round.outcomes()
+    assert outcome.word is (Word.UNROUTABLE if lost else Word.SILENT)
+
+
+def test_a_late_reply_of_an_earlier_round_counts_while_this_one_is_open() -> None:
+    play = Play("a", policy=Policy(min_results=2, target_results=2))
+    second, first = Carried("z", 4, "z-4"), Carried("a", 3, "a-3")
+    for carried in (second, first):
+        play.feed(LateReplyOffered(carried), Carry(carried), state=RoundState.OPEN, tasks=(P,))
+    play.feed(LateReplyOffered(first), state=RoundState.OPEN, tasks=(P,))
     play.feed(
-        ReplyAccepted("a"), settle("a", Word.DUPLICATE), state=RoundState.CLOSED, tasks=(A, S)
+        ReplyAccepted("a"),
+        settle("a", Word.ACCEPTED),
+        # It is no result of this round's own: the quorum is missed all the same.
+        Close("all answered", ("a",), False, (first, second)),
+        state=RoundState.CLOSED,
+        tasks=(A,),
     )
-    play.feed(DeadlinePassed(), state=RoundState.CLOSED, tasks=(A, S))
+    play.feed(LateReplyOffered(Carried("y", 4, "y-4")), state=RoundState.CLOSED, tasks=(A,))
 
 
 def test_whichever_of_deadline_and_last_reply_is_fed_first_wins() -> None:
@@ -190,6 +236,10 @@ ANY_EVENT: st.SearchStrategy[Event] = st.one_of(
     st.builds(TaskUnroutable, st.sampled_from(CLIENTS)),
     st.just(DeadlinePassed()),
     st.just(Stopped("stop")),
+    st.builds(
+        LateReplyOffered,
+        st.builds(Carried, st.sampled_from(CLIENTS), st.integers(1, 2), st.just("task")),
+    ),
 )
 
 
@@ -220,6 +270,8 @@ def test_any_history_settles_each_task_once_and_closes_at_most_once(
         sorted(o.client_id for o in final if o.word is Word.ACCEPTED)
     )
     assert TaskState.PENDING not in round_.tasks.values()
+    assert closes[0].carried == tuple(sorted(a.carried for a in actions if isinstance(a, Carry)))
+    assert len(set(closes[0].carried)) == len(closes[0].carried)
 
 
 @given(st.lists(st.sampled_from(range(3)), max_size=6))

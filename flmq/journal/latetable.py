@@ -1,0 +1,147 @@
+"""The table of replies that came when their phase had closed, or a second time.
+
+A reply is entered once, whatever is delivered again: the first of a task is LATE, what follows is
+DUPLICATE. One that is to count in a later round is kept, bytes and all, until that round is over.
+Each function works within a transaction of its caller.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from flmq.common.phase import Phase
+from flmq.journal.records import CarriedReply, Contribution, LateEntry, LateReply, PhaseKey
+from flmq.journal.references import ref_in, ref_out
+from flmq.journal.schema import Seal
+from flmq.round import Carried, Word
+from flmq.wire import BlobRef
+
+__all__ = ["LateTable"]
+
+_KEPT = (
+    "SELECT asked.server_round, asked.phase, asked.call, client_id, task_id, note, seconds, reply,"
+    " blob, size FROM late JOIN phases AS asked ON asked.id = late.phase_id"
+    " WHERE late.reply IS NOT NULL AND"
+)
+
+
+class LateTable:
+    """Rows of late and duplicate replies."""
+
+    def __init__(self, seal: Seal) -> None:
+        """Check what is read by ``seal``."""
+        self._seal = seal
+
+    def enter(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> Word:
+        """Enter a reply to phase number ``phase``; its word: a second late one is a duplicate."""
+        if entry.word is Word.LATE and not self._known(tx, phase, entry.client_id):
+            self._add(tx, phase, entry)
+            return Word.LATE
+        tx.execute(
+            "INSERT INTO late (phase_id, client_id, word, seconds, times, note)"
+            " VALUES (?, ?, ?, ?, 1, '') ON CONFLICT (phase_id, client_id, word)"
+            " DO UPDATE SET seconds = excluded.seconds, times = times + 1",
+            (phase, entry.client_id, Word.DUPLICATE.value, entry.seconds),
+        )
+        return Word.DUPLICATE
+
+    def take(self, tx: sqlite3.Connection, phase: int, carried: Iterable[Carried]) -> None:
+        """Note that these count in phase number ``phase``, whose closing set is being entered.
+
+        Raises:
+            RuntimeError: one is not there, or counts in another one.
+        """
+        for each in carried:
+            done = tx.execute(
+                "UPDATE late SET into_phase = ? WHERE task_id = ? AND client_id = ?"
+                " AND reply IS NOT NULL AND into_phase IS NULL",
+                (phase, each.task_id, each.client_id),
+            )
+            if done.rowcount != 1:
+                raise RuntimeError(
+                    f"the late reply of {each.client_id} to round {each.server_round} was not "
+                    "journalled, or counts elsewhere"
+                )
+
+    def waiting(self, tx: sqlite3.Connection) -> Iterator[CarriedReply]:
+        """Late replies that are kept for a later round and that none has taken."""
+        return self._kept(tx, "into_phase IS NULL", ())
+
+    def into(self, tx: sqlite3.Connection, phase: int) -> Iterator[CarriedReply]:
+        """Late replies that count in phase number ``phase``, as far as they are kept."""
+        return self._kept(tx, "into_phase = ?", (phase,))
+
+    def release(self, tx: sqlite3.Connection, phases: Iterable[int]) -> None:
+        """Let go of the replies that counted in these phases; that they did stays known."""
+        tx.executemany(
+            "UPDATE late SET reply = NULL, blob = NULL WHERE into_phase = ?",
+            [(phase,) for phase in phases],
+        )
+
+    def files(self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]) -> Iterator[Path]:
+        """The files of the replies that are kept."""
+        for task_id, blob in tx.execute("SELECT task_id, blob FROM late WHERE blob IS NOT NULL"):
+            yield path(task_id, ref_in(self._seal.unpack(blob)))
+
+    def by_phase(self, tx: sqlite3.Connection) -> dict[int, list[LateReply]]:
+        """What came late or twice, for people, by number of the phase that had asked."""
+        late: dict[int, list[LateReply]] = {}
+        for phase, client_id, word, seconds, times, note, kept, into in tx.execute(
+            "SELECT phase_id, client_id, word, seconds, times, note, reply IS NOT NULL,"
+            " taken.server_round FROM late LEFT JOIN phases AS taken ON taken.id = into_phase"
+        ):
+            waits = bool(kept) and into is None
+            found = LateReply(client_id, Word(word), seconds, times, note, into, waits)
+            late.setdefault(phase, []).append(found)
+        return late
+
+    def _known(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
+        row = tx.execute(
+            "SELECT 1 FROM late WHERE phase_id = ? AND client_id = ? AND word = ?",
+            (phase, client_id, Word.LATE.value),
+        ).fetchone()
+        return row is not None
+
+    def _add(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> None:
+        kept, reply, blob = entry.kept, None, None
+        if kept is not None:
+            reply = self._seal.close(kept.reply)
+            blob = None if kept.blob is None else self._seal.pack(ref_out(kept.blob), "blob")
+        tx.execute(
+            "INSERT INTO late (phase_id, client_id, word, seconds, times, note, task_id, reply,"
+            " blob, size) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+            (
+                phase,
+                entry.client_id,
+                entry.word.value,
+                entry.seconds,
+                entry.note,
+                "" if kept is None else kept.task_id,
+                reply,
+                blob,
+                0 if kept is None else kept.size,
+            ),
+        )
+
+    def _kept(
+        self, tx: sqlite3.Connection, which: str, values: tuple[int, ...]
+    ) -> Iterator[CarriedReply]:
+        order = "ORDER BY client_id, asked.server_round, task_id"
+        for number, phase, call, client_id, task_id, note, seconds, reply, blob, size in tx.execute(
+            f"{_KEPT} {which} {order}", values
+        ):
+            yield CarriedReply(
+                PhaseKey(number, Phase(phase), call),
+                seconds,
+                Contribution(
+                    client_id,
+                    task_id,
+                    Word.LATE,
+                    note,
+                    reply=self._seal.open(reply),
+                    blob=None if blob is None else ref_in(self._seal.unpack(blob)),
+                    size=size,
+                ),
+            )
