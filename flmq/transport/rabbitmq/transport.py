@@ -113,7 +113,8 @@ class RabbitMQTransport(Transport):
 
         RabbitMQ counts prefetch per queue, so each gets an equal share of it, and one at least.
         Exclusive queues can only be consumed over the connection that declared them: a consumer
-        of one of them works over the control connection.
+        of one of them works over the control connection. So does a reader of streams, which is
+        opened for one model and closed again: a connection for each took longer than 5 MB do.
         """
         check_prefetch(prefetch)
         queues = check_queues(queues)
@@ -121,7 +122,9 @@ class RabbitMQTransport(Transport):
         for queue in known:
             check_exclusive(queue, exclusive=exclusive)
             check_offset(queue, offset)
-        on_control = any(queue is not None and queue.exclusive for queue in known)
+        on_control = offset is not None or any(
+            queue is not None and queue.exclusive for queue in known
+        )
         consumer = RabbitMQConsumer(
             self._connection if on_control else self._connect("consumer"),
             self._control,
