@@ -289,6 +289,7 @@ class PhaseTables:
             closed.bytes_down,
             closed.bytes_up,
             tuple(late),
+            len(closed.carried),
         )
 
     def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:

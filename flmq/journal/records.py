@@ -244,6 +244,8 @@ class PhaseRow:
     bytes_down: int
     bytes_up: int
     late: tuple[LateReply, ...]
+    carried: int = 0
+    """Late replies of earlier rounds that count in it."""
 
 
 @dataclass(frozen=True, slots=True)

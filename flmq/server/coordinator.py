@@ -1,32 +1,28 @@
-"""The coordinator: in charge of a job; publishes tasks and waits until each phase's round closes.
-
-Nothing is published with the task table's lock held, for a full window blocks, and the publisher's
-thread needs that lock to report what was unroutable.
-"""
+"""The coordinator: in charge of a job; opens phases, has them asked, and waits until they close."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import TransportClosed
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
-from flmq.common.typing import EvaluateIns, FitIns
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
-from flmq.round import DeadlinePassed, Event, ReplyFailed, Stopped, TaskUnroutable
+from flmq.round import DeadlinePassed, Event, Stopped
+from flmq.server.asking import Asker
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.gather import Gather, Gathered, Request
 from flmq.server.job import Job
+from flmq.server.late import HandOver
+from flmq.server.latecomers import Latecomers
 from flmq.server.ledger import Ledger, Planned
 from flmq.server.listener import Listener
-from flmq.server.models import Models, without_parameters
+from flmq.server.models import Models
 from flmq.server.presence import PresenceWatcher
 from flmq.server.tasktable import TaskTable
 from flmq.server.uploads import Uploads
@@ -34,12 +30,10 @@ from flmq.transport import (
     DEFAULT_SITE,
     TASKS,
     Address,
-    PublishOutcome,
     Transport,
     everybody_key,
     presence_queue,
     replies_queue,
-    task_key,
     uploads_queue,
 )
 from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
@@ -51,9 +45,6 @@ _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
-_ALL_HEARD_AFTER = 10.0
-"""Seconds after its start at which a server has heard of every client that is there, or fewer where
-heartbeats come more often."""
 _STILL_WAITING_EVERY = 30.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
@@ -97,8 +88,12 @@ class Coordinator:
         emit: Callable[[RunEvent], None],
         options: CoordinatorOptions,
         ledger: Ledger | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
-        """Prepare; `start` takes charge. With a ``ledger`` the job survives its server."""
+        """Prepare; `start` takes charge. With a ``ledger`` the job survives its server.
+
+        With ``hand_over`` late replies count in later rounds, in phases that ask for that.
+        """
         self._ledger = ledger
         self.job = job
         self._transport = transport
@@ -107,7 +102,9 @@ class Coordinator:
         self._options = options
         self._codec = options.codec
         self._table = TaskTable()
+        self._latecomers = Latecomers(job, self._table, ledger, hand_over)
         self._clock = time.monotonic
+        self._told = (0, 0)
 
     def start(self) -> None:
         """Begin to hear clients, and call the roll. The job must be ours (`take_job`).
@@ -127,6 +124,21 @@ class Coordinator:
             max_total_bytes=4 << 30,
             max_open=10_000,
         )
+        self._uploads = Uploads(
+            options.spool_dir,
+            options.max_reply_bytes,
+            codec=self._codec,
+            base_of=self._models.at_hand,
+        )
+        self._asker = Asker(
+            self.job,
+            self._outbox,
+            self._table,
+            self._presence,
+            self._emit,
+            codec=self._codec,
+            heartbeat=options.heartbeat,
+        )
         self._listener = Listener(
             self.job,
             Inbox(self._consumer, self._outbox, assembler, hold_chunks=False),
@@ -134,18 +146,13 @@ class Coordinator:
             self._table,
             self._presence,
             self._models,
-            Uploads(
-                options.spool_dir,
-                options.max_reply_bytes,
-                codec=self._codec,
-                base_of=self._models.at_hand,
-            ),
+            self._uploads,
+            self._latecomers,
             self._emit,
             heartbeat=options.heartbeat,
             ledger=self._ledger,
         )
         self._listener.start()
-        self._all_heard_at = self._clock() + min(_ALL_HEARD_AFTER, 2.5 * options.heartbeat)
         self.call_roll()
 
     def call_roll(self) -> None:
@@ -191,8 +198,26 @@ class Coordinator:
         if gather.key is not None and self._ledger is not None:
             self._ledger.close_phase(gather.key, gathered, gather.round.outcomes())
             crash_point("server.phase_closed")
+        # What comes from here on is late for good, whatever server hears it.
+        gather.final = True
         self._say_closed(gather, gathered)
-        return gathered
+        return self._with_losses(gathered)
+
+    @property
+    def losses(self) -> tuple[int, int]:
+        """Replies that broke off on their way here, and chunks that nobody waited for, so far."""
+        return self._uploads.incomplete, self._uploads.stray_chunks
+
+    def _with_losses(self, gathered: Gathered) -> Gathered:
+        """What was gathered, and what was lost on the way since the phase before."""
+        with self._table.lock:
+            (incomplete, stray), before = self.losses, self._told
+            self._told = incomplete, stray
+        return replace(
+            gathered,
+            incomplete_uploads=incomplete - before[0],
+            stray_chunks=stray - before[1],
+        )
 
     def planned(self, phase: Phase, server_round: int) -> Planned | None:
         """Whom an earlier server of this job asked what, in the phase that comes next."""
@@ -206,7 +231,7 @@ class Coordinator:
         # Step 1: enter the tasks; in a journal, before anybody hears of them.
         own = self._ledger is not None and request.state is not None
         call = self._table.next_call(gather.server_round, gather.phase, own=own)
-        tasks = self._tasks(gather, request, call, refs)
+        tasks = self._asker.tasks(request, call, refs)
         elapsed = 0.0
         if self._ledger is not None and request.state is not None:
             gather.key = PhaseKey(gather.server_round, gather.phase, call)
@@ -215,9 +240,11 @@ class Coordinator:
         self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
         with self._table.lock:
             self._report(gather.start())
-        # Step 2: count what had come before this server was in charge.
+        # Step 2: count what had come before: late replies of earlier rounds, and what an earlier
+        # server had taken in.
+        self._latecomers.admit(gather)
         if gather.key is not None:
-            self._listener.replay(gather, gather.key)
+            self._listener.intake.replay(gather, gather.key)
         pending = set(gather.round.pending())
         tasks = [task for task in tasks if task.client_id in pending]
         # Step 3: publish the model, confirmed, and then the tasks that name it.
@@ -227,7 +254,7 @@ class Coordinator:
         timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
         deadline = None if timeout is None else self._clock() + timeout
         for task in tasks:
-            self._publish(gather, task, timeout)
+            self._asker.publish(gather, task, timeout)
         crash_point("server.tasks_published")
         # Step 4: wait for replies, which the listener takes in.
         self._wait(gather, tasks, deadline, elapsed)
@@ -273,76 +300,6 @@ class Coordinator:
             )
         )
 
-    # -- asking ------------------------------------------------------------------------------
-
-    def _tasks(
-        self, gather: Gather, request: Request, call: int, refs: dict[str, BlobRef]
-    ) -> list[Task]:
-        timeout = request.timeout
-        deadline = None if timeout is None else round((time.time() + timeout) * 1000)
-        tasks = []
-        for ask in request.asks:
-            task = self.job.task_id(gather.server_round, gather.phase, ask.client_id, call)
-            ref, ins = refs.get(ask.client_id), ask.ins
-            if ref is not None and isinstance(ins, FitIns | EvaluateIns):
-                ins = without_parameters(ins)
-            tasks.append(
-                Task(
-                    task_id=task,
-                    job=self.job.name,
-                    server_round=gather.server_round,
-                    phase=gather.phase,
-                    client_id=ask.client_id,
-                    epoch=self.job.epoch,
-                    nonce=self.job.nonce(task),
-                    ins=ins,
-                    deadline_unix_ms=deadline,
-                    timeout_seconds=timeout,
-                    model=ref,
-                    reply_codec="" if ref is None else self._codec,
-                )
-            )
-        return tasks
-
-    def _publish(self, gather: Gather, task: Task, timeout: float | None) -> None:
-        site = self._presence.site(task.client_id)
-        sent = self._outbox.send(
-            Address(TASKS, task_key(site, task.client_id)),
-            task,
-            expiration=timeout,
-            message_id=task.task_id,
-        )
-        with self._table.lock:
-            gather.bytes_down += sent.bytes
-        sent.outcome.add_done_callback(partial(self._published, gather, task.client_id))
-
-    def _published(self, gather: Gather, client_id: str, sent: Future[PublishOutcome]) -> None:
-        """Hear from the publisher's thread what became of a task on its way."""
-        error = sent.exception()
-        if isinstance(error, TransportClosed):
-            return
-        event: Event
-        if error is not None:
-            event = ReplyFailed(client_id, f"the task could not be published: {error}")
-        elif sent.result() is PublishOutcome.UNROUTABLE:
-            if self._may_be_there(client_id):
-                # Its queue was deleted, or stands on a node that is down; it makes it anew.
-                with self._table.lock:
-                    gather.unrouted.add(client_id)
-                return
-            event = TaskUnroutable(client_id)
-            self._presence.gone(client_id)
-        else:
-            return
-        with self._table.lock:
-            self._report(gather.feed(event, self._clock()))
-
-    def _may_be_there(self, client_id: str) -> bool:
-        """Whether a client is heard of, or may be in a moment: this server has only just begun."""
-        if self._presence.knows(client_id):
-            return self._presence.is_online(client_id)
-        return self._clock() < self._all_heard_at
-
     def _wait(
         self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
     ) -> None:
@@ -355,11 +312,11 @@ class Coordinator:
                     self._ledger.tick(gather.key, elapsed + now - started)
                 with self._table.lock:
                     unrouted, gather.unrouted = gather.unrouted, set()
-                self._publish_again(gather, tasks, unrouted, deadline)
+                self._asker.publish_again(gather, tasks, unrouted, deadline)
                 if now - asked >= _ASK_AGAIN_EVERY:
                     asked = now
                     online = {t.client_id for t in tasks if self._presence.is_online(t.client_id)}
-                    self._publish_again(gather, tasks, online, deadline)
+                    self._asker.publish_again(gather, tasks, online, deadline)
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:
@@ -368,23 +325,6 @@ class Coordinator:
         except BaseException:
             self._feed(gather, Stopped("interrupted"))
             raise
-
-    def _publish_again(
-        self, gather: Gather, tasks: Sequence[Task], clients: Set[str], deadline: float | None
-    ) -> None:
-        """Publish the tasks of ``clients`` again that nothing has come of.
-
-        Who is training recognizes its task; who is done sends its reply again. So a task or a
-        reply that was lost with a queue costs time, and no contribution.
-        """
-        if not clients:
-            return
-        with self._table.lock:
-            wanted = clients & set(gather.round.pending())
-        timeout = None if deadline is None else max(0.0, deadline - self._clock())
-        for task in tasks:
-            if task.client_id in wanted:
-                self._publish(gather, task, timeout)
 
     def _patience(self, deadline: float | None) -> float:
         if deadline is None:

@@ -99,6 +99,8 @@ class RoundCounts:
     unroutable: int = 0
     late: int = 0
     duplicate: int = 0
+    carried: int = 0
+    """Late replies of earlier rounds that count in this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,10 @@ class RoundClosed:
     bytes_up: int
     note: str = ""
     """Why the model did not change, where it did not."""
+    incomplete_uploads: int = 0
+    """Replies that broke off on their way here and were discarded, since the round before."""
+    stray_chunks: int = 0
+    """Chunks of replies that nobody waited for, since the round before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,10 @@ class RunEnded:
     final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     parameters: Parameters | None = None
     """The final global model; None where the run failed."""
+    incomplete_uploads: int = 0
+    """Replies that broke off on their way here and were discarded, in all."""
+    stray_chunks: int = 0
+    """Chunks of replies that nobody waited for, in all."""
 
 
 RunEvent = (

@@ -5,21 +5,24 @@ Not thread-safe: everything but `judge` and `absorb` is called with the task tab
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from flmq.common.errors import AggregationError
+from flmq.common.errors import AggregationError, MalformedMessage
 from flmq.common.phase import Phase
-from flmq.common.typing import Code, FitRes, Parameters
+from flmq.common.typing import Code, FitIns, FitRes, Parameters
 from flmq.journal.records import PhaseKey
 from flmq.journal.state import StateValue
 from flmq.round import (
     Action,
+    Carried,
     Close,
     Event,
+    LateReplyOffered,
     Policy,
     ReplyAccepted,
     ReplyFailed,
@@ -32,6 +35,8 @@ from flmq.round import (
 )
 from flmq.server.events import ClientOutcome, RoundCounts
 from flmq.server.failures import ClientFailure
+from flmq.server.late import Late
+from flmq.server.strategy.reply_check import Outline, outline_of
 from flmq.wire import Failure, Ins, Reply, Res
 
 __all__ = [
@@ -86,6 +91,8 @@ class Request:
     state: Mapping[str, StateValue] | None = None
     """The strategy's state after it chose whom to ask: makes the phase part of the job's journal,
     where there is one."""
+    hands_over: bool = False
+    """Whether late replies to it may count in a later phase, and those to earlier ones in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,12 @@ class Gathered:
     """Whether as many replies count as the policy asks for."""
     error: AggregationError | None = None
     """What the sink raised, if it did: its sum is then of no use."""
+    late: tuple[Late, ...] = ()
+    """Late replies of earlier rounds that count in this one."""
+    incomplete_uploads: int = 0
+    """Replies that broke off on their way here and were discarded, since the phase before."""
+    stray_chunks: int = 0
+    """Chunks of replies that nobody waited for, since the phase before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,11 @@ class Gather:
     sink: Sink | None = None
     key: PhaseKey | None = None
     """Its place in the job's journal; None: it has none."""
+    hands_over: bool = False
+    final: bool = False
+    """Whether its closing set is durable, where it has a journal: only then is a reply late."""
+    outlines: dict[str, Outline] = field(default_factory=dict)
+    """What each client was sent, of a phase that hands over and has closed."""
     done: threading.Event = field(default_factory=threading.Event)
     """Set once the round has closed and every accepted reply is absorbed."""
     bytes_down: int = 0
@@ -149,6 +167,7 @@ class Gather:
     """Clients that are there and whose queue is not: they are asked again in a moment."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
+    _late: dict[Carried, Late] = field(default_factory=dict)
     _told: dict[str, _Told] = field(default_factory=dict)
     _words: Counter[Word] = field(default_factory=Counter)
     _absorbing: int = 0
@@ -168,6 +187,7 @@ class Gather:
             request.check,
             opened=now,
             sink=request.sink,
+            hands_over=request.hands_over,
         )
 
     def start(self) -> list[ClientOutcome]:
@@ -180,6 +200,11 @@ class Gather:
             TaskState.PENDING,
             TaskState.UNROUTABLE,
         )
+
+    def word_of_unexpected(self, client_id: str) -> Word:
+        """What a reply is that would not settle its client's task: LATE or DUPLICATE."""
+        late = self.round.tasks.get(client_id) in (TaskState.SILENT, TaskState.LOST)
+        return Word.LATE if late else Word.DUPLICATE
 
     def judge(self, reply: Reply) -> Event:
         """Find out what ``reply`` is to the round. Reads, checks and changes nothing."""
@@ -195,10 +220,25 @@ class Gather:
         problem = self.check(ask.ins, res)
         return ReplyAccepted(client_id) if problem is None else ReplyRejected(client_id, problem)
 
-    def take(self, event: Event, taken: Taken) -> list[ClientOutcome]:
-        """Feed a reply that was judged; what became of it comes back."""
+    def take(self, event: Event, taken: Taken, note: str = "") -> list[ClientOutcome]:
+        """Feed a reply that was judged; what became of it comes back.
+
+        ``note`` is what there is to say of it where it is late.
+        """
         self.bytes_up += taken.bytes
-        return self._perform(self.round.handle(event), taken.at, taken)
+        return self._perform(self.round.handle(event), taken.at, taken, note)
+
+    def carry(self, late: Late) -> bool:
+        """Offer a late reply of an earlier round; whether it counts here: then `absorb_late`."""
+        if not self.round.handle(LateReplyOffered(late.carried)):
+            return False
+        self._late[late.carried] = late
+        self._absorbing += self.sink is not None
+        return True
+
+    def absorb_late(self, late: Late, lock: threading.Lock) -> None:
+        """Hand a late reply to the sink. Call it without the lock, after `carry`."""
+        self._add_up(late.carried.client_id, late.res, lock)
 
     def absorb(self, taken: Taken, lock: threading.Lock) -> None:
         """Hand a reply that was accepted to the sink. Call it without the lock, after `take`."""
@@ -206,6 +246,11 @@ class Gather:
         if self.sink is None or self._replies.get(taken.reply.client_id) is not res:
             return
         assert isinstance(res, FitRes)
+        self._add_up(taken.reply.client_id, res, lock)
+
+    def _add_up(self, client: str, res: FitRes, lock: threading.Lock) -> None:
+        if self.sink is None:
+            return
         error = None
         try:
             with self._adding:
@@ -214,7 +259,6 @@ class Gather:
             error = raised
         except Exception as raised:
             # Whatever it is, the round must not wait for ever for this reply.
-            client = taken.reply.client_id
             error = AggregationError(f"the reply of {client} cannot be added up: {raised}")
             error.__cause__ = raised
         # Its bytes are in the sum; whoever looks at the reply still finds everything else.
@@ -243,6 +287,7 @@ class Gather:
             unroutable=words[Word.UNROUTABLE],
             late=self._words[Word.LATE],
             duplicate=self._words[Word.DUPLICATE],
+            carried=len(close.carried),
         )
         gathered = Gathered(
             replies={client_id: self._replies[client_id] for client_id in close.accepted},
@@ -254,9 +299,25 @@ class Gather:
             reason=close.reason,
             enough=close.enough,
             error=self._error,
+            late=tuple(self._late[each] for each in close.carried),
         )
-        self._replies, self._told, self.asks = {}, {}, {}
+        self.outlines = self._outlines() if self.hands_over else {}
+        self._replies, self._late, self._told, self.asks = {}, {}, {}, {}
         return gathered
+
+    def _outlines(self) -> dict[str, Outline]:
+        """What each client was sent, but for the numbers; one object for what was shared."""
+        seen: dict[int, Outline] = {}
+        outlines: dict[str, Outline] = {}
+        for client_id, ask in self.asks.items():
+            if isinstance(ask.ins, FitIns):
+                sent = ask.ins.parameters
+                # What cannot be read has no outline, and no reply to it will fit.
+                with contextlib.suppress(MalformedMessage):
+                    if id(sent) not in seen:
+                        seen[id(sent)] = outline_of(sent)
+                    outlines[client_id] = seen[id(sent)]
+        return outlines
 
     def _failures(self) -> list[ClientFailure | tuple[str, Res]]:
         failures: list[ClientFailure | tuple[str, Res]] = []
@@ -273,7 +334,7 @@ class Gather:
         return failures
 
     def _perform(
-        self, actions: Sequence[Action], now: float, taken: Taken | None = None
+        self, actions: Sequence[Action], now: float, taken: Taken | None = None, note: str = ""
     ) -> list[ClientOutcome]:
         outcomes = []
         for action in actions:
@@ -284,7 +345,9 @@ class Gather:
                     source = taken if mine else None
                     self._keep(outcome.client_id, outcome.word, source)
                     outcomes.append(
-                        self._describe(outcome.client_id, outcome.word, outcome.reason, source)
+                        self._describe(
+                            outcome.client_id, outcome.word, outcome.reason, source, note
+                        )
                     )
                 case Close():
                     self._close = action
@@ -310,11 +373,12 @@ class Gather:
             )
 
     def _describe(
-        self, client_id: str, word: Word, reason: str, taken: Taken | None
+        self, client_id: str, word: Word, reason: str, taken: Taken | None, note: str
     ) -> ClientOutcome:
         res = None if taken is None else taken.reply.res
         if word is Word.LATE and taken is not None and self.closed is not None:
-            reason = f"{taken.at - self.closed:.1f} s after the round closed"
+            after = f"{taken.at - self.closed:.1f} s after the round closed"
+            reason = f"{after}, {note}" if note else after
         return ClientOutcome(
             server_round=self.server_round,
             phase=self.phase,

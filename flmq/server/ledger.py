@@ -19,9 +19,11 @@ from flmq.common.typing import (
 )
 from flmq.journal.journal import Journal
 from flmq.journal.records import (
+    CarriedReply,
     Checkpoint,
     ClosedPhase,
     Contribution,
+    LateEntry,
     PhaseKey,
     Plan,
     PlannedAsk,
@@ -30,10 +32,11 @@ from flmq.journal.state import StateValue
 from flmq.round import Event, Outcome, ReplyAccepted, ReplyFailed, ReplyRejected, Word
 from flmq.server.gather import Ask, Gathered, Request
 from flmq.server.history import History
+from flmq.server.late import Late, Verdict, late_of
 from flmq.server.spool import SpooledParameters
 from flmq.wire import Reply, Task, decode, encode
 
-__all__ = ["Ledger", "Planned"]
+__all__ = ["LateArrival", "Ledger", "Planned", "Settling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,26 @@ class Planned:
 
     asks: list[Ask]
     state: Mapping[str, StateValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A reply that settles its client's task."""
+
+    key: PhaseKey
+    event: Event
+    reply: Reply
+    size: int
+    """Bytes that came for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateArrival:
+    """A reply that settles nothing, with what it is; its verdict has a key."""
+
+    reply: Reply
+    size: int
+    verdict: Verdict
 
 
 class Ledger:
@@ -99,18 +122,20 @@ class Ledger:
         """Note for how many seconds a phase has been open."""
         self._journal.tick(key, elapsed)
 
-    def contribute(self, contributions: Sequence[tuple[PhaseKey, Event, Reply, int]]) -> None:
-        """Take in replies that settle their clients' tasks: all of them, in one commit."""
-        self._journal.contribute_many(
-            [
-                (key, self._contribution(event, reply, size))
-                for key, event, reply, size in contributions
-            ]
-        )
+    def take_in(self, settling: Sequence[Settling], late: Sequence[LateArrival]) -> list[Word]:
+        """Take in replies, all of them in one commit; the words of the late ones.
 
-    def _contribution(self, event: Event, reply: Reply, size: int) -> Contribution:
+        A late reply to a task that has had one is DUPLICATE, and not kept.
+        """
+        return self._journal.take_in(
+            [(each.key, self._contribution(each)) for each in settling],
+            [self._late_entry(each) for each in late],
+        )[1]
+
+    def _contribution(self, settling: Settling) -> Contribution:
         """What to enter for a reply; its parameters on disk are adopted on the way."""
-        match event:
+        reply = settling.reply
+        match settling.event:
             case ReplyAccepted():
                 kind, reason = Word.ACCEPTED, ""
             case ReplyFailed(_, reason):
@@ -119,7 +144,22 @@ class Ledger:
                 # Nobody looks at what it brought.
                 kind, reply = Word.REJECTED, _bare(reply)
             case _:
-                raise TypeError(f"{type(event).__name__} is no reply")
+                raise TypeError(f"{type(settling.event).__name__} is no reply")
+        return self._adopted(kind, reason, reply, settling.size)
+
+    def _late_entry(self, late: LateArrival) -> LateEntry:
+        verdict = late.verdict
+        assert verdict.key is not None
+        return LateEntry(
+            verdict.key,
+            late.reply.client_id,
+            verdict.word,
+            verdict.seconds,
+            verdict.note,
+            self._adopted(Word.LATE, "", late.reply, late.size) if verdict.kept else None,
+        )
+
+    def _adopted(self, kind: Word, reason: str, reply: Reply, size: int) -> Contribution:
         ref = None
         parameters = getattr(reply.res, "parameters", None)
         if isinstance(parameters, SpooledParameters):
@@ -148,13 +188,51 @@ class Ledger:
         for each in record.contributions:
             if settled is not None and (each.client_id, each.kind) not in settled:
                 continue
-            reply = cast(Reply, decode(each.reply))
-            if each.blob is not None:
-                parameters = self._journal.reply_parameters(each)
-                assert parameters is not None
-                res = cast("FitRes | GetParametersRes", reply.res)
-                reply = replace(reply, res=replace(res, parameters=parameters), blob=None)
-            yield _event(each), reply, each.size
+            yield _event(each), self._reply(each), each.size
+
+    def _reply(self, contribution: Contribution) -> Reply:
+        """The reply as it was, its parameters on disk."""
+        reply = cast(Reply, decode(contribution.reply))
+        parameters = self._journal.reply_parameters(contribution)
+        if parameters is None:
+            return reply
+        res = cast("FitRes | GetParametersRes", reply.res)
+        return replace(reply, res=replace(res, parameters=parameters), blob=None)
+
+    # -- late replies ------------------------------------------------------------------------
+
+    def waiting_late(self) -> list[Late]:
+        """Late replies that are to count in a later round and that none has taken."""
+        return [self._late(each) for each in self._journal.waiting_late()]
+
+    def carried_into(self, key: PhaseKey) -> list[Late] | None:
+        """Late replies that a phase was closed with; None if it has not been closed."""
+        if not self.has_closed(key):
+            return None
+        return [self._late(each) for each in self._journal.carried_into(key)]
+
+    def last_fit_closed(self) -> int:
+        """The last round whose training has closed; 0 if none has."""
+        return self._journal.last_closed(Phase.FIT)
+
+    def has_closed(self, key: PhaseKey) -> bool:
+        """Whether a phase was closed."""
+        return self._journal.closed_phase(key) is not None
+
+    def outcome(self, key: PhaseKey, client_id: str) -> Word | None:
+        """What became of a client's task in a phase that was closed; None: it was not asked."""
+        closed = self._journal.closed_phase(key)
+        outcomes = () if closed is None else closed.outcomes
+        return next((each.word for each in outcomes if each.client_id == client_id), None)
+
+    def seconds_since_closed(self, key: PhaseKey) -> float:
+        """How long ago a phase was closed, by the wall clock; 0 where that is not known."""
+        return self._journal.seconds_since_closed(key) or 0.0
+
+    def _late(self, carried: CarriedReply) -> Late:
+        return late_of(self._reply(carried.contribution))
+
+    # -- the end of a phase ------------------------------------------------------------------
 
     def closed(self, key: PhaseKey) -> str | None:
         """Why an earlier server closed a phase; None if it did not."""
@@ -174,6 +252,7 @@ class Ledger:
                 seconds=gathered.seconds,
                 bytes_down=gathered.bytes_down,
                 bytes_up=gathered.bytes_up,
+                carried=tuple(late.carried for late in gathered.late),
             ),
         )
 

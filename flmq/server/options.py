@@ -10,6 +10,7 @@ from pathlib import Path
 from flmq.journal.records import KeepPolicy
 from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import Observer
+from flmq.server.strategy.late import LateReplies
 
 __all__ = ["ResumePolicy", "RunOptions"]
 
@@ -43,6 +44,8 @@ class RunOptions:
     """Whether to wait, rather than fail, while another live server has the job."""
     clients: int = 0
     """Clients to wait for before the first round, whatever the strategy waits for."""
+    late: LateReplies | None = None
+    """What becomes of replies that come after their round closed; None: what the strategy says."""
     coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
     """How clients are asked."""
     observers: Sequence[Observer] = field(default_factory=tuple)

@@ -16,6 +16,7 @@ from flmq.server.direct import DirectGatherer
 from flmq.server.failures import ClientFailure
 from flmq.server.ledger import Ledger
 from flmq.server.proxy import QueueClientProxy
+from flmq.server.strategy.late import merged
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
 
@@ -68,8 +69,9 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
         if record is None:
             continue
         found = True
-        accepted = () if record.closed is None else record.closed.accepted
-        yield Replayed(server_round, len(accepted), str(digest), _again(journal, record, strategy))
+        closed = record.closed
+        replies = 0 if closed is None else len(closed.accepted) + len(closed.carried)
+        yield Replayed(server_round, replies, str(digest), _again(journal, record, strategy))
     if not found:
         assert journal.identity is not None
         raise NothingToReplay(journal.identity.name)
@@ -86,14 +88,18 @@ def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
 def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     """Digest of what the strategy makes of a recorded closing set."""
     strategy.load_state_dict(record.plan.state)
-    nobody = DirectGatherer([], None)
+    nobody, ledger = DirectGatherer([], None), Ledger(journal)
     results: list[tuple[ClientProxy, FitRes]] = [
         (QueueClientProxy(reply.client_id, nobody), reply.res)
-        for event, reply, _ in Ledger(journal).replies(record.key)
+        for event, reply, _ in ledger.replies(record.key)
         if isinstance(reply.res, FitRes) and reply.client_id in _accepted(record)
     ]
-    results.sort(key=lambda pair: pair[0].cid)
     assert record.closed is not None
+    late = [
+        (QueueClientProxy(each.carried.client_id, nobody), each.res)
+        for each in ledger.carried_into(record.key) or ()
+    ]
+    results = merged(results, late)
     failures: list[tuple[ClientProxy, FitRes] | BaseException] = [
         ClientFailure(outcome.client_id, outcome.word, outcome.reason)
         for outcome in record.closed.outcomes

@@ -40,7 +40,8 @@ def _counts(phase: PhaseRow | None) -> RoundCounts:
     if phase is None:
         return RoundCounts()
     words = Counter(outcome.word for outcome in phase.outcomes)
-    words.update({late.word: late.times for late in phase.late})
+    for late in phase.late:
+        words[late.word] += late.times
     return RoundCounts(
         asked=phase.asked,
         accepted=words[Word.ACCEPTED],
@@ -50,4 +51,5 @@ def _counts(phase: PhaseRow | None) -> RoundCounts:
         unroutable=words[Word.UNROUTABLE],
         late=words[Word.LATE],
         duplicate=words[Word.DUPLICATE],
+        carried=phase.carried,
     )

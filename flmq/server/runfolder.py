@@ -15,6 +15,7 @@ from flmq.server.job import Job
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.late import LateReplies
 
 __all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
 
@@ -108,7 +109,9 @@ def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, s
         for name, value in sorted(vars(strategy).items())
         if isinstance(value, bool | int | float | str | None)
     }
+    late = strategy.late_replies
     return {
+        **({} if late is LateReplies.DROP else {"late replies": late.value}),
         "strategy": f"{kind.__module__}.{kind.__qualname__}",
         "code of the strategy": _code_of(kind),
         "options of the strategy": ", ".join(f"{name}={value}" for name, value in options.items()),

@@ -17,6 +17,7 @@ from flmq.server.coordinator import Coordinator
 from flmq.server.events import Note, RunEnded, RunStarted
 from flmq.server.history import History
 from flmq.server.keeper import Keeper
+from flmq.server.late import HandOver
 from flmq.server.ledger import Ledger
 from flmq.server.options import RunOptions
 from flmq.server.presence import PresenceWatcher
@@ -25,6 +26,7 @@ from flmq.server.retelling import rounds_before
 from flmq.server.runfolder import OpenRun, open_run
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.late import LateReplies
 from flmq.transport import Transport
 
 __all__ = ["final_measurement", "run_server"]
@@ -42,6 +44,8 @@ def run_server(
 ) -> History:
     """Run a job over ``transport``, which the caller closes; ``broker`` is for people to read."""
     server, config = build_server(parts)
+    if options.late is not None:
+        server.strategy.late_replies = options.late
     name = make_job_name() if options.job is None else check_job_name(options.job)
     # Step 1: be the only one. A kill after this frees the lock with the connection.
     take_job(transport, name, options.coordinator.sites, standby=options.standby)
@@ -74,7 +78,10 @@ def _run(
     how = options.coordinator
     if run.journal is not None and how.spool_dir is None:
         how = replace(how, spool_dir=run.journal.spool_folder)
-    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, ledger)
+    hand_over = None
+    if server.strategy.late_replies is LateReplies.NEXT_ROUND:
+        hand_over = HandOver(config.num_rounds, server.check_late)
+    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, ledger, hand_over)
     keeper = None if ledger is None else Keeper(ledger, coordinator.planned)
     server.attach(coordinator, bus.emit, seed=run.seed, policy=_policy(config), keeper=keeper)
     strategy = type(server.strategy).__name__
@@ -113,6 +120,7 @@ def _run_to_its_end(
     # to them again.
     coordinator.end("all rounds done")
     loss, metrics = final_measurement(history)
+    incomplete, stray = coordinator.losses
     if ledger is not None and not finished:
         ledger.finish({"rounds": server.rounds_closed, "seconds": seconds, "loss": loss})
     bus.emit(
@@ -123,6 +131,8 @@ def _run_to_its_end(
             final_loss=loss,
             final_metrics=metrics,
             parameters=server.parameters,
+            incomplete_uploads=incomplete,
+            stray_chunks=stray,
         )
     )
     logger.info("job %s: done, %d rounds in %.1f s", job, server.rounds_closed, seconds)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from flmq.common.errors import AggregationError, NoInitialParameters
@@ -24,14 +23,16 @@ from flmq.round import Policy
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.direct import DirectGatherer
-from flmq.server.events import Note, RoundClosed, RoundCounts, RunEvent
+from flmq.server.events import Note, RunEvent
 from flmq.server.gather import Ask, Gathered, Request, accept_anything
 from flmq.server.history import History
 from flmq.server.keeper import Keeper
 from flmq.server.proxy import Gatherer, QueueClientProxy
 from flmq.server.results import split, why
+from flmq.server.roundlog import RoundLog
 from flmq.server.strategy.fedavg import FedAvg
-from flmq.server.strategy.reply_check import check_evaluate_reply, check_fit_reply
+from flmq.server.strategy.late import LateReplies, merged
+from flmq.server.strategy.reply_check import Outline, check_evaluate_reply, check_fit_reply
 from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import Ins, Res
@@ -44,23 +45,6 @@ FitResultsAndFailures = tuple[
 EvaluateResultsAndFailures = tuple[
     list[tuple[ClientProxy, EvaluateRes]], list[tuple[ClientProxy, EvaluateRes] | BaseException]
 ]
-
-
-@dataclass(slots=True)
-class _RoundLog:
-    """What one round has come to so far, for its closing event."""
-
-    started: float
-    fit: Gathered | None = None
-    evaluate: Gathered | None = None
-    loss: float | None = None
-    metrics: dict[str, Scalar] | None = None
-    note: str = ""
-
-    def traffic(self) -> tuple[int, int]:
-        """Bytes down and up."""
-        phases = [phase for phase in (self.fit, self.evaluate) if phase is not None]
-        return sum(p.bytes_down for p in phases), sum(p.bytes_up for p in phases)
 
 
 class Server:
@@ -81,7 +65,7 @@ class Server:
         self._gatherer: Gatherer | None = None
         self._keeper: Keeper | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
-        self._log = _RoundLog(time.monotonic())
+        self._log = RoundLog.begin()
 
     def attach(
         self,
@@ -158,14 +142,14 @@ class Server:
                 self.strategy,
                 loss=self._log.loss,
                 metrics=self._log.metrics or {},
-                seconds=time.monotonic() - self._log.started,
+                seconds=self._log.seconds,
                 note=self._log.note,
             )
 
     def _run_round(
         self, server_round: int, num_rounds: int, timeout: float | None, history: History
     ) -> None:
-        self._log = _RoundLog(time.monotonic())
+        self._log = RoundLog.begin()
         # Step 1: have clients train, and make one model of what comes back.
         trained = self.fit_round(server_round, timeout)
         if trained is not None:
@@ -182,30 +166,12 @@ class Server:
             if loss is not None:
                 history.add_loss_distributed(server_round, loss)
                 history.add_metrics_distributed(server_round, metrics)
-                self._measured(loss, metrics)
+                self._log.measured(loss, metrics)
         # Step 4: make it durable. A kill before this repeats steps 1 to 3 on the same replies.
         self._keep(server_round, history)
         # Step 5: say how it went.
-        self._close_round(server_round, num_rounds)
-
-    def _close_round(self, server_round: int, num_rounds: int) -> None:
-        log = self._log
         self.rounds_closed = server_round
-        down, up = log.traffic()
-        self._emit(
-            RoundClosed(
-                server_round=server_round,
-                num_rounds=num_rounds,
-                fit=RoundCounts() if log.fit is None else log.fit.counts,
-                evaluate=RoundCounts() if log.evaluate is None else log.evaluate.counts,
-                loss=log.loss,
-                metrics=log.metrics or {},
-                seconds=time.monotonic() - log.started,
-                bytes_down=down,
-                bytes_up=up,
-                note=log.note,
-            )
-        )
+        self._emit(self._log.closed(server_round, num_rounds))
 
     def fit_round(
         self, server_round: int, timeout: float | None
@@ -229,9 +195,9 @@ class Server:
         gathered = self._gather(
             Phase.FIT, server_round, instructions, timeout, self._check_fit, sink
         )
-        self._log.fit = _figures(gathered)
-        outcome = split(instructions, gathered)
-        results = cast("FitResultsAndFailures", outcome)
+        self._log.add_fit(gathered)
+        own, failures = cast("FitResultsAndFailures", split(instructions, gathered))
+        results = self._with_late(own, gathered), failures
         if sink is not None:
             results = StreamedResults(results[0], sink), results[1]
         if not gathered.enough:
@@ -268,7 +234,7 @@ class Server:
         gathered = self._gather(
             Phase.EVALUATE, server_round, instructions, timeout, self._check_evaluate
         )
-        self._log.evaluate = _figures(gathered)
+        self._log.add_evaluate(gathered)
         results = cast("EvaluateResultsAndFailures", split(instructions, gathered))
         if not gathered.enough:
             self._note(server_round, self._too_few(gathered))
@@ -321,14 +287,9 @@ class Server:
         loss, metrics = res
         history.add_loss_centralized(server_round, loss)
         history.add_metrics_centralized(server_round, metrics)
-        self._measured(loss, metrics)
+        self._log.measured(loss, metrics)
         if server_round == 0:
             self._emit(Note(f"initial parameters: loss {loss:.4g}, {metrics}", 0))
-
-    def _measured(self, loss: float, metrics: dict[str, Scalar]) -> None:
-        """Keep the round's first measurement, which is the centralized one where there is one."""
-        if self._log.loss is None:
-            self._log.loss, self._log.metrics = float(loss), metrics
 
     def _begin(self, server_round: int, phase: Phase) -> None:
         begin = getattr(self._client_manager, "begin", None)
@@ -362,6 +323,8 @@ class Server:
                 check=check,
                 sink=sink,
                 state=None if keeper is None else keeper.state(self.strategy),
+                hands_over=phase is Phase.FIT
+                and self.strategy.late_replies is LateReplies.NEXT_ROUND,
             )
         )
 
@@ -371,12 +334,28 @@ class Server:
         if planned is None:
             return None
         self.strategy.load_state_dict(planned.state)
+        clients = self._proxies(ask.client_id for ask in planned.asks)
+        return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
+
+    def _with_late(
+        self, results: list[tuple[ClientProxy, FitRes]], gathered: Gathered
+    ) -> list[tuple[ClientProxy, FitRes]]:
+        """A round's own results, and the late ones of earlier rounds that count in it."""
+        if not gathered.late:
+            return results
+        clients = self._proxies(late.carried.client_id for late in gathered.late)
+        late = [(client, each.res) for client, each in zip(clients, gathered.late, strict=True)]
+        return merged(results, late)
+
+    def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:
+        """The clients of these ids, which need not be here any more."""
         here = self._client_manager.all()
         assert self._gatherer is not None
-        return [
-            (here.get(ask.client_id) or QueueClientProxy(ask.client_id, self._gatherer), ask.ins)
-            for ask in planned.asks
-        ]
+        return [here.get(each) or QueueClientProxy(each, self._gatherer) for each in client_ids]
+
+    def check_late(self, sent: Outline, res: FitRes) -> str | None:
+        """Why a late fit reply is none to what was ``sent``; None if it is one."""
+        return check_fit_reply(sent, res, self.strategy.reply_check)
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:
         fit_ins, fit_res = cast(FitIns, ins), cast(FitRes, res)
@@ -402,8 +381,3 @@ class Server:
         self._log.note = text
         logger.warning("round %d: %s", server_round, text)
         self._emit(Note(text, server_round))
-
-
-def _figures(gathered: Gathered) -> Gathered:
-    """All but the replies, whose files on the disk would stay for as long."""
-    return replace(gathered, replies={}, failures=[])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from flmq.common import FitRes, Parameters, ndarray_to_bytes
-from flmq.server.events import ClientOutcome, RoundCounts, Word
+from flmq.server.events import ClientOutcome, RoundCounts, RunEnded, Word
 from flmq.transport import UPLOADS, Address, Message
 from flmq.wire import (
     BlobRef,
@@ -139,12 +139,18 @@ def test_an_upload_that_breaks_off_is_given_up_at_the_deadline(
     assert task.server_round == 2
     eventually(lambda: not list(spool.glob(f"*/{upload.task.task_id}-*")))
     for index, data in upload.chunks[2:]:
-        upload.chunk(index, data)  # nobody waits for them any more
+        upload.chunk(index, data)  # nobody waits for them any more, and its client is told so
+    receipt = peer.receipt()
+    assert receipt.outcome is ReceiptOutcome.LATE
+    assert "its round closed before all of it had come" in receipt.reason
     upload.announce()
-    assert peer.receipt().outcome is ReceiptOutcome.LATE
+    assert peer.receipt().outcome is ReceiptOutcome.DUPLICATE
     server.history()
+    assert sum(closed.incomplete_uploads for closed in server.watch.rounds()) == 1
+    ended = server.watch.wait_for(RunEnded)
+    assert (ended.incomplete_uploads, ended.stray_chunks) == (1, len(upload.chunks) - 2)
     assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=1, silent=1, late=0)
-    assert server.watch.words(1)["peer"] == [Word.SILENT, Word.LATE]
+    assert server.watch.words(1)["peer"] == [Word.SILENT, Word.LATE, Word.DUPLICATE]
     assert server.model() == mean_of(["good"], initial(NUMBERS), rounds=2)
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
+from flmq.journal.records import KeepPolicy
 from flmq.post import Outbox
 from flmq.server.bus import EventBus
 from flmq.server.client_proxy import ClientProxy
@@ -39,7 +41,7 @@ from flmq.server.history import History
 from flmq.server.options import RunOptions
 from flmq.server.running import run_server
 from flmq.server.server_config import ServerConfig
-from flmq.server.strategy import FedAvg
+from flmq.server.strategy import FedAvg, LateReplies
 from flmq.transport import (
     DEAD,
     PRESENCE,
@@ -262,6 +264,9 @@ class Federation:
         heartbeat: float = 1.0,
         max_reply_bytes: int = 1 << 30,
         observers: Sequence[Observer] = (),
+        runs_dir: Path | None = None,
+        keep: KeepPolicy | None = None,
+        late: LateReplies | None = None,
     ) -> RunningServer:
         """Start a server."""
         watch = Watch()
@@ -276,6 +281,9 @@ class Federation:
             seed=seed,
             coordinator=CoordinatorOptions(heartbeat=heartbeat, max_reply_bytes=max_reply_bytes),
             observers=(watch, *observers),
+            runs_dir=runs_dir,
+            keep=keep or KeepPolicy(),
+            late=late,
         )
         transport = self.rig.transport()
 

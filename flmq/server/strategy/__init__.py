@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flmq.server.strategy.fedavg import FedAvg
+from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.strategy import Strategy
 
-__all__ = ["FedAvg", "ReplyCheck", "Strategy"]
+__all__ = ["FedAvg", "LateFitRes", "LateReplies", "ReplyCheck", "Strategy"]

@@ -6,6 +6,7 @@ A reply that is refused here is listed among ``failures`` with the reason that t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -14,7 +15,7 @@ from flmq.common.errors import MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.typing import EvaluateRes, FitRes, NDArray, Parameters
 
-__all__ = ["ReplyCheck", "check_evaluate_reply", "check_fit_reply"]
+__all__ = ["Outline", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "outline_of"]
 
 _NUMPY = "numpy.ndarray"
 
@@ -33,7 +34,25 @@ class ReplyCheck(Enum):
     """Nothing; for strategies that decode and check the bytes themselves."""
 
 
-def check_fit_reply(sent: Parameters, res: FitRes, check: ReplyCheck) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What parameters look like: all that a reply to them is compared with, at a few bytes."""
+
+    tensor_type: str
+    count: int
+    """Number of tensors."""
+    specs: tuple[TensorSpec, ...]
+    """Of each tensor; empty where they are not of type "numpy.ndarray"."""
+
+
+def outline_of(sent: Parameters) -> Outline:
+    """The outline of parameters that are sent; their values are not read."""
+    known = sent.tensor_type == _NUMPY
+    specs = tuple(tensor_spec(tensor) for tensor in sent.tensors) if known else ()
+    return Outline(sent.tensor_type, len(sent.tensors), specs)
+
+
+def check_fit_reply(sent: Parameters | Outline, res: FitRes, check: ReplyCheck) -> str | None:
     """Return why ``res`` does not count as a reply to ``sent``, or None where it does.
 
     Where ``sent`` has no tensors, there is nothing to compare with and LIKE_SENT means FINITE.
@@ -44,7 +63,10 @@ def check_fit_reply(sent: Parameters, res: FitRes, check: ReplyCheck) -> str | N
         return reason
     if check is ReplyCheck.NONE:
         return None
-    like = sent if check is ReplyCheck.LIKE_SENT and sent.tensors else None
+    like = None
+    if check is ReplyCheck.LIKE_SENT:
+        outline = sent if isinstance(sent, Outline) else outline_of(sent)
+        like = outline if outline.count else None
     if like is not None and (reason := _check_outline(like, res.parameters)):
         return reason
     if res.parameters.tensor_type != _NUMPY:
@@ -73,22 +95,22 @@ def _check_num_examples(num_examples: int, verb: str) -> str | None:
     )
 
 
-def _check_outline(sent: Parameters, got: Parameters) -> str | None:
+def _check_outline(sent: Outline, got: Parameters) -> str | None:
     """Compare what can be compared without looking into a tensor."""
     if got.tensor_type != sent.tensor_type:
         return (
             f"tensors are of type {got.tensor_type!r}, the model's of {sent.tensor_type!r}: "
             "return parameters of the type that came"
         )
-    if len(got.tensors) != len(sent.tensors):
+    if len(got.tensors) != sent.count:
         return (
-            f"{len(got.tensors)} tensors came, the model has {len(sent.tensors)}: return all of "
+            f"{len(got.tensors)} tensors came, the model has {sent.count}: return all of "
             "the model's tensors, in their order"
         )
     return None
 
 
-def _check_tensors(like: Parameters | None, got: Parameters) -> str | None:
+def _check_tensors(like: Outline | None, got: Parameters) -> str | None:
     """Check each tensor's shape and dtype against ``like``, where given, and its values."""
     for index, tensor in enumerate(got.tensors):
         try:
@@ -98,7 +120,7 @@ def _check_tensors(like: Parameters | None, got: Parameters) -> str | None:
             return f"tensor {index} cannot be read ({error}): send what numpy.save writes"
         if like is not None:
             spec = TensorSpec(values.shape, values.dtype)
-            if reason := _check_spec(index, tensor_spec(like.tensors[index]), spec):
+            if reason := _check_spec(index, like.specs[index], spec):
                 return reason
         if (at := _first_not_finite(values)) is not None:
             return (

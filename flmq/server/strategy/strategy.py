@@ -22,6 +22,7 @@ from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Paramet
 from flmq.journal.state import StateValue
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.sink import MeanSink
 
@@ -50,6 +51,12 @@ class Strategy(ABC):
 
     reply_check: ReplyCheck = ReplyCheck.LIKE_SENT
     """What a client's parameters must be to get into ``results``; a subclass may ask for less."""
+    late_replies: LateReplies = LateReplies.DROP
+    """What becomes of a fit reply that comes after its round closed, read when the run begins.
+
+    With NEXT_ROUND it is among the ``results`` of `aggregate_fit` in a later round, as a
+    `LateFitRes`, which says which round it was trained in. Set it on the class or on the object.
+    """
 
     @abstractmethod
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
@@ -92,7 +99,9 @@ class Strategy(ABC):
         Args:
             server_round: the round, counted from 1.
             results: the replies that count, in the order of client ids. A client that was asked
-                need not be among them: it may have failed, or not have answered in time.
+                need not be among them: it may have failed, or not have answered in time. With
+                ``late_replies`` NEXT_ROUND there may be late ones of earlier rounds, also of
+                clients that are among the results already.
             failures: one for each client that was asked and is not in ``results``: the client and
                 its reply, where the reply's status is not OK, else an exception that names the
                 client and the reason.

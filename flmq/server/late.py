@@ -1,0 +1,59 @@
+"""Late replies as the server handles them, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flmq.common.typing import FitRes
+from flmq.journal.records import PhaseKey
+from flmq.round import Carried, Word
+from flmq.server.strategy.late import LateFitRes
+from flmq.server.strategy.reply_check import Outline
+from flmq.wire import Reply
+
+__all__ = ["HandOver", "Late", "Verdict", "late_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """That late replies of a run count in later rounds, and how."""
+
+    until: int
+    """The last round: what comes late to it has none to count in."""
+    check: Callable[[Outline, FitRes], str | None]
+    """Why a reply is not one to what was sent, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A late reply that counts in a later round."""
+
+    carried: Carried
+    res: LateFitRes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reply that does not settle its task is."""
+
+    word: Word
+    """LATE or DUPLICATE."""
+    seconds: float
+    """How long after its phase closed; 0: it is open, or long forgotten."""
+    key: PhaseKey | None
+    """Its phase in the journal; None: it has no place there."""
+    note: str = ""
+    """What else there is to say of it."""
+    kept: bool = False
+    """Whether it is to count in a later round."""
+
+
+def late_of(reply: Reply) -> Late:
+    """The reply as a later round counts it."""
+    res = reply.res
+    assert isinstance(res, FitRes)
+    return Late(
+        Carried(reply.client_id, reply.server_round, reply.task_id),
+        LateFitRes(res.status, res.parameters, res.num_examples, res.metrics, reply.server_round),
+    )

@@ -1,0 +1,42 @@
+"""What a strategy wants done with a reply that comes after its round has closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from flmq.common.typing import FitRes
+from flmq.server.client_proxy import ClientProxy
+
+__all__ = ["LateFitRes", "LateReplies", "merged"]
+
+
+class LateReplies(Enum):
+    """What becomes of a fit reply that comes after its round closed."""
+
+    DROP = "drop"
+    """It is counted, named in the run's record, and not used."""
+    NEXT_ROUND = "next-round"
+    """It counts in the round that is open, or in the next one that opens."""
+
+
+@dataclass
+class LateFitRes(FitRes):
+    """A fit reply among the ``results`` of a later round than the one that asked for it."""
+
+    server_round: int = 0
+    """The round that asked for it, and whose model its client trained from."""
+
+
+def merged(
+    results: Iterable[tuple[ClientProxy, FitRes]],
+    late: Iterable[tuple[ClientProxy, LateFitRes]],
+) -> list[tuple[ClientProxy, FitRes]]:
+    """A round's own results and late ones: by client id, a client's older ones first."""
+    both: list[tuple[ClientProxy, FitRes]] = [*late, *results]
+    return sorted(both, key=lambda pair: (pair[0].cid, _asked(pair[1])))
+
+
+def _asked(res: FitRes) -> float:
+    return res.server_round if isinstance(res, LateFitRes) else float("inf")
