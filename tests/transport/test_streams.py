@@ -130,7 +130,7 @@ def test_reading_goes_on_where_it_was_after_a_loss(rig: Rig, stream: Transport) 
     consumer = reader(rig.transport(events), "first")
     assert bodies(take(consumer, 4, ack=True)) == SENT[:4]  # the others are in its buffer
     rig.cut()
-    events.wait_for("consumer", ConnectionState.LOST)
+    events.wait_for("control", ConnectionState.LOST)
     assert bodies(only(consumer, 6)) == SENT[4:]
 
 
@@ -145,7 +145,7 @@ def test_nothing_is_missed_between_a_loss_and_the_first_message(
     consumer_has_it = threading.Event()
     assert not consumer_has_it.wait(QUIET)  # delivered to its buffer by now, received by nobody
     rig.cut()
-    events.wait_for("consumer", ConnectionState.LOST)
+    events.wait_for("control", ConnectionState.LOST)
     assert bodies(only(consumer, 1)) == [b"new"]
 
 
