@@ -239,12 +239,24 @@ def _totals(board: Board) -> RenderableType:
     down = sum(closed.bytes_down for closed in board.rounds)
     up = sum(closed.bytes_up for closed in board.rounds)
     table.add_row("moved", Text(f"{_megabytes(down)} MB down, {_megabytes(up)} MB up"))
+    if ended.incomplete_uploads or ended.stray_chunks:
+        lost = f"{ended.incomplete_uploads} incomplete uploads, {ended.stray_chunks} stray chunks"
+        table.add_row("discarded", Text(lost, style="yellow"))
     return Panel(table, box=box.ROUNDED, border_style="dim", expand=False)
 
 
 def _tally(counts: list[RoundCounts]) -> Text:
     """What became of all tasks of a kind: every word that happened, with its number."""
-    words = ("accepted", "failed", "rejected", "silent", "unroutable", "late", "duplicate")
+    words = (
+        "accepted",
+        "failed",
+        "rejected",
+        "silent",
+        "unroutable",
+        "late",
+        "duplicate",
+        "carried",
+    )
     asked = sum(each.asked for each in counts)
     line = Text(f"{asked} tasks")
     for word in words:

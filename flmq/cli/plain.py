@@ -124,8 +124,11 @@ def remark_on(event: RunEvent) -> Remark | None:
             return Remark("broker", text, good=event.state not in BROKEN_STATES)
         case Note():
             return Remark("note", one_line(event.text), True, event.server_round)
-        case RoundClosed() if event.note:
-            text = f"round {event.server_round}: {one_line(event.note)}"
+        case RoundClosed() if event.note or event.incomplete_uploads:
+            parts = [one_line(event.note)] if event.note else []
+            if event.incomplete_uploads:
+                parts.append(f"{event.incomplete_uploads} incomplete uploads were discarded")
+            text = f"round {event.server_round}: {'; '.join(parts)}"
             return Remark("note", text, good=False, server_round=event.server_round)
         case _:
             return None
@@ -179,9 +182,19 @@ def _round_line(event: RoundClosed) -> str:
         f"seconds={event.seconds:.1f}",
         f"mb_down={event.bytes_down / 1e6:.2f}",
         f"mb_up={event.bytes_up / 1e6:.2f}",
+        *_lost(event),
         f"note={one_line(event.note)}" if event.note else "",
     ]
     return " ".join(part for part in parts if part)
+
+
+def _lost(event: RoundClosed | RunEnded) -> list[str]:
+    """What of replies was lost on the way, where there was any."""
+    counts = {
+        "incomplete_uploads": event.incomplete_uploads,
+        "stray_chunks": event.stray_chunks,
+    }
+    return [f"{name}={count}" for name, count in counts.items() if count]
 
 
 def _counts(counts: RoundCounts, prefix: str = "") -> str:
@@ -197,6 +210,7 @@ def _counts(counts: RoundCounts, prefix: str = "") -> str:
         "unroutable": counts.unroutable,
         "late": counts.late,
         "duplicate": counts.duplicate,
+        "carried": counts.carried,
     }
     shown = always | {word: count for word, count in others.items() if count}
     return " ".join(f"{prefix}{word}={count}" for word, count in shown.items())
@@ -212,4 +226,5 @@ def _end_line(event: RunEnded, rounds: str) -> str:
         f"seconds={event.seconds:.1f} loss={_decimal(event.final_loss)} "
         f"accuracy={_decimal(accuracy_of(event.final_metrics))}"
     )
+    line = " ".join([line, *_lost(event)])
     return line if event.error is None else f"{line} error={one_line(event.error)}"

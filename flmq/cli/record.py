@@ -1,26 +1,22 @@
 """A run's record on disk: what was asked, what became of it, what it cost; for people and tools.
 
 ``<folder>/<job>/history.json`` is replaced whole after every round, so that whoever reads it sees
-the run up to some round, never half of one. Figures that JSON lacks (NaN, infinities, bytes) are
-written as ``{"$float": "nan"}`` and ``{"$base64": "..."}``.
+the run up to some round, never half of one.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import numpy as np
-
+from flmq.cli.jsonvalues import from_json, to_json
 from flmq.cli.plain import Remarker
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
@@ -52,9 +48,9 @@ __all__ = [
 ]
 
 FORMAT = 1
+"""Version of the file; raised when a reader of the old one would misread the new one."""
 _REST = 9.0
 """For each second of writing, seconds without: a record takes a tenth of the time at most."""
-"""Version of the file; raised when a reader of the old one would misread the new one."""
 
 _KILLED = "killed "
 _Kind = TypeVar("_Kind")
@@ -88,6 +84,10 @@ class RoundRecord:
     closed: Mapping[str, str]
     """Why each phase closed."""
     outcomes: tuple[OutcomeRecord, ...]
+    incomplete_uploads: int = 0
+    """Replies that broke off on their way to the server and were discarded."""
+    stray_chunks: int = 0
+    """Chunks of replies that nobody waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,9 @@ class RunRecord:
     rounds: tuple[RoundRecord, ...] = ()
     notes: tuple[tuple[int | None, str], ...] = ()
     """Remarks on connections, clients and the run, each with its round where it has one."""
+    incomplete_uploads: int = 0
+    """Of the whole run as its last server saw it, as are ``stray_chunks``."""
+    stray_chunks: int = 0
 
 
 class RunRecorder:
@@ -244,6 +247,8 @@ class RunRecorder:
                 event.note,
                 {phase: why for (at, phase), why in self._closed.items() if at == number},
                 tuple(outcome for at, outcome in self._outcomes if at == number),
+                event.incomplete_uploads,
+                event.stray_chunks,
             )
         )
         self._outcomes = [pair for pair in self._outcomes if pair[0] != number]
@@ -259,6 +264,8 @@ class RunRecorder:
             seconds=event.seconds,
             final_loss=event.final_loss,
             final_metrics=dict(event.final_metrics),
+            incomplete_uploads=event.incomplete_uploads,
+            stray_chunks=event.stray_chunks,
         )
         self._write()
 
@@ -273,7 +280,7 @@ class RunRecorder:
 def save_record(record: RunRecord, path: Path) -> None:
     """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"format": FORMAT, **_to_json(asdict(record))}
+    document = {"format": FORMAT, **to_json(asdict(record))}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -327,7 +334,7 @@ def _from_document(document: Any, path: Path) -> RunRecord:
     try:
         if version != FORMAT:
             raise ValueError(f"its format is {version!r}")
-        return _run(_from_json(document))
+        return _run(from_json(document))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoredDataError(
             f"the run's record {path} is damaged ({type(error).__name__}: {error}): delete it, "
@@ -352,9 +359,15 @@ def _round(data: dict[str, Any]) -> RoundRecord:
 
 
 def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:
-    """A ``kind`` from ``data``: every field must be there and of its type, others are ignored."""
+    """A ``kind`` from ``data``: every field must be there and of its type, others are ignored.
+
+    Plain fields with a default may be missing: earlier versions did not write all of them.
+    """
     values: dict[str, Any] = {}
+    plain = {each.name for each in fields(kind) if each.default is not MISSING}  # type: ignore[arg-type]
     for name, hint in get_type_hints(kind).items():
+        if name not in built and name not in data and name in plain:
+            continue
         value = built[name] if name in built else data[name]
         if name not in built and not isinstance(value, _plain_types(hint)):
             raise ValueError(f"{name} is {value!r}")
@@ -367,34 +380,3 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     plain = tuple(get_origin(option) or option for option in options)
     return (*plain, int) if float in plain else plain
-
-
-def _to_json(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _to_json(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_to_json(each) for each in value]
-        case bytes():
-            return {"$base64": base64.b64encode(value).decode()}
-        case np.generic():
-            # A user's metric may be a numpy scalar, which JSON does not know.
-            return _to_json(value.item())
-        case float() if not math.isfinite(value):
-            return {"$float": repr(value)}
-        case _:
-            return value
-
-
-def _from_json(value: Any) -> Any:
-    match value:
-        case {"$base64": str(text)} if len(value) == 1:
-            return base64.b64decode(text, validate=True)
-        case {"$float": str(text)} if len(value) == 1:
-            return float(text)
-        case dict():
-            return {key: _from_json(each) for key, each in value.items()}
-        case list():
-            return [_from_json(each) for each in value]
-        case _:
-            return value

@@ -18,10 +18,11 @@ from flmq.cli.load import load_server
 from flmq.cli.options import RunsDir, pairs
 from flmq.common.errors import UsageError
 from flmq.journal import Journal, list_runs
-from flmq.journal.records import PhaseRow, RoundRow, RunInfo
-from flmq.round import Word
+from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo
+from flmq.round import Outcome, Word
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext
+from flmq.server.late import EXPIRED
 from flmq.server.replay import replay as replay_run
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.strategy import Strategy
@@ -32,6 +33,18 @@ runs_app = typer.Typer(help="The runs that servers keep.", invoke_without_comman
 
 _Job = Annotated[str, typer.Argument(help="Name of the job.", show_default=False)]
 _DEFAULT = Path("runs")
+_WORDS = (
+    "accepted",
+    "carried",
+    "failed",
+    "rejected",
+    "late",
+    "expired",
+    "no answer",
+    "unroutable",
+    "duplicate",
+)
+"""In the order of their columns."""
 
 
 class NoSuchRun(UsageError):
@@ -128,45 +141,103 @@ def _when(run: RunInfo) -> str:
 
 
 def _rounds(rounds: list[RoundRow]) -> Table:
+    """A line a phase: how many tasks got which word; what never happened has no column."""
+    counts = {
+        (row.server_round, number): _words(phase)
+        for row in rounds
+        for number, phase in enumerate(row.phases)
+    }
+    shown = [name for name in _WORDS if any(each[name] for each in counts.values())]
     table = Table(box=None, pad_edge=False)
-    for column in ("round", "phase", "asked", "accepted", "failed", "silent", "late", "loss", "s"):
+    for column in ("round", "phase", "asked", *shown, "loss", "s"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for row in rounds:
         loss = "" if row.loss is None else f"{row.loss:.4g}"
-        for phase in row.phases:
-            words = Counter(outcome.word for outcome in phase.outcomes)
-            failed = words[Word.FAILED] + words[Word.REJECTED]
-            silent = words[Word.SILENT] + words[Word.UNROUTABLE]
+        for number, phase in enumerate(row.phases):
+            words = counts[row.server_round, number]
             state = "open" if phase.open else f"{phase.seconds:.2f}"
-            late = sum(each.times for each in phase.late)
-            counts = (phase.asked, words[Word.ACCEPTED], failed, silent, late)
-            table.add_row(str(row.server_round), phase.phase.value, *map(str, counts), loss, state)
+            cells = (phase.asked, *(words[name] for name in shown))
+            table.add_row(str(row.server_round), phase.phase.value, *map(str, cells), loss, state)
         if not row.phases:
-            table.add_row(str(row.server_round), "", "", "", "", "", "", loss, "")
+            table.add_row(str(row.server_round), *[""] * (len(shown) + 2), loss, "")
     return table
 
 
 def _clients(rounds: list[RoundRow]) -> Table:
     """How often each client got which word."""
-    words: dict[str, Counter[Word]] = {}
+    words: dict[str, Counter[str]] = {}
     for row in rounds:
         for phase in row.phases:
-            for outcome in phase.outcomes:
-                words.setdefault(outcome.client_id, Counter())[outcome.word] += 1
-    shown = [word for word in Word if any(counts[word] for counts in words.values())]
+            for client_id, name, times in _said(phase):
+                words.setdefault(client_id, Counter())[name] += times
+    shown = [name for name in _WORDS if any(counts[name] for counts in words.values())]
     table = Table(box=None, pad_edge=False)
     table.add_column("client")
-    for word in shown:
-        table.add_column(word.value, justify="right")
+    for name in shown:
+        table.add_column(name, justify="right")
     for client_id, counts in sorted(words.items()):
-        table.add_row(client_id, *(str(counts[word]) for word in shown))
+        table.add_row(client_id, *(str(counts[name]) for name in shown))
     return table
 
 
 def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
+    """A line for each task that was not plainly accepted, and for each reply that came again."""
     where = f"round {row.server_round} {phase.phase.value}"
+    heard = {late.client_id for late in phase.late if late.word is Word.LATE}
     for outcome in phase.outcomes:
-        if outcome.word is not Word.ACCEPTED:
-            yield f"{where}: {outcome.client_id} {outcome.word.value}: {outcome.reason}"
+        if outcome.word is Word.ACCEPTED or outcome.client_id in heard:
+            continue
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        yield f"{where}: {outcome.client_id} {_name(outcome)}{reason}"
+    for late in sorted(phase.late, key=lambda each: (each.client_id, each.word.value)):
+        yield f"{where}: {late.client_id} {_late(late)}"
+    if phase.carried:
+        yield f"{where}: {phase.carried} late replies of earlier rounds count in it"
+
+
+def _late(late: LateReply) -> str:
+    """What became of a reply that came late or again."""
+    if late.word is Word.DUPLICATE:
+        return "duplicate" if late.times == 1 else f"duplicate, {late.times} times"
+    if _expired(late):
+        return f"{late.note}, reported {late.seconds:.1f} s after the round closed"
+    if late.into is not None:
+        fate = f"counts in round {late.into}"
+    elif late.waits:
+        fate = "waits for the next round"
+    else:
+        fate = f"dropped: {late.note}" if late.note else "dropped"
+    return f"late by {late.seconds:.1f} s, {fate}"
+
+
+def _words(phase: PhaseRow) -> Counter[str]:
+    """How many tasks of a phase, and replies to it, got which word."""
+    words: Counter[str] = Counter()
+    for _, name, times in _said(phase):
+        words[name] += times
+    words["carried"] += phase.carried
+    return words
+
+
+def _said(phase: PhaseRow) -> Iterator[tuple[str, str, int]]:
+    """Client, word and how often: of tasks, and of what came after them.
+
+    Who was late, or came to its task too late, did answer: that stands in place of "no answer".
+    """
+    heard = {late.client_id for late in phase.late if late.word is Word.LATE}
+    for outcome in phase.outcomes:
+        if outcome.word not in (Word.SILENT, Word.UNROUTABLE) or outcome.client_id not in heard:
+            yield outcome.client_id, _name(outcome), 1
     for late in phase.late:
-        yield f"{where}: {late.client_id} {late.word.value}, {late.seconds:.1f} s"
+        yield late.client_id, EXPIRED if _expired(late) else late.word.value, late.times
+
+
+def _name(outcome: Outcome) -> str:
+    """What became of a task, in a word."""
+    if outcome.word is Word.FAILED and outcome.reason.lower().startswith(f"{EXPIRED}:"):
+        return EXPIRED
+    return "no answer" if outcome.word is Word.SILENT else outcome.word.value
+
+
+def _expired(late: LateReply) -> bool:
+    return late.note.startswith(EXPIRED)

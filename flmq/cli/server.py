@@ -30,6 +30,7 @@ from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.runfolder import set_aside
 from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.late import LateReplies
 from flmq.wire.codecs import CODECS
 
 __all__ = ["ServerCommand", "serve", "server"]
@@ -55,6 +56,7 @@ class ServerCommand:
     resume: ResumePolicy
     standby: bool
     keep: KeepPolicy
+    late: LateReplies | None
 
 
 def server(
@@ -124,6 +126,14 @@ def server(
             "at once.",
         ),
     ] = True,
+    late: Annotated[
+        LateReplies | None,
+        typer.Option(
+            help="What becomes of training that comes after its round closed, instead of what the "
+            "strategy says: drop, or next-round (it counts there).",
+            show_default=False,
+        ),
+    ] = None,
     compression: Annotated[
         str,
         typer.Option(
@@ -163,6 +173,7 @@ def server(
             resume=_resume_policy(resume=resume, fresh=fresh),
             standby=standby,
             keep=KeepPolicy(keep_best, keep_every, "all" if keep_replies else "round"),
+            late=late,
         )
     )
 
@@ -203,6 +214,7 @@ def serve(command: ServerCommand) -> None:
         resume=ResumePolicy.SAME if command.resume is ResumePolicy.FRESH else command.resume,
         keep=command.keep,
         standby=command.standby,
+        late=command.late,
         coordinator=CoordinatorOptions(
             sites=command.sites, heartbeat=command.heartbeat, compression=command.compression
         ),

@@ -12,7 +12,11 @@ from flmq.server.strategy.late import LateFitRes
 from flmq.server.strategy.reply_check import Outline
 from flmq.wire import Reply
 
-__all__ = ["HandOver", "Late", "Verdict", "late_of"]
+__all__ = ["EXPIRED", "HandOver", "Late", "Verdict", "late_of"]
+
+
+EXPIRED = "expired"
+"""How the note of a reply begins that says that its client came to the task too late."""
 
 
 @dataclass(frozen=True, slots=True)

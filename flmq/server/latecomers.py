@@ -20,7 +20,7 @@ from flmq.journal.records import PhaseKey
 from flmq.round import Event, ReplyAccepted, ReplyFailed, ReplyRejected, RoundState, Word
 from flmq.server.gather import Gather
 from flmq.server.job import Job
-from flmq.server.late import HandOver, Late, Verdict
+from flmq.server.late import EXPIRED, HandOver, Late, Verdict
 from flmq.server.ledger import Ledger
 from flmq.server.strategy.reply_check import Outline, outline_of
 from flmq.server.tasktable import TaskTable
@@ -192,7 +192,8 @@ def _problem(reply: Reply, event: Event) -> str | None:
     res = reply.res
     if isinstance(res, Failure):
         said = f"{res.exception_type}: {res.message}".rstrip(": ")
-        return f"expired: {res.message}" if res.kind is FailureKind.EXPIRED else f"failed: {said}"
+        is_expired = res.kind is FailureKind.EXPIRED
+        return f"{EXPIRED}: {res.message}" if is_expired else f"failed: {said}"
     match event:
         case ReplyRejected(_, reason):
             return f"rejected: {reason}"

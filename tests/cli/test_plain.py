@@ -73,6 +73,18 @@ def test_evaluation_and_a_note_are_on_the_line_of_their_round() -> None:
     )
 
 
+def test_what_was_carried_and_what_was_lost_on_the_way_are_on_the_line() -> None:
+    fit = RoundCounts(asked=3, accepted=2, silent=1, carried=1)
+    closed = RoundClosed(2, 3, fit, RoundCounts(), None, {}, 1.0, 0, 0, "", 2, 7)
+    ended = RunEnded("mnist", 3, 2.0, incomplete_uploads=2, stray_chunks=7)
+    for line in lines_of(closed, ended):
+        assert "incomplete_uploads=2 stray_chunks=7" in line
+    assert "silent=1 carried=1 " in lines_of(closed)[0]
+    remark = remark_on(closed)
+    assert remark is not None
+    assert remark.text == "round 2: 2 incomplete uploads were discarded"
+
+
 def test_the_error_that_ended_a_run_is_on_its_last_line() -> None:
     (line,) = lines_of(RunEnded("mnist", 1, 2.0, "NotEnoughClients: 3 are needed"))
     assert line.endswith("loss=- accuracy=- error=NotEnoughClients: 3 are needed")

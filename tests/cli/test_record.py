@@ -22,7 +22,7 @@ from flmq.cli.record import (
 )
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import RoundClosed, RoundCounts, RunStarted
+from flmq.server.events import RoundClosed, RoundCounts, RunEnded, RunStarted
 from tests.cli.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -105,6 +105,30 @@ def test_figures_that_json_lacks_survive(tmp_path: Path) -> None:
     read: dict[str, Any] = dict(closed.metrics)
     assert math.isnan(read.pop("nan"))
     assert read == {**plain, "numpy": 0.5}
+
+
+def test_what_was_lost_on_the_way_is_kept_and_older_records_say_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    recorder = RunRecorder(tmp_path, rest=0.0)
+    recorder(RunStarted("j", 1, "FedAvg", "in memory"))
+    fit = RoundCounts(asked=1, accepted=1, carried=1)
+    recorder(RoundClosed(1, 1, fit, RoundCounts(), 1.0, {}, 1.0, 0, 0, "", 2, 7))
+    recorder(RunEnded("j", 1, 1.0, incomplete_uploads=3, stray_chunks=8))
+    path = tmp_path / "j" / "history.json"
+    record = load_record(path)
+    (closed,) = record.rounds
+    assert closed.fit == fit
+    assert (closed.incomplete_uploads, closed.stray_chunks) == (2, 7)
+    assert (record.incomplete_uploads, record.stray_chunks) == (3, 8)
+
+    document = json.loads(path.read_text())
+    for each in (document, document["rounds"][0]):
+        del each["incomplete_uploads"], each["stray_chunks"]
+    del document["rounds"][0]["fit"]["carried"]
+    path.write_text(json.dumps(document))
+    (closed,) = load_record(path).rounds
+    assert (closed.incomplete_uploads, closed.fit.carried) == (0, 0)
 
 
 def test_a_missing_record_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -188,6 +188,16 @@ def test_the_summary_says_what_became_of_everything() -> None:
     assert "…" not in text
 
 
+def test_the_summary_says_what_was_lost_on_the_way() -> None:
+    fit = RoundCounts(asked=2, accepted=1, silent=1, carried=1)
+    closed = RoundClosed(1, 1, fit, RoundCounts(), None, {}, 1.0, 0, 0, "", 1, 2)
+    ended = RunEnded("j", 1, 1.0, incomplete_uploads=1, stray_chunks=2)
+    board = board_of(RunStarted("j", 1, "FedAvg", "in memory"), closed, ended)
+    assert "1 incomplete uploads were discarded" in "\n".join(drawn(board))
+    assert "1 incomplete uploads, 2 stray chunks" in summary(board)
+    assert "2 tasks, 1 answered, 1 silent, 1 carried" in summary(board)
+
+
 def test_the_summary_of_a_failed_run_gives_the_reason() -> None:
     text = summary(board_of(RunEnded("j", 0, 1.0, "NotEnoughClients: [bold]3[/bold] are needed")))
     assert "failed" in text

@@ -8,34 +8,25 @@ import pickle
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flmq.common import FitRes, Parameters, ndarray_to_bytes
+from flmq.common import Parameters, ndarray_to_bytes
 from flmq.server.events import ClientOutcome, RoundCounts, RunEnded, Word
-from flmq.transport import UPLOADS, Address, Message
 from flmq.wire import (
-    BlobRef,
     Receipt,
     ReceiptOutcome,
-    Reply,
-    Task,
     blob_chunk_headers,
     iter_chunks,
-    refer,
-    upload_name,
 )
 from tests.dataplane.looks import mean_of, trained
-from tests.end_to_end.federation import Federation, Peer, fed_avg, initial
+from tests.dataplane.uploading import CHUNK, NUMBERS, Chunks, Upload
+from tests.end_to_end.federation import Federation, fed_avg, initial
 from tests.transport.rigs import eventually
-
-NUMBERS = 50_000
-CHUNK = 50_000
-"""Chunks of a reply: four."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,57 +42,6 @@ def spool(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
     eventually(lambda: list(folder.iterdir()) == [])
-
-
-Chunks = list[tuple[int, bytes | memoryview]]
-
-
-@dataclass
-class Upload:
-    """A reply in chunks, to be sent as it is or otherwise."""
-
-    peer: Peer
-    task: Task
-    res: FitRes
-    ref: BlobRef
-    chunks: Chunks
-
-    @classmethod
-    def of(cls, peer: Peer, task: Task, parameters: Parameters | None = None) -> Upload:
-        """What a `Nudge` would reply, or with other parameters."""
-        res = trained(peer.client_id, initial(NUMBERS))
-        if parameters is not None:
-            res = replace(res, parameters=parameters)
-        ref = refer(res.parameters, chunk_bytes=CHUNK)
-        return cls(peer, task, res, ref, list(iter_chunks(ref, res.parameters.tensors)))
-
-    def announce(self) -> None:
-        task, bare = self.task, replace(self.res, parameters=Parameters([], "numpy.ndarray"))
-        reply = Reply(
-            task_id=task.task_id,
-            job=task.job,
-            server_round=task.server_round,
-            phase=task.phase,
-            client_id=self.peer.client_id,
-            epoch=task.epoch,
-            nonce=task.nonce,
-            seconds=0.0,
-            res=bare,
-            blob=self.ref,
-        )
-        # The job may be over by then: whether it arrives is not the peer's affair.
-        self.peer.send(self.peer.reply_address(), reply, mandatory=False)
-
-    def chunk(self, index: int, data: bytes | memoryview, task_id: str = "") -> None:
-        name = upload_name(task_id or self.task.task_id, self.ref)
-        message = Message(bytes(data), headers=blob_chunk_headers(name, index))
-        address = Address(UPLOADS, self.peer.reply_address().routing_key)
-        self.peer.publisher.publish(address, message, mandatory=False)
-
-    def send(self, chunks: Chunks | None = None) -> None:
-        self.announce()
-        for index, data in self.chunks if chunks is None else chunks:
-            self.chunk(index, data)
 
 
 def test_uploads_of_many_clients_come_interleaved_out_of_order_and_twice(

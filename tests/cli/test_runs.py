@@ -1,0 +1,109 @@
+"""``flmq runs show``: what became of every task, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flmq.cli.runs import runs_app
+from flmq.journal import Journal, LateEntry
+from flmq.round import Carried, Outcome, Word
+from tests.journal.runs import answer, begun, closing, end_round, fit, plan, task_id
+
+JOB = "digits"
+CLIENTS = ("fine", "broken", "wrong", "away", "quiet", "slow", "slower", "expired", "twice")
+EXPIRED = "expired: came to the task 6.9 s after"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A run of two rounds in which everything happened."""
+    journal = begun(tmp_path / JOB)
+    _first_round(journal)
+    _second_round(journal)
+    journal.close()
+    return tmp_path
+
+
+def _first_round(journal: Journal) -> None:
+    journal.open_phase(fit(1), plan(CLIENTS))
+    outcomes = {
+        "fine": Outcome("fine", Word.ACCEPTED),
+        "twice": Outcome("twice", Word.ACCEPTED),
+        "broken": Outcome("broken", Word.FAILED, "ValueError: no data"),
+        "wrong": Outcome("wrong", Word.REJECTED, "tensor 0 holds NaN"),
+        "away": Outcome("away", Word.UNROUTABLE, "no queue on the broker"),
+    }
+    for client_id in ("fine", "twice", "broken", "wrong"):
+        outcome = outcomes[client_id]
+        kind, reason = outcome.word, outcome.reason
+        journal.contribute(fit(1), answer(client_id, kind=kind, reason=reason))
+    closed = closing("fine", "twice", silent=("quiet", "slow", "slower", "expired"))
+    silent = [each for each in closed.outcomes if each.word is Word.SILENT]
+    journal.close_phase(fit(1), replace(closed, outcomes=(*outcomes.values(), *silent)))
+    kept = answer("slow", kind=Word.LATE)
+    journal.take_in(
+        (),
+        [
+            LateEntry(fit(1), "slow", Word.LATE, 3.21, kept=kept),
+            LateEntry(fit(1), "slower", Word.LATE, 65.0),
+            LateEntry(fit(1), "expired", Word.LATE, 7.0, EXPIRED),
+            *[LateEntry(fit(1), "twice", Word.DUPLICATE, 0.0)] * 2,
+        ],
+    )
+    end_round(journal, 1)
+
+
+def _second_round(journal: Journal) -> None:
+    journal.open_phase(fit(2), plan(["fine"], 2))
+    journal.contribute(fit(2), answer("fine", 2))
+    carried = (Carried("slow", 1, task_id("slow")),)
+    journal.close_phase(fit(2), replace(closing("fine"), carried=carried))
+
+
+def _shown(runs: Path) -> str:
+    done = CliRunner().invoke(
+        runs_app, ["--runs-dir", str(runs), "show", JOB], env={"COLUMNS": "200"}
+    )
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_every_task_has_its_word(runs: Path) -> None:
+    lines = _shown(runs).splitlines()
+    assert [line for line in lines if line.startswith("round ") and ":" in line] == [
+        "round 1 fit: broken failed: ValueError: no data",
+        "round 1 fit: wrong rejected: tensor 0 holds NaN",
+        "round 1 fit: away unroutable: no queue on the broker",
+        "round 1 fit: quiet no answer: deadline",
+        f"round 1 fit: expired {EXPIRED}, reported 7.0 s after the round closed",
+        "round 1 fit: slow late by 3.2 s, counts in round 2",
+        "round 1 fit: slower late by 65.0 s, dropped",
+        "round 1 fit: twice duplicate, 2 times",
+        "round 2 fit: 1 late replies of earlier rounds count in it",
+    ]
+
+
+def test_the_words_are_counted_by_round_and_by_client(runs: Path) -> None:
+    lines = [line.split() for line in _shown(runs).splitlines()]
+    columns = "accepted carried failed rejected late expired no answer unroutable duplicate"
+    assert lines[0] == ["round", "phase", "asked", *columns.split(), "loss", "s"]
+    # Nobody is counted both as late and as one who did not answer.
+    assert lines[1][:12] == ["1", "fit", "9", "2", "0", "1", "1", "2", "1", "1", "1", "2"]
+    assert lines[2][:5] == ["2", "fit", "1", "1", "1"]
+    clients = {line[0]: line[1:] for line in lines[3:] if line and line[0] in CLIENTS}
+    assert clients["slow"] == ["0", "0", "0", "1", "0", "0", "0", "0"]
+    assert clients["twice"] == ["1", "0", "0", "0", "0", "0", "0", "2"]
+
+
+def test_what_waits_says_so(tmp_path: Path) -> None:
+    journal = begun(tmp_path / JOB)
+    journal.open_phase(fit(1), plan(["slow"]))
+    journal.close_phase(fit(1), closing(silent=["slow"]))
+    kept = answer("slow", kind=Word.LATE)
+    journal.take_in((), [LateEntry(fit(1), "slow", Word.LATE, 1.0, kept=kept)])
+    journal.close()
+    assert "round 1 fit: slow late by 1.0 s, waits for the next round" in _shown(tmp_path)
