@@ -105,7 +105,9 @@ class Latecomers:
 
     def is_early(self, gather: Gather | None, verdict: Verdict) -> bool:
         """Whether it is too early to be late: the closing set is not durable yet."""
-        return verdict.kept and gather is not None and not gather.final
+        if gather is None or gather.final or verdict.word is not Word.LATE:
+            return False
+        return gather.key is not None or verdict.kept
 
     # -- where it counts ---------------------------------------------------------------------
 

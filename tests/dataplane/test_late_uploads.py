@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flmq.client.worker import WorkerOptions
+from flmq.common import Config, Metrics, NDArrays
 from flmq.common.errors import RunError
 from flmq.journal import Journal, KeepPolicy
 from flmq.round import Word
 from flmq.server import ServerConfig, intake, listener
+from flmq.server.events import ClientOutcome
 from flmq.server.replay import replay
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.wire import Receipt, ReceiptOutcome, Task
 from tests.dataplane.uploading import NUMBERS, Upload
-from tests.end_to_end.federation import JOB, Federation, Peer, RunningServer, initial
-from tests.transport.rigs import eventually
+from tests.end_to_end.federation import JOB, Federation, Nudge, Peer, RunningServer, initial
+from tests.transport.rigs import PATIENCE, eventually
 
 
 def averaging() -> FedAvg:
@@ -163,3 +167,46 @@ def test_an_upload_to_a_round_of_a_server_before_counts(
     Upload.of(b, third).send()
     server.history()
     check(tmp_path, into=3)
+
+
+class Gate(Nudge):
+    """Trains once it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__("a")
+        self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        self.begun.release()
+        assert self.go.acquire(timeout=PATIENCE)
+        return super().fit(parameters, config)
+
+
+@pytest.mark.parametrize("late", LateReplies)
+def test_a_worker_forgets_its_late_reply_whatever_became_of_it(
+    federation: Federation, tmp_path: Path, late: LateReplies
+) -> None:
+    gate, spool = Gate(), tmp_path / "client"
+    federation.serve("a", source=gate, options=WorkerOptions(heartbeat=1.0, state_dir=spool))
+    b = federation.peer("b")
+    server = federation.run(
+        averaging(),
+        config=ServerConfig(num_rounds=2, round_timeout=None, target_results=1),
+        runs_dir=tmp_path / "runs",
+        late=late,
+    )
+    assert gate.begun.acquire(timeout=PATIENCE)
+    first = b.task()
+    Upload.of(b, first).send()
+    second = task_of(b, 2)
+    gate.go.release()
+    said = server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.LATE)
+    assert (said.client_id, said.server_round) == ("a", 1)
+    assert gate.begun.acquire(timeout=PATIENCE)  # it is at the second round's task
+    eventually(lambda: len(list(spool.glob("*/spool/*"))) == 1)
+    Upload.of(b, second).send()
+    gate.go.release()
+    server.history()
+    carried = [closed.fit.carried for closed in server.watch.rounds()]
+    assert carried == ([0, 1] if late is LateReplies.NEXT_ROUND else [0, 0])
+    eventually(lambda: list(spool.glob("*/spool/*")) == [])

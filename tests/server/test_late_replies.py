@@ -5,6 +5,7 @@ Rounds here close with their first reply, so that the test says who is late, and
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from flmq.round import Word
 from flmq.server import ServerConfig, intake
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.events import ClientOutcome, PhaseOpened, RoundCounts
+from flmq.server.ledger import Ledger
 from flmq.server.replay import replay
 from flmq.server.runfolder import JobChanged
 from flmq.server.strategy import FedAvg, LateFitRes, LateReplies
@@ -49,6 +51,7 @@ from tests.end_to_end.federation import (
     initial,
 )
 from tests.server.proxies import IdleProxy
+from tests.transport.rigs import PATIENCE
 
 CLIENTS = 2
 KEPT = KeepPolicy(replies="all")
@@ -443,6 +446,49 @@ def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
         replace(each, seconds=rows[1].late[0].seconds) for each in rows[1].late
     ]
     assert scene.replays(strategy()) == [True, True, True]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_nothing_is_late_before_the_closing_set_is_durable(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Until then another server could still count it in its own round."""
+    held = threading.Event()
+    close_phase = Ledger.close_phase
+
+    def held_up(ledger: Ledger, *arguments: Any) -> None:
+        assert held.wait(PATIENCE)
+        if dies:
+            raise Died("killed")
+        close_phase(ledger, *arguments)
+
+    monkeypatch.setattr(Ledger, "close_phase", held_up)
+    strategy = seeing()
+    scene = Scene.of(federation, tmp_path, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late, first = a.task(), b.task()
+    answer(b, first)
+    receipt(b, first)  # the round has closed, but for its record
+    answer(a, late)
+    answer(b, first)
+    assert receipt(b, first).outcome is ReceiptOutcome.DUPLICATE  # what came after it is dealt with
+    assert [(each.client_id, each.word) for each in scene.fit_rows()[1].late] == [
+        ("b", Word.DUPLICATE)
+    ]
+    held.set()
+    if dies:
+        with pytest.raises(Died):
+            scene.server.history()
+        monkeypatch.undo()
+        strategy = seeing()
+        scene.again(strategy)
+    assert receipt(a, late).reason == "accepted late into round 2"
+    while (second := b.task()).server_round != 2:
+        pass
+    answer(b, second)
+    scene.server.history()
+    assert strategy.seen == {1: [("b", None)], 2: [("a", 1), ("b", None)]}
+    assert scene.replays(seeing()) == [True, True]
 
 
 def test_a_reply_to_a_round_of_a_server_before_is_late_by_its_clock(
