@@ -12,6 +12,7 @@ import pytest
 
 from flmq.common.errors import StoredDataError
 from flmq.journal import Journal, JournalDamaged, NewerJournal
+from flmq.journal.schema import FORMAT
 from tests.journal.runs import (
     answer,
     begun,
@@ -230,15 +231,15 @@ def test_a_newer_run_is_refused(tmp_path: Path) -> None:
     begun(folder).close()
     marker = (folder / "run.json").read_text()
     connection = sqlite3.connect(folder / "journal.db")
-    connection.execute("PRAGMA user_version=2")
+    connection.execute(f"PRAGMA user_version={FORMAT + 1}")
     connection.close()
-    with pytest.raises(
-        NewerJournal, match=r"has format 2.*up to format 1.*Install the newer"
-    ) as at:
+    said = rf"has format {FORMAT + 1}.*up to format {FORMAT}.*Install the newer"
+    with pytest.raises(NewerJournal, match=said) as at:
         Journal.open(folder)
-    assert (at.value.found, at.value.supported) == (2, 1)
-    (folder / "run.json").write_text(json.dumps(json.loads(marker) | {"format": 3, "more": 1}))
-    with pytest.raises(NewerJournal, match="has format 3"):
+    assert (at.value.found, at.value.supported) == (FORMAT + 1, FORMAT)
+    newer = json.loads(marker) | {"format": FORMAT + 2, "more": 1}
+    (folder / "run.json").write_text(json.dumps(newer))
+    with pytest.raises(NewerJournal, match=f"has format {FORMAT + 2}"):
         Journal.open(folder)
 
 
