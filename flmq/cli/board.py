@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from flmq.cli.plain import BROKEN_STATES, Remark, Remarker
+from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
@@ -88,6 +89,7 @@ class Board:
     _unheard: tuple[str, tuple[str, ...]] | None = None
     """What the last remark is about, and of which clients, while more of them may follow."""
     _remark_on: Remarker = field(default_factory=Remarker)
+    _stragglers: Stragglers = field(default_factory=Stragglers)
 
     def apply(self, event: RunEvent, now: float) -> None:
         """Take ``event`` in, which came at ``now`` (monotonic seconds)."""
@@ -103,7 +105,7 @@ class Board:
                 if self.stage is not None:
                     self.stage.closed = event.reason
             case RoundClosed():
-                self.rounds.append(event)
+                self.rounds.append(self._stragglers.counted(event))
             case ClientPresence():
                 self._meet(event)
             case ConnectionChanged():
@@ -123,11 +125,22 @@ class Board:
         )
 
     def _mark(self, event: ClientOutcome) -> None:
+        if is_straggler(event):
+            self._count_straggler(event)
+            return
         stage, cell = self.stage, _CELLS.get(event.word)
         if stage is None or cell is None or event.client_id not in stage.cells:
             return
         if (stage.server_round, stage.phase) == (event.server_round, event.phase):
             stage.cells[event.client_id] = cell
+
+    def _count_straggler(self, event: ClientOutcome) -> None:
+        """Count a reply that came late or again in the round that asked for it."""
+        for position in reversed(range(len(self.rounds))):
+            if self.rounds[position].server_round == event.server_round:
+                self.rounds[position] = with_straggler(self.rounds[position], event)
+                return
+        self._stragglers.hear(event)
 
     def _meet(self, event: ClientPresence) -> None:
         self.presence[event.client_id] = event.status

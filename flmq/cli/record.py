@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flmq.cli.jsonvalues import from_json, to_json
 from flmq.cli.plain import Remarker
+from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
 from flmq.server.events import (
@@ -142,6 +143,7 @@ class RunRecorder:
         self._round = 0
         self._next_write = 0.0
         self._remark_on = Remarker()
+        self._stragglers = Stragglers()
 
     @property
     def path(self) -> Path | None:
@@ -211,9 +213,13 @@ class RunRecorder:
         # A reply may come late by more than a round; it belongs to the round that asked.
         for position, closed in enumerate(self._rounds):
             if closed.server_round == event.server_round:
-                kept = (*closed.outcomes, outcome)
-                self._rounds[position] = replace(closed, outcomes=kept)
+                kept = replace(closed, outcomes=(*closed.outcomes, outcome))
+                if is_straggler(event):
+                    kept = with_straggler(kept, event)
+                self._rounds[position] = kept
                 return
+        if is_straggler(event):
+            self._stragglers.hear(event)
         self._outcomes.append((event.server_round, outcome))
 
     def _keep_note(self, event: ClientPresence | ConnectionChanged | Note) -> None:
@@ -225,7 +231,7 @@ class RunRecorder:
             self._notes.append((remark.server_round or self._round or None, remark.text))
 
     def _close_round(self, event: RoundClosed) -> None:
-        self._add_round(event)
+        self._add_round(self._stragglers.counted(event))
         # The file is written whole: in a long run of quick rounds not after each of them.
         now = time.monotonic()
         if now >= self._next_write:

@@ -198,9 +198,9 @@ class Coordinator:
         if gather.key is not None and self._ledger is not None:
             self._ledger.close_phase(gather.key, gathered, gather.round.outcomes())
             crash_point("server.phase_closed")
+        self._say_closed(gather, gathered)
         # What comes from here on is late for good, whatever server hears it.
         gather.final = True
-        self._say_closed(gather, gathered)
         return self._with_losses(gathered)
 
     @property

@@ -53,13 +53,10 @@ def one_round(server_round: int, ids: list[str]) -> Iterator[RunEvent]:
     failed = {ids[1]} if server_round == FAILED_IN else set()
     for client_id in ids:
         yield outcome(server_round, client_id, killed, failed)
-    late = 1 if server_round == 8 else 0
-    if late:
+    if server_round == 8:
         yield ClientOutcome(7, Phase.FIT, ids[0], Word.LATE, "2.1 s after the round closed")
     accepted = len(ids) - len(killed) - len(failed)
-    counts = RoundCounts(
-        asked=len(ids), accepted=accepted, failed=len(failed), silent=len(killed), late=late
-    )
+    counts = RoundCounts(asked=len(ids), accepted=accepted, failed=len(failed), silent=len(killed))
     yield PhaseClosed(server_round, Phase.FIT, counts, 0.4, 27_000, 26_000, "deadline")
     yield RoundClosed(
         server_round,

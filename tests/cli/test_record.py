@@ -44,7 +44,8 @@ def test_a_run_is_read_back_with_all_that_matters(tmp_path: Path) -> None:
     assert (record.final_loss, record.final_metrics) == (0.307, {"accuracy": 0.942})
     assert [each.server_round for each in record.rounds] == list(range(1, ROUNDS + 1))
     seventh = record.rounds[FAILED_IN - 1]
-    assert seventh.fit == RoundCounts(asked=10, accepted=7, failed=1, silent=2)
+    assert seventh.fit == RoundCounts(asked=10, accepted=7, failed=1, silent=2, late=1)
+    assert record.rounds[FAILED_IN].fit.late == 0
     assert seventh.closed == {"fit": "deadline"}
     assert (seventh.bytes_down, seventh.bytes_up, seventh.seconds) == (27_000, 26_000, 0.9)
     words = [(each.client_id, each.word) for each in seventh.outcomes]

@@ -188,6 +188,19 @@ def test_the_summary_says_what_became_of_everything() -> None:
     assert "…" not in text
 
 
+def test_late_replies_are_counted_in_the_round_that_asked_for_them() -> None:
+    asked = RoundCounts(asked=2, accepted=1, silent=1)
+    late = ClientOutcome(1, Phase.FIT, "a", Word.LATE, "1.0 s after the round closed")
+    again = ClientOutcome(1, Phase.FIT, "a", Word.DUPLICATE)
+    first, second = (
+        RoundClosed(number, 2, asked, RoundCounts(), None, {}, 1.0, 0, 0) for number in (1, 2)
+    )
+    # One comes while the first round is measured, one when it is over.
+    board = board_of(RunStarted("j", 2, "FedAvg", "in memory"), late, first, again, second)
+    assert [closed.fit.late for closed in board.rounds] == [1, 0]
+    assert [closed.fit.duplicate for closed in board.rounds] == [1, 0]
+
+
 def test_the_summary_says_what_was_lost_on_the_way() -> None:
     fit = RoundCounts(asked=2, accepted=1, silent=1, carried=1)
     closed = RoundClosed(1, 1, fit, RoundCounts(), None, {}, 1.0, 0, 0, "", 1, 2)

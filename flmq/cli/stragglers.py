@@ -1,0 +1,57 @@
+"""Late and duplicate replies in a round's counts: most come when the round has closed already."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from flmq.server.events import ClientOutcome, Phase, RoundClosed, Word
+
+__all__ = ["Stragglers", "is_straggler", "with_straggler"]
+
+_WORDS = (Word.LATE, Word.DUPLICATE)
+_PHASES = (Phase.FIT, Phase.EVALUATE)
+# Anything with the counts of a round's phases in fields of their names.
+_Round = TypeVar("_Round", bound=Any)
+
+
+def is_straggler(event: ClientOutcome) -> bool:
+    """Whether ``event`` is about a reply that came late or again, to a phase of a round."""
+    return event.word in _WORDS and event.phase in _PHASES
+
+
+def with_straggler(closed: _Round, event: ClientOutcome) -> _Round:
+    """The round ``closed`` with one more of the word that ``event`` says."""
+    counts = getattr(closed, event.phase.value)
+    number = getattr(counts, event.word.value) + 1
+    changed: _Round = replace(
+        closed, **{event.phase.value: replace(counts, **{event.word.value: number})}
+    )
+    return changed
+
+
+class Stragglers:
+    """Counts what comes late or again while its round has not closed with all its phases."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._seen: Counter[tuple[int, Phase, Word]] = Counter()
+
+    def hear(self, event: ClientOutcome) -> None:
+        """Count a straggler of a round that is not over."""
+        self._seen[event.server_round, event.phase, event.word] += 1
+
+    def counted(self, closed: RoundClosed) -> RoundClosed:
+        """``closed`` with those that came after its phases had been counted."""
+        for phase in _PHASES:
+            counts = getattr(closed, phase.value)
+            seen = {
+                word.value: max(
+                    getattr(counts, word.value),
+                    self._seen.pop((closed.server_round, phase, word), 0),
+                )
+                for word in _WORDS
+            }
+            closed = replace(closed, **{phase.value: replace(counts, **seen)})
+        return closed
