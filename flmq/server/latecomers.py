@@ -128,18 +128,19 @@ class Latecomers:
 
         Those that wait; where an earlier server has closed it, those that it closed it with.
         """
-        if self._hand_over is None or not gather.hands_over:
-            return
         recorded = None
-        if self._ledger is not None and gather.key is not None:
+        if self._ledger is not None and gather.key is not None and gather.phase is Phase.FIT:
             recorded = self._ledger.carried_into(gather.key)
         with self._table.lock:
-            self._last = gather.server_round
-            if recorded is None:
+            if recorded is not None:
+                # Whatever is wanted now: a closing set is final.
+                lates = recorded
+            elif self._hand_over is not None and gather.hands_over:
                 self._open = gather
                 lates, self._waiting = self._waiting, []
             else:
-                lates = recorded
+                return
+            self._last = max(self._last, gather.server_round)
             taken = [late for late in lates if gather.carry(late)]
         for late in taken:
             gather.absorb_late(late, self._table.lock)

@@ -38,7 +38,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ClientOutcome, Observer, RoundClosed, RunEnded, RunEvent, Word
 from flmq.server.history import History
-from flmq.server.options import RunOptions
+from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.running import run_server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg, LateReplies
@@ -267,6 +267,7 @@ class Federation:
         runs_dir: Path | None = None,
         keep: KeepPolicy | None = None,
         late: LateReplies | None = None,
+        resume: ResumePolicy = ResumePolicy.SAME,
     ) -> RunningServer:
         """Start a server."""
         watch = Watch()
@@ -284,6 +285,7 @@ class Federation:
             runs_dir=runs_dir,
             keep=keep or KeepPolicy(),
             late=late,
+            resume=resume,
         )
         transport = self.rig.transport()
 

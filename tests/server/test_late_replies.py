@@ -30,10 +30,11 @@ from flmq.common.errors import RunError
 from flmq.journal import Journal, KeepPolicy, LateReply
 from flmq.journal.records import PhaseRow
 from flmq.round import Word
-from flmq.server import ServerConfig, intake
+from flmq.server import ServerConfig, coordinator, intake
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.events import ClientOutcome, PhaseOpened, RoundCounts
 from flmq.server.ledger import Ledger
+from flmq.server.options import ResumePolicy
 from flmq.server.replay import replay
 from flmq.server.runfolder import JobChanged
 from flmq.server.strategy import FedAvg, LateFitRes, LateReplies
@@ -446,6 +447,42 @@ def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
         replace(each, seconds=rows[1].late[0].seconds) for each in rows[1].late
     ]
     assert scene.replays(strategy()) == [True, True, True]
+
+
+@pytest.mark.parametrize("strategy", [seeing, streaming])
+def test_a_closing_set_is_final_whatever_the_policy_has_become(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
+) -> None:
+    scene = Scene.of(memory_federation, tmp_path, strategy(), rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    answer(a, late, 3.0)
+    assert receipt(a, late).reason == "accepted late into round 2"
+
+    def crash(name: str) -> None:
+        if name == "server.phase_closed":
+            raise Died("killed")
+
+    monkeypatch.setattr(coordinator, "crash_point", crash)
+    answer(b, second)
+    with pytest.raises(Died):
+        scene.server.history()
+    monkeypatch.undo()
+    used = strategy()
+    memory_federation.run(
+        used,
+        config=ServerConfig(num_rounds=2, round_timeout=None, target_results=1),
+        runs_dir=tmp_path,
+        keep=KEPT,
+        late=LateReplies.DROP,
+        resume=ResumePolicy.ANYWAY,
+    ).history()
+    if isinstance(used, Seeing):
+        assert used.seen == {2: [("a", 1), ("b", None)]}
+    assert scene.fit_rows()[2].carried == 1
+    assert scene.replays(strategy()) == [True, True]
 
 
 @pytest.mark.parametrize("dies", [False, True])
