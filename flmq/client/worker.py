@@ -19,12 +19,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from flmq import __version__
+from flmq.client.clocks import server_clock
 from flmq.client.context import ClientContext
 from flmq.client.doer import Doer, level_for
 from flmq.client.factory import Clients, ClientSource
@@ -107,6 +108,8 @@ class Worker:
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
+        self._at_work: set[str] = set()
+        """Ids of tasks that wait for a thread, are trained on, or whose reply is being sent."""
         self._arrivals: dict[str, float] = {}
         """When each task that waits came, in monotonic seconds."""
         self._greeted: set[str] = set()
@@ -201,7 +204,7 @@ class Worker:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(tasks))
             for task in tasks:
                 self._jobs[task.job] = max(task.epoch, self._jobs.get(task.job, 0))
-                self._waiting.put(task)
+                self._put_to_work(task)
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
@@ -272,8 +275,14 @@ class Worker:
         admission = hosted.tasks.admit(task, letter)
         for older in hosted.tasks.superseded():
             self._inbox.ack(older)
-        if admission in (Admission.NEW, Admission.DONE):
-            self._waiting.put(task)
+        if task.task_id in self._at_work:
+            pass  # a large reply may take minutes to send
+        elif admission is Admission.DONE and letter.delivery.redelivered:
+            # The broker asks, which has the reply, and not the server, which may have lost it.
+            hosted.tasks.published(task.task_id)
+            admission = Admission.SETTLED
+        elif admission in (Admission.NEW, Admission.DONE):
+            self._put_to_work(task)
         if admission is Admission.SETTLED or self._options.acks_on_acceptance:
             self._inbox.ack(letter)
             crash_point("worker.task_acked")
@@ -342,19 +351,25 @@ class Worker:
 
     # -- working: the threads of `run` -------------------------------------------------------
 
+    def _put_to_work(self, task: Task) -> None:
+        self._at_work.add(task.task_id)
+        self._waiting.put(task)
+
     def _work(self) -> None:
         while (task := self._waiting.get()) is not None and not self._stopping.is_set():
             try:
                 self._do(task)
             except TransportClosed:
                 return
+            finally:
+                self._at_work.discard(task.task_id)
 
     def _do(self, task: Task) -> None:
         tasks = self._hosted[task.client_id].tasks
         newest = tasks.current(task.task_id)
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
-        now = _server_clock(newest, self._arrivals.pop(task.task_id, None))
+        now = server_clock(newest, self._arrivals.pop(task.task_id, None))
         if self._doer.do(newest, tasks, now):
             letter = tasks.published(task.task_id)
         else:
@@ -370,18 +385,6 @@ class Worker:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
             self._stopping.wait(ins.seconds)
-
-
-def _server_clock(task: Task, arrived: float | None) -> Callable[[], float]:
-    """A clock to hold a task's deadline against, though ours may be wrong by hours.
-
-    The server's clock was at least at the phase's opening when the task came. Where ours is ahead
-    of what that gives, it is not believed: a task is rather done in vain than wrongly given up.
-    """
-    if arrived is None or task.deadline_unix_ms is None or task.timeout_seconds is None:
-        return time.time
-    opened = task.deadline_unix_ms / 1000 - task.timeout_seconds
-    return lambda: min(time.time(), opened + time.monotonic() - arrived)
 
 
 def _log_receipt(receipt: Receipt) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flmq.client.worker import _server_clock
+from flmq.client.clocks import server_clock
 from flmq.common.phase import Phase
 from flmq.common.typing import GetPropertiesIns
 from flmq.wire import Task
@@ -31,14 +31,14 @@ def test_a_clock_that_is_an_hour_ahead_does_not_expire_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     servers_now = time.time()
-    now = _server_clock(a_task(servers_now + 60, 60), time.monotonic())
+    now = server_clock(a_task(servers_now + 60, 60), time.monotonic())
     monkeypatch.setattr(time, "time", lambda: servers_now + 3600)
     assert now() < servers_now + 60
 
 
 def test_a_task_that_waited_here_beyond_its_timeout_has_expired() -> None:
     servers_now = time.time() - 100
-    now = _server_clock(a_task(servers_now + 60, 60), time.monotonic() - 61)
+    now = server_clock(a_task(servers_now + 60, 60), time.monotonic() - 61)
     assert now() > servers_now + 60
 
 
@@ -46,8 +46,8 @@ def test_a_task_that_waited_here_beyond_its_timeout_has_expired() -> None:
 def test_without_a_timeout_there_is_only_this_clock(
     deadline: float | None, timeout: float | None
 ) -> None:
-    assert _server_clock(a_task(deadline, timeout), time.monotonic()) is time.time
+    assert server_clock(a_task(deadline, timeout), time.monotonic()) is time.time
 
 
 def test_what_an_earlier_process_took_is_held_against_this_clock() -> None:
-    assert _server_clock(a_task(5.0, 5.0), None) is time.time
+    assert server_clock(a_task(5.0, 5.0), None) is time.time
