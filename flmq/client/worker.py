@@ -390,6 +390,8 @@ class Worker:
 def _log_receipt(receipt: Receipt) -> None:
     where = f"job {receipt.job}, round {receipt.server_round}, {receipt.phase.value}"
     match receipt.outcome:
+        case ReceiptOutcome.ACCEPTED if receipt.reason:
+            logger.info("%s: our reply was %s", where, receipt.reason)
         case ReceiptOutcome.ACCEPTED:
             logger.debug("%s: the server has our reply", where)
         case ReceiptOutcome.LATE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -304,6 +304,7 @@ class Coordinator:
         self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
     ) -> None:
         started = said = asked = self._clock()
+        came: Mapping[str, int] = {}
         try:
             while not gather.done.wait(self._patience(deadline)):
                 now = self._clock()
@@ -314,9 +315,15 @@ class Coordinator:
                     unrouted, gather.unrouted = gather.unrouted, set()
                 self._asker.publish_again(gather, tasks, unrouted, deadline)
                 if now - asked >= _ASK_AGAIN_EVERY:
-                    asked = now
-                    online = {t.client_id for t in tasks if self._presence.is_online(t.client_id)}
-                    self._asker.publish_again(gather, tasks, online, deadline)
+                    asked, before, came = now, came, self._uploads.received()
+                    quiet = {
+                        task.client_id
+                        for task in tasks
+                        if self._presence.is_online(task.client_id)
+                        # Whose reply is coming, chunk by chunk, would send it once more.
+                        and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
+                    }
+                    self._asker.publish_again(gather, tasks, quiet, deadline)
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:

@@ -115,6 +115,10 @@ class Uploads:
         """Whether chunks of this upload are expected."""
         return self._find(name) is not None
 
+    def received(self) -> dict[str, int]:
+        """Bytes that have come of each upload in progress, by task. For any thread."""
+        return {task_id: upload.bytes for task_id, upload in list(self._open.items())}
+
     def add(self, name: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
         """Take in a chunk of the upload called ``name`` (`flmq.wire.upload_name`).
 

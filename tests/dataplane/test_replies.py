@@ -20,7 +20,9 @@ from flmq.server.events import ClientOutcome, RoundCounts, RunEnded, Word
 from flmq.wire import (
     Receipt,
     ReceiptOutcome,
+    Task,
     blob_chunk_headers,
+    decode,
     iter_chunks,
 )
 from tests.dataplane.looks import mean_of, trained
@@ -64,6 +66,27 @@ def test_uploads_of_many_clients_come_interleaved_out_of_order_and_twice(
         assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
     assert server.model() == mean_of(names, initial(NUMBERS))
     assert server.watch.rounds()[0].fit.accepted == 4
+
+
+def test_whose_reply_is_coming_is_asked_again_only_when_it_stops_coming(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is asked again would send the whole of it once more."""
+    monkeypatch.setattr("flmq.server.coordinator._ASK_AGAIN_EVERY", 1.0)
+    monkeypatch.setattr("flmq.server.coordinator._LOOK_EVERY", 0.1)
+    peer = federation.peer("peer")
+    server = federation.run(fed_avg(1, initial_parameters=initial(NUMBERS)), timeout=None)
+    upload = Upload.of(peer, peer.task())
+    upload.announce()
+    *most, last = upload.chunks
+    for index, data in most:
+        upload.chunk(index, data)
+        came = peer.consumer.receive(0.3)
+        assert came is None or not isinstance(decode(came.message.body), Task)
+    assert peer.task() == upload.task
+    upload.chunk(*last)
+    assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
+    assert server.model() == mean_of(["peer"], initial(NUMBERS))
 
 
 def test_an_upload_that_breaks_off_is_given_up_at_the_deadline(
