@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from flmq.client.answering import answer_task, failure
 from flmq.client.factory import Clients
 from flmq.client.models import ModelNotFound, ModelReader
+from flmq.client.receipts import AwaitedReceipts
 from flmq.client.tasks import Tasks
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
@@ -37,12 +39,23 @@ class Doer:
     """Does tasks of one worker's clients. Its threads may do several at a time."""
 
     def __init__(
-        self, outbox: Outbox, models: ModelReader, clients: Clients, *, site: str, level: int
+        self,
+        outbox: Outbox,
+        models: ModelReader,
+        clients: Clients,
+        awaited: AwaitedReceipts,
+        *,
+        site: str,
+        level: int,
     ) -> None:
-        """Publish through ``outbox``; ``level`` is that of the line of log for each task."""
+        """Publish through ``outbox``, and enter into ``awaited`` what the broker has.
+
+        ``level`` is that of the line of log for each task.
+        """
         self._outbox = outbox
         self._models = models
         self._clients = clients
+        self._awaited = awaited
         self._site = site
         self._level = level
 
@@ -82,12 +95,20 @@ class Doer:
         if self._send(reply, loaded):
             crash_point("worker.reply_confirmed")
             return True
-        logger.warning(
-            "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
-            reply.job,
-            reply.server_round,
-        )
+        _say_gone(reply)
         return False
+
+    def announce_again(self, envelope: Reply, gone: Callable[[], None]) -> None:
+        """Ask for a receipt; ``gone`` is called, from any thread, where the job is over."""
+        address = self._address(envelope.client_id, envelope.job)
+        sent = self._outbox.send(address, envelope, message_id=envelope.task_id)
+
+        def heard(outcome: Future[PublishOutcome]) -> None:
+            if outcome.exception() is None and outcome.result() is PublishOutcome.UNROUTABLE:
+                _say_gone(envelope)
+                gone()
+
+        sent.outcome.add_done_callback(heard)
 
     def _keep(self, reply: Reply, tasks: Tasks) -> Reply:
         try:
@@ -139,18 +160,23 @@ class Doer:
         parameters = getattr(reply.res, "parameters", None)
         try:
             if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
-                return _arrived(self._outbox.send(address, reply, message_id=reply.task_id))
+                return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
-            if not _arrived(self._outbox.send(address, head, message_id=reply.task_id)):
+            if not self._send_envelope(address, head):
                 return False
             crash_point("worker.reply_announced")
             chunks = Address(UPLOADS, address.routing_key)
             name = upload_name(reply.task_id, ref)
             return _arrived(self._outbox.send_blob(chunks, ref, name, tensors))
         except InvalidReturnValue as error:
-            bad = _bad(reply, error)
-            return _arrived(self._outbox.send(address, bad, message_id=reply.task_id))
+            return self._send_envelope(address, _bad(reply, error))
+
+    def _send_envelope(self, address: Address, envelope: Reply) -> bool:
+        arrived = _arrived(self._outbox.send(address, envelope, message_id=envelope.task_id))
+        if arrived:
+            self._awaited.sent(envelope)
+        return arrived
 
     def _address(self, client_id: str, job: str) -> Address:
         return Address(REPLIES, reply_key(self._site, client_id, job))
@@ -191,6 +217,14 @@ def _is_over(task: Task, tasks: Tasks) -> bool:
     others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
     return tasks.current(task.task_id) is None or any(
         other is not None and other.server_round > task.server_round for other in others
+    )
+
+
+def _say_gone(reply: Reply) -> None:
+    logger.warning(
+        "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
+        reply.job,
+        reply.server_round,
     )
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 from flmq import __version__
@@ -31,6 +32,7 @@ from flmq.client.doer import Doer, level_for
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions
+from flmq.client.receipts import AwaitedReceipts, log_receipt
 from flmq.client.tasks import Admission, Tasks
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
@@ -55,7 +57,6 @@ from flmq.wire import (
     Presence,
     PresenceKind,
     Receipt,
-    ReceiptOutcome,
     RollCall,
     Task,
 )
@@ -108,6 +109,7 @@ class Worker:
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
+        self._awaited = AwaitedReceipts()
         self._at_work: set[str] = set()
         """Ids of tasks that wait for a thread, are trained on, or whose reply is being sent."""
         self._arrivals: dict[str, float] = {}
@@ -175,7 +177,9 @@ class Worker:
             stopping=self._stopping,
         )
         level = level_for(len(self._hosted))
-        self._doer = Doer(self._outbox, models, self._clients, site=site, level=level)
+        self._doer = Doer(
+            self._outbox, models, self._clients, self._awaited, site=site, level=level
+        )
 
     def _take_queues(self) -> None:
         """Be the one who serves our client ids; as a standby, wait until we can be."""
@@ -237,6 +241,7 @@ class Worker:
                     self._receive(letter)
                 if time.monotonic() - spoke >= self._heartbeat:
                     self._say_all(PresenceKind.HEARTBEAT)
+                    self._announce_again()
                     spoke = time.monotonic()
         except TransportClosed:
             return
@@ -306,10 +311,25 @@ class Worker:
             self._say(PresenceKind.HELLO, self._by_queue[delivery.queue])
 
     def _hear_receipt(self, receipt: Receipt) -> None:
-        _log_receipt(receipt)
-        hosted = self._hosted.get(receipt.client_id)
-        if hosted is not None and (letter := hosted.tasks.settle(receipt.task_id)) is not None:
+        log_receipt(receipt)
+        if receipt.client_id in self._hosted:
+            self._settle(receipt.client_id, receipt.task_id)
+
+    def _settle(self, client_id: str, task_id: str) -> None:
+        """Let go of a task. From any thread."""
+        self._awaited.settled(task_id)
+        if (letter := self._hosted[client_id].tasks.settle(task_id)) is not None:
             self._inbox.ack(letter)
+
+    def _announce_again(self) -> None:
+        """Ask for the receipts that have not come: see `flmq.client.receipts`."""
+        for reply in self._awaited.overdue():
+            if self._hosted[reply.client_id].tasks.current(reply.task_id) is None:
+                self._awaited.settled(reply.task_id)
+                continue
+            self._doer.announce_again(
+                reply, gone=partial(self._settle, reply.client_id, reply.task_id)
+            )
 
     def _end_job(self, ended: JobEnded) -> None:
         """Forget a job. One whose server never greeted us ended before our time."""
@@ -317,10 +337,9 @@ class Worker:
             return
         del self._jobs[ended.job]
         logger.info("job %s ended: %s", ended.job, ended.reason)
-        for hosted in self._hosted.values():
+        for client_id, hosted in self._hosted.items():
             for task_id in hosted.tasks.of_job(ended.job):
-                if (letter := hosted.tasks.settle(task_id)) is not None:
-                    self._inbox.ack(letter)
+                self._settle(client_id, task_id)
         self._clients.forget(ended.job)
         if self._options.once and ended.job in self._greeted:
             self.stop()
@@ -370,11 +389,9 @@ class Worker:
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
         now = server_clock(newest, self._arrivals.pop(task.task_id, None))
-        if self._doer.do(newest, tasks, now):
-            letter = tasks.published(task.task_id)
-        else:
-            letter = tasks.settle(task.task_id)
-        if letter is not None:
+        if not self._doer.do(newest, tasks, now):
+            self._settle(task.client_id, task.task_id)
+        elif (letter := tasks.published(task.task_id)) is not None:
             self._inbox.ack(letter)
         if isinstance(task.ins, ReconnectIns):
             self._leave(task, task.ins)
@@ -385,20 +402,3 @@ class Worker:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
             self._stopping.wait(ins.seconds)
-
-
-def _log_receipt(receipt: Receipt) -> None:
-    where = f"job {receipt.job}, round {receipt.server_round}, {receipt.phase.value}"
-    match receipt.outcome:
-        case ReceiptOutcome.ACCEPTED if receipt.reason:
-            logger.info("%s: our reply was %s", where, receipt.reason)
-        case ReceiptOutcome.ACCEPTED:
-            logger.debug("%s: the server has our reply", where)
-        case ReceiptOutcome.LATE:
-            logger.warning(
-                "%s: our reply came %.1f s late and was not counted", where, receipt.late_by_seconds
-            )
-        case ReceiptOutcome.DUPLICATE:
-            logger.info("%s: the server had our reply already", where)
-        case ReceiptOutcome.REJECTED:
-            logger.warning("%s: our reply was rejected: %s", where, receipt.reason)

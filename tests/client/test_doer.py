@@ -18,6 +18,7 @@ from flmq.client.context import ClientContext
 from flmq.client.doer import Doer
 from flmq.client.factory import Clients
 from flmq.client.models import ModelReader
+from flmq.client.receipts import AwaitedReceipts
 from flmq.client.tasks import Admission, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common import (
@@ -84,8 +85,11 @@ class Desk:
 
     transport: Transport
     trainer: Trainer
+    later: float = 0.0
+    """Seconds by which the clock of receipts is ahead."""
 
     def __post_init__(self) -> None:
+        self.awaited = AwaitedReceipts(clock=lambda: time.monotonic() + self.later)
         self.transport.declare(federation_topology() + client_topology("a") + job_topology("job"))
         self.outbox = Outbox(self.transport.publisher())
         self.replies = self.transport.consumer(
@@ -101,7 +105,7 @@ class Desk:
         )
         context = ClientContext("job", "a", "main", {}, None)
         clients = Clients(self.trainer, lambda *_: context)
-        return Doer(self.outbox, models, clients, site="main", level=logging.DEBUG)
+        return Doer(self.outbox, models, clients, self.awaited, site="main", level=logging.DEBUG)
 
     def publish(self, parameters: Parameters) -> BlobRef:
         ref = refer(parameters, published_unix_ms=time.time_ns() // 1_000_000)
@@ -347,3 +351,32 @@ def test_a_task_whose_deadline_passed_in_the_spool_is_reported_and_not_trained(
     assert failure_of(reply).kind is FailureKind.EXPIRED
     assert "after its deadline" in failure_of(reply).message
     assert desk.trainer.calls == 0
+
+
+@pytest.mark.parametrize("parameters", [SMALL, LARGE], ids=["small", "large"])
+def test_a_reply_is_announced_again_where_no_receipt_comes_and_not_sent_again(
+    desk: Desk, parameters: Parameters
+) -> None:
+    doer, tasks = desk.doer(), admitted(VolatileTasks(), task(parameters))
+    assert doer.do(task(parameters), tasks)
+    _, ref = desk.reply()
+    assert desk.awaited.overdue() == []
+    desk.later = 61.0
+    (envelope,) = desk.awaited.overdue()
+    doer.announce_again(envelope, gone=lambda: pytest.fail("it is there"))
+    again = desk.next()
+    assert isinstance(again, Reply)
+    assert (again.task_id, again.blob) == ("t1", ref)
+    desk.nothing_more()
+
+
+def test_where_a_reply_cannot_be_announced_again_the_job_is_over(desk: Desk) -> None:
+    doer, tasks = desk.doer(), admitted(VolatileTasks(), task())
+    assert doer.do(task(), tasks)
+    desk.replies.close()
+    desk.transport.delete_queue(replies_queue("job"))
+    desk.later = 61.0
+    gone = threading.Event()
+    (envelope,) = desk.awaited.overdue()
+    doer.announce_again(envelope, gone.set)
+    assert gone.wait(PATIENCE)

@@ -1,0 +1,89 @@
+"""Receipts that do not come are asked for: a spool does not keep what its server has long had."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flmq.client.options import WorkerOptions
+from flmq.client.receipts import AwaitedReceipts
+from flmq.common import FitRes, Parameters, Status
+from flmq.common.phase import Phase
+from flmq.common.typing import Code
+from flmq.server.events import Word
+from flmq.server.receipts import Receipts
+from flmq.wire import Reply
+from tests.client.test_worker import Gate
+from tests.end_to_end.federation import Federation, fed_avg
+from tests.transport.rigs import PATIENCE, eventually
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def envelope(task_id: str) -> Reply:
+    res = FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {})
+    return Reply(task_id, "job", 1, Phase.FIT, "a", 1, b"", 0.0, res)
+
+
+def test_they_are_asked_for_after_a_minute_and_then_ever_more_rarely() -> None:
+    clock = Clock()
+    awaited = AwaitedReceipts(clock)
+    awaited.sent(envelope("t"))
+    asked = []
+    for minute in range(60 * 24):
+        clock.now = 1000.0 + 60 * minute
+        if awaited.overdue():
+            asked.append(minute)
+    assert asked[:7] == [1, 3, 7, 15, 31, 63, 123]
+    assert {later - earlier for earlier, later in pairwise(asked[6:])} == {60}
+
+
+def test_what_was_settled_is_not_asked_for() -> None:
+    clock = Clock()
+    awaited = AwaitedReceipts(clock)
+    for task_id in ("t1", "t2"):
+        awaited.sent(envelope(task_id))
+    awaited.settled("t1")
+    awaited.settled("unknown")
+    clock.now += 60
+    assert [reply.task_id for reply in awaited.overdue()] == ["t2"]
+
+
+def test_a_lost_receipt_leaves_nothing_in_the_spool(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flmq.client.receipts._PATIENCE", 0.3)
+    send, lost = Receipts.send, []
+
+    def loses_the_first(self: Receipts, reply: Reply, *args: Any) -> None:
+        if not lost:
+            lost.append(reply.task_id)
+        else:
+            send(self, reply, *args)
+
+    monkeypatch.setattr(Receipts, "send", loses_the_first)
+    gate = Gate()
+    options = WorkerOptions(state_dir=tmp_path, heartbeat=0.2)
+    federation.serve("a", source=gate, options=options)
+    server = federation.run(fed_avg(1), rounds=2, timeout=None, heartbeat=0.2)
+    gate.go.release()
+    for _ in range(2):  # the second round's: the first one's reply was accepted
+        assert gate.begun.acquire(timeout=PATIENCE)
+    eventually(lambda: not list(tmp_path.glob("*/spool/*.reply")))
+    gate.go.release()
+    server.history()
+    assert lost
+    assert server.watch.words()["a"].count(Word.ACCEPTED) == 2
+    assert Word.DUPLICATE in server.watch.words()["a"]
+    assert gate.calls == 2
