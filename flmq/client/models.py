@@ -28,6 +28,8 @@ _FRESH = 30.0
 """Seconds for which going on from the last model read is shorter than looking by time."""
 _QUIET = 1.0
 """Seconds without a message after which the end of the stream is reached."""
+_STALLED = 10.0
+"""The same once a part of the model has come: the rest is there, and slow."""
 _LOOK_AT_MOST = 30.0
 """Seconds for which other models, whose chunks may come without end, are read past."""
 _ASK_AGAIN = 5.0
@@ -165,7 +167,9 @@ class ModelReader:
                 delivery = consumer.receive(timeout=min(1.0, max(0.05, left)))
                 now = time.monotonic()
                 if delivery is not None:
-                    if self._take(delivery, progress, blob) or now < latest:
+                    if self._take(delivery, progress, blob):
+                        next_look = max(next_look, now + _STALLED)
+                    elif now < latest:
                         next_look = max(next_look, now + _QUIET)
                     consumer.ack(delivery)
                 self._check_time(progress.ref, deadline_unix)

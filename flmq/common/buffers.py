@@ -54,13 +54,19 @@ class _Free:
                 break
 
 
-_free = _Free(256 << 20 if KEEP_MEMORY else 0)
+def _kept_bytes() -> int:
+    """A sixteenth of the machine's memory: peaks stay what they were, what is idle may be that."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16 if KEEP_MEMORY else 0
+
+
+_free = _Free(_kept_bytes())
 
 
 def new_buffer(size: int) -> memoryview:
-    """``size`` writable bytes of any value; up to 256 MiB that were freed are kept for the next.
+    """``size`` writable bytes of any value.
 
-    They are free once no view, array or slice of them is left. ``FLMQ_KEEP_MEMORY=0`` keeps none.
+    They are free once no view, array or slice of them is left. What is free is kept for the next,
+    up to a sixteenth of the machine's memory; ``FLMQ_KEEP_MEMORY=0`` keeps none.
 
     Raises:
         MemoryError: there are not so many.

@@ -17,7 +17,7 @@ __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
 
 _LARGE = 1 << 20
 """Bytes from which a file is kept to be written again: its pages cost a third of fresh ones."""
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 4 << 30
 
 
 class SpoolFolder:
@@ -41,13 +41,20 @@ class SpoolFolder:
         # A file of its own: one of the same name may be complete, and wait to be taken in.
         descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
         try:
-            # Now rather than in the middle; and what is mapped can then always be read.
-            _take_space(descriptor, size)
+            self._take_space(descriptor, size)
         except OSError:
             os.close(descriptor)
             Path(path).unlink()
             raise
         return _Place(self, self._free, Path(path), size), descriptor
+
+    def _take_space(self, descriptor: int, size: int) -> None:
+        """Now rather than in the middle; and what is mapped can then always be read."""
+        try:
+            _take_space(descriptor, size)
+        except OSError:
+            self._free.drop()
+            _take_space(descriptor, size)
 
     def keep(self, max_bytes: int) -> None:
         """Keep ``max_bytes`` of files that nobody holds, from now on, to be written again."""
@@ -77,10 +84,16 @@ class _Free:
             path.unlink(missing_ok=True)
             return
         self._files.append((path, size))
-        self.keep(self._max_bytes)
+        self._drop(self._max_bytes)
 
     def keep(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._drop(max_bytes)
+
+    def drop(self) -> None:
+        self._drop(0)
+
+    def _drop(self, max_bytes: int) -> None:
         while sum(size for _, size in tuple(self._files)) > max_bytes:
             self._files.popleft()[0].unlink(missing_ok=True)
 

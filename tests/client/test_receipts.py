@@ -64,7 +64,8 @@ def test_a_lost_receipt_leaves_nothing_in_the_spool(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flmq.client.receipts._PATIENCE", 0.3)
-    send, lost = Receipts.send, []
+    send = Receipts.send
+    lost: list[str] = []
 
     def loses_the_first(self: Receipts, reply: Reply, *args: Any) -> None:
         if not lost:
