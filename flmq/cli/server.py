@@ -53,6 +53,7 @@ class ServerCommand:
     picture: bool
     sites: tuple[str, ...]
     compression: str
+    max_reply_bytes: int | None
     resume: ResumePolicy
     standby: bool
     keep: KeepPolicy
@@ -142,6 +143,15 @@ def server(
             "the others round, within stated bounds (docs/performance.md).",
         ),
     ] = "none",
+    max_reply_bytes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="FLMQ_MAX_REPLY_BYTES",
+            min=1,
+            help="Refuse larger replies. Default: four times what was sent, and 64 MiB.",
+            show_default=False,
+        ),
+    ] = None,
     keep_best: Annotated[
         str | None,
         typer.Option(help='Keep the best model so far, by "loss" or by the name of a metric.'),
@@ -170,6 +180,7 @@ def server(
             picture=picture,
             sites=tuple(site or ["main"]),
             compression=compression,
+            max_reply_bytes=max_reply_bytes,
             resume=_resume_policy(resume=resume, fresh=fresh),
             standby=standby,
             keep=KeepPolicy(keep_best, keep_every, "all" if keep_replies else "round"),
@@ -216,7 +227,10 @@ def serve(command: ServerCommand) -> None:
         standby=command.standby,
         late=command.late,
         coordinator=CoordinatorOptions(
-            sites=command.sites, heartbeat=command.heartbeat, compression=command.compression
+            sites=command.sites,
+            heartbeat=command.heartbeat,
+            compression=command.compression,
+            max_reply_bytes=command.max_reply_bytes,
         ),
         observers=(recorder, ModelSaver(folder), view),
     )

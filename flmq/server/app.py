@@ -39,6 +39,7 @@ def start_server(
     resume: ResumePolicy = ResumePolicy.SAME,
     standby: bool = False,
     compression: str = "none",
+    max_reply_bytes: int | None = None,
     observers: Sequence[Observer] = (),
 ) -> History:
     """Run a job over RabbitMQ, and return what was measured. Blocks until the job is over.
@@ -54,7 +55,7 @@ def start_server(
         config: number of rounds, and the time allowed for each phase of one.
         strategy: what is asked of clients and made of their replies; None: `FedAvg`.
         client_manager: who is asked; None: `SimpleClientManager`.
-        grpc_max_message_length: accepted for Flower's sake, without effect: there is no limit.
+        grpc_max_message_length: accepted for Flower's sake, without effect: see max_reply_bytes.
         certificates: not supported; TLS is configured in the URL.
         job: name of the job; None: a readable name of its own each time, and no journal.
         seed: of the choice of clients; None: made from the job's name.
@@ -63,6 +64,8 @@ def start_server(
         standby: wait while another live server has the job, and take over when it is gone.
         compression: how clients may compress their replies: "none", "zstd" (without loss), "fp16",
             "bf16" or "int8" (`flmq.wire.codecs` states their errors).
+        max_reply_bytes: a larger reply is refused before anything of it is stored; None: four
+            times what was sent to its client, and 64 MiB.
         observers: called with each event of the run (`flmq.server.events`).
 
     Raises:
@@ -85,7 +88,7 @@ def start_server(
         runs_dir=None if job is None else runs_dir(runs),
         resume=resume,
         standby=standby,
-        coordinator=CoordinatorOptions(compression=compression),
+        coordinator=CoordinatorOptions(compression=compression, max_reply_bytes=max_reply_bytes),
         observers=observers,
     )
     parts = ServerAppComponents(server, config, strategy, client_manager)

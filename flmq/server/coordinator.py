@@ -58,8 +58,9 @@ class CoordinatorOptions:
     """Datacenters whose clients are called."""
     heartbeat: float = 30.0
     """Seconds between the heartbeats that clients are asked for."""
-    max_reply_bytes: int = 1 << 36
-    """A larger reply is refused, before space is taken for it."""
+    max_reply_bytes: int | None = None
+    """A larger reply is refused, before space is taken for it; None: four times what was sent to
+    its client, and 64 MiB."""
     spool_dir: Path | None = None
     """Folder for replies in progress; None: a temporary one."""
     compression: str = "none"
@@ -120,7 +121,7 @@ class Coordinator:
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
         assembler = Assembler(
-            max_bytes_per_message=min(options.max_reply_bytes, 1 << 30),
+            max_bytes_per_message=min(options.max_reply_bytes or 1 << 30, 1 << 30),
             max_total_bytes=4 << 30,
             max_open=10_000,
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from flmq.common.errors import BrokerError, FlmqError, RunError, TransportClosed
 from flmq.common.logger import logger
+from flmq.common.typing import FitIns
 from flmq.post import Inbox, Letter, Outbox
 from flmq.round import Stopped, Word
 from flmq.server.events import RunEvent
@@ -182,7 +183,9 @@ class Listener:
         self._announced[reply.task_id] = reply, self._clock()
         self._given_up.pop(reply.task_id, None)
         self._take_upload(
-            reply.task_id, self._uploads.begin(reply, reply.blob, letter.bytes), letter
+            reply.task_id,
+            self._uploads.begin(reply, reply.blob, letter.bytes, _sent_to(reply, known)),
+            letter,
         )
 
     def _hear_chunk(self, letter: Letter, chunk: BlobChunk) -> None:
@@ -260,3 +263,11 @@ class Listener:
         if reply.client_id != asked:
             return f"answers the task of {asked}"
         return None
+
+
+def _sent_to(reply: Reply, known: tuple[Gather, str] | None) -> int | None:
+    """Bytes of parameters that a reply's client was sent with its task; None: not known here."""
+    ask = None if known is None else known[0].asks.get(reply.client_id)
+    if ask is None or not isinstance(ask.ins, FitIns):
+        return None
+    return sum(map(len, ask.ins.parameters.tensors))

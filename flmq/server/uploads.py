@@ -13,6 +13,8 @@ from flmq.wire import BlobRef, Reply, iter_chunks, refer, task_of_upload, upload
 from flmq.wire.codecs import get_codec
 
 _EARLY_CHUNKS = 32
+_MAX_BYTES = 1 << 36
+_TIMES_SENT, _BESIDES = 4, 64 << 20
 
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
 
@@ -47,12 +49,15 @@ class Uploads:
     def __init__(
         self,
         folder: Path | None,
-        max_bytes: int,
+        max_bytes: int | None,
         *,
         codec: str = "",
         base_of: Callable[[str], Parameters | None] = lambda digest: None,
     ) -> None:
         """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``.
+
+        None: over four times what was sent to the client, and 64 MiB: room for what strategies
+        return besides a model, and not for what would fill the disk.
 
         ``codec`` is the one that tasks offer, and ``base_of`` gives the model of a digest, which
         what was compressed is compressed against.
@@ -70,8 +75,12 @@ class Uploads:
         """Chunks of no upload in progress: of late replies, of an answer that another one took the
         place of, or come twice after the last."""
 
-    def begin(self, reply: Reply, ref: BlobRef, size: int) -> Uploaded | Spoiled | None:
+    def begin(
+        self, reply: Reply, ref: BlobRef, size: int, sent: int | None = None
+    ) -> Uploaded | Spoiled | None:
         """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
+
+        ``sent`` is how many bytes of parameters its client was sent; None: not known.
 
         Returns what `add` would, for chunks that were here before it.
 
@@ -86,10 +95,10 @@ class Uploads:
         assert self._folder is not None, "nothing begins after the end"
         if ref.codec not in ("", self._codec):
             return Spoiled(reply, f"its parameters are compressed by {ref.codec!r}, unasked")
-        if ref.total > self._max_bytes:
+        if ref.total > (limit := self._limit(sent)):
             return Spoiled(
                 reply,
-                f"its parameters have {ref.total} bytes and the server takes {self._max_bytes}: "
+                f"its parameters have {ref.total} bytes and the server takes {limit}: "
                 "raise max_reply_bytes",
             )
         try:
@@ -103,6 +112,11 @@ class Uploads:
             if done is not None:
                 return done
         return None
+
+    def _limit(self, sent: int | None) -> int:
+        if self._max_bytes is not None:
+            return self._max_bytes
+        return _MAX_BYTES if sent is None else _TIMES_SENT * sent + _BESIDES
 
     def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
         """Keep a chunk that came before what announces it, by another queue; a few of them."""
@@ -155,7 +169,9 @@ class Uploads:
             return Spoiled(reply, "its parameters are compressed against another model")
         try:
             tensors = get_codec(ref.codec).decode(
-                res.parameters.tensors, base.tensors, max_bytes=self._max_bytes
+                res.parameters.tensors,
+                base.tensors,
+                max_bytes=self._limit(sum(map(len, base.tensors))),
             )
             plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
             file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))

@@ -262,7 +262,7 @@ class Federation:
         client_manager: Any = None,
         seed: int | None = 7,
         heartbeat: float = 1.0,
-        max_reply_bytes: int = 1 << 30,
+        max_reply_bytes: int | None = None,
         observers: Sequence[Observer] = (),
         runs_dir: Path | None = None,
         keep: KeepPolicy | None = None,

@@ -187,6 +187,19 @@ def test_one_that_is_too_large_is_refused_before_it_takes_space(
     assert uploads.add(upload_name("t", ref), 0, b"x" * 100) is None
 
 
+@pytest.mark.parametrize(("sent", "limit"), [(1000, 4000 + (64 << 20)), (None, 1 << 36)])
+def test_by_default_a_reply_may_be_some_times_what_was_sent(
+    tmp_path: Path, sent: int | None, limit: int
+) -> None:
+    uploads = Uploads(tmp_path, None)
+    ref = replace(ref_of(model(1)), lengths=(limit + 1,))
+    spoiled = uploads.begin(reply("t"), ref, 50, sent)
+    assert isinstance(spoiled, Spoiled)
+    assert f"the server takes {limit}: raise max_reply_bytes" in spoiled.reason
+    assert list(tmp_path.glob("*/*")) == []
+    assert uploads.begin(reply("t"), ref_of(model(1)), 50, sent) is None
+
+
 def test_a_full_disk_spoils_the_reply_and_no_other(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
