@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from flmq.broker.ports import free_ports
+
 __all__ = ["Proxy"]
 
 
@@ -50,8 +52,9 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._delay = 0.0
         self._bytes_per_second: float | None = None
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
+        # Not one that the system gives out by itself: it would be gone when we listen again.
+        self.port: int = free_ports().amqp
+        self._listener = self._listen(self.port)
 
     def __enter__(self) -> Proxy:
         return self

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 
+from flmq.cli.replacing import replacing
 from flmq.common.parameter import parameters_to_ndarrays
 from flmq.common.typing import Parameters
 from flmq.server.events import RunEnded, RunEvent
@@ -44,10 +44,8 @@ class ModelSaver:
             tensors = parameters_to_ndarrays(parameters, copy=False)
         else:
             tensors = [np.frombuffer(tensor, np.uint8) for tensor in parameters.tensors]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".model.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
+        with (
+            replacing(self._folder / "model.npz") as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(file, *tensors)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._folder / "model.npz")

@@ -7,7 +7,6 @@ the run up to some round, never half of one.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -18,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flmq.cli.jsonvalues import from_json, to_json
 from flmq.cli.plain import Remarker
+from flmq.cli.replacing import replacing
 from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
@@ -285,18 +285,10 @@ class RunRecorder:
 
 def save_record(record: RunRecord, path: Path) -> None:
     """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"format": FORMAT, **to_json(asdict(record))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
+        file.write("\n")
 
 
 def load_record(path: Path) -> RunRecord:

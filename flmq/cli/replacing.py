@@ -1,0 +1,49 @@
+"""Files that are replaced whole: whoever reads sees the old one or the new one, after any crash."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["replacing"]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write what shall be at ``path`` to; it is synced and put there at the end.
+
+    Its folder is made if need be. What processes left there that were killed is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    temporary = _temporary(path, str(os.getpid()))
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path, owner: str) -> Path:
+    return path.with_name(f".{path.name}.{owner}.tmp")
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(_temporary(path, "*").name):
+        owner = left.name.split(".")[-2]
+        if owner.isdigit() and not _lives(int(owner)):
+            left.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,135 @@
+"""A server that takes a job over hears clients at once, while it still opens what it found open.
+
+Replies that waited for it are taken in only when its phase is there, with what an earlier server had
+taken in: whatever the listener's thread does in between, each counts once, and the first of a client.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.errors import RunError
+from flmq.journal.records import KeepPolicy
+from flmq.server import ServerConfig, coordinator
+from flmq.server.events import ClientOutcome
+from flmq.server.intake import Intake
+from flmq.server.latecomers import Latecomers
+from flmq.server.listener import Listener
+from flmq.wire import Receipt, ReceiptOutcome, Reply
+from tests.end_to_end.federation import Federation, RunningServer, fed_avg, fit_res, initial
+from tests.transport.rigs import PATIENCE
+
+
+class Died(RunError):
+    """In place of a kill."""
+
+
+def _run(federation: Federation, folder: Path, clients: int) -> RunningServer:
+    config = ServerConfig(num_rounds=1, round_timeout=None)
+    return federation.run(
+        fed_avg(clients), config=config, runs_dir=folder, keep=KeepPolicy(replies="all")
+    )
+
+
+class Laps:
+    """Lets one wait until the listener has looked over again what came early."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._changed = threading.Condition()
+        self._laps = 0
+        self._taken = 0
+        take, take_early = Intake.take, Intake.take_early
+
+        def counted_take(self_: Intake, reply: Reply, size: int, letter: Any) -> None:
+            take(self_, reply, size, letter)
+            with self._changed:
+                self._taken += 1
+                self._changed.notify_all()
+
+        def counted(self_: Intake) -> None:
+            take_early(self_)
+            with self._changed:
+                self._laps += 1
+                self._changed.notify_all()
+
+        monkeypatch.setattr(Intake, "take", counted_take)
+        monkeypatch.setattr(Intake, "take_early", counted)
+
+    def wait_for_reply(self) -> None:
+        """Wait until a reply is here."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._taken > 0, PATIENCE)
+
+    def wait(self) -> None:
+        """Wait until what is here has been looked over since now."""
+        with self._changed:
+            enough = self._laps + 2
+            assert self._changed.wait_for(lambda: self._laps >= enough, PATIENCE)
+
+
+def _die_when_published(name: str) -> None:
+    if name == "server.tasks_published":
+        raise Died("killed")
+
+
+def test_a_reply_heard_while_its_phase_is_being_opened_counts(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    client = memory_federation.peer("a")
+    first = _run(memory_federation, tmp_path, 1)
+    task = client.task()
+    with pytest.raises(Died):
+        first.history()
+    client.reply(task)
+    laps = Laps(monkeypatch)
+
+    def dawdle(name: str) -> None:
+        if name == "server.phase_planned":
+            laps.wait_for_reply()
+            laps.wait()
+
+    monkeypatch.setattr(coordinator, "crash_point", dawdle)
+    second = _run(memory_federation, tmp_path, 1)
+    assert client.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
+    second.history()
+    assert [r.fit.accepted for r in second.watch.rounds()] == [1]
+
+
+def test_what_an_earlier_server_had_taken_in_comes_before_what_waited(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = memory_federation.peer("a"), memory_federation.peer("b")
+    first = _run(memory_federation, tmp_path, 2)
+    task, other = a.task(), b.task()
+    a.reply(task, fit_res(task, lambda tensors: [t + np.float32(1) for t in tensors]))
+    first.watch.wait_for(ClientOutcome)
+    monkeypatch.setattr(Listener, "_hear", _fail)
+    # The second answer of a client that was killed and trained anew; the first is written down.
+    a.reply(task, fit_res(task, lambda tensors: [t + np.float32(5) for t in tensors]))
+    with pytest.raises(Died):
+        first.history()
+    monkeypatch.undo()
+    laps = Laps(monkeypatch)
+    admit = Latecomers.admit
+
+    def dawdle(self: Latecomers, gather: Any) -> None:
+        admit(self, gather)
+        laps.wait_for_reply()
+        laps.wait()
+
+    monkeypatch.setattr(Latecomers, "admit", dawdle)
+    second = _run(memory_federation, tmp_path, 2)
+    b.reply(other, fit_res(other, lambda tensors: [t + np.float32(1) for t in tensors]))
+    expected = [t + np.float32(1) for t in parameters_to_ndarrays(initial())]
+    assert second.model() == b"".join(ndarrays_to_parameters(expected).tensors)
+
+
+def _fail(self: Listener, letter: Any) -> None:
+    raise Died("killed")
