@@ -238,14 +238,17 @@ class Coordinator:
             gather.key = PhaseKey(gather.server_round, gather.phase, call)
             elapsed = self._ledger.open_phase(gather.key, tasks, request)
             crash_point("server.phase_planned")
-        self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
         with self._table.lock:
             self._report(gather.start())
         # Step 2: count what had come before: late replies of earlier rounds, and what an earlier
-        # server had taken in.
+        # server had taken in. The listener knows of the phase only then: a second answer of a
+        # client must not count before the first, which is written down.
         self._latecomers.admit(gather)
         if gather.key is not None:
             self._listener.intake.replay(gather, gather.key)
+        self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
+        if self._ledger is not None:
+            self._ledger.opened(tasks)
         pending = set(gather.round.pending())
         tasks = [task for task in tasks if task.client_id in pending]
         # Step 3: publish the model, confirmed, and then the tasks that name it.
@@ -309,6 +312,10 @@ class Coordinator:
         try:
             while not gather.done.wait(self._patience(deadline)):
                 now = self._clock()
+                if self._listener.trouble is not None:
+                    # It may have ended before the phase was in the table, and nobody told us.
+                    self._feed(gather, Stopped(str(self._listener.trouble)))
+                    continue
                 if gather.key is not None and self._ledger is not None:
                     # Also finds out whether this server is still the one in charge.
                     self._ledger.tick(gather.key, elapsed + now - started)

@@ -93,8 +93,9 @@ class Intake:
 
     def take(self, reply: Reply, size: int, letter: Letter | None) -> None:
         """Take in a reply that is all here, and ack ``letter`` once it is dealt with."""
+        awaited = self._is_awaited(reply)
         known = self._table.find(reply.task_id)
-        if known is None and self._is_awaited(reply):
+        if known is None and awaited:
             # Its phase was opened by an earlier server, and will be again in a moment, for which
             # clients may have to be heard first: this must not fill the prefetch.
             self._early.append(_Early(reply, size, None))

@@ -95,7 +95,6 @@ class Ledger:
     def open_phase(self, key: PhaseKey, tasks: Sequence[Task], request: Request) -> float:
         """Enter a phase's plan; the seconds for which it has been open under a server in charge."""
         record = self._journal.find_phase(key)
-        self._awaited.difference_update(task.task_id for task in tasks)
         if record is not None:
             return record.elapsed
         models = {
@@ -257,8 +256,15 @@ class Ledger:
         )
 
     def awaits(self, task_id: str) -> bool:
-        """Whether a task is of a phase that an earlier server left open and nobody opened since."""
+        """Whether a task is of a phase that an earlier server left open and nobody opened since.
+
+        Ask this first and the task table then: what is not awaited any more is in the table.
+        """
         return task_id in self._awaited
+
+    def opened(self, tasks: Sequence[Task]) -> None:
+        """Note that the phase of these tasks is in the task table."""
+        self._awaited.difference_update(task.task_id for task in tasks)
 
     # -- rounds ------------------------------------------------------------------------------
 

@@ -98,22 +98,34 @@ class Listener:
         self._uploads.close()
 
     def _listen(self) -> None:
+        try:
+            self._hear_all()
+        except TransportClosed:
+            return
+        except FlmqError as error:
+            # Fenced, or nothing can be read or written any more. What is un-acked comes again, to
+            # the server that is in charge then.
+            self._give_up(error)
+        except Exception as error:
+            # Whatever it is, the run must not wait for ever for what nobody hears.
+            logger.exception("job %s: replies can no longer be taken in", self._job.name)
+            self._give_up(
+                RunError(
+                    f"replies can no longer be taken in ({type(error).__name__}: {error}): please "
+                    "report this with the log; a server that is started again goes on where the "
+                    "job has a journal"
+                )
+            )
+
+    def _hear_all(self) -> None:
         next_tick = 0.0
-        while self.trouble is None:
-            try:
-                letter = self._inbox.receive(timeout=self.intake.patience)
-                if letter is not None:
-                    self._hear_safely(letter)
-                if letter is None or self.intake.is_full:
-                    self.intake.flush()
-                self.intake.take_early()
-            except TransportClosed:
-                return
-            except (BrokerError, RunError) as error:
-                # Fenced, or nothing can be read or written any more. What is un-acked comes again,
-                # to the server that is in charge then.
-                self._give_up(error)
-                return
+        while True:
+            letter = self._inbox.receive(timeout=self.intake.patience)
+            if letter is not None:
+                self._hear_safely(letter)
+            if letter is None or self.intake.is_full:
+                self.intake.flush()
+            self.intake.take_early()
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()
@@ -170,6 +182,7 @@ class Listener:
 
     def _hear_reply(self, letter: Letter, reply: Reply) -> None:
         """Deal with a reply, or with the envelope of one whose parameters follow."""
+        awaited = self._is_awaited(reply.task_id)
         known = self._table.find(reply.task_id)
         problem = self._identity_problem(reply, known)
         if problem is not None:
@@ -177,7 +190,7 @@ class Listener:
             self._inbox.bury(letter, f"a reply of {reply.client_id} {problem}")
             return
         self._presence.seen(reply.client_id)
-        if reply.blob is None or not self._would_count(reply, known):
+        if reply.blob is None or not (awaited or self._would_count(reply, known)):
             self.intake.take(reply, letter.bytes, letter)
             return
         self._announced[reply.task_id] = reply, self._clock()
@@ -219,13 +232,14 @@ class Listener:
     def _would_count(self, reply: Reply, known: tuple[Gather, str] | None) -> bool:
         """Whether this reply, once it is all here, may settle its task or count later."""
         expected = known is not None and known[0].expects(reply.client_id)
-        return expected or self._is_awaited(reply.task_id) or self._latecomers.wants(reply)
+        return expected or self._latecomers.wants(reply)
 
     def _may_announce(self, task_id: str) -> bool:
         """Whether a reply to this task may be on its way that would count."""
+        awaited = self._is_awaited(task_id)
         known = self._table.find(task_id)
         if known is None:
-            return self._is_awaited(task_id) or self._latecomers.may_want()
+            return awaited or self._latecomers.may_want()
         gather, client_id = known
         return gather.expects(client_id) or self._latecomers.may_count(gather, client_id)
 
@@ -241,8 +255,9 @@ class Listener:
             self._given_up.popitem(last=False)
 
     def _is_over(self, task_id: str) -> bool:
+        awaited = self._is_awaited(task_id)
         known = self._table.find(task_id)
-        over = not self._is_awaited(task_id) if known is None else known[0].done.is_set()
+        over = not awaited if known is None else known[0].done.is_set()
         announced = self._announced.get(task_id)
         if not over or announced is None:
             return over
