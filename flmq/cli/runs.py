@@ -25,9 +25,9 @@ from flmq.server.context import ServerContext
 from flmq.server.late import EXPIRED
 from flmq.server.replay import replay as replay_run
 from flmq.server.strategy.fedavg import FedAvg
-from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.strategy import Strategy, UnexpectedState
 
-__all__ = ["NoSuchRun", "runs_app"]
+__all__ = ["NoSuchRun", "OtherStrategy", "runs_app"]
 
 runs_app = typer.Typer(help="The runs that servers keep.", invoke_without_command=True)
 
@@ -47,6 +47,17 @@ _WORDS = (
 """In the order of their columns."""
 
 
+class OtherStrategy(UsageError):
+    """The run was another strategy's than it is to be replayed with."""
+
+    def __init__(self, job: str, error: UnexpectedState) -> None:
+        """Name the job, the strategy it is replayed with, and the state that this cannot take."""
+        super().__init__(
+            f"job {job!r} has state of its strategy ({', '.join(error.names)}), which "
+            f"{error.strategy} cannot take: name the server's app, as in --app app:server"
+        )
+
+
 class NoSuchRun(UsageError):
     """There is no run of that name in the folder of runs."""
 
@@ -57,7 +68,7 @@ class NoSuchRun(UsageError):
 
 @runs_app.callback()
 def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
-    """List runs: by job, whether they are running, unfinished, finished or damaged."""
+    """List runs by name: whether they are running, unfinished, finished or damaged."""
     if context.invoked_subcommand is not None:
         context.obj = runs_dir
         return
@@ -65,17 +76,17 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
     for column in ("job", "state", "rounds", "started", "note"):
         table.add_column(column, justify="right" if column == "rounds" else "left")
     for run in list_runs(runs_dir):
-        table.add_row(run.job, run.state.value, str(run.rounds), _when(run), run.problem)
+        table.add_row(run.folder.name, run.state.value, str(run.rounds), _when(run), run.problem)
     if table.row_count == 0:
         typer.echo(f"no runs in {runs_dir}", err=True)
         return
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 @runs_app.command()
 def show(context: typer.Context, job: _Job) -> None:
     """Show a run: its rounds, its clients, and what became of every task."""
-    console = Console(highlight=False)
+    console = _console()
     with _opened(context.obj, job) as journal:
         rounds = journal.rounds()
         console.print(_rounds(rounds))
@@ -110,16 +121,28 @@ def replay(
         strategy = build_server(parts)[0].strategy
     differ = 0
     with _opened(context.obj, job) as journal:
-        for each in replay_run(journal, strategy):
-            differ += not each.same
-            verdict = "same bits" if each.same else "DIFFERS"
-            typer.echo(
-                f"round {each.server_round}: {each.replies} replies, model {each.replayed[:16]} "
-                f"(recorded {each.recorded[:16]}): {verdict}"
-            )
+        try:
+            for each in replay_run(journal, strategy):
+                differ += not each.same
+                verdict = "same bits" if each.same else "DIFFERS"
+                typer.echo(
+                    f"round {each.server_round}: {each.replies} replies, "
+                    f"model {each.replayed[:16]} (recorded {each.recorded[:16]}): {verdict}"
+                )
+        except UnexpectedState as error:
+            raise OtherStrategy(job, error) from error
     if differ:
-        typer.echo("other bits: was another strategy used, or its code changed?", err=True)
+        typer.echo(
+            "other bits: was another strategy used (--app names the server's app), or its code "
+            "changed?",
+            err=True,
+        )
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _console() -> Console:
+    """Reasons and names are not ours: their brackets are no markup."""
+    return Console(highlight=False, markup=False)
 
 
 @contextmanager
@@ -187,7 +210,7 @@ def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
     for outcome in phase.outcomes:
         if outcome.word is Word.ACCEPTED or outcome.client_id in heard:
             continue
-        reason = f": {outcome.reason}" if outcome.reason else ""
+        reason = f": {' '.join(outcome.reason.split())}" if outcome.reason else ""
         yield f"{where}: {outcome.client_id} {_name(outcome)}{reason}"
     for late in sorted(phase.late, key=lambda each: (each.client_id, each.word.value)):
         yield f"{where}: {late.client_id} {_late(late)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flmq.common.errors import StoredDataError
+from flmq.common.errors import UsageError
 from flmq.common.phase import Phase
 from flmq.common.typing import FitRes
 from flmq.journal import Journal, NotKept
@@ -23,7 +23,7 @@ from flmq.wire import refer
 __all__ = ["NothingToReplay", "Replayed", "replay"]
 
 
-class NothingToReplay(StoredDataError):
+class NothingToReplay(UsageError):
     """No round's replies were kept."""
 
     def __init__(self, job: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flmq.cli.runs import runs_app
-from flmq.journal import Journal, LateEntry
+from flmq.cli.runs import OtherStrategy, runs_app
+from flmq.journal import Journal, KeepPolicy, LateEntry
 from flmq.round import Carried, Outcome, Word
-from tests.journal.runs import answer, begun, closing, end_round, fit, plan, task_id
+from tests.journal.runs import answer, begun, closing, end_round, fit, model, plan, task_id
 
 JOB = "digits"
 CLIENTS = ("fine", "broken", "wrong", "away", "quiet", "slow", "slower", "expired", "twice")
@@ -97,6 +97,38 @@ def test_the_words_are_counted_by_round_and_by_client(runs: Path) -> None:
     clients = {line[0]: line[1:] for line in lines[3:] if line and line[0] in CLIENTS}
     assert clients["slow"] == ["0", "0", "0", "1", "0", "0", "0", "0"]
     assert clients["twice"] == ["1", "0", "0", "0", "0", "0", "0", "2"]
+
+
+def test_a_reason_is_shown_as_it_was_given_on_one_line(tmp_path: Path) -> None:
+    journal = begun(tmp_path / JOB)
+    journal.open_phase(fit(1), plan(["a"]))
+    reason = "return\n\n    tuple[list[numpy.ndarray], int]\n"
+    failed = Outcome("a", Word.FAILED, reason)
+    journal.contribute(fit(1), answer("a", kind=Word.FAILED, reason=reason))
+    journal.close_phase(fit(1), replace(closing(), outcomes=(failed,)))
+    journal.close()
+    assert "fit: a failed: return tuple[list[numpy.ndarray], int]\n" in _shown(tmp_path)
+
+
+def test_runs_are_listed_by_the_names_that_they_are_shown_by(runs: Path) -> None:
+    (runs / JOB).rename(runs / f"{JOB}.20260101-000000")
+    begun(runs / JOB).close()
+    listed = CliRunner().invoke(runs_app, ["--runs-dir", str(runs)]).output
+    names = {line.split()[0] for line in listed.splitlines()[1:]}
+    assert names == {JOB, f"{JOB}.20260101-000000"}
+
+
+def test_a_replay_with_the_wrong_strategy_says_how_to_name_it(tmp_path: Path) -> None:
+    journal = begun(tmp_path / JOB)
+    journal.keep(KeepPolicy(replies="all"))
+    journal.open_phase(fit(1), replace(plan(["a"]), state={"velocity": 1.0}))
+    journal.contribute(fit(1), answer("a"))
+    journal.close_phase(fit(1), closing("a"))
+    journal.checkpoint(1, model(1), {}, {}, {"model": "digest"})
+    journal.close()
+    done = CliRunner().invoke(runs_app, ["--runs-dir", str(tmp_path), "replay", JOB])
+    assert isinstance(done.exception, OtherStrategy), done.output
+    assert "--app app:server" in str(done.exception)
 
 
 def test_what_waits_says_so(tmp_path: Path) -> None:
