@@ -28,13 +28,20 @@ class JobChanged(UsageError):
         self.job = job
         self.differences = differences
         listed = "; ".join(
-            f"{name}: was {then}, is {now}" for name, (then, now) in sorted(differences.items())
+            f"{name}: was {_without(now, then)}, is {_without(then, now)}"
+            for name, (then, now) in sorted(differences.items())
         )
         super().__init__(
             f"job {job!r} was begun differently ({listed}), so going on would not give the bits of "
             "one undisturbed run. Go on all the same with --resume, begin anew with --fresh, or "
             "use another job name"
         )
+
+
+def _without(other: str, listed: str) -> str:
+    """What is in one list of options and not in the other; all of it, should that be nothing."""
+    others = other.split(", ")
+    return ", ".join(each for each in listed.split(", ") if each not in others) or listed
 
 
 @dataclass(frozen=True, slots=True)
