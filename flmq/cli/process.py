@@ -17,8 +17,16 @@ from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
 from flmq.common.logger import LOGGER_NAME
 from flmq.common.urls import redact_url
+from flmq.server import charge
 
-__all__ = ["boundary", "hide_broker_url", "interrupt_on_sigterm", "log_to_file", "log_to_stderr"]
+__all__ = [
+    "boundary",
+    "hide_broker_url",
+    "interrupt_on_sigterm",
+    "log_to_file",
+    "log_to_stderr",
+    "say_who_is_in_charge",
+]
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -79,6 +87,13 @@ def interrupt_on_sigterm() -> None:
 def log_to_stderr(level: int) -> None:
     """Write flmq's log to standard error from ``level`` on."""
     _add(logging.StreamHandler(sys.stderr), level)
+
+
+def say_who_is_in_charge() -> None:
+    """Write to standard error that a server stands by, and takes over: no view has begun yet."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logging.getLogger(charge.__name__).addHandler(handler)
 
 
 def log_to_file(path: Path, level: int = logging.INFO) -> None:

@@ -14,11 +14,16 @@ from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, RunsDir, pairs
 from flmq.cli.picture import draw
-from flmq.cli.process import interrupt_on_sigterm, log_to_file, log_to_stderr
+from flmq.cli.process import (
+    interrupt_on_sigterm,
+    log_to_file,
+    log_to_stderr,
+    say_who_is_in_charge,
+)
 from flmq.cli.record import RunRecorder, load_record
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
-from flmq.common.errors import UsageError
+from flmq.common.errors import RunError, UsageError
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.records import KeepPolicy
@@ -33,7 +38,7 @@ from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
 from flmq.wire.codecs import CODECS
 
-__all__ = ["ServerCommand", "serve", "server"]
+__all__ = ["InvalidServerCommand", "RunFolderNotWritable", "ServerCommand", "serve", "server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def server(
     runs_dir: RunsDir = Path("runs"),
     picture: Annotated[
         bool,
-        typer.Option(help="Draw runs/<job>/rounds.png at the end (needs flmq[demo])."),
+        typer.Option(help="Draw runs/<job>/rounds.png at the end (needs the extra `demo`)."),
     ] = False,
     site: Annotated[
         list[str] | None,
@@ -190,7 +195,19 @@ def server(
 
 
 class InvalidServerCommand(UsageError):
-    """Options of ``flmq server`` that contradict each other."""
+    """Options of ``flmq server`` that contradict each other, or are out of their range."""
+
+
+class RunFolderNotWritable(RunError):
+    """The run's folder cannot be made, moved aside or written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        """Name the folder and the cause."""
+        self.folder = folder
+        super().__init__(
+            f"{folder}: cannot be written: {error.strerror}. See to space and permissions there, "
+            "or give another folder with --runs-dir"
+        )
 
 
 def _resume_policy(*, resume: bool, fresh: bool) -> ResumePolicy:
@@ -207,14 +224,18 @@ def serve(command: ServerCommand) -> None:
     """Do what the command says. Blocks until the run is over."""
     interrupt_on_sigterm()
     folder = command.runs_dir / command.job
-    if command.resume is ResumePolicy.FRESH:
-        set_aside(folder)
+    try:
+        if command.resume is ResumePolicy.FRESH:
+            set_aside(folder)
+        log_to_file(folder / "server.log")
+    except OSError as error:
+        raise RunFolderNotWritable(folder, error) from error
     console = Console()
     view = choose_view(console)
-    log_to_file(folder / "server.log")
     if not isinstance(view, LiveView):
         # The plain view says what the log's warnings say, and more.
         log_to_stderr(logging.ERROR)
+    say_who_is_in_charge()
     parts = _adjusted(load_server(command.app, ServerContext(command.job, command.config)), command)
     recorder = RunRecorder(command.runs_dir, about=command.config)
     options = RunOptions(
@@ -248,7 +269,10 @@ def _adjusted(parts: ServerAppComponents, command: ServerCommand) -> ServerAppCo
     if command.rounds is not None:
         config = replace(config, num_rounds=command.rounds)
     if command.round_timeout is not None:
-        config = replace(config, round_timeout=command.round_timeout)
+        try:
+            config = replace(config, round_timeout=command.round_timeout)
+        except ValueError as error:
+            raise InvalidServerCommand(f"--round-timeout: {error}") from error
     parts = replace(parts, config=config)
     if command.wait_timeout is not None:
         manager = parts.client_manager

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
 from flmq.common.errors import JobInUse, ResourceLocked
-from flmq.common.logger import logger
 from flmq.transport import Transport, federation_topology, job_topology
 
 __all__ = ["take_job"]
 
 _TRY_EVERY = 1.0
+_log = logging.getLogger(__name__)
 
 
 def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> None:
@@ -34,9 +35,9 @@ def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: b
                 raise JobInUse(job) from error
         else:
             if said:
-                logger.warning("job %s: its server is gone, this one takes over", job)
+                _log.warning("job %s: its server is gone, this one takes over", job)
             return
         if not said:
             said = True
-            logger.warning("job %s is run by another live server: standing by", job)
+            _log.warning("job %s is run by another live server: standing by", job)
         time.sleep(_TRY_EVERY)

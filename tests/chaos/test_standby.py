@@ -29,6 +29,7 @@ def _second_server(crew: Crew, run: Run) -> None:
     crew.start("second", server_command(run.schedule, run.runs_dir))
     log = run.runs_dir / JOB / "server.log"
     until(lambda: "standing by" in log.read_text("utf-8"), "the second server stands by")
+    until(lambda: "standing by" in crew.log("second"), "and says so to who started it")
 
 
 def _took_over(run: Run) -> Callable[[], bool]:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from flmq import __version__
 from flmq.cli.main import app
 from flmq.cli.options import InvalidPair, pairs
+from flmq.cli.server import RunFolderNotWritable
 from flmq.common.errors import UsageError
 from flmq.common.urls import parse_broker_url
 from tests.processes import environment, start
@@ -78,6 +79,10 @@ def test_wrong_credentials_and_a_missing_virtual_host_end_a_command_at_once(
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no app of that name": (("client", "nowhere:client"), "there is no module 'nowhere'"),
+    "a round of no time": (
+        (*SERVER, "--round-timeout=-3"),
+        "--round-timeout: round_timeout is -3.0",
+    ),
     "an app of the wrong type": (("client", "flmq.cli.digits:LEARNING_RATE"), "is a float;"),
     "a server of the wrong type": (("server", "flmq.cli.digits:MODELS"), "is a dict;"),
     "an empty client id": ((*CLIENT, "--client-id="), "client id '' is not usable"),
@@ -103,6 +108,18 @@ def test_what_cannot_be_is_refused_with_what_to_do(
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, UsageError), result.output
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize("more", [(), ("--fresh",)])
+def test_a_folder_that_cannot_be_written_is_named(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").touch()
+    monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://127.0.0.1:{_free_port()}/x")
+    arguments = (*SERVER, "--job=a", "--runs-dir", str(tmp_path / "runs"), *more)
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, RunFolderNotWritable), result.output
+    assert f"{tmp_path / 'runs' / 'a'}: cannot be written: Not a directory" in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["server", "client", "demo"])
