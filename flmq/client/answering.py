@@ -87,9 +87,8 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
 def _log(task: Task, res: Res, seconds: float, level: int) -> None:
     where = f"job {task.job}, round {task.server_round}, {task.phase.value}"
     if isinstance(res, Failure):
-        logger.error(
-            "%s: %s: %s\n%s", where, res.exception_type, res.message, res.traceback_tail.rstrip()
-        )
+        tail = f"\n{res.traceback_tail.rstrip()}" if res.traceback_tail else ""
+        logger.error("%s: %s: %s%s", where, res.exception_type, res.message, tail)
     elif isinstance(res, FitRes | EvaluateRes):
         logger.log(level, "%s: %s examples in %.2f s", where, res.num_examples, seconds)
     else:

@@ -123,5 +123,5 @@ def _look_over(database: Database) -> None:
             raise NewerJournal(database.path, format_, FORMAT)
         (found,) = tx.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise JournalDamaged(database.path, f"is damaged: {found}")
+            raise JournalDamaged(database.path, f"is damaged: {' '.join(str(found).split())}")
         tx.execute("SELECT 1 FROM run").fetchone()

@@ -94,11 +94,12 @@ def test_a_method_that_was_left_out_says_so(ins: Ins, phase: Phase, code: Code) 
     assert res.status.code is code
 
 
-def test_a_task_whose_deadline_has_passed_is_not_begun() -> None:
+def test_a_task_whose_deadline_has_passed_is_not_begun(caplog: pytest.LogCaptureFixture) -> None:
     res = _answer(task(FIT.ins, Phase.FIT, NOW - 2.5), lambda: pytest.fail("begun")).res
     assert isinstance(res, Failure)
     assert res.kind is FailureKind.EXPIRED
     assert "2.5 s after its deadline" in res.message
+    assert caplog.messages == [f"job job, round 3, fit: Expired: {res.message}"]
     assert isinstance(_answer(task(FIT.ins, Phase.FIT, NOW + 1)).res, FitRes)
 
 

@@ -307,7 +307,10 @@ class RabbitMQConsumer(Consumer):
             self._not_restored = error
             self._connection.post(lambda: self._open(connection))
 
-        _log.info("consumer of %s begins again: %s", self._names(), problem)
+        # While it waits to be opened, whoever asked for it is told, and says so once.
+        waits = isinstance(problem, ResourceLocked) and not self._opened.done()
+        level = logging.DEBUG if waits else logging.INFO
+        _log.log(level, "consumer of %s begins again: %s", self._names(), problem)
         seconds = self._backoff.next()
         if isinstance(problem, ResourceLocked):
             # Whoever holds it may be gone any moment: who stands by takes over soon after.
