@@ -82,8 +82,9 @@ class Proxy:
         self.cut()
 
     def accept(self) -> None:
-        """Let new connections in again, after `refuse`."""
-        self._listener = self._listen(self.port)
+        """Let new connections in again, after `refuse`, were it once or twice."""
+        if self._listener.fileno() < 0:
+            self._listener = self._listen(self.port)
 
     def freeze(self, *, to_client: bool = True, to_broker: bool = True) -> None:
         """Hold back the bytes of present connections, which stay open; new ones are not touched."""

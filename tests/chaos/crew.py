@@ -155,6 +155,8 @@ class Crew:
                 member.crashes.clear()
                 process = member.process
                 if process is not None and process.poll() is None:
+                    # One that has just been started does not know yet what to do with it.
+                    member.may_end = (*member.may_end, -signal.SIGTERM)
                     process.terminate()
                 else:
                     member.ended = 0 if member.ended is None else member.ended
