@@ -35,7 +35,7 @@ _MAX_EXPIRATION = 2**32 / 1000 - 1
 def check_outgoing(address: Address, message: Message) -> bytes | memoryview:
     """Return a body that nobody changes, or refuse what no broker could carry.
 
-    It is a copy, unless it is bytes or a view through which nothing can be changed.
+    It is a copy, unless it is bytes or a view of bytes through which nothing can be changed.
 
     Raises `TypeError` for a body that is not bytes-like, `BrokerRefusal` for the rest.
     """
@@ -57,7 +57,12 @@ def check_outgoing(address: Address, message: Message) -> bytes | memoryview:
             f"use 0 to {_MAX_EXPIRATION:.0f} s, or None"
         )
     body = message.body
-    return body if isinstance(body, memoryview) and body.readonly else bytes(body)
+    return body if isinstance(body, memoryview) and _is_plain(body) else bytes(body)
+
+
+def _is_plain(view: memoryview) -> bool:
+    """Whether a view is of bytes in a row, as long as it says, that it cannot change."""
+    return view.readonly and view.ndim == 1 and view.itemsize == 1 and view.c_contiguous
 
 
 def check_prefetch(prefetch: int) -> None:

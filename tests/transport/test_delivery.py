@@ -44,6 +44,24 @@ def test_a_body_is_copied_when_it_is_published(transport: Transport, publisher: 
     assert bodies(take(transport.consumer(["q"], prefetch=1), 1)) == [b"before"]
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(b"0123456789ab").cast("I"),
+        memoryview(b"0123456789ab").cast("B", (3, 4)),
+        memoryview(b"0123456789ab")[::2],
+        memoryview(b"0123456789ab")[3:9],
+    ],
+    ids=["numbers", "matrix", "every second", "part"],
+)
+def test_a_view_of_any_form_arrives_as_its_bytes(
+    transport: Transport, publisher: Publisher, view: memoryview
+) -> None:
+    confirmed = publisher.publish(to("q"), Message(view)).result(PATIENCE)
+    assert confirmed is PublishOutcome.CONFIRMED
+    assert bodies(take(transport.consumer(["q"], prefetch=1), 1)) == [view.tobytes()]
+
+
 def test_properties_arrive_as_they_were_sent(
     rig: Rig, transport: Transport, publisher: Publisher
 ) -> None:
