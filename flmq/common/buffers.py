@@ -47,7 +47,8 @@ class _Free:
 
     def give_back(self, buffer: _Memory) -> None:
         self._buffers.append(buffer)
-        while sum(each.nbytes for each in tuple(self._buffers)) > self._max_bytes:
+        # A tuple of them may be interrupted by the collector, and so by what is freed.
+        while sum(each.nbytes for each in self._buffers.copy()) > self._max_bytes:
             try:
                 self._buffers.popleft()
             except IndexError:

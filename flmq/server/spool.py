@@ -35,9 +35,9 @@ class SpoolFolder:
         Raises:
             OSError: there is no room for it, or the folder cannot be written.
         """
-        used = self._free.take(size)
-        if used is not None:
-            return _Place(self, self._free, used, size), os.open(used, os.O_RDWR)
+        again = self._take_again(size)
+        if again is not None:
+            return again
         # A file of its own: one of the same name may be complete, and wait to be taken in.
         descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
         try:
@@ -47,6 +47,26 @@ class SpoolFolder:
             Path(path).unlink()
             raise
         return _Place(self, self._free, Path(path), size), descriptor
+
+    def _take_again(self, size: int) -> tuple[_Place, int] | None:
+        """A file that nobody holds, made as long as is asked for; None where there is none."""
+        used = self._free.take(size)
+        if used is None:
+            return None
+        path, has = used
+        descriptor = -1
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+            if has != size:
+                os.ftruncate(descriptor, size)
+                _take_space(descriptor, size)
+        except OSError:
+            # Somebody removed it, or there is no room: a new one may do, or says why not.
+            if descriptor >= 0:
+                os.close(descriptor)
+            path.unlink(missing_ok=True)
+            return None
+        return _Place(self, self._free, path, size), descriptor
 
     def _take_space(self, descriptor: int, size: int) -> None:
         """Now rather than in the middle; and what is mapped can then always be read."""
@@ -71,13 +91,19 @@ class _Free:
         self._files: deque[tuple[Path, int]] = deque()
         self._max_bytes = _KEPT_BYTES
 
-    def take(self, size: int) -> Path | None:
-        for _ in range(len(self._files)):
-            path, has = self._files.pop()
-            if has == size:
-                return path
-            self._files.appendleft((path, has))
-        return None
+    def take(self, size: int) -> tuple[Path, int] | None:
+        """A file and its size: one of that size or, as what is compressed has many, the oldest."""
+        if size < _LARGE:
+            return None
+        try:
+            for _ in range(len(self._files)):
+                path, has = self._files.pop()
+                if has == size:
+                    return path, has
+                self._files.appendleft((path, has))
+            return self._files.popleft()
+        except IndexError:
+            return None  # dropped meanwhile
 
     def give_back(self, path: Path, size: int) -> None:
         if size < _LARGE:
@@ -94,8 +120,13 @@ class _Free:
         self._drop(0)
 
     def _drop(self, max_bytes: int) -> None:
-        while sum(size for _, size in tuple(self._files)) > max_bytes:
-            self._files.popleft()[0].unlink(missing_ok=True)
+        # A tuple of them may be interrupted by the collector, and so by what is freed.
+        while sum(size for _, size in self._files.copy()) > max_bytes:
+            try:
+                path, _ = self._files.popleft()
+            except IndexError:
+                return
+            path.unlink(missing_ok=True)
 
 
 class _Place:

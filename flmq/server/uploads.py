@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,9 +176,10 @@ class Uploads:
             )
             plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
             file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))
-            for index, data in iter_chunks(file.ref, plain.tensors):
-                file.write(index, data)
-            return _filled(reply, file.parameters(), None)
+            with contextlib.closing(file):
+                for index, data in iter_chunks(file.ref, plain.tensors):
+                    file.write(index, data)
+                return _filled(reply, file.parameters(), None)
         except MalformedMessage as error:
             return Spoiled(reply, str(error))
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import gc
+import os
 import pickle
 from pathlib import Path
 
@@ -87,10 +88,48 @@ def test_a_large_file_is_written_again_when_nobody_holds_it_or_a_view_of_it(
     assert set(array[:10]) == {1}
     del array
     gc.collect()
-    assert large(folder, 3, megabytes=3).path not in {path, second.path}  # of another size
     third = large(folder, 4)
     assert third.path == path
     assert set(third.tensors[0]) == {4}
+
+
+@pytest.mark.parametrize("megabytes", [1, 3])
+def test_a_file_of_another_size_is_made_as_long_as_is_asked_for(
+    folder: SpoolFolder, megabytes: int
+) -> None:
+    """What is compressed has a size of its own each time: such files must not pile up."""
+    path = large(folder, 1).path
+    gc.collect()
+    other = large(folder, 2, megabytes)
+    assert other.path == path
+    assert path.stat().st_size == megabytes << 20
+    assert set(other.tensors[0]) == {2}
+    assert list(folder.path.iterdir()) == [path]
+
+
+def test_a_kept_file_that_somebody_removed_is_not_missed(folder: SpoolFolder) -> None:
+    path = large(folder, 1).path
+    gc.collect()
+    path.unlink()
+    assert set(large(folder, 2).tensors[0]) == {2}
+
+
+def test_where_a_kept_file_cannot_be_made_longer_it_makes_room_for_a_new_one(
+    folder: SpoolFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = large(folder, 1).path
+    gc.collect()
+    fallocate = os.posix_fallocate
+
+    def full(file: int, offset: int, length: int) -> None:
+        if path.exists():
+            raise OSError(errno.ENOSPC, "no space left")
+        fallocate(file, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    other = large(folder, 2, megabytes=3)
+    assert set(other.tensors[0]) == {2}
+    assert list(folder.path.iterdir()) == [other.path]
 
 
 def test_at_the_end_nothing_is_kept_to_be_written_again(folder: SpoolFolder) -> None:
