@@ -113,7 +113,7 @@ class Worker:
         self._at_work: set[str] = set()
         """Ids of tasks that wait for a thread, are trained on, or whose reply is being sent."""
         self._arrivals: dict[str, float] = {}
-        """When each task that waits came, in monotonic seconds."""
+        """When each task at work came, the last time before it was begun, in monotonic seconds."""
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
         self._heartbeat = self._options.heartbeat
@@ -276,7 +276,7 @@ class Worker:
             return
         self._jobs[task.job] = task.epoch
         crash_point("worker.task_received")
-        self._arrivals.setdefault(task.task_id, time.monotonic())
+        arrived = time.monotonic()
         admission = hosted.tasks.admit(task, letter)
         for older in hosted.tasks.superseded():
             self._inbox.ack(older)
@@ -287,7 +287,7 @@ class Worker:
             hosted.tasks.published(task.task_id)
             admission = Admission.SETTLED
         elif admission in (Admission.NEW, Admission.DONE):
-            self._put_to_work(task)
+            self._put_to_work(task, arrived)
         if admission is Admission.SETTLED or self._options.acks_on_acceptance:
             self._inbox.ack(letter)
             crash_point("worker.task_acked")
@@ -370,7 +370,9 @@ class Worker:
 
     # -- working: the threads of `run` -------------------------------------------------------
 
-    def _put_to_work(self, task: Task) -> None:
+    def _put_to_work(self, task: Task, arrived: float | None = None) -> None:
+        if arrived is not None:
+            self._arrivals[task.task_id] = arrived
         self._at_work.add(task.task_id)
         self._waiting.put(task)
 
@@ -381,6 +383,7 @@ class Worker:
             except TransportClosed:
                 return
             finally:
+                self._arrivals.pop(task.task_id, None)
                 self._at_work.discard(task.task_id)
 
     def _do(self, task: Task) -> None:
@@ -388,7 +391,7 @@ class Worker:
         newest = tasks.current(task.task_id)
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
-        now = server_clock(newest, self._arrivals.pop(task.task_id, None))
+        now = server_clock(newest, self._arrivals.get(task.task_id))
         if not self._doer.do(newest, tasks, now):
             self._settle(task.client_id, task.task_id)
         elif (letter := tasks.published(task.task_id)) is not None:

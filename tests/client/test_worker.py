@@ -336,6 +336,23 @@ def test_a_task_of_an_earlier_server_of_the_job_is_dropped(memory_federation: Fe
     assert gate.calls == 1
 
 
+def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> None:
+    memory_federation.serve("a")
+    peer = memory_federation.peer("hand")
+    server = memory_federation.run(fed_avg(2), rounds=1)
+    task = peer.task()
+    address = Address(TASKS, task_key("main", "a"))
+    worker = memory_federation.workers["a"].worker
+    for _ in range(2):  # the second time it is settled
+        peer.send(address, replace(task, client_id="a", task_id="again"))
+        eventually(lambda: "again" in worker._hosted["a"].tasks._settled)  # type: ignore[attr-defined]
+    eventually(lambda: _empty(memory_federation, "a"))
+    peer.reply(task)
+    server.history()
+    eventually(lambda: not worker._at_work)
+    assert worker._arrivals == {}
+
+
 def test_disconnecting_all_clients_ends_those_that_came_for_one_job(
     federation: Federation,
 ) -> None:
