@@ -36,13 +36,24 @@ from flmq.wire import (
     task_of_upload,
 )
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "NobodyListens"]
 
 _DAY = 24 * 3600.0
 _SILENCE = 60.0
 """Seconds after its last chunk at which a late reply is given up that is to count."""
 _REMEMBERED = 1000
 """Replies that were given up, and whose clients are told so if they go on sending."""
+
+
+class NobodyListens(RunError):
+    """The thread that hears clients came to its end by a fault."""
+
+    def __init__(self, cause: Exception) -> None:
+        """Name the ``cause``."""
+        super().__init__(
+            f"replies can no longer be taken in ({type(cause).__name__}: {cause}): please report "
+            "this with the log; where the job has a journal, start the server again to go on"
+        )
 
 
 class Listener:
@@ -109,13 +120,7 @@ class Listener:
         except Exception as error:
             # Whatever it is, the run must not wait for ever for what nobody hears.
             logger.exception("job %s: replies can no longer be taken in", self._job.name)
-            self._give_up(
-                RunError(
-                    f"replies can no longer be taken in ({type(error).__name__}: {error}): please "
-                    "report this with the log; a server that is started again goes on where the "
-                    "job has a journal"
-                )
-            )
+            self._give_up(NobodyListens(error))
 
     def _hear_all(self) -> None:
         next_tick = 0.0

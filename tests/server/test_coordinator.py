@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -43,6 +44,10 @@ from flmq.server.events import (
     Word,
 )
 from flmq.server.failures import ClientFailure
+from flmq.server.gather import Gather
+from flmq.server.intake import Intake
+from flmq.server.latecomers import Latecomers
+from flmq.server.listener import NobodyListens
 from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg, initial
@@ -433,3 +438,36 @@ def test_an_observer_that_raises_or_is_slow_harms_nobody(memory_federation: Fede
     server = memory_federation.run(fed_avg(1), rounds=2, observers=(observer,))
     server.history()
     assert seen == server.watch.events
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_replies_that_can_no_longer_be_taken_in_end_the_run(
+    memory_federation: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    opened: bool,
+) -> None:
+    """Whatever the fault, and also before the round is there: nobody waits for what none hears."""
+    breaks = threading.Event()
+    take_early, admit = Intake.take_early, Latecomers.admit
+
+    def faulty(self: Intake) -> None:
+        if breaks.is_set():
+            raise ZeroDivisionError("a fault of ours")
+        take_early(self)
+
+    def dawdling(self: Latecomers, gather: Gather) -> None:
+        if not opened:
+            breaks.set()
+            eventually(lambda: "replies can no longer be taken in" in caplog.text)
+        admit(self, gather)
+
+    monkeypatch.setattr(Intake, "take_early", faulty)
+    monkeypatch.setattr(Latecomers, "admit", dawdling)
+    peer = memory_federation.peer("a")
+    server = memory_federation.run(fed_avg(1), timeout=None)
+    peer.task()
+    breaks.set()
+    with pytest.raises(NobodyListens, match="ZeroDivisionError: a fault of ours"):
+        server.history()
+    assert "replies can no longer be taken in" in caplog.text

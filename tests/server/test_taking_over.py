@@ -1,7 +1,8 @@
 """A server that takes a job over hears clients at once, while it still opens what it found open.
 
-Replies that waited for it are taken in only when its phase is there, with what an earlier server had
-taken in: whatever the listener's thread does in between, each counts once, and the first of a client.
+Replies that waited for it are taken in only when its phase is there, with what an earlier server
+had taken in: whatever the listener's thread does in between, each counts once, and the first of a
+client.
 """
 
 from __future__ import annotations
