@@ -129,8 +129,8 @@ class JournalReader:
                 return None
             state = self._shelf.load_state(tx, row.state, row.state_digest)
             ref = self._shelf.ref(tx, row.digest)
-        history = self._seal.unpack(row.history)
-        return Checkpoint(row.server_round, self._shelf.load(ref), history, state)
+        history, summary = self._seal.unpack(row.history), self._seal.unpack(row.summary)
+        return Checkpoint(row.server_round, self._shelf.load(ref), history, state, summary)
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """The models that are kept; `parameters` loads them by digest."""

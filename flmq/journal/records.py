@@ -171,6 +171,7 @@ class Checkpoint:
     history: dict[str, Any]
     state: dict[str, Any]
     """The strategy's."""
+    summary: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

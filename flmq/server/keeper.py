@@ -28,12 +28,15 @@ class Keeper:
         self.planned = planned
         self._watch: AttributeWatch | None = None
         self._unsaved: tuple[str, ...] = ()
+        self.lost: tuple[str, ...] = ()
+        """Attributes of the strategy that an earlier server had changed, and nobody saved."""
 
     def resume(self, strategy: Strategy) -> Checkpoint | None:
         """Where to go on, with the strategy's state put back; None: from the beginning."""
         checkpoint = self._ledger.resume()
         if checkpoint is not None:
             strategy.load_state_dict(checkpoint.state)
+            self.lost = tuple(checkpoint.summary.get("unsaved", ()))
         # FedAvg lets go of its initial parameters once they are given.
         self._watch = AttributeWatch(strategy, ignore=("initial_parameters",))
         return checkpoint
@@ -65,6 +68,8 @@ class Keeper:
         note: str,
     ) -> None:
         """Close a round for good."""
+        # Before the summary: it finds what was changed in this very round.
+        state = self.state(strategy)
         summary = {
             "loss": loss,
             "metrics": dict(metrics),
@@ -74,5 +79,5 @@ class Keeper:
             "unsaved": list(self._unsaved),
         }
         crash_point("server.round_aggregated")
-        self._ledger.checkpoint(server_round, parameters, history, self.state(strategy), summary)
+        self._ledger.checkpoint(server_round, parameters, history, state, summary)
         crash_point("server.round_closed")

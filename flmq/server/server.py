@@ -115,6 +115,8 @@ class Server:
         """
         started = time.monotonic()
         history = self._begin_or_resume(timeout)
+        if num_rounds > self.rounds_closed:
+            self._say_what_is_lost()
         for server_round in range(self.rounds_closed + 1, num_rounds + 1):
             self._run_round(server_round, num_rounds, timeout, history)
         return history, time.monotonic() - started
@@ -131,6 +133,16 @@ class Server:
         self._evaluate_centrally(0, history)
         self._keep(0, history)
         return history
+
+    def _say_what_is_lost(self) -> None:
+        if self._keeper is not None and self._keeper.lost:
+            name, lost = type(self.strategy).__name__, ", ".join(self._keeper.lost)
+            text = (
+                f"{lost} of strategy {name} were not saved and begin anew, so the model may have "
+                "other bits; state_dict and load_state_dict would save them"
+            )
+            logger.warning(text)
+            self._emit(Note(text, self.rounds_closed))
 
     def _keep(self, server_round: int, history: History) -> None:
         """Make the end of a round durable, where the job has a journal."""
