@@ -37,5 +37,9 @@ class EventBus:
             for observer in self._observers:
                 try:
                     observer(event)
+                except OSError as error:
+                    # A full disk, or the like: what to do about it the run's own error says.
+                    what = type(event).__name__
+                    logger.error("an observer of the run could not write on %s: %s", what, error)
                 except Exception:
                     logger.exception("an observer of the run failed on %s", type(event).__name__)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flmq import __version__
+from flmq.cli.client import StateDirNotWritable
 from flmq.cli.main import app
 from flmq.cli.options import InvalidPair, pairs
 from flmq.cli.server import RunFolderNotWritable
@@ -120,6 +121,17 @@ def test_a_folder_that_cannot_be_written_is_named(
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, RunFolderNotWritable), result.output
     assert f"{tmp_path / 'runs' / 'a'}: cannot be written: Not a directory" in str(result.exception)
+
+
+def test_a_state_dir_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://127.0.0.1:{_free_port()}/x")
+    folder = tmp_path / "file" / "state"
+    result = CliRunner().invoke(app, (*CLIENT, "--client-id=a", "--state-dir", str(folder)))
+    assert isinstance(result.exception, StateDirNotWritable), result.output
+    assert f"{folder}: cannot be made: Not a directory" in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["server", "client", "demo"])

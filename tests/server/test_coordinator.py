@@ -426,6 +426,20 @@ def test_a_reply_to_an_earlier_job_of_the_name_is_refused(federation: Federation
     assert second.watch.words() == {"peer": [Word.ACCEPTED]}
 
 
+def test_an_observer_that_cannot_write_says_so_on_one_line(
+    memory_federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    def observer(event: object) -> None:
+        if isinstance(event, RunEnded):
+            raise OSError(28, "No space left on device", "history.json")
+
+    memory_federation.serve("a")
+    memory_federation.run(fed_avg(1), observers=(observer,)).history()
+    [said] = [each for each in caplog.records if "an observer" in each.message]
+    assert "RunEnded: [Errno 28] No space left on device: 'history.json'" in said.message
+    assert said.exc_info is None
+
+
 def test_an_observer_that_raises_or_is_slow_harms_nobody(memory_federation: Federation) -> None:
     memory_federation.serve("a")
     seen: list[object] = []
