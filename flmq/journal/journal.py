@@ -159,6 +159,10 @@ class Journal(JournalReader):
             self._fence(tx)
         return self._shelf.adopt(task_id, path, ref)
 
+    def release_reply(self, task_id: str, ref: BlobRef) -> None:
+        """Let go of a reply's file, where it was adopted and no record is going to name it."""
+        self._shelf.release(task_id, ref)
+
     @property
     def spool_folder(self) -> Path:
         """A folder for replies in progress, from which they can be adopted."""
@@ -232,7 +236,10 @@ class Journal(JournalReader):
         with self._writing() as tx:
             words = [self._phases.contribute(tx, key, what) for key, what in pairs]
             late_words = [self._phases.enter_late(tx, entry) for entry in entries]
-        self._shelf.contributed(what for _, what in pairs)
+        # What came when its phase had just closed may yet be entered as late, file and all.
+        self._shelf.contributed(
+            what for (_, what), word in zip(pairs, words, strict=True) if word is not Word.LATE
+        )
         self._shelf.contributed(entry.kept for entry in entries if entry.kept is not None)
         return words, late_words
 

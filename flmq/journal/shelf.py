@@ -139,6 +139,11 @@ class Shelf:
             self._adopted.add(self.replies.path(task_id, ref))
         return self.replies.adopt(task_id, ref, path)
 
+    def release(self, task_id: str, ref: BlobRef) -> None:
+        """Spare a reply's file no longer."""
+        with self._lock:
+            self._adopted.discard(self.replies.path(task_id, ref))
+
     def contributed(self, contributions: Iterable[Contribution]) -> None:
         """Take note that records name these replies now, durably."""
         with self._lock:

@@ -149,6 +149,10 @@ class Ledger:
     def _late_entry(self, late: LateArrival) -> LateEntry:
         verdict = late.verdict
         assert verdict.key is not None
+        parameters = getattr(late.reply.res, "parameters", None)
+        if not verdict.kept and isinstance(parameters, SpooledParameters):
+            # It may have been written down as one in time, a moment after its phase closed.
+            self._journal.release_reply(late.reply.task_id, parameters.ref)
         return LateEntry(
             verdict.key,
             late.reply.client_id,

@@ -222,3 +222,35 @@ def test_a_journal_of_the_format_before_is_brought_up(journal: Journal) -> None:
     database = sqlite3.connect(journal.folder / DATABASE)
     assert database.execute("PRAGMA user_version").fetchone() == (FORMAT,)
     database.close()
+
+
+def answered_too_late(journal: Journal) -> Contribution:
+    """An answer that was judged in time, and written down when its phase had closed."""
+    path, blob = upload(journal, model(77))
+    reply = answer("a", blob=blob)
+    journal.adopt_reply(reply.task_id, path, blob)
+    missed(journal, "a")
+    assert journal.take_in([(fit(1), reply)], ())[0] == [Word.LATE]
+    return reply
+
+
+def test_what_is_late_by_a_moment_is_there_to_be_entered_when_the_round_has_ended(
+    journal: Journal,
+) -> None:
+    reply = answered_too_late(journal)
+    end_round(journal, 1)  # and what no record names is removed
+    kept = answer("a", kind=Word.LATE, blob=reply.blob)
+    assert journal.take_in((), [late("a", kept=kept)])[1] == [Word.LATE]
+    (waiting,) = journal.waiting_late()
+    parameters = journal.reply_parameters(waiting.contribution)
+    assert parameters is not None
+    assert [bytes(t) for t in parameters.tensors] == model(77).tensors
+
+
+def test_what_is_late_by_a_moment_and_dropped_leaves_no_file(journal: Journal) -> None:
+    reply = answered_too_late(journal)
+    assert reply.blob is not None
+    journal.release_reply(reply.task_id, reply.blob)
+    assert journal.take_in((), [late("a")])[1] == [Word.LATE]
+    end_round(journal, 1)
+    assert names(journal.folder / "replies") == set()
