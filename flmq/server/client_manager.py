@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flmq.common.errors import NotEnoughClients
+from flmq.common.errors import FlmqError, NotEnoughClients
 from flmq.common.typing import Scalar
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.criterion import Criterion
@@ -136,6 +136,7 @@ class SimpleClientManager(ClientManager):
         """
         self.wait_timeout = wait_timeout
         self.on_change = on_change
+        self._trouble: FlmqError | None = None
         self.shortfall: str | None = None
         """Why the last ``sample`` returned nobody; None if it did not."""
         self._clock = clock
@@ -286,16 +287,25 @@ class SimpleClientManager(ClientManager):
         waited = round(time.monotonic() - begun, 3)
         raise NotEnoughClients(wanted, self._count(include_away), waited, tuple(away))
 
+    def give_up(self, error: FlmqError) -> None:
+        """Have whoever waits for clients, now or later, get ``error``: nobody hears them."""
+        with self._presence:
+            self._trouble = error
+            self._presence.notify_all()
+
     def _wait_for(self, wanted: int, timeout: float, include_away: bool) -> bool:
         deadline = time.monotonic() + timeout
         with self._presence:
             while (have := self._count(include_away)) < wanted:
+                if self._trouble is not None:
+                    raise self._trouble
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 logger.info("waiting for clients: %d of %d are here", have, wanted)
                 self._presence.wait_for(
-                    lambda: self._count(include_away) >= wanted, min(left, self.report_every)
+                    lambda: self._trouble is not None or self._count(include_away) >= wanted,
+                    min(left, self.report_every),
                 )
             return True
 

@@ -139,6 +139,7 @@ class Listener:
     def _give_up(self, error: FlmqError) -> None:
         """Without replies no round can close: end those that are open, and say why."""
         self.trouble = error
+        self._presence.give_up(error)
         with self._table.lock:
             for gather in self._table.open_gathers():
                 for outcome in gather.feed(Stopped(str(error)), self._clock()):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flmq.common.errors import FlmqError
 from flmq.server.client_manager import ClientManager, SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.events import ClientPresence, RunEvent
@@ -82,6 +83,11 @@ class PresenceWatcher:
             self._leave(client_id, "its queue is gone")
             if isinstance(self._manager, SimpleClientManager):
                 self._manager.set_gone(client_id, "its queue is gone")
+
+    def give_up(self, error: FlmqError) -> None:
+        """Tell whoever waits for clients that nobody hears them any more, and why."""
+        if isinstance(self._manager, SimpleClientManager):
+            self._manager.give_up(error)
 
     def tick(self) -> None:
         """Find out whose heartbeats have stopped. Call it every second or so."""

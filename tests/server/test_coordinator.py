@@ -48,6 +48,7 @@ from flmq.server.gather import Gather
 from flmq.server.intake import Intake
 from flmq.server.latecomers import Latecomers
 from flmq.server.listener import NobodyListens
+from flmq.server.presence import PresenceWatcher
 from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg, initial
@@ -485,3 +486,15 @@ def test_replies_that_can_no_longer_be_taken_in_end_the_run(
     with pytest.raises(NobodyListens, match="ZeroDivisionError: a fault of ours"):
         server.history()
     assert "replies can no longer be taken in" in caplog.text
+
+
+def test_a_server_that_nobody_tells_of_clients_does_not_wait_for_them(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: PresenceWatcher) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(PresenceWatcher, "tick", breaks)
+    server = memory_federation.run(fed_avg(1), timeout=None)
+    with pytest.raises(NobodyListens, match="ZeroDivisionError: a fault of ours"):
+        server.history()
