@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 from flmq.client.cache import ModelCache
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import PeerError, RunError, TransportClosed
 from flmq.common.logger import logger
+from flmq.common.machine import available_memory
 from flmq.common.typing import Parameters
 from flmq.transport import MODELS, STREAM_OFFSET_HEADER, Delivery, StreamOffset, Transport
 from flmq.wire import BlobProgress, BlobRef, blob_chunk_of, tensors_of
 
-__all__ = ["ModelNotFound", "ModelReader", "ModelTooLarge", "available_memory"]
+__all__ = ["ModelNotFound", "ModelReader", "ModelTooLarge"]
 
 _CREDIT = 16
 """Chunks under way to us: 16 MiB."""
@@ -50,19 +49,6 @@ class ModelTooLarge(RunError):
             f"the model has {size} bytes and this worker takes {limit}: run it on a machine with "
             "more memory, or raise --max-model-bytes"
         )
-
-
-def available_memory() -> int:
-    """Bytes that a process may still take here: of the machine, or of its control group."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    meminfo = Path("/proc/meminfo")
-    for line in meminfo.read_text().splitlines() if meminfo.exists() else ():
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.exists() and (text := group.read_text().strip()).isdigit():
-        limits.append(int(text))
-    return min(limits)
 
 
 class ModelReader:

@@ -13,6 +13,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from flmq.common.machine import total_memory
+
 __all__ = ["KEEP_MEMORY", "new_buffer"]
 
 KEEP_MEMORY = os.environ.get("FLMQ_KEEP_MEMORY") != "0"
@@ -57,7 +59,7 @@ class _Free:
 
 def _kept_bytes() -> int:
     """A sixteenth of the machine's memory: peaks stay what they were, what is idle may be that."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16 if KEEP_MEMORY else 0
+    return total_memory() // 16 if KEEP_MEMORY else 0
 
 
 _free = _Free(_kept_bytes())

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 
+from flmq.common.buffers import KEEP_MEMORY
 from flmq.wire import BlobProgress, BlobRef, FileParameters
 
 __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
@@ -17,7 +18,7 @@ __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
 
 _LARGE = 1 << 20
 """Bytes from which a file is kept to be written again: its pages cost a third of fresh ones."""
-_KEPT_BYTES = 4 << 30
+_KEPT_BYTES = 4 << 30 if KEEP_MEMORY else 0
 
 
 class SpoolFolder:

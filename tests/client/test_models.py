@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from flmq.client.cache import MemoryCache
-from flmq.client.models import ModelNotFound, ModelReader, ModelTooLarge, available_memory
+from flmq.client.models import ModelNotFound, ModelReader, ModelTooLarge
 from flmq.common import Parameters
 from flmq.common.errors import MalformedMessage, TransportClosed
+from flmq.common.machine import available_memory
 from flmq.transport import MODELS, Address, Message, Transport, federation_topology
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
 from tests.transport.rigs import PATIENCE, Rig

@@ -1,0 +1,28 @@
+"""How much memory there is: of the machine, or of the control group that we run in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["available_memory", "total_memory"]
+
+_GROUP = Path("/sys/fs/cgroup/memory.max")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def total_memory() -> int:
+    """Bytes that all of this machine's, or control group's, processes may take."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if _GROUP.exists() and (text := _GROUP.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return min(limits)
+
+
+def available_memory() -> int:
+    """Bytes that a process may still take here."""
+    limits = [total_memory()]
+    for line in _MEMINFO.read_text().splitlines() if _MEMINFO.exists() else ():
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    return min(limits)
