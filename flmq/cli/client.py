@@ -106,6 +106,7 @@ def client(
         int | None,
         typer.Option(
             envvar="FLMQ_MAX_MODEL_BYTES",
+            min=1,
             help="Refuse larger models at once. Default: what fits the memory that is free.",
         ),
     ] = None,

@@ -92,7 +92,7 @@ def server(
     ] = None,
     wait_timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds to wait for enough clients before the run fails."),
+        typer.Option(min=0, help="Seconds to wait for enough clients before the run fails."),
     ] = None,
     heartbeat: Annotated[
         float,

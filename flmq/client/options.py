@@ -44,6 +44,18 @@ class WorkerOptions:
     max_model_bytes: int | None = None
     """A larger model is refused at once; None: what fits the memory that is free."""
 
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            InvalidWorkerOptions: ACCEPT without a folder.
+        """
+        if self.ack is AckPolicy.ACCEPT and self.state_dir is None:
+            raise InvalidWorkerOptions(
+                "ack=accept needs a folder that outlives the process: give --state-dir, or "
+                "ack=result"
+            )
+
     def cache(self) -> ModelCache:
         """The cache for models that these options ask for."""
         if self.cache_dir is None:
@@ -58,16 +70,7 @@ class WorkerOptions:
         return self.ack is AckPolicy.ACCEPT
 
     def tasks(self, client_id: str) -> Tasks:
-        """Where tasks of ``client_id`` are kept.
-
-        Raises:
-            InvalidWorkerOptions: ACCEPT without a folder.
-        """
-        if not self.acks_on_acceptance:
+        """Where tasks of ``client_id`` are kept."""
+        if self.state_dir is None or not self.acks_on_acceptance:
             return VolatileTasks()
-        if self.state_dir is None:
-            raise InvalidWorkerOptions(
-                "ack=accept needs a folder that outlives the process: give --state-dir, or "
-                "ack=result"
-            )
         return TaskSpool(self.state_dir / client_id / "spool")

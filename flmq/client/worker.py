@@ -96,7 +96,6 @@ class Worker:
 
         Raises:
             InvalidClientId: an id does not fit a queue's name.
-            InvalidWorkerOptions: the options contradict each other.
         """
         self._options = WorkerOptions() if options is None else options
         self._transport = transport
