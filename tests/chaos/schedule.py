@@ -39,6 +39,9 @@ WORKER_POINTS = (
     "worker.reply_spooled",
     "worker.reply_confirmed",
 )
+_IN_CHUNKS = ("blob.chunk_published",)
+"""Of the server's model, and of workers' replies; where these are large."""
+_ANNOUNCED = ("worker.reply_announced",)
 _OF_A_SPOOL = ("worker.task_spooled", "worker.task_acked", "worker.reply_spooled")
 
 
@@ -124,7 +127,11 @@ def draw(seed: int, *, faults: int = 9) -> Schedule:
     clients, rounds = rng.choice([3, 4]), rng.choice([4, 5, 6])
     names = client_names(clients)
     points = [p for p in WORKER_POINTS if variant is not Variant.DISKLESS or p not in _OF_A_SPOOL]
-    crashes = {SERVER: _crashes(rng, SERVER_POINTS, 3 * seed, 3, visits=2)}
+    server_points = list(SERVER_POINTS)
+    if variant is Variant.LARGE:
+        points += (*_ANNOUNCED, *_IN_CHUNKS)
+        server_points += _IN_CHUNKS
+    crashes = {SERVER: _crashes(rng, server_points, 3 * seed, 3, visits=2)}
     for i, name in enumerate(names):
         crashes[name] = _crashes(rng, points, 2 * seed + i, rng.randint(0, 3), visits=3)
     return Schedule(
