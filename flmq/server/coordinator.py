@@ -32,6 +32,7 @@ from flmq.transport import (
     Address,
     Transport,
     everybody_key,
+    federation_topology,
     presence_queue,
     replies_queue,
     uploads_queue,
@@ -116,7 +117,7 @@ class Coordinator:
         name, options = self.job.name, self._options
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
-        self._models = Models(self._outbox, name)
+        self._models = Models(self._outbox, name, self._declare)
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
@@ -284,6 +285,10 @@ class Coordinator:
             return
         for queue in (replies_queue, uploads_queue, presence_queue):
             self._transport.delete_queue(queue(self.job.name))
+
+    def _declare(self) -> None:
+        for site in self._options.sites:
+            self._transport.declare(federation_topology(site))
 
     def close(self) -> None:
         """Leave the job as it is, queues and all, for a later start. Idempotent."""

@@ -6,10 +6,11 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from flmq.common.errors import BrokerRefusal, RunError
+from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox
 from flmq.server.gather import Ask
@@ -20,6 +21,8 @@ __all__ = ["ModelTooLarge", "Models", "without_parameters"]
 
 _REMEMBERED = 8
 """Models that no phase in flight needs and that may be needed again."""
+_TRIES = 5
+"""How often a model is published whose stream is deleted meanwhile."""
 _AGAIN_AFTER = 3.0
 """Seconds within which a model is not published once more: whoever asks finds that copy."""
 
@@ -52,9 +55,12 @@ class _Shared:
 class Models:
     """The models of a job in its site's stream. Thread-safe."""
 
-    def __init__(self, outbox: Outbox, job: str) -> None:
-        """Publish for ``job`` through ``outbox``."""
+    def __init__(
+        self, outbox: Outbox, job: str, declare: Callable[[], None] = lambda: None
+    ) -> None:
+        """Publish for ``job`` through ``outbox``; ``declare`` makes the stream where it is gone."""
         self._outbox = outbox
+        self._declare = declare
         self._job = job
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Shared] = OrderedDict()
@@ -132,9 +138,14 @@ class Models:
                 return 0
         if ref.total > STREAM_MAX_BYTES // 2:
             raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
-        sent = self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
-        # Every chunk is confirmed before any task names the model.
-        if sent.outcome.result() is PublishOutcome.UNROUTABLE:
+        for _ in range(_TRIES):
+            sent = self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
+            # Every chunk is confirmed before any task names the model.
+            if sent.outcome.result() is not PublishOutcome.UNROUTABLE:
+                break
+            logger.warning("the stream of models is gone: making it anew")
+            self._declare()
+        else:
             raise BrokerRefusal("the stream of models is gone: was it deleted by hand?")
         shared.published = True
         return ref.total

@@ -149,3 +149,22 @@ def test_a_task_that_names_its_model_lacks_its_parameters() -> None:
     ins = FitIns(model(1), {"lr": 0.1})
     assert without_parameters(ins) == FitIns(Parameters([], "numpy.ndarray"), {"lr": 0.1})
     assert len(ins.parameters.tensors) == 1
+
+
+def test_a_stream_that_was_deleted_is_made_anew(transport: Transport) -> None:
+    def declare() -> None:
+        transport.declare(federation_topology())
+
+    models = Models(Outbox(transport.publisher()), "job", declare)
+    shared = model(1, 2 * BLOB_CHUNK_BYTES + 5)
+    refs = models.refer(asks(shared, "a", "b"))
+    transport.delete_queue(MODELS)
+    assert models.publish(refs.values()) == refs["a"].total
+    assert {index for _, index in in_stream(transport)} == {0, 1, 2}
+
+
+def test_who_reads_a_stream_that_somebody_deleted_has_it_made_anew(
+    rig: Rig, transport: Transport
+) -> None:
+    rig.witness().delete_queue(MODELS)
+    assert in_stream(transport) == []

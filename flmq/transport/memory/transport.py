@@ -100,6 +100,9 @@ class MemoryTransport(Transport):
         queues = check_queues(queues)
         with self.broker.locked():
             self._wait_until_up()
+            gone = [name for name in queues if self.broker.inspect_queue(name, self) is None]
+            if gone and all(self._declared.queue(name) is not None for name in gone):
+                self.broker.declare(self._declared.topology(), self)
             self.broker.open_queues(queues, self, exclusive=exclusive, offset=offset)
             consumer = MemoryConsumer(
                 self.broker,

@@ -324,7 +324,7 @@ class RabbitMQConsumer(Consumer):
             if not self._opened.done():
                 return tried > current_pace().lock
             return tried > self._wanted.lock_patience
-        if reply_code(problem.__cause__) == 404 and self._opened.done():
+        if reply_code(problem.__cause__) == 404:
             ours = all(self._wanted.declared(queue) for queue in self._wanted.queues)
             return not ours or isinstance(self._not_restored, BrokerRefusal | BrokerAccessRefused)
         return isinstance(problem, BrokerRefusal | BrokerAccessRefused)
