@@ -8,53 +8,22 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flmq.common.freelist import FreeList
 from flmq.common.machine import total_memory
 
-__all__ = ["KEEP_MEMORY", "new_buffer"]
+__all__ = ["KEEP_MEMORY", "LARGE", "new_buffer"]
 
 KEEP_MEMORY = os.environ.get("FLMQ_KEEP_MEMORY") != "0"
 """Whether memory that is freed may be kept to be used again, within limits."""
 
-_LARGE = 1 << 20
+LARGE = 1 << 20
 """Bytes below which the allocator does as well."""
 
 _Memory = NDArray[np.uint8]
-
-
-class _Free:
-    """Buffers that nobody holds, the one freed last at the right.
-
-    Without a lock: what is freed may be freed anywhere, also in the middle of `take`.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._buffers: deque[_Memory] = deque()
-
-    def take(self, size: int) -> _Memory:
-        for _ in range(len(self._buffers)):
-            try:
-                buffer = self._buffers.pop()
-            except IndexError:
-                break
-            if buffer.nbytes == size:
-                return buffer
-            self._buffers.appendleft(buffer)
-        return np.empty(size, np.uint8)
-
-    def give_back(self, buffer: _Memory) -> None:
-        self._buffers.append(buffer)
-        # A tuple of them may be interrupted by the collector, and so by what is freed.
-        while sum(each.nbytes for each in self._buffers.copy()) > self._max_bytes:
-            try:
-                self._buffers.popleft()
-            except IndexError:
-                break
 
 
 def _kept_bytes() -> int:
@@ -62,7 +31,7 @@ def _kept_bytes() -> int:
     return total_memory() // 16 if KEEP_MEMORY else 0
 
 
-_free = _Free(_kept_bytes())
+_free: FreeList[_Memory] = FreeList(_kept_bytes())
 
 
 def new_buffer(size: int) -> memoryview:
@@ -74,9 +43,11 @@ def new_buffer(size: int) -> memoryview:
     Raises:
         MemoryError: there are not so many.
     """
-    if size < _LARGE:
+    if size < LARGE:
         return np.empty(size, np.uint8).data
     memory = _free.take(size)
+    if memory is None:
+        memory = np.empty(size, np.uint8)
     handed_out = memory[:]  # all that is made of it keeps this one alive
-    weakref.finalize(handed_out, _free.give_back, memory).atexit = False
+    weakref.finalize(handed_out, _free.give_back, memory, size).atexit = False
     return handed_out.data

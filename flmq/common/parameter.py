@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from flmq.common.buffers import new_buffer
+from flmq.common.buffers import LARGE, new_buffer
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
 from flmq.common.typing import NDArray, NDArrays, Parameters
 
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _TENSOR_TYPE = "numpy.ndarray"
-_LARGE = 1 << 20
 _KINDS = "biufc"
 _ALLOWED = "booleans, integers, floats and complex numbers"
 # NumPy writes headers below this, whatever the shape; refuse longer ones as numpy.load does.
@@ -113,7 +112,7 @@ def ndarray_to_bytes(ndarray: NDArray) -> bytes:
 
 def _to_view(ndarray: NDArray) -> bytes | memoryview:
     header, values = _npy(ndarray)
-    if len(header) + values.nbytes < _LARGE:
+    if len(header) + values.nbytes < LARGE:
         return header + bytes(values)
     tensor = new_buffer(len(header) + values.nbytes)
     tensor[: len(header)] = header
@@ -157,7 +156,7 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
         view = flat.reshape(spec.shape, order="F" if layout.fortran else "C")
     except (ValueError, OverflowError) as error:
         raise MalformedMessage(f"numpy has no arrays of shape {spec.shape}: {error}") from error
-    if copy and flat.nbytes < _LARGE:
+    if copy and flat.nbytes < LARGE:
         return view.copy(order="K")
     if copy:
         own = np.frombuffer(new_buffer(flat.nbytes), spec.dtype)

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections import deque
 from pathlib import Path
 
 from flmq.common.buffers import KEEP_MEMORY
+from flmq.common.freelist import FreeList
 from flmq.wire import BlobProgress, BlobRef, FileParameters
 
 __all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
@@ -27,7 +27,7 @@ class SpoolFolder:
     def __init__(self, parent: Path | None) -> None:
         """Make one below ``parent``; None: where temporary files are."""
         self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
-        self._free = _Free()
+        self._free: FreeList[Path] = FreeList(_KEPT_BYTES, _unlink)
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def take(self, name: str, size: int) -> tuple[_Place, int]:
@@ -51,16 +51,18 @@ class SpoolFolder:
 
     def _take_again(self, size: int) -> tuple[_Place, int] | None:
         """A file that nobody holds, made as long as is asked for; None where there is none."""
-        used = self._free.take(size)
-        if used is None:
+        if size < _LARGE:
             return None
-        path, has = used
+        # What is compressed has many sizes: then the oldest will do, made as long.
+        path = self._free.take(size) or self._free.take_oldest()
+        if path is None:
+            return None
         descriptor = -1
         try:
             descriptor = os.open(path, os.O_RDWR)
-            if has != size:
+            if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
-                _take_space(descriptor, size)
+                _allocate(descriptor, size)
         except OSError:
             # Somebody removed it, or there is no room: a new one may do, or says why not.
             if descriptor >= 0:
@@ -72,71 +74,31 @@ class SpoolFolder:
     def _take_space(self, descriptor: int, size: int) -> None:
         """Now rather than in the middle; and what is mapped can then always be read."""
         try:
-            _take_space(descriptor, size)
+            _allocate(descriptor, size)
         except OSError:
-            self._free.drop()
-            _take_space(descriptor, size)
+            self._free.trim(0)
+            _allocate(descriptor, size)
 
     def keep(self, max_bytes: int) -> None:
         """Keep ``max_bytes`` of files that nobody holds, from now on, to be written again."""
         self._free.keep(max_bytes)
 
 
-class _Free:
-    """Files that nobody holds, the one that was freed last at the right.
-
-    Without a lock: what is freed may be freed anywhere, also in the middle of `take`.
-    """
-
-    def __init__(self) -> None:
-        self._files: deque[tuple[Path, int]] = deque()
-        self._max_bytes = _KEPT_BYTES
-
-    def take(self, size: int) -> tuple[Path, int] | None:
-        """A file and its size: one of that size or, as what is compressed has many, the oldest."""
-        if size < _LARGE:
-            return None
-        try:
-            for _ in range(len(self._files)):
-                path, has = self._files.pop()
-                if has == size:
-                    return path, has
-                self._files.appendleft((path, has))
-            return self._files.popleft()
-        except IndexError:
-            return None  # dropped meanwhile
-
-    def give_back(self, path: Path, size: int) -> None:
-        if size < _LARGE:
-            path.unlink(missing_ok=True)
-            return
-        self._files.append((path, size))
-        self._drop(self._max_bytes)
-
-    def keep(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._drop(max_bytes)
-
-    def drop(self) -> None:
-        self._drop(0)
-
-    def _drop(self, max_bytes: int) -> None:
-        # A tuple of them may be interrupted by the collector, and so by what is freed.
-        while sum(size for _, size in self._files.copy()) > max_bytes:
-            try:
-                path, _ = self._files.popleft()
-            except IndexError:
-                return
-            path.unlink(missing_ok=True)
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 class _Place:
     """A file that is in use for as long as anybody holds this."""
 
-    def __init__(self, folder: SpoolFolder, free: _Free, path: Path, size: int) -> None:
+    def __init__(self, folder: SpoolFolder, free: FreeList[Path], path: Path, size: int) -> None:
         self.path = path
         self._folder = folder  # is there as long as we are
-        self._finalizer = weakref.finalize(self, free.give_back, path, size)
+        self._finalizer = (
+            weakref.finalize(self, _unlink, path)
+            if size < _LARGE
+            else weakref.finalize(self, free.give_back, path, size)
+        )
 
     def leave(self) -> None:
         """The file is somebody else's from now on."""
@@ -192,7 +154,7 @@ class SpoolFile:
         self._place = None
 
 
-def _take_space(file: int, size: int) -> None:
+def _allocate(file: int, size: int) -> None:
     """Have ``size`` bytes of disk; where that cannot be asked for, at least a file that long."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
