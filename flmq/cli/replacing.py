@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from flmq.common import files
+
 __all__ = ["replacing"]
 
 
@@ -19,13 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     temporary = _temporary(path, str(os.getpid()))
-    try:
+    with files.replacing(path, temporary):
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: Path, owner: str) -> Path:

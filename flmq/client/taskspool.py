@@ -27,6 +27,7 @@ from typing import cast
 from flmq.client.tasks import Admission
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
+from flmq.common.files import replacing
 from flmq.common.logger import logger
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.post import Letter
@@ -217,26 +218,13 @@ class TaskSpool:
         """Write a file so that after any crash it is there whole or not at all."""
         path, temporary = self._folder / name, self._folder / (name + ".tmp")
         seal = hashlib.sha256()
-        try:
-            with temporary.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-                    if sealed:
-                        seal.update(part)
+        with replacing(path, temporary), temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
                 if sealed:
-                    file.write(seal.digest())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+                    seal.update(part)
+            if sealed:
+                file.write(seal.digest())
 
     def _read(self, name: str) -> bytes | None:
         """What was written; None if there is nothing."""

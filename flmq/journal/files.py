@@ -1,4 +1,4 @@
-"""Files that are there whole after a crash, or not at all: write, fsync, rename, fsync again."""
+"""The journal's files: whole after a crash, or not there; what prevents that is named."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from flmq.common import files
 from flmq.journal.errors import JournalNotWritable
 
 __all__ = [
     "TEMPORARY",
-    "fsync_file",
-    "fsync_folder",
     "make_folder",
     "move",
     "remove_temporaries",
@@ -40,7 +39,7 @@ def make_folder(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
-            fsync_folder(folder.parent)
+            files.fsync_folder(folder.parent)
 
 
 def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
@@ -50,14 +49,8 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         JournalNotWritable: it cannot be; the old is there.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    with writing(path):
-        try:
-            _write(temporary, parts)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        fsync_folder(path.parent)
+    with writing(path), files.replacing(path, temporary):
+        _write(temporary, parts)
 
 
 def move(source: Path, target: Path) -> None:
@@ -67,9 +60,7 @@ def move(source: Path, target: Path) -> None:
         JournalNotWritable: it cannot be moved.
     """
     with writing(target):
-        fsync_file(source)
-        source.replace(target)
-        fsync_folder(target.parent)
+        files.move(source, target)
 
 
 def remove_temporaries(folder: Path, name: str = "") -> None:
@@ -79,24 +70,6 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
             path.unlink(missing_ok=True)
 
 
-def fsync_file(path: Path) -> None:
-    """Have the bytes of ``path`` on the disk."""
-    _fsync(path, os.O_RDONLY)
-
-
-def fsync_folder(path: Path) -> None:
-    """Have the names in ``path`` on the disk."""
-    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _fsync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -104,6 +77,5 @@ def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             view = memoryview(part).cast("B")
             while view:
                 view = view[os.write(handle, view) :]
-        os.fsync(handle)
     finally:
         os.close(handle)

@@ -11,10 +11,11 @@ import secrets
 import sqlite3
 from pathlib import Path
 
+from flmq.common.files import fsync_file, fsync_folder
 from flmq.journal.blobs import BLOBS, REPLIES
 from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged, JournalNotWritable, NewerJournal
-from flmq.journal.files import TEMPORARY, fsync_file, fsync_folder, make_folder, writing
+from flmq.journal.files import TEMPORARY, make_folder, writing
 from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA, UPGRADES
 
