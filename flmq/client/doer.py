@@ -28,6 +28,7 @@ from flmq.wire import (
     Reply,
     Task,
     refer,
+    size_of,
     upload_name,
 )
 from flmq.wire.codecs import get_codec
@@ -159,7 +160,7 @@ class Doer:
         address = self._address(reply.client_id, reply.job)
         parameters = getattr(reply.res, "parameters", None)
         try:
-            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
+            if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)

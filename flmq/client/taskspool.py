@@ -39,6 +39,7 @@ from flmq.wire import (
     decode,
     encode,
     refer,
+    size_of,
     tensors_of,
 )
 
@@ -112,7 +113,7 @@ class TaskSpool:
         with self._lock:
             if reply.task_id not in self._open:
                 return reply  # settled meanwhile: it would lie here for ever
-            if parameters is None or sum(map(len, parameters.tensors)) <= INLINE_BYTES:
+            if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 self._write(reply.task_id + _REPLY, [encode(reply)])
                 crash_point("worker.reply_spooled")
                 return reply

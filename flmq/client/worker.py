@@ -109,10 +109,9 @@ class Worker:
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
         self._awaited = AwaitedReceipts()
-        self._at_work: set[str] = set()
-        """Ids of tasks that wait for a thread, are trained on, or whose reply is being sent."""
-        self._arrivals: dict[str, float] = {}
-        """When each task at work came, the last time before it was begun, in monotonic seconds."""
+        self._at_work: dict[str, float | None] = {}
+        """Tasks that wait for a thread, are trained on, or whose reply is being sent, by id: when
+        each came, in monotonic seconds; None: before our time."""
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
         self._heartbeat = self._options.heartbeat
@@ -370,9 +369,7 @@ class Worker:
     # -- working: the threads of `run` -------------------------------------------------------
 
     def _put_to_work(self, task: Task, arrived: float | None = None) -> None:
-        if arrived is not None:
-            self._arrivals[task.task_id] = arrived
-        self._at_work.add(task.task_id)
+        self._at_work[task.task_id] = arrived
         self._waiting.put(task)
 
     def _work(self) -> None:
@@ -382,15 +379,14 @@ class Worker:
             except TransportClosed:
                 return
             finally:
-                self._arrivals.pop(task.task_id, None)
-                self._at_work.discard(task.task_id)
+                self._at_work.pop(task.task_id, None)
 
     def _do(self, task: Task) -> None:
         tasks = self._hosted[task.client_id].tasks
         newest = tasks.current(task.task_id)
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
-        now = server_clock(newest, self._arrivals.get(task.task_id))
+        now = server_clock(newest, self._at_work[task.task_id])
         if not self._doer.do(newest, tasks, now):
             self._settle(task.client_id, task.task_id)
         elif (letter := tasks.published(task.task_id)) is not None:

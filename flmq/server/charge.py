@@ -9,10 +9,16 @@ from collections.abc import Sequence
 from flmq.common.errors import JobInUse, ResourceLocked
 from flmq.transport import Transport, federation_topology, job_topology
 
-__all__ = ["take_job"]
+__all__ = ["declare_sites", "take_job"]
 
 _TRY_EVERY = 1.0
 _log = logging.getLogger(__name__)
+
+
+def declare_sites(transport: Transport, sites: Sequence[str]) -> None:
+    """Declare what the jobs of these sites share, anew where it is gone."""
+    for site in sites:
+        transport.declare(federation_topology(site))
 
 
 def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> None:
@@ -24,8 +30,7 @@ def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: b
         JobInUse: another live server has the job, and we are no standby.
         BrokerError: the broker refuses or cannot be reached.
     """
-    for site in sites:
-        transport.declare(federation_topology(site))
+    declare_sites(transport, sites)
     said = False
     while True:
         try:

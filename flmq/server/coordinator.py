@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from flmq.common.crashpoints import crash_point
@@ -15,6 +16,7 @@ from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
 from flmq.round import DeadlinePassed, Event, Stopped
 from flmq.server.asking import Asker
+from flmq.server.charge import declare_sites
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.gather import Gather, Gathered, Request
 from flmq.server.job import Job
@@ -32,7 +34,6 @@ from flmq.transport import (
     Address,
     Transport,
     everybody_key,
-    federation_topology,
     presence_queue,
     replies_queue,
     uploads_queue,
@@ -117,7 +118,9 @@ class Coordinator:
         name, options = self.job.name, self._options
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
-        self._models = Models(self._outbox, name, self._declare)
+        self._models = Models(
+            self._outbox, name, partial(declare_sites, self._transport, options.sites)
+        )
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
@@ -285,10 +288,6 @@ class Coordinator:
             return
         for queue in (replies_queue, uploads_queue, presence_queue):
             self._transport.delete_queue(queue(self.job.name))
-
-    def _declare(self) -> None:
-        for site in self._options.sites:
-            self._transport.declare(federation_topology(site))
 
     def close(self) -> None:
         """Leave the job as it is, queues and all, for a later start. Idempotent."""

@@ -93,7 +93,8 @@ class Intake:
 
     def take(self, reply: Reply, size: int, letter: Letter | None) -> None:
         """Take in a reply that is all here, and ack ``letter`` once it is dealt with."""
-        awaited = self._is_awaited(reply)
+        # In this order: a task is no longer awaited only once it is in the table.
+        awaited = self.is_awaited(reply.task_id)
         known = self._table.find(reply.task_id)
         if known is None and awaited:
             # Its phase was opened by an earlier server, and will be again in a moment, for which
@@ -144,8 +145,9 @@ class Intake:
             with self._table.lock:
                 self._report(gather.feed(Stopped(reason), self._clock()))
 
-    def _is_awaited(self, reply: Reply) -> bool:
-        return self._ledger is not None and self._ledger.awaits(reply.task_id)
+    def is_awaited(self, task_id: str) -> bool:
+        """Whether a task is an earlier server's, whose phase will be opened again in a moment."""
+        return self._ledger is not None and self._ledger.awaits(task_id)
 
     # -- judged ------------------------------------------------------------------------------
 

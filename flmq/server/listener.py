@@ -33,6 +33,7 @@ from flmq.wire import (
     Presence,
     Reply,
     RollCall,
+    size_of,
     task_of_upload,
 )
 
@@ -78,7 +79,6 @@ class Listener:
 
         ``heartbeat`` is what clients are asked for, in seconds.
         """
-        self._ledger = ledger
         self._heartbeat = heartbeat
         self._job = job
         self._inbox = inbox
@@ -188,7 +188,7 @@ class Listener:
 
     def _hear_reply(self, letter: Letter, reply: Reply) -> None:
         """Deal with a reply, or with the envelope of one whose parameters follow."""
-        awaited = self._is_awaited(reply.task_id)
+        awaited = self.intake.is_awaited(reply.task_id)
         known = self._table.find(reply.task_id)
         problem = self._identity_problem(reply, known)
         if problem is not None:
@@ -242,15 +242,12 @@ class Listener:
 
     def _may_announce(self, task_id: str) -> bool:
         """Whether a reply to this task may be on its way that would count."""
-        awaited = self._is_awaited(task_id)
+        awaited = self.intake.is_awaited(task_id)
         known = self._table.find(task_id)
         if known is None:
             return awaited or self._latecomers.may_want()
         gather, client_id = known
         return gather.expects(client_id) or self._latecomers.may_count(gather, client_id)
-
-    def _is_awaited(self, task_id: str) -> bool:
-        return self._ledger is not None and self._ledger.awaits(task_id)
 
     def _give_up_uploads(self) -> None:
         """Discard what is on its way and will not count any more."""
@@ -261,7 +258,7 @@ class Listener:
             self._given_up.popitem(last=False)
 
     def _is_over(self, task_id: str) -> bool:
-        awaited = self._is_awaited(task_id)
+        awaited = self.intake.is_awaited(task_id)
         known = self._table.find(task_id)
         over = not awaited if known is None else known[0].done.is_set()
         announced = self._announced.get(task_id)
@@ -291,4 +288,4 @@ def _sent_to(reply: Reply, known: tuple[Gather, str] | None) -> int | None:
     ask = None if known is None else known[0].asks.get(reply.client_id)
     if ask is None or not isinstance(ask.ins, FitIns):
         return None
-    return sum(map(len, ask.ins.parameters.tensors))
+    return size_of(ask.ins.parameters)

@@ -15,7 +15,7 @@ from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox
 from flmq.server.gather import Ask
 from flmq.transport import MODELS, STREAM_MAX_BYTES, Address, PublishOutcome
-from flmq.wire import INLINE_BYTES, BlobRef, refer
+from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
 __all__ = ["ModelTooLarge", "Models", "without_parameters"]
 
@@ -167,8 +167,7 @@ def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str]]]:
     return [
         (parameters, clients)
         for parameters, clients in groups.values()
-        if sum(map(len, parameters.tensors)) > INLINE_BYTES
-        and (len(clients) > 1 or len(groups) == 1)
+        if size_of(parameters) > INLINE_BYTES and (len(clients) > 1 or len(groups) == 1)
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from flmq.common.errors import MalformedMessage
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
-from flmq.wire import BlobRef, Reply, iter_chunks, refer, task_of_upload, upload_name
+from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
 from flmq.wire.codecs import get_codec
 
 _EARLY_CHUNKS = 32
@@ -172,7 +172,7 @@ class Uploads:
             tensors = get_codec(ref.codec).decode(
                 res.parameters.tensors,
                 base.tensors,
-                max_bytes=self._limit(sum(map(len, base.tensors))),
+                max_bytes=self._limit(size_of(base)),
             )
             plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
             file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))

@@ -30,6 +30,7 @@ __all__ = [
     "check_digest",
     "iter_chunks",
     "refer",
+    "size_of",
     "task_of_upload",
     "tensors_of",
     "upload_name",
@@ -138,6 +139,11 @@ def refer(
         base,
         published_unix_ms,
     )
+
+
+def size_of(parameters: Parameters) -> int:
+    """Bytes of all tensors."""
+    return sum(map(len, parameters.tensors))
 
 
 def iter_chunks(

@@ -349,8 +349,7 @@ def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> 
     eventually(lambda: _empty(memory_federation, "a"))
     peer.reply(task)
     server.history()
-    eventually(lambda: not worker._at_work)
-    assert worker._arrivals == {}
+    eventually(lambda: worker._at_work == {})
 
 
 def test_disconnecting_all_clients_ends_those_that_came_for_one_job(
