@@ -171,3 +171,11 @@ def _record(journal: Journal, key: PhaseKey) -> list[Any] | None:
 def names(folder: Path) -> set[str]:
     """Files in a folder."""
     return {path.name for path in folder.iterdir()}
+
+
+def reopened(journal: Journal) -> Journal:
+    """The run as the next server of its job finds it."""
+    journal.close()
+    again = Journal.open(journal.folder)
+    again.take_charge()
+    return again

@@ -30,7 +30,6 @@ from tests.journal.runs import (
     FINGERPRINT,
     IDENTITY,
     answer,
-    begun,
     closing,
     end_round,
     fit,
@@ -38,21 +37,10 @@ from tests.journal.runs import (
     names,
     plan,
     play_round,
+    reopened,
     told,
     upload,
 )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return begun(tmp_path / "runs" / "job")
-
-
-def reopened(journal: Journal) -> Journal:
-    journal.close()
-    again = Journal.open(journal.folder)
-    again.take_charge()
-    return again
 
 
 def test_a_new_folder_holds_no_run(tmp_path: Path) -> None:

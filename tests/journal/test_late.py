@@ -25,7 +25,6 @@ from tests.journal.runs import (
     FINGERPRINT,
     IDENTITY,
     answer,
-    begun,
     closing,
     end_round,
     fit,
@@ -33,21 +32,10 @@ from tests.journal.runs import (
     names,
     plan,
     play_round,
+    reopened,
     told,
     upload,
 )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return begun(tmp_path / "runs" / "job")
-
-
-def reopened(journal: Journal) -> Journal:
-    journal.close()
-    again = Journal.open(journal.folder)
-    again.take_charge()
-    return again
 
 
 def late(client_id: str, seconds: float = 2.0, *, kept: Contribution | None = None) -> LateEntry:
