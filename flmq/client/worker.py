@@ -22,18 +22,17 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 
 from flmq import __version__
-from flmq.client.clocks import server_clock
 from flmq.client.context import ClientContext
 from flmq.client.doer import Doer, level_for
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions
 from flmq.client.receipts import AwaitedReceipts, log_receipt
-from flmq.client.tasks import Admission, Tasks
+from flmq.client.tasks import Tasks
+from flmq.client.work import Waiting, Work
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.logger import logger
@@ -105,13 +104,9 @@ class Worker:
         }
         self._by_queue = {client_queue(client_id): client_id for client_id in self._hosted}
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
-        self._waiting: SimpleQueue[Task | None] = SimpleQueue()
+        self._waiting: Waiting = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
-        self._awaited = AwaitedReceipts()
-        self._at_work: dict[str, float | None] = {}
-        """Tasks that wait for a thread, are trained on, or whose reply is being sent, by id: when
-        each came, in monotonic seconds; None: before our time."""
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
         self._heartbeat = self._options.heartbeat
@@ -133,13 +128,13 @@ class Worker:
         listener = threading.Thread(target=self._listen, name="flmq-inbox", daemon=True)
         listener.start()
         helpers = [
-            threading.Thread(target=self._work, name=f"flmq-work-{i}", daemon=True)
+            threading.Thread(target=self._work.run, name=f"flmq-work-{i}", daemon=True)
             for i in range(1, self._options.threads)
         ]
         try:
             for helper in helpers:
                 helper.start()
-            self._work()
+            self._work.run()
             for helper in helpers:
                 helper.join()
         finally:
@@ -175,8 +170,16 @@ class Worker:
             stopping=self._stopping,
         )
         level = level_for(len(self._hosted))
-        self._doer = Doer(
-            self._outbox, models, self._clients, self._awaited, site=site, level=level
+        awaited = AwaitedReceipts()
+        self._work = Work(
+            {client_id: hosted.tasks for client_id, hosted in self._hosted.items()},
+            self._inbox,
+            Doer(self._outbox, models, self._clients, awaited, site=site, level=level),
+            awaited,
+            self._waiting,
+            acks_on_acceptance=options.acks_on_acceptance,
+            stopping=self._stopping,
+            leave=self._leave,
         )
 
     def _take_queues(self) -> None:
@@ -206,7 +209,7 @@ class Worker:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(tasks))
             for task in tasks:
                 self._jobs[task.job] = max(task.epoch, self._jobs.get(task.job, 0))
-                self._put_to_work(task)
+                self._work.put_to_work(task)
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
@@ -239,7 +242,7 @@ class Worker:
                     self._receive(letter)
                 if time.monotonic() - spoke >= self._heartbeat:
                     self._say_all(PresenceKind.HEARTBEAT)
-                    self._announce_again()
+                    self._work.announce_again()
                     spoke = time.monotonic()
         except TransportClosed:
             return
@@ -274,21 +277,7 @@ class Worker:
             return
         self._jobs[task.job] = task.epoch
         crash_point("worker.task_received")
-        arrived = time.monotonic()
-        admission = hosted.tasks.admit(task, letter)
-        for older in hosted.tasks.superseded():
-            self._inbox.ack(older)
-        if task.task_id in self._at_work:
-            pass  # a large reply may take minutes to send
-        elif admission is Admission.DONE and letter.delivery.redelivered:
-            # The broker asks, which has the reply, and not the server, which may have lost it.
-            hosted.tasks.published(task.task_id)
-            admission = Admission.SETTLED
-        elif admission in (Admission.NEW, Admission.DONE):
-            self._put_to_work(task, arrived)
-        if admission is Admission.SETTLED or self._options.acks_on_acceptance:
-            self._inbox.ack(letter)
-            crash_point("worker.task_acked")
+        self._work.take(task, letter)
 
     def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
         """Say hello to a server that asks who is there; note one that answers our hello.
@@ -311,23 +300,7 @@ class Worker:
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
         if receipt.client_id in self._hosted:
-            self._settle(receipt.client_id, receipt.task_id)
-
-    def _settle(self, client_id: str, task_id: str) -> None:
-        """Let go of a task. From any thread."""
-        self._awaited.settled(task_id)
-        if (letter := self._hosted[client_id].tasks.settle(task_id)) is not None:
-            self._inbox.ack(letter)
-
-    def _announce_again(self) -> None:
-        """Ask for the receipts that have not come: see `flmq.client.receipts`."""
-        for reply in self._awaited.overdue():
-            if self._hosted[reply.client_id].tasks.current(reply.task_id) is None:
-                self._awaited.settled(reply.task_id)
-                continue
-            self._doer.announce_again(
-                reply, gone=partial(self._settle, reply.client_id, reply.task_id)
-            )
+            self._work.settle(receipt.client_id, receipt.task_id)
 
     def _end_job(self, ended: JobEnded) -> None:
         """Forget a job. One whose server never greeted us ended before our time."""
@@ -335,9 +308,7 @@ class Worker:
             return
         del self._jobs[ended.job]
         logger.info("job %s ended: %s", ended.job, ended.reason)
-        for client_id, hosted in self._hosted.items():
-            for task_id in hosted.tasks.of_job(ended.job):
-                self._settle(client_id, task_id)
+        self._work.end_job(ended.job)
         self._clients.forget(ended.job)
         if self._options.once and ended.job in self._greeted:
             self.stop()
@@ -365,34 +336,6 @@ class Worker:
         address = Address(PRESENCE, presence_key(self._options.site, client_id))
         sent = self._outbox.send(address, body, mandatory=False, persistent=False, expiration=60.0)
         hosted.said = sent.outcome
-
-    # -- working: the threads of `run` -------------------------------------------------------
-
-    def _put_to_work(self, task: Task, arrived: float | None = None) -> None:
-        self._at_work[task.task_id] = arrived
-        self._waiting.put(task)
-
-    def _work(self) -> None:
-        while (task := self._waiting.get()) is not None and not self._stopping.is_set():
-            try:
-                self._do(task)
-            except TransportClosed:
-                return
-            finally:
-                self._at_work.pop(task.task_id, None)
-
-    def _do(self, task: Task) -> None:
-        tasks = self._hosted[task.client_id].tasks
-        newest = tasks.current(task.task_id)
-        if newest is None:
-            return  # settled meanwhile: its job ended, or the server has its reply
-        now = server_clock(newest, self._at_work[task.task_id])
-        if not self._doer.do(newest, tasks, now):
-            self._settle(task.client_id, task.task_id)
-        elif (letter := tasks.published(task.task_id)) is not None:
-            self._inbox.ack(letter)
-        if isinstance(task.ins, ReconnectIns):
-            self._leave(task, task.ins)
 
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""

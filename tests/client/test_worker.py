@@ -349,7 +349,7 @@ def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> 
     eventually(lambda: _empty(memory_federation, "a"))
     peer.reply(task)
     server.history()
-    eventually(lambda: worker._at_work == {})
+    eventually(lambda: worker._work._at_work == {})
 
 
 def test_disconnecting_all_clients_ends_those_that_came_for_one_job(

@@ -1,0 +1,132 @@
+"""A worker's tasks from their coming to their end: the one owner of each task's and reply's fate.
+
+A task waits for a thread, is done, and its reply is kept until the server is known to have it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from queue import SimpleQueue
+
+from flmq.client.clocks import server_clock
+from flmq.client.doer import Doer
+from flmq.client.receipts import AwaitedReceipts
+from flmq.client.tasks import Admission, Tasks
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import TransportClosed
+from flmq.common.typing import ReconnectIns
+from flmq.post import Inbox, Letter
+from flmq.wire import Task
+
+__all__ = ["Waiting", "Work"]
+
+Waiting = SimpleQueue[Task | None]
+
+
+class Work:
+    """The tasks of one worker's clients. Thread-safe."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Tasks],
+        inbox: Inbox,
+        doer: Doer,
+        awaited: AwaitedReceipts,
+        waiting: Waiting,
+        *,
+        acks_on_acceptance: bool,
+        stopping: threading.Event,
+        leave: Callable[[Task, ReconnectIns], None],
+    ) -> None:
+        """Keep each client's in its ``tasks``, have ``doer`` do them, ack the letters of ``inbox``.
+
+        ``waiting`` holds the tasks that wait for a thread, and None for each that is to end;
+        ``leave`` is called on a working thread when a server asks to.
+        """
+        self._tasks = tasks
+        self._inbox = inbox
+        self._doer = doer
+        self._awaited = awaited
+        self._acks_on_acceptance = acks_on_acceptance
+        self._stopping = stopping
+        self._leave = leave
+        self._waiting = waiting
+        self._at_work: dict[str, float | None] = {}
+        """Tasks that wait for a thread, are trained on, or whose reply is being sent, by id: when
+        each came, in monotonic seconds; None: before our time."""
+
+    # -- what comes: the listener's thread ---------------------------------------------------
+
+    def take(self, task: Task, letter: Letter) -> None:
+        """Take a task that came with ``letter``, new or again."""
+        tasks = self._tasks[task.client_id]
+        arrived = time.monotonic()
+        admission = tasks.admit(task, letter)
+        for older in tasks.superseded():
+            self._inbox.ack(older)
+        if task.task_id in self._at_work:
+            pass  # a large reply may take minutes to send
+        elif admission is Admission.DONE and letter.delivery.redelivered:
+            # The broker asks, which has the reply, and not the server, which may have lost it.
+            tasks.published(task.task_id)
+            admission = Admission.SETTLED
+        elif admission in (Admission.NEW, Admission.DONE):
+            self.put_to_work(task, arrived)
+        if admission is Admission.SETTLED or self._acks_on_acceptance:
+            self._inbox.ack(letter)
+            crash_point("worker.task_acked")
+
+    def put_to_work(self, task: Task, arrived: float | None = None) -> None:
+        """Have a task done by the next thread that is free."""
+        self._at_work[task.task_id] = arrived
+        self._waiting.put(task)
+
+    def settle(self, client_id: str, task_id: str) -> None:
+        """Let go of a task. From any thread."""
+        self._awaited.settled(task_id)
+        if (letter := self._tasks[client_id].settle(task_id)) is not None:
+            self._inbox.ack(letter)
+
+    def end_job(self, job: str) -> None:
+        """Let go of all tasks of a job that is over."""
+        for client_id, tasks in self._tasks.items():
+            for task_id in tasks.of_job(job):
+                self.settle(client_id, task_id)
+
+    def announce_again(self) -> None:
+        """Ask for the receipts that have not come: see `flmq.client.receipts`."""
+        for reply in self._awaited.overdue():
+            if self._tasks[reply.client_id].current(reply.task_id) is None:
+                self._awaited.settled(reply.task_id)
+                continue
+            self._doer.announce_again(
+                reply, gone=partial(self.settle, reply.client_id, reply.task_id)
+            )
+
+    # -- what is done: the working threads ---------------------------------------------------
+
+    def run(self) -> None:
+        """Do tasks as they come, until there is None. Blocks; any number of threads may."""
+        while (task := self._waiting.get()) is not None and not self._stopping.is_set():
+            try:
+                self._do(task)
+            except TransportClosed:
+                return
+            finally:
+                self._at_work.pop(task.task_id, None)
+
+    def _do(self, task: Task) -> None:
+        tasks = self._tasks[task.client_id]
+        newest = tasks.current(task.task_id)
+        if newest is None:
+            return  # settled meanwhile: its job ended, or the server has its reply
+        now = server_clock(newest, self._at_work[task.task_id])
+        if not self._doer.do(newest, tasks, now):
+            self.settle(task.client_id, task.task_id)
+        elif (letter := tasks.published(task.task_id)) is not None:
+            self._inbox.ack(letter)
+        if isinstance(task.ins, ReconnectIns):
+            self._leave(task, task.ins)
