@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,8 @@ from flmq.broker.node import PrivateNode, end_node
 from flmq.broker.ports import LOOPBACK
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerError, StoredDataError, UsageError
+from flmq.common.files import make_folder
+from flmq.common.locks import process_lock
 from flmq.common.urls import parse_broker_url
 
 __all__ = [
@@ -192,13 +193,9 @@ def _place(name: str, environ: Mapping[str, str] | None) -> Path:
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
     """Let one command at a time bring brokers up or down here."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    make_folder(root)
+    with process_lock(root / ".lock"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _load(place: Path) -> StandingNode | None:

@@ -6,9 +6,13 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+
+from flmq.common.files import append_private
 
 __all__ = ["Children"]
 
@@ -18,17 +22,16 @@ _PATIENCE = 5.0
 
 
 class Children:
-    """Processes by name. None outlives this process, not even if it is killed."""
+    """Processes by name. On Linux none outlives this process, not even if it is killed."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         """Start children with the variables ``env`` besides this process's own."""
         self._env = {**os.environ, **env}
-        self._libc = ctypes.CDLL(None)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str], log: Path | None = None) -> None:
         """Start ``argv`` as ``name``, writing to the file ``log``, or to our own output."""
-        output = None if log is None else log.open("ab")
+        output = None if log is None else append_private(log)
         try:
             self._processes[name] = subprocess.Popen(
                 argv,
@@ -38,7 +41,7 @@ class Children:
                 stderr=output,
                 # Ctrl-C goes to us alone: we end them in order.
                 start_new_session=True,
-                preexec_fn=self._end_with_parent,
+                preexec_fn=_end_with_parent(),
             )
         finally:
             if output is not None:
@@ -79,6 +82,9 @@ class Children:
                 process.kill()
             process.wait()
 
-    def _end_with_parent(self) -> None:
-        """In the child, before exec: have the kernel end it when this process dies."""
-        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """For the child, before exec: have the kernel end it when this process dies, where it can."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,6 +17,7 @@ from flmq.client.options import WorkerOptions
 from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
+from flmq.common.files import make_folder
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
 
@@ -37,7 +38,7 @@ class StateDirNotWritable(UsageError):
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise StateDirNotWritable(folder, error) from error
 

@@ -30,6 +30,7 @@ from flmq.cli.record import RunRecorder, killed_note, load_record, save_record
 from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError, UsageError
+from flmq.common.files import make_folder
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.datasets.partitioner import PARTITIONS
@@ -174,7 +175,7 @@ def _run_in_memory(command: DemoCommand, console: Console) -> int:
 
 
 def _run(command: DemoCommand, console: Console) -> int:
-    (command.folder / "clients").mkdir(parents=True, exist_ok=True)
+    make_folder(command.folder / "clients")
     with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
         console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
         children = Children({BROKER_URL: broker.url, "FLMQ_HEARTBEAT": str(_HEARTBEAT)})

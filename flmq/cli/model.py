@@ -44,8 +44,5 @@ class ModelSaver:
             tensors = parameters_to_ndarrays(parameters, copy=False)
         else:
             tensors = [np.frombuffer(tensor, np.uint8) for tensor in parameters.tensors]
-        with (
-            replacing(self._folder / "model.npz") as temporary,
-            temporary.open("wb") as file,
-        ):
+        with replacing(self._folder / "model.npz") as file:
             np.savez(file, *tensors)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flmq.cli.plain import accuracy_of
 from flmq.cli.record import RunRecord, killed_rounds
+from flmq.cli.replacing import replacing
 from flmq.common.errors import UsageError
 from flmq.datasets.errors import MissingExtra
 
@@ -66,8 +67,8 @@ def draw(record: RunRecord, path: Path) -> None:
     _draw_clients(axes[-1], record)
     _mark_kills(axes, killed_rounds(record), record.rounds[-1].server_round)
     _label(figure, axes[0], record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or "png")
 
 
 def _figure() -> Any:

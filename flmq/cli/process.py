@@ -15,7 +15,8 @@ from types import FrameType
 from flmq.cli.exit_codes import ExitCode, exit_code_of
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
-from flmq.common.logger import LOGGER_NAME
+from flmq.common.files import make_folder
+from flmq.common.logger import LOGGER_NAME, file_handler
 from flmq.common.urls import redact_url
 from flmq.server import charge
 
@@ -98,8 +99,8 @@ def say_who_is_in_charge() -> None:
 
 def log_to_file(path: Path, level: int = logging.INFO) -> None:
     """Write flmq's log to the file ``path`` from ``level`` on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _add(logging.FileHandler(path, encoding="utf-8"), level)
+    make_folder(path.parent)
+    _add(file_handler(path), level)
 
 
 def _add(handler: logging.Handler, level: int) -> None:

@@ -286,9 +286,12 @@ class RunRecorder:
 def save_record(record: RunRecord, path: Path) -> None:
     """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
     document = {"format": FORMAT, **to_json(asdict(record))}
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
-        file.write("\n")
+    encoder = json.JSONEncoder(indent=1, allow_nan=False, ensure_ascii=False)
+    with replacing(path) as file:
+        # In pieces: a long run's record is large.
+        for piece in encoder.iterencode(document):
+            file.write(piece.encode())
+        file.write(b"\n")
 
 
 def load_record(path: Path) -> RunRecord:

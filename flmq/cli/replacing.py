@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from flmq.common import files
 
@@ -13,16 +14,16 @@ __all__ = ["replacing"]
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write what shall be at ``path`` to; it is synced and put there at the end.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open to write what shall be at ``path``; it is synced and put there at the end.
 
     Its folder is made if need be. What processes left there that were killed is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     _sweep(path)
     temporary = _temporary(path, str(os.getpid()))
-    with files.replacing(path, temporary):
-        yield temporary
+    with files.replacing(path, temporary) as file:
+        yield file
 
 
 def _temporary(path: Path, owner: str) -> Path:
@@ -37,6 +38,8 @@ def _sweep(path: Path) -> None:
 
 
 def _lives(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # there os.kill does not ask, it kills
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import threading
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from flmq.common.errors import MalformedMessage
+from flmq.common.files import create_private, make_folder
+from flmq.common.locks import Timeout, process_lock
 from flmq.common.logger import logger
 from flmq.wire import BlobProgress, BlobRef
 
@@ -79,7 +80,7 @@ class FolderCache:
 
     def __init__(self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         """Keep models of ``max_bytes`` in all below ``folder``, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
         self._max_bytes = max_bytes
         self._here = threading.Lock()
@@ -131,20 +132,17 @@ class FolderCache:
     def _turn(self, digest: str, *, wait: bool = True) -> Iterator[None]:
         """One at a time, of all processes, has a model's files.
 
-        Without ``wait`` it is a BlockingIOError where somebody has.
+        Without ``wait`` it is a `Timeout` where somebody has.
         """
-        path = self._folder / f"{digest}.lock"
-        while True:
-            with path.open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_the_file(path, file.fileno()):  # and was not removed while we waited
-                    yield
-                    return
+        with process_lock(self._folder / f"{digest}.lock").acquire(blocking=wait):
+            yield
 
     def _store(self, ref: BlobRef, blob: memoryview) -> None:
         temporary = self._path(ref.digest).with_suffix(".tmp")
         try:
-            temporary.write_bytes(blob)
+            temporary.unlink(missing_ok=True)
+            with create_private(temporary) as file:
+                file.write(blob)
             temporary.replace(self._path(ref.digest))
         finally:
             temporary.unlink(missing_ok=True)
@@ -162,20 +160,13 @@ class FolderCache:
 
     def _remove(self, digest: str) -> None:
         """Remove a model's files, unless somebody has them in use."""
-        with contextlib.suppress(BlockingIOError), self._turn(digest, wait=False):
+        with contextlib.suppress(Timeout), self._turn(digest, wait=False):
             for suffix in (".tmp", ".blob", ".lock"):
-                self._path(digest).with_suffix(suffix).unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # Windows: it is open
+                    self._path(digest).with_suffix(suffix).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.blob"
-
-
-def _is_the_file(path: Path, descriptor: int) -> bool:
-    """Whether ``path`` is the very file that is open."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _last_used(path: Path) -> float:

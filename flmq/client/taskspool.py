@@ -27,7 +27,7 @@ from typing import cast
 from flmq.client.tasks import Admission
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
-from flmq.common.files import replacing
+from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.post import Letter
@@ -72,7 +72,7 @@ class TaskSpool:
 
     def __init__(self, folder: Path) -> None:
         """Use ``folder``, which is made if need be; see `left_over` for when it is read."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
         self._lock = threading.RLock()
         self._open: dict[str, Task] = {}
@@ -219,7 +219,7 @@ class TaskSpool:
         """Write a file so that after any crash it is there whole or not at all."""
         path, temporary = self._folder / name, self._folder / (name + ".tmp")
         seal = hashlib.sha256()
-        with replacing(path, temporary), temporary.open("wb") as file:
+        with replacing(path, temporary) as file:
             for part in parts:
                 file.write(part)
                 if sealed:

@@ -35,6 +35,7 @@ from flmq.client.tasks import Tasks
 from flmq.client.work import Waiting, Work
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
+from flmq.common.files import make_folder
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id
 from flmq.common.typing import ReconnectIns, Scalar
@@ -224,7 +225,7 @@ class Worker:
         folder = self._options.state_dir
         if folder is not None:
             folder = folder / client_id / "jobs" / job
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         properties = self._hosted[client_id].properties
         return ClientContext(job, client_id, self._options.site, properties, folder)
 

@@ -6,6 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from flmq.common.files import append_private
+
 __all__ = ["LOGGER_NAME", "configure", "log", "logger", "show_on_console"]
 
 LOGGER_NAME = "flmq"
@@ -27,12 +29,22 @@ def configure(identifier: str, filename: str | None = None) -> None:
     """
     if filename is None:
         return
-    handler = logging.FileHandler(Path(filename), encoding="utf-8")
+    handler = file_handler(Path(filename))
     # A percent sign in the identifier must not become a directive of the format.
     text = _FILE_FORMAT.format(identifier=identifier.replace("%", "%%"))
     handler.setFormatter(logging.Formatter(text))
     logger.addHandler(handler)
     _let_through(logging.DEBUG)
+
+
+def file_handler(path: Path) -> logging.FileHandler:
+    """A handler that adds to the file ``path``, which is for its owner alone where it is made.
+
+    Raises:
+        OSError: the file cannot be opened for appending.
+    """
+    append_private(path).close()
+    return logging.FileHandler(path, encoding="utf-8")
 
 
 def show_on_console(level: int = logging.INFO) -> None:

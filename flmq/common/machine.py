@@ -9,14 +9,23 @@ __all__ = ["available_memory", "total_memory"]
 
 _GROUP = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")
+_ASSUMED = 4 << 30
+"""Bytes of memory where the system does not say, as on Windows."""
 
 
 def total_memory() -> int:
     """Bytes that all of this machine's, or control group's, processes may take."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [_memory_of_machine()]
     if _GROUP.exists() and (text := _GROUP.read_text().strip()).isdigit():
         limits.append(int(text))
     return min(limits)
+
+
+def _memory_of_machine() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED
 
 
 def available_memory() -> int:

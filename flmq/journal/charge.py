@@ -1,49 +1,41 @@
 """Whether a live process is in charge of a run: a file lock that the system drops with its owner.
 
-It only tells; what keeps a predecessor from writing is the fencing epoch. Several may hold it, for
-a stopped predecessor does so until it dies.
+It only tells; what keeps a predecessor from writing is the fencing epoch. Each server has a file of
+its own, named by its epoch, for a stopped predecessor holds its lock until it dies.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 
+from flmq.common.locks import is_held, process_lock
 from flmq.journal.files import writing
 
 __all__ = ["ChargeMark", "is_in_charge"]
 
-_FILE = "charge.lock"
+_FILES = "charge*.lock"
+_PATIENCE = 5.0
+"""Seconds for somebody who just looks whether we hold it."""
 
 
 class ChargeMark:
     """This process's word that it is in charge of a run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, epoch: int) -> None:
         """Give it for the run in ``folder``; raises `JournalNotWritable`."""
-        path = folder / _FILE
-        with writing(path):
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self._path = folder / f"charge.{epoch}.lock"
+        for left in folder.glob(_FILES):
+            if not is_held(left):
+                left.unlink(missing_ok=True)
+        with writing(self._path):
+            self._lock = process_lock(self._path)
+            self._lock.acquire(timeout=_PATIENCE)
 
     def release(self) -> None:
         """Take it back. Idempotent."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        self._lock.release()
 
 
 def is_in_charge(folder: Path) -> bool:
     """Whether some live process is in charge of the run in ``folder``."""
-    try:
-        handle = os.open(folder / _FILE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return any(is_held(path) for path in folder.glob(_FILES))

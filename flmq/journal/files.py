@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -36,9 +35,7 @@ def writing(path: Path) -> Iterator[None]:
 def make_folder(path: Path) -> None:
     """Make ``path`` and what is missing above it, durably."""
     with writing(path):
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
+        for folder in files.make_folder(path):
             files.fsync_folder(folder.parent)
 
 
@@ -49,8 +46,9 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         JournalNotWritable: it cannot be; the old is there.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    with writing(path), files.replacing(path, temporary):
-        _write(temporary, parts)
+    with writing(path), files.replacing(path, temporary) as file:
+        for part in parts:
+            file.write(part)
 
 
 def move(source: Path, target: Path) -> None:
@@ -68,14 +66,3 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
     with writing(folder):
         for path in folder.glob(f"{name}*{TEMPORARY}"):
             path.unlink(missing_ok=True)
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        for part in parts:
-            view = memoryview(part).cast("B")
-            while view:
-                view = view[os.write(handle, view) :]
-    finally:
-        os.close(handle)

@@ -129,7 +129,7 @@ class Journal(JournalReader):
             epoch = self._run.raise_epoch(tx, self._now_ms())
         self._epoch = epoch
         if self._mark is None:
-            self._mark = ChargeMark(self.folder)
+            self._mark = ChargeMark(self.folder, epoch)
         self._shelf.tidy()
         for name in (DATABASE, MARKER):
             remove_temporaries(self.folder, name)

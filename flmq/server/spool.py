@@ -59,7 +59,7 @@ class SpoolFolder:
             return None
         descriptor = -1
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
                 _allocate(descriptor, size)
@@ -131,7 +131,7 @@ class SpoolFile:
         if offset is not None:
             view = memoryview(data)
             while view:
-                written = os.pwrite(self._file, view, offset)
+                written = _write_at(self._file, view, offset)
                 view, offset = view[written:], offset + written
         return self._progress.complete
 
@@ -152,6 +152,13 @@ class SpoolFile:
             os.close(self._file)
             self._file = -1
         self._place = None
+
+
+def _write_at(file: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, offset)
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.write(file, data)
 
 
 def _allocate(file: int, size: int) -> None:

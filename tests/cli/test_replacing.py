@@ -14,8 +14,9 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from flmq.cli.replacing import replacing
-with replacing(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half of it")
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half of it")
+    file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -27,8 +28,8 @@ def names(folder: Path) -> list[str]:
 def test_the_new_one_takes_the_old_ones_place(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     for text in ("old", "new"):
-        with replacing(path) as temporary:
-            temporary.write_text(text)
+        with replacing(path) as file:
+            file.write(text.encode())
         assert path.read_text() == text
         assert names(path.parent) == ["file"]
 
@@ -38,8 +39,8 @@ def test_what_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path.write_text("old")
 
     def write_half() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half of")
+        with replacing(path) as file:
+            file.write(b"half of")
             raise ValueError("no JSON")
 
     with pytest.raises(ValueError, match="no JSON"):
@@ -56,8 +57,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     assert done.returncode == -9
     assert len(names(tmp_path)) == 1
     with replacing(path) as first:
-        first.write_text("first")
+        first.write(b"first")
+        first.flush()
         with replacing(tmp_path / "other") as second:
-            second.write_text("second")
-        assert first.read_text() == "first"
+            second.write(b"second")
+    assert path.read_text() == "first"
     assert names(tmp_path) == ["file", "other"]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -208,10 +209,10 @@ def test_without_room_on_disk_the_model_is_used_and_not_kept(
 ) -> None:
     cache, source = FolderCache(tmp_path), Source()
 
-    def full(path: Path, data: bytes) -> int:
+    def full(path: Path) -> BinaryIO:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("flmq.client.cache.create_private", full)
     for _ in range(2):
         get(cache, source, 1)
     assert source.reads == [1, 1]

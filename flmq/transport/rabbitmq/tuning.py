@@ -90,7 +90,7 @@ def keep_memory() -> bool:
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # TypeError: Windows, which has no such handle
         return False
     done = [mallopt(*setting) for setting in (_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD)]
     return all(done)
