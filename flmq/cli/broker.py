@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from flmq.broker import standing
+from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.environment import BROKER_URL
 
 __all__ = ["broker_app"]
 
 broker_app = typer.Typer(
-    help="A private RabbitMQ node of your own on this machine.", no_args_is_help=True
+    cls=Commands,
+    help="A private RabbitMQ node of your own on this machine.",
+    no_args_is_help=True,
 )
 
 _Name = Annotated[str, typer.Option(help="Which node, where you have several.")]
@@ -34,7 +37,7 @@ def up(
     if node.management_url is not None:
         typer.echo(f"management: {node.management_url}", err=True)
     typer.echo(f"log: {node.log}", err=True)
-    typer.echo("use it in this shell:  eval $(flmq broker up)", err=True)
+    typer.echo(f"use it in this shell:  eval $({_up(name)})", err=True)
     typer.echo(f"export {BROKER_URL}={node.url}")
 
 
@@ -49,7 +52,7 @@ def status(
     result = standing.status(name)
     if not result.running or result.node is None:
         typer.echo(f"broker {name!r} is down{': ' + result.trouble if result.trouble else ''}")
-        typer.echo("start it: flmq broker up", err=True)
+        typer.echo(f"start it: {_up(name)}", err=True)
         raise typer.Exit(ExitCode.CHECK_FAILED)
     if url:
         typer.echo(result.node.url)
@@ -72,3 +75,8 @@ def down(
     state = "stopped" if result.was_running else "was not up"
     kept = "data deleted" if result.purged else f"data kept in {result.folder}"
     typer.echo(f"broker {name!r} {state}; {kept}")
+
+
+def _up(name: str) -> str:
+    """The command that starts the node, and prints what `eval` sets."""
+    return "flmq broker up" if name == standing.DEFAULT_NAME else f"flmq broker up --name {name}"

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flmq.cli.board import Board, Cell, Stage
-from flmq.cli.plain import accuracy_of, one_line
+from flmq.cli.plain import accuracy_of
+from flmq.common.cleaning import one_line
 from flmq.server.events import Phase, RoundClosed, RoundCounts
 
 __all__ = ["draw_board", "draw_summary"]

@@ -15,6 +15,7 @@ from flmq.client.client import Client
 from flmq.client.factory import ClientSource
 from flmq.client.numpy_client import NumPyClient
 from flmq.common.errors import AppLoadError
+from flmq.common.tracebacks import user_traceback
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
 from flmq.server.server import Server
@@ -114,14 +115,16 @@ def _import(name: str, app: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and not (name + ".").startswith(error.name + "."):
             raise AppLoadError(
-                f"{app}: module {name!r} imports {error.name!r}, which is not installed here"
+                f"{app}: module {name!r} imports {error.name!r}, which is not installed here:\n\n"
+                f"{user_traceback(error)}"
             ) from error
         raise AppLoadError(
             f"{app}: there is no module {name!r}; looked in {here} and in the installed packages"
         ) from error
     except Exception as error:
         raise AppLoadError(
-            f"{app}: importing {name!r} failed: {type(error).__name__}: {error}"
+            f"{app}: importing {name!r} failed: {type(error).__name__}: {error}\n\n"
+            f"{user_traceback(error)}"
         ) from error
 
 

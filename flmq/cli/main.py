@@ -10,6 +10,7 @@ import typer
 from flmq import __version__
 from flmq.cli.broker import broker_app
 from flmq.cli.client import client
+from flmq.cli.commands import Commands
 from flmq.cli.demo import demo
 from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary, hide_broker_url
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="flmq",
+    cls=Commands,
     help="Federated learning over RabbitMQ: same bits, whatever fails.",
     no_args_is_help=True,
     add_completion=False,

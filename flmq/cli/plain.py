@@ -6,12 +6,12 @@ to grep for: ``run``, ``round``, ``client``, ``broker``, ``note``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Self
 
+from flmq.common.cleaning import one_line
 from flmq.common.typing import Scalar
 from flmq.server.events import (
     ClientOutcome,
@@ -32,15 +32,11 @@ __all__ = [
     "Remark",
     "Remarker",
     "accuracy_of",
-    "one_line",
     "remark_on",
 ]
 
 BROKEN_STATES = ("lost", "blocked")
 """States of a connection in which it does not serve. "closed" is its owner's wish."""
-
-_LONGEST = 400
-"""Characters of a line's text from outside; a client decides how long its messages are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +148,6 @@ class Remarker:
             else:
                 self._broken.discard(event.role)
         return remark_on(event)
-
-
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """``text`` from outside made safe to show: one line, no control characters, bounded."""
-    flat = "".join(char if char.isprintable() else "\ufffd" for char in re.sub(r"\s+", " ", text))
-    flat = flat.strip()
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
 def accuracy_of(metrics: Mapping[str, Scalar]) -> float | None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from types import FrameType
 
 from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.common.cleaning import clean_text
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
 from flmq.common.files import make_folder
 from flmq.common.logger import LOGGER_NAME, file_handler
+from flmq.common.tracebacks import user_traceback
 from flmq.common.urls import redact_url
 from flmq.server import charge
 
@@ -52,10 +54,13 @@ def boundary() -> Iterator[None]:
 
 
 def _complain(error: Exception, *, with_traceback: bool) -> None:
+    """Write what happened, and the traceback: from the user's code on, with ``--debug`` all."""
     if with_traceback:
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        whole = bool(os.environ.get("FLMQ_DEBUG"))
+        trace = "".join(traceback.format_exception(error)) if whole else user_traceback(error)
+        sys.stderr.write(clean_text(trace))
     text = str(error) or type(error).__name__
-    sys.stderr.write(f"flmq: {type(error).__name__}: {text}\n")
+    sys.stderr.write(clean_text(f"flmq: {type(error).__name__}: {text.rstrip()}") + "\n")
 
 
 def hide_broker_url() -> None:

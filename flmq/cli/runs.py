@@ -13,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.load import load_server
 from flmq.cli.options import RunsDir, pairs
+from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.journal import Journal, list_runs
 from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo
@@ -29,7 +31,9 @@ from flmq.server.strategy.strategy import Strategy, UnexpectedState
 
 __all__ = ["NoSuchRun", "OtherStrategy", "runs_app"]
 
-runs_app = typer.Typer(help="The runs that servers keep.", invoke_without_command=True)
+runs_app = typer.Typer(
+    cls=Commands, help="The runs that servers keep.", invoke_without_command=True
+)
 
 _Job = Annotated[str, typer.Argument(help="Name of the job.", show_default=False)]
 _DEFAULT = Path("runs")
@@ -76,7 +80,9 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
     for column in ("job", "state", "rounds", "started", "note"):
         table.add_column(column, justify="right" if column == "rounds" else "left")
     for run in list_runs(runs_dir):
-        table.add_row(run.folder.name, run.state.value, str(run.rounds), _when(run), run.problem)
+        table.add_row(
+            run.folder.name, run.state.value, str(run.rounds), _when(run), one_line(run.problem)
+        )
     if table.row_count == 0:
         typer.echo(f"no runs in {runs_dir}", err=True)
         return
@@ -210,7 +216,7 @@ def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
     for outcome in phase.outcomes:
         if outcome.word is Word.ACCEPTED or outcome.client_id in heard:
             continue
-        reason = f": {' '.join(outcome.reason.split())}" if outcome.reason else ""
+        reason = f": {one_line(outcome.reason)}" if outcome.reason else ""
         yield f"{where}: {outcome.client_id} {_name(outcome)}{reason}"
     for late in sorted(phase.late, key=lambda each: (each.client_id, each.word.value)):
         yield f"{where}: {late.client_id} {_late(late)}"
@@ -223,13 +229,13 @@ def _late(late: LateReply) -> str:
     if late.word is Word.DUPLICATE:
         return "duplicate" if late.times == 1 else f"duplicate, {late.times} times"
     if _expired(late):
-        return f"{late.note}, reported {late.seconds:.1f} s after the round closed"
+        return f"{one_line(late.note)}, reported {late.seconds:.1f} s after the round closed"
     if late.into is not None:
         fate = f"counts in round {late.into}"
     elif late.waits:
         fate = "waits for the next round"
     else:
-        fate = f"dropped: {late.note}" if late.note else "dropped"
+        fate = f"dropped: {one_line(late.note)}" if late.note else "dropped"
     return f"late by {late.seconds:.1f} s, {fate}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 
 from flmq.client.client import Client, answer
 from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed
 from flmq.common.logger import logger
+from flmq.common.tracebacks import user_traceback
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
 
@@ -53,7 +53,7 @@ def failure(kind: FailureKind, error: BaseException) -> Failure:
         kind=kind,
         exception_type=type(error).__name__,
         message=str(error),
-        traceback_tail="".join(traceback.format_exception(error)),
+        traceback_tail=user_traceback(error),
     )
 
 

@@ -6,13 +6,27 @@ import logging
 import sys
 from pathlib import Path
 
+from flmq.common.cleaning import clean_text
 from flmq.common.files import append_private
 
 __all__ = ["LOGGER_NAME", "configure", "log", "logger", "show_on_console"]
 
 LOGGER_NAME = "flmq"
 
+
+class _Clean(logging.Filter):
+    """Takes out of a message what would steer a terminal, or pass for another line of the log.
+
+    At the logger and not at a handler: reasons come from peers, and handlers may be the program's.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = clean_text(record.getMessage(), indent="    "), None
+        return True
+
+
 logger = logging.getLogger(LOGGER_NAME)
+logger.addFilter(_Clean())
 log = logger.log
 
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flmq import __version__
+from flmq.broker import standing
 from flmq.cli.client import StateDirNotWritable
 from flmq.cli.main import app
 from flmq.cli.options import InvalidPair, pairs
@@ -169,3 +170,48 @@ def test_pairs_are_read_as_what_they_look_like() -> None:
     for bad in ("", "=", "=x", "x"):
         with pytest.raises(InvalidPair):
             pairs("--property", [bad])
+
+
+MISTAKES = {
+    "a library that is not there": ("import math\n\nimport nosuchlib\n", "line 3, in <module>"),
+    "an error at import": ("import math\n\nx = 1 / 0\n", "x = 1 / 0"),
+    "an error of syntax": ("import math\n\ndef f(:\n", "def f(:"),
+    "an error in the function": ("def server():\n    return 1 / 0\n", "return 1 / 0"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_in_the_app_shows_the_users_line_and_no_frames_of_ours(
+    what: str, tmp_path: Path
+) -> None:
+    source, line = MISTAKES[what]
+    (tmp_path / "mine.py").write_text(source)
+    status, said = _flmq(tmp_path, "amqp://u:p@127.0.0.1:1/x", "server", "mine:server")
+    assert status == (1 if "function" in what else 2)
+    assert line in said
+    assert str(tmp_path / "mine.py") in said
+    for ours in ("typer", "click", "flmq/cli", "frozen"):
+        assert ours not in said
+
+
+@pytest.mark.parametrize("typed", [["servr"], ["runs", "shwo"], ["broker", "stauts"]])
+def test_a_command_of_a_similar_name_is_suggested_once(typed: list[str]) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert " ".join(result.output.split()).count("Did you mean") == 1
+
+
+def test_another_node_is_used_and_started_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["broker", "status", "--name=other"])
+    assert result.exit_code == 6
+    assert "start it: flmq broker up --name other\n" in result.output
+    node = standing.StandingNode(
+        "other", "amqp://u:p@h/x", "amqp://u@h/x", 1, 1, None, str(tmp_path), "log", 0.0
+    )
+    started = standing.StandingUp(node, already=False)
+    monkeypatch.setattr(standing, "up", lambda name, management: started)
+    result = CliRunner().invoke(app, ["broker", "up", "--name=other"])
+    assert "use it in this shell:  eval $(flmq broker up --name other)\n" in result.output
