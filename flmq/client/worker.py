@@ -16,23 +16,19 @@ after the confirm    the reply is sent again: a   the reply is with the broker; 
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
-from queue import SimpleQueue
 
-from flmq import __version__
 from flmq.client.context import ClientContext
 from flmq.client.doer import Doer, level_for
 from flmq.client.factory import Clients, ClientSource
+from flmq.client.hands import Hands
+from flmq.client.herald import Herald
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions
 from flmq.client.receipts import AwaitedReceipts, log_receipt
-from flmq.client.tasks import Tasks
-from flmq.client.work import Waiting, Work
+from flmq.client.work import Work
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.files import make_folder
@@ -41,25 +37,13 @@ from flmq.common.names import check_client_id
 from flmq.common.typing import ReconnectIns, Scalar
 from flmq.post import Inbox, Letter, Outbox
 from flmq.transport import (
-    PRESENCE,
-    Address,
     Delivery,
-    PublishOutcome,
     Transport,
     client_queue,
     client_topology,
     federation_topology,
-    presence_key,
 )
-from flmq.wire import (
-    Assembler,
-    JobEnded,
-    Presence,
-    PresenceKind,
-    Receipt,
-    RollCall,
-    Task,
-)
+from flmq.wire import Assembler, JobEnded, PresenceKind, Receipt, RollCall, Task
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -68,16 +52,6 @@ _PREFETCH = 2048
 _MAX_TASK_BYTES = 2**31 - 1
 """Protocol buffers end there."""
 _STANDBY_TRIES_EVERY = 1.0
-
-
-@dataclass(slots=True)
-class _Hosted:
-    """One client id of this worker."""
-
-    properties: Mapping[str, Scalar]
-    tasks: Tasks
-    said: Future[PublishOutcome] | None = None
-    """What became of the last word it said of itself."""
 
 
 class Worker:
@@ -99,21 +73,18 @@ class Worker:
         """
         self._options = WorkerOptions() if options is None else options
         self._transport = transport
-        self._hosted = {
-            check_client_id(client_id): _Hosted(properties, self._options.tasks(client_id))
-            for client_id, properties in clients.items()
+        self._properties = clients
+        self._tasks = {
+            check_client_id(client_id): self._options.tasks(client_id) for client_id in clients
         }
-        self._by_queue = {client_queue(client_id): client_id for client_id in self._hosted}
+        self._by_queue = {client_queue(client_id): client_id for client_id in self._tasks}
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
-        self._waiting: Waiting = SimpleQueue()
         self._jobs: dict[str, int] = {}
         """Epoch of each job that we have heard of and that has not ended."""
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
-        self._heartbeat = self._options.heartbeat
-        self._instance = secrets.token_hex(8)
-        self._stopping = threading.Event()
-        self._trouble: BaseException | None = None
+        self._herald = Herald(clients, self._options.site, self._options.heartbeat)
+        self._hands = Hands(self._options.threads)
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -128,33 +99,20 @@ class Worker:
         self._take_up_what_was_left()
         listener = threading.Thread(target=self._listen, name="flmq-inbox", daemon=True)
         listener.start()
-        helpers = [
-            threading.Thread(target=self._work.run, name=f"flmq-work-{i}", daemon=True)
-            for i in range(1, self._options.threads)
-        ]
         try:
-            for helper in helpers:
-                helper.start()
-            self._work.run()
-            for helper in helpers:
-                helper.join()
+            self._hands.run(self._work.run)
         finally:
             self.stop()
             self._close(listener)
-        if self._trouble is not None:
-            raise self._trouble
 
     def stop(self) -> None:
         """Have `run` return after the task it is at. Any thread may call it."""
-        if not self._stopping.is_set():
-            self._stopping.set()
-            for _ in range(self._options.threads):
-                self._waiting.put(None)
+        self._hands.stop()
 
     def _open(self) -> None:
         site, options = self._options.site, self._options
         topology = federation_topology(site)
-        for client_id in self._hosted:
+        for client_id in self._tasks:
             topology += client_topology(client_id, site)
         self._transport.declare(topology)
         self._take_queues()
@@ -163,23 +121,24 @@ class Worker:
         )
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
+        self._herald.speak_through(self._outbox)
         self._inbox = Inbox(self._consumer, self._outbox, assembler, hold_chunks=True)
         models = ModelReader(
             self._transport,
             options.cache(),
             max_model_bytes=options.max_model_bytes,
-            stopping=self._stopping,
+            stopping=self._hands.stopping,
         )
-        level = level_for(len(self._hosted))
+        level = level_for(len(self._tasks))
         awaited = AwaitedReceipts()
         self._work = Work(
-            {client_id: hosted.tasks for client_id, hosted in self._hosted.items()},
+            self._tasks,
             self._inbox,
             Doer(self._outbox, models, self._clients, awaited, site=site, level=level),
             awaited,
-            self._waiting,
+            self._hands.waiting,
             acks_on_acceptance=options.acks_on_acceptance,
-            stopping=self._stopping,
+            stopping=self._hands.stopping,
             leave=self._leave,
         )
 
@@ -199,24 +158,23 @@ class Worker:
                 if not said:
                     said = True
                     logger.warning("client %s is served by another process: standing by", client_id)
-                if self._stopping.wait(_STANDBY_TRIES_EVERY):
+                if self._hands.stopping.wait(_STANDBY_TRIES_EVERY):
                     raise TransportClosed("stopped while standing by") from error
 
     def _take_up_what_was_left(self) -> None:
         """Go on with what an earlier process took and did not bring to its end."""
-        for client_id, hosted in self._hosted.items():
-            tasks = hosted.tasks.left_over()
-            if tasks:
-                logger.info("client %s: %d tasks are left in the spool", client_id, len(tasks))
-            for task in tasks:
+        for client_id, tasks in self._tasks.items():
+            left = tasks.left_over()
+            if left:
+                logger.info("client %s: %d tasks are left in the spool", client_id, len(left))
+            for task in left:
                 self._jobs[task.job] = max(task.epoch, self._jobs.get(task.job, 0))
                 self._work.put_to_work(task)
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
         # un-acked; its thread ends with it.
-        for client_id in self._hosted:
-            self._say(PresenceKind.BYE, client_id)
+        self._herald.say_all(PresenceKind.BYE)
         self._publisher.close()
         self._consumer.close()
         listener.join()
@@ -226,30 +184,29 @@ class Worker:
         if folder is not None:
             folder = folder / client_id / "jobs" / job
             make_folder(folder)
-        properties = self._hosted[client_id].properties
+        properties = self._properties[client_id]
         return ClientContext(job, client_id, self._options.site, properties, folder)
 
     # -- receiving: the listener's thread ----------------------------------------------------
 
     def _listen(self) -> None:
         try:
-            self._say_all(PresenceKind.HELLO)
+            self._herald.say_all(PresenceKind.HELLO)
             spoke = time.monotonic()
             while True:
                 # Anew each time: a server may have asked for quicker heartbeats meanwhile.
-                left = spoke + self._heartbeat - time.monotonic()
+                left = spoke + self._herald.every - time.monotonic()
                 letter = self._inbox.receive(left) if left > 0 else None
                 if letter is not None:
                     self._receive(letter)
-                if time.monotonic() - spoke >= self._heartbeat:
-                    self._say_all(PresenceKind.HEARTBEAT)
+                if time.monotonic() - spoke >= self._herald.every:
+                    self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.announce_again()
                     spoke = time.monotonic()
         except TransportClosed:
             return
-        except BaseException as error:
-            self._trouble = error
-        self.stop()
+        except BaseException as error:  # whatever it is, nobody hears any more
+            self._hands.fail(error)
 
     def _receive(self, letter: Letter) -> None:
         match letter.body:
@@ -268,8 +225,7 @@ class Worker:
         self._inbox.ack(letter)
 
     def _receive_task(self, task: Task, letter: Letter) -> None:
-        hosted = self._hosted.get(task.client_id)
-        if hosted is None:
+        if task.client_id not in self._tasks:
             self._inbox.bury(letter, f"task of client {task.client_id} in another client's queue")
             return
         if task.epoch < self._jobs.get(task.job, 0):
@@ -286,21 +242,21 @@ class Worker:
         Only the latter is known to be alive: a roll call may have waited here since before us.
         """
         answers = delivery.message.correlation_id
-        if answers not in ("", self._instance):
+        if answers not in ("", self._herald.instance):
             return  # for a process that had this client id before us
         if roll_call.epoch < self._jobs.get(roll_call.job, 0):
             return
         self._jobs[roll_call.job] = roll_call.epoch
         if roll_call.heartbeat_seconds > 0:
-            self._heartbeat = min(self._heartbeat, roll_call.heartbeat_seconds)
+            self._herald.every = min(self._herald.every, roll_call.heartbeat_seconds)
         if answers:
             self._greeted.add(roll_call.job)
         else:
-            self._say(PresenceKind.HELLO, self._by_queue[delivery.queue])
+            self._herald.say(PresenceKind.HELLO, self._by_queue[delivery.queue])
 
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
-        if receipt.client_id in self._hosted:
+        if receipt.client_id in self._tasks:
             self._work.settle(receipt.client_id, receipt.task_id)
 
     def _end_job(self, ended: JobEnded) -> None:
@@ -315,32 +271,9 @@ class Worker:
             self.stop()
         self._greeted.discard(ended.job)
 
-    def _say_all(self, kind: PresenceKind) -> None:
-        for client_id in self._hosted:
-            self._say(kind, client_id)
-
-    def _say(self, kind: PresenceKind, client_id: str) -> None:
-        """Say hello or bye; skipped while the last word is still on its way to a lost broker."""
-        hosted = self._hosted[client_id]
-        if kind is PresenceKind.HEARTBEAT and hosted.said is not None and not hosted.said.done():
-            return
-        body = Presence(
-            kind=kind,
-            client_id=client_id,
-            site=self._options.site,
-            instance=self._instance,
-            properties=hosted.properties,
-            sent_unix_ms=time.time_ns() // 1_000_000,
-            heartbeat_seconds=self._heartbeat,
-            flmq_version=__version__,
-        )
-        address = Address(PRESENCE, presence_key(self._options.site, client_id))
-        sent = self._outbox.send(address, body, mandatory=False, persistent=False, expiration=60.0)
-        hosted.said = sent.outcome
-
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""
         if ins.seconds is None:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
         else:
-            self._stopping.wait(ins.seconds)
+            self._hands.stopping.wait(ins.seconds)

@@ -345,7 +345,7 @@ def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> 
     worker = memory_federation.workers["a"].worker
     for _ in range(2):  # the second time it is settled
         peer.send(address, replace(task, client_id="a", task_id="again"))
-        eventually(lambda: "again" in worker._hosted["a"].tasks._settled)  # type: ignore[attr-defined]
+        eventually(lambda: "again" in worker._tasks["a"]._settled)  # type: ignore[attr-defined]
     eventually(lambda: _empty(memory_federation, "a"))
     peer.reply(task)
     server.history()

@@ -1,0 +1,61 @@
+"""What a worker's clients say of themselves: hello, that they are there, and bye."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+from flmq import __version__
+from flmq.common.typing import Scalar
+from flmq.post import Outbox
+from flmq.transport import PRESENCE, Address, PublishOutcome, presence_key
+from flmq.wire import Presence, PresenceKind
+
+__all__ = ["Herald"]
+
+
+class Herald:
+    """Speaks for the clients of one process."""
+
+    def __init__(
+        self, clients: Mapping[str, Mapping[str, Scalar]], site: str, every: float
+    ) -> None:
+        """Speak for ``clients``, given with their properties, ``every`` so many seconds."""
+        self._clients = clients
+        self._site = site
+        self.every = every
+        """Seconds between heartbeats; a server may ask for quicker ones."""
+        self.instance = secrets.token_hex(8)
+        """Tells this process from others with the same client ids."""
+        self._said: dict[str, Future[PublishOutcome]] = {}
+        """What became of the last word of each."""
+
+    def speak_through(self, outbox: Outbox) -> None:
+        """Say what follows through ``outbox``."""
+        self._outbox = outbox
+
+    def say_all(self, kind: PresenceKind) -> None:
+        """Say it for every client."""
+        for client_id in self._clients:
+            self.say(kind, client_id)
+
+    def say(self, kind: PresenceKind, client_id: str) -> None:
+        """Say it; a heartbeat is skipped while the last word is still under way to the broker."""
+        said = self._said.get(client_id)
+        if kind is PresenceKind.HEARTBEAT and said is not None and not said.done():
+            return
+        body = Presence(
+            kind=kind,
+            client_id=client_id,
+            site=self._site,
+            instance=self.instance,
+            properties=self._clients[client_id],
+            sent_unix_ms=time.time_ns() // 1_000_000,
+            heartbeat_seconds=self.every,
+            flmq_version=__version__,
+        )
+        address = Address(PRESENCE, presence_key(self._site, client_id))
+        sent = self._outbox.send(address, body, mandatory=False, persistent=False, expiration=60.0)
+        self._said[client_id] = sent.outcome
