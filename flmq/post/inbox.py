@@ -70,6 +70,9 @@ class Inbox:
         if delivery is None:
             return None
         message = delivery.message
+        if message.unreadable:
+            self._bury(delivery, message.unreadable)
+            return None
         try:
             piece = blob_chunk_of(message.headers, message.body)
             if piece is not None:
@@ -99,10 +102,16 @@ class Inbox:
             self._on_dead(reason)
 
         def moved(outcome: Future[PublishOutcome]) -> None:
-            if outcome.exception() is None:
+            problem = outcome.exception()
+            if problem is None and outcome.result() is PublishOutcome.CONFIRMED:
                 self._consumer.ack(delivery)
-            else:
-                self._consumer.reject(delivery, requeue=False)
+                return
+            logger.warning(
+                "message from %s is dropped, flmq.dead does not take it: %s",
+                delivery.queue,
+                problem or "there is no such queue",
+            )
+            self._consumer.reject(delivery, requeue=False)
 
         self._outbox.dead_letter(delivery, reason).add_done_callback(moved)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from flmq.common.crashpoints import crash_point
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
+from flmq.transport.base import HeaderValue
+from flmq.transport.checks import SHORT_STRING_BYTES
 from flmq.wire import (
     CHUNK_BYTES,
     BlobRef,
@@ -23,6 +25,10 @@ from flmq.wire import (
 __all__ = ["Outbox", "Sent"]
 
 _REASON_BYTES = 1000
+_KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
+"""Of a dead letter's headers, and of each: together far below what a frame holds."""
+_ROUTING_HEADERS = frozenset({"CC", "BCC"})
+"""RabbitMQ would send the dead letter on by these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +100,45 @@ class Outbox:
         return Sent(ref.total, _all(outcomes))
 
     def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
-        """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see."""
+        """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see.
+
+        What of its properties cannot be sent on is cut, or left out and counted in a header.
+        """
         message = delivery.message
-        headers = {
-            **message.headers,
-            "x-flmq-reason": reason[:_REASON_BYTES],
+        own: dict[str, HeaderValue] = {
+            "x-flmq-reason": _cut(reason, _REASON_BYTES),
             "x-flmq-queue": delivery.queue,
             "x-flmq-exchange": delivery.exchange,
             "x-flmq-routing-key": delivery.routing_key,
         }
         if message.user_id is not None:
-            headers["x-flmq-user-id"] = message.user_id
+            own["x-flmq-user-id"] = message.user_id
+        kept = {name: value for name, value in message.headers.items() if _may_stay(name, value)}
+        if len(kept) > _KEPT_HEADERS:
+            kept = dict(list(kept.items())[:_KEPT_HEADERS])
+        if left_out := len(message.headers) - len(kept):
+            own["x-flmq-headers-left-out"] = left_out
         dead = Message(
             message.body,
-            type=message.type,
-            message_id=message.message_id,
+            type=_cut(message.type, SHORT_STRING_BYTES),
+            message_id=_cut(message.message_id, SHORT_STRING_BYTES),
+            correlation_id=_cut(message.correlation_id, SHORT_STRING_BYTES),
             user_id=self._user_id,
-            headers=headers,
+            headers={**kept, **own},
         )
         return self._publisher.publish(Address(DEAD, ""), dead)
+
+
+def _cut(text: str, size: int) -> str:
+    """The first ``size`` bytes of a text, as UTF-8."""
+    return text.encode(errors="backslashreplace")[:size].decode(errors="ignore")
+
+
+def _may_stay(name: str, value: HeaderValue) -> bool:
+    """Whether a header goes along with a dead letter."""
+    if isinstance(value, str | bytes) and len(value) > _KEPT_HEADER_CHARACTERS:
+        return False
+    return name not in _ROUTING_HEADERS and len(name.encode()) <= SHORT_STRING_BYTES
 
 
 def _all(outcomes: Iterable[Future[PublishOutcome]]) -> Future[PublishOutcome]:

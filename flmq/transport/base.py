@@ -66,6 +66,8 @@ class Message:
     """Seconds a queue may hold the message before it drops it; None: for ever."""
     persistent: bool = True
     """Whether it survives a broker restart, in a durable queue."""
+    unreadable: str = ""
+    """Why the properties of one that was delivered could not be read: all are at their defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,10 @@ STREAM_OFFSET_HEADER = "x-stream-offset"
 """Header of each message read from a stream: its offset, an int."""
 
 
-def offset_of(delivery: Delivery) -> int:
-    """Return the offset of a message that was read from a stream."""
-    offset = delivery.message.headers[STREAM_OFFSET_HEADER]
-    assert isinstance(offset, int), "the broker makes this header"
-    return offset
+def offset_of(delivery: Delivery) -> int | None:
+    """Return the offset of a message that was read from a stream; None where it is unreadable."""
+    offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
+    return offset if isinstance(offset, int) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from flmq.transport import (
     PRESENCE,
     REPLIES,
     TASKS,
+    UPLOADS,
     Address,
     client_queue,
     presence_key,
@@ -18,6 +19,7 @@ from flmq.transport import (
 from flmq.wire import JobEnded, RollCall, chunk_headers, encode, split
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.end_to_end.federation import JOB, Federation, Peer, fed_avg
+from tests.transport.oddities import ODD
 
 GOOD = encode(JobEnded("another", 1))
 
@@ -87,6 +89,30 @@ def test_what_cannot_be_read_goes_to_the_dead_letters(federation: Federation) ->
         peer.reply(peer.task())
     server.history()
     assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=3, accepted=3)] * 2
+
+
+def test_odd_properties_end_nobody_and_go_to_the_dead_letters(federation: Federation) -> None:
+    """Also where pika cannot read them, which ended one connection after the other."""
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2), rounds=2)
+    server.watch.wait_for(ClientOutcome)
+    for address in (
+        Address(TASKS, task_key("main", "a")),
+        Address(REPLIES, reply_key("main", "b", JOB)),
+        Address(UPLOADS, reply_key("main", "b", JOB)),
+        Address(PRESENCE, presence_key("main", "b")),
+    ):
+        for odd in ODD.values():
+            federation.rig.inject(address, b"no envelope", odd)
+        for odd, letter in zip(ODD.values(), federation.dead(len(ODD)), strict=True):
+            reason = str(letter.message.headers["x-flmq-reason"])
+            assert (odd.unreadable or "no message of flmq") in reason
+            assert letter.message.body == b"no envelope"
+    for _ in range(2):
+        peer.reply(peer.task())
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
 
 
 def test_a_message_in_the_wrong_queue_goes_to_the_dead_letters(federation: Federation) -> None:

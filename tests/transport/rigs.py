@@ -30,6 +30,8 @@ from flmq.transport import (
 )
 from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.proxy import Proxy
+from tests.rawamqp import RawPublisher
+from tests.transport.oddities import Odd
 
 __all__ = [
     "PATIENCE",
@@ -100,6 +102,10 @@ class Rig(ABC):
     def lose_acks(self) -> None:
         """Let no ack through until the next cut."""
 
+    @abstractmethod
+    def inject(self, address: Address, body: bytes, odd: Odd) -> None:
+        """Publish a message as no client library would."""
+
 
 class MemoryRig(Rig):
     """On a `MemoryBroker`."""
@@ -128,6 +134,9 @@ class MemoryRig(Rig):
 
     def lose_acks(self) -> None:
         self.broker.lose_acks()
+
+    def inject(self, address: Address, body: bytes, odd: Odd) -> None:
+        self.broker.inject(address, body, unreadable=odd.unreadable, **odd.handed)
 
 
 class RabbitMQRig(Rig):
@@ -167,6 +176,10 @@ class RabbitMQRig(Rig):
 
     def lose_acks(self) -> None:
         self.proxy.freeze(to_client=False, to_broker=True)
+
+    def inject(self, address: Address, body: bytes, odd: Odd) -> None:
+        with RawPublisher(self.direct) as publisher:
+            publisher.publish(address, body, odd.encoded)
 
 
 class Events:

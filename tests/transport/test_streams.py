@@ -11,13 +11,14 @@ from flmq.common.errors import BrokerRefusal
 from flmq.transport import (
     ConnectionState,
     Consumer,
+    Delivery,
     Message,
     Publisher,
     QueueType,
     StreamOffset,
     Transport,
 )
-from flmq.transport.base import offset_of
+from flmq.transport.base import offset_of as offset_if_any
 from tests.transport.rigs import (
     QUIET,
     Events,
@@ -40,6 +41,12 @@ def stream(transport: Transport, publisher: Publisher) -> Transport:
     transport.declare(queue("s", kind=QueueType.STREAM))
     publish_all(publisher, to("s"), *SENT)
     return transport
+
+
+def offset_of(delivery: Delivery) -> int:
+    offset = offset_if_any(delivery)
+    assert offset is not None
+    return offset
 
 
 def reader(transport: Transport, offset: StreamOffset, prefetch: int = 100) -> Consumer:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
+from flmq.transport.arriving import message_of, unreadable_message
 from flmq.transport.base import Address, Message, QueueInfo, StreamOffset
 from flmq.transport.checks import check_exclusive, check_offset, too_large
 from flmq.transport.memory.clock import Clock, Timers
@@ -152,6 +153,19 @@ class MemoryBroker:
         """Put messages at random places of their queues; None ends it."""
         with self.locked():
             self.faults.order = None if seed is None else random.Random(seed)
+
+    def inject(
+        self, address: Address, body: bytes, *, unreadable: str = "", **properties: object
+    ) -> None:
+        """Publish what no publisher of ours would: any ``properties`` of AMQP, of any type.
+
+        With ``unreadable`` their reader is to find that it cannot read them, for that reason.
+        """
+        message = (
+            unreadable_message(body, unreadable) if unreadable else message_of(body, **properties)
+        )
+        with self.locked():
+            self.publish(address, message)
 
     # The lock, time, and what happens outside of the lock
 

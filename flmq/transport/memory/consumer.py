@@ -120,8 +120,9 @@ class MemoryConsumer(Consumer):
         """Lose the connection: everything un-acked goes back, tags grow stale."""
         subscribed, self.subscribed = self.subscribed, {}
         for delivery in reversed(self._buffer):
-            if delivery.queue in self.offsets:  # nobody has seen it yet: reading goes on with it
-                self.offsets[delivery.queue] = offset_of(delivery)
+            offset = offset_of(delivery)
+            if offset is not None and delivery.queue in self.offsets:
+                self.offsets[delivery.queue] = offset  # nobody has seen it yet
         self._buffer.clear()
         back: dict[str, list[Stored]] = {}
         for queue, stored in [*self._lost_acks, *self._unacked.values()]:

@@ -111,6 +111,7 @@ class MemoryPublisher(Publisher):
         return replace(
             message,
             body=body,
+            unreadable="",
             headers=dict(message.headers),
             expiration=None if expiration is None else round(expiration * 1000) / 1000,
         )

@@ -23,6 +23,7 @@ from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.parameters import connection_parameters
+from flmq.transport.rabbitmq.reading import ReadingConnection
 from flmq.transport.rabbitmq.tuning import keep_memory, tune
 from flmq.transport.retry import Backoff, current_pace
 
@@ -142,7 +143,7 @@ class IOConnection:
 
     def _attempt(self) -> None:
         self._retry = None
-        self._amqp = pika.SelectConnection(
+        self._amqp = ReadingConnection(
             self._parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,

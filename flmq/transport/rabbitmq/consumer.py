@@ -23,6 +23,7 @@ from flmq.common.errors import (
     ResourceLocked,
     TransportClosed,
 )
+from flmq.transport.arriving import text_of
 from flmq.transport.base import (
     STREAM_OFFSET_HEADER,
     Consumer,
@@ -253,16 +254,21 @@ class RabbitMQConsumer(Consumer):
             queue=queue,
             redelivered=method.redelivered,
             tag=_Tag(self, generation, method.delivery_tag),
-            exchange=method.exchange,
-            routing_key=method.routing_key,
+            exchange=text_of(method.exchange),
+            routing_key=text_of(method.routing_key),
         )
         with self._changed:
             if generation == self._generation and not self._closed:
-                if self._offsets[queue] is not None:
-                    self._offsets[queue] = offset_of(delivery) + 1
+                self._read_up_to(delivery, 1)
                 self._buffer.append(delivery)
                 self._unsettled.add(delivery.tag)
                 self._changed.notify()
+
+    def _read_up_to(self, delivery: Delivery, more: int) -> None:
+        """Note where in its stream to go on: at a message, or ``more`` behind it."""
+        offset = offset_of(delivery)
+        if offset is not None and self._offsets[delivery.queue] is not None:
+            self._offsets[delivery.queue] = offset + more
 
     def _cancelled(self, channel: Any, _: Any) -> None:
         """Begin again when the broker ends a consumer: its queue was deleted, or its node left."""
@@ -289,9 +295,7 @@ class RabbitMQConsumer(Consumer):
         with self._changed:
             self._generation += 1
             for delivery in reversed(self._buffer):
-                if self._offsets[delivery.queue] is not None:
-                    # Nobody has seen it yet: reading goes on with it.
-                    self._offsets[delivery.queue] = offset_of(delivery)
+                self._read_up_to(delivery, 0)  # nobody has seen it yet
             self._buffer.clear()
             self._handed.clear()
             self._unsettled.clear()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pika
 
-from flmq.transport.base import HeaderValue, Message
+from flmq.transport.arriving import message_of, text_of, unreadable_message
+from flmq.transport.base import Message
 
-__all__ = ["from_amqp", "number_of", "to_properties"]
+__all__ = ["UnreadableProperties", "from_amqp", "number_of", "to_properties"]
 
 _APP = "flmq:"
 _PERSISTENT = 2
+
+
+class UnreadableProperties(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
+    """In place of properties that pika could not read."""
+
+    def __init__(self, reason: str) -> None:
+        """All of them absent; ``reason`` is why."""
+        super().__init__()
+        self.reason = reason
 
 
 def to_properties(message: Message, number: int) -> pika.BasicProperties:
@@ -32,37 +41,21 @@ def to_properties(message: Message, number: int) -> pika.BasicProperties:
 
 def number_of(properties: pika.BasicProperties) -> int | None:
     """Return the number of a returned message; None for what is none of ours."""
-    app, found, number = (properties.app_id or "").partition(_APP)
+    app, found, number = text_of(properties.app_id).partition(_APP)
     return int(number) if found and not app and number.isdecimal() else None
 
 
-def from_amqp(properties: pika.BasicProperties, body: bytes) -> Message:
+def from_amqp(properties: Any, body: bytes) -> Message:
     """Make the message that was delivered."""
-    return Message(
-        body=body,
-        type=properties.type or "",
-        message_id=properties.message_id or "",
-        correlation_id=properties.correlation_id or "",
+    if isinstance(properties, UnreadableProperties):
+        return unreadable_message(body, properties.reason)
+    return message_of(
+        body,
+        type_=properties.type,
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
         user_id=properties.user_id,
-        headers=_headers(properties.headers or {}),
-        expiration=_seconds(properties.expiration),
-        persistent=properties.delivery_mode == _PERSISTENT,
+        headers=properties.headers,
+        expiration=properties.expiration,
+        delivery_mode=properties.delivery_mode,
     )
-
-
-def _headers(headers: Mapping[str, Any]) -> dict[str, HeaderValue]:
-    """Keep what `Message` can hold; the broker's own nested tables (x-death) are left out."""
-    return {
-        # pika's 64-bit integers are of a class of its own.
-        name: int(value) if type(value).__name__ == "long" else value
-        for name, value in headers.items()
-        if isinstance(value, bool | int | str | bytes)
-    }
-
-
-def _seconds(expiration: str | None) -> float | None:
-    """Read milliseconds; what others wrote may be no number."""
-    try:
-        return None if expiration is None else int(expiration) / 1000
-    except ValueError:
-        return None

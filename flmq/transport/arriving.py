@@ -1,0 +1,84 @@
+"""What arrives from a broker becomes a `Message`, whatever its sender put into it.
+
+AMQP's short strings are bytes that nobody checks, headers are tables of any depth, and a client
+library hands over what it makes of them. Here, once, all of it gets the types that `Message` says;
+above this border nobody need ask. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flmq.transport.base import HeaderValue, Message
+
+__all__ = ["message_of", "text_of", "unreadable_message"]
+
+_PERSISTENT = 2
+_MAX_EXPIRATION_MS = 2**32
+
+
+def message_of(
+    body: bytes,
+    *,
+    type_: object = None,
+    message_id: object = None,
+    correlation_id: object = None,
+    user_id: object = None,
+    headers: object = None,
+    expiration: object = None,
+    delivery_mode: object = None,
+) -> Message:
+    """Make a message of AMQP properties that may hold anything; None: not stated."""
+    return Message(
+        body=body,
+        type=text_of(type_),
+        message_id=text_of(message_id),
+        correlation_id=text_of(correlation_id),
+        user_id=None if user_id is None else text_of(user_id),
+        headers=_headers(headers),
+        expiration=_seconds(expiration),
+        persistent=delivery_mode == _PERSISTENT,
+    )
+
+
+def unreadable_message(body: bytes, reason: str) -> Message:
+    """Make a message whose properties no one could read; ``reason`` says why."""
+    return Message(body, persistent=True, unreadable=reason or "unreadable properties")
+
+
+def text_of(value: object) -> str:
+    """Text that UTF-8 can carry, with escapes for what it cannot; of no text, only its type."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case bytes():
+            return value.decode(errors="backslashreplace")
+    return f"<{type(value).__name__}>"
+
+
+def _headers(headers: object) -> dict[str, HeaderValue]:
+    """Keep what `Message` can hold; the broker's own nested tables (x-death) are left out."""
+    if not isinstance(headers, Mapping):
+        return {}
+    kept: dict[str, HeaderValue] = {}
+    for name, value in headers.items():
+        match value:
+            case bool() | bytes():
+                kept[text_of(name)] = value
+            case int() if -(2**63) <= value < 2**63:
+                # pika's 64-bit integers are of a class of its own.
+                kept[text_of(name)] = int(value)
+            case str():
+                kept[text_of(name)] = text_of(value)
+    return kept
+
+
+def _seconds(expiration: object) -> float | None:
+    """Read milliseconds; what others wrote may be no number, or none that a queue keeps."""
+    try:
+        milliseconds = int(text_of(expiration))
+    except ValueError:
+        return None
+    return milliseconds / 1000 if 0 <= milliseconds <= _MAX_EXPIRATION_MS else None

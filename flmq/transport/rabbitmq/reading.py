@@ -1,0 +1,50 @@
+"""A pika connection that outlives headers which pika cannot read.
+
+pika decodes a message's properties in the connection's loop, and what it cannot decode (a time
+beyond the year 9999, a float that is no number, tables nested deeper than Python's stack) ends the
+connection; the broker then delivers the same message to the next one, without end. Here such a
+message is delivered without its properties instead, and says so. The method for that is a private
+one; with a pika that has no such method it is as it was.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pika
+from pika import frame, spec
+
+from flmq.transport.rabbitmq.properties import UnreadableProperties
+
+__all__ = ["ReadingConnection"]
+
+_FRAME_HEAD = struct.Struct(">BHI")
+_CONTENT_HEAD = struct.Struct(">HHQ")
+"""AMQP 0-9-1, section 4.2.6.1: class, weight, size of the body; then the properties."""
+
+
+class ReadingConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
+    """Reads on after a content header that cannot be decoded."""
+
+    def _read_frame(self) -> Any:
+        try:
+            return super()._read_frame()
+        except Exception as error:
+            header = _header(self._frame_buffer, error)
+            if header is None:
+                raise
+            return header
+
+
+def _header(data: bytes, error: Exception) -> tuple[int, frame.Header] | None:
+    """The content header at the beginning of ``data``, without properties; None: it is none."""
+    if len(data) < _FRAME_HEAD.size + _CONTENT_HEAD.size:
+        return None
+    kind, channel, size = _FRAME_HEAD.unpack_from(data)
+    end = _FRAME_HEAD.size + size
+    if kind != spec.FRAME_HEADER or data[end : end + 1] != bytes([spec.FRAME_END]):
+        return None
+    _, _, body_size = _CONTENT_HEAD.unpack_from(data, _FRAME_HEAD.size)
+    reason = f"its properties cannot be read ({type(error).__name__}: {error})"
+    return end + 1, frame.Header(channel, body_size, UnreadableProperties(reason))
