@@ -29,7 +29,7 @@ _FOLDER_MODE = 0o700
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 # Windows turns line ends about in what is not said to be binary.
 _BINARY = getattr(os, "O_BINARY", 0)
-_WINDOWS = os.name == "nt"
+_FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")
 
 
 def make_folder(path: Path) -> list[Path]:
@@ -97,12 +97,12 @@ def move(source: Path, target: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Have the bytes of ``path`` on the disk."""
-    _fsync(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
+    _fsync(path, os.O_RDWR)  # as Windows wants it
 
 
 def fsync_folder(path: Path) -> None:
     """Have the names in ``path`` on the disk; Windows sees to that itself, and opens no folders."""
-    if not _WINDOWS:
+    if _FOLDERS_OPEN:
         _fsync(path, os.O_RDONLY)
 
 
