@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flmq.common.errors import BrokerRefusal
+from flmq.common.errors import BrokerRefusal, TransportClosed
 from flmq.transport import (
     ConnectionState,
     Consumer,
@@ -20,6 +21,7 @@ from flmq.transport import (
 )
 from flmq.transport.base import offset_of as offset_if_any
 from tests.transport.rigs import (
+    PATIENCE,
     QUIET,
     Events,
     Rig,
@@ -201,3 +203,50 @@ def test_offsets_and_streams_go_together(
     stream.declare(queue("q"))
     with pytest.raises(BrokerRefusal, match=words):
         stream.consumer([name], prefetch=1, **options)  # type: ignore[arg-type]
+
+
+def test_no_reader_is_opened_over_a_closed_transport(rig: Rig, stream: Transport) -> None:
+    """It works over a connection that is gone, and would wait for it for ever."""
+    transport = rig.transport()
+    transport.declare(queue("s", kind=QueueType.STREAM))
+    transport.close()
+    with pytest.raises(TransportClosed):
+        reader(transport, "first")
+
+
+@pytest.mark.parametrize("offset", ["first", None])
+def test_who_waits_for_a_consumer_is_told_that_the_transport_closes(
+    rig: Rig, stream: Transport, offset: StreamOffset | None
+) -> None:
+    events = Events()
+    transport = rig.transport(events)
+    name = "s" if offset else "q"
+    transport.declare(queue(name, kind=QueueType.STREAM if offset else QueueType.CLASSIC))
+    rig.down()
+    events.wait_for("control", ConnectionState.LOST)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(transport.consumer, [name], prefetch=1, offset=offset)
+        with pytest.raises(TimeoutError):
+            opened.result(QUIET)
+        transport.close()
+        with pytest.raises(TransportClosed):
+            opened.result(PATIENCE)
+    rig.up()
+
+
+def test_readers_that_are_opened_while_a_transport_closes_are_told(
+    rig: Rig, stream: Transport
+) -> None:
+    transport = rig.transport()
+
+    def open_many() -> None:
+        while True:
+            reader(transport, "first").close()
+
+    with ThreadPoolExecutor(3) as pool:
+        opened = [pool.submit(open_many) for _ in range(3)]
+        assert reader(transport, "first").receive(PATIENCE) is not None
+        transport.close()
+        for each in opened:
+            with pytest.raises(TransportClosed):
+                each.result(PATIENCE)

@@ -140,6 +140,8 @@ class RabbitMQTransport(Transport):
             on_close=self._forget_consumer,
         )
         with self._lock:
+            if self._closed.is_set():  # nobody would close it any more
+                raise _closed()
             self._consumers.append(consumer)
         try:
             consumer.open()
