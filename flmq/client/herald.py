@@ -41,8 +41,11 @@ class Herald:
         for client_id in self._clients:
             self.say(kind, client_id)
 
-    def say(self, kind: PresenceKind, client_id: str) -> None:
-        """Say it; a heartbeat is skipped while the last word is still under way to the broker."""
+    def say(self, kind: PresenceKind, client_id: str, *, greeting: str = "") -> None:
+        """Say it; a heartbeat is skipped while the last word is still under way to the broker.
+
+        ``greeting`` is what a server called the message that this answers.
+        """
         said = self._said.get(client_id)
         if kind is PresenceKind.HEARTBEAT and said is not None and not said.done():
             return
@@ -57,5 +60,12 @@ class Herald:
             flmq_version=__version__,
         )
         address = Address(PRESENCE, presence_key(self._site, client_id))
-        sent = self._outbox.send(address, body, mandatory=False, persistent=False, expiration=60.0)
+        sent = self._outbox.send(
+            address,
+            body,
+            mandatory=False,
+            persistent=False,
+            expiration=60.0,
+            correlation_id=greeting,
+        )
         self._said[client_id] = sent.outcome

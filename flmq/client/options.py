@@ -10,6 +10,7 @@ from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
 from flmq.transport import DEFAULT_SITE
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 
 __all__ = ["InvalidWorkerOptions", "WorkerOptions"]
 
@@ -48,8 +49,13 @@ class WorkerOptions:
         """Refuse options that contradict each other.
 
         Raises:
-            InvalidWorkerOptions: ACCEPT without a folder.
+            InvalidWorkerOptions: ACCEPT without a folder, or no heartbeat that can be kept.
         """
+        if not MIN_HEARTBEAT <= self.heartbeat <= MAX_HEARTBEAT:
+            raise InvalidWorkerOptions(
+                f"heartbeat is {self.heartbeat}: give {MIN_HEARTBEAT:g} to {MAX_HEARTBEAT:g}, in "
+                "seconds"
+            )
         if self.ack is AckPolicy.ACCEPT and self.state_dir is None:
             raise InvalidWorkerOptions(
                 "ack=accept needs a folder that outlives the process: give --state-dir, or "

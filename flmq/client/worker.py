@@ -22,11 +22,12 @@ from collections.abc import Mapping
 
 from flmq.client.context import ClientContext
 from flmq.client.doer import Doer, level_for
+from flmq.client.epochs import Epochs
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.hands import Hands
 from flmq.client.herald import Herald
 from flmq.client.models import ModelReader
-from flmq.client.options import WorkerOptions
+from flmq.client.options import InvalidWorkerOptions, WorkerOptions
 from flmq.client.receipts import AwaitedReceipts, log_receipt
 from flmq.client.work import Work
 from flmq.common.crashpoints import crash_point
@@ -44,6 +45,7 @@ from flmq.transport import (
     federation_topology,
 )
 from flmq.wire import Assembler, JobEnded, PresenceKind, Receipt, RollCall, Task
+from flmq.wire.bounds import too_many_properties
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -70,17 +72,20 @@ class Worker:
 
         Raises:
             InvalidClientId: an id does not fit a queue's name.
+            InvalidWorkerOptions: a client has more properties than a server keeps.
         """
         self._options = WorkerOptions() if options is None else options
         self._transport = transport
         self._properties = clients
+        for client_id, properties in clients.items():
+            if problem := too_many_properties(len(properties), properties.items()):
+                raise InvalidWorkerOptions(f"client {client_id} tells of itself {problem}")
         self._tasks = {
             check_client_id(client_id): self._options.tasks(client_id) for client_id in clients
         }
         self._by_queue = {client_queue(client_id): client_id for client_id in self._tasks}
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
-        self._jobs: dict[str, int] = {}
-        """Epoch of each job that we have heard of and that has not ended."""
+        self._epochs = Epochs()
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat)
@@ -168,7 +173,7 @@ class Worker:
             if left:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(left))
             for task in left:
-                self._jobs[task.job] = max(task.epoch, self._jobs.get(task.job, 0))
+                self._epochs.hear(task.job, task.epoch)
                 self._work.put_to_work(task)
 
     def _close(self, listener: threading.Thread) -> None:
@@ -228,31 +233,31 @@ class Worker:
         if task.client_id not in self._tasks:
             self._inbox.bury(letter, f"task of client {task.client_id} in another client's queue")
             return
-        if task.epoch < self._jobs.get(task.job, 0):
+        if not self._epochs.hear(task.job, task.epoch):
             logger.info("job %s: dropping a task of an earlier server", task.job)
             self._inbox.ack(letter)
             return
-        self._jobs[task.job] = task.epoch
         crash_point("worker.task_received")
         self._work.take(task, letter)
 
     def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
-        """Say hello to a server that asks who is there; note one that answers our hello.
+        """Say hello to a server that asks who is there, and to one that greets us in answer.
 
-        Only the latter is known to be alive: a roll call may have waited here since before us.
+        Only the latter is known to be alive: a roll call may have waited here since before us. It
+        gets its own message's id back: proof that somebody reads this client's queue.
         """
         answers = delivery.message.correlation_id
         if answers not in ("", self._herald.instance):
             return  # for a process that had this client id before us
-        if roll_call.epoch < self._jobs.get(roll_call.job, 0):
+        if not self._epochs.hear(roll_call.job, roll_call.epoch):
             return
-        self._jobs[roll_call.job] = roll_call.epoch
         if roll_call.heartbeat_seconds > 0:
             self._herald.every = min(self._herald.every, roll_call.heartbeat_seconds)
         if answers:
             self._greeted.add(roll_call.job)
-        else:
-            self._herald.say(PresenceKind.HELLO, self._by_queue[delivery.queue])
+        client_id = self._by_queue[delivery.queue]
+        greeting = delivery.message.message_id if answers else ""
+        self._herald.say(PresenceKind.HELLO, client_id, greeting=greeting)
 
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
@@ -261,9 +266,8 @@ class Worker:
 
     def _end_job(self, ended: JobEnded) -> None:
         """Forget a job. One whose server never greeted us ended before our time."""
-        if self._jobs.get(ended.job, ended.epoch + 1) > ended.epoch:
+        if not self._epochs.end(ended.job, ended.epoch):
             return
-        del self._jobs[ended.job]
         logger.info("job %s ended: %s", ended.job, ended.reason)
         self._work.end_job(ended.job)
         self._clients.forget(ended.job)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.errors import UsageError
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.journal.records import PhaseKey
@@ -39,9 +40,10 @@ from flmq.transport import (
     uploads_queue,
 )
 from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 from flmq.wire.codecs import get_codec
 
-__all__ = ["Coordinator", "CoordinatorOptions"]
+__all__ = ["Coordinator", "CoordinatorOptions", "InvalidCoordinatorOptions"]
 
 _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
@@ -50,6 +52,10 @@ _ASK_AGAIN_EVERY = 30.0
 _STILL_WAITING_EVERY = 30.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
+
+
+class InvalidCoordinatorOptions(UsageError):
+    """Options of a server that cannot be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,18 @@ class CoordinatorOptions:
     """Folder for replies in progress; None: a temporary one."""
     compression: str = "none"
     """How clients may compress their replies: a name of `flmq.wire.codecs.CODECS`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what clients would not take.
+
+        Raises:
+            InvalidCoordinatorOptions: no heartbeat that can be kept.
+        """
+        if not MIN_HEARTBEAT <= self.heartbeat <= MAX_HEARTBEAT:
+            raise InvalidCoordinatorOptions(
+                f"heartbeat is {self.heartbeat}: give {MIN_HEARTBEAT:g} to {MAX_HEARTBEAT:g}, in "
+                "seconds"
+            )
 
     @property
     def codec(self) -> str:

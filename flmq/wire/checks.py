@@ -1,13 +1,12 @@
 """What a message's fields must hold beyond their types: checked when it is sent and when it comes.
 
 Names of clients, jobs, sites and tasks end in queue names, routing keys and file names, hence the
-narrow alphabet.
+narrow alphabet. The bounds of numbers and texts stand in `flmq.wire.bounds`.
 """
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Mapping
 from types import UnionType
 
 from flmq.common.names import check_client_id, check_job_name
@@ -25,6 +24,17 @@ from flmq.common.typing import (
     ReconnectIns,
 )
 from flmq.wire.blobs import BlobRef, check_digest
+from flmq.wire.bounds import (
+    check_epoch,
+    check_heartbeat,
+    check_instance,
+    check_round,
+    check_seconds,
+    check_unix_ms,
+    check_version,
+    check_word,
+    too_many_properties,
+)
 from flmq.wire.envelopes import (
     Body,
     Failure,
@@ -46,8 +56,6 @@ _TYPES: dict[Phase, tuple[type, type]] = {
     Phase.GET_PROPERTIES: (GetPropertiesIns, GetPropertiesRes),
     Phase.RECONNECT: (ReconnectIns, DisconnectRes),
 }
-_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MAX_INSTANCE = 200
 
 
 def check(body: Body) -> None:
@@ -65,14 +73,16 @@ def check(body: Body) -> None:
             _check_reply(body)
         case Receipt():
             _check_head(body)
-            _check_seconds(body.late_by_seconds, "late_by_seconds")
+            check_seconds(body.late_by_seconds, "late_by_seconds")
         case Presence():
             _check_presence(body)
         case RollCall():
             check_job_name(body.job)
-            _check_seconds(body.heartbeat_seconds, "heartbeat_seconds")
+            check_epoch(body.epoch)
+            check_heartbeat(body.heartbeat_seconds)
         case JobEnded():
             check_job_name(body.job)
+            check_epoch(body.epoch)
         case ModelRequest():
             check_job_name(body.job)
             check_client_id(body.client_id)
@@ -85,7 +95,9 @@ def _check_task(task: Task) -> None:
     if not isinstance(task.ins, wanted):
         raise ValueError(f"{task.phase} asks with {wanted.__name__}, not {_type(task.ins)}")
     if task.timeout_seconds is not None:
-        _check_seconds(task.timeout_seconds, "timeout_seconds")
+        check_seconds(task.timeout_seconds, "timeout_seconds")
+    if task.deadline_unix_ms is not None:
+        check_unix_ms(task.deadline_unix_ms, "deadline_unix_ms")
     if task.model is not None:
         _check_blob(task.model, task.ins, FitIns | EvaluateIns)
 
@@ -95,39 +107,37 @@ def _check_reply(reply: Reply) -> None:
     wanted = _TYPES[reply.phase][1]
     if not isinstance(reply.res, wanted | Failure):
         raise ValueError(f"{reply.phase} is answered by {wanted.__name__}, not {_type(reply.res)}")
-    _check_seconds(reply.seconds, "seconds")
+    check_seconds(reply.seconds, "seconds")
     if reply.blob is not None:
         _check_blob(reply.blob, reply.res, FitRes | GetParametersRes)
 
 
 def _check_blob(ref: BlobRef, holder: object, holders: type | UnionType) -> None:
     ref.check()
+    check_unix_ms(ref.published_unix_ms, "published_unix_ms")
     if not isinstance(holder, holders):
         raise ValueError(f"a {_type(holder)} has no parameters that could follow")
 
 
 def _check_presence(presence: Presence) -> None:
     check_client_id(presence.client_id)
-    _check_word(presence.site, "site")
-    if not 1 <= len(presence.instance) <= _MAX_INSTANCE:
-        raise ValueError(f"instance has {len(presence.instance)} characters, not 1 to 200")
-    _check_seconds(presence.heartbeat_seconds, "heartbeat_seconds")
+    check_word(presence.site, "site")
+    check_instance(presence.instance)
+    check_heartbeat(presence.heartbeat_seconds)
+    check_unix_ms(presence.sent_unix_ms, "sent_unix_ms")
+    check_version(presence.flmq_version)
+    # What is no dict at all is refused by name where it would be written.
+    if isinstance(presence.properties, Mapping):
+        problem = too_many_properties(len(presence.properties), presence.properties.items())
+        if problem:
+            raise ValueError(problem)
 
 
 def _check_head(body: Task | Reply | Receipt) -> None:
-    _check_word(body.task_id, "task_id")
+    check_word(body.task_id, "task_id")
+    check_round(body.server_round)
     check_job_name(body.job)
     check_client_id(body.client_id)
-
-
-def _check_word(word: str, name: str) -> None:
-    if _WORD.fullmatch(word) is None:
-        raise ValueError(f"{name} {word[:80]!r} is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
-
-
-def _check_seconds(seconds: float, name: str) -> None:
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"{name} is {seconds}: it must be finite and not negative")
 
 
 def _type(value: object) -> str:

@@ -166,6 +166,8 @@ class Presence:
     heartbeat_seconds: float = 0.0
     """Seconds until the next heartbeat at the latest; 0: none will come."""
     flmq_version: str = ""
+    refused: str = ""
+    """Why ``properties`` is empty though the client sent some; empty: it is not. Not sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,14 +352,20 @@ class Peer:
 
     def hello(self, kind: PresenceKind = PresenceKind.HELLO, heartbeat: float = 3600.0) -> None:
         """Say that one is here."""
-        body = Presence(
+        address = Address(PRESENCE, presence_key("main", self.client_id))
+        self.send(address, self.presence(kind, heartbeat), mandatory=False)
+
+    def presence(
+        self, kind: PresenceKind = PresenceKind.HELLO, heartbeat: float = 3600.0
+    ) -> Presence:
+        """What one says of oneself."""
+        return Presence(
             kind=kind,
             client_id=self.client_id,
             site="main",
             instance="by hand",
             heartbeat_seconds=heartbeat,
         )
-        self.send(Address(PRESENCE, presence_key("main", self.client_id)), body, mandatory=False)
 
     def send(self, address: Address, body: Body, *, mandatory: bool = True) -> None:
         """Send an envelope, and see it confirmed."""

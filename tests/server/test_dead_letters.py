@@ -16,7 +16,8 @@ from flmq.transport import (
     reply_key,
     task_key,
 )
-from flmq.wire import JobEnded, RollCall, chunk_headers, encode, split
+from flmq.wire import Body, JobEnded, RollCall, chunk_headers, encode, split
+from flmq.wire.bounds import MAX_EPOCH
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.end_to_end.federation import JOB, Federation, Peer, fed_avg
 from tests.transport.oddities import ODD
@@ -109,6 +110,42 @@ def test_odd_properties_end_nobody_and_go_to_the_dead_letters(federation: Federa
             reason = str(letter.message.headers["x-flmq-reason"])
             assert (odd.unreadable or "no message of flmq") in reason
             assert letter.message.body == b"no envelope"
+    for _ in range(2):
+        peer.reply(peer.task())
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
+
+
+def _changed(body: Body, field: str, value: float) -> bytes:
+    """A message that flmq would not send."""
+    envelope = pb.Envelope.FromString(encode(body))
+    setattr(getattr(envelope, field.split(".")[0]), field.split(".")[1], value)
+    return envelope.SerializeToString()
+
+
+def test_a_control_message_out_of_bounds_goes_to_the_dead_letters_and_stops_nobody(
+    federation: Federation,
+) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2), rounds=2)
+    server.watch.wait_for(ClientOutcome, count=1)
+    to_a, hello = Address(TASKS, task_key("main", "a")), peer.presence()
+    for content, address, reason in [
+        (_changed(RollCall(JOB, 1, 1.0), "roll_call.heartbeat_seconds", 1e-300), to_a, "heartbeat"),
+        (_changed(RollCall(JOB, 1, 1.0), "roll_call.epoch", 2**64 - 1), to_a, "epoch"),
+        (_changed(JobEnded(JOB, 1), "job_ended.epoch", 2**64 - 1), to_a, "epoch"),
+        (
+            _changed(hello, "presence.heartbeat_seconds", 1e300),
+            Address(PRESENCE, presence_key("main", "hand")),
+            "heartbeat",
+        ),
+    ]:
+        peer.raw(address, content)
+        (letter,) = federation.dead(1)
+        assert reason in str(letter.message.headers["x-flmq-reason"])
+    # And one within bounds, of the far future: it makes nobody deaf to the true server.
+    peer.send(to_a, RollCall(JOB, MAX_EPOCH, 30.0))
     for _ in range(2):
         peer.reply(peer.task())
     server.history()

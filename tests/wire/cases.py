@@ -32,6 +32,7 @@ from flmq.wire.envelopes import (
     FailureKind,
     Ins,
     JobEnded,
+    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
@@ -159,6 +160,7 @@ BODIES: dict[str, Body] = {
     "roll call": RollCall("job-1", 3, 30.0),
     "job ended": JobEnded("job-1", 3, "all rounds done"),
     "job ended without a word": JobEnded("j", 0),
+    "model request": ModelRequest("job-1", "bob", "a" * 64),
 }
 
 

@@ -30,6 +30,7 @@ from flmq.wire.envelopes import (
     Failure,
     FailureKind,
     JobEnded,
+    ModelRequest,
     Presence,
     PresenceKind,
     Receipt,
@@ -95,6 +96,7 @@ class TestEveryMessage:
             Presence,
             RollCall,
             JobEnded,
+            ModelRequest,
         }
 
 

@@ -23,6 +23,7 @@ from flmq.common.typing import (
     ReconnectIns,
 )
 from flmq.wire.blobs import BlobRef
+from flmq.wire.bounds import too_many_properties
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
     Failure,
@@ -39,7 +40,7 @@ from flmq.wire.envelopes import (
 )
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from flmq.wire.serde import contract
-from flmq.wire.serde.values import scalars_from_proto, scalars_to_proto
+from flmq.wire.serde.values import plain_items, scalars_from_proto, scalars_to_proto
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -170,16 +171,21 @@ def presence_to_proto(presence: Presence, proto: pb.Presence) -> None:
 
 
 def presence_from_proto(proto: pb.Presence) -> Presence:
-    """Read a client's hello, heartbeat or bye."""
+    """Read a client's hello, heartbeat or bye.
+
+    Whoever sends too many properties is there all the same: they are counted, and not copied.
+    """
+    refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
     return Presence(
         kind=_member(PresenceKind, _PRESENCES, proto.kind),
         client_id=proto.client_id,
         site=proto.site,
         instance=proto.instance,
-        properties=scalars_from_proto(proto.properties),
+        properties={} if refused else scalars_from_proto(proto.properties),
         sent_unix_ms=proto.sent_unix_ms,
         heartbeat_seconds=proto.heartbeat_seconds,
         flmq_version=proto.flmq_version,
+        refused=refused,
     )
 
 

@@ -7,7 +7,7 @@ field, the key and the type, on the side of the one who can mend it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,15 @@ from flmq.common.errors import InvalidReturnValue, MalformedMessage
 from flmq.common.typing import Scalar
 from flmq.wire.proto.flmq.v1 import scalar_pb2 as pb
 
-__all__ = ["expect", "integer", "real", "scalars_from_proto", "scalars_to_proto", "text"]
+__all__ = [
+    "expect",
+    "integer",
+    "plain_items",
+    "real",
+    "scalars_from_proto",
+    "scalars_to_proto",
+    "text",
+]
 
 _T = TypeVar("_T")
 _INT64 = range(-(2**63), 2**63)
@@ -47,6 +55,13 @@ def scalars_from_proto(proto: MessageMap[str, pb.Scalar]) -> dict[str, Scalar]:
         MalformedMessage: a scalar of no kind.
     """
     return {key: _scalar_from_proto(proto[key], key) for key in sorted(proto)}
+
+
+def plain_items(proto: MessageMap[str, pb.Scalar]) -> Iterator[tuple[str, object]]:
+    """Each key and what it holds (None: nothing), one after the other."""
+    for key, value in proto.items():
+        kind = value.WhichOneof("kind")
+        yield key, None if kind is None else getattr(value, kind)
 
 
 def expect(value: object, kind: type[_T], where: str) -> _T:
