@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,12 +49,12 @@ class DirectGatherer:
         gather.start()
         lock = threading.Lock()
         with ThreadPoolExecutor(self._max_workers) as pool:
-            calls = [
+            calls = deque(
                 pool.submit(self._call, phase, request.server_round, ask, request.timeout)
                 for ask in request.asks
-            ]
-            for call in calls:
-                reply = call.result()
+            )
+            while calls:
+                reply = calls.popleft().result()  # held by nobody, once it is added up
                 taken = Taken(reply, 0, time.monotonic())
                 gather.take(gather.judge(reply), taken)
                 gather.absorb(taken, lock)

@@ -8,22 +8,26 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from flmq.common.errors import AggregationError, MalformedMessage
+from flmq.common.errors import (
+    AggregationError,
+    FlmqError,
+    MalformedMessage,
+    RunError,
+    StoredDataError,
+)
 from flmq.common.phase import Phase
 from flmq.common.typing import Code, FitIns, FitRes, Parameters
 from flmq.journal.records import PhaseKey
-from flmq.journal.state import StateValue
 from flmq.round import (
     Action,
     Carried,
     Close,
     Event,
     LateReplyOffered,
-    Policy,
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
@@ -36,14 +40,25 @@ from flmq.round import (
 from flmq.server.events import ClientOutcome, RoundCounts
 from flmq.server.failures import ClientFailure
 from flmq.server.late import Late
+from flmq.server.request import (
+    Ask,
+    Check,
+    Gathered,
+    NotAddedUp,
+    Request,
+    Sink,
+    Taken,
+    accept_anything,
+)
 from flmq.server.strategy.reply_check import Outline, outline_of
-from flmq.wire import Failure, Ins, Reply, Res
+from flmq.wire import Failure, Reply, Res
 
 __all__ = [
     "Ask",
     "Check",
     "Gather",
     "Gathered",
+    "NotAddedUp",
     "Request",
     "Sink",
     "Taken",
@@ -51,84 +66,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Whom to ask, and what."""
-
-    client_id: str
-    ins: Ins
-
-
-Check = Callable[[Ins, Res], str | None]
-"""Why a reply does not answer what was asked, or None if it does."""
-
-
-class Sink(Protocol):
-    """What takes in accepted fit replies as they come, so that nobody need keep them."""
-
-    def add(self, res: FitRes) -> None:
-        """Take in one reply; raises `AggregationError` where it cannot."""
-
-
-def accept_anything(ins: Ins, res: Res) -> str | None:
-    """Take every reply that decodes."""
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A phase to be gathered: whom to ask what, and when it is over."""
-
-    phase: Phase
-    server_round: int
-    asks: Sequence[Ask]
-    timeout: float | None
-    """Seconds until the deadline; None: there is none."""
-    policy: Policy = field(default_factory=lambda: Policy(min_results=0))
-    check: Check = accept_anything
-    sink: Sink | None = None
-    """Where each accepted reply's parameters go as it comes; they are then no longer in it."""
-    state: Mapping[str, StateValue] | None = None
-    """The strategy's state after it chose whom to ask: makes the phase part of the job's journal,
-    where there is one."""
-    hands_over: bool = False
-    """Whether late replies to it may count in a later phase, and those to earlier ones in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """What a phase brought, in client-id order."""
-
-    replies: dict[str, Res]
-    """Of the clients whose reply counts."""
-    failures: list[ClientFailure | tuple[str, Res]]
-    """Of the others: an exception, or the reply whose status is not OK."""
-    counts: RoundCounts
-    seconds: float
-    bytes_down: int
-    bytes_up: int
-    reason: str
-    """Why the phase closed."""
-    enough: bool
-    """Whether as many replies count as the policy asks for."""
-    error: AggregationError | None = None
-    """What the sink raised, if it did: its sum is then of no use."""
-    late: tuple[Late, ...] = ()
-    """Late replies of earlier rounds that count in this one."""
-    incomplete_uploads: int = 0
-    """Replies that broke off on their way here and were discarded, since the phase before."""
-    stray_chunks: int = 0
-    """Chunks of replies that nobody waited for, since the phase before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A reply as it came from its queue."""
-
-    reply: Reply
-    bytes: int
-    at: float
-    """Monotonic seconds."""
+_Fit = TypeVar("_Fit", bound=FitRes)
 
 
 @dataclass(slots=True)
@@ -167,12 +105,15 @@ class Gather:
     """Clients that are there and whose queue is not: they are asked again in a moment."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
+    """Those that count; without their parameters, where a sink takes these."""
+    _unabsorbed: dict[str, Res] = field(default_factory=dict)
+    """Those that the sink has not been given yet, whole."""
     _late: dict[Carried, Late] = field(default_factory=dict)
     _told: dict[str, _Told] = field(default_factory=dict)
     _words: Counter[Word] = field(default_factory=Counter)
     _absorbing: int = 0
     _adding: threading.Lock = field(default_factory=threading.Lock)
-    _error: AggregationError | None = None
+    _error: FlmqError | None = None
 
     @classmethod
     def create(cls, request: Request, *, label: str, now: float) -> Gather:
@@ -232,7 +173,7 @@ class Gather:
         """Offer a late reply of an earlier round; whether it counts here: then `absorb_late`."""
         if not self.round.handle(LateReplyOffered(late.carried)):
             return False
-        self._late[late.carried] = late
+        self._late[late.carried] = late if self.sink is None else replace(late, res=_bare(late.res))
         self._absorbing += self.sink is not None
         return True
 
@@ -242,27 +183,28 @@ class Gather:
 
     def absorb(self, taken: Taken, lock: threading.Lock) -> None:
         """Hand a reply that was accepted to the sink. Call it without the lock, after `take`."""
-        res = taken.reply.res
-        if self.sink is None or self._replies.get(taken.reply.client_id) is not res:
+        client_id, res = taken.reply.client_id, taken.reply.res
+        if self._unabsorbed.get(client_id) is not res:
             return
+        del self._unabsorbed[client_id]
         assert isinstance(res, FitRes)
-        self._add_up(taken.reply.client_id, res, lock)
+        self._add_up(client_id, res, lock)
 
     def _add_up(self, client: str, res: FitRes, lock: threading.Lock) -> None:
         if self.sink is None:
             return
-        error = None
+        error: FlmqError | None = None
         try:
             with self._adding:
                 self.sink.add(res)
-        except AggregationError as raised:
+        except (RunError, StoredDataError) as raised:
             error = raised
+        except (OSError, MemoryError) as raised:
+            error = NotAddedUp(client, raised)
         except Exception as raised:
             # Whatever it is, the round must not wait for ever for this reply.
             error = AggregationError(f"the reply of {client} cannot be added up: {raised}")
             error.__cause__ = raised
-        # Its bytes are in the sum; whoever looks at the reply still finds everything else.
-        res.parameters = Parameters([], res.parameters.tensor_type)
         with lock:
             self._error = self._error or error
             self._absorbing -= 1
@@ -366,7 +308,11 @@ class Gather:
         res = taken.reply.res
         if word is Word.ACCEPTED and not isinstance(res, Failure):
             self._replies[client_id] = res
-            self._absorbing += self.sink is not None
+            if self.sink is not None and isinstance(res, FitRes):
+                # Its object may be the user's own, and is left as it is.
+                self._replies[client_id] = _bare(res)
+                self._unabsorbed[client_id] = res
+                self._absorbing += 1
         elif word is Word.FAILED:
             self._told[client_id] = (
                 _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)
@@ -390,3 +336,8 @@ class Gather:
             bytes_up=0 if taken is None else taken.bytes,
             detail=res.traceback_tail if isinstance(res, Failure) else "",
         )
+
+
+def _bare(res: _Fit) -> _Fit:
+    """A reply whose parameters are in a sum; whoever looks at it finds everything else."""
+    return replace(res, parameters=Parameters([], res.parameters.tensor_type))

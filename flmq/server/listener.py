@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from flmq.common.errors import BrokerError, FlmqError, RunError, TransportClosed
+from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import FitIns
 from flmq.post import Inbox, Letter, Outbox
@@ -148,8 +148,8 @@ class Listener:
     def _hear_safely(self, letter: Letter) -> None:
         try:
             self._hear(letter)
-        except (TransportClosed, BrokerError, RunError):
-            raise
+        except (BrokerError, RunError, StoredDataError, OSError):
+            raise  # our own trouble, and nobody's message is to blame
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
             self._inbox.bury(letter, f"{type(error).__name__}: {error}")

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from flmq.common.buffers import KEEP_MEMORY
+from flmq.common.errors import RunError
 from flmq.common.freelist import FreeList
 from flmq.wire import BlobProgress, BlobRef, FileParameters
 
-__all__ = ["SpoolFile", "SpoolFolder", "SpooledParameters"]
-
+__all__ = ["SpoolFailed", "SpoolFile", "SpoolFolder", "SpooledParameters"]
 
 _LARGE = 1 << 20
 """Bytes from which a file is kept to be written again: its pages cost a third of fresh ones."""
 _KEPT_BYTES = 4 << 30 if KEEP_MEMORY else 0
 
 
+class SpoolFailed(RunError):
+    """The server's own disk does not take a reply, or give it back: no client is to blame."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        """Name the file and the cause."""
+        self.path = path
+        super().__init__(
+            f"{path}: the server cannot keep a reply there: {error.strerror or error}. The reply "
+            "is not lost: see to space, permissions and open files there; where the job has a "
+            "journal, start the server again to go on"
+        )
+
+
+@contextlib.contextmanager
+def _spooling(path: Path) -> Iterator[None]:
+    """Turn what the system says against using ``path`` into `SpoolFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolFailed(path, error) from error
+
+
 class SpoolFolder:
     """A folder of our own, which goes when nobody holds this, or a file in it, any more."""
 
     def __init__(self, parent: Path | None) -> None:
-        """Make one below ``parent``; None: where temporary files are."""
-        self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
+        """Make one below ``parent``; None: where temporary files are.
+
+        Raises:
+            SpoolFailed: it cannot be made.
+        """
+        with _spooling(parent or Path(tempfile.gettempdir())):
+            self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
         self._free: FreeList[Path] = FreeList(_KEPT_BYTES, _unlink)
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
@@ -34,19 +63,20 @@ class SpoolFolder:
         """A file of ``size`` bytes, of any value, and its descriptor.
 
         Raises:
-            OSError: there is no room for it, or the folder cannot be written.
+            SpoolFailed: there is no room for it, or the folder cannot be written.
         """
         again = self._take_again(size)
         if again is not None:
             return again
-        # A file of its own: one of the same name may be complete, and wait to be taken in.
-        descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
-        try:
-            self._take_space(descriptor, size)
-        except OSError:
-            os.close(descriptor)
-            Path(path).unlink()
-            raise
+        with _spooling(self.path):
+            # A file of its own: one of the same name may be complete, and wait to be taken in.
+            descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
+            try:
+                self._take_space(descriptor, size)
+            except OSError:
+                os.close(descriptor)
+                Path(path).unlink()
+                raise
         return _Place(self, self._free, Path(path), size), descriptor
 
     def _take_again(self, size: int) -> tuple[_Place, int] | None:
@@ -112,7 +142,7 @@ class SpoolFile:
         """Take the space for ``ref`` in ``folder``.
 
         Raises:
-            OSError: there is no room for it, or the folder cannot be written.
+            SpoolFailed: there is no room for it, or the folder cannot be written.
         """
         self.ref = ref
         self._progress = BlobProgress(ref)
@@ -125,14 +155,15 @@ class SpoolFile:
 
         Raises:
             MalformedMessage: this is not a chunk of this blob.
-            OSError: it cannot be written.
+            SpoolFailed: it cannot be written.
         """
         offset = self._progress.accept(index, data)
         if offset is not None:
             view = memoryview(data)
-            while view:
-                written = _write_at(self._file, view, offset)
-                view, offset = view[written:], offset + written
+            with _spooling(self.path):
+                while view:
+                    written = _write_at(self._file, view, offset)
+                    view, offset = view[written:], offset + written
         return self._progress.complete
 
     def parameters(self) -> SpooledParameters:
@@ -140,6 +171,7 @@ class SpoolFile:
 
         Raises:
             MalformedMessage: the bytes are not those that the reference names.
+            SpoolFailed: they cannot be read.
         """
         parameters = SpooledParameters(self.path, self.ref, place=self._place)
         self._progress.finish(parameters.map())
@@ -187,11 +219,11 @@ class SpooledParameters(FileParameters):
         """The file as memory.
 
         Raises:
-            OSError: it cannot be read.
+            SpoolFailed: it cannot be read.
         """
         if self.ref.total == 0:
             return b""
-        with self.path.open("rb") as file:
+        with _spooling(self.path), self.path.open("rb") as file:
             mapping = _Mapping(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
         mapping.place = self._place
         return mapping

@@ -86,6 +86,9 @@ class Uploads:
         Returns what `add` would, for chunks that were here before it.
 
         A reply that is announced again goes on where it was, if its blob is the same.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
         """
         known = self._open.get(reply.task_id)
         if known is not None:
@@ -102,10 +105,7 @@ class Uploads:
                 f"its parameters have {ref.total} bytes and the server takes {limit}: "
                 "raise max_reply_bytes",
             )
-        try:
-            file = SpoolFile(self._folder, reply.task_id, ref)
-        except OSError as error:
-            return Spoiled(reply, f"the server's spool cannot take it: {error}")
+        file = SpoolFile(self._folder, reply.task_id, ref)
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
         name = upload_name(reply.task_id, ref)
         for index, data in self._early.pop(name, []):
@@ -140,6 +140,9 @@ class Uploads:
         Returns:
             `Uploaded` with the last chunk; `Spoiled` if the upload came to nothing by this chunk;
             else None.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
         """
         upload = self._find(name)
         if upload is None:
@@ -151,16 +154,19 @@ class Uploads:
             if not upload.file.write(index, data):
                 return None
             parameters = upload.file.parameters()
-        except (MalformedMessage, OSError) as error:
+        except MalformedMessage as error:
             self.discard(task_id)
-            where = "the server's spool failed: " if isinstance(error, OSError) else ""
-            return Spoiled(upload.reply, f"{where}{error}")
+            return Spoiled(upload.reply, str(error))
         del self._open[task_id]
         packed = upload.ref if upload.ref.codec else None
         return Uploaded(_filled(upload.reply, parameters, packed), upload.bytes)
 
     def unpack(self, reply: Reply) -> Reply | Spoiled:
-        """A reply that came compressed, as it was before; its ``blob`` says how it is packed."""
+        """A reply that came compressed, as it was before; its ``blob`` says how it is packed.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
+        """
         ref, res = reply.blob, reply.res
         assert ref is not None
         assert self._folder is not None
@@ -182,8 +188,6 @@ class Uploads:
                 return _filled(reply, file.parameters(), None)
         except MalformedMessage as error:
             return Spoiled(reply, str(error))
-        except OSError as error:
-            return Spoiled(reply, f"the server's spool failed: {error}")
 
     def _find(self, name: str) -> _Upload | None:
         upload = self._open.get(task_of_upload(name))

@@ -17,6 +17,7 @@ import pytest
 
 from flmq.common import Parameters, ndarray_to_bytes
 from flmq.server.events import ClientOutcome, RoundCounts, RunEnded, Word
+from flmq.server.spool import SpoolFailed
 from flmq.wire import (
     Receipt,
     ReceiptOutcome,
@@ -27,7 +28,7 @@ from flmq.wire import (
 )
 from tests.dataplane.looks import mean_of, trained
 from tests.dataplane.uploading import CHUNK, NUMBERS, Chunks, Upload
-from tests.end_to_end.federation import Federation, fed_avg, initial
+from tests.end_to_end.federation import Federation, RunningServer, fed_avg, initial
 from tests.transport.rigs import eventually
 
 
@@ -214,8 +215,8 @@ def test_chunks_that_nobody_waits_for_do_no_harm(federation: Federation) -> None
     assert reasons == {b"no chunk"}
 
 
-def test_a_server_without_room_rejects_what_it_cannot_keep(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
+def test_a_server_without_room_stops_and_goes_on_with_the_same_bits(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fallocate, left = os.posix_fallocate, [1]
 
@@ -227,15 +228,26 @@ def test_a_server_without_room_rejects_what_it_cannot_keep(
 
     federation.serve("a")
     peer = federation.peer("peer")
-    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), timeout=None)
-    monkeypatch.setattr(os, "posix_fallocate", small_disk)
-    server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.ACCEPTED)
-    Upload.of(peer, peer.task()).send()
-    receipt = peer.receipt()
-    assert receipt.outcome is ReceiptOutcome.REJECTED
-    assert "the server's spool cannot take it" in receipt.reason
-    assert "No space left on device" in receipt.reason
-    assert server.model() == mean_of(["a"], initial(NUMBERS))
+
+    def run() -> RunningServer:
+        strategy = fed_avg(2, initial_parameters=initial(NUMBERS))
+        return federation.run(strategy, timeout=None, runs_dir=tmp_path)
+
+    server = run()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", small_disk)
+        server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.ACCEPTED)
+        upload = Upload.of(peer, peer.task())
+        upload.send()
+        with pytest.raises(SpoolFailed, match="No space left on device"):
+            server.history()
+    assert Word.REJECTED not in server.watch.words()["peer"]
+    again = run()
+    # The broker brings again what announced it, and who is asked again sends it again.
+    upload.send()
+    assert again.model() == mean_of(["a", "peer"], initial(NUMBERS))
+    assert again.watch.words()["peer"][0] is Word.ACCEPTED
+    assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
 
 
 def test_a_reply_that_is_too_large_is_refused_before_it_comes(federation: Federation) -> None:

@@ -52,12 +52,12 @@ def client(context: ClientContext) -> HeldClient:
 
 
 def server(context: ServerContext) -> FedAvg:
-    """FedAvg over ``clients`` clients, a number in the run's configuration."""
-    clients = int(context.run_config["clients"])
+    """FedAvg over ``clients`` clients and ``size`` numbers, as the run's configuration says."""
+    clients, size = int(context.run_config["clients"]), int(context.run_config.get("size", 100))
     return FedAvg(
         fraction_evaluate=0.0,
         min_fit_clients=clients,
         min_available_clients=clients,
-        initial_parameters=ndarrays_to_parameters([np.ones(100, np.float32)]),
+        initial_parameters=ndarrays_to_parameters([np.ones(size, np.float32)]),
         on_fit_config_fn=lambda server_round: {"server_round": server_round},
     )

@@ -14,7 +14,7 @@ import pytest
 
 from flmq.common import NDArrays, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.errors import MalformedMessage
-from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
+from flmq.server.spool import SpooledParameters, SpoolFailed, SpoolFile, SpoolFolder
 from flmq.wire import BlobRef, iter_chunks, refer
 
 ARRAYS: NDArrays = [np.arange(40, dtype=np.float32), np.zeros(0), np.array(7, np.int64)]
@@ -246,7 +246,7 @@ def test_a_disk_that_is_full_is_found_out_at_once(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SpoolFailed, match="The reply is not lost"):
         SpoolFile(folder, "task", REF)
     assert list(folder.path.iterdir()) == []
 
@@ -254,6 +254,26 @@ def test_a_disk_that_is_full_is_found_out_at_once(
 def test_more_than_there_is_is_not_taken(folder: SpoolFolder) -> None:
     """A lie about its length costs the sender its reply, and the server nothing."""
     ref = BlobRef("0" * 64, "numpy.ndarray", (2**60,), chunk_bytes=2**50)
-    with pytest.raises(OSError, match=r".*"):
+    with pytest.raises(SpoolFailed):
         SpoolFile(folder, "task", ref)
     assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE])
+@pytest.mark.parametrize("call", ["tempfile.mkdtemp", "tempfile.mkstemp", "os.pwrite"])
+def test_whatever_the_system_says_is_the_servers_own_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(SpoolFailed, match=os.strerror(code)):
+        spooled(SpoolFolder(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_the_servers_own_trouble(folder: SpoolFolder) -> None:
+    parameters = spooled(folder)
+    parameters.path.unlink()
+    with pytest.raises(SpoolFailed, match="No such file"):
+        parameters.tensors[0]

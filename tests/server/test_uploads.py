@@ -13,6 +13,7 @@ import pytest
 
 from flmq.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
 from flmq.common.phase import Phase
+from flmq.server.spool import SpoolFailed
 from flmq.server.uploads import Spoiled, Uploaded, Uploads
 from flmq.wire import BlobRef, Reply, iter_chunks, refer, upload_name
 
@@ -200,7 +201,7 @@ def test_by_default_a_reply_may_be_some_times_what_was_sent(
     assert uploads.begin(reply("t"), ref_of(model(1)), 50, sent) is None
 
 
-def test_a_full_disk_spoils_the_reply_and_no_other(
+def test_a_full_disk_is_not_the_reply_s_fault(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -209,16 +210,13 @@ def test_a_full_disk_spoils_the_reply_and_no_other(
     first = begin(uploads, "first", model(1))
     with monkeypatch.context() as patched:
         patched.setattr("os.posix_fallocate", full)
-        spoiled = uploads.begin(reply("second"), ref_of(model(2)), 50)
-    assert isinstance(spoiled, Spoiled)
-    assert "the server's spool cannot take it" in spoiled.reason
-    assert "No space left on device" in spoiled.reason
+        with pytest.raises(SpoolFailed, match="No space left on device"):
+            uploads.begin(reply("second"), ref_of(model(2)), 50)
     begin(uploads, "third", model(3))
     with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
-        failed = uploads.add(*chunks_of("third", model(3))[0])
-    assert isinstance(failed, Spoiled)
-    assert "the server's spool failed" in failed.reason
+        with pytest.raises(SpoolFailed, match="No space left on device"):
+            uploads.add(*chunks_of("third", model(3))[0])
     assert parameters_of(add_all(uploads, first)[-1]) == model(1)
 
 

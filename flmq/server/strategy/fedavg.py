@@ -64,8 +64,9 @@ class FedAvg(FedAvgOptions, Strategy):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Sample clients; each gets the model and a config of its own."""
-        config = checked_config("on_fit_config_fn", self.on_fit_config_fn, server_round)
         clients = _sample(client_manager, self.num_fit_clients)
+        # Only now, when all are here: what it says of the time or the round is then true.
+        config = checked_config("on_fit_config_fn", self.on_fit_config_fn, server_round)
         return [(client, FitIns(parameters, dict(config))) for client in clients]
 
     def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
@@ -88,8 +89,8 @@ class FedAvg(FedAvgOptions, Strategy):
         """Sample clients, unless ``fraction_evaluate`` is 0; each gets a config of its own."""
         if self.fraction_evaluate == 0.0:
             return []
-        config = checked_config("on_evaluate_config_fn", self.on_evaluate_config_fn, server_round)
         clients = _sample(client_manager, self.num_evaluation_clients)
+        config = checked_config("on_evaluate_config_fn", self.on_evaluate_config_fn, server_round)
         return [(client, EvaluateIns(parameters, dict(config))) for client in clients]
 
     def aggregate_fit(

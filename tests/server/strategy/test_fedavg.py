@@ -181,6 +181,31 @@ def test_each_client_that_measures_gets_a_config_of_its_own() -> None:
     assert [ins.config["batches"] for _, ins in pairs] == [8, 4, 4]
 
 
+def test_what_clients_are_told_is_worked_out_when_they_are_all_here() -> None:
+    told = []
+
+    def config(server_round: int) -> Metrics:
+        told.append(manager.num_available())
+        return {}
+
+    class Waits(SimpleClientManager):
+        """Somebody comes while clients are waited for."""
+
+        def sample(self, *arguments: Any, **options: Any) -> Any:
+            while self.num_available() < 3:
+                self.register(IdleProxy(f"late-{self.num_available()}"))
+            return super().sample(*arguments, **options)
+
+    manager = Waits(seed=1)
+    strategy = FedAvg(
+        min_available_clients=3, on_fit_config_fn=config, on_evaluate_config_fn=config
+    )
+    assert len(strategy.configure_fit(1, MODEL, manager)) == 3
+    manager = Waits(seed=1)
+    assert len(strategy.configure_evaluate(1, MODEL, manager)) == 3
+    assert told == [3, 3]
+
+
 def test_nobody_measures_where_the_fraction_is_zero() -> None:
     strategy = FedAvg(fraction_evaluate=0.0, min_evaluate_clients=2)
     assert strategy.configure_evaluate(1, MODEL, manager_of(0)) == []
