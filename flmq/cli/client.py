@@ -67,7 +67,12 @@ def client(
             "--property", "-p", help="key=value that the client tells of itself; repeatable."
         ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Stop when the first job ends.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="Stop when the first job ends, and others that it works in by then."
+        ),
+    ] = False,
     site: Site = "main",
     state_dir: Annotated[
         Path | None,

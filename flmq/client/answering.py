@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable
 
 from flmq.client.client import Client, answer
-from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed
+from flmq.common.errors import InvalidReturnValue, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.tracebacks import user_traceback
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
 
-__all__ = ["answer_task"]
+__all__ = ["LONGEST_LEAVE", "answer_task", "failure"]
+
+LONGEST_LEAVE = 24 * 3600
+"""Seconds for which a server may send a client away at most."""
+_FORKED = 70
+"""Exit status of a child that the user's code forked and let come back here."""
 
 
 def answer_task(
@@ -25,6 +32,8 @@ def answer_task(
     level: int = logging.INFO,
 ) -> Reply:
     """Do what ``task`` asks. Blocks for as long as the user's code trains; raises nothing of it.
+
+    Only Ctrl-C and an exit on the main thread pass, for they may be a signal's: the task stays.
 
     ``get_task`` gives the task with its model, which it may have to read first; ``now`` gives
     Unix seconds, to find out whether the task's deadline has passed; ``level`` is that of the line
@@ -52,9 +61,17 @@ def failure(kind: FailureKind, error: BaseException) -> Failure:
     return Failure(
         kind=kind,
         exception_type=type(error).__name__,
-        message=str(error),
-        traceback_tail=user_traceback(error),
+        message=_shown(lambda: str(error)),
+        traceback_tail=_shown(lambda: user_traceback(error)),
     )
+
+
+def _shown(make: Callable[[], str]) -> str:
+    """What an exception says of itself, which may be the user's code too."""
+    try:
+        return make()
+    except Exception as error:
+        return f"<it cannot be shown: {type(error).__name__}>"
 
 
 def _expired(task: Task, now: float) -> Failure | None:
@@ -68,20 +85,52 @@ def _expired(task: Task, now: float) -> Failure | None:
 
 def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], Client]) -> Res:
     if isinstance(task.ins, ReconnectIns):
-        return DisconnectRes(reason="leaving")
+        return _leaving(task.ins)
     try:
         ins = get_task().ins
     except TransportClosed:
         raise
-    except (FlmqError, MemoryError, OSError) as error:
+    except Exception as error:  # whatever a task names, it is the task that fails
         return failure(FailureKind.REFUSED, error)
     assert not isinstance(ins, ReconnectIns)
+    process = os.getpid()
     try:
         return answer(get_client(), ins)
     except InvalidReturnValue as error:
         return failure(FailureKind.BAD_RETURN, error)
     except Exception as error:
         return failure(FailureKind.EXCEPTION, error)
+    except BaseException as error:
+        if not _ends_the_process(error):
+            return failure(FailureKind.EXCEPTION, error)
+        if os.getpid() == process:
+            _say_it_ends(task, error)
+        raise
+    finally:
+        if os.getpid() != process:
+            os._exit(_FORKED)  # a forked child: the worker is not its own
+
+
+def _leaving(ins: ReconnectIns) -> Res:
+    if ins.seconds is None or 0 <= ins.seconds <= LONGEST_LEAVE:
+        return DisconnectRes(reason="leaving")
+    said = f"asked to leave for {ins.seconds} s: 0 to {LONGEST_LEAVE} it may be"
+    return Failure(FailureKind.REFUSED, "ValueError", said)
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    """Whether to let it pass: a signal's handler raises on the main thread, and nowhere else."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and isinstance(error, KeyboardInterrupt | SystemExit)
+
+
+def _say_it_ends(task: Task, error: BaseException) -> None:
+    if isinstance(error, SystemExit):
+        logger.error(
+            "job %s, round %d, %s: the process exits (SystemExit: %s); started again, the client "
+            "begins this task anew",
+            *(task.job, task.server_round, task.phase.value, error),
+        )
 
 
 def _log(task: Task, res: Res, seconds: float, level: int) -> None:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, overload
+from dataclasses import replace
+from typing import TypeVar, cast, overload
 
 from flmq.common.errors import InvalidReturnValue
+from flmq.common.logger import logger
+from flmq.common.scalars import sendable_scalars
 from flmq.common.typing import (
     Code,
     EvaluateIns,
@@ -28,6 +31,9 @@ ClientIns = GetPropertiesIns | GetParametersIns | FitIns | EvaluateIns
 ClientRes = GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes
 
 _Res = TypeVar("_Res", bound=ClientRes)
+
+_NAMED = 5
+"""Metrics that are left out and named one by one."""
 
 
 class Client:
@@ -109,14 +115,31 @@ _EXAMPLES: dict[type, str] = {
 def _checked(client: Client, method: str, res: object, expected: type[_Res]) -> _Res:
     """``res``, if it is what the contract says that ``method`` returns."""
     if isinstance(res, expected):
+        what = f"{type(getattr(client, 'numpy_client', client)).__name__}.{method}"
         if isinstance(res, FitRes | GetParametersRes):
-            _check_parameters(f"{type(client).__name__}.{method}", res.parameters)
+            _check_parameters(what, res.parameters)
+        if isinstance(res, FitRes | EvaluateRes):
+            return cast("_Res", _with_sendable_metrics(res, what))
         return res
     raise InvalidReturnValue(
         f"{type(client).__name__}.{method} returned a {type(res).__name__}, not a "
         f"{expected.__name__}. Example:\n\n    return {_EXAMPLES[expected]}\n\n"
         "To return numpy arrays instead, subclass flmq.client.NumPyClient."
     )
+
+
+def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | EvaluateRes:
+    """``res`` without the metrics that cannot be sent: what was trained is not lost for them."""
+    metrics, left_out = sendable_scalars(res.metrics)
+    if not left_out:
+        return replace(res, metrics=metrics)
+    shown = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
+    said = f"metrics that {what} returned are left out, for they are no scalars: {shown}"
+    logger.warning("%s; give bool, bytes, float, int of 64 bits or str", said)
+    status = res.status
+    if isinstance(status, Status) and isinstance(status.message, str):
+        status = Status(status.code, f"{status.message}; {said}")
+    return replace(res, metrics=metrics, status=status)
 
 
 def _check_parameters(what: str, parameters: object) -> None:

@@ -15,7 +15,12 @@ from flmq.client.receipts import AwaitedReceipts
 from flmq.client.tasks import Tasks
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import FlmqError, InvalidReturnValue, TransportClosed, UsageError
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerUnavailable,
+    TransportClosed,
+    UsageError,
+)
 from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
@@ -114,13 +119,13 @@ class Doer:
     def _keep(self, reply: Reply, tasks: Tasks) -> Reply:
         try:
             return tasks.finished(reply)
-        except InvalidReturnValue as error:
-            # The result cannot be encoded (a metric of a strange type): that is its failure.
-            return tasks.finished(_bad(reply, error))
         except OSError as error:
             # Better sent without a copy than lost; a crash before its confirm costs a training.
             logger.error("the reply cannot be spooled (%s): sending it without", error)
             return reply
+        except Exception as error:
+            # The result cannot be encoded, whatever it is: that is its failure.
+            return tasks.finished(_bad(reply, error))
 
     def _with_model(self, task: Task, tasks: Tasks, now: Callable[[], float]) -> Task:
         """The task with the model that it only names."""
@@ -147,7 +152,7 @@ class Doer:
             return self._with_model(task, tasks, time.time)
         except TransportClosed:
             raise
-        except (FlmqError, MemoryError, OSError) as error:
+        except Exception as error:
             logger.warning("sending without compression: %s", error)
             return task
 
@@ -170,7 +175,10 @@ class Doer:
             chunks = Address(UPLOADS, address.routing_key)
             name = upload_name(reply.task_id, ref)
             return _arrived(self._outbox.send_blob(chunks, ref, name, tensors))
-        except InvalidReturnValue as error:
+        except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
+            raise
+        except Exception as error:
+            # No codec or no broker takes it: a client that dies of it would die again.
             return self._send_envelope(address, _bad(reply, error))
 
     def _send_envelope(self, address: Address, envelope: Reply) -> bool:
@@ -229,7 +237,9 @@ def _say_gone(reply: Reply) -> None:
     )
 
 
-def _bad(reply: Reply, error: InvalidReturnValue) -> Reply:
+def _bad(reply: Reply, error: Exception) -> Reply:
+    where = f"job {reply.job}, round {reply.server_round}, {reply.phase.value}"
+    logger.error("%s: the result cannot be sent: %s", where, error)
     return replace(reply, res=failure(FailureKind.BAD_RETURN, error))
 
 

@@ -124,7 +124,8 @@ class ModelReader:
 
     def _places(self, ref: BlobRef) -> list[StreamOffset]:
         """Where to look: after the model read last, and from shortly before the publication."""
-        published = ref.published_unix_ms / 1000 - _CLOCKS_DIFFER_BY
+        # A time to come (the server's clock, or no time at all) is none to look from.
+        published = min(ref.published_unix_ms / 1000, time.time()) - _CLOCKS_DIFFER_BY
         by_time = datetime.fromtimestamp(max(0.0, published), UTC)
         with self._lock:
             recent = time.monotonic() - self._read_at < _FRESH

@@ -89,7 +89,8 @@ class _NumPyAdapter(Client):
         if not self._overrides("get_properties"):
             return super().get_properties(ins)
         properties = self.numpy_client.get_properties(ins.config)
-        return GetPropertiesRes(_success(), check_scalars(properties, self._what("get_properties")))
+        what = f"the properties that {self._name()}.get_properties returned"
+        return GetPropertiesRes(_success(), check_scalars(properties, what))
 
     def get_parameters(self, ins: GetParametersIns) -> GetParametersRes:
         if not self._overrides("get_parameters"):
@@ -105,14 +106,12 @@ class _NumPyAdapter(Client):
         returned: Any = self.numpy_client.fit(parameters_to_ndarrays(ins.parameters), ins.config)
         match returned:
             # Flower's users return lists of arrays; a tuple of arrays means the same.
-            case (list() | tuple() as ndarrays, num_examples, dict() as metrics) if _is_count(
-                num_examples
-            ):
+            case (list() | tuple() as ndarrays, num_examples, metrics) if _is_count(num_examples):
                 return FitRes(
                     _success(),
                     self._to_parameters("fit", ndarrays),
                     operator.index(num_examples),
-                    check_scalars(metrics, self._what("fit")),
+                    metrics,
                 )
         raise self._wrong("fit", returned)
 
@@ -122,14 +121,12 @@ class _NumPyAdapter(Client):
         ndarrays = parameters_to_ndarrays(ins.parameters)
         returned: Any = self.numpy_client.evaluate(ndarrays, ins.config)
         match returned:
-            case (loss, num_examples, dict() as metrics) if _is_real(loss) and _is_count(
-                num_examples
-            ):
+            case (loss, num_examples, metrics) if _is_real(loss) and _is_count(num_examples):
                 return EvaluateRes(
                     _success(),
                     float(loss),
                     operator.index(num_examples),
-                    check_scalars(metrics, self._what("evaluate")),
+                    metrics,
                 )
         raise self._wrong("evaluate", returned)
 
@@ -156,10 +153,6 @@ class _NumPyAdapter(Client):
 
     def _name(self) -> str:
         return type(self.numpy_client).__name__
-
-    def _what(self, method: str) -> str:
-        kind = "properties" if method == "get_properties" else "metrics"
-        return f"the {kind} that {self._name()}.{method} returned"
 
 
 _SIGNATURES = {

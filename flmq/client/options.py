@@ -29,7 +29,8 @@ class WorkerOptions:
     ack: AckPolicy | None = None
     """When the broker may forget a task; None: ACCEPT with a ``state_dir``, else RESULT."""
     once: bool = False
-    """Whether to stop when the first job ends that a server greeted us for."""
+    """Whether to stop when the first job ends that a server greeted us for; others that have asked
+    us by then are served to their end."""
     standby: bool = False
     """Whether to wait, rather than fail, while another live process has the client id."""
     heartbeat: float = 30.0

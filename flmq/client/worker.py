@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Mapping
 
+from flmq.client.answering import LONGEST_LEAVE
 from flmq.client.context import ClientContext
 from flmq.client.doer import Doer, level_for
 from flmq.client.epochs import Epochs
@@ -88,6 +89,10 @@ class Worker:
         self._epochs = Epochs()
         self._greeted: set[str] = set()
         """Jobs whose server is known to have been there in our time."""
+        self._asked: set[str] = set()
+        """Jobs that have asked for something and have not ended."""
+        self._served_one = False
+        """Whether a job that greeted us has ended."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat)
         self._hands = Hands(self._options.threads)
 
@@ -174,6 +179,7 @@ class Worker:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(left))
             for task in left:
                 self._epochs.hear(task.job, task.epoch)
+                self._asked.add(task.job)
                 self._work.put_to_work(task)
 
     def _close(self, listener: threading.Thread) -> None:
@@ -237,6 +243,7 @@ class Worker:
             logger.info("job %s: dropping a task of an earlier server", task.job)
             self._inbox.ack(letter)
             return
+        self._asked.add(task.job)
         crash_point("worker.task_received")
         self._work.take(task, letter)
 
@@ -271,13 +278,18 @@ class Worker:
         logger.info("job %s ended: %s", ended.job, ended.reason)
         self._work.end_job(ended.job)
         self._clients.forget(ended.job)
-        if self._options.once and ended.job in self._greeted:
-            self.stop()
+        self._served_one |= ended.job in self._greeted
         self._greeted.discard(ended.job)
+        self._asked.discard(ended.job)
+        if self._options.once and self._served_one:
+            if at_work := sorted(self._asked & self._greeted):
+                logger.info("going on until job %s ends, which we work in", ", ".join(at_work))
+            else:
+                self.stop()
 
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""
         if ins.seconds is None:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
-        else:
+        elif 0 <= ins.seconds <= LONGEST_LEAVE:
             self._hands.stopping.wait(ins.seconds)

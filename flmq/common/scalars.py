@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.typing import Scalar
 
-__all__ = ["check_scalars", "plain_scalar"]
+__all__ = ["check_scalars", "plain_scalar", "sendable_scalars"]
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -51,7 +52,55 @@ def check_scalars(values: object, what: str) -> dict[str, Scalar]:
     return plain
 
 
+def sendable_scalars(values: object) -> tuple[dict[str, Scalar], list[str]]:
+    """What of the dictionary ``values`` can be sent, and what cannot, each as key and value.
+
+    What is a number is made one: numpy's scalars of every kind, arrays without a dimension, and
+    whatever calls itself real. Nothing is raised, whatever ``values`` is.
+    """
+    if not isinstance(values, Mapping):
+        return {}, [] if values is None else [_shown(values)]
+    kept: dict[str, Scalar] = {}
+    left_out: list[str] = []
+    for key, value in values.items():
+        try:
+            scalar = plain_scalar(_number(value))
+            if isinstance(key, str) and _is_text(key) and scalar is not None and _is_text(scalar):
+                kept[key] = scalar
+                continue
+        except Exception:  # noqa: S110  the value's own code: what it cannot give is left out
+            pass
+        left_out.append(f"{key!r:.60}: {_shown(value)}")
+    return kept, left_out
+
+
+def _number(value: object) -> object:
+    """``value`` as Python's number where it is one; itself otherwise."""
+    if isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "torch":
+        if getattr(value, "shape", None) != ():
+            return value
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, np.generic) and not isinstance(value, np.longdouble):
+        value = value.item()
+    if isinstance(value, Real) and not isinstance(value, bool | int):
+        return float(value)
+    return value
+
+
+def _is_text(value: Scalar) -> bool:
+    """Whether UTF-8 can carry it, if it is a str."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
 def _shown(value: object) -> str:
     """Type and beginning of a value that cannot be sent."""
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        return type(value).__name__
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -310,6 +310,7 @@ class Coordinator:
     def close(self) -> None:
         """Leave the job as it is, queues and all, for a later start. Idempotent."""
         self._publisher.close()
+        self._listener.is_ending = True
         self._consumer.close()
         self._listener.join()
 

@@ -49,7 +49,7 @@ _REMEMBERED = 1000
 class NobodyListens(RunError):
     """The thread that hears clients came to its end by a fault."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: BaseException) -> None:
         """Name the ``cause``."""
         super().__init__(
             f"replies can no longer be taken in ({type(cause).__name__}: {cause}): please report "
@@ -97,6 +97,8 @@ class Listener:
         self._given_up: OrderedDict[str, Reply] = OrderedDict()
         self.trouble: FlmqError | None = None
         """Why nothing is heard any more, where that is so."""
+        self.is_ending = False
+        """Whether the inbox's consumer is being closed, for nothing more is to be heard."""
         self._thread = threading.Thread(target=self._listen, name="flmq-replies", daemon=True)
 
     def start(self) -> None:
@@ -111,13 +113,14 @@ class Listener:
     def _listen(self) -> None:
         try:
             self._hear_all()
-        except TransportClosed:
-            return
+        except TransportClosed as error:
+            if not self.is_ending:
+                self._give_up(error)
         except FlmqError as error:
             # Fenced, or nothing can be read or written any more. What is un-acked comes again, to
             # the server that is in charge then.
             self._give_up(error)
-        except Exception as error:
+        except BaseException as error:
             # Whatever it is, the run must not wait for ever for what nobody hears.
             logger.exception("job %s: replies can no longer be taken in", self._job.name)
             self._give_up(NobodyListens(error))

@@ -12,7 +12,7 @@ from typing import Any
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
 from flmq.client.worker import Worker
-from flmq.common.errors import UsageError
+from flmq.common.errors import FlmqError, RunError, UsageError
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar
 from flmq.server.bus import EventBus
@@ -27,11 +27,22 @@ from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
 from flmq.transport.memory import MemoryBroker, MemoryTransport
 
-__all__ = ["InvalidSimulation", "simulate", "start_simulation"]
+__all__ = ["InvalidSimulation", "SimulatedClientsFailed", "simulate", "start_simulation"]
 
 
 class InvalidSimulation(UsageError):
     """Arguments of `start_simulation` that cannot be honoured."""
+
+
+class SimulatedClientsFailed(RunError):
+    """The threads of the simulated clients ended: nobody is left to train."""
+
+    def __init__(self, error: BaseException) -> None:
+        """Name what ended them."""
+        super().__init__(
+            f"the simulated clients ended ({type(error).__name__}: {error}): please report this "
+            "with the log"
+        )
 
 
 def start_simulation(
@@ -111,10 +122,15 @@ def simulate(
     try:
         with MemoryTransport(broker) as near, MemoryTransport(broker) as far:
             worker = Worker(near, source, clients, worker_options)
-            thread = threading.Thread(target=_work, args=(worker,), name="flmq-clients")
+            ended: list[BaseException] = []
+            thread = threading.Thread(target=_work, args=(worker, far, ended), name="flmq-clients")
             thread.start()
             try:
                 return run_server(far, parts, options, bus=bus, broker="in memory")
+            except FlmqError as error:
+                if ended:
+                    raise SimulatedClientsFailed(ended[0]) from error
+                raise
             finally:
                 worker.stop()
                 thread.join()
@@ -122,11 +138,14 @@ def simulate(
         bus.close()
 
 
-def _work(worker: Worker) -> None:
+def _work(worker: Worker, server: MemoryTransport, ended: list[BaseException]) -> None:
+    """Be the clients; where they end before their time, the server's run is to end with them."""
     try:
         worker.run()
-    except Exception:
+    except BaseException as error:
         logger.exception("the simulated clients failed")
+        ended.append(error)
+        server.close()
 
 
 def _ids(num_clients: int | None, clients_ids: Sequence[str] | None) -> list[str]:

@@ -70,13 +70,13 @@ class Trainer(Nudge):
     def __init__(self, besides: Callable[[], object] = lambda: None) -> None:
         super().__init__("a")
         self.calls = 0
-        self.metrics: dict[str, Any] = {}
+        self.examples = 3
         self.besides = besides
 
     def fit(self, parameters: NDArrays, config: Any) -> Any:
         self.calls += 1
         self.besides()
-        return self.nudged(parameters), 3, self.metrics
+        return self.nudged(parameters), self.examples, {}
 
 
 @dataclass
@@ -248,12 +248,12 @@ def test_a_reply_that_nobody_can_get_ends_the_task(
 
 
 def test_what_cannot_be_sent_is_a_failure_kept_and_sent(desk: Desk, tmp_path: Path) -> None:
-    desk.trainer.metrics = {"when": [1, 2]}
+    desk.trainer.examples = 2**70
     tasks = admitted(TaskSpool(tmp_path), task(LARGE))
     desk.doer().do(task(LARGE), tasks)
     reply, _ = desk.reply()
     assert failure_of(reply).kind is FailureKind.BAD_RETURN
-    assert "'when'" in failure_of(reply).message
+    assert "num_examples" in failure_of(reply).message
     kept = tasks.reply_of("t1")
     assert kept is not None
     assert isinstance(kept.res, Failure)

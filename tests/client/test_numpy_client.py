@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,6 @@ ARRAYS = [np.ones(2)]
         ((np.ones(2), 10, {}), "(numpy.ndarray, int, dict)"),
         ((ARRAYS, 10.0, {}), "(list, float, dict)"),
         ((ARRAYS, True, {}), "(list, bool, dict)"),
-        ((ARRAYS, 10, None), "(list, int, NoneType)"),
     ],
 )
 def test_fit_that_returns_something_else_sees_signature_and_example(
@@ -168,7 +168,6 @@ def test_fit_that_returns_something_else_sees_signature_and_example(
         (("0.5", 10, {}), "(str, int, dict)"),
         ((np.ones(2), 10, {}), "(numpy.ndarray, int, dict)"),
         ((True, 10, {}), "(bool, int, dict)"),
-        ((0.5, 10, []), "(float, int, list)"),
     ],
 )
 def test_evaluate_that_returns_something_else_sees_signature_and_example(
@@ -199,10 +198,57 @@ def test_an_array_of_objects_is_refused() -> None:
         fit(([np.array([None])], 10, {}))
 
 
-def test_metrics_and_properties_that_are_no_scalars_are_named() -> None:
-    with pytest.raises(InvalidReturnValue, match=r"metrics that Returns\.fit .* 'cm': ndarray"):
-        fit((ARRAYS, 10, {"cm": np.ones((2, 2))}))
-    with pytest.raises(InvalidReturnValue, match=r"metrics that Returns\.evaluate .* 'f1': None"):
-        evaluate((0.5, 10, {"f1": None}))
+class _Loud:
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+METRICS: dict[Any, Any] = {
+    "zero_d": np.array(0.5),
+    "half": np.float16(0.5),
+    "long": np.longdouble(0.5),
+    "yes": np.bool_(True),
+    "count": np.int32(3),
+    "fraction": Fraction(1, 2),
+    "cm": np.ones((2, 2)),
+    "list": [0.5],
+    "none": None,
+    "huge": 2**80,
+    "complex": 1j,
+    "surrogate": "\ud800",
+    "loud": _Loud(),
+    3: "key",
+}
+KEPT = {
+    "zero_d": 0.5,
+    "half": 0.5,
+    "long": 0.5,
+    "yes": True,
+    "count": 3,
+    "fraction": 0.5,
+}
+
+
+def test_no_metric_costs_what_was_trained(caplog: pytest.LogCaptureFixture) -> None:
+    res = fit((ARRAYS, 10, METRICS))
+    assert (res.num_examples, res.metrics) == (10, KEPT)
+    assert len(res.parameters.tensors) == len(ARRAYS)
+    for said in (res.status.message, caplog.text):
+        assert "metrics that Returns.fit returned are left out" in said
+        assert "'cm': ndarray array([[1., 1.], [1., 1.]])" in said
+    measured = evaluate((0.5, 10, METRICS))
+    assert (measured.loss, measured.metrics) == (0.5, KEPT)
+    assert "'none': NoneType None" in measured.status.message
+
+
+@pytest.mark.parametrize("metrics", [None, [], 0.5, "accuracy"])
+def test_metrics_that_are_no_dict_are_left_out(metrics: Any) -> None:
+    assert fit((ARRAYS, 10, metrics)).metrics == {}
+    assert evaluate((0.5, 10, metrics)).metrics == {}
+
+
+def test_properties_that_are_no_scalars_are_named() -> None:
     with pytest.raises(InvalidReturnValue, match=r"properties that Returns\.get_properties .* 1:"):
         answer(Returns({1: "x"}).to_client(), GetPropertiesIns({}))

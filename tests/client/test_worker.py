@@ -16,6 +16,7 @@ from flmq.client.worker import WorkerOptions
 from flmq.common import Config, FitIns, FitRes, Metrics, NDArrays, Parameters
 from flmq.common.errors import ClientIdInUse, InvalidClientId
 from flmq.server import History, Server, SimpleClientManager
+from flmq.server.client_proxy import ClientProxy
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
@@ -26,9 +27,10 @@ from flmq.server.events import (
     Word,
 )
 from flmq.server.failures import ClientFailure
+from flmq.server.strategy import FedAvg
 from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
 from flmq.wire import JobEnded, PresenceKind, RollCall
-from tests.end_to_end.federation import OK, Federation, Nudge, fed_avg, in_thread, nudge
+from tests.end_to_end.federation import OK, Federation, Nudge, fed_avg, in_thread, initial, nudge
 from tests.transport.rigs import PATIENCE, MemoryRig, eventually
 
 
@@ -45,6 +47,20 @@ class Gate(NumPyClient):
         self.begun.release()
         assert self.go.acquire(timeout=PATIENCE)
         return parameters, 1, {}
+
+
+class Only(FedAvg):
+    """FedAvg that asks one client alone."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            fraction_evaluate=0.0, min_available_clients=2, initial_parameters=initial()
+        )
+        self.client_id = client_id
+
+    def configure_fit(self, *arguments: Any) -> list[tuple[ClientProxy, FitIns]]:
+        asked = super().configure_fit(*arguments)
+        return [(proxy, ins) for proxy, ins in asked if proxy.cid == self.client_id]
 
 
 def _fails_with(federation: Federation, client: Any) -> ClientFailure:
@@ -91,9 +107,6 @@ _NONE = Parameters([], "numpy.ndarray")
     [
         (_Returns(3), "_Returns.fit returned a int"),
         (_Returns(None), "_Returns.fit returned a NoneType"),
-        (_Returns(OK, _NONE, 1, {"when": [1, 2]}), "'when'"),
-        (_Returns(OK, _NONE, 1, {"huge": 2**80}), "'huge'"),
-        (_Returns(OK, _NONE, 1, None), "metrics"),
         (_Returns(OK, _NONE, "many", {}), "num_examples"),
         (_Returns(OK, _NONE, 1.5, {}), "num_examples"),
         (_Returns(OK, _NONE, 2**70, {}), "num_examples"),
@@ -110,6 +123,62 @@ def test_what_cannot_be_sent_is_the_clients_failure_and_the_worker_lives(
     assert failure.reason.startswith("InvalidReturnValue: "), failure.reason
     assert said in failure.reason
     assert not memory_federation.workers["a"].done.done()
+
+
+@pytest.mark.parametrize("metrics", [{"when": [1, 2], "f1": 0.5}, None])
+def test_what_was_trained_counts_whatever_its_metrics_are(
+    memory_federation: Federation, metrics: Any
+) -> None:
+    class Measured(Client):
+        def fit(self, ins: FitIns) -> FitRes:
+            return FitRes(OK, ins.parameters, 1, metrics)
+
+    memory_federation.serve("a", source=Measured())
+    server = memory_federation.run(fed_avg(1), timeout=None)
+    server.history()
+    assert server.watch.words() == {"a": [Word.ACCEPTED]}
+
+
+class _Unshown(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), _Unshown()]
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_whatever_is_raised_off_the_main_thread_is_the_tasks_failure(
+    memory_federation: Federation, raised: BaseException, threads: int
+) -> None:
+    class Raises(NumPyClient):
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            raise raised
+
+    strategy = fed_avg(2)
+    running = memory_federation.worker(
+        {"a": {}, "b": {}}, Raises(), WorkerOptions(heartbeat=1.0, threads=threads)
+    )
+    memory_federation.run(strategy, timeout=None).history()
+    assert [str(f).split(": ")[2] for f in strategy.failures] == [type(raised).__name__] * 2
+    assert not running.done.done()
+    running.stop()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_thread_of_a_worker_that_ends_by_a_fault_ends_the_worker(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def broken(*_: object) -> bool:
+        raise ZeroDivisionError("a fault of flmq")
+
+    monkeypatch.setattr("flmq.client.doer.Doer.do", broken)
+    running = memory_federation.worker(
+        {"a": {}, "b": {}}, nudge, WorkerOptions(heartbeat=1.0, threads=threads)
+    )
+    memory_federation.run(fed_avg(2), timeout=2.0)
+    with pytest.raises(ZeroDivisionError, match="a fault of flmq"):
+        running.done.result(PATIENCE)
 
 
 def test_a_factory_that_raises_fails_its_tasks(memory_federation: Federation) -> None:
@@ -283,6 +352,22 @@ def test_once_ends_also_for_a_client_that_was_never_asked(federation: Federation
     strategy = fed_avg(1, fraction_fit=0.5, min_available_clients=2)
     federation.run(strategy, rounds=1).history()
     federation.workers["idle"].done.result(PATIENCE)
+
+
+def test_once_stays_in_a_job_that_it_works_in_when_another_ends(federation: Federation) -> None:
+    gate = Gate()
+    federation.serve("a", source=gate, options=WorkerOptions(once=True))
+    federation.serve("b")
+    mine = federation.run(fed_avg(1, min_available_clients=2, fraction_fit=1.0), 2, job="mine")
+    assert gate.begun.acquire(timeout=PATIENCE)
+    other = federation.run(Only("b"), job="other")
+    other.history()
+    gate.go.release()
+    assert gate.begun.acquire(timeout=PATIENCE)  # of the second round: it has not left
+    gate.go.release()
+    mine.history()
+    assert mine.watch.words()["a"] == [Word.ACCEPTED] * 2
+    federation.workers["a"].done.result(PATIENCE)
 
 
 def test_once_ends_when_the_job_fails(federation: Federation) -> None:

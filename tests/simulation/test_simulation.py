@@ -17,7 +17,7 @@ from flmq.server import ServerConfig
 from flmq.server.events import ClientOutcome, PhaseOpened, RoundCounts, Word
 from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
-from flmq.simulation.app import InvalidSimulation
+from flmq.simulation.app import InvalidSimulation, SimulatedClientsFailed
 from tests.end_to_end.federation import Nudge, Watch, fed_avg, initial
 
 
@@ -183,3 +183,52 @@ def test_a_thousand_clients_a_round_are_ordinary() -> None:
     expected = ndarrays_to_parameters([m + mean for m in model])
     assert watch.model() == b"".join(expected.tensors)
     assert seconds < 60.0, f"{seconds:.1f} s: something has become quadratic"
+
+
+@pytest.mark.parametrize("raised", [SystemExit(2), KeyboardInterrupt()])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_client_that_exits_is_a_failure_and_the_simulation_goes_on(
+    raised: BaseException, threads: int
+) -> None:
+    class Exits(NumPyClient):
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            raise raised
+
+    def client_fn(context: ClientContext) -> NumPyClient:
+        return Exits() if context.client_id == "1" else Nudge(context.client_id)
+
+    watch = Watch()
+    start_simulation(
+        client_fn=client_fn,
+        num_clients=3,
+        strategy=fed_avg(3),
+        config=ServerConfig(num_rounds=2),
+        threads=threads,
+        observers=(watch,),
+    )
+    assert [r.fit for r in watch.rounds()] == [RoundCounts(asked=3, accepted=2, failed=1)] * 2
+    reasons = {o.reason for o in watch.of(ClientOutcome) if o.word is Word.FAILED}
+    assert reasons == {f"{type(raised).__name__}: {raised}".rstrip(": ")}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("where", ["Doer.do", "Worker._receive"])
+def test_a_fault_that_ends_the_clients_ends_the_simulation(
+    monkeypatch: pytest.MonkeyPatch, threads: int, where: str
+) -> None:
+    """Whichever thread it is on, and whether a round is open or clients are waited for."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault of flmq")
+
+    module = {"Doer": "doer", "Worker": "worker"}[where.partition(".")[0]]
+    monkeypatch.setattr(f"flmq.client.{module}.{where}", broken)
+    before = set(threading.enumerate())
+    with pytest.raises(SimulatedClientsFailed, match="ZeroDivisionError: a fault of flmq"):
+        start_simulation(
+            client_fn=lambda context: Nudge("a"),
+            num_clients=2,
+            strategy=fed_avg(2),
+            threads=threads,
+        )
+    assert set(threading.enumerate()) == before

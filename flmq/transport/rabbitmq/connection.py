@@ -130,12 +130,12 @@ class IOConnection:
         while not self._ended.is_set():
             try:
                 self._loop.start()
-            except Exception as error:  # a bug must not end the thread and hang its users
+            except BaseException as error:  # a bug must not end the thread and hang its users
                 _log.exception("error on the %s connection; it is made again", self._role)
                 self._broken(error)
         self._loop.close()
 
-    def _broken(self, error: Exception) -> None:
+    def _broken(self, error: BaseException) -> None:
         if self._amqp is None:
             self._on_open_error(None, error)
         else:
@@ -230,5 +230,5 @@ class IOConnection:
             return
         try:
             self._listener(ConnectionEvent(self._role, state, detail))
-        except Exception:  # a listener's mistake must not cost the connection
+        except BaseException:  # a listener's mistake must not cost the connection
             _log.exception("the listener of the %s connection failed", self._role)
