@@ -10,7 +10,8 @@ import typer
 
 from flmq.cli.load import load_client
 from flmq.cli.options import Broker, Site, pairs
-from flmq.cli.process import interrupt_on_sigterm, log_to_stderr
+from flmq.cli.process import log_to_stderr
+from flmq.cli.stopping import in_order, typed_again
 from flmq.client.app import run_client
 from flmq.client.cache import DEFAULT_CACHE_BYTES
 from flmq.client.options import WorkerOptions
@@ -122,7 +123,6 @@ def client(
     ] = 30.0,
 ) -> None:
     """Work for every job of the broker's virtual host, one task at a time, until stopped."""
-    interrupt_on_sigterm()
     log_to_stderr(logging.INFO)
     name = make_client_id() if client_id is None else check_client_id(client_id)
     if client_id is None:
@@ -141,4 +141,20 @@ def client(
     url = broker_url(broker)
     if state_dir is not None:
         _make(state_dir)
-    run_client(url, load_client(app), name, pairs("--property", prop or []), options)
+    properties = pairs("--property", prop or [])
+    with in_order(lambda: _goes_on(client_id, options)):
+        run_client(url, load_client(app), name, properties, options)
+
+
+def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
+    """What becomes of its work when a client is stopped, and how to go on."""
+    if client_id is None:
+        return (
+            "a task that it had waits in a queue that no other client reads, so its round ends at "
+            "its deadline; give --client-id a name that stays, and the task waits for its return"
+        )
+    if options.state_dir is None or options.ack is AckPolicy.RESULT:
+        what = "a task that it had waits in its queue, and will be trained anew"
+    else:
+        what = f"{options.state_dir} keeps its tasks and what it has finished"
+    return f"{what}. Go on with: {typed_again(f'--client-id={client_id}')}"

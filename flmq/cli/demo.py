@@ -25,8 +25,9 @@ from flmq.cli.digits import MODELS, DigitsSettings
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir
 from flmq.cli.picture import draw
-from flmq.cli.process import interrupt_on_sigterm, log_to_file
+from flmq.cli.process import SAFELY_FLMQ, log_to_file
 from flmq.cli.record import RunRecorder, killed_note, load_record, save_record
+from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError, UsageError
@@ -143,12 +144,20 @@ def demo(
 
 def run_demo(command: DemoCommand) -> int:
     """Run it, and return the exit status."""
-    interrupt_on_sigterm()
     console = Console(highlight=False)
-    status = _run_in_memory(command, console) if command.in_memory else _run(command, console)
-    if status == 0:
-        _show_results(command, console)
+    with in_order(lambda: _goes_on(command)):
+        status = _run_in_memory(command, console) if command.in_memory else _run(command, console)
+        if status == 0:
+            _show_results(command, console)
     return status
+
+
+def _goes_on(command: DemoCommand) -> str:
+    """What is left of a demo that is stopped, and how to go on."""
+    if command.in_memory:
+        return f"nothing is left running; begin anew with: {typed_again()}"
+    again = typed_again(f"--job={command.job}")
+    return f"nothing is left running, and {command.folder} keeps the rounds. Go on with: {again}"
 
 
 def _run_in_memory(command: DemoCommand, console: Console) -> int:
@@ -178,7 +187,9 @@ def _run(command: DemoCommand, console: Console) -> int:
     make_folder(command.folder / "clients")
     with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
         console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
-        children = Children({BROKER_URL: broker.url, "FLMQ_HEARTBEAT": str(_HEARTBEAT)})
+        children = Children(
+            {BROKER_URL: broker.url, "FLMQ_HEARTBEAT": str(_HEARTBEAT), PART_OF_DEMO: "1"}
+        )
         try:
             for client_id in command.clients:
                 _start_client(children, command, client_id)
@@ -297,7 +308,7 @@ def _assignments(option: str, values: Mapping[str, Scalar]) -> list[str]:
 
 
 def _flmq(name: str) -> list[str]:
-    return [sys.executable, "-m", "flmq", name]
+    return [sys.executable, *SAFELY_FLMQ, name]
 
 
 def _show_results(command: DemoCommand, console: Console) -> None:

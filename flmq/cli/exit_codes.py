@@ -13,7 +13,7 @@ from flmq.common.errors import (
     UsageError,
 )
 
-__all__ = ["ExitCode", "exit_code_of"]
+__all__ = ["ExitCode", "Terminated", "exit_code_of"]
 
 
 class ExitCode(IntEnum):
@@ -34,7 +34,13 @@ class ExitCode(IntEnum):
     CHECK_FAILED = 6
     """``flmq doctor`` or ``flmq broker status`` found something amiss."""
     INTERRUPTED = 130
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C."""
+    TERMINATED = 143
+    """SIGTERM."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: all that ends in order at Ctrl-C does so now."""
 
 
 _BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
@@ -48,6 +54,8 @@ _BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit status for a command that ends by ``error``."""
+    if isinstance(error, Terminated):
+        return ExitCode.TERMINATED
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     for kind, code in _BY_ERROR:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.cli.stopping import TYPED_BROKER
 from flmq.common.cleaning import clean_text
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
@@ -23,14 +22,16 @@ from flmq.common.urls import redact_url
 from flmq.server import charge
 
 __all__ = [
+    "SAFELY_FLMQ",
     "boundary",
     "hide_broker_url",
-    "interrupt_on_sigterm",
     "log_to_file",
     "log_to_stderr",
     "say_who_is_in_charge",
 ]
 
+SAFELY_FLMQ = ["-P", "-m", "flmq"]
+"""Arguments of a Python that runs flmq and imports nothing from the current folder (``-P``)."""
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -46,8 +47,8 @@ def boundary() -> Iterator[None]:
     except FlmqError as error:
         _complain(error, with_traceback=bool(os.environ.get("FLMQ_DEBUG")))
         raise SystemExit(exit_code_of(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(ExitCode.INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        raise SystemExit(exit_code_of(error)) from None
     except Exception as error:
         _complain(error, with_traceback=True)
         raise SystemExit(ExitCode.INTERNAL) from None
@@ -66,8 +67,11 @@ def _complain(error: Exception, *, with_traceback: bool) -> None:
 def hide_broker_url() -> None:
     """Take a broker's URL out of our command line, which everybody on the machine can read.
 
-    The process begins again in its own place, with the URL in its environment.
+    The process begins again in its own place, with the URL in its environment. Windows shows
+    command lines to their owner alone, and has no such beginning again.
     """
+    if os.name == "nt":
+        return
     for position, argument in enumerate(sys.argv[1:], start=1):
         if argument == "--broker" and position + 1 < len(sys.argv):
             url, rest = sys.argv[position + 1], sys.argv[position + 2 :]
@@ -77,17 +81,21 @@ def hide_broker_url() -> None:
             continue
         if url == redact_url(url):
             return  # no password in it
-        argv = [sys.executable, "-m", "flmq", *sys.argv[1:position], *rest]
-        os.execve(sys.executable, argv, {**os.environ, BROKER_URL: url})  # noqa: S606  ourselves
+        argv = [sys.executable, *_begun_by(), *sys.argv[1:position], *rest]
+        env = {**os.environ, BROKER_URL: url, TYPED_BROKER: redact_url(url)}
+        os.execve(sys.executable, argv, env)  # noqa: S606  ourselves
 
 
-def interrupt_on_sigterm() -> None:
-    """Have SIGTERM end the command in order, as Ctrl-C does."""
+def _begun_by() -> list[str]:
+    """What Python was begun with, before our arguments: beginning again imports from nowhere else.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    ``-m flmq`` in place of a script would put the current folder first, and what lies there.
+    """
+    arguments = sys.argv[1:]
+    begun = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
+    if begun and [*begun, *arguments] == sys.orig_argv[1:]:
+        return begun
+    return SAFELY_FLMQ
 
 
 def log_to_stderr(level: int) -> None:

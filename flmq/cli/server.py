@@ -15,18 +15,19 @@ from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, RunsDir, pairs
 from flmq.cli.picture import draw
 from flmq.cli.process import (
-    interrupt_on_sigterm,
     log_to_file,
     log_to_stderr,
     say_who_is_in_charge,
 )
 from flmq.cli.record import RunRecorder, load_record
+from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
 from flmq.common.errors import RunError, UsageError
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
-from flmq.journal.records import KeepPolicy
+from flmq.journal.records import KeepPolicy, RunState
+from flmq.journal.runs import look_at
 from flmq.server.app import run_server_on_broker
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
@@ -222,7 +223,28 @@ def _resume_policy(*, resume: bool, fresh: bool) -> ResumePolicy:
 
 def serve(command: ServerCommand) -> None:
     """Do what the command says. Blocks until the run is over."""
-    interrupt_on_sigterm()
+    with in_order(lambda: _goes_on(command)):
+        _serve(command)
+
+
+def _goes_on(command: ServerCommand) -> str:
+    """What becomes of the job when its server is stopped, and how to go on."""
+    folder, job = command.runs_dir / command.job, command.job
+    run = look_at(folder)
+    if run.state is RunState.RUNNING:
+        return f"job {job} is run by another server, which goes on"
+    if run.state is RunState.FINISHED:
+        return f"job {job} is over: what it left is in {folder}"
+    again = typed_again(f"--job={job}", without=("--fresh",))
+    if run.started_unix_ms is None:
+        return f"job {job} had not begun; begin it with: {again}"
+    return (
+        f"job {job} is not over: {folder} keeps what it has, and its clients wait for its server. "
+        f"Go on with: {again}"
+    )
+
+
+def _serve(command: ServerCommand) -> None:
     folder = command.runs_dir / command.job
     try:
         if command.resume is ResumePolicy.FRESH:

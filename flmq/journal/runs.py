@@ -11,7 +11,7 @@ from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.opening import DATABASE
 from flmq.journal.records import RunInfo, RunState
 
-__all__ = ["list_runs"]
+__all__ = ["list_runs", "look_at"]
 
 
 def list_runs(runs_dir: Path) -> list[RunInfo]:
@@ -21,7 +21,7 @@ def list_runs(runs_dir: Path) -> list[RunInfo]:
     """
     if not runs_dir.is_dir():
         return []
-    runs = [_look(folder) for folder in sorted(runs_dir.iterdir()) if _is_run(folder)]
+    runs = [look_at(folder) for folder in sorted(runs_dir.iterdir()) if _is_run(folder)]
     return sorted(runs, key=lambda run: -(run.started_unix_ms or 0))
 
 
@@ -29,7 +29,8 @@ def _is_run(folder: Path) -> bool:
     return (folder / MARKER).exists() or (folder / DATABASE).exists()
 
 
-def _look(folder: Path) -> RunInfo:
+def look_at(folder: Path) -> RunInfo:
+    """The run in ``folder``; a damaged one, or none, with what is wrong with it."""
     try:
         journal = Journal.open(folder, create=False)
     except FlmqError as error:

@@ -146,6 +146,11 @@ def _leave(
     job = coordinator.job.name
     if ledger is None:
         coordinator.end(f"failed: {reason}", patient=False)
+        logger.warning(
+            "job %s has no journal and ends here, as its clients were told; one with a name "
+            "(job=...) could go on",
+            job,
+        )
         return
     coordinator.close()
     if not isinstance(error, Fenced):

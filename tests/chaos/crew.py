@@ -216,7 +216,7 @@ class Crew:
             member.again_at = time.monotonic() + _AGAIN_AFTER
         else:
             member.ended = status
-            if status not in (ExitCode.OK, ExitCode.INTERRUPTED, *member.may_end):
+            if status not in (ExitCode.OK, ExitCode.TERMINATED, *member.may_end):
                 self.troubles.append(f"{member.name} ended with status {status}; see {member.log}")
 
     def _launch(self, member: Member) -> None:

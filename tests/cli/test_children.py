@@ -54,15 +54,15 @@ def test_a_killed_child_says_by_what_signal_and_can_be_started_again(children: C
 
 def test_a_child_can_be_interrupted(children: Children, tmp_path: Path) -> None:
     code = (
-        "import time\nfrom flmq.cli.process import interrupt_on_sigterm\ninterrupt_on_sigterm()\n"
-        "try:\n    print('in', flush=True); time.sleep(60)\n"
-        "except KeyboardInterrupt:\n    raise SystemExit(130)"
+        "import time\nfrom flmq.cli.stopping import in_order\n"
+        "with in_order(lambda: 'nothing goes on'):\n    print('in', flush=True); time.sleep(60)"
     )
     children.start("patient", [sys.executable, "-c", code], tmp_path / "patient")
     eventually(lambda: "in" in (tmp_path / "patient").read_text())
     children.interrupt("patient")
     children.wait(["patient"], timeout=30.0)
-    assert children.exit_status("patient") == 130
+    assert children.exit_status("patient") == 143
+    assert (tmp_path / "patient").read_text() == "in\nflmq: stopped: nothing goes on\n"
 
 
 def test_the_end_asks_first_and_kills_those_that_do_not_obey(

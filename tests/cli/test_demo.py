@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 
 from flmq.transport import presence_queue, replies_queue
 from flmq.transport.rabbitmq import RabbitMQTransport
-from tests.processes import environment, start
+from tests.processes import BIN, environment, start
 from tests.transport.rigs import eventually
 
 SMALL = ("demo", "--clients=3", "--rounds=3", "--job=digits")
@@ -27,7 +26,7 @@ def _start(folder: Path, url: str | None, *arguments: str) -> subprocess.Popen[b
     if url is None:
         del env["FLMQ_BROKER_URL"]
     env["TMPDIR"] = str(_temp(folder))
-    return start([sys.executable, "-m", "flmq", *arguments], folder / "output", folder, env)
+    return start([str(BIN / "flmq"), *arguments], folder / "output", folder, env)
 
 
 def _temp(folder: Path) -> Path:
@@ -102,6 +101,8 @@ def test_the_demo_in_memory_trains_and_says_that_it_is_simulated(simulated: Path
 def test_the_demo_that_kills_a_client_has_the_model_of_an_undisturbed_one(
     broker_url: str, tmp_path: Path, simulated: Path
 ) -> None:
+    # What lies in the current folder is nobody's who did not ask for it.
+    (tmp_path / "rich.py").write_text("raise SystemExit('rich.py was run')")
     process = _start(tmp_path, broker_url, *SMALL, "--kill=1")
     assert process.wait(SLOW) == 0, _output(tmp_path)
     _check_files(tmp_path, clients=3, rounds=3)
@@ -126,5 +127,9 @@ def test_the_demo_with_a_broker_of_its_own_ends_in_order_at_ctrl_c(tmp_path: Pat
     eventually(has_begun, SLOW)
     process.send_signal(signal.SIGINT)
     assert process.wait(SLOW) == 130, _output(tmp_path)
-    assert "Traceback" not in _output(tmp_path)
+    said = _output(tmp_path)
+    assert "Traceback" not in said
+    assert said.count("flmq: stopped: ") == 1
+    again = "flmq demo --clients=3 --rounds=5000 --job=digits"
+    assert said.endswith(f"runs/digits keeps the rounds. Go on with: {again}\n"), said
     _assert_nothing_left(tmp_path)

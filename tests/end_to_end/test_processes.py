@@ -177,7 +177,9 @@ def test_workers_outlive_a_killed_server_and_serve_the_next_job(
     for worker in workers.values():
         worker.terminate()
     for worker in workers.values():
-        assert "Traceback" not in processes.ends(worker, 130)
+        said = processes.ends(worker, 143)
+        assert "Traceback" not in said
+        assert "flmq: stopped: " in said
     with RabbitMQTransport(processes.url) as witness:
         for name in CLIENTS:
             info = witness.inspect_queue(client_queue(name))
@@ -194,7 +196,13 @@ def test_a_stopped_server_says_so_and_goes_on_when_it_is_started_again(
     stopped = processes.server("job")
     processes.wait_for_training("a", 2, workers["a"].pid)
     stopped.send_signal(signal.SIGTERM)
-    assert "Traceback" not in processes.ends(stopped, 130)
+    said = processes.ends(stopped, 143)
+    assert "Traceback" not in said
+    assert "flmq: stopped: job job is not over" in said
+    assert said.rstrip().endswith(
+        "Go on with: flmq server tests.end_to_end.held:server --job=job --rounds=3 "
+        "--config=clients=2"
+    )
     release.unlink()
     processes.ends(processes.server("job"))
     assert processes.model("job") == undisturbed

@@ -1,0 +1,59 @@
+"""Commands that are stopped: in order, with a status of the signal, and a word on what goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from flmq.cli.exit_codes import Terminated, exit_code_of
+from flmq.common.errors import FlmqError
+
+__all__ = ["PART_OF_DEMO", "TYPED_BROKER", "in_order", "typed_again"]
+
+PART_OF_DEMO = "FLMQ_PART_OF_DEMO"
+"""Set for the processes of a demo, which says itself how to go on."""
+TYPED_BROKER = "FLMQ_TYPED_BROKER"
+"""The broker's URL that was typed with ``--broker`` and hidden since, without its password."""
+
+
+@contextmanager
+def in_order(goes_on: Callable[[], str]) -> Iterator[None]:
+    """Have SIGTERM end the command in order, as Ctrl-C does; the last line is ``goes_on()``.
+
+    The command exits with the status of the signal.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if PART_OF_DEMO not in os.environ:
+            sys.stderr.write(f"flmq: stopped: {_said(goes_on)}\n")
+        raise SystemExit(exit_code_of(error)) from None
+
+
+def _said(goes_on: Callable[[], str]) -> str:
+    try:
+        return goes_on()
+    except FlmqError as error:  # a folder that cannot be read, say
+        return str(error)
+
+
+def typed_again(*add: str, without: Collection[str] = ()) -> str:
+    """The command as it was typed, with ``add`` where its option is missing, for a shell."""
+    typed = [argument for argument in sys.argv[1:] if argument not in without]
+    if TYPED_BROKER in os.environ:
+        typed.append(f"--broker={os.environ[TYPED_BROKER]}")
+    for argument in add:
+        option = argument.partition("=")[0]
+        if not any(each == option or each.startswith(f"{option}=") for each in typed):
+            typed.append(argument)
+    return shlex.join(["flmq", *typed])
