@@ -25,6 +25,13 @@ def environment(broker_url: str) -> dict[str, str]:
     }
 
 
+def open_to_others(*folders: Path) -> list[Path]:
+    """What in these folders, or they themselves, others than their owner may read or write."""
+    every = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    assert every
+    return [path for path in every if path.stat().st_mode & 0o077]
+
+
 def run_together(
     commands: Sequence[Sequence[str]], folder: Path, env: Mapping[str, str]
 ) -> list[str]:

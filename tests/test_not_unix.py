@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.processes import open_to_others
+
 
 def test_imports_and_a_federation_with_folders(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -14,6 +16,7 @@ def test_imports_and_a_federation_with_folders(tmp_path: Path) -> None:
         text=True,
         check=False,
         timeout=120,
+        umask=0o022,
         cwd=Path(__file__).parent.parent,
     )
     assert done.returncode == 0, done.stderr
@@ -21,3 +24,4 @@ def test_imports_and_a_federation_with_folders(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "state" / "c0").is_dir()
     assert list((tmp_path / "cache").glob("*.blob"))
+    assert open_to_others(tmp_path / "state", tmp_path / "cache", tmp_path / "runs") == []

@@ -7,11 +7,13 @@ at any moment leaves all of it or nothing (SQLite, "Write-Ahead Logging" and "PR
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from flmq.common.errors import FlmqError
 from flmq.journal.errors import JournalDamaged, JournalNotWritable
 
 __all__ = ["Database", "connect"]
@@ -19,6 +21,8 @@ __all__ = ["Database", "connect"]
 _BUSY_SECONDS = 20.0
 _WAL_BYTES = 64 << 20
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_LACKS = re.compile("no such (table|column|index)|has no column named")
+"""What SQLite says where a table or column of ours is not there: it has no code for it."""
 _TROUBLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -66,9 +70,20 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """See one consistent state."""
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        """See one consistent state, of which the block just makes sense.
+
+        Raises:
+            JournalDamaged: it makes none.
+        """
+        try:
+            with self._transaction("BEGIN") as connection:
+                yield connection
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            if isinstance(error, FlmqError):
+                raise
+            raise JournalDamaged(
+                self.path, f"is damaged: a record in it cannot be read ({error!r})"
+            ) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -124,6 +139,8 @@ class Database:
                 raise JournalDamaged(self.path, f"is damaged: {error}") from error
             if code in _TROUBLE:
                 raise JournalNotWritable(self.path, str(error)) from error
+            if code == sqlite3.SQLITE_ERROR and _LACKS.search(str(error)):
+                raise JournalDamaged(self.path, f"is damaged: {error}") from error
             if code == sqlite3.SQLITE_BUSY:
                 raise JournalNotWritable(self.path, _busy()) from error
             raise

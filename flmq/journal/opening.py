@@ -48,6 +48,7 @@ def open_database(folder: Path, *, create: bool) -> Database:
     try:
         _look_over(database)
         _bring_up(database)
+        _look_for_columns(database)
     except BaseException:
         database.close()
         raise
@@ -112,6 +113,31 @@ def _bring_up(database: Database) -> None:
             for statement in filter(None, map(str.strip, UPGRADES[earlier].split(";"))):
                 tx.execute(statement)
         tx.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def _look_for_columns(database: Database) -> None:
+    """Whether all tables are there and have their columns; more is no harm."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(SCHEMA)
+        wanted = _columns(new)
+    with database.reading() as tx:
+        found = _columns(tx)
+    missing = sorted(wanted.keys() - found.keys()) or sorted(
+        f"{table}.{column}" for table in wanted for column in wanted[table] - found[table]
+    )
+    if missing:
+        raise JournalDamaged(database.path, f"is damaged: it lacks {', '.join(missing)}")
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
+    """Names of columns by table."""
+    columns: dict[str, set[str]] = {}
+    for table, column in connection.execute(
+        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "
+        "WHERE m.type = 'table'"
+    ):
+        columns.setdefault(table, set()).add(column)
+    return columns
 
 
 def _look_over(database: Database) -> None:

@@ -133,6 +133,8 @@ class Seal:
 
     def open(self, stored: bytes) -> bytes:
         """The payload; raises `JournalDamaged` where it is not what was stored."""
+        if not isinstance(stored, bytes):  # SQLite keeps anything in any column
+            raise JournalDamaged(self._path, f"a record in it is a {type(stored).__name__}")
         payload = stored[_SEAL_BYTES:]
         if _digest(payload) != stored[:_SEAL_BYTES]:
             raise JournalDamaged(self._path, "a record in it does not have its checksum")

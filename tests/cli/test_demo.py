@@ -14,7 +14,7 @@ import pytest
 
 from flmq.transport import presence_queue, replies_queue
 from flmq.transport.rabbitmq import RabbitMQTransport
-from tests.processes import BIN, environment, start
+from tests.processes import BIN, environment, open_to_others, start
 from tests.transport.rigs import eventually
 
 SMALL = ("demo", "--clients=3", "--rounds=3", "--job=digits")
@@ -106,6 +106,7 @@ def test_the_demo_that_kills_a_client_has_the_model_of_an_undisturbed_one(
     process = _start(tmp_path, broker_url, *SMALL, "--kill=1")
     assert process.wait(SLOW) == 0, _output(tmp_path)
     _check_files(tmp_path, clients=3, rounds=3)
+    assert open_to_others(tmp_path / "runs") == []
     _assert_nothing_left(tmp_path)
     assert _sha256(tmp_path) == _sha256(simulated)
     record = json.loads((tmp_path / "runs" / "digits" / "history.json").read_text())

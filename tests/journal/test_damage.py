@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from tests.journal.runs import (
     told,
     upload,
 )
+from tests.processes import open_to_others
 
 WAL = "journal.db-wal"
 
@@ -284,3 +288,80 @@ def test_a_damaged_reply_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalDamaged, match=r"replies/a-1.*has \d+ bytes, not"):
         journal.reply_parameters(record.contributions[0])
     journal.close()
+
+
+def changed(source: Path, target: Path, statement: str) -> Path:
+    """A copy of the run whose database somebody changed by hand."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    with contextlib.closing(sqlite3.connect(target / "journal.db")) as connection, connection:
+        connection.execute(statement)
+    return target
+
+
+def tables(source: Path, target: Path) -> dict[str, list[str]]:
+    """The journal's tables and their columns."""
+    shutil.copytree(source, target)
+    with contextlib.closing(sqlite3.connect(target / "journal.db")) as connection:
+        names = connection.execute(
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "
+            "WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+    return {table: [column for t, column in names if t == table] for table, _ in names}
+
+
+def test_a_table_or_column_that_is_gone_is_named_and_nothing_is_changed(
+    history: tuple[Path, list[bytes]], tmp_path: Path
+) -> None:
+    source, _ = history
+    found = tables(source, tmp_path / "whole")
+    assert {"run", "blobs", "checkpoints", "phases", "asks", "contributions", "late"} <= set(found)
+    for table, columns in found.items():
+        error = outcome(changed(source, tmp_path / "x", f'DROP TABLE "{table}"'))
+        assert isinstance(error, JournalDamaged), table
+        assert re.search(f"is damaged: .*{table}", str(error))
+        for column in columns:
+            rename = f'ALTER TABLE "{table}" RENAME COLUMN "{column}" TO "other"'
+            error = outcome(changed(source, tmp_path / "x", rename))
+            assert isinstance(error, JournalDamaged), (table, column)
+            assert f"it lacks {table}.{column}. Nothing was changed." in str(error)
+
+
+def test_a_record_of_another_kind_is_damage(
+    history: tuple[Path, list[bytes]], tmp_path: Path
+) -> None:
+    source, _ = history
+    refused = 0
+    for table, columns in tables(source, tmp_path / "whole").items():
+        for column in columns:
+            for value in ("NULL", "'x'", "-1"):
+                try:
+                    statement = f'UPDATE "{table}" SET "{column}" = {value}'
+                    folder = changed(source, tmp_path / "x", statement)
+                except sqlite3.IntegrityError:
+                    continue
+                found = outcome(folder)  # raises nothing else
+                refused += isinstance(found, StoredDataError)
+    assert refused > 40
+
+
+def test_a_table_that_goes_under_a_running_server_is_damage(tmp_path: Path) -> None:
+    journal = begun(tmp_path / "job")
+    with contextlib.closing(sqlite3.connect(tmp_path / "job" / "journal.db")) as other, other:
+        other.execute("DROP TABLE phases")
+    with pytest.raises(JournalDamaged, match="no such table: phases"):
+        journal.open_phase(fit(1), plan(["a"], 1, journal.put_parameters(model(1)).digest))
+    journal.close()
+
+
+def test_the_database_and_its_log_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        journal = begun(tmp_path / "runs" / "job")
+        play_round(journal, 1)
+        assert (tmp_path / "runs" / "job" / WAL).exists()
+        assert (tmp_path / "runs" / "job" / "journal.db-shm").exists()
+        assert open_to_others(tmp_path / "runs") == []
+        journal.close()
+    finally:
+        os.umask(before)
