@@ -121,7 +121,8 @@ class Listener:
             # the server that is in charge then.
             self._give_up(error)
         except BaseException as error:
-            # Whatever it is, the run must not wait for ever for what nobody hears.
+            # Whatever it is, the run must not wait for ever for what nobody hears: also sys.exit()
+            # in a strategy's code that was called here.
             logger.exception("job %s: replies can no longer be taken in", self._job.name)
             self._give_up(NobodyListens(error))
 

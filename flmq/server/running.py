@@ -95,9 +95,7 @@ def _run(
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
     # Step 3: hear clients, and run rounds.
     coordinator.start()
-    if options.clients:
-        server.client_manager().wait_for(options.clients, _DAY)
-    return _run_to_its_end(server, config, coordinator, ledger, bus)
+    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients)
 
 
 def _run_to_its_end(
@@ -106,10 +104,13 @@ def _run_to_its_end(
     coordinator: Coordinator,
     ledger: Ledger | None,
     bus: EventBus,
+    clients: int,
 ) -> History:
     job, started = coordinator.job.name, time.monotonic()
     finished = ledger is not None and ledger.finished
     try:
+        if clients and not finished:
+            server.client_manager().wait_for(clients, _DAY)
         history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
     except BaseException as error:
         reason = str(error) or type(error).__name__

@@ -268,6 +268,7 @@ class Federation:
         keep: KeepPolicy | None = None,
         late: LateReplies | None = None,
         resume: ResumePolicy = ResumePolicy.SAME,
+        clients: int = 0,
     ) -> RunningServer:
         """Start a server."""
         watch = Watch()
@@ -286,6 +287,7 @@ class Federation:
             keep=keep or KeepPolicy(),
             late=late,
             resume=resume,
+            clients=clients,
         )
         transport = self.rig.transport()
 

@@ -455,12 +455,14 @@ def test_an_observer_that_raises_or_is_slow_harms_nobody(memory_federation: Fede
     assert seen == server.watch.events
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError, SystemExit])
 @pytest.mark.parametrize("opened", [False, True])
 def test_replies_that_can_no_longer_be_taken_in_end_the_run(
     memory_federation: Federation,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     opened: bool,
+    fault: type[BaseException],
 ) -> None:
     """Whatever the fault, and also before the round is there: nobody waits for what none hears."""
     breaks = threading.Event()
@@ -468,7 +470,7 @@ def test_replies_that_can_no_longer_be_taken_in_end_the_run(
 
     def faulty(self: Intake) -> None:
         if breaks.is_set():
-            raise ZeroDivisionError("a fault of ours")
+            raise fault("a fault of ours")
         take_early(self)
 
     def dawdling(self: Latecomers, gather: Gather) -> None:
@@ -483,9 +485,25 @@ def test_replies_that_can_no_longer_be_taken_in_end_the_run(
     server = memory_federation.run(fed_avg(1), timeout=None)
     peer.task()
     breaks.set()
-    with pytest.raises(NobodyListens, match="ZeroDivisionError: a fault of ours"):
+    with pytest.raises(NobodyListens, match=f"{fault.__name__}: a fault of ours"):
         server.history()
     assert "replies can no longer be taken in" in caplog.text
+
+
+def test_an_interrupt_while_clients_are_waited_for_is_told_to_those_that_are_here(
+    federation: Federation,
+) -> None:
+    class Interrupted(SimpleClientManager):
+        def wait_for(self, num_clients: int, timeout: float = 0.0) -> bool:
+            assert super().wait_for(1, PATIENCE)
+            raise KeyboardInterrupt
+
+    peer = federation.peer("a")
+    server = federation.run(fed_avg(1), client_manager=Interrupted(), clients=2)
+    with pytest.raises(KeyboardInterrupt):
+        server.history()
+    assert server.watch.wait_for(RunEnded).error == "KeyboardInterrupt"
+    assert peer.next(JobEnded).reason == "failed: KeyboardInterrupt"
 
 
 def test_a_server_that_nobody_tells_of_clients_does_not_wait_for_them(

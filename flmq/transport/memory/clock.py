@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 __all__ = ["Clock", "ManualClock", "Timers"]
+
+_log = logging.getLogger(__name__)
 
 
 class Clock:
@@ -87,7 +90,10 @@ class Timers:
     def _wait(self) -> None:
         """Live as long as there is something to wait for."""
         while True:
-            self.run_due()
+            try:
+                self.run_due()
+            except BaseException:  # a bug must not end the thread: what is due later waits for it
+                _log.exception("what was due at a time failed")
             with self._condition:
                 if not self._heap:
                     self._waiting = False
