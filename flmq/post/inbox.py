@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flmq.common.errors import PeerError
 from flmq.common.logger import logger
+from flmq.post.deadletters import DeadLetterLimit
 from flmq.post.outbox import Outbox
 from flmq.transport import Consumer, Delivery, PublishOutcome
 from flmq.wire import (
@@ -62,10 +63,12 @@ class Inbox:
         self._assembler = assembler
         self._hold_chunks = hold_chunks
         self._on_dead = on_dead
+        self._limit = DeadLetterLimit()
         self._held: dict[tuple[str, str], dict[int, Delivery]] = {}
 
     def receive(self, timeout: float | None) -> Letter | None:
         """Next envelope; None after ``timeout`` seconds, and after a message that brought none."""
+        self._limit.say()
         delivery = self._consumer.receive(timeout)
         if delivery is None:
             return None
@@ -96,10 +99,16 @@ class Inbox:
             self._bury(delivery, reason)
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
-        """Move a message to the dead letters, and ack it once it is there."""
-        logger.warning("message from %s to %s: %s", delivery.queue, "flmq.dead", reason)
+        """Move a message to the dead letters, and ack it once it is there.
+
+        Of a flood only a sample, with the number of the others: see `DeadLetterLimit`.
+        """
         if self._on_dead is not None:
             self._on_dead(reason)
+        if not self._limit.admits(delivery.queue, reason):
+            self._consumer.ack(delivery)
+            return
+        logger.warning("message from %s to %s: %s", delivery.queue, "flmq.dead", reason)
 
         def moved(outcome: Future[PublishOutcome]) -> None:
             problem = outcome.exception()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from hmac import compare_digest
 
 from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
 from flmq.common.logger import logger
@@ -196,7 +197,8 @@ class Listener:
         known = self._table.find(reply.task_id)
         problem = self._identity_problem(reply, known)
         if problem is not None:
-            self._receipts.send(reply, Word.REJECTED, problem)
+            if self._is_askeds_own(reply, known):
+                self._receipts.send(reply, Word.REJECTED, problem)
             self._inbox.bury(letter, f"a reply of {reply.client_id} {problem}")
             return
         self._presence.seen(reply.client_id)
@@ -271,9 +273,18 @@ class Listener:
         reply, heard = announced
         return self._clock() - heard > _SILENCE or not self._latecomers.wants(reply)
 
+    def _has_nonce(self, reply: Reply) -> bool:
+        """Whether a reply's sender has read its task."""
+        return compare_digest(reply.nonce, self._job.nonce(reply.task_id))
+
+    def _is_askeds_own(self, reply: Reply, known: tuple[Gather, str] | None) -> bool:
+        """Whether a receipt would go to who sent the reply, and not to whom it only names."""
+        asked = known is not None and known[1] == reply.client_id
+        return asked and self._has_nonce(reply)
+
     def _identity_problem(self, reply: Reply, known: tuple[Gather, str] | None) -> str | None:
         """Why this reply is not from whom it says, to what it says; None if it is."""
-        if reply.nonce != self._job.nonce(reply.task_id):
+        if not self._has_nonce(reply):
             if known is None:
                 return f"answers a task that nobody sent ({reply.task_id})"
             return "does not have its task's nonce"

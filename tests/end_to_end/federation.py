@@ -413,6 +413,12 @@ class Peer:
 
     def reply(self, task: Task, res: Res | None = None, **changes: Any) -> Reply:
         """Answer a task, by default well."""
+        reply = self.answer(task, res, **changes)
+        self.send(self.reply_address(task.job), reply)
+        return reply
+
+    def answer(self, task: Task, res: Res | None = None, **changes: Any) -> Reply:
+        """The answer to a task, to be sent."""
         reply = Reply(
             task_id=task.task_id,
             job=task.job,
@@ -424,9 +430,7 @@ class Peer:
             seconds=0.0,
             res=fit_res(task) if res is None else res,
         )
-        reply = replace(reply, **changes)
-        self.send(self.reply_address(task.job), reply)
-        return reply
+        return replace(reply, **changes)
 
     def reply_address(self, job: str = JOB) -> Address:
         """Where its replies go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ from flmq.common import (
 )
 from flmq.server.events import ClientOutcome, RoundCounts, Word
 from flmq.server.failures import ClientFailure
-from flmq.wire import Failure, FailureKind, ReceiptOutcome, Task
+from flmq.transport import DEAD
+from flmq.wire import Failure, FailureKind, JobEnded, Receipt, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Nudge, Peer, fed_avg, fit_res, initial
 
 Change = Callable[[NDArrays], list[Any]]
@@ -115,21 +117,47 @@ def test_a_reply_from_nowhere_is_refused_and_the_round_goes_on(federation: Feder
         "does not have its task's nonce": {"nonce": b"guessed"},
         "names another job": {"job": "elsewhere"},
     }
-    for reason, changes in forged.items():
+    for changes in forged.values():
         _send_to_job(peer, task, **changes)
-        receipt = peer.receipt()
-        assert receipt.outcome is ReceiptOutcome.REJECTED
-        assert reason in receipt.reason
+    # Only the last is its own task's: a receipt to the others would go to whom they only name.
+    receipt = peer.receipt()
+    assert receipt.outcome is ReceiptOutcome.REJECTED
+    assert "names another job" in receipt.reason
     # In another's name: what it says it is cannot help it, the task names whom it was sent to.
     peer.reply(task, client_id="other")
-    assert other.receipt().outcome is ReceiptOutcome.REJECTED
     peer.reply(task)
     other.reply(others)
     server.history()
+    assert set(_receipts(other)) <= {ReceiptOutcome.ACCEPTED}  # the last may come after the end
     assert server.watch.words() == {"peer": [Word.ACCEPTED], "other": [Word.ACCEPTED]}
     reasons = [str(letter.message.headers["x-flmq-reason"]) for letter in federation.dead(5)]
     for reason, said in zip([*forged, "answers the task of peer"], reasons, strict=True):
         assert reason in said
+
+
+def test_a_flood_of_forged_replies_costs_neither_the_victim_nor_the_dead_letters(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood, sample = 3000, 100
+    peer, victim = federation.peer("peer"), federation.peer("victim")
+    server = federation.run(fed_avg(2))
+    task, address = victim.task(), victim.reply_address()
+    begun = time.monotonic()
+    for number in range(flood):
+        body = peer.answer(task, nonce=number.to_bytes(16, "big"), client_id="victim")
+        peer.outbox.send(address, body)
+    peer.reply(peer.task())
+    victim.reply(task)
+    server.history()
+    allowed = sample + 10 * (time.monotonic() - begun) + 1
+    assert set(_receipts(victim)) <= {ReceiptOutcome.ACCEPTED}  # the last may come after the end
+    with federation.rig.transport() as witness:
+        info = witness.inspect_queue(DEAD)
+    assert info is not None
+    assert sample <= info.messages_ready <= allowed
+    lines = [each for each in caplog.records if "does not have its task's nonce" in each.message]
+    assert len(lines) <= allowed
+    assert server.watch.words() == {name: [Word.ACCEPTED] for name in ("peer", "victim")}
 
 
 def test_a_second_reply_is_a_duplicate_and_counts_for_nothing(federation: Federation) -> None:
@@ -200,3 +228,12 @@ def _model_of(client_id: str, rounds: int) -> bytes:
     for _ in range(rounds):
         tensors = Nudge(client_id).nudged(tensors)
     return b"".join(ndarrays_to_parameters(tensors).tensors)
+
+
+def _receipts(peer: Peer) -> list[ReceiptOutcome]:
+    """What has come to a peer by the end of its job, of receipts."""
+    outcomes = []
+    while not isinstance(body := peer.next(object), JobEnded):
+        if isinstance(body, Receipt):
+            outcomes.append(body.outcome)
+    return outcomes
