@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -131,3 +132,33 @@ def test_ctrl_c_in_the_users_code_is_not_its_failure() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         _answer(FIT, Interrupted)
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises", "exits"])
+def test_a_forked_child_that_comes_back_ends_there(ending: str) -> None:
+    """Else two processes would go on as the one worker."""
+    children: list[int] = []
+
+    class Forks(Answers):
+        def fit(self, ins: FitIns) -> FitRes:
+            pid = os.fork()
+            if pid == 0 and ending != "returns":
+                raise ValueError if ending == "raises" else SystemExit(0)
+            children.append(pid)
+            return super().fit(ins)
+
+    assert isinstance(_answer(FIT, Forks).res, FitRes)
+    (child,) = children
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 70
+
+
+def test_on_the_main_thread_an_exit_passes_for_it_may_be_a_signals(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Exits(Answers):
+        def fit(self, ins: FitIns) -> FitRes:
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        _answer(FIT, Exits)
+    assert "job job, round 3, fit: the process exits (SystemExit: 3)" in caplog.text

@@ -22,6 +22,7 @@ from flmq.common.errors import BrokerAccessRefused, BrokerError, TransportClosed
 from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
+from flmq.transport.rabbitmq.forks import let_go_in_children
 from flmq.transport.rabbitmq.parameters import connection_parameters
 from flmq.transport.rabbitmq.reading import ReadingConnection
 from flmq.transport.rabbitmq.tuning import keep_memory, tune
@@ -59,6 +60,7 @@ class IOConnection:
         self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
         self._listener = listener
         self._loop = IOLoop()
+        let_go_in_children(self._loop)
         self._thread = threading.Thread(target=self._run, name=f"flmq-{role}", daemon=True)
         self._opened: Future[None] = Future()
         self._patient = False
