@@ -26,7 +26,8 @@ from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir
 from flmq.cli.picture import draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
-from flmq.cli.record import RunRecorder, killed_note, load_record, save_record
+from flmq.cli.record import killed_note, load_record, save_record
+from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL

@@ -1,9 +1,9 @@
-"""How a run's board looks: rich renderables, from 80 columns up, for one client or a thousand."""
+"""How a run's board looks: rich renderables, for one client or a thousand."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import ConsoleOptions, Group, RenderableType
@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flmq.cli.board import Board, Cell, Stage
-from flmq.cli.plain import accuracy_of
+from flmq.cli.measures import figure, final_measures, measures_of
+from flmq.cli.roundtable import draw_rounds, megabytes
 from flmq.common.cleaning import one_line
-from flmq.server.events import Phase, RoundClosed, RoundCounts
+from flmq.server.events import Phase, RoundCounts, RunEnded
 
 __all__ = ["draw_board", "draw_summary"]
 
@@ -43,21 +44,27 @@ _MOST_GLYPHS = 400
 """Clients shown by a glyph each; more are shown as one bar in proportion."""
 _REMARKS_SHOWN = 4
 _ROUNDS_IN_SUMMARY = 50
+_MEASURES_BY_LINE = 6
+_MEASURES_IN_ALL = 60
 
 
 def draw_board(board: Board, now: float, options: ConsoleOptions) -> RenderableType:
     """The board at ``now`` (monotonic seconds), to fit the height of ``options``."""
     above = _header(board, now, options)
     below: list[RenderableType] = [*_stage(board, now, options), *_remarks(board)]
-    # All but the table are of one line each; the table's head takes two, the cursor one.
-    room = max(1, (options.height or options.size.height) - len(above) - len(below) - 3)
-    return Group(*above, _rounds_table(board.rounds[-room:], options.max_width), *below)
+    # All but the table are of one line each; the table's head takes two, measures without a
+    # column one, the cursor one.
+    room = max(1, (options.height or options.size.height) - len(above) - len(below) - 4)
+    table, left_out = draw_rounds(board.rounds[-room:], options.max_width)
+    return Group(*above, table, *left_out, *below)
 
 
 def draw_summary(board: Board, options: ConsoleOptions) -> RenderableType:
     """What stays in the terminal when the run is over."""
     rounds = board.rounds[-_ROUNDS_IN_SUMMARY:]
-    parts: list[RenderableType] = [_title(board), _rounds_table(rounds, options.max_width)]
+    # What has no room in the table stands below it, in the totals.
+    table, _ = draw_rounds(rounds, options.max_width)
+    parts: list[RenderableType] = [_title(board), table]
     if len(rounds) < len(board.rounds):
         left_out = len(board.rounds) - len(rounds)
         parts.insert(1, Text(f" {left_out} earlier rounds are in the run's record", style="dim"))
@@ -97,43 +104,6 @@ def _header(board: Board, now: float, options: ConsoleOptions) -> list[Renderabl
         right,
     )
     return [_title(board), grid]
-
-
-def _rounds_table(rounds: Sequence[RoundClosed], width: int) -> Table:
-    """A line a round; what never happened has no column."""
-    with_late = any(closed.fit.late for closed in rounds)
-    with_other = any(_other(closed.fit) for closed in rounds)
-    with_accuracy = any(accuracy_of(closed.metrics) is not None for closed in rounds)
-    names = ["round", "asked", "answered", "failed", "silent"]
-    names += ["late"] * with_late + ["other"] * with_other + ["loss"]
-    names += ["accuracy"] * with_accuracy + ["time", "MB down", "MB up"]
-    # The box adds a space between columns; a second one where there is room for it.
-    roomy = sum(map(len, names)) + 2 * len(names) <= width
-    padding = (0, 0, 0, 1) if roomy else (0, 0)
-    table = Table(box=box.SIMPLE_HEAD, padding=padding, header_style="dim", show_edge=False)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for closed in rounds:
-        counts = closed.fit
-        cells = [Text(str(closed.server_round), style="bold"), Text(str(counts.asked))]
-        cells += [Text(str(counts.accepted), style="green" if counts.accepted else "bold red")]
-        cells += [_count(counts.failed, "bold red"), _count(counts.silent, "yellow")]
-        cells += [_count(counts.late, "yellow")] * with_late
-        cells += [_count(_other(counts), "yellow")] * with_other
-        cells += [Text(_figure(closed.loss))]
-        cells += [Text(_figure(accuracy_of(closed.metrics)), style="bold")] * with_accuracy
-        cells += [Text(f"{closed.seconds:.1f} s")]
-        cells += [Text(_megabytes(closed.bytes_down)), Text(_megabytes(closed.bytes_up))]
-        table.add_row(*cells)
-    return table
-
-
-def _other(counts: RoundCounts) -> int:
-    return counts.rejected + counts.unroutable + counts.duplicate
-
-
-def _count(count: int, style: str) -> Text:
-    return Text(str(count), style=style) if count else Text("·", style="dim")
 
 
 def _stage(board: Board, now: float, options: ConsoleOptions) -> list[RenderableType]:
@@ -229,21 +199,32 @@ def _totals(board: Board) -> RenderableType:
     table.add_row("run", state)
     if ended.error is not None:
         table.add_row("error", Text(one_line(ended.error), style="red"))
-    accuracy = accuracy_of(ended.final_metrics)
-    if accuracy is not None:
-        table.add_row("accuracy", Text(_figure(accuracy), style="bold"))
-    if ended.final_loss is not None:
-        table.add_row("loss", Text(_figure(ended.final_loss)))
+    _add_measures(table, board, ended)
     table.add_row("training", _tally([closed.fit for closed in board.rounds]))
     if any(closed.evaluate.asked for closed in board.rounds):
         table.add_row("evaluation", _tally([closed.evaluate for closed in board.rounds]))
     down = sum(closed.bytes_down for closed in board.rounds)
     up = sum(closed.bytes_up for closed in board.rounds)
-    table.add_row("moved", Text(f"{_megabytes(down)} MB down, {_megabytes(up)} MB up"))
+    table.add_row("moved", Text(f"{megabytes(down)} MB down, {megabytes(up)} MB up"))
     if ended.incomplete_uploads or ended.stray_chunks:
         lost = f"{ended.incomplete_uploads} incomplete uploads, {ended.stray_chunks} stray chunks"
         table.add_row("discarded", Text(lost, style="yellow"))
     return Panel(table, box=box.ROUNDED, border_style="dim", expand=False)
+
+
+def _add_measures(table: Table, board: Board, ended: RunEnded) -> None:
+    """A line for each of the first measures, and one for all others."""
+    measures = dict(measures_of(board.rounds[-1])) if board.rounds else {}
+    measures |= final_measures(ended)
+    figures = {name: figure(value) for name, value in measures.items()}
+    first = list(figures)[:_MEASURES_BY_LINE]
+    for name in first:
+        table.add_row(name, Text(figures[name], style="bold"))
+    others = [f"{name} {shown}" for name, shown in figures.items() if name not in first]
+    if others:
+        more = len(others) - _MEASURES_IN_ALL
+        others = others[:_MEASURES_IN_ALL] + ([f"{more} more in the record"] if more > 0 else [])
+        table.add_row("also", Text(", ".join(others)))
 
 
 def _tally(counts: list[RoundCounts]) -> Text:
@@ -266,16 +247,6 @@ def _tally(counts: list[RoundCounts]) -> Text:
             shown = "answered" if word == "accepted" else word
             line.append(f", {number} {shown}", style="green" if word == "accepted" else "yellow")
     return line
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _megabytes(count: int) -> str:
-    """Bytes in MB (10^6), with as many digits as one can read."""
-    megabytes = count / 1e6
-    return f"{megabytes:.2f}" if megabytes < 100 else f"{megabytes:,.0f}"
 
 
 def _elapsed(seconds: float) -> str:

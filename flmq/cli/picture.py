@@ -1,14 +1,17 @@
-"""A picture of a run: accuracy and loss by round, and where clients were lost."""
+"""A picture of a run: what was measured by round, and where clients were lost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flmq.cli.plain import accuracy_of
+from flmq.cli.measures import figure as figure_of
+from flmq.cli.measures import is_of_training, measures_of, number, shown_name
 from flmq.cli.record import RunRecord, killed_rounds
 from flmq.cli.replacing import replacing
+from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.datasets.errors import MissingExtra
 
@@ -35,50 +38,71 @@ _MOST_MARKERS = 40
 """Rounds with a dot each on a curve."""
 _MOST_LABELS = 4
 """Kills with words beside their line."""
+_MOST_CURVES = 8
+_SHORT_NAME = 10
+_HEIGHT = 5.0
+"""Inches, with two curves."""
+_FURTHER = 1.2
+"""Inches for each curve after the second."""
+_COLOURS = (_BLUE, "#009E73", _PURPLE)
 
 
 class NothingToDraw(UsageError):
-    """The record has no round with a loss or an accuracy."""
+    """The record has no round with a loss or a metric."""
 
 
 def draw(record: RunRecord, path: Path) -> None:
-    """Write a PNG (or what ``path``'s suffix says: .svg, .pdf) of ``record``, 8 by 5 inches.
+    """Write a PNG (or what ``path``'s suffix says: .svg, .pdf) of ``record``.
 
-    Raises ``MissingExtra`` where matplotlib is not installed, ``NothingToDraw`` where no round
-    was measured.
+    It is 8 by 5 inches, and higher where there are more than two curves. Raises ``MissingExtra``
+    where matplotlib is not installed, ``NothingToDraw`` where no round was measured.
     """
-    accuracies = [(each.server_round, accuracy_of(each.metrics)) for each in record.rounds]
-    losses = [(each.server_round, each.loss) for each in record.rounds]
-    curves = [
-        (name, points, colour)
-        for name, series, colour in (("accuracy", accuracies, _BLUE), ("loss", losses, _INK))
-        if (points := [(at, value) for at, value in series if value is not None])
-    ]
+    curves, left_out = _curves(record)
     if not curves:
         raise NothingToDraw(
-            f"job {record.job} has no round with a loss or an accuracy to draw: give its strategy "
+            f"job {record.job} has no round with a loss or a metric to draw: give its strategy "
             "an evaluate_fn, or let clients evaluate"
         )
-    figure = _figure()
-    heights = [*[3, 2][: len(curves)], 0.9]
+    further = len(curves) - 2
+    figure = _figure(_HEIGHT + _FURTHER * max(0, further))
+    heights = [*[3, 2, *[1.5] * max(0, further)][: len(curves)], 0.9]
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    for axis, (name, points, colour) in zip(axes, curves, strict=False):
-        _draw_curve(axis, name, points, colour)
-    _draw_clients(axes[-1], record)
+    for place, (axis, (name, points)) in enumerate(zip(axes, curves.items(), strict=False)):
+        _draw_curve(axis, name, points, _INK if _is_loss(name) else _COLOURS[place % 3])
+    _draw_clients(axes[-1], record, left_out)
     _mark_kills(axes, killed_rounds(record), record.rounds[-1].server_round)
     _label(figure, axes[0], record)
     with replacing(path) as file:
         figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or "png")
 
 
-def _figure() -> Any:
+def _curves(record: RunRecord) -> tuple[dict[str, list[tuple[int, float]]], list[str]]:
+    """What was measured by round: the first metric, the loss, the others; and who has no room."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for closed in record.rounds:
+        for name, value in measures_of(closed).items():
+            measured = number(value)
+            if measured is not None and math.isfinite(measured):
+                found.setdefault(name, []).append((closed.server_round, measured))
+    names = sorted(found, key=is_of_training)
+    others = [name for name in names if name != "loss"]
+    if "loss" in found:
+        others.insert(min(1, len(others)), "loss")
+    return {name: found[name] for name in others[:_MOST_CURVES]}, others[_MOST_CURVES:]
+
+
+def _is_loss(name: str) -> bool:
+    return name == "loss" or name.endswith("_loss")
+
+
+def _figure(height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("the picture of a run", "matplotlib") from error
     # Without pyplot: no global state, no window, usable from any thread.
-    figure = Figure(figsize=(8, 5), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -89,7 +113,7 @@ def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colou
     marker = "o" if len(rounds) <= _MOST_MARKERS else ""
     axis.plot(rounds, values, color=colour, linewidth=2, marker=marker, markersize=4)
     axis.annotate(
-        f"{values[-1]:.3f}",
+        figure_of(values[-1]),
         (rounds[-1], values[-1]),
         xytext=(8, 0),
         textcoords="offset points",
@@ -99,16 +123,18 @@ def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colou
         fontweight="bold",
         annotation_clip=False,
     )
-    axis.set_ylabel(name, color=_INK)
+    # A client names its metrics: no mathematics in them.
+    size = 10 if len(name) <= _SHORT_NAME else 8
+    axis.set_ylabel(shown_name(name, 26), color=_INK, fontsize=size, parse_math=False)
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    if name == "loss":
+    if _is_loss(name) and min(values) >= 0:
         axis.set_ylim(bottom=0)
-    else:
+    elif name.endswith("accuracy") and max(values) <= 1:
         axis.set_ylim(top=1)
     _plain_frame(axis)
 
 
-def _draw_clients(axis: Any, record: RunRecord) -> None:
+def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None:
     """What became of the clients that were asked to train, stacked, by round."""
     rounds = [each.server_round for each in record.rounds]
     below = [0] * len(rounds)
@@ -132,7 +158,8 @@ def _draw_clients(axis: Any, record: RunRecord) -> None:
         )
         below = [low + count for low, count in zip(below, counts, strict=True)]
     axis.set_ylabel("clients", color=_INK)
-    axis.set_xlabel("round", color=_INK)
+    more = one_line(f"without a panel: {', '.join(left_out)}", 110) if left_out else ""
+    axis.set_xlabel(f"round\n{more}".rstrip(), color=_INK, parse_math=False)
     axis.set_ylim(0, max([*below, 1]))
     axis.xaxis.get_major_locator().set_params(integer=True, nbins=12)
     axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Self
 
+from flmq.cli.measures import figure, final_measures, measures_of
 from flmq.common.cleaning import one_line
 from flmq.common.typing import Scalar
 from flmq.server.events import (
@@ -31,12 +32,13 @@ __all__ = [
     "PlainView",
     "Remark",
     "Remarker",
-    "accuracy_of",
     "remark_on",
 ]
 
 BROKEN_STATES = ("lost", "blocked")
 """States of a connection in which it does not serve. "closed" is its owner's wish."""
+_MOST_MEASURES = 24
+"""Measures on a line; the record has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class PlainView:
         self._stream = stream
         self._num_rounds = 0
         self._closed_rounds = 0
+        self._last: RoundClosed | None = None
         self._remark_on = Remarker()
 
     def __call__(self, event: RunEvent) -> None:
@@ -66,16 +69,18 @@ class PlainView:
         match event:
             case RunStarted():
                 self._num_rounds = event.num_rounds
+                self._last = event.earlier[-1] if event.earlier else None
                 self._write(
                     f"run started job={event.job} strategy={event.strategy} "
                     f"rounds={event.num_rounds} broker={one_line(event.broker)}"
                 )
             case RoundClosed():
                 self._closed_rounds += 1
+                self._last = event
                 self._write(_round_line(event))
             case RunEnded():
                 done = f"{max(self._closed_rounds, event.rounds)}/{self._num_rounds}"
-                self._write(_end_line(event, done))
+                self._write(_end_line(event, done, self._last))
             case _:
                 remark = self._remark_on(event)
                 if remark is not None:
@@ -150,24 +155,16 @@ class Remarker:
         return remark_on(event)
 
 
-def accuracy_of(metrics: Mapping[str, Scalar]) -> float | None:
-    """The metric "accuracy", where there is one and it is a number."""
-    value = metrics.get("accuracy")
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _reason(reason: str) -> str:
     return f": {one_line(reason)}" if reason else ""
 
 
 def _round_line(event: RoundClosed) -> str:
-    accuracy = accuracy_of(event.metrics)
     parts = [
         f"round {event.server_round}/{event.num_rounds}",
         _counts(event.fit),
         _counts(event.evaluate, "evaluate_") if event.evaluate.asked else "",
-        f"loss={_decimal(event.loss)}",
-        f"accuracy={_decimal(accuracy)}",
+        *_measures({"loss": event.loss, **measures_of(event)}),
         f"seconds={event.seconds:.1f}",
         f"mb_down={event.bytes_down / 1e6:.2f}",
         f"mb_up={event.bytes_up / 1e6:.2f}",
@@ -205,15 +202,24 @@ def _counts(counts: RoundCounts, prefix: str = "") -> str:
     return " ".join(f"{prefix}{word}={count}" for word, count in shown.items())
 
 
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _measures(measures: Mapping[str, Scalar | None]) -> list[str]:
+    """``name=value`` for each; of a great many the first."""
+    shown = [f"{name}={figure(value)}" for name, value in list(measures.items())[:_MOST_MEASURES]]
+    more = len(measures) - len(shown)
+    return [*shown, f"more_metrics={more}"] if more else shown
 
 
-def _end_line(event: RunEnded, rounds: str) -> str:
-    line = (
-        f"run ended job={event.job} rounds={rounds} "
-        f"seconds={event.seconds:.1f} loss={_decimal(event.final_loss)} "
-        f"accuracy={_decimal(accuracy_of(event.final_metrics))}"
+def _end_line(event: RunEnded, rounds: str, last: RoundClosed | None) -> str:
+    measures = {
+        "loss": event.final_loss,
+        **({} if last is None else measures_of(last)),
+        **final_measures(event),
+    }
+    line = " ".join(
+        [
+            f"run ended job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
+            *_measures(measures),
+            *_lost(event),
+        ]
     )
-    line = " ".join([line, *_lost(event)])
     return line if event.error is None else f"{line} error={one_line(event.error)}"

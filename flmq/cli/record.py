@@ -7,51 +7,34 @@ the run up to some round, never half of one.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flmq.cli.jsonvalues import from_json, to_json
-from flmq.cli.plain import Remarker
 from flmq.cli.replacing import replacing
-from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import (
-    ClientOutcome,
-    ClientPresence,
-    ConnectionChanged,
-    Note,
-    PhaseClosed,
-    PhaseOpened,
-    RoundClosed,
-    RoundCounts,
-    RunEnded,
-    RunEvent,
-    RunStarted,
-    Word,
-)
+from flmq.server.events import Note, RoundCounts
 
 __all__ = [
     "FORMAT",
     "OutcomeRecord",
     "RoundRecord",
     "RunRecord",
-    "RunRecorder",
     "killed_note",
     "killed_rounds",
     "load_record",
+    "round_of",
+    "round_text",
     "save_record",
+    "write_record",
 ]
 
 FORMAT = 1
 """Version of the file; raised when a reader of the old one would misread the new one."""
-_REST = 9.0
-"""For each second of writing, seconds without: a record takes a tenth of the time at most."""
 
 _KILLED = "killed "
 _Kind = TypeVar("_Kind")
@@ -59,14 +42,20 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """A client's task that was not plainly accepted."""
+    """What became of a client's task, and what its reply said."""
 
     phase: str
     client_id: str
     word: str
     reason: str
     seconds: float | None
+    """From the opening of the phase to the reply."""
     detail: str
+    num_examples: int | None = None
+    bytes: int = 0
+    """That came for the reply."""
+    metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    """The client's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +78,12 @@ class RoundRecord:
     """Replies that broke off on their way to the server and were discarded."""
     stray_chunks: int = 0
     """Chunks of replies that nobody waited for."""
+    fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    evaluate_loss: float | None = None
+    evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    changed: bool = True
+    outcomes_left_out: int = 0
+    """Outcomes that a long run's record has no room for; `flmq runs show` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,182 +111,36 @@ class RunRecord:
     stray_chunks: int = 0
 
 
-class RunRecorder:
-    """An observer that keeps ``<folder>/<job>/history.json`` up to date."""
+def round_text(closed: RoundRecord) -> str:
+    """A round as JSON, on one line."""
+    return json.dumps(to_json(asdict(closed)), allow_nan=False, ensure_ascii=False)
 
-    def __init__(
-        self,
-        folder: Path,
-        about: Mapping[str, Scalar] | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        *,
-        rest: float = _REST,
-    ) -> None:
-        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times.
 
-        After each write of a round none follows for ``rest`` times as long as it took.
-        """
-        self._rest = rest
-        self._folder = folder
-        self._about = dict(about or {})
-        self._clock = clock
-        self._record: RunRecord | None = None
-        self._rounds: list[RoundRecord] = []
-        self._notes: list[tuple[int | None, str]] = []
-        self._outcomes: list[tuple[int, OutcomeRecord]] = []
-        self._closed: dict[tuple[int, str], str] = {}
-        self._round = 0
-        self._next_write = 0.0
-        self._remark_on = Remarker()
-        self._stragglers = Stragglers()
-
-    @property
-    def path(self) -> Path | None:
-        """The file; None before the run has started."""
-        return None if self._record is None else self._folder / self._record.job / "history.json"
-
-    def __call__(self, event: RunEvent) -> None:
-        """Take ``event`` in; write the file at the start, after each round and at the end.
-
-        Raises ``OSError`` where the file cannot be written.
-        """
-        match event:
-            case RunStarted():
-                self._start(event)
-            case PhaseOpened():
-                self._round = event.server_round
-            case PhaseClosed():
-                self._closed[event.server_round, event.phase.value] = event.reason
-            case ClientOutcome():
-                self._keep_outcome(event)
-            case RoundClosed():
-                self._close_round(event)
-            case RunEnded():
-                self._end(event)
-            case _:
-                self._keep_note(event)
-
-    def _start(self, event: RunStarted) -> None:
-        self._record = RunRecord(
-            event.job,
-            event.strategy,
-            event.broker,
-            event.num_rounds,
-            self._clock().isoformat(timespec="seconds"),
-            self._about,
-        )
-        for closed in event.earlier:
-            self._add_round(closed)
-        if event.earlier:
-            self._take_over()
-        self._write()
-
-    def _take_over(self) -> None:
-        """Keep what the record of an earlier server of the same job says of its rounds."""
-        assert self._record is not None
-        assert self.path is not None
-        try:
-            earlier = load_record(self.path)
-        except StoredDataError:
-            return  # the journal is what the run goes on from; this is for people to read
-        self._record = replace(self._record, started=earlier.started)
-        known = {each.server_round: each for each in earlier.rounds}
-        self._rounds = [known.get(each.server_round, each) for each in self._rounds]
-        self._notes = list(earlier.notes)
-
-    def _keep_outcome(self, event: ClientOutcome) -> None:
-        if event.word is Word.ACCEPTED:
-            return
-        outcome = OutcomeRecord(
-            event.phase.value,
-            event.client_id,
-            event.word.value,
-            event.reason,
-            event.seconds,
-            event.detail,
-        )
-        # A reply may come late by more than a round; it belongs to the round that asked.
-        for position, closed in enumerate(self._rounds):
-            if closed.server_round == event.server_round:
-                kept = replace(closed, outcomes=(*closed.outcomes, outcome))
-                if is_straggler(event):
-                    kept = with_straggler(kept, event)
-                self._rounds[position] = kept
-                return
-        if is_straggler(event):
-            self._stragglers.hear(event)
-        self._outcomes.append((event.server_round, outcome))
-
-    def _keep_note(self, event: ClientPresence | ConnectionChanged | Note) -> None:
-        # That clients come before the first round is no news.
-        if isinstance(event, ClientPresence) and event.status == "online" and not self._round:
-            return
-        remark = self._remark_on(event)
-        if remark is not None:
-            self._notes.append((remark.server_round or self._round or None, remark.text))
-
-    def _close_round(self, event: RoundClosed) -> None:
-        self._add_round(self._stragglers.counted(event))
-        # The file is written whole: in a long run of quick rounds not after each of them.
-        now = time.monotonic()
-        if now >= self._next_write:
-            self._write()
-            self._next_write = now + self._rest * (time.monotonic() - now)
-
-    def _add_round(self, event: RoundClosed) -> None:
-        number = event.server_round
-        self._rounds.append(
-            RoundRecord(
-                number,
-                event.fit,
-                event.evaluate,
-                event.loss,
-                dict(event.metrics),
-                event.seconds,
-                event.bytes_down,
-                event.bytes_up,
-                event.note,
-                {phase: why for (at, phase), why in self._closed.items() if at == number},
-                tuple(outcome for at, outcome in self._outcomes if at == number),
-                event.incomplete_uploads,
-                event.stray_chunks,
-            )
-        )
-        self._outcomes = [pair for pair in self._outcomes if pair[0] != number]
-        self._closed = {key: why for key, why in self._closed.items() if key[0] != number}
-
-    def _end(self, event: RunEnded) -> None:
-        if self._record is None:
-            return
-        self._record = replace(
-            self._record,
-            ended=self._clock().isoformat(timespec="seconds"),
-            error=event.error,
-            seconds=event.seconds,
-            final_loss=event.final_loss,
-            final_metrics=dict(event.final_metrics),
-            incomplete_uploads=event.incomplete_uploads,
-            stray_chunks=event.stray_chunks,
-        )
-        self._write()
-
-    def _write(self) -> None:
-        if self._record is None or self.path is None:
-            return
-        record = replace(self._record, rounds=tuple(self._rounds), notes=tuple(self._notes))
-        self._record = record
-        save_record(record, self.path)
+def round_of(text: str) -> RoundRecord:
+    """The round that `round_text` wrote."""
+    return _round(from_json(json.loads(text)))
 
 
 def save_record(record: RunRecord, path: Path) -> None:
     """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
-    document = {"format": FORMAT, **to_json(asdict(record))}
-    encoder = json.JSONEncoder(indent=1, allow_nan=False, ensure_ascii=False)
+    write_record(record, map(round_text, record.rounds), path)
+
+
+def write_record(record: RunRecord, rounds: Iterable[str], path: Path) -> None:
+    """As `save_record`, with rounds that are texts already: a long run has many."""
+    head = {"format": FORMAT, **to_json(asdict(replace(record, rounds=())))}
+    del head["rounds"]
+    text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
     with replacing(path) as file:
-        # In pieces: a long run's record is large.
-        for piece in encoder.iterencode(document):
-            file.write(piece.encode())
-        file.write(b"\n")
+        file.write(_bytes(text + ',\n "rounds": ['))
+        for place, each in enumerate(rounds):
+            file.write(_bytes(f"{',' if place else ''}\n  {each}"))
+        file.write(_bytes("\n ]\n}\n"))
+
+
+def _bytes(text: str) -> bytes:
+    # Half a surrogate pair has no UTF-8; as an escape it is JSON too.
+    return text.encode(errors="backslashreplace")
 
 
 def load_record(path: Path) -> RunRecord:
@@ -318,11 +167,12 @@ def killed_note(client_ids: Iterable[str], server_round: int) -> Note:
 
 def killed_rounds(record: RunRecord) -> dict[int, tuple[str, ...]]:
     """Clients that were killed on purpose, by round, from the notes that ``killed_note`` made."""
-    return {
-        server_round: tuple(text.removeprefix(_KILLED).split(", "))
-        for server_round, text in record.notes
-        if server_round is not None and text.startswith(_KILLED)
-    }
+    killed: dict[int, tuple[str, ...]] = {}
+    for server_round, text in record.notes:
+        if server_round is not None and text.startswith(_KILLED):
+            names = text.removeprefix(_KILLED).split(", ")
+            killed[server_round] = (*killed.get(server_round, ()), *names)
+    return killed
 
 
 def _from_document(document: Any, path: Path) -> RunRecord:
@@ -365,7 +215,7 @@ def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:
     Plain fields with a default may be missing: earlier versions did not write all of them.
     """
     values: dict[str, Any] = {}
-    plain = {each.name for each in fields(kind) if each.default is not MISSING}  # type: ignore[arg-type]
+    plain = {each.name for each in fields(kind) if _has_default(each)}  # type: ignore[arg-type]
     for name, hint in get_type_hints(kind).items():
         if name not in built and name not in data and name in plain:
             continue
@@ -374,6 +224,10 @@ def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:
             raise ValueError(f"{name} is {value!r}")
         values[name] = value
     return kind(**values)
+
+
+def _has_default(each: Field[Any]) -> bool:
+    return each.default is not MISSING or each.default_factory is not MISSING
 
 
 def _plain_types(hint: Any) -> tuple[type, ...]:

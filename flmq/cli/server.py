@@ -19,7 +19,8 @@ from flmq.cli.process import (
     log_to_stderr,
     say_who_is_in_charge,
 )
-from flmq.cli.record import RunRecorder, load_record
+from flmq.cli.record import load_record
+from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url

@@ -82,6 +82,8 @@ class ClientOutcome:
     bytes_up: int = 0
     detail: str = ""
     """The end of the client's traceback, where there is one."""
+    metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    """The client's own, of a reply that was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class RoundClosed:
     loss: float | None
     """Centralized where the strategy evaluates, else the distributed weighted mean."""
     metrics: Mapping[str, Scalar]
-    """Of the same origin as ``loss``; "accuracy" is what the views show."""
+    """Of the same origin as ``loss``."""
     seconds: float
     bytes_down: int
     bytes_up: int
@@ -138,6 +140,14 @@ class RoundClosed:
     """Replies that broke off on their way here and were discarded, since the round before."""
     stray_chunks: int = 0
     """Chunks of replies that nobody waited for, since the round before."""
+    fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    """What clients measured in training, aggregated."""
+    evaluate_loss: float | None = None
+    """What clients measured where the server measured too; else theirs is ``loss``."""
+    evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    """As ``evaluate_loss``."""
+    changed: bool = True
+    """Whether the model is another than before the round."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,6 +335,7 @@ class Gather:
             num_examples=getattr(res, "num_examples", None),
             bytes_up=0 if taken is None else taken.bytes,
             detail=res.traceback_tail if isinstance(res, Failure) else "",
+            metrics=getattr(res, "metrics", {}) if word is Word.ACCEPTED else {},
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from flmq.common.crashpoints import crash_point
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
-from flmq.common.typing import Parameters, Scalar
+from flmq.common.typing import Parameters
 from flmq.journal.records import Checkpoint
 from flmq.journal.state import StateValue
 from flmq.journal.unsaved import AttributeWatch
@@ -61,20 +61,13 @@ class Keeper:
         parameters: Parameters,
         history: History,
         strategy: Strategy,
-        *,
-        loss: float | None,
-        metrics: Mapping[str, Scalar],
-        seconds: float,
-        note: str,
+        summary: Mapping[str, StateValue],
     ) -> None:
-        """Close a round for good."""
+        """Close a round for good; ``summary`` is what there is to say of it."""
         # Before the summary: it finds what was changed in this very round.
         state = self.state(strategy)
         summary = {
-            "loss": loss,
-            "metrics": dict(metrics),
-            "seconds": seconds,
-            "note": note,
+            **summary,
             "model": refer(parameters).digest,
             "unsaved": list(self._unsaved),
         }

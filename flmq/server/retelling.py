@@ -33,6 +33,10 @@ def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
         bytes_down=sum(phase.bytes_down for phase in row.phases),
         bytes_up=sum(phase.bytes_up for phase in row.phases),
         note=str(row.summary.get("note", "")),
+        fit_metrics=row.summary.get("fit_metrics") or {},
+        evaluate_loss=row.summary.get("evaluate_loss"),
+        evaluate_metrics=row.summary.get("evaluate_metrics") or {},
+        changed=bool(row.summary.get("changed", True)),
     )
 
 

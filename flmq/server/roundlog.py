@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flmq.common.typing import Scalar
+from flmq.journal.state import StateValue
 from flmq.server.events import RoundClosed, RoundCounts
 from flmq.server.gather import Gathered
 
@@ -24,6 +25,12 @@ class RoundLog:
     evaluate: Gathered | None = None
     loss: float | None = None
     metrics: Mapping[str, Scalar] | None = None
+    evaluate_loss: float | None = None
+    """Where it is not ``loss``."""
+    evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    changed: bool = False
+    """Whether the model is another than before the round."""
     note: str = ""
 
     @classmethod
@@ -45,9 +52,24 @@ class RoundLog:
         self.evaluate = _figures(gathered)
 
     def measured(self, loss: float, metrics: Mapping[str, Scalar]) -> None:
-        """Keep the round's first measurement, which is the centralized one where there is one."""
+        """Keep a measurement: the first, which is the centralized one where there is one, leads."""
         if self.loss is None:
             self.loss, self.metrics = float(loss), metrics
+        else:
+            self.evaluate_loss, self.evaluate_metrics = float(loss), metrics
+
+    def summary(self) -> dict[str, StateValue]:
+        """What a checkpoint keeps of the round, for people and for the events of later servers."""
+        return {
+            "loss": self.loss,
+            "metrics": dict(self.metrics or {}),
+            "fit_metrics": dict(self.fit_metrics),
+            "evaluate_loss": self.evaluate_loss,
+            "evaluate_metrics": dict(self.evaluate_metrics),
+            "changed": self.changed,
+            "seconds": self.seconds,
+            "note": self.note,
+        }
 
     def closed(self, server_round: int, num_rounds: int) -> RoundClosed:
         """The event that says that the round is over."""
@@ -65,6 +87,10 @@ class RoundLog:
             note=self.note,
             incomplete_uploads=sum(phase.incomplete_uploads for phase in phases),
             stray_chunks=sum(phase.stray_chunks for phase in phases),
+            fit_metrics=self.fit_metrics,
+            evaluate_loss=self.evaluate_loss,
+            evaluate_metrics=self.evaluate_metrics,
+            changed=self.changed,
         )
 
 

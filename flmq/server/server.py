@@ -148,14 +148,7 @@ class Server:
         """Make the end of a round durable, where the job has a journal."""
         if self._keeper is not None:
             self._keeper.checkpoint(
-                server_round,
-                self.parameters,
-                history,
-                self.strategy,
-                loss=self._log.loss,
-                metrics=self._log.metrics or {},
-                seconds=self._log.seconds,
-                note=self._log.note,
+                server_round, self.parameters, history, self.strategy, self._log.summary()
             )
 
     def _run_round(
@@ -167,8 +160,9 @@ class Server:
         if trained is not None:
             parameters, fit_metrics, _ = trained
             if parameters:
-                self.parameters = parameters
+                self.parameters, self._log.changed = parameters, True
             history.add_metrics_distributed_fit(server_round, fit_metrics)
+            self._log.fit_metrics = fit_metrics
         # Step 2: measure it here, where the strategy can.
         self._evaluate_centrally(server_round, history)
         # Step 3: have clients measure it.

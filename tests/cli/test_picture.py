@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from flmq.cli.picture import NothingToDraw, draw
-from flmq.cli.record import RunRecord, RunRecorder, load_record
+from flmq.cli.record import RunRecord, load_record
+from flmq.cli.recorder import RunRecorder
+from flmq.common.typing import Scalar
 from flmq.datasets.errors import MissingExtra
 from tests.cli.synthetic import JOB, whole_run
 
@@ -77,3 +80,29 @@ def test_missing_matplotlib_is_named_with_its_remedy(
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(MissingExtra, match=r"matplotlib.*pip install 'flmq\[demo\]'"):
         draw(record, tmp_path / "run.png")
+
+
+def test_every_measure_has_a_panel_and_a_name_is_no_mathematics(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(number: int) -> dict[str, Scalar]:
+        return {"f1": number / 10, r"$\frac": 0.5, "kind": "text", "flag": True, "nan": math.nan}
+
+    rounds = tuple(
+        replace(each, metrics=measured(each.server_round), fit_metrics={"train_loss": 0.25})
+        for each in record.rounds
+    )
+    text = svg_text(replace(record, rounds=rounds), tmp_path, monkeypatch)
+    for word in ("f1", r"$\frac", "loss", "fit_train_loss", "1.000"):
+        assert word in text
+    for word in ("kind", "flag", "nan<", "without a panel"):
+        assert word not in text
+
+
+def test_measures_without_a_panel_are_named(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many: dict[str, Scalar] = {f"metric-{at}": 0.5 for at in range(9)}
+    rounds = tuple(replace(each, metrics=many) for each in record.rounds)
+    text = svg_text(replace(record, rounds=rounds), tmp_path, monkeypatch)
+    assert "without a panel: metric-7, metric-8" in text

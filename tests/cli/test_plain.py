@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from flmq.cli.plain import PlainView, accuracy_of, remark_on
+from flmq.cli.plain import PlainView, remark_on
+from flmq.common.typing import Scalar
 from flmq.server.events import (
     ClientOutcome,
     ConnectionChanged,
@@ -69,7 +70,7 @@ def test_evaluation_and_a_note_are_on_the_line_of_their_round() -> None:
     assert line == (
         "round 2/3 asked=3 answered=0 failed=0 silent=0 rejected=3 evaluate_asked=3 "
         "evaluate_answered=2 evaluate_failed=0 evaluate_silent=0 evaluate_unroutable=1 loss=- "
-        "accuracy=- seconds=1.0 mb_down=0.00 mb_up=0.00 note=no reply could be used"
+        "seconds=1.0 mb_down=0.00 mb_up=0.00 note=no reply could be used"
     )
 
 
@@ -87,7 +88,7 @@ def test_what_was_carried_and_what_was_lost_on_the_way_are_on_the_line() -> None
 
 def test_the_error_that_ended_a_run_is_on_its_last_line() -> None:
     (line,) = lines_of(RunEnded("mnist", 1, 2.0, "NotEnoughClients: 3 are needed"))
-    assert line.endswith("loss=- accuracy=- error=NotEnoughClients: 3 are needed")
+    assert line.endswith("loss=- error=NotEnoughClients: 3 are needed")
 
 
 def test_text_from_outside_stays_on_its_line() -> None:
@@ -95,14 +96,35 @@ def test_text_from_outside_stays_on_its_line() -> None:
     assert line == "client a failed in fit of round 1: one round 9/9 asked=9"
 
 
-@pytest.mark.parametrize(
-    ("metrics", "accuracy"),
-    [({"accuracy": 0.5}, 0.5), ({"accuracy": 1}, 1.0), ({"accuracy": "high"}, None), ({}, None)],
-)
-def test_accuracy_is_shown_only_where_it_is_a_number(
-    metrics: dict[str, float | str], accuracy: float | None
-) -> None:
-    assert accuracy_of(dict(metrics)) == accuracy
+def test_every_measure_is_on_the_line_of_its_round_and_on_the_last() -> None:
+    closed = RoundClosed(
+        1,
+        1,
+        RoundCounts(),
+        RoundCounts(),
+        0.5,
+        {"f1": 0.25, "accuracy": 0.75, "n": 3, "ok": True, "why": "it\nis", "raw": b"abc"},
+        1.0,
+        0,
+        0,
+        fit_metrics={"loss": 2e-7},
+        evaluate_loss=0.625,
+        evaluate_metrics={"f1": 0.375},
+    )
+    measured = (
+        "loss=0.500 accuracy=0.750 f1=0.250 n=3 ok=true raw=3_bytes why=it_is "
+        "evaluate_loss=0.625 evaluate_f1=0.375 fit_loss=2.00e-07"
+    )
+    first, last = lines_of(closed, RunEnded("j", 1, 1.0, None, 0.5, {"f1": 0.25}))
+    assert measured in first
+    assert measured in last
+
+
+def test_of_a_great_many_measures_the_others_are_counted() -> None:
+    metrics: dict[str, Scalar] = {f"m{at:03}": at for at in range(100)}
+    (line,) = lines_of(RoundClosed(1, 1, RoundCounts(), RoundCounts(), None, metrics, 1.0, 0, 0))
+    assert "loss=- m000=0 m001=1 " in line
+    assert "m022=22 more_metrics=77 seconds=" in line
 
 
 @pytest.mark.parametrize("word", [word for word in Word if word is not Word.ACCEPTED])

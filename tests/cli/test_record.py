@@ -13,16 +13,25 @@ import numpy as np
 import pytest
 
 from flmq.cli.record import (
+    OutcomeRecord,
     RoundRecord,
     RunRecord,
-    RunRecorder,
     killed_rounds,
     load_record,
     save_record,
 )
+from flmq.cli.recorder import RunRecorder
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import RoundClosed, RoundCounts, RunEnded, RunStarted
+from flmq.server.events import (
+    ClientOutcome,
+    Phase,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunStarted,
+    Word,
+)
 from tests.cli.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -48,7 +57,7 @@ def test_a_run_is_read_back_with_all_that_matters(tmp_path: Path) -> None:
     assert record.rounds[FAILED_IN].fit.late == 0
     assert seventh.closed == {"fit": "deadline"}
     assert (seventh.bytes_down, seventh.bytes_up, seventh.seconds) == (27_000, 26_000, 0.9)
-    words = [(each.client_id, each.word) for each in seventh.outcomes]
+    words = [(each.client_id, each.word) for each in seventh.outcomes if each.word != "accepted"]
     # The late reply came while the eighth round was open, and belongs to the seventh.
     assert words == [
         ("client-01", "failed"),
@@ -56,9 +65,72 @@ def test_a_run_is_read_back_with_all_that_matters(tmp_path: Path) -> None:
         ("client-03", "silent"),
         ("client-00", "late"),
     ]
-    assert seventh.outcomes[0].detail == "Traceback\nValueError: batch of 0 images"
+    (failed,) = (each for each in seventh.outcomes if each.word == "failed")
+    assert failed.detail == "Traceback\nValueError: batch of 0 images"
     assert (KILLED_IN, "connection replies lost: connection reset by peer") in record.notes
     assert not any("online: hello" in text for _, text in record.notes)
+
+
+def test_an_accepted_reply_has_an_entry_with_all_that_it_said(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path, rest=0.0)
+    recorder(RunStarted("j", 1, "FedAvg", "in memory"))
+    said: dict[str, Scalar] = {"loss": 0.5, "ok": True, "\udcff": "\udcff"}
+    recorder(ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED, "", 0.2, 143, 2700, metrics=said))
+    recorder(
+        RoundClosed(
+            1,
+            1,
+            RoundCounts(1, 1),
+            RoundCounts(),
+            0.5,
+            {},
+            1.0,
+            0,
+            0,
+            fit_metrics={"loss": 0.5},
+            evaluate_loss=0.75,
+            evaluate_metrics={"f1": 0.25},
+            changed=False,
+        )
+    )
+    (closed,) = load_record(tmp_path / "j").rounds
+    assert closed.outcomes == (OutcomeRecord("fit", "a", "accepted", "", 0.2, "", 143, 2700, said),)
+    assert (closed.fit_metrics, closed.evaluate_loss) == ({"loss": 0.5}, 0.75)
+    assert (closed.evaluate_metrics, closed.changed) == ({"f1": 0.25}, False)
+
+
+def test_a_clients_words_and_metrics_are_bounded(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path, rest=0.0)
+    recorder(RunStarted("j", 1, "FedAvg", "in memory"))
+    many: dict[str, Scalar] = {f"{at}": "x" * 10**5 for at in range(1000)}
+    long = "y" * 10**6
+    recorder(ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED, metrics=many))
+    recorder(ClientOutcome(1, Phase.FIT, "b", Word.FAILED, long, detail=long))
+    recorder(RoundClosed(1, 1, RoundCounts(2, 1, 1), RoundCounts(), None, {}, 1.0, 0, 0))
+    assert (tmp_path / "j" / "history.json").stat().st_size < 300_000
+
+
+def test_a_long_runs_oldest_rounds_keep_their_counts_and_say_what_is_left_out(
+    tmp_path: Path,
+) -> None:
+    recorder = RunRecorder(tmp_path, rest=0.0, most=45_000)
+    recorder(RunStarted("j", 50, "FedAvg", "in memory"))
+    for at in range(1, 51):
+        for client in "abcdefgh":
+            recorder(ClientOutcome(at, Phase.FIT, client, Word.ACCEPTED, "", 0.2, 143, 2700))
+        recorder(RoundClosed(at, 50, RoundCounts(8, 8), RoundCounts(), None, {}, 1.0, 0, 0))
+    recorder(ClientOutcome(1, Phase.FIT, "a", Word.DUPLICATE))
+    recorder(RunEnded("j", 50, 1.0))
+    record = load_record(tmp_path / "j")
+    assert len(record.rounds) == 50
+    kept = [len(each.outcomes) for each in record.rounds]
+    assert kept == sorted(kept)
+    assert (kept[0], kept[-1]) == (0, 8)
+    assert record.rounds[0].outcomes_left_out == 9
+    assert record.rounds[0].fit.duplicate == 1
+    for each in record.rounds[1:]:
+        assert len(each.outcomes) + each.outcomes_left_out == 8
+    assert (tmp_path / "j" / "history.json").stat().st_size < 60_000
 
 
 def test_kills_on_purpose_are_found_by_round(tmp_path: Path) -> None:

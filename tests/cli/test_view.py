@@ -259,3 +259,68 @@ def test_a_terminal_without_unicode_gets_lines_that_it_can_show() -> None:
     assert isinstance(view, PlainView)
     view(Note("it is 5 °C"))
     assert raw.getvalue() == b"note it is 5 \\xb0C\n"
+
+
+MEASURED = RoundClosed(
+    1,
+    2,
+    RoundCounts(5, 3, 1, 0, 1),
+    RoundCounts(),
+    0.5,
+    {"accuracy": 0.75, "auc": 0.625, "recall": 0.375, "f1": 0.25},
+    1.0,
+    2_000_000,
+    1_000_000,
+    fit_metrics={"train_loss": 0.125},
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, "round answered failed silent loss accuracy auc f1"),
+        (80, "round asked answered failed silent loss accuracy auc f1 recall time"),
+        (
+            120,
+            (
+                "round asked answered failed silent loss accuracy auc f1 recall fit_train_loss "
+                "time MB down MB up"
+            ),
+        ),
+    ],
+)
+def test_where_there_is_little_room_megabytes_go_and_figures_stay(width: int, columns: str) -> None:
+    lines = drawn(board_of(RunStarted("j", 2, "FedAvg", "in memory"), MEASURED), width=width)
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    (head,) = (line for line in lines if "answered" in line)
+    assert " ".join(head.split()) == columns
+    also = "".join(line for line in lines if "also:" in line)
+    for name in ("fit_train_loss", "recall"):
+        assert (name in also) == (name not in columns)
+
+
+def test_the_summary_has_every_measure_at_every_width() -> None:
+    ended = RunEnded("j", 2, 1.0, None, 0.5, {"accuracy": 0.75})
+    text = summary(board_of(RunStarted("j", 2, "FedAvg", "in memory"), MEASURED, ended))
+    words = " ".join(text.replace("│", " ").split())
+    for shown in ("loss 0.500", "accuracy 0.750", "auc 0.625", "recall 0.375", "f1 0.250"):
+        assert shown in words
+    assert "fit_train_loss 0.125" in words
+
+
+def test_measures_of_training_alone_have_columns() -> None:
+    closed = RoundClosed(
+        1,
+        1,
+        RoundCounts(1, 1),
+        RoundCounts(),
+        None,
+        {},
+        1.0,
+        0,
+        0,
+        fit_metrics={"train_loss": 0.125},
+    )
+    lines = drawn(board_of(RunStarted("j", 1, "FedAvg", "in memory"), closed))
+    assert "fit_train_loss" in next(line for line in lines if "answered" in line)

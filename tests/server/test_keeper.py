@@ -39,7 +39,7 @@ def test_what_was_changed_and_not_saved_is_known_to_be_lost(
     keeper, strategy = Keeper(Ledger(journal), lambda _phase, _round: None), kind()
     assert keeper.resume(strategy) is None
     strategy.velocity = 0.9  # in the very round that is closed
-    keeper.checkpoint(1, model(1), History(), strategy, loss=None, metrics={}, seconds=1.0, note="")
+    keeper.checkpoint(1, model(1), History(), strategy, {})
     second = Keeper(Ledger(journal), lambda _phase, _round: None)
     assert second.resume(kind()) is not None
     assert (keeper.lost, second.lost) == ((), lost)

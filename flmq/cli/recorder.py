@@ -1,0 +1,266 @@
+"""Keeping a run's record while it goes on: `flmq.cli.record` says what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flmq.cli.plain import Remarker
+from flmq.cli.record import (
+    OutcomeRecord,
+    RoundRecord,
+    RunRecord,
+    load_record,
+    round_of,
+    round_text,
+    write_record,
+)
+from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
+from flmq.common.errors import StoredDataError
+from flmq.common.typing import Scalar
+from flmq.server.events import (
+    ClientOutcome,
+    ClientPresence,
+    PhaseClosed,
+    PhaseOpened,
+    RoundClosed,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
+
+__all__ = ["RunRecorder"]
+
+_REST = 9.0
+"""For each second of writing, seconds without: a record takes a tenth of the time at most."""
+_MOST_CHARACTERS = 16 * 1024**2
+"""Of rounds with their outcomes, some 100,000 replies; beyond, the oldest rounds keep counts."""
+_MOST_NOTES = 10_000
+_MOST_METRICS = 64
+"""Of a client's reply; a client decides how many it sends."""
+_LONGEST = 4096
+"""Characters of a client's reason, traceback or metric."""
+
+
+class RunRecorder:
+    """An observer that keeps ``<folder>/<job>/history.json`` up to date.
+
+    Rounds that are over are kept as the text that is written: it takes the least room.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Scalar] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        rest: float = _REST,
+        most: int = _MOST_CHARACTERS,
+    ) -> None:
+        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times.
+
+        After each write of a round none follows for ``rest`` times as long as it took. Of rounds
+        that take more than ``most`` characters together the oldest lose their outcomes.
+        """
+        self._rest = rest
+        self._most = most
+        self._folder = folder
+        self._about = dict(about or {})
+        self._clock = clock
+        self._record: RunRecord | None = None
+        self._rounds: dict[int, str] = {}
+        self._characters = 0
+        self._whole_from = 0
+        """Round below which outcomes are left out."""
+        self._notes: deque[tuple[int | None, str]] = deque()
+        self._notes_left_out = 0
+        self._outcomes: list[tuple[int, OutcomeRecord]] = []
+        self._closed: dict[tuple[int, str], str] = {}
+        self._round = 0
+        self._next_write = 0.0
+        self._remark_on = Remarker()
+        self._stragglers = Stragglers()
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None before the run has started."""
+        return None if self._record is None else self._folder / self._record.job / "history.json"
+
+    def __call__(self, event: RunEvent) -> None:
+        """Take ``event`` in; write the file at the start, after each round and at the end.
+
+        Raises ``OSError`` where the file cannot be written.
+        """
+        match event:
+            case RunStarted():
+                self._start(event)
+            case PhaseOpened():
+                self._round = event.server_round
+            case PhaseClosed():
+                self._closed[event.server_round, event.phase.value] = event.reason
+            case ClientOutcome():
+                self._keep_outcome(event)
+            case RoundClosed():
+                self._close_round(event)
+            case RunEnded():
+                self._end(event)
+            case _:
+                self._keep_note(event)
+
+    def _start(self, event: RunStarted) -> None:
+        self._record = RunRecord(
+            event.job,
+            event.strategy,
+            event.broker,
+            event.num_rounds,
+            self._clock().isoformat(timespec="seconds"),
+            self._about,
+        )
+        earlier = self._earlier() if event.earlier else None
+        known = {} if earlier is None else {each.server_round: each for each in earlier.rounds}
+        for closed in event.earlier:
+            self._keep(known.get(closed.server_round) or self._round_record(closed))
+        if earlier is not None:
+            self._record = replace(self._record, started=earlier.started)
+            self._notes.extend(earlier.notes)
+        self._write()
+
+    def _earlier(self) -> RunRecord | None:
+        """What the record of an earlier server of the same job says, where it can be read."""
+        assert self.path is not None
+        try:
+            return load_record(self.path)
+        except StoredDataError:
+            return None  # the journal is what the run goes on from; this is for people to read
+
+    def _keep_outcome(self, event: ClientOutcome) -> None:
+        outcome = OutcomeRecord(
+            event.phase.value,
+            event.client_id,
+            event.word.value,
+            event.reason[:_LONGEST],
+            event.seconds,
+            event.detail[-_LONGEST:],
+            event.num_examples,
+            event.bytes_up,
+            _bounded(event.metrics),
+        )
+        # A reply may come late by more than a round; it belongs to the round that asked.
+        text = self._rounds.get(event.server_round)
+        if text is not None:
+            self._add_to_closed(round_of(text), event, outcome)
+            return
+        if is_straggler(event):
+            self._stragglers.hear(event)
+        self._outcomes.append((event.server_round, outcome))
+
+    def _add_to_closed(
+        self, closed: RoundRecord, event: ClientOutcome, outcome: OutcomeRecord
+    ) -> None:
+        if is_straggler(event):
+            closed = with_straggler(closed, event)
+        if closed.server_round < self._whole_from:
+            closed = replace(closed, outcomes_left_out=closed.outcomes_left_out + 1)
+        else:
+            closed = replace(closed, outcomes=(*closed.outcomes, outcome))
+        self._keep(closed)
+
+    def _keep_note(self, event: RunEvent) -> None:
+        # That clients come before the first round is no news.
+        if isinstance(event, ClientPresence) and event.status == "online" and not self._round:
+            return
+        remark = self._remark_on(event)
+        if remark is not None:
+            self._notes.append((remark.server_round or self._round or None, remark.text))
+        if len(self._notes) > _MOST_NOTES:
+            self._notes_left_out += 1
+            self._notes.popleft()
+
+    def _close_round(self, event: RoundClosed) -> None:
+        self._keep(self._round_record(self._stragglers.counted(event)))
+        # The file is written whole: in a long run of quick rounds not after each of them.
+        now = time.monotonic()
+        if now >= self._next_write:
+            self._write()
+            self._next_write = now + self._rest * (time.monotonic() - now)
+
+    def _round_record(self, event: RoundClosed) -> RoundRecord:
+        """The record of a round, with what was gathered for it."""
+        number = event.server_round
+        closed = {phase: why for (at, phase), why in self._closed.items() if at == number}
+        outcomes = tuple(outcome for at, outcome in self._outcomes if at == number)
+        # What was asked before the first round belongs to none.
+        self._outcomes = [pair for pair in self._outcomes if pair[0] > number]
+        self._closed = {key: why for key, why in self._closed.items() if key[0] > number}
+        return RoundRecord(
+            number,
+            event.fit,
+            event.evaluate,
+            event.loss,
+            dict(event.metrics),
+            event.seconds,
+            event.bytes_down,
+            event.bytes_up,
+            event.note,
+            closed,
+            outcomes,
+            event.incomplete_uploads,
+            event.stray_chunks,
+            dict(event.fit_metrics),
+            event.evaluate_loss,
+            dict(event.evaluate_metrics),
+            event.changed,
+        )
+
+    def _keep(self, closed: RoundRecord) -> None:
+        """Keep a round, in place of what was kept of it; let go of outcomes where it is full."""
+        self._set(closed)
+        while self._characters > self._most and self._whole_from <= max(self._rounds):
+            text = self._rounds.get(self._whole_from)
+            self._whole_from += 1
+            if text is not None:
+                oldest = round_of(text)
+                left_out = oldest.outcomes_left_out + len(oldest.outcomes)
+                self._set(replace(oldest, outcomes=(), outcomes_left_out=left_out))
+
+    def _set(self, closed: RoundRecord) -> None:
+        text = round_text(closed)
+        self._characters += len(text) - len(self._rounds.get(closed.server_round, ""))
+        self._rounds[closed.server_round] = text
+
+    def _end(self, event: RunEnded) -> None:
+        if self._record is None:
+            return
+        self._record = replace(
+            self._record,
+            ended=self._clock().isoformat(timespec="seconds"),
+            error=event.error,
+            seconds=event.seconds,
+            final_loss=event.final_loss,
+            final_metrics=dict(event.final_metrics),
+            incomplete_uploads=event.incomplete_uploads,
+            stray_chunks=event.stray_chunks,
+        )
+        self._write()
+
+    def _write(self) -> None:
+        if self._record is None or self.path is None:
+            return
+        notes = tuple(self._notes)
+        if self._notes_left_out:
+            notes = ((None, f"{self._notes_left_out} earlier notes are left out"), *notes)
+        self._record = replace(self._record, notes=notes)
+        write_record(self._record, self._rounds.values(), self.path)
+
+
+def _bounded(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The first of a client's metrics, each cut to a length."""
+    first = list(metrics.items())[:_MOST_METRICS]
+    return {
+        name[:_LONGEST]: value[:_LONGEST] if isinstance(value, str | bytes) else value
+        for name, value in first
+    }
