@@ -3,10 +3,12 @@
 #   PYTHON  which Python to make .venv with (default: python3)
 #   VENV    where that is (default: .venv)
 #   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
+#   RABBITMQ4  where `make test-rabbitmq4` keeps its RabbitMQ (default: .rabbitmq4)
 #   SEED, RUNS, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
 
 PYTHON ?= python3
 VENV ?= .venv
+RABBITMQ4 ?= .rabbitmq4
 ARGS ?=
 SEED ?= 1
 RUNS ?= 10
@@ -16,7 +18,7 @@ RUN := $(VENV)/bin/python -m
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-in-memory test lint format bench chaos soak broker protos round wheel clean
+.PHONY: help demo demo-in-memory test test-rabbitmq4 lint format bench chaos soak broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -31,6 +33,12 @@ demo-in-memory: $(DEMO) ## The same in one process, simulated, without RabbitMQ
 test: $(DEV) ## Run the test suite, real RabbitMQ included
 	@sh scripts/see-to-broker.sh $(VENV) || echo "make: the tests that need a broker will fail" >&2
 	@$(RUN) pytest $(ARGS)
+
+test-rabbitmq4: $(DEV) ## Run what meets a broker on RabbitMQ 4 (root; Debian or Ubuntu)
+	@sh scripts/rabbitmq4.sh $(RABBITMQ4)
+	@PATH="$(abspath $(RABBITMQ4))/sbin:$$PATH" \
+	    FLMQ_RABBITMQ_SERVER="$(abspath $(RABBITMQ4))/sbin/rabbitmq-server" \
+	    $(RUN) pytest tests/transport tests/dataplane tests/end_to_end tests/chaos $(ARGS)
 
 lint: $(DEV) ## Check style, types and the directions of imports
 	@$(RUN) ruff check .
