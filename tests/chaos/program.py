@@ -28,18 +28,21 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
+from flmq.common.crashpoints import crash_point
 from flmq.server import ServerAppComponents, ServerConfig
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
-__all__ = ["DIARY", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
+__all__ = ["DIARY", "FORKS", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
 
 DIARY = "CHAOS_DIARY"
 """Variable that names the file with a line for each training begun and ended."""
 GATE = "CHAOS_GATE"
 """Variable that names a file: no training ends before it is there."""
+FORKS = "CHAOS_FORKS"
+"""Variable that has each fit leave a child behind; names a file that is there when it may end."""
 TRAINING_SECONDS = "CHAOS_TRAINING_SECONDS"
 ROUND_TIMEOUT = 240.0
 """Seconds: so long that no disturbance decides who is in a closing set."""
@@ -102,11 +105,25 @@ class Learner(NumPyClient):
 def _in_diary(client_id: str, phase: str, server_round: int) -> Iterator[None]:
     """Note that a training begins and, unless it is killed, that it ends."""
     _note(f"begin {client_id} {phase} {server_round} {os.getpid()}")
+    if phase == "fit":
+        _leave_a_child()
+    crash_point("program.training")
     time.sleep(float(os.environ.get(TRAINING_SECONDS, "0")))
     while GATE in os.environ and not Path(os.environ[GATE]).exists():
         time.sleep(0.02)
     yield
     _note(f"end {client_id} {phase} {server_round} {os.getpid()}")
+
+
+def _leave_a_child() -> None:
+    """Fork, as data loaders do; the child holds what we have open until the run is over."""
+    over = os.environ.get(FORKS)
+    if over is None or os.fork() != 0:
+        return
+    deadline = time.monotonic() + ROUND_TIMEOUT
+    while not Path(over).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os._exit(0)
 
 
 def _note(line: str) -> None:

@@ -22,6 +22,7 @@ from flmq.transport import (
 from flmq.wire import Task, decode
 from tests.chaos import program
 from tests.chaos.crew import Crew
+from tests.chaos.hostile import forget_forged, send_hostile
 from tests.chaos.program import Variant
 from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
 from tests.chaos.stage import Stage
@@ -43,6 +44,7 @@ SEED = 7
 _FLMQ = str(Path(sys.executable).parent / "flmq")
 _PROGRAM = program.__file__
 _DRAIN_SECONDS = 30.0
+_CHILDREN_SECONDS = 5.0
 _POLL = 0.05
 
 
@@ -95,6 +97,11 @@ class Run:
     def gate(self) -> Path:
         """A file without which no training ends: a script makes it when it is ready."""
         return self.folder / "gate"
+
+    @property
+    def over(self) -> Path:
+        """A file that is there when children that were left behind may end."""
+        return self.folder / "over"
 
     def begun(self) -> list[tuple[Training, int]]:
         """Trainings begun, in order, and by which process."""
@@ -163,7 +170,8 @@ def client_command(schedule: Schedule, client: str, state_dir: Path) -> list[str
 
 def _environment(run: Run, url: str) -> dict[str, str]:
     """What the processes of a run have in their environment."""
-    return {
+    forks = {program.FORKS: str(run.over)} if run.schedule.forks else {}
+    return forks | {
         "FLMQ_BROKER_URL": url,
         "FLMQ_HEARTBEAT": "1",
         program.DIARY: str(run.diary),
@@ -233,7 +241,11 @@ def play(
             script(crew, run)
         run.seconds = time.monotonic() - started
         _finish(stage, crew, run, names)
-    run.strays = crew.strays()
+    run.over.touch()
+    deadline = time.monotonic() + _CHILDREN_SECONDS
+    while (strays := crew.strays()) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    run.strays = strays
     stage.clear()
     return run
 
@@ -267,6 +279,8 @@ class _Director:
         self._run.ended = self._crew.exit_status(SERVER) == 0
         for _, ending in self._endings:
             ending()
+        for client in {f.client for f in self._run.schedule.faults if f.kind is Kind.HOSTILE}:
+            forget_forged(self._stage.direct_url, client)
 
     def _going_on(self) -> bool:
         return self._crew.exit_status(SERVER) is None and not self._crew.troubles
@@ -318,6 +332,15 @@ class _Director:
                 stage.delete_queue(MODELS)
             case Kind.DELETE_QUEUE:
                 stage.delete_queue(client_queue(fault.client))
+            case Kind.DELETE_REPLIES:
+                stage.delete_queue(replies_queue(JOB))
+            case Kind.POLICY:
+                stage.set_policy()
+                self._lasting(fault.seconds, stage.end_policy)
+            case Kind.HOSTILE if stage.blocked:
+                return False
+            case Kind.HOSTILE:
+                send_hostile(stage.direct_url, JOB, fault.client, fault.seconds)
         return True
 
 
@@ -329,7 +352,8 @@ def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
     deadline = time.monotonic() + _DRAIN_SECONDS
     while run.ended:
         run.depths = stage.depths([*queues, *own, DEAD])
-        drained = not any(run.depths.values()) and not run.spooled()
+        waiting = [depth for queue, depth in run.depths.items() if queue != DEAD]
+        drained = not any(waiting) and not run.spooled()
         if drained or time.monotonic() > deadline:
             break
         time.sleep(0.2)

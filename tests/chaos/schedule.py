@@ -42,6 +42,8 @@ WORKER_POINTS = (
 _IN_CHUNKS = ("blob.chunk_published",)
 """Of the server's model, and of workers' replies; where these are large."""
 _ANNOUNCED = ("worker.reply_announced",)
+_IN_TRAINING = "program.training"
+"""In the user's own code: a task that kills its worker, life after life."""
 _OF_A_SPOOL = ("worker.task_spooled", "worker.task_acked", "worker.reply_spooled")
 
 
@@ -65,8 +67,15 @@ class Kind(Enum):
     DELETE_STREAM = "delete stream"
     DELETE_QUEUE = "delete queue"
     """Of a client, under its consumer."""
+    DELETE_REPLIES = "delete replies"
+    """The job's reply queue, under the replies that are on their way."""
+    POLICY = "operator's policy"
+    """On every queue, for some seconds: one message at most, for five seconds at most."""
+    HOSTILE = "hostile message"
+    """Into a queue of the job or of a client."""
 
 
+_OF_A_CLIENT = (Kind.KILL_CLIENT, Kind.DELETE_QUEUE, Kind.HOSTILE)
 KILLS = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
 _WEIGHTS: Mapping[Kind, int] = {
     Kind.KILL_SERVER: 5,
@@ -82,6 +91,9 @@ _WEIGHTS: Mapping[Kind, int] = {
     Kind.ALARM: 1,
     Kind.DELETE_STREAM: 2,
     Kind.DELETE_QUEUE: 2,
+    Kind.DELETE_REPLIES: 2,
+    Kind.POLICY: 1,
+    Kind.HOSTILE: 4,
 }
 
 
@@ -95,7 +107,7 @@ class Fault:
     client: str = ""
     """Whom it meets, where it meets one client."""
     seconds: float = 0.0
-    """How long it lasts, where it lasts."""
+    """How long it lasts, where it lasts; which message it is, where it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,8 @@ class Schedule:
     crashes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """For each process, where its lives end, as ``FLMQ_CRASH_AT`` says it."""
     faults: Sequence[Fault] = ()
+    forks: bool = False
+    """Whether trainings leave children behind, which hold what their parent had open."""
 
 
 def client_names(clients: int) -> list[str]:
@@ -134,6 +148,8 @@ def draw(seed: int, *, faults: int = 9) -> Schedule:
     crashes = {SERVER: _crashes(rng, server_points, 3 * seed, 3, visits=2)}
     for i, name in enumerate(names):
         crashes[name] = _crashes(rng, points, 2 * seed + i, rng.randint(0, 3), visits=3)
+    # One task a run kills whoever takes it up, twice in a row.
+    crashes[names[seed % clients]] += [f"{_IN_TRAINING}:1"] * 2
     return Schedule(
         seed,
         variant,
@@ -142,6 +158,7 @@ def draw(seed: int, *, faults: int = 9) -> Schedule:
         rng.choice([0.05, 0.2, 0.5]),
         crashes,
         tuple(_fault(rng, names) for _ in range(faults)),
+        forks=seed % 3 == 0,
     )
 
 
@@ -160,6 +177,6 @@ def _fault(rng: random.Random, names: Sequence[str]) -> Fault:
     return Fault(
         after + rng.expovariate(1.0),
         kind,
-        rng.choice(names) if kind in (Kind.KILL_CLIENT, Kind.DELETE_QUEUE) else "",
+        rng.choice(names) if kind in _OF_A_CLIENT else "",
         rng.uniform(0.5, longest),
     )

@@ -31,6 +31,7 @@ class Stage:
         self._node = PrivateNode(management=True, settings=settings)
         self._vhost = ""
         self._alarm = False
+        self._strict = False
 
     def __enter__(self) -> Stage:
         self._node.start()
@@ -137,6 +138,27 @@ class Stage:
         with contextlib.suppress(BrokerError):
             self._node.management.call("DELETE", path)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes no messages just now."""
+        return self._alarm
+
+    def set_policy(self) -> None:
+        """Have every queue drop what is older than 5 s, and all but one message."""
+        dropping = {"message-ttl": 5000, "max-length": 1}
+        body = {"pattern": ".*", "definition": dropping, "apply-to": "queues"}
+        self._patiently(lambda: self._node.management.call("PUT", self._policy, body))
+        self._strict = True
+
+    def end_policy(self) -> None:
+        """Let queues keep what they get."""
+        self._patiently(lambda: self._node.management.call("DELETE", self._policy))
+        self._strict = False
+
+    @property
+    def _policy(self) -> str:
+        return f"/api/policies/{quote(self._vhost, safe='')}/chaos"
+
     def calm(self) -> None:
         """End every disturbance that lasts."""
         self._proxy.thaw()
@@ -144,8 +166,10 @@ class Stage:
         self._proxy.throttle(None)
         if self._alarm:
             self.end_alarm()
+        if self._strict:
+            self.end_policy()
 
-    def _patiently(self, call: Callable[[], None]) -> None:
+    def _patiently(self, call: Callable[[], object]) -> None:
         """Make a call to the management API, which is there a little later than its node."""
         deadline = time.monotonic() + _MANAGEMENT_SECONDS
         while True:

@@ -1,0 +1,58 @@
+"""Hostile messages, put into a job's queues in mid-run: what no peer of flmq's would send."""
+
+from __future__ import annotations
+
+import random
+
+from flmq.common.phase import Phase
+from flmq.common.typing import FitIns, Parameters, ReconnectIns
+from flmq.common.urls import parse_broker_url
+from flmq.transport import Address, client_queue, presence_queue, replies_queue
+from flmq.wire import JobEnded, Task, encode
+from tests.rawamqp import RawPublisher, properties
+from tests.transport.oddities import ODD
+
+__all__ = ["FORGED_JOB", "forget_forged", "send_hostile"]
+
+FORGED_JOB = "forged"
+"""The job that poisonous tasks name: nobody runs it."""
+_EPOCH = 1_700_000_000_000
+
+
+def send_hostile(url: str, job: str, client: str, seed: float) -> None:
+    """Put one message, chosen by ``seed``, into a queue of ``job`` or of its ``client``."""
+    rng = random.Random(seed)
+    queue = rng.choice([client_queue(client), replies_queue(job), presence_queue(job)])
+    poison = queue == client_queue(client) and rng.random() < 0.5
+    if poison:
+        _put(url, queue, encode(_poison(rng, client)), properties(delivery_mode=2))
+    else:
+        _put(url, queue, rng.randbytes(40), rng.choice(list(ODD.values())).encoded)
+
+
+def forget_forged(url: str, client: str) -> None:
+    """Tell a client that the job of the poisonous tasks is over."""
+    body = encode(JobEnded(FORGED_JOB, _EPOCH, reason="it was never there"))
+    _put(url, client_queue(client), body, properties(delivery_mode=2))
+
+
+def _poison(rng: random.Random, client: str) -> Task:
+    """A task that decodes and cannot be done."""
+    extreme = 2**62
+    return Task(
+        task_id=f"{rng.getrandbits(128):032x}",
+        job=FORGED_JOB,
+        server_round=1,
+        phase=Phase.FIT,
+        client_id=client,
+        epoch=_EPOCH,
+        nonce=rng.randbytes(16),
+        ins=rng.choice([ReconnectIns(extreme), FitIns(Parameters([], "numpy.ndarray"), {})]),
+        published_unix_ms=extreme,
+        deadline_unix_ms=rng.choice([None, extreme]),
+    )
+
+
+def _put(url: str, queue: str, body: bytes, encoded: bytes) -> None:
+    with RawPublisher(parse_broker_url(url)) as publisher:
+        publisher.publish(Address("", queue), body, encoded)
