@@ -21,7 +21,7 @@ DEV := $(VENV)/.installed-dev
 .PHONY: help demo demo-in-memory test test-rabbitmq4 lint format bench chaos soak broker protos round wheel clean
 
 help: ## Say what there is to make
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
 
 demo: $(DEMO) ## Train on handwritten digits over RabbitMQ, with real processes
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)

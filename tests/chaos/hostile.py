@@ -8,7 +8,8 @@ from flmq.common.phase import Phase
 from flmq.common.typing import FitIns, Parameters, ReconnectIns
 from flmq.common.urls import parse_broker_url
 from flmq.transport import Address, client_queue, presence_queue, replies_queue
-from flmq.wire import JobEnded, Task, encode
+from flmq.wire import BlobRef, JobEnded, Task, encode
+from flmq.wire.envelopes import Ins
 from tests.rawamqp import RawPublisher, properties
 from tests.transport.oddities import ODD
 
@@ -39,17 +40,22 @@ def forget_forged(url: str, client: str) -> None:
 def _poison(rng: random.Random, client: str) -> Task:
     """A task that decodes and cannot be done."""
     extreme = 2**62
+    model = BlobRef(rng.randbytes(32).hex(), "numpy.ndarray", (64,), published_unix_ms=extreme)
+    poisons: list[tuple[Phase, Ins, BlobRef | None]] = [
+        (Phase.RECONNECT, ReconnectIns(extreme), None),
+        (Phase.FIT, FitIns(Parameters([], "numpy.ndarray"), {}), model),
+    ]
+    phase, ins, ref = rng.choice(poisons)
     return Task(
         task_id=f"{rng.getrandbits(128):032x}",
         job=FORGED_JOB,
         server_round=1,
-        phase=Phase.FIT,
+        phase=phase,
         client_id=client,
         epoch=_EPOCH,
         nonce=rng.randbytes(16),
-        ins=rng.choice([ReconnectIns(extreme), FitIns(Parameters([], "numpy.ndarray"), {})]),
-        published_unix_ms=extreme,
-        deadline_unix_ms=rng.choice([None, extreme]),
+        ins=ins,
+        model=ref,
     )
 
 
