@@ -17,31 +17,10 @@ from flmq.client.cache import DEFAULT_CACHE_BYTES
 from flmq.client.options import WorkerOptions
 from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
-from flmq.common.errors import UsageError
-from flmq.common.files import make_folder
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
 
-__all__ = ["StateDirNotWritable", "client"]
-
-
-class StateDirNotWritable(UsageError):
-    """The client's folder cannot be made."""
-
-    def __init__(self, folder: Path, error: OSError) -> None:
-        """Name the folder and the cause."""
-        self.folder = folder
-        super().__init__(
-            f"{folder}: cannot be made: {error.strerror}. See to space and permissions there, or "
-            "give another folder with --state-dir"
-        )
-
-
-def _make(folder: Path) -> None:
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise StateDirNotWritable(folder, error) from error
+__all__ = ["client"]
 
 
 def client(
@@ -139,8 +118,6 @@ def client(
         max_model_bytes=max_model_bytes,
     )
     url = broker_url(broker)
-    if state_dir is not None:
-        _make(state_dir)
     properties = pairs("--property", prop or [])
     with in_order(lambda: _goes_on(client_id, options)):
         run_client(url, load_client(app), name, properties, options)

@@ -22,9 +22,10 @@ from flmq.broker.find import obtain_broker
 from flmq.cli import digits
 from flmq.cli.children import Children
 from flmq.cli.digits import MODELS, DigitsSettings
+from flmq.cli.folders import writing_run
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir
-from flmq.cli.picture import draw
+from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
 from flmq.cli.record import killed_note, load_record, save_record
 from flmq.cli.recorder import RunRecorder
@@ -35,6 +36,7 @@ from flmq.common.errors import FlmqError, UsageError
 from flmq.common.files import make_folder
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.typing import Scalar
+from flmq.datasets.digits import check_data
 from flmq.datasets.partitioner import PARTITIONS
 from flmq.journal import Journal
 from flmq.server.components import ServerAppComponents
@@ -145,6 +147,9 @@ def demo(
 
 def run_demo(command: DemoCommand) -> int:
     """Run it, and return the exit status."""
+    # What is needed at the very end is missed before anything is trained.
+    check_drawable()
+    check_data()
     console = Console(highlight=False)
     with in_order(lambda: _goes_on(command)):
         status = _run_in_memory(command, console) if command.in_memory else _run(command, console)
@@ -163,7 +168,8 @@ def _goes_on(command: DemoCommand) -> str:
 
 def _run_in_memory(command: DemoCommand, console: Console) -> int:
     console.print("in memory: one process, no RabbitMQ (simulated)", style="yellow")
-    log_to_file(command.folder / "server.log", logging.WARNING)
+    with writing_run(command.folder):
+        log_to_file(command.folder / "server.log", logging.WARNING)
     settings = command.settings
     clients = {client_id: settings.properties(i) for i, client_id in enumerate(command.clients)}
     view = choose_view(console)
@@ -185,7 +191,8 @@ def _run_in_memory(command: DemoCommand, console: Console) -> int:
 
 
 def _run(command: DemoCommand, console: Console) -> int:
-    make_folder(command.folder / "clients")
+    with writing_run(command.folder):
+        make_folder(command.folder / "clients")
     with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
         console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
         children = Children(

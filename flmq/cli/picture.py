@@ -13,9 +13,11 @@ from flmq.cli.record import RunRecord, killed_rounds
 from flmq.cli.replacing import replacing
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
-from flmq.datasets.errors import MissingExtra
+from flmq.datasets.errors import MissingExtra, check_installed
 
-__all__ = ["NothingToDraw", "draw"]
+__all__ = ["NothingToDraw", "check_drawable", "draw"]
+
+_WHAT = "the picture of a run"
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; forms differ too.
 _BLUE = "#0072B2"
@@ -95,12 +97,17 @@ def _is_loss(name: str) -> bool:
     return name == "loss" or name.endswith("_loss")
 
 
+def check_drawable() -> None:
+    """Raise ``MissingExtra`` where `draw` would, for want of matplotlib."""
+    check_installed(_WHAT, "matplotlib", "matplotlib")
+
+
 def _figure(height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("the picture of a run", "matplotlib") from error
+        raise MissingExtra(_WHAT, "matplotlib") from error
     # Without pyplot: no global state, no window, usable from any thread.
     figure = Figure(figsize=(8, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

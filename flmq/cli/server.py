@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flmq.cli.folders import writing_run
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, RunsDir, pairs
-from flmq.cli.picture import draw
+from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import (
     log_to_file,
     log_to_stderr,
@@ -24,7 +25,7 @@ from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
-from flmq.common.errors import RunError, UsageError
+from flmq.common.errors import UsageError
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.records import KeepPolicy, RunState
@@ -40,7 +41,7 @@ from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
 from flmq.wire.codecs import CODECS
 
-__all__ = ["InvalidServerCommand", "RunFolderNotWritable", "ServerCommand", "serve", "server"]
+__all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,18 +201,6 @@ class InvalidServerCommand(UsageError):
     """Options of ``flmq server`` that contradict each other, or are out of their range."""
 
 
-class RunFolderNotWritable(RunError):
-    """The run's folder cannot be made, moved aside or written."""
-
-    def __init__(self, folder: Path, error: OSError) -> None:
-        """Name the folder and the cause."""
-        self.folder = folder
-        super().__init__(
-            f"{folder}: cannot be written: {error.strerror}. See to space and permissions there, "
-            "or give another folder with --runs-dir"
-        )
-
-
 def _resume_policy(*, resume: bool, fresh: bool) -> ResumePolicy:
     if resume and fresh:
         raise InvalidServerCommand(
@@ -247,12 +236,12 @@ def _goes_on(command: ServerCommand) -> str:
 
 def _serve(command: ServerCommand) -> None:
     folder = command.runs_dir / command.job
-    try:
-        if command.resume is ResumePolicy.FRESH:
-            set_aside(folder)
+    if command.picture:
+        check_drawable()
+    if command.resume is ResumePolicy.FRESH:
+        set_aside(folder)
+    with writing_run(folder):
         log_to_file(folder / "server.log")
-    except OSError as error:
-        raise RunFolderNotWritable(folder, error) from error
     console = Console()
     view = choose_view(console)
     if not isinstance(view, LiveView):

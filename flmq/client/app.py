@@ -65,6 +65,7 @@ def start_client(
 
     Raises:
         UsageError: arguments contradict each other or are not usable.
+        ClientFolderNotWritable: ``state_dir`` cannot be made or written.
         ClientIdInUse: another live process has this client id.
         BrokerError: the broker refuses, or cannot be reached to begin with.
     """
@@ -112,6 +113,7 @@ def run_client(
     options: WorkerOptions,
 ) -> None:
     """Work over the RabbitMQ at ``url`` until stopped (or with ``once``: one job). Blocks."""
+    options.check_folders(client_id)
     name = f"flmq client {client_id}"
     with open_transport(url, name=name, listener=_log_connection) as transport:
         logger.info("client %s serves the jobs of %s", client_id, redact_url(url))

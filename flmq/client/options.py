@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
+from flmq.client.folders import check_folder
 from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
@@ -13,6 +14,8 @@ from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 
 __all__ = ["InvalidWorkerOptions", "WorkerOptions"]
+
+_SPOOL = "spool"
 
 
 class InvalidWorkerOptions(UsageError):
@@ -63,6 +66,18 @@ class WorkerOptions:
                 "ack=result"
             )
 
+    def check_folders(self, client_id: str) -> None:
+        """Have the folders of ``client_id``, and be able to write there.
+
+        Raises:
+            ClientFolderNotWritable: one cannot be made or written.
+        """
+        if self.state_dir is not None:
+            spool = self.state_dir / client_id / _SPOOL
+            check_folder(spool if self.acks_on_acceptance else spool.parent, "--state-dir")
+        if self.cache_dir is not None:
+            check_folder(self.cache_dir, "--cache-dir")
+
     def cache(self) -> ModelCache:
         """The cache for models that these options ask for."""
         if self.cache_dir is None:
@@ -80,4 +95,4 @@ class WorkerOptions:
         """Where tasks of ``client_id`` are kept."""
         if self.state_dir is None or not self.acks_on_acceptance:
             return VolatileTasks()
-        return TaskSpool(self.state_dir / client_id / "spool")
+        return TaskSpool(self.state_dir / client_id / _SPOOL)

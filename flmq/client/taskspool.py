@@ -151,9 +151,13 @@ class TaskSpool:
             self._settled[task_id] = None
             if len(self._settled) > _REMEMBERED:
                 self._settled.popitem(last=False)
-            # The task first: without its reply it would be done again after a crash.
-            for ending in (_TASK, _REPLY, _BLOB):
-                (self._folder / (task_id + ending)).unlink(missing_ok=True)
+            try:
+                # The task first: without its reply it would be done again after a crash.
+                for ending in (_TASK, _REPLY, _BLOB):
+                    (self._folder / (task_id + ending)).unlink(missing_ok=True)
+            except OSError as error:
+                # What stays is swept, or sent once more, at the next start: it does no harm.
+                logger.warning("task %s is settled and cannot be removed: %s", task_id, error)
         return None
 
     def of_job(self, job: str) -> list[str]:

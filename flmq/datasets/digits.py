@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.datasets.errors import CannotPartition, MissingExtra
+from flmq.datasets.errors import CannotPartition, MissingExtra, check_installed
 from flmq.datasets.partitioner import Partitioner, make_partitioner
 from flmq.datasets.partitioner.base import checked_seed
 
-__all__ = ["NUM_CLASSES", "NUM_FEATURES", "Digits", "client_shard", "load_digits"]
+__all__ = ["NUM_CLASSES", "NUM_FEATURES", "Digits", "check_data", "client_shard", "load_digits"]
+
+_WHAT = "the digits data set"
 
 NUM_FEATURES = 64
 """Pixels of an image, 8 x 8."""
@@ -70,11 +72,16 @@ def client_shard(
     return digits.train_images[mine], digits.train_labels[mine]
 
 
+def check_data() -> None:
+    """Raise ``MissingExtra`` where `load_digits` would."""
+    check_installed(_WHAT, "scikit-learn", "sklearn")
+
+
 def _from_scikit_learn() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise MissingExtra("the digits data set", "scikit-learn") from error
+        raise MissingExtra(_WHAT, "scikit-learn") from error
     bunch: Any = datasets.load_digits()
     # Pixels are integers from 0 to 16: dividing by 16 is exact.
     return (bunch.data / 16).astype(np.float32), bunch.target.astype(np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from flmq.common.errors import UsageError
 
-__all__ = ["CannotPartition", "MissingExtra"]
+__all__ = ["CannotPartition", "MissingExtra", "check_installed"]
 
 
 class CannotPartition(UsageError):
@@ -19,3 +21,9 @@ class MissingExtra(UsageError):
         self.library = library
         self.extra = extra
         super().__init__(f"{what} needs {library}, not installed here: pip install 'flmq[{extra}]'")
+
+
+def check_installed(what: str, library: str, module: str) -> None:
+    """Raise `MissingExtra` where ``what`` will miss its ``library``, imported as ``module``."""
+    if find_spec(module) is None:
+        raise MissingExtra(what, library)

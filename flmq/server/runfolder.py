@@ -8,9 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flmq.common.errors import UsageError
+from flmq.common.errors import JobInUse, UsageError
 from flmq.common.logger import logger
 from flmq.journal import JobIdentity, Journal
+from flmq.journal.charge import is_in_charge
+from flmq.journal.files import writing
 from flmq.server.job import Job
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
@@ -54,15 +56,23 @@ class OpenRun:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move a run's folder out of the way; where it went. None: there was none."""
+    """Move a run's folder out of the way; where it went. None: there was none.
+
+    Raises:
+        JobInUse: a live server on this machine is in charge of it.
+        JournalNotWritable: it cannot be moved.
+    """
     if not folder.exists():
         return None
+    if is_in_charge(folder):
+        raise JobInUse(folder.name)
     target = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
     number = 0
     while target.exists():
         number += 1
         target = folder.with_name(f"{target.name}-{number}")
-    folder.rename(target)
+    with writing(folder):
+        folder.rename(target)
     return target
 
 

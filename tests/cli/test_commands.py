@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from flmq import __version__
 from flmq.broker import standing
-from flmq.cli.client import StateDirNotWritable
+from flmq.cli.folders import RunFolderNotWritable
 from flmq.cli.main import app
 from flmq.cli.options import InvalidPair, pairs
-from flmq.cli.server import RunFolderNotWritable
+from flmq.client.folders import ClientFolderNotWritable
 from flmq.common.errors import UsageError
 from flmq.common.urls import parse_broker_url
+from flmq.datasets.errors import MissingExtra
 from tests.processes import environment, start
 
 SECRET = "s3cret-pass"
@@ -112,27 +113,69 @@ def test_what_cannot_be_is_refused_with_what_to_do(
     assert said in str(result.exception)
 
 
-@pytest.mark.parametrize("more", [(), ("--fresh",)])
+@pytest.mark.parametrize(
+    ("command", "in_the_way"),
+    [
+        ((*SERVER, "--job=a"), "runs"),
+        ((*SERVER, "--job=a", "--fresh"), "runs"),
+        (("demo", "--job=a"), "runs/a"),
+        (("demo", "--job=a", "--in-memory"), "runs"),
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_named(
-    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: tuple[str, ...], in_the_way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "runs").touch()
+    file = tmp_path / in_the_way
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
     monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://127.0.0.1:{_free_port()}/x")
-    arguments = (*SERVER, "--job=a", "--runs-dir", str(tmp_path / "runs"), *more)
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, (*command, "--runs-dir", str(tmp_path / "runs")))
     assert isinstance(result.exception, RunFolderNotWritable), result.output
-    assert f"{tmp_path / 'runs' / 'a'}: cannot be written: Not a directory" in str(result.exception)
+    assert f"{tmp_path / 'runs' / 'a'}: cannot be written: " in str(result.exception)
 
 
-def test_a_state_dir_that_cannot_be_made_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [
+        ("matplotlib", ("demo",)),
+        ("matplotlib", ("demo", "--in-memory")),
+        ("matplotlib", (*SERVER, "--picture")),
+        ("sklearn", ("demo",)),
+        ("sklearn", ("demo", "--in-memory")),
+    ],
+)
+def test_what_is_missing_at_the_end_is_said_before_anything_is_trained(
+    command: tuple[str, ...], library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").touch()
+    monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://127.0.0.1:{_free_port()}/x")
-    folder = tmp_path / "file" / "state"
-    result = CliRunner().invoke(app, (*CLIENT, "--client-id=a", "--state-dir", str(folder)))
-    assert isinstance(result.exception, StateDirNotWritable), result.output
-    assert f"{folder}: cannot be made: Not a directory" in str(result.exception)
+    result = CliRunner().invoke(app, (*command, "--runs-dir", str(tmp_path / "runs")))
+    assert isinstance(result.exception, MissingExtra), result.output
+    assert "pip install 'flmq[demo]'" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "in_the_way", "named"),
+    [
+        ("--state-dir", "state", "state/a/spool"),
+        ("--state-dir", "state/a", "state/a/spool"),
+        ("--state-dir", "state/a/spool", "state/a/spool"),
+        ("--cache-dir", "state", "state"),
+    ],
+)
+def test_a_clients_folder_that_cannot_be_written_is_named_before_a_broker_is_asked(
+    tmp_path: Path, option: str, in_the_way: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / in_the_way
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    monkeypatch.setenv("FLMQ_BROKER_URL", f"amqp://127.0.0.1:{_free_port()}/x")
+    result = CliRunner().invoke(app, (*CLIENT, "--client-id=a", option, str(tmp_path / "state")))
+    assert isinstance(result.exception, ClientFolderNotWritable), result.output
+    said = str(result.exception)
+    assert said.startswith(f"{tmp_path / named}: cannot be written: ")
+    assert said.endswith(f"or give another folder with {option}")
 
 
 @pytest.mark.parametrize("command", ["server", "client", "demo"])

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from flmq.server.runfolder import JobChanged
+from pathlib import Path
+
+import pytest
+
+from flmq.common.errors import JobInUse
+from flmq.server.runfolder import JobChanged, set_aside
+from tests.journal.runs import begun
 
 
 def test_of_many_options_those_that_differ_are_named() -> None:
@@ -18,3 +24,14 @@ def test_of_many_options_those_that_differ_are_named() -> None:
 def test_an_option_that_came_anew_is_named() -> None:
     error = JobChanged("job", {"options of the strategy": ("a=1", "a=1, momentum=0.9")})
     assert "was a=1, is momentum=0.9" in str(error)
+
+
+def test_a_folder_that_a_live_server_is_in_charge_of_is_not_moved_aside(tmp_path: Path) -> None:
+    journal = begun(tmp_path / "job")
+    with pytest.raises(JobInUse, match="is run by another live server"):
+        set_aside(tmp_path / "job")
+    journal.close()
+    aside = set_aside(tmp_path / "job")
+    assert aside is not None
+    assert (aside / "journal.db").exists()
+    assert not (tmp_path / "job").exists()

@@ -1,0 +1,37 @@
+"""A client's folders, looked at before it begins: one that cannot be written is named at once."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from flmq.common.errors import UsageError
+from flmq.common.files import make_folder
+
+__all__ = ["ClientFolderNotWritable", "check_folder"]
+
+
+class ClientFolderNotWritable(UsageError):
+    """A folder of the client cannot be made or written."""
+
+    def __init__(self, folder: Path, option: str, error: OSError) -> None:
+        """Name the folder, the cause, and the ``option`` that names another one."""
+        self.folder = folder
+        super().__init__(
+            f"{folder}: cannot be written: {error.strerror or error}. See to space and permissions "
+            f"there, or give another folder with {option}"
+        )
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Have ``folder``, and be able to write there.
+
+    Raises:
+        ClientFolderNotWritable: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ClientFolderNotWritable(folder, option, error) from error
