@@ -121,7 +121,8 @@ def remark_on(event: RunEvent) -> Remark | None:
             good = event.status == "online"
             return Remark("client", f"{text} ({event.online} online)", good=good)
         case ConnectionChanged():
-            text = f"connection {event.role} {event.state}{_reason(event.detail)}"
+            what = f"connection {event.role}".rstrip()
+            text = f"{what} {event.state}{_reason(event.detail)}"
             return Remark("broker", text, good=event.state not in BROKEN_STATES)
         case Note():
             return Remark("note", one_line(event.text), True, event.server_round)

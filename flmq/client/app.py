@@ -123,7 +123,8 @@ def run_client(
 
 def _log_connection(event: ConnectionEvent) -> None:
     level = _LEVELS.get(event.state, logging.WARNING)
-    logger.log(level, "%s connection %s %s", event.role, event.state.value, event.detail)
+    what = f"{event.role} connection".lstrip()
+    logger.log(level, "%s %s %s", what, event.state.value, event.detail)
 
 
 _LEVELS = {ConnectionState.CONNECTED: logging.INFO, ConnectionState.CLOSED: logging.DEBUG}

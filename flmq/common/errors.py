@@ -16,6 +16,7 @@
     │   └── RejectedReply        decodable, but not an answer to what was asked
     ├── BrokerError              RabbitMQ, or the way to it
     │   ├── BrokerUnavailable    nobody answers; worth trying again
+    │   │   └── TooManyConnections   it answers, and a limit of its own lets nobody else in
     │   ├── BrokerAccessRefused  wrong credentials, permissions or virtual host; not worth it
     │   ├── BrokerNotFound       no broker could be found or started here
     │   ├── BrokerRefusal        the broker refuses the operation and would again
@@ -61,6 +62,7 @@ __all__ = [
     "RoundFailed",
     "RunError",
     "StoredDataError",
+    "TooManyConnections",
     "TransportClosed",
     "UnsupportedVersion",
     "UsageError",
@@ -171,6 +173,10 @@ class BrokerError(FlmqError):
 
 class BrokerUnavailable(BrokerError):
     """The broker does not answer, or the connection broke; trying again may help."""
+
+
+class TooManyConnections(BrokerUnavailable):
+    """The broker has a limit on connections, of a user, a virtual host or a node, and is there."""
 
 
 class BrokerAccessRefused(BrokerError):

@@ -23,6 +23,7 @@ from flmq.transport.base import (
     Transport,
     offset_of,
 )
+from flmq.transport.outages import OutageReporter
 from flmq.transport.topology import (
     DEAD,
     DEFAULT_SITE,
@@ -104,10 +105,12 @@ def open_transport(
 ) -> Transport:
     """Connect to the broker at ``url``, ``amqp://`` or ``amqps://``.
 
-    ``name`` is shown by RabbitMQ's tools; ``listener`` is told of each connection's state. Raises
+    ``name`` is shown by RabbitMQ's tools; ``listener`` is told when the broker is lost, when it
+    is back, and once a minute between, whatever the number of connections. Raises
     `InvalidBrokerUrl`, `BrokerUnavailable` or `BrokerAccessRefused`, as
     `flmq.transport.rabbitmq.RabbitMQTransport` does.
     """
     from flmq.transport.rabbitmq import RabbitMQTransport  # pika only where it is needed
 
-    return RabbitMQTransport(url, name=name, listener=listener)
+    told = None if listener is None else OutageReporter(listener)
+    return RabbitMQTransport(url, name=name, listener=told)

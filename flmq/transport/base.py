@@ -100,7 +100,8 @@ class ConnectionState(Enum):
     LOST = "lost"
     """Broken; being retried, with jittered backoff, without end."""
     BLOCKED = "blocked"
-    """The broker holds publishers back (memory or disk alarm); waits until it stops."""
+    """The broker is there and holds us back (memory or disk alarm, a permission that was taken
+    away, a queue whose node is down); waits until it stops."""
     CLOSED = "closed"
 
 
@@ -110,10 +111,12 @@ class ConnectionEvent:
 
     role: str
     """Which connection: "publisher", "consumer", or "control", which declares and inspects, and
-    holds exclusive queues and their consumers."""
+    holds exclusive queues and their consumers. Empty: all of them, as `OutageReporter` tells."""
     state: ConnectionState
     detail: str = ""
     """One line: the reason, and the seconds until the next try where there is one."""
+    number: int = 0
+    """Tells a transport's connections of one role from each other."""
 
 
 StateListener = Callable[[ConnectionEvent], None]
@@ -157,10 +160,10 @@ class Publisher(ABC):
         Blocks only while the window of unconfirmed bytes or messages is full; any thread may
         call it. While the connection is lost or blocked, messages wait and are sent again after
         reconnection: a message may then arrive twice. A nack (queue full, no quorum) is retried
-        with backoff inside. The future fails with `BrokerRefusal` (no such exchange, larger than
-        the broker's max_message_size), `BrokerAccessRefused` (no permission to write there) or
-        `TransportClosed` (closed before it was confirmed); one message's failure never
-        fails another's future.
+        with backoff inside, and so is a message that we have no permission to write, for it may
+        be on its way; listeners are told. The future fails with `BrokerRefusal` (no such exchange,
+        larger than the broker's max_message_size: `MessageTooLarge`) or `TransportClosed` (closed
+        before it was confirmed); one message's failure never fails another's future.
         """
 
     @abstractmethod
@@ -179,11 +182,11 @@ class Consumer(ABC):
         """Next delivery, or None after ``timeout`` seconds (None: wait without end).
 
         Connection loss, a cancelled consumer and a deleted queue (declared again, when this
-        transport had declared it) are ridden out inside: the un-acked messages come again. Raises
-        `TransportClosed` after `close`, also to a thread that waits; `BrokerAccessRefused` when
-        the broker no longer lets us read; `BrokerRefusal` when a queue that others declared is
-        gone; `ResourceLocked` when after a reconnection another consumer holds the queue
-        exclusively for longer than a dead connection of our own could.
+        transport had declared it) are ridden out inside: the un-acked messages come again; so is
+        a permission that is taken away and given back. Raises `TransportClosed` after `close`,
+        also to a thread that waits; `BrokerRefusal` when a queue that others declared is gone;
+        `ResourceLocked` when after a reconnection another consumer holds the queue exclusively for
+        longer than a dead connection of our own could.
         """
 
     @abstractmethod

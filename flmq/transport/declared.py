@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
-from flmq.transport.topology import Binding, Exchange, Queue, Topology
+from flmq.transport.topology import Binding, Exchange, Queue, QueueType, Topology
 
 __all__ = ["Declared"]
 
@@ -50,18 +51,24 @@ class Declared:
         )
 
     def shared(self) -> Topology:
-        """Everything but exclusive queues."""
-        own = self.exclusive()
-        names = {queue.name for queue in own.queues}
+        """Everything but exclusive queues and streams."""
+        apart = self.exclusive() + self.streams()
         return Topology(
             tuple(self._exchanges.values()),
-            tuple(queue for queue in self._queues.values() if queue.name not in names),
-            tuple(binding for binding in self._bindings if binding not in own.bindings),
+            tuple(queue for queue in self._queues.values() if queue not in apart.queues),
+            tuple(binding for binding in self._bindings if binding not in apart.bindings),
         )
 
     def exclusive(self) -> Topology:
         """The exclusive queues, which live on the connection that declared them."""
-        queues = {queue.name: queue for queue in self._queues.values() if queue.exclusive}
+        return self._only(lambda queue: queue.exclusive)
+
+    def streams(self) -> Topology:
+        """The streams."""
+        return self._only(lambda queue: queue.type is QueueType.STREAM)
+
+    def _only(self, wanted: Callable[[Queue], bool]) -> Topology:
+        queues = {queue.name: queue for queue in self._queues.values() if wanted(queue)}
         return Topology(
             queues=tuple(queues.values()),
             bindings=tuple(

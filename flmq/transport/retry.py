@@ -32,9 +32,12 @@ class Pace:
 
     first: float = 0.5
     """Upper bound of the first wait, doubled for each one after it."""
-    longest: float = 30.0
-    refused: float = 30.0
-    """Between tries with credentials that were refused: perhaps they are being rotated."""
+    longest: float = 3.0
+    """So that all are back soon after the broker is; a process tries with one connection."""
+    refused: float = 10.0
+    """Between tries of what was refused: perhaps a password or a permission is on its way."""
+    crowded: float = 30.0
+    """The longest wait where the broker takes no further connections."""
     lock: float = 3.0
     """How long a lock may be held by a predecessor that was just killed."""
     healthy: float = 10.0
@@ -42,7 +45,7 @@ class Pace:
 
 
 _NORMAL = Pace()
-_FAST = Pace(first=0.05, longest=0.3, refused=0.3, lock=0.5, healthy=0.5)
+_FAST = Pace(first=0.05, longest=0.3, refused=0.3, crowded=0.5, lock=0.5, healthy=0.5)
 _pace = _NORMAL
 
 
@@ -73,10 +76,11 @@ class Backoff:
         """Begin anew, after a success."""
         self._state.attempt_number = 1
 
-    def next(self) -> float:
-        """Return the seconds to wait before the next try."""
+    def next(self, longest: float | None = None) -> float:
+        """Return the seconds until the next try, ``longest`` at most (None: the pace's)."""
         pace = current_pace()
-        wait = wait_random_exponential(multiplier=pace.first, max=pace.longest, min=pace.first / 5)
+        most = pace.longest if longest is None else longest
+        wait = wait_random_exponential(multiplier=pace.first, max=most, min=pace.first / 5)
         seconds = wait(self._state)
         self._state.attempt_number += 1
         return seconds

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +25,8 @@ from flmq.common.errors import (
     BrokerRefusal,
     BrokerUnavailable,
     ResourceLocked,
+    TooManyConnections,
+    TransportClosed,
 )
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 from flmq.transport import (
@@ -220,18 +222,45 @@ def limited(
     call("DELETE", f"/api/users/{user}")
 
 
-def test_what_may_not_be_written_fails_alone(limited: tuple[BrokerUrl, Transport]) -> None:
+def permit(broker: SessionBroker, url: BrokerUrl, **permissions: str) -> None:
+    """Give a user these permissions, and no other."""
+    everything = {"configure": "^$", "write": "^$", "read": "^$"} | permissions
+    broker.management.call("PUT", f"/api/permissions/{url.vhost}/{url.user}", everything)
+
+
+def test_what_may_not_be_written_waits_alone_for_its_permission(
+    limited: tuple[BrokerUrl, Transport], broker_node: SessionBroker
+) -> None:
+    events = Events()
+    with RabbitMQTransport(limited[0], listener=events) as transport:
+        publisher = transport.publisher()
+        exchanges = ["", "amq.topic", "amq.fanout", "", "amq.topic"]
+        futures = [
+            publisher.publish(Address(name, "mine"), Message(b""), mandatory=not name)
+            for name in exchanges
+        ]
+        allowed = [future for name, future in zip(exchanges, futures, strict=True) if not name]
+        assert {future.result(PATIENCE) for future in allowed} == {PublishOutcome.CONFIRMED}
+        blocked = events.wait_for("publisher", ConnectionState.BLOCKED)
+        assert "access to exchange 'amq." in blocked.detail
+        assert "rabbitmqctl set_permissions -p" in blocked.detail
+        assert SECRET not in blocked.detail
+        assert sum(future.done() for future in futures) == 2
+        events.clear()
+        permit(broker_node, limited[0], write=".*")
+        assert {future.result(PATIENCE) for future in futures} == {PublishOutcome.CONFIRMED}
+        events.wait_for("publisher", ConnectionState.CONNECTED)
+
+
+def test_what_waits_for_a_permission_is_given_up_at_the_close(
+    limited: tuple[BrokerUrl, Transport],
+) -> None:
     with RabbitMQTransport(limited[0]) as transport:
         publisher = transport.publisher()
-        exchanges = ["", "amq.topic", "", "amq.topic"]
-        futures = [publisher.publish(Address(name, "mine"), Message(b"")) for name in exchanges]
-        wait(futures, PATIENCE)
-        for name, future in zip(exchanges, futures, strict=True):
-            if name:
-                with pytest.raises(BrokerAccessRefused, match=r"access to exchange 'amq\.topic'"):
-                    future.result(0)
-            else:
-                assert future.result(0) is PublishOutcome.CONFIRMED
+        future = publisher.publish(Address("amq.topic", "mine"), Message(b""))
+        publisher.close(timeout=0.2)
+        with pytest.raises(TransportClosed):
+            future.result(PATIENCE)
 
 
 def test_what_may_not_be_read_or_declared_is_refused(
@@ -245,18 +274,38 @@ def test_what_may_not_be_read_or_declared_is_refused(
             transport.declare(queue("new"))
 
 
-def test_permissions_that_are_taken_away_end_the_consumer(
-    limited: tuple[BrokerUrl, Transport], broker_node: SessionBroker
+@pytest.mark.parametrize("by", ["queue", "connections"])
+def test_permissions_that_are_taken_away_are_waited_for(
+    limited: tuple[BrokerUrl, Transport], broker_node: SessionBroker, by: str
 ) -> None:
+    """All of them, of one who publishes, declares and consumes; then all is as it was."""
     url, administrator = limited
+    permit(broker_node, url, configure=".*", write=".*", read=".*")
     events = Events()
     with RabbitMQTransport(url, listener=events) as transport:
-        consumer = transport.consumer(["mine"], prefetch=1)
-        nothing = {"configure": "^$", "write": "^$", "read": "^$"}
-        broker_node.management.call("PUT", f"/api/permissions/{url.vhost}/{url.user}", nothing)
-        administrator.delete_queue("mine")
-        with pytest.raises(BrokerAccessRefused):
-            consumer.receive(PATIENCE)
+        transport.declare(queue("mine") + queue("own", exclusive=True))
+        consumer, publisher = transport.consumer(["mine"], prefetch=1), transport.publisher()
+        own = transport.consumer(["own"], prefetch=1)
+        permit(broker_node, url)
+        events.clear()
+        if by == "queue":
+            administrator.delete_queue("mine")
+        else:
+            close_connections(broker_node, url.vhost, url.user)
+        waiting = publisher.publish(to("mine"), Message(b"1"))
+        for role in ("consumer", "publisher"):
+            assert "permission" in events.wait_for(role, ConnectionState.BLOCKED).detail
+        assert consumer.receive(QUIET) is None
+        events.clear()
+        permit(broker_node, url, configure=".*", write=".*", read=".*")
+        for role in ("consumer", "publisher"):
+            events.wait_for(role, ConnectionState.CONNECTED)
+        # Mandatory, and the queue may come back after its message: then it is told so.
+        if waiting.result(PATIENCE) is PublishOutcome.UNROUTABLE:
+            publish_all(publisher, to("mine"), b"1")
+        publish_all(publisher, to("own"), b"own")
+        assert bodies(take(consumer, 1)) == [b"1"]
+        assert bodies(take(own, 1)) == [b"own"]
 
 
 def test_a_password_that_changes_is_waited_for(
@@ -336,6 +385,39 @@ def test_an_operator_may_close_connections(address: BrokerUrl, broker_node: Sess
         assert "CONNECTION_FORCED" in events.wait_for("consumer", ConnectionState.LOST).detail
         publish_all(publisher, to("q"), b"1")
         assert bodies(take(consumer, 1)) == [b"1"]
+
+
+@pytest.fixture
+def crowded(
+    limited: tuple[BrokerUrl, Transport], broker_node: SessionBroker
+) -> Iterator[BrokerUrl]:
+    """A user who may have two connections at once."""
+    url = limited[0]
+    permit(broker_node, url, configure=".*", write=".*", read=".*")
+    path = f"/api/user-limits/{url.user}/max-connections"
+    broker_node.management.call("PUT", path, {"value": 2})
+    yield url
+    broker_node.management.call("DELETE", path)
+
+
+def test_a_limit_of_connections_is_named_and_waited_for(
+    crowded: BrokerUrl, broker_node: SessionBroker
+) -> None:
+    events = Events()
+    with RabbitMQTransport(crowded, listener=events) as transport:
+        transport.publisher()
+        with ThreadPoolExecutor(1) as pool:
+            third = pool.submit(transport.publisher)
+            said = events.wait_for("publisher", ConnectionState.LOST).detail
+            assert "takes no further connections" in said
+            assert "needs 3; raise the limit (rabbitmqctl set_user_limits" in said
+            assert "no RabbitMQ" not in said
+            with pytest.raises(TooManyConnections, match="needs 3"):
+                RabbitMQTransport(crowded)
+            path = f"/api/user-limits/{crowded.user}/max-connections"
+            broker_node.management.call("PUT", path, {"value": 3})
+            transport.declare(queue("q"))
+            publish_all(third.result(PATIENCE), to("q"), b"1")
 
 
 def test_a_connection_that_says_nothing_is_given_up(impatient: RabbitMQRig) -> None:

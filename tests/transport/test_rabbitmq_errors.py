@@ -15,6 +15,7 @@ from flmq.common.errors import (
     BrokerRefusal,
     BrokerUnavailable,
     ResourceLocked,
+    TooManyConnections,
     TransportClosed,
 )
 from flmq.common.urls import BrokerUrl
@@ -50,7 +51,17 @@ def test_every_reply_code_of_amqp_has_a_row() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (BY_BROKER(403, "ACCESS_REFUSED - access to queue"), BrokerAccessRefused, "'alice'.*'fed'"),
+        (
+            BY_BROKER(403, "ACCESS_REFUSED - access to queue 'q'"),
+            BrokerAccessRefused,
+            r"user 'alice' .*queue 'q'.*: rabbitmqctl set_permissions -p fed alice '\.\*'",
+        ),
+        (BY_BROKER(403, "ACCESS_REFUSED - odd"), BrokerAccessRefused, "'alice'.*'fed'"),
+        (
+            BY_BROKER(404, "NOT_FOUND - home node 'n' of durable queue 'flmq.models' in vhost"),
+            BrokerUnavailable,
+            r"'flmq.models' .*rabbitmqctl eval '.*<<\"fed\">>, queue, <<\"flmq.models\">>\)",
+        ),
         (BY_BROKER(403, "ACCESS_REFUSED - queue 'q' in exclusive use"), ResourceLocked, "'q'"),
         (BY_BROKER(404, "NOT_FOUND - no queue 'q' in vhost"), BrokerRefusal, "no queue 'q'"),
         (BY_BROKER(404, "NOT_FOUND - home node 'x' is down"), BrokerUnavailable, "home node"),
@@ -58,8 +69,13 @@ def test_every_reply_code_of_amqp_has_a_row() -> None:
         (BY_BROKER(406, "PRECONDITION_FAILED - inequivalent arg"), BrokerRefusal, "inequivalent"),
         (BY_BROKER(406, "PRECONDITION_FAILED - ack timed out"), BrokerUnavailable, "timed out"),
         (BY_BROKER(599, "NEW - unheard of"), BrokerUnavailable, "unheard of"),
-        (FROM_BROKER(320, "CONNECTION_FORCED - shutdown"), BrokerUnavailable, "shutdown"),
-        (FROM_BROKER(530, "NOT_ALLOWED - user limit reached"), BrokerUnavailable, "limit"),
+        (FROM_BROKER(320, "CONNECTION_FORCED - shutdown"), BrokerUnavailable, "shutdown.*again"),
+        (FROM_BROKER(530, "NOT_ALLOWED - user limit reached"), TooManyConnections, "user_limits"),
+        (
+            FROM_BROKER(530, "NOT_ALLOWED - access to vhost 'fed' refused: connection limit (1)"),
+            TooManyConnections,
+            "needs 3; raise the limit .rabbitmqctl set_vhost_limits -p fed",
+        ),
         (FROM_BROKER(540, "NOT_IMPLEMENTED - this"), BrokerRefusal, "NOT_IMPLEMENTED"),
         (FROM_BROKER(541, "INTERNAL_ERROR"), BrokerUnavailable, "INTERNAL_ERROR"),
         (
@@ -80,7 +96,7 @@ def test_every_reply_code_of_amqp_has_a_row() -> None:
             pika.exceptions.ProbableAccessDeniedError(
                 "ConnectionClosedByBroker: (530) 'NOT_ALLOWED - connection limit (3) is reached'"
             ),
-            BrokerUnavailable,
+            TooManyConnections,
             "limit",
         ),
         (

@@ -23,15 +23,21 @@ def test_waits_grow_with_jitter_up_to_their_bound() -> None:
     assert series[0] != series[1]
     for waits in series:
         for tries, seconds in enumerate(waits):
-            assert 0 < seconds <= min(30.0, 0.5 * 2**tries)
+            assert 0 < seconds <= min(3.0, 0.5 * 2**tries)
     many = [_later(8) for _ in range(50)]
-    assert max(many) > 15
+    assert max(many) > 1.5
+    assert min(many) < 1.5
+
+
+def test_a_crowded_broker_is_left_alone_for_longer() -> None:
+    many = [_later(8, longest=30.0) for _ in range(50)]
+    assert 15 < max(many) <= 30
     assert min(many) < 15
 
 
-def _later(tries: int) -> float:
+def _later(tries: int, longest: float | None = None) -> float:
     backoff = Backoff()
-    return [backoff.next() for _ in range(tries)][-1]
+    return [backoff.next(longest) for _ in range(tries)][-1]
 
 
 def test_a_success_begins_anew() -> None:

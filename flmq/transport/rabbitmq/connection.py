@@ -8,6 +8,7 @@ control) attach as a `ConnectionUser` and are called on the thread.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -18,13 +19,19 @@ from typing import Any, Protocol
 import pika
 from pika.adapters.select_connection import IOLoop
 
-from flmq.common.errors import BrokerAccessRefused, BrokerError, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerError,
+    TooManyConnections,
+    TransportClosed,
+)
 from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.forks import let_go_in_children
 from flmq.transport.rabbitmq.parameters import connection_parameters
 from flmq.transport.rabbitmq.reading import ReadingConnection
+from flmq.transport.rabbitmq.together import Together
 from flmq.transport.rabbitmq.tuning import keep_memory, tune
 from flmq.transport.retry import Backoff, current_pace
 
@@ -32,6 +39,7 @@ __all__ = ["ConnectionUser", "IOConnection"]
 
 _log = logging.getLogger(__name__)
 
+_numbers = itertools.count(1)
 _CLOSE_SECONDS = 3.0
 """How long a peer may take to answer Connection.Close before the socket is closed."""
 
@@ -50,13 +58,24 @@ class IOConnection:
     """A connection that comes back. Thread-safe, except where it says otherwise."""
 
     def __init__(
-        self, url: BrokerUrl, role: str, *, name: str = "", listener: StateListener | None = None
+        self,
+        url: BrokerUrl,
+        role: str,
+        together: Together,
+        *,
+        name: str = "",
+        listener: StateListener | None = None,
     ) -> None:
-        """Prepare; see `open`. ``role`` and ``name`` are shown by RabbitMQ's tools."""
+        """Prepare; see `open`. ``role`` and ``name`` are shown by RabbitMQ's tools.
+
+        While the broker is away it is waited for ``together`` with the transport's others.
+        """
         tune()
         keep_memory()
         self.url = url
         self._role = role
+        self._number = next(_numbers)
+        self._together = together
         self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
         self._listener = listener
         self._loop = IOLoop()
@@ -69,6 +88,8 @@ class IOConnection:
         self._amqp: Any = None
         """The pika connection while there is one, open or not."""
         self._up_since: float | None = None
+        self._held: set[object] = set()
+        """Those whom the broker holds back."""
         self._retry: Any = None
         self._closing = False
         self._ended = threading.Event()
@@ -127,6 +148,18 @@ class IOConnection:
         """Run ``action`` on this thread later."""
         self._loop.call_later(seconds, action)
 
+    def hold(self, who: object, reason: str) -> None:
+        """Tell that the broker lets ``who`` do nothing at the moment; it goes on trying."""
+        self._held.add(who)
+        self._tell(ConnectionState.BLOCKED, reason)
+
+    def release(self, who: object) -> None:
+        """Tell that it does again, if it did not."""
+        if who in self._held:
+            self._held.discard(who)
+            if not self._held:
+                self._tell(ConnectionState.CONNECTED, "no longer held back")
+
     def _run(self) -> None:
         self.post(self._attempt)
         while not self._ended.is_set():
@@ -142,6 +175,21 @@ class IOConnection:
             self._on_open_error(None, error)
         else:
             self._abort()
+
+    def follow(self) -> None:
+        """Try now, if it waits: for any thread (`Together`)."""
+        self.post(self._follow)
+
+    def _follow(self) -> None:
+        if self._retry is not None and not self._closing:
+            self._loop.remove_timeout(self._retry)
+            self._attempt()
+
+    def _attempt_if_first(self) -> None:
+        if self._together.leads(self):
+            self._attempt()
+        else:
+            self._retry = self._loop.call_later(current_pace().longest, self._attempt_if_first)
 
     def _attempt(self) -> None:
         self._retry = None
@@ -162,6 +210,7 @@ class IOConnection:
             user.connection_up(connection)
         if not self._opened.done():
             self._opened.set_result(None)
+        self._together.arrived(self)
 
     def _on_open_error(self, _: Any, error: BaseException) -> None:
         self._amqp = None
@@ -170,11 +219,11 @@ class IOConnection:
         if self._closing or (final and not self._opened.done()):
             self._end(TransportClosed("closed while connecting") if self._closing else problem)
             return
-        refused = isinstance(problem, BrokerAccessRefused)
-        self._try_again(problem, current_pace().refused if refused else self._backoff.next())
+        self._try_again(problem)
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         self._amqp = None
+        self._held.clear()
         up_since, self._up_since = self._up_since, None
         problem = translate(error, self.url)
         for user in list(self._users):
@@ -184,10 +233,17 @@ class IOConnection:
             return
         if up_since is not None and time.monotonic() - up_since > current_pace().healthy:
             self._backoff.reset()
-        self._try_again(problem, self._backoff.next())
+        self._try_again(problem)
 
-    def _try_again(self, problem: BrokerError, seconds: float) -> None:
-        self._retry = self._loop.call_later(seconds, self._attempt)
+    def _try_again(self, problem: BrokerError) -> None:
+        if isinstance(problem, BrokerAccessRefused):
+            seconds = current_pace().refused
+        elif isinstance(problem, TooManyConnections):
+            seconds = self._backoff.next(current_pace().crowded)
+        else:
+            seconds = self._backoff.next()
+        self._together.wait(self)
+        self._retry = self._loop.call_later(seconds, self._attempt_if_first)
         self._tell(ConnectionState.LOST, f"{problem}; next try in {seconds:.1f} s")
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
@@ -219,6 +275,7 @@ class IOConnection:
             self._amqp._terminate_stream(error)
 
     def _end(self, problem: BrokerError) -> None:
+        self._together.leave(self)
         with self._lock:
             self._ended.set()
         self._loop.stop()
@@ -231,6 +288,6 @@ class IOConnection:
         if self._listener is None:
             return
         try:
-            self._listener(ConnectionEvent(self._role, state, detail))
+            self._listener(ConnectionEvent(self._role, state, detail, self._number))
         except BaseException:  # a listener's mistake must not cost the connection
             _log.exception("the listener of the %s connection failed", self._role)

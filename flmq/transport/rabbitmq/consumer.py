@@ -20,6 +20,7 @@ from flmq.common.errors import (
     BrokerAccessRefused,
     BrokerError,
     BrokerRefusal,
+    BrokerUnavailable,
     ResourceLocked,
     TransportClosed,
 )
@@ -172,7 +173,7 @@ class RabbitMQConsumer(Consumer):
         self._channel_gone()
         if self._closed:
             _finish(self._channel_shut)
-        elif isinstance(problem, BrokerRefusal | BrokerAccessRefused):
+        elif isinstance(problem, BrokerRefusal):
             self._fail(problem)  # the broker closed the connection for what we asked
 
     # Settling
@@ -243,6 +244,7 @@ class RabbitMQConsumer(Consumer):
 
     def _consuming(self, _: None, error: BrokerError | None) -> None:
         if error is None:
+            self._connection.release(self)
             self._consuming_since = time.monotonic()
             _finish(self._opened)
 
@@ -311,11 +313,16 @@ class RabbitMQConsumer(Consumer):
             self._not_restored = error
             self._connection.post(lambda: self._open(connection))
 
-        # While it waits to be opened, whoever asked for it is told, and says so once.
-        waits = isinstance(problem, ResourceLocked) and not self._opened.done()
-        level = logging.DEBUG if waits else logging.INFO
-        _log.log(level, "consumer of %s begins again: %s", self._names(), problem)
         seconds = self._backoff.next()
+        if isinstance(problem, BrokerAccessRefused | BrokerUnavailable):
+            self._connection.hold(self, str(problem))
+            if isinstance(problem, BrokerAccessRefused):
+                seconds = current_pace().refused
+        else:
+            # While it waits to be opened, whoever asked for it is told, and says so once.
+            waits = isinstance(problem, ResourceLocked) and not self._opened.done()
+            level = logging.DEBUG if waits else logging.INFO
+            _log.log(level, "consumer of %s begins again: %s", self._names(), problem)
         if isinstance(problem, ResourceLocked):
             # Whoever holds it may be gone any moment: who stands by takes over soon after.
             seconds = min(seconds, _LOCKED_AGAIN_SECONDS)
@@ -330,8 +337,11 @@ class RabbitMQConsumer(Consumer):
             return tried > self._wanted.lock_patience
         if reply_code(problem.__cause__) == 404:
             ours = all(self._wanted.declared(queue) for queue in self._wanted.queues)
-            return not ours or isinstance(self._not_restored, BrokerRefusal | BrokerAccessRefused)
-        return isinstance(problem, BrokerRefusal | BrokerAccessRefused)
+            return not ours or isinstance(self._not_restored, BrokerRefusal)
+        if isinstance(problem, BrokerAccessRefused):
+            # What was allowed once may be again; what never was is told to who opens it.
+            return not self._opened.done()
+        return isinstance(problem, BrokerRefusal)
 
     def _fail(self, problem: BrokerError) -> None:
         with self._changed:
@@ -343,6 +353,7 @@ class RabbitMQConsumer(Consumer):
     def _shut(self) -> None:
         """Close the channel, after what was acked has been said."""
         self._send_settlements()
+        self._connection.release(self)
         if not self._opened.done():
             self._opened.set_exception(TransportClosed("the consumer was closed while opening"))
         if self._channel is not None and self._channel.is_open:

@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from flmq.common.errors import BrokerError, BrokerUnavailable, ResourceLocked, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerError,
+    BrokerUnavailable,
+    ResourceLocked,
+    TransportClosed,
+)
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.steps import Steps, StepsRun, declare
-from flmq.transport.retry import Backoff
+from flmq.transport.retry import Backoff, current_pace
 
 __all__ = ["Control"]
 
@@ -152,27 +158,37 @@ class Control:
             if self._current is not job:
                 return
             self._current = None
-            again = isinstance(error, BrokerUnavailable)
+            again = isinstance(error, BrokerUnavailable) and job.done != self._restored
             if again:
                 self._jobs.appendleft(job)
         if again:
-            _log.warning("%s; trying again", error)
+            self._connection.hold("call", str(error))
             self._connection.call_later(self._backoff.next(), self._next)
             return
-        self._backoff.reset()
+        self._connection.release("call")
+        if error is None:
+            self._backoff.reset()
         job.done(result, error)
         self._next()
 
     def _declare_all(self, channel: Any) -> Steps[None]:
-        yield from declare(self._declared.shared(), channel)
-        yield from declare(self._declared.exclusive(), channel)
+        # Streams last: one whose node is down shall keep no other queue away.
+        streams = self._declared.streams()
+        for topology in (self._declared.shared(), self._declared.exclusive(), streams):
+            yield from declare(topology, channel)
 
     def _restored(self, _: None, error: BrokerError | None) -> None:
-        if isinstance(error, ResourceLocked):
+        if error is None:
+            self._connection.release("restore")
+        elif isinstance(error, ResourceLocked):
             _log.warning("%s; perhaps our own that died: trying again", error)
             self._connection.call_later(_LOCKED_AGAIN_SECONDS, self._restore_again)
-        elif error is not None:
+        elif isinstance(error, BrokerUnavailable | BrokerAccessRefused):
+            self._connection.hold("restore", str(error))
+            self._connection.call_later(current_pace().refused, self._restore_again)
+        else:
             _log.warning("cannot declare again what was declared before: %s", error)
+        # What needs nothing of what is missing can go on.
         self._ready = True
         waiting, self._waiting = self._waiting, []
         for action in waiting:

@@ -19,6 +19,7 @@ from flmq.common.errors import (
     BrokerRefusal,
     BrokerUnavailable,
     ResourceLocked,
+    TooManyConnections,
     TransportClosed,
 )
 from flmq.common.urls import BrokerUrl
@@ -26,6 +27,9 @@ from flmq.common.urls import BrokerUrl
 __all__ = ["CODES", "ROWS", "reply_code", "translate", "translated"]
 
 Kind = type[BrokerError]
+
+CONNECTIONS_NEEDED = 3
+"""Of one process: what declares and inspects, what publishes, what consumes."""
 
 ROWS: Mapping[type[BaseException], Kind] = {
     # The way to the broker: try again.
@@ -101,7 +105,7 @@ _EXCEPTIONS_BY_TEXT: tuple[tuple[int, str, Kind], ...] = (
     (404, "home node", BrokerUnavailable),
     (404, "is down", BrokerUnavailable),
     (406, "timed out", BrokerUnavailable),  # consumer_timeout: un-acked for too long
-    (530, "limit", BrokerUnavailable),  # connections of a user or virtual host
+    (530, "limit", TooManyConnections),  # connections of a user, a virtual host, a node
     (530, "is down", BrokerUnavailable),
 )
 """Replies whose text says something else than their code usually does."""
@@ -140,6 +144,7 @@ def reply_code(error: BaseException | None) -> int | None:
 
 _CODE = re.compile(r"\((\d{3})\) ")
 _QUEUE = re.compile(r"queue '([^']*)'")
+_HOMELESS = re.compile(r"home node .* of durable queue '([^']*)'")
 
 
 def _root(error: BaseException) -> BaseException:
@@ -179,13 +184,43 @@ def _said(error: BaseException) -> str:
 
 
 def _unavailable(said: str, url: BrokerUrl) -> BrokerError:
+    if "CONNECTION_FORCED" in said:
+        return BrokerUnavailable(
+            f"RabbitMQ at {url.host}:{url.port} closed the connection ({_plain(said)}): it stops, "
+            "or an operator closed it; it is made again"
+        )
+    if lost := _HOMELESS.search(said):
+        return BrokerUnavailable(
+            f"queue {lost[1]!r} is not to be had on RabbitMQ at {url.host}:{url.port}: its home "
+            "node is down; start it. If it is up, it was killed right after it had declared its "
+            "first stream, and RabbitMQ has lost track of it: clear it away, and flmq makes it "
+            f"anew: rabbitmqctl eval 'rabbit_amqqueue:internal_delete(rabbit_misc:r("
+            f'<<"{url.vhost}">>, queue, <<"{lost[1]}">>), <<"flmq">>).\''
+        )
     return BrokerUnavailable(
         f"no RabbitMQ to talk to at {url.host}:{url.port} ({said}): check that it runs there and "
         "that the network lets you reach it; `flmq doctor` helps"
     )
 
 
+def _crowded(said: str, url: BrokerUrl) -> BrokerError:
+    command = f"set_user_limits {url.user}"
+    if "access to vhost" in said:
+        command = f"set_vhost_limits -p {url.vhost}"
+    return TooManyConnections(
+        f"RabbitMQ at {url.host}:{url.port} takes no further connections ({_plain(said)}): every "
+        f"flmq server and client process needs {CONNECTIONS_NEEDED}; raise the limit (rabbitmqctl "
+        f"{command} '{{\"max-connections\": N}}') or stop others; it is tried again, but seldom"
+    )
+
+
 def _access_refused(said: str, url: BrokerUrl) -> BrokerError:
+    if "access to" in said and "ACCESS_REFUSED" in said:
+        return BrokerAccessRefused(
+            f"RabbitMQ at {url.host}:{url.port} lacks a permission of user {url.user!r} "
+            f"({_plain(said)}): rabbitmqctl set_permissions -p {url.vhost} {url.user} "
+            "'.*' '.*' '.*'"
+        )
     return BrokerAccessRefused(
         f"RabbitMQ at {url.host}:{url.port} refuses user {url.user!r} on virtual host "
         f"{url.vhost!r} ({_plain(said)}): check user name, password, virtual host and permissions"
@@ -214,6 +249,7 @@ def _closed(said: str, url: BrokerUrl) -> BrokerError:
 
 _TEXTS: Mapping[Kind, Callable[[str, BrokerUrl], BrokerError]] = {
     BrokerUnavailable: _unavailable,
+    TooManyConnections: _crowded,
     BrokerAccessRefused: _access_refused,
     BrokerRefusal: _refusal,
     ResourceLocked: _locked,

@@ -17,7 +17,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flmq.common.errors import BrokerError, BrokerRefusal, BrokerUnavailable, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerError,
+    BrokerRefusal,
+    BrokerUnavailable,
+    TransportClosed,
+)
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
 from flmq.transport.checks import check_outgoing, too_large
 from flmq.transport.rabbitmq.blame import culprit, size_limit
@@ -26,7 +32,7 @@ from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate, translated
 from flmq.transport.rabbitmq.properties import number_of, to_properties
 from flmq.transport.rabbitmq.tuning import sendable
-from flmq.transport.retry import Backoff
+from flmq.transport.retry import Backoff, current_pace
 from flmq.transport.window import Window
 
 __all__ = ["RabbitMQPublisher"]
@@ -77,6 +83,10 @@ class RabbitMQPublisher(Publisher):
         self._sent: dict[int, _Outgoing] = {}
         self._next_tag = 1
         self._suspects: set[_Outgoing] = set()
+        self._refused: dict[_Outgoing, None] = {}
+        """Messages that we have no permission to write; one is tried again after a while."""
+        self._probe: _Outgoing | None = None
+        self._probe_waits = False
         self._size_limit: int | None = None
         connection.attach(self)
 
@@ -129,6 +139,7 @@ class RabbitMQPublisher(Publisher):
     def connection_lost(self, problem: BrokerError) -> None:
         """Forget the connection; what is unsettled will be sent over the next one."""
         self._amqp = None
+        self._refused.clear()
         self._channel_gone()
 
     # Any thread
@@ -202,16 +213,52 @@ class RabbitMQPublisher(Publisher):
             self._suspects.update(sent)
             return
         out = sent[index]
+        if isinstance(problem, BrokerAccessRefused):
+            self._hold(out, problem, alone="topic" in reason)
+            return
         limit = size_limit(reason)
         size = len(out.message.body)
         self._settle(out, problem if limit is None else too_large(size, limit))
+
+    def _hold(self, refused: _Outgoing, problem: BrokerError, *, alone: bool) -> None:
+        """Keep a message that we may not write for later, and, if not ``alone``, its exchange's."""
+        exchange = refused.address.exchange
+        self._refused[refused] = None
+        if not alone:
+            alike = [out for out in self._pending_copy() if out.address.exchange == exchange]
+            self._refused.update(dict.fromkeys(alike))
+        self._connection.hold(self, str(problem))
+        if not self._probe_waits:
+            self._probe_waits = True
+            self._connection.call_later(current_pace().refused, self._try_refused)
+
+    def _try_refused(self) -> None:
+        """Send the first of those that were refused; if that goes well, the others follow."""
+        self._probe_waits = False
+        self._probe = next((out for out in self._refused if out in self._pending), None)
+        if self._probe is not None:
+            self._release([self._probe])
+
+    def _release(self, released: list[_Outgoing]) -> None:
+        for out in released:
+            self._refused.pop(out, None)
+        with self._changed:
+            self._unsent.extend(released)
+        self._flush()
+
+    def _went_well(self, out: _Outgoing) -> None:
+        """Send what waits for a permission, if it was this message that tried."""
+        if out is self._probe:
+            self._probe = None
+            self._connection.release(self)
+            self._release(list(self._refused))
 
     def _channel_gone(self) -> None:
         """Queue everything unsettled to be sent again, in its order."""
         self._channel = None
         self._sent.clear()
         with self._changed:
-            self._unsent = deque(self._pending)
+            self._unsent = deque(out for out in self._pending if out not in self._refused)
         for out in self._pending_copy():
             out.returned = False
             out.nacks = None
@@ -284,6 +331,7 @@ class RabbitMQPublisher(Publisher):
                 self._settle(
                     out, PublishOutcome.UNROUTABLE if out.returned else PublishOutcome.CONFIRMED
                 )
+                self._went_well(out)
             else:
                 self._send_later(out)
         self._flush()
@@ -302,7 +350,7 @@ class RabbitMQPublisher(Publisher):
         """Try a nacked message again after a while, without holding up others."""
         out.returned = False
         backoff = out.nacks = out.nacks or Backoff()
-        seconds = backoff.next()
+        seconds = backoff.next(current_pace().refused)
         _log.info(
             "RabbitMQ does not take a message for %s now; trying again in %.1f s",
             out.address,

@@ -18,6 +18,7 @@ from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import reply_code
 from flmq.transport.rabbitmq.parameters import heartbeat_of
 from flmq.transport.rabbitmq.publisher import RabbitMQPublisher
+from flmq.transport.rabbitmq.together import Together
 from flmq.transport.retry import current_pace, while_locked
 from flmq.transport.topology import Topology
 from flmq.transport.window import MAX_BYTES, MAX_MESSAGES, Window
@@ -59,7 +60,8 @@ class RabbitMQTransport(Transport):
         self._consumers: list[RabbitMQConsumer] = []
         self._connections: list[IOConnection] = []
         """Of publishers and consumers, also while they are being opened."""
-        self._connection = IOConnection(self._url, "control", name=name, listener=listener)
+        self._together = Together()
+        self._connection = self._new_connection("control")
         self._control = Control(self._connection, self._declared)
         self._connection.open()
 
@@ -168,11 +170,16 @@ class RabbitMQTransport(Transport):
         with self._lock:
             if self._closed.is_set():
                 raise _closed()
-            connection = IOConnection(self._url, role, name=self._name, listener=self._listener)
+            connection = self._new_connection(role)
             self._connections = [one for one in self._connections if not one.is_ended]
             self._connections.append(connection)
         connection.open(patient=True)
         return connection
+
+    def _new_connection(self, role: str) -> IOConnection:
+        return IOConnection(
+            self._url, role, self._together, name=self._name, listener=self._listener
+        )
 
     def _forget_publisher(self, publisher: RabbitMQPublisher) -> None:
         with self._lock:

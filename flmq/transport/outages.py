@@ -1,0 +1,76 @@
+"""What people hear of an outage: that the broker is lost, that it is back, a word a minute between.
+
+A process has several connections, and each tries again and again: told one by one that is some
+twenty lines an outage.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
+
+__all__ = ["OutageReporter"]
+
+_AGAIN_EVERY = 60.0
+
+_Key = tuple[str, int]
+
+
+class OutageReporter:
+    """A listener that tells another one of a transport's connections as of one. Thread-safe.
+
+    What it tells has no role. A connection that is lost counts for more than one that is held
+    back.
+    """
+
+    def __init__(
+        self, listener: StateListener, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Tell ``listener``; ``clock`` is monotonic, in seconds."""
+        self._listener = listener
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._troubled: dict[_Key, ConnectionState] = {}
+        self._told: ConnectionState | None = None
+        self._since = 0.0
+        self._said_at = 0.0
+
+    def __call__(self, event: ConnectionEvent) -> None:
+        """Hear of one connection; tell what is news of all."""
+        with self._lock:
+            detail = self._news(event)
+            if detail is not None and self._told is not None:
+                self._listener(ConnectionEvent("", self._told, detail))
+
+    def _news(self, event: ConnectionEvent) -> str | None:
+        now, before, key = self._clock(), self._told, (event.role, event.number)
+        troubled = event.state in (ConnectionState.LOST, ConnectionState.BLOCKED)
+        if troubled:
+            self._troubled[key] = event.state
+        else:
+            self._troubled.pop(key, None)
+        self._told = self._whole(event)
+        if self._told is not before:
+            was_well = before not in (ConnectionState.LOST, ConnectionState.BLOCKED)
+            lasted = now - self._since
+            self._since = now if was_well else self._since
+            self._said_at = now
+            if self._told is ConnectionState.CONNECTED and not was_well:
+                return f"again after {lasted:.0f} s"
+            return event.detail
+        if troubled and event.state is self._told and now - self._said_at >= _AGAIN_EVERY:
+            self._said_at = now
+            return f"for {now - self._since:.0f} s now: {event.detail}"
+        return None
+
+    def _whole(self, event: ConnectionEvent) -> ConnectionState:
+        """The state of all connections: the worst of them."""
+        for state in (ConnectionState.LOST, ConnectionState.BLOCKED):
+            if state in self._troubled.values():
+                return state
+        if event.state is ConnectionState.CLOSED and event.role == "control":
+            return ConnectionState.CLOSED
+        return ConnectionState.CONNECTED if self._told is not None else event.state
