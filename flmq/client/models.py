@@ -14,7 +14,14 @@ from flmq.common.errors import PeerError, RunError, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.machine import available_memory
 from flmq.common.typing import Parameters
-from flmq.transport import MODELS, STREAM_OFFSET_HEADER, Delivery, StreamOffset, Transport
+from flmq.transport import (
+    MODELS,
+    STREAM_OFFSET_HEADER,
+    Delivery,
+    StreamOffset,
+    Transport,
+    models_topology,
+)
 from flmq.wire import BlobProgress, BlobRef, blob_chunk_of, tensors_of
 
 __all__ = ["ModelNotFound", "ModelReader", "ModelTooLarge"]
@@ -71,6 +78,7 @@ class ModelReader:
         self._max_model_bytes = max_model_bytes
         self._stopping = stopping
         self._lock = threading.Lock()
+        self._declared = False
         self._next_offset: int | None = None
         self._read_at = 0.0
 
@@ -145,6 +153,7 @@ class ModelReader:
         """Read on from ``place`` until all is here, or ``at_end`` says at the end to stop."""
         if progress.complete:
             return
+        self._declare_once()
         consumer = self._transport.consumer([MODELS], prefetch=_CREDIT, offset=place)
         latest = time.monotonic() + _LOOK_AT_MOST
         next_look = time.monotonic() + _QUIET
@@ -166,6 +175,13 @@ class ModelReader:
                     next_look = now + _ASK_AGAIN
         finally:
             consumer.close()
+
+    def _declare_once(self) -> None:
+        """Have a stream to read, which the transport then makes anew where it is deleted."""
+        with self._lock:
+            declared, self._declared = self._declared, True
+        if not declared:
+            self._transport.declare(models_topology())
 
     def _take(self, delivery: Delivery, progress: BlobProgress, blob: memoryview) -> bool:
         """Put a chunk in its place; whether it was one of ours."""

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def declare_sites(transport: Transport, sites: Sequence[str]) -> None:
-    """Declare what the jobs of these sites share, anew where it is gone."""
+    """Declare what the jobs of these sites share."""
     for site in sites:
         transport.declare(federation_topology(site))
 

@@ -17,7 +17,6 @@ from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
 from flmq.round import DeadlinePassed, Event, Stopped
 from flmq.server.asking import Asker
-from flmq.server.charge import declare_sites
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.gather import Gather, Gathered, Request
 from flmq.server.job import Job
@@ -35,6 +34,7 @@ from flmq.transport import (
     Address,
     Transport,
     everybody_key,
+    models_topology,
     presence_queue,
     replies_queue,
     uploads_queue,
@@ -136,9 +136,8 @@ class Coordinator:
         name, options = self.job.name, self._options
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
-        self._models = Models(
-            self._outbox, name, partial(declare_sites, self._transport, options.sites)
-        )
+        declare = partial(self._transport.declare, models_topology())
+        self._models = Models(self._outbox, name, declare)
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )

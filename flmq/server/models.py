@@ -58,9 +58,10 @@ class Models:
     def __init__(
         self, outbox: Outbox, job: str, declare: Callable[[], None] = lambda: None
     ) -> None:
-        """Publish for ``job`` through ``outbox``; ``declare`` makes the stream where it is gone."""
+        """Publish for ``job`` through ``outbox``; ``declare`` makes the stream where it is not."""
         self._outbox = outbox
         self._declare = declare
+        self._declared = False
         self._job = job
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Shared] = OrderedDict()
@@ -138,6 +139,9 @@ class Models:
                 return 0
         if ref.total > STREAM_MAX_BYTES // 2:
             raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
+        if not self._declared:
+            self._declare()
+            self._declared = True
         for _ in range(_TRIES):
             sent = self._outbox.send_blob(self._address(), ref, ref.digest, parameters.tensors)
             # Every chunk is confirmed before any task names the model.

@@ -32,6 +32,7 @@ __all__ = [
     "federation_topology",
     "job_topology",
     "lock_queue",
+    "models_topology",
     "presence_key",
     "presence_queue",
     "replies_queue",
@@ -175,7 +176,7 @@ def presence_key(site: str, client_id: str) -> str:
 
 
 def federation_topology(site: str = DEFAULT_SITE) -> Topology:
-    """The fixed exchanges, the dead-letter queue and the stream, which every process declares."""
+    """The fixed exchanges and the dead-letter queue, which every process declares."""
     return Topology(
         exchanges=(
             Exchange(TASKS, ExchangeType.TOPIC),
@@ -191,22 +192,26 @@ def federation_topology(site: str = DEFAULT_SITE) -> Topology:
                 DEAD,
                 arguments={"x-max-length-bytes": _DEAD_MAX_BYTES, "x-overflow": "drop-head"},
             ),
-            Queue(
-                MODELS,
-                QueueType.STREAM,
-                arguments={
-                    "x-max-length-bytes": STREAM_MAX_BYTES,
-                    "x-max-age": _STREAM_MAX_AGE,
-                    "x-stream-max-segment-size-bytes": _STREAM_SEGMENT_BYTES,
-                },
-            ),
         ),
         bindings=(
             Binding(TASKS, TASKS_LOCAL, f"{site}.#", to_exchange=True),
             Binding(DEAD, DEAD, ""),
-            Binding(MODELS, MODELS, "#"),
         ),
     )
+
+
+def models_topology() -> Topology:
+    """The stream of models, which is declared when a model needs it (docs/decisions.md)."""
+    stream = Queue(
+        MODELS,
+        QueueType.STREAM,
+        arguments={
+            "x-max-length-bytes": STREAM_MAX_BYTES,
+            "x-max-age": _STREAM_MAX_AGE,
+            "x-stream-max-segment-size-bytes": _STREAM_SEGMENT_BYTES,
+        },
+    )
+    return Topology(queues=(stream,), bindings=(Binding(MODELS, MODELS, "#"),))
 
 
 def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:

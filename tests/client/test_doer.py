@@ -38,6 +38,7 @@ from flmq.transport import (
     client_topology,
     federation_topology,
     job_topology,
+    models_topology,
     replies_queue,
     uploads_queue,
 )
@@ -90,7 +91,9 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.awaited = AwaitedReceipts(clock=lambda: time.monotonic() + self.later)
-        self.transport.declare(federation_topology() + client_topology("a") + job_topology("job"))
+        self.transport.declare(
+            federation_topology() + models_topology() + client_topology("a") + job_topology("job")
+        )
         self.outbox = Outbox(self.transport.publisher())
         self.replies = self.transport.consumer(
             [replies_queue("job"), uploads_queue("job")], prefetch=1000

@@ -15,7 +15,7 @@ from flmq.client.models import ModelNotFound, ModelReader, ModelTooLarge
 from flmq.common import Parameters
 from flmq.common.errors import MalformedMessage, TransportClosed
 from flmq.common.machine import available_memory
-from flmq.transport import MODELS, Address, Message, Transport, federation_topology
+from flmq.transport import MODELS, Address, Message, Transport, federation_topology, models_topology
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
 from tests.transport.rigs import PATIENCE, Rig
 
@@ -37,7 +37,7 @@ class Desk:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.transport.declare(federation_topology())
+        self.transport.declare(federation_topology() + models_topology())
         self.publisher = self.transport.publisher()
 
     def refer(self, parameters: Parameters, published_in: int = 0) -> BlobRef:
@@ -196,7 +196,7 @@ def test_a_stream_that_was_made_anew_is_read_from_its_beginning(desk: Desk) -> N
     reader = desk.reader()
     desk.get(reader, desk.publish(model(1)))
     desk.transport.delete_queue(MODELS)
-    desk.transport.declare(federation_topology())
+    desk.transport.declare(federation_topology() + models_topology())
     sent = model(2)
     assert same(desk.get(reader, desk.publish(sent)), sent)
     assert desk.asked == []
@@ -215,7 +215,7 @@ def test_a_stream_that_is_made_anew_under_a_reader_is_read_from_its_beginning(
     def answer() -> None:
         if len(desk.asked) == 1:
             rig.witness().delete_queue(MODELS)
-            desk.transport.declare(federation_topology())
+            desk.transport.declare(federation_topology() + models_topology())
             desk.publish(sent)
 
     got = desk.reader().get(ref, time.time() + 30, desk.asking(answer))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from flmq.common import FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.server.strategy import FedAvg
-from flmq.transport import MODELS, federation_topology
+from flmq.transport import MODELS, federation_topology, models_topology
 from flmq.wire import blob_chunk_of
 from tests.end_to_end.federation import OK, Nudge
 from tests.server.proxies import IdleProxy
@@ -34,7 +34,7 @@ class Stream(Counter[tuple[str, int]]):
 def published(rig: Rig) -> Stream:
     """What is in the stream of models."""
     transport = rig.witness()
-    transport.declare(federation_topology())
+    transport.declare(federation_topology() + models_topology())
     consumer = transport.consumer([MODELS], prefetch=1000, offset="first")
     found, patience = Stream(), _BEGINS_WITHIN
     while (delivery := consumer.receive(patience)) is not None:

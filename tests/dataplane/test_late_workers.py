@@ -11,7 +11,7 @@ from flmq.server.events import RoundCounts, Word
 from flmq.server.failures import ClientFailure
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
-from flmq.transport import MODELS, TASKS, Address, federation_topology, task_key
+from flmq.transport import MODELS, TASKS, Address, federation_topology, models_topology, task_key
 from flmq.wire import Task
 from tests.dataplane.looks import mean_of, published, trained
 from tests.end_to_end.federation import Federation, Peer, fed_avg, initial
@@ -23,7 +23,7 @@ LATE = ["l1", "l2", "l3"]
 def _empty_the_stream(federation: Federation) -> None:
     transport = federation.rig.witness()
     transport.delete_queue(MODELS)
-    transport.declare(federation_topology())
+    transport.declare(federation_topology() + models_topology())
 
 
 def _leave_tasks(federation: Federation, peers: list[Peer], count: int = 1) -> list[Task]:

@@ -15,6 +15,7 @@ from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.server import History
 from flmq.server.events import PhaseOpened, RoundCounts
 from flmq.testing import fast_retries
+from flmq.transport import MODELS
 from tests.end_to_end.federation import Federation, Nudge, RunningServer, fed_avg
 from tests.transport.rigs import PATIENCE, MemoryRig
 
@@ -87,6 +88,8 @@ def test_a_run_trains_evaluates_and_ends_with_its_history(
         assert closed.bytes_up > 4 * 2 * 128  # two tensors of each of four clients, with headers
         assert closed.bytes_down > 9 * 2 * 128
     assert (server.model(), history) == undisturbed
+    # No model was large: nobody has made the stream.
+    assert federation.rig.witness().inspect_queue(MODELS) is None
     # Another run with the same seed asks the same clients and has the same bits.
     again = _run(federation, "another")
     assert (again.model(), again.history()) == undisturbed

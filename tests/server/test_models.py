@@ -12,7 +12,7 @@ from flmq.common.errors import BrokerRefusal
 from flmq.post import Outbox
 from flmq.server.gather import Ask
 from flmq.server.models import Models, ModelTooLarge, without_parameters
-from flmq.transport import MODELS, Transport, federation_topology
+from flmq.transport import MODELS, Transport, federation_topology, models_topology
 from flmq.wire import INLINE_BYTES, blob_chunk_of
 from flmq.wire.blobs import BLOB_CHUNK_BYTES
 from tests.transport.rigs import QUIET, Rig
@@ -31,7 +31,7 @@ def asks(parameters: Parameters, *clients: str) -> list[Ask]:
 @pytest.fixture
 def transport(rig: Rig) -> Transport:
     transport = rig.transport()
-    transport.declare(federation_topology())
+    transport.declare(federation_topology() + models_topology())
     return transport
 
 
@@ -153,7 +153,7 @@ def test_a_task_that_names_its_model_lacks_its_parameters() -> None:
 
 def test_a_stream_that_was_deleted_is_made_anew(transport: Transport) -> None:
     def declare() -> None:
-        transport.declare(federation_topology())
+        transport.declare(federation_topology() + models_topology())
 
     models = Models(Outbox(transport.publisher()), "job", declare)
     shared = model(1, 2 * BLOB_CHUNK_BYTES + 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import ssl
@@ -30,12 +31,15 @@ from flmq.common.errors import (
 )
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 from flmq.transport import (
+    MODELS,
     Address,
     ConnectionState,
     Message,
     PublishOutcome,
     QueueInfo,
     Transport,
+    federation_topology,
+    models_topology,
     open_transport,
 )
 from flmq.transport.rabbitmq import RabbitMQTransport
@@ -565,3 +569,27 @@ def test_a_killed_node_that_returns_is_ridden_out(node: PrivateNode) -> None:
         publish_all(publisher, to("own"), b"own")
         assert bodies(only(on_own, 1)) == [b"own"]
         assert transport.consumer(["q"], prefetch=1).receive(QUIET) is None
+
+
+def test_a_node_that_is_killed_right_after_its_first_stream(private_node: PrivateNode) -> None:
+    """RabbitMQ loses the stream: all else goes on, and one line says what mends it."""
+    events = Events()
+    with RabbitMQTransport(private_node.url, listener=events) as transport:
+        transport.declare(queue("q") + queue("own", durable=False, exclusive=True))
+        publisher, consumer = transport.publisher(), transport.consumer(["q"], prefetch=5)
+        private_node.evaluate("mnesia:sync_log().")
+        transport.declare(federation_topology() + models_topology())
+        private_node.kill()
+        events.clear()
+        private_node.restart()
+        publish_all(publisher, to("q"), b"1")
+        assert bodies(take(consumer, 1)) == [b"1"]
+        said = events.wait_for("control", ConnectionState.BLOCKED).detail
+        assert f"queue {MODELS!r} is not to be had" in said
+        assert "no RabbitMQ to talk to" not in said
+        events.clear()
+        mend = re.search(r"rabbitmqctl eval '(.*)'$", said)
+        assert mend is not None
+        private_node.evaluate(mend[1])
+        events.wait_for("control", ConnectionState.CONNECTED)
+        publish_all(publisher, Address(MODELS, "job"), b"chunk")
