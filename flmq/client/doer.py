@@ -225,7 +225,8 @@ def _is_over(task: Task, tasks: Tasks) -> bool:
     """Whether nobody waits for a task: it is settled, or its job has come to a later round."""
     others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
     return tasks.current(task.task_id) is None or any(
-        other is not None and other.server_round > task.server_round for other in others
+        other is not None and other.run == task.run and other.server_round > task.server_round
+        for other in others
     )
 
 

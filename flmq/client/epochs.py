@@ -1,4 +1,4 @@
-"""Which server of a job is in charge: the one of the highest epoch, within reason."""
+"""Which server of a job is in charge: the one of the highest epoch, within one run of it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,65 @@ __all__ = ["Epochs"]
 
 _AHEAD_MS = 24 * 3600 * 1000
 """How far the clocks of a server and its clients may differ."""
+_RUNS = 16
+"""Runs of one job that are known at a time: one, but for those that were left unfinished."""
 
 
 class Epochs:
-    """The highest epoch heard of each job that has not ended.
+    """The highest epoch heard of each run of each job that has not ended.
 
-    An epoch is a server's clock. One from the far future is no server's by our clock: it gives way
-    to whatever is within reason, lest one damaged message make a client deaf to its server. Where
-    our own clock is wrong by days, all are alike.
+    An epoch is a server's clock, so it is compared within one run only, where a journal raises it:
+    a server that begins the job anew may have a clock an hour behind. One from the far future is no
+    server's by our clock: it gives way to whatever is within reason, lest one damaged message make
+    a client deaf to its server. Where our own clock is wrong by days, all are alike.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """``clock`` gives Unix seconds."""
         self._clock = clock
-        self._heard: dict[str, int] = {}
+        self._heard: dict[str, dict[str, int]] = {}
+        """By job and run."""
+        self._in_charge: dict[str, str] = {}
+        """The run of each job whose server spoke last."""
 
-    def is_earlier(self, job: str, epoch: int) -> bool:
-        """Whether ``epoch`` is that of a server before the one in charge."""
-        heard = self._heard.get(job)
+    def hear(self, job: str, epoch: int, run: str = "") -> bool:
+        """Note a server's epoch; False if another server of that run came after it."""
+        if self._is_earlier(job, epoch, run):
+            return False
+        runs = self._heard.setdefault(job, {})
+        runs[run] = epoch
+        if len(runs) > _RUNS:
+            del runs[next(iter(runs))]
+        return True
+
+    def takes_over(self, job: str, run: str) -> bool:
+        """Note that the server of a run is here; whether one of another run was heard before."""
+        before, self._in_charge[job] = self._in_charge.get(job), run
+        if before is None:
+            return any(other != run for other in self._heard.get(job, {}))
+        return before != run
+
+    def knows(self, job: str) -> bool:
+        """Whether a job is heard of and has not ended."""
+        return job in self._heard
+
+    def end(self, job: str, epoch: int, run: str = "") -> frozenset[str]:
+        """Forget what the server of ``epoch`` ended; the runs that are over, if it may say so.
+
+        With the run that is in charge the job is over, and so is what was left of earlier ones.
+        """
+        runs = self._heard.get(job, {})
+        if run not in runs or self._is_earlier(job, epoch, run):
+            return frozenset()
+        if self._in_charge.get(job, run) == run:
+            self._in_charge.pop(job, None)
+            return frozenset(self._heard.pop(job))
+        del runs[run]
+        return frozenset({run})
+
+    def _is_earlier(self, job: str, epoch: int, run: str) -> bool:
+        heard = self._heard.get(job, {}).get(run)
         return heard is not None and self._rank(epoch) < self._rank(heard)
-
-    def hear(self, job: str, epoch: int) -> bool:
-        """Note a server's epoch; False if another server came after it."""
-        if self.is_earlier(job, epoch):
-            return False
-        self._heard[job] = epoch
-        return True
-
-    def end(self, job: str, epoch: int) -> bool:
-        """Forget a job that its server of ``epoch`` ended; False if it is not its to end."""
-        if job not in self._heard or self.is_earlier(job, epoch):
-            return False
-        del self._heard[job]
-        return True
 
     def _rank(self, epoch: int) -> tuple[bool, int]:
         return epoch <= self._clock() * 1000 + _AHEAD_MS, epoch

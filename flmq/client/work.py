@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from queue import SimpleQueue
 
@@ -90,11 +90,33 @@ class Work:
         if (letter := self._tasks[client_id].settle(task_id)) is not None:
             self._inbox.ack(letter)
 
-    def end_job(self, job: str) -> None:
-        """Let go of all tasks of a job that is over."""
-        for client_id, tasks in self._tasks.items():
-            for task_id in tasks.of_job(job):
-                self.settle(client_id, task_id)
+    def end_job(self, job: str, runs: Set[str]) -> None:
+        """Let go of all tasks of these runs of a job, which are over."""
+        for client_id, task in self._of_job(job):
+            if task.run in runs:
+                self.settle(client_id, task.task_id)
+
+    def leave_other_runs(self, job: str, run: str) -> int:
+        """Let go of what is not done yet of a job's other runs; how many tasks that were.
+
+        What is done is kept until the job is over, or its server says that it has it.
+        """
+        left = [
+            (client_id, task.task_id)
+            for client_id, task in self._of_job(job)
+            if task.run != run and self._tasks[client_id].reply_of(task.task_id) is None
+        ]
+        for client_id, task_id in left:
+            self.settle(client_id, task_id)
+        return len(left)
+
+    def _of_job(self, job: str) -> list[tuple[str, Task]]:
+        return [
+            (client_id, task)
+            for client_id, tasks in self._tasks.items()
+            for task_id in tasks.of_job(job)
+            if (task := tasks.current(task_id)) is not None
+        ]
 
     def announce_again(self) -> None:
         """Ask for the receipts that have not come: see `flmq.client.receipts`."""

@@ -178,7 +178,7 @@ class Worker:
             if left:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(left))
             for task in left:
-                self._epochs.hear(task.job, task.epoch)
+                self._epochs.hear(task.job, task.epoch, task.run)
                 self._asked.add(task.job)
                 self._work.put_to_work(task)
 
@@ -239,7 +239,7 @@ class Worker:
         if task.client_id not in self._tasks:
             self._inbox.bury(letter, f"task of client {task.client_id} in another client's queue")
             return
-        if not self._epochs.hear(task.job, task.epoch):
+        if not self._epochs.hear(task.job, task.epoch, task.run):
             logger.info("job %s: dropping a task of an earlier server", task.job)
             self._inbox.ack(letter)
             return
@@ -256,8 +256,10 @@ class Worker:
         answers = delivery.message.correlation_id
         if answers not in ("", self._herald.instance):
             return  # for a process that had this client id before us
-        if not self._epochs.hear(roll_call.job, roll_call.epoch):
+        if not self._epochs.hear(roll_call.job, roll_call.epoch, roll_call.run):
             return
+        if self._epochs.takes_over(roll_call.job, roll_call.run):
+            self._begin_anew(roll_call)
         if roll_call.heartbeat_seconds > 0:
             self._herald.every = min(self._herald.every, roll_call.heartbeat_seconds)
         if answers:
@@ -266,6 +268,15 @@ class Worker:
         greeting = delivery.message.message_id if answers else ""
         self._herald.say(PresenceKind.HELLO, client_id, greeting=greeting)
 
+    def _begin_anew(self, roll_call: RollCall) -> None:
+        """Go over to another run of a job: its server was started with another folder, or none."""
+        left = self._work.leave_other_runs(roll_call.job, roll_call.run)
+        logger.warning(
+            "job %s was begun anew by another server: %d tasks of its earlier run are dropped",
+            roll_call.job,
+            left,
+        )
+
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
         if receipt.client_id in self._tasks:
@@ -273,10 +284,13 @@ class Worker:
 
     def _end_job(self, ended: JobEnded) -> None:
         """Forget a job. One whose server never greeted us ended before our time."""
-        if not self._epochs.end(ended.job, ended.epoch):
+        runs = self._epochs.end(ended.job, ended.epoch, ended.run)
+        if not runs:
             return
         logger.info("job %s ended: %s", ended.job, ended.reason)
-        self._work.end_job(ended.job)
+        self._work.end_job(ended.job, runs)
+        if self._epochs.knows(ended.job):
+            return  # an earlier run of it is over, and this one goes on
         self._clients.forget(ended.job)
         self._served_one |= ended.job in self._greeted
         self._greeted.discard(ended.job)
@@ -290,6 +304,6 @@ class Worker:
     def _leave(self, task: Task, ins: ReconnectIns) -> None:
         """Do as Flower's server asks: leave for good, or for some seconds."""
         if ins.seconds is None:
-            self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave"))
+            self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave", task.run))
         elif 0 <= ins.seconds <= LONGEST_LEAVE:
             self._hands.stopping.wait(ins.seconds)

@@ -85,6 +85,7 @@ class Asker:
                     timeout_seconds=timeout,
                     model=ref,
                     reply_codec="" if ref is None else self._codec,
+                    run=self._job.run_id,
                 )
             )
         return tasks

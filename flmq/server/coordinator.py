@@ -179,7 +179,7 @@ class Coordinator:
 
     def call_roll(self) -> None:
         """Ask every client of every site to say hello."""
-        body = RollCall(self.job.name, self.job.epoch, self._options.heartbeat)
+        body = RollCall(self.job.name, self.job.epoch, self._options.heartbeat, self.job.run_id)
         for site in self._options.sites:
             self._outbox.send(
                 Address(TASKS, everybody_key(site)),
@@ -290,7 +290,7 @@ class Coordinator:
         Where the broker is away, this waits for it; if not ``patient``, for some seconds only, and
         the queues stay until they expire.
         """
-        body = JobEnded(self.job.name, self.job.epoch, reason)
+        body = JobEnded(self.job.name, self.job.epoch, reason, self.job.run_id)
         told = [
             self._outbox.send(
                 Address(TASKS, everybody_key(site)), body, mandatory=False, expiration=_DAY

@@ -183,7 +183,7 @@ class Listener:
         """Answer a process's first hello, so that it knows that this job is alive."""
         self._outbox.send(
             Address(TASKS, task_key(presence.site, presence.client_id)),
-            RollCall(self._job.name, self._job.epoch, self._heartbeat),
+            RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id),
             mandatory=False,
             expiration=_DAY,
             correlation_id=presence.instance,

@@ -80,17 +80,25 @@ def check(body: Body) -> None:
             check_job_name(body.job)
             check_epoch(body.epoch)
             check_heartbeat(body.heartbeat_seconds)
+            _check_run(body.run)
         case JobEnded():
             check_job_name(body.job)
             check_epoch(body.epoch)
+            _check_run(body.run)
         case ModelRequest():
             check_job_name(body.job)
             check_client_id(body.client_id)
             check_digest(body.digest, "digest")
 
 
+def _check_run(run: str) -> None:
+    if run:  # older servers do not say
+        check_word(run, "run")
+
+
 def _check_task(task: Task) -> None:
     _check_head(task)
+    _check_run(task.run)
     wanted = _TYPES[task.phase][0]
     if not isinstance(task.ins, wanted):
         raise ValueError(f"{task.phase} asks with {wanted.__name__}, not {_type(task.ins)}")

@@ -20,7 +20,7 @@ from flmq.wire.serde.envelopes import BODIES
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 0
+SCHEMA_MINOR = 1
 
 # Protocol buffers, "Encoding": a message is smaller than 2 GiB.
 _MAX_BYTES = 2**31 - 1

@@ -99,6 +99,8 @@ class Task:
     """The parameters that ``ins`` lacks: in the stream of models."""
     reply_codec: str = ""
     """How the reply's parameters may be compressed, against ``model``; empty: not at all."""
+    run: str = ""
+    """Tells runs of one job apart: epochs are compared within one of them only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,8 @@ class RollCall:
     epoch: int
     heartbeat_seconds: float
     """Seconds between the heartbeats that the server would like."""
+    run: str = ""
+    """As in a `Task`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,8 @@ class JobEnded:
     job: str
     epoch: int
     reason: str = ""
+    run: str = ""
+    """As in a `Task`."""
 
 
 @dataclass(frozen=True, slots=True)

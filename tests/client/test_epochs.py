@@ -37,3 +37,44 @@ def test_a_client_whose_clock_stands_in_1970_hears_its_servers() -> None:
     assert epochs.hear("job", _at(_NOW))
     assert epochs.hear("job", _at(_NOW + 30 * _DAY))
     assert not epochs.hear("job", _at(_NOW))
+
+
+def test_runs_of_one_job_are_not_compared() -> None:
+    epochs = Epochs(lambda: _NOW)
+    assert epochs.hear("job", _at(_NOW), "first")
+    assert epochs.hear("job", _at(_NOW - 3600), "second")
+    assert not epochs.hear("job", _at(_NOW) - 1, "first")
+    assert epochs.hear("job", _at(_NOW - 3600) + 1, "second")
+
+
+def test_a_run_takes_over_once() -> None:
+    epochs = Epochs(lambda: _NOW)
+    epochs.hear("job", 2, "first")
+    assert not epochs.takes_over("job", "first")
+    epochs.hear("job", 1, "second")
+    assert epochs.takes_over("job", "second")
+    assert not epochs.takes_over("job", "second")
+    assert not epochs.takes_over("another", "first")
+    epochs.hear("spooled", 2, "first")
+    assert epochs.takes_over("spooled", "second"), "whose tasks lay in a spool"
+
+
+def test_the_end_of_a_run_ends_the_job_if_it_is_in_charge() -> None:
+    epochs = Epochs(lambda: _NOW)
+    for run in ("first", "second"):
+        epochs.hear("job", 1, run)
+        epochs.takes_over("job", run)
+    assert epochs.end("job", 1, "unknown") == frozenset()
+    assert epochs.end("job", 1, "first") == {"first"}
+    assert epochs.knows("job")
+    epochs.hear("job", 1, "first")
+    assert epochs.end("job", 1, "second") == {"first", "second"}
+    assert not epochs.knows("job")
+    assert not epochs.takes_over("job", "third"), "nothing is left of what ended"
+
+
+def test_invented_runs_take_no_memory() -> None:
+    epochs = Epochs(lambda: _NOW)
+    for number in range(1000):
+        epochs.hear("job", 1, f"run-{number}")
+    assert len(epochs.end("job", 1, "run-999")) == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,17 @@ from flmq.server.events import (
 from flmq.server.failures import ClientFailure
 from flmq.server.strategy import FedAvg
 from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
-from flmq.wire import JobEnded, PresenceKind, RollCall
-from tests.end_to_end.federation import OK, Federation, Nudge, fed_avg, in_thread, initial, nudge
+from flmq.wire import JobEnded, PresenceKind, Receipt, ReceiptOutcome, RollCall
+from tests.end_to_end.federation import (
+    JOB,
+    OK,
+    Federation,
+    Nudge,
+    fed_avg,
+    in_thread,
+    initial,
+    nudge,
+)
 from tests.transport.rigs import PATIENCE, MemoryRig, eventually
 
 
@@ -421,6 +431,53 @@ def test_a_task_of_an_earlier_server_of_the_job_is_dropped(memory_federation: Fe
     assert gate.calls == 1
 
 
+def test_a_server_that_begins_the_job_anew_is_heard_though_its_clock_is_behind(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    address, ahead = Address(TASKS, task_key("main", "a")), round(time.time() * 1000) + 3_600_000
+    peer.send(address, RollCall(JOB, ahead, 1.0, "earlier"))
+    server = federation.run(fed_avg(2), rounds=2)
+    for _ in range(2):
+        peer.reply(peer.task())
+    server.history()
+    assert server.watch.words()["a"] == [Word.ACCEPTED] * 2
+    said = [each for each in caplog.records if "was begun anew by another server" in each.message]
+    assert [each.levelname for each in said] == ["WARNING"]
+
+
+def test_what_is_not_done_of_an_earlier_run_is_dropped_and_what_is_done_is_kept(
+    memory_federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    memory_federation.serve("a", source=gate)
+    worker = memory_federation.workers["a"].worker
+    peer = memory_federation.peer("hand")
+    server = memory_federation.run(fed_avg(2))
+    task, address = peer.task(), Address(TASKS, task_key("main", "a"))
+
+    def old(task_id: str) -> None:
+        peer.send(address, replace(task, client_id="a", task_id=task_id, run="earlier"))
+
+    old("done")
+    gate.go.release()
+    gate.go.release()
+    eventually(lambda: worker._tasks["a"].reply_of("done") is not None)
+    for task_id in ("in-training", "waiting"):
+        old(task_id)
+    eventually(lambda: gate.calls == 3)
+    peer.send(address, RollCall("job", task.epoch, 1.0, "earlier"))
+    peer.send(address, RollCall("job", task.epoch, 1.0, task.run))
+    eventually(lambda: "2 tasks of its earlier run are dropped" in caplog.text)
+    assert worker._tasks["a"].reply_of("done") is not None
+    gate.go.release()
+    eventually(lambda: worker._work._at_work == {})
+    assert gate.calls == 3
+    peer.reply(task)
+    server.history()
+
+
 def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> None:
     memory_federation.serve("a")
     peer = memory_federation.peer("hand")
@@ -430,6 +487,7 @@ def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> 
     worker = memory_federation.workers["a"].worker
     for _ in range(2):  # the second time it is settled
         peer.send(address, replace(task, client_id="a", task_id="again"))
+        peer.send(address, Receipt("again", JOB, 1, task.phase, "a", ReceiptOutcome.DUPLICATE))
         eventually(lambda: "again" in worker._tasks["a"]._settled)  # type: ignore[attr-defined]
     eventually(lambda: _empty(memory_federation, "a"))
     peer.reply(task)

@@ -82,6 +82,7 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
     if task.model is not None:
         _blob_to_proto(task.model, proto.model)
     proto.reply_codec = task.reply_codec
+    proto.run = task.run
     _member_to_proto(task.ins, proto, _INS)
 
 
@@ -96,6 +97,7 @@ def task_from_proto(proto: pb.Task) -> Task:
         timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
         model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
         reply_codec=proto.reply_codec,
+        run=proto.run,
     )
 
 
@@ -194,11 +196,12 @@ def roll_call_to_proto(roll_call: RollCall, proto: pb.RollCall) -> None:
     proto.job = roll_call.job
     proto.epoch = roll_call.epoch
     proto.heartbeat_seconds = roll_call.heartbeat_seconds
+    proto.run = roll_call.run
 
 
 def roll_call_from_proto(proto: pb.RollCall) -> RollCall:
     """Read a roll call."""
-    return RollCall(proto.job, proto.epoch, proto.heartbeat_seconds)
+    return RollCall(proto.job, proto.epoch, proto.heartbeat_seconds, proto.run)
 
 
 def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:
@@ -206,11 +209,12 @@ def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:
     proto.job = ended.job
     proto.epoch = ended.epoch
     proto.reason = _start(ended.reason)
+    proto.run = ended.run
 
 
 def job_ended_from_proto(proto: pb.JobEnded) -> JobEnded:
     """Read the end of a job."""
-    return JobEnded(proto.job, proto.epoch, proto.reason)
+    return JobEnded(proto.job, proto.epoch, proto.reason, proto.run)
 
 
 def model_request_to_proto(request: ModelRequest, proto: pb.ModelRequest) -> None:

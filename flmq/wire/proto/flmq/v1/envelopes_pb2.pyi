@@ -89,7 +89,7 @@ class Envelope(_message.Message):
     def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "model", "reply_codec")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "model", "reply_codec", "run")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class Task(_message.Message):
     RECONNECT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REPLY_CODEC_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -122,7 +123,8 @@ class Task(_message.Message):
     reconnect: _reconnect_pb2.ReconnectIns
     model: BlobRef
     reply_codec: str
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ...) -> None: ...
+    run: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "blob")
@@ -246,21 +248,25 @@ class Presence(_message.Message):
     def __init__(self, kind: _Optional[_Union[PresenceKind, str]] = ..., client_id: _Optional[str] = ..., site: _Optional[str] = ..., instance: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., sent_unix_ms: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ...) -> None: ...
 
 class RollCall(_message.Message):
-    __slots__ = ("job", "epoch", "heartbeat_seconds")
+    __slots__ = ("job", "epoch", "heartbeat_seconds", "run")
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     job: str
     epoch: int
     heartbeat_seconds: float
-    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ...) -> None: ...
+    run: str
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., run: _Optional[str] = ...) -> None: ...
 
 class JobEnded(_message.Message):
-    __slots__ = ("job", "epoch", "reason")
+    __slots__ = ("job", "epoch", "reason", "run")
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     job: str
     epoch: int
     reason: str
-    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    run: str
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
