@@ -14,6 +14,7 @@ from flmq.cli.process import log_to_stderr
 from flmq.cli.stopping import in_order, typed_again
 from flmq.client.app import run_client
 from flmq.client.cache import DEFAULT_CACHE_BYTES
+from flmq.client.models import PATIENCE as MODEL_PATIENCE
 from flmq.client.options import WorkerOptions
 from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
@@ -96,6 +97,14 @@ def client(
             help="Refuse larger models at once. Default: what fits the memory that is free.",
         ),
     ] = None,
+    model_patience: Annotated[
+        float,
+        typer.Option(
+            envvar="FLMQ_MODEL_PATIENCE",
+            min=1,
+            help="Seconds for which a model that is not there is asked for, before its task fails.",
+        ),
+    ] = MODEL_PATIENCE,
     heartbeat: Annotated[
         float,
         typer.Option(envvar="FLMQ_HEARTBEAT", min=0.1, help="Seconds between signs of life."),
@@ -116,6 +125,7 @@ def client(
         cache_dir=cache_dir,
         cache_bytes=cache_bytes,
         max_model_bytes=max_model_bytes,
+        model_patience=model_patience,
     )
     url = broker_url(broker)
     properties = pairs("--property", prop or [])

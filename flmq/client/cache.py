@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -22,13 +23,38 @@ __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
 DEFAULT_CACHE_BYTES = 128 * 1024**2
 """The last model is kept whatever its size, and that one is what is needed again."""
+_LOOK_UP = 0.25
+"""Seconds between looks at whether one's waiting is to end."""
+_PATIENCE = 30.0
+_SLOWEST = 10 << 20
+"""Bytes a second at which another process is thought to read a model that is being waited for."""
 
 
 class ModelCache(Protocol):
     """Keeps the last models that were read. Thread-safe."""
 
-    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
-        """The blob of ``ref``, by ``read`` where it is not kept; two callers read it once."""
+    def get(
+        self,
+        ref: BlobRef,
+        read: Callable[[], memoryview],
+        check: Callable[[], None] = lambda: None,
+    ) -> memoryview:
+        """The blob of ``ref``, by ``read`` where it is not kept; two callers read it once.
+
+        ``check`` is called while another reads, and may raise to end the waiting.
+        """
+
+
+def _wait_for(
+    take: Callable[[float], bool], check: Callable[[], None], patience: float = math.inf
+) -> bool:
+    """Try to ``take`` for so many seconds at a time, until it is ours; False: in vain."""
+    tries_end = time.monotonic() + patience
+    while not take(_LOOK_UP):
+        check()
+        if time.monotonic() > tries_end:
+            return False
+    return True
 
 
 class MemoryCache:
@@ -41,19 +67,25 @@ class MemoryCache:
         self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
 
-    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
+    def get(
+        self,
+        ref: BlobRef,
+        read: Callable[[], memoryview],
+        check: Callable[[], None] = lambda: None,
+    ) -> memoryview:
         """The blob of ``ref``."""
         with self._lock:
             turn = self._reading.setdefault(ref.digest, threading.Lock())
+        _wait_for(lambda seconds: turn.acquire(timeout=seconds), check)
         try:
-            with turn:
-                blob = self._find(ref.digest)
-                if blob is None:
-                    self._make_room(ref.total)
-                    blob = read()
-                    with self._lock:
-                        self._models[ref.digest] = blob
+            blob = self._find(ref.digest)
+            if blob is None:
+                self._make_room(ref.total)
+                blob = read()
+                with self._lock:
+                    self._models[ref.digest] = blob
         finally:
+            turn.release()
             with self._lock:
                 self._reading.pop(ref.digest, None)
         return blob
@@ -75,24 +107,39 @@ class MemoryCache:
 class FolderCache:
     """In files of a folder, which several workers of a machine may share.
 
-    Whoever reads, writes or removes a model's files holds the lock of its digest meanwhile.
+    Whoever reads, writes or removes a model's files holds the lock of its digest meanwhile. Who has
+    it for longer than reading takes, paused perhaps, keeps others from the cache, not from work.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
-        """Keep models of ``max_bytes`` in all below ``folder``, which is made if need be."""
+    def __init__(
+        self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES, *, patience: float = _PATIENCE
+    ) -> None:
+        """Keep models of ``max_bytes`` in all below ``folder``, which is made if need be.
+
+        Who waits for another process's reading does so for ``patience`` seconds and what reading
+        a model of that size may take.
+        """
         make_folder(folder)
         self._folder = folder
         self._max_bytes = max_bytes
+        self._patience = patience
         self._here = threading.Lock()
         self._checked: set[tuple[str, int]] = set()
         """Digests whose files (by inode) this process has seen to be right."""
 
-    def get(self, ref: BlobRef, read: Callable[[], memoryview]) -> memoryview:
+    def get(
+        self,
+        ref: BlobRef,
+        read: Callable[[], memoryview],
+        check: Callable[[], None] = lambda: None,
+    ) -> memoryview:
         """The blob of ``ref``, mapped: the memory is the machine's, once for all workers.
 
         A file is checked when this process first opens it, and read anew where it is damaged.
         """
-        with self._here, self._turn(ref.digest):
+        with contextlib.ExitStack() as turn:
+            if not self._wait_for_turn(ref, turn, check):
+                return read()
             mapped = self._open(ref)
             if mapped is not None:
                 return mapped
@@ -128,14 +175,33 @@ class FolderCache:
             return None
         return memoryview(mapped)
 
-    @contextlib.contextmanager
-    def _turn(self, digest: str, *, wait: bool = True) -> Iterator[None]:
-        """One at a time, of all processes, has a model's files.
+    def _wait_for_turn(
+        self, ref: BlobRef, turn: contextlib.ExitStack, check: Callable[[], None]
+    ) -> bool:
+        """Be the one, of all threads and processes, who has a model's files; False: in vain."""
+        _wait_for(lambda seconds: self._here.acquire(timeout=seconds), check)
+        turn.callback(self._here.release)
 
-        Without ``wait`` it is a `Timeout` where somebody has.
-        """
-        with process_lock(self._folder / f"{digest}.lock").acquire(blocking=wait):
-            yield
+        def take(seconds: float) -> bool:
+            try:
+                turn.enter_context(self._turn(ref.digest, seconds))
+            except Timeout:
+                return False
+            return True
+
+        patience = self._patience + ref.total / _SLOWEST
+        if _wait_for(take, check, patience):
+            return True
+        logger.warning(
+            "model %s: another process has had its file in %s in hand for %.0f s (is it stopped?): "
+            "reading the model without",
+            *(ref.digest[:12], self._folder, patience),
+        )
+        return False
+
+    def _turn(self, digest: str, seconds: float) -> contextlib.AbstractContextManager[object]:
+        """One at a time, of all processes, has a model's files; a `Timeout` where another has."""
+        return process_lock(self._folder / f"{digest}.lock").acquire(timeout=seconds)
 
     def _store(self, ref: BlobRef, blob: memoryview) -> None:
         temporary = self._path(ref.digest).with_suffix(".tmp")
@@ -160,7 +226,7 @@ class FolderCache:
 
     def _remove(self, digest: str) -> None:
         """Remove a model's files, unless somebody has them in use."""
-        with contextlib.suppress(Timeout), self._turn(digest, wait=False):
+        with contextlib.suppress(Timeout), self._turn(digest, 0.0):
             for suffix in (".tmp", ".blob", ".lock"):
                 with contextlib.suppress(PermissionError):  # Windows: it is open
                     self._path(digest).with_suffix(suffix).unlink(missing_ok=True)

@@ -142,7 +142,8 @@ class Doer:
                 raise ModelNotFound(
                     f"model {request.digest[:12]} is not to be had any more: the round is over"
                 )
-            self._outbox.send(self._address(task.client_id, task.job), request, mandatory=False)
+            address = self._address(task.client_id, task.job)
+            self._outbox.send(address, request, mandatory=False).outcome.result()
 
         parameters = self._models.get(task.model, deadline, ask)
         return replace(task, ins=replace(task.ins, parameters=parameters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -39,10 +40,12 @@ _STALLED = 10.0
 _LOOK_AT_MOST = 30.0
 """Seconds for which other models, whose chunks may come without end, are read past."""
 _ASK_AGAIN = 5.0
+PATIENCE = 600.0
+"""Seconds for which a model is asked for, unless a worker's options say otherwise."""
 
 
 class ModelNotFound(RunError):
-    """A model did not come before the task's deadline."""
+    """A model did not come: before the task's deadline, or however often it was asked for."""
 
 
 class ModelTooLarge(RunError):
@@ -67,15 +70,18 @@ class ModelReader:
         cache: ModelCache,
         *,
         max_model_bytes: int | None = None,
+        patience: float = PATIENCE,
         stopping: threading.Event,
     ) -> None:
         """Read over ``transport``; models over ``max_model_bytes`` (None: what fits) are refused.
 
-        Waiting ends when ``stopping`` is set.
+        One that does not come is asked for during ``patience`` seconds, those without a broker not
+        counted. Waiting ends when ``stopping`` is set.
         """
         self._transport = transport
         self._cache = cache
         self._max_model_bytes = max_model_bytes
+        self._asks = max(1, math.ceil(patience / _ASK_AGAIN))
         self._stopping = stopping
         self._lock = threading.Lock()
         self._declared = False
@@ -85,17 +91,21 @@ class ModelReader:
     def get(self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]) -> Parameters:
         """The parameters of ``ref``, from the cache or the stream. Blocks.
 
-        ``ask`` has the server publish it again, and may raise to end the waiting;
-        ``deadline_unix`` is in Unix seconds.
+        ``ask`` has the server publish it again: it blocks until the broker has the request, and
+        may raise to end the waiting. ``deadline_unix`` is in Unix seconds.
 
         Raises:
             ModelTooLarge: it does not fit here.
-            ModelNotFound: it did not come before the deadline.
+            ModelNotFound: it did not come.
             TransportClosed: the worker is stopping.
         """
         if self._max_model_bytes is not None:
             _check_size(ref, self._max_model_bytes)
-        blob = self._cache.get(ref, lambda: self._read(ref, deadline_unix, ask))
+        blob = self._cache.get(
+            ref,
+            lambda: self._read(ref, deadline_unix, ask),
+            lambda: self._check_time(ref, deadline_unix),
+        )
         # Views where the contract says bytes: whoever decodes tensors takes both.
         return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
 
@@ -104,21 +114,31 @@ class ModelReader:
     ) -> memoryview:
         """The blob from the stream: looked for in several places, then asked for."""
 
-        asked = False
-
-        def ask_for_it() -> bool:
-            nonlocal asked
-            asked = not asked
-            if asked:
-                logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
-                ask()
-            return asked
-
         if self._max_model_bytes is None:
             # Not before: a model that is here already takes no more memory.
             _check_size(ref, available_memory())
         started = time.monotonic()
         blob, progress = new_buffer(ref.total), BlobProgress(ref)
+        asked, asks, had = False, 0, 0
+
+        def ask_for_it() -> bool:
+            nonlocal asked, asks, had
+            asked = not asked
+            if not asked:
+                return False
+            if progress.received != had:
+                asks, had = 0, progress.received  # it comes, if slowly
+            if asks >= self._asks:
+                raise ModelNotFound(
+                    f"model {ref.digest[:12]} ({ref.total} bytes) is not in the stream, and did "
+                    f"not come though it was asked for {asks} times in "
+                    f"{time.monotonic() - started:.0f} s"
+                )
+            logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
+            ask()
+            asks += 1
+            return True
+
         *nearer, last = self._places(ref)
         for place in nearer:
             self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)

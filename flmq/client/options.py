@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
 from flmq.client.folders import check_folder
+from flmq.client.models import PATIENCE
 from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
@@ -48,6 +49,8 @@ class WorkerOptions:
     """Models that are kept, in all."""
     max_model_bytes: int | None = None
     """A larger model is refused at once; None: what fits the memory that is free."""
+    model_patience: float = PATIENCE
+    """Seconds for which a model that is not there is asked for, before its task fails."""
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

@@ -74,6 +74,9 @@ class Tasks(Protocol):
     def left_over(self) -> list[Task]:
         """Tasks of an earlier process that are not settled, to be done or sent."""
 
+    def age_of(self, task_id: str) -> float:
+        """Seconds since a task came that an earlier process left: its newest form."""
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -158,6 +161,10 @@ class VolatileTasks:
     def left_over(self) -> list[Task]:
         """None: nothing outlives the process."""
         return []
+
+    def age_of(self, task_id: str) -> float:
+        """0: nothing outlives the process."""
+        return 0.0
 
     def _note_settled(self, task_id: str) -> Letter | None:
         self._settled[task_id] = None

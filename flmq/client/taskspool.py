@@ -171,6 +171,13 @@ class TaskSpool:
             self._load()
             return list(self._open.values())
 
+    def age_of(self, task_id: str) -> float:
+        """Seconds since a task came, by this machine's clock, right or wrong, at both times."""
+        with contextlib.suppress(OSError):
+            came = (self._folder / (task_id + _TASK)).stat().st_mtime
+            return max(0.0, time.time() - came)
+        return 0.0
+
     # -- files -------------------------------------------------------------------------------
 
     def _state(self, task_id: str) -> Admission:

@@ -137,6 +137,7 @@ class Worker:
             self._transport,
             options.cache(),
             max_model_bytes=options.max_model_bytes,
+            patience=options.model_patience,
             stopping=self._hands.stopping,
         )
         level = level_for(len(self._tasks))
@@ -180,7 +181,7 @@ class Worker:
             for task in left:
                 self._epochs.hear(task.job, task.epoch, task.run)
                 self._asked.add(task.job)
-                self._work.put_to_work(task)
+                self._work.put_to_work(task, time.monotonic() - tasks.age_of(task.task_id))
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is

@@ -238,6 +238,11 @@ class BlobProgress:
         """Whether every chunk is here."""
         return self._missing == 0
 
+    @property
+    def received(self) -> int:
+        """Chunks that are here."""
+        return self.ref.count - self._missing
+
     def accept(self, index: int, data: Buffer) -> int | None:
         """Where in the blob chunk ``index`` belongs; None for one that is here already.
 

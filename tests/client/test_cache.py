@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -218,3 +221,65 @@ def test_without_room_on_disk_the_model_is_used_and_not_kept(
     assert source.reads == [1, 1]
     assert "No space left on device" in caplog.text
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+class Enough(Exception):
+    """The task's deadline, or the worker's end."""
+
+
+def test_who_waits_for_anothers_reading_may_be_called_off(make: Maker) -> None:
+    cache, source = make(10_000), Source()
+    inside, go = threading.Event(), threading.Event()
+
+    def slow() -> memoryview:
+        inside.set()
+        assert go.wait(PATIENCE)
+        return model(1)[1]
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.get, model(1)[0], slow)
+        assert inside.wait(PATIENCE)
+        with pytest.raises(Enough):
+            cache.get(model(1)[0], source.of(1), _raise_enough)
+        go.set()
+        assert bytes(first.result(PATIENCE)) == model(1)[1]
+    get(cache, source, 1)  # what was called off holds nothing
+    assert source.reads == []
+
+
+_SHARER = """
+import sys
+from pathlib import Path
+from flmq.common.locks import process_lock
+lock = process_lock(Path(sys.argv[1]))
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_sharer_that_is_stopped_keeps_others_from_the_cache_and_not_from_the_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref, blob = model(1)
+    command = [sys.executable, "-c", _SHARER, str(tmp_path / f"{ref.digest}.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sharer:
+        assert sharer.stdout is not None
+        assert sharer.stdout.readline() == b"held\n"
+        sharer.send_signal(signal.SIGSTOP)
+        try:
+            cache, source = FolderCache(tmp_path, patience=0.5), Source()
+            get(cache, source, 1)
+            assert "is it stopped?" in caplog.text
+            with pytest.raises(Enough):  # a deadline that comes first
+                FolderCache(tmp_path).get(ref, source.of(1), _raise_enough)
+        finally:
+            sharer.kill()
+    get(cache, source, 1)
+    get(cache, source, 1)
+    assert source.reads == [1, 1]
+    assert bytes(blob) == (tmp_path / f"{ref.digest}.blob").read_bytes()
+
+
+def _raise_enough() -> None:
+    raise Enough

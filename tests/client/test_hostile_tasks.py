@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +200,35 @@ def test_a_spooled_task_that_killed_an_earlier_version_is_answered(
     answered = {line.reply(consumer).task_id for _ in range(2)}
     assert answered == {"spooled", "task"}
     assert not isinstance(line.ask(task(FitIns(initial(), {}))).res, Failure)
+
+
+def test_a_clock_that_is_days_ahead_expires_no_spooled_task(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the task was done, and started again: when it came is known to its file."""
+    line.federation.workers["a"].stop()
+    spool = line.folder / "a" / "spool"
+    right = time.time
+    deadline = round(right() * 1000) + 60_000
+    consumer = line.listen("ahead")
+    for name, came, asked in (("fresh", 5.0, 60.0), ("stale", 120.0, 60.0)):
+        told = task(
+            FitIns(initial(), {}),
+            job="ahead",
+            task_id=name,
+            deadline_unix_ms=deadline,
+            timeout_seconds=asked,
+        )
+        _write_sealed(spool / f"{name}.task", encode(told))
+        ahead = right() + 2 * 86_400 - came
+        os.utime(spool / f"{name}.task", (ahead, ahead))
+    monkeypatch.setattr(time, "time", lambda: right() + 2 * 86_400)
+    line.begin()
+    replies = {reply.task_id: reply.res for reply in (line.reply(consumer) for _ in range(2))}
+    assert not isinstance(replies["fresh"], Failure)
+    stale = replies["stale"]  # its time was over while it lay there
+    assert isinstance(stale, Failure)
+    assert stale.exception_type == "Expired"
 
 
 def _write_sealed(path: Path, data: bytes) -> None:

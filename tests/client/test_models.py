@@ -54,11 +54,17 @@ class Desk:
             self.chunk(ref.digest, index, data)
         return ref
 
-    def reader(self, max_model_bytes: int | None = None, cache_bytes: int = 10**9) -> ModelReader:
+    def reader(
+        self,
+        max_model_bytes: int | None = None,
+        cache_bytes: int = 10**9,
+        patience: float = 600.0,
+    ) -> ModelReader:
         return ModelReader(
             self.transport,
             MemoryCache(cache_bytes),
             max_model_bytes=max_model_bytes,
+            patience=patience,
             stopping=self.stopping,
         )
 
@@ -160,10 +166,41 @@ def test_a_model_with_another_digest_is_refused(desk: Desk) -> None:
 
 def test_a_model_that_is_gone_from_the_stream_is_asked_for(desk: Desk) -> None:
     sent = model(1)
-    ref = desk.publish(sent, published_in=HOUR)  # so it is not looked for where it lies
+    ref = desk.refer(sent)
     got = desk.reader().get(ref, None, desk.asking(lambda: desk.publish(sent)))
     assert same(got, sent)
     assert len(desk.asked) == 1
+
+
+@pytest.mark.parametrize("ahead", [HOUR, 2**62])
+def test_a_model_of_a_time_to_come_is_read_where_it_lies(desk: Desk, ahead: int) -> None:
+    """The server's clock is ahead of ours, or its word is no time at all."""
+    sent = model(1)
+    assert same(desk.get(desk.reader(), desk.publish(sent, published_in=ahead)), sent)
+    assert desk.asked == []
+
+
+def test_a_model_that_never_comes_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
+    reader = desk.reader(patience=0.9)
+    with pytest.raises(ModelNotFound, match="did not come though it was asked for 3 times"):
+        reader.get(desk.refer(model(1)), None, desk.ask)
+    assert len(desk.asked) == 3
+
+
+def test_a_model_that_comes_slowly_is_not_given_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One chunk each time that it is asked for: more than would be given up otherwise."""
+    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
+    monkeypatch.setattr("flmq.client.models._STALLED", 0.3)
+    sent = model(1, 5 * CHUNK)
+    ref = desk.refer(sent)
+    left = list(iter_chunks(ref, sent.tensors))
+    assert len(left) >= 4
+    reader = desk.reader(patience=0.6)
+    got = reader.get(ref, None, desk.asking(lambda: desk.chunk(ref.digest, *left.pop())))
+    assert same(got, sent)
 
 
 def test_one_that_has_not_come_whole_is_asked_for(desk: Desk) -> None:

@@ -93,7 +93,8 @@ def test_a_child_holds_no_lock_of_its_parents(tmp_path: Path) -> None:
     read, write = os.pipe()
     parent = os.fork()
     if parent == 0:
-        process_lock(path).acquire()
+        lock = process_lock(path)
+        lock.acquire()
         child = os.fork()
         if child == 0:
             time.sleep(60.0)
