@@ -256,6 +256,7 @@ def _serve(command: ServerCommand) -> None:
         runs_dir=command.runs_dir,
         # A fresh job's old folder was moved aside above, before the log was begun in the new one.
         resume=ResumePolicy.SAME if command.resume is ResumePolicy.FRESH else command.resume,
+        anew=command.resume is ResumePolicy.FRESH,
         keep=command.keep,
         standby=command.standby,
         late=command.late,

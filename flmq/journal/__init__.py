@@ -5,6 +5,7 @@ from __future__ import annotations
 from flmq.journal.errors import (
     Fenced,
     JournalDamaged,
+    JournalGone,
     JournalNotWritable,
     NewerJournal,
     NotKept,
@@ -46,6 +47,7 @@ __all__ = [
     "JobIdentity",
     "Journal",
     "JournalDamaged",
+    "JournalGone",
     "JournalNotWritable",
     "KeepPolicy",
     "LateEntry",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flmq.common.errors import FlmqError
-from flmq.journal.errors import JournalDamaged, JournalNotWritable
+from flmq.journal.errors import JournalDamaged, JournalGone, JournalNotWritable
 
 __all__ = ["Database", "connect"]
 
@@ -67,6 +67,7 @@ class Database:
         self._closed = False
         with self._translated():
             self._connection = connect(path)
+        self._file = _file_at(path)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -90,10 +91,18 @@ class Database:
         """Change it: durable after the block; an exception in the block leaves all as it was.
 
         Raises:
+            JournalGone: its file was deleted, moved or replaced.
             JournalNotWritable: it cannot be written; all is as it was.
         """
+        if self.gone:  # SQLite would go on writing into a file without a name
+            raise JournalGone(self.path.parent)
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+
+    @property
+    def gone(self) -> bool:
+        """Whether what is at our path is not the file that we opened."""
+        return _file_at(self.path) != self._file
 
     def fold(self) -> None:
         """Write the log's content into the database file, as far as no reader is in the way."""
@@ -144,6 +153,15 @@ class Database:
             if code == sqlite3.SQLITE_BUSY:
                 raise JournalNotWritable(self.path, _busy()) from error
             raise
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever it is called; None: there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _busy() -> str:

@@ -5,6 +5,7 @@
     StoredDataError
     ├── JournalDamaged       what was stored is not there, or not what was stored
     ├── NewerJournal         written by a newer flmq
+    ├── JournalGone          the folder was deleted or moved under its server
     └── NotKept              it was there, and the run was told not to keep it
     RunError
     ├── JournalNotWritable   no space, no permission, no lock
@@ -22,6 +23,7 @@ from flmq.common.errors import InvalidReturnValue, RunError, StoredDataError
 __all__ = [
     "Fenced",
     "JournalDamaged",
+    "JournalGone",
     "JournalNotWritable",
     "NewerJournal",
     "NotKept",
@@ -52,6 +54,19 @@ class NewerJournal(StoredDataError):
         super().__init__(
             f"{path}: has format {found}, written by a newer flmq; this one reads up to format "
             f"{supported}. Nothing was changed. Install the newer flmq to go on with this run"
+        )
+
+
+class JournalGone(StoredDataError):
+    """The run's folder was taken away under its server."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the run's folder."""
+        self.folder = folder
+        super().__init__(
+            f"{folder}: was deleted, moved or replaced while its server ran, so nothing more can "
+            "be recorded there. Put it back as it was and start the server again to go on; without "
+            "it the job begins anew from round 1"
         )
 
 

@@ -164,6 +164,11 @@ class Journal(JournalReader):
         self._shelf.release(task_id, ref)
 
     @property
+    def gone(self) -> bool:
+        """Whether the run's folder was deleted, moved or replaced since."""
+        return self._db.gone
+
+    @property
     def spool_folder(self) -> Path:
         """A folder for replies in progress, from which they can be adopted."""
         folder = self.folder / _SPOOL

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from flmq.common.errors import JobInUse, ResourceLocked
-from flmq.transport import Transport, federation_topology, job_topology
+from flmq.transport import Transport, federation_topology, job_topology, replies_queue
 
 __all__ = ["declare_sites", "take_job"]
 
@@ -21,10 +21,13 @@ def declare_sites(transport: Transport, sites: Sequence[str]) -> None:
         transport.declare(federation_topology(site))
 
 
-def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> None:
+def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> bool:
     """Declare what the job needs, its lock first of all, which lives as long as ``transport``.
 
     As a ``standby`` wait until the server that has it is gone; its lock goes with its connection.
+
+    Returns:
+        Whether the job's queues were there: it was begun before, and not ended.
 
     Raises:
         JobInUse: another live server has the job, and we are no standby.
@@ -33,6 +36,7 @@ def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: b
     declare_sites(transport, sites)
     said = False
     while True:
+        begun = transport.inspect_queue(replies_queue(job)) is not None
         try:
             transport.declare(job_topology(job))
         except ResourceLocked as error:
@@ -41,7 +45,7 @@ def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: b
         else:
             if said:
                 _log.warning("job %s: its server is gone, this one takes over", job)
-            return
+            return begun
         if not said:
             said = True
             _log.warning("job %s is run by another live server: standing by", job)

@@ -17,6 +17,7 @@ from flmq.common.typing import (
     GetParametersRes,
     Parameters,
 )
+from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
 from flmq.journal.records import (
     CarriedReply,
@@ -33,7 +34,7 @@ from flmq.round import Event, Outcome, ReplyAccepted, ReplyFailed, ReplyRejected
 from flmq.server.gather import Ask, Gathered, Request
 from flmq.server.history import History
 from flmq.server.late import Late, Verdict, late_of
-from flmq.server.spool import SpooledParameters
+from flmq.server.spool import SpooledParameters, SpoolFailed
 from flmq.wire import Reply, Task, decode, encode
 
 __all__ = ["LateArrival", "Ledger", "Planned", "Settling"]
@@ -80,6 +81,11 @@ class Ledger:
     def finished(self) -> bool:
         """Whether the job was brought to its end before."""
         return self._journal.finished is not None
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """What ended the run: its folder's going, not the file that was missed first."""
+        missed = isinstance(error, JournalNotWritable | SpoolFailed)
+        return JournalGone(self._journal.folder) if missed and self._journal.gone else error
 
     # -- phases ------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class RunOptions:
     """Folder of the runs' folders, in which each has its journal; None: no journal, and a run that
     ends with its server."""
     resume: ResumePolicy = ResumePolicy.SAME
+    anew: bool = False
+    """Whether the caller has moved an earlier run of the job aside, to begin anew."""
     keep: KeepPolicy = field(default_factory=KeepPolicy)
     """Which models and replies stay on disk."""
     standby: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flmq.common.errors import JobInUse, UsageError
@@ -53,6 +53,8 @@ class OpenRun:
     job: Job
     seed: int
     journal: Journal | None
+    new: bool = False
+    """It begins with us, in a folder that knew nothing of it."""
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -91,11 +93,13 @@ def open_run(name: str, options: RunOptions, server: Server, config: ServerConfi
     folder = options.runs_dir / name
     if options.resume is ResumePolicy.FRESH:
         aside = set_aside(folder)
+        options = replace(options, anew=True)
         if aside is not None:
             logger.warning("job %s begins anew; its earlier run is in %s", name, aside)
     journal = Journal.open(folder)
     fingerprint = _fingerprint(server, config, seed)
     identity = journal.identity
+    new = identity is None and not options.anew
     if identity is None:
         job = Job.create(name)
         identity = JobIdentity(name, job.run_id, job.secret, seed)
@@ -104,7 +108,8 @@ def open_run(name: str, options: RunOptions, server: Server, config: ServerConfi
         _compare(name, journal.fingerprint(), fingerprint)
     epoch = journal.take_charge()
     journal.keep(options.keep)
-    return OpenRun(Job(name, identity.run_id, identity.secret, epoch), identity.seed, journal)
+    job = Job(name, identity.run_id, identity.secret, epoch)
+    return OpenRun(job, identity.seed, journal, new)
 
 
 def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:

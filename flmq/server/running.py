@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from flmq.common.logger import logger
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
-from flmq.journal.errors import Fenced
+from flmq.journal.errors import Fenced, JournalGone
 from flmq.round import Policy
 from flmq.server.bus import EventBus
 from flmq.server.charge import take_job
@@ -48,9 +49,11 @@ def run_server(
         server.strategy.late_replies = options.late
     name = make_job_name() if options.job is None else check_job_name(options.job)
     # Step 1: be the only one. A kill after this frees the lock with the connection.
-    take_job(transport, name, options.coordinator.sites, standby=options.standby)
+    begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
     # Step 2: raise the epoch in the journal. Whoever was in charge before is fenced from here on.
     run = open_run(name, options, server, config)
+    if begun and run.new and run.journal is not None:
+        _say_anew(name, run.journal.folder, bus)
     try:
         return _run(transport, run, server, config, options, bus, broker)
     finally:
@@ -112,11 +115,14 @@ def _run_to_its_end(
         if clients and not finished:
             server.client_manager().wait_for(clients, _DAY)
         history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
-    except BaseException as error:
+    except BaseException as raised:
+        error = raised if ledger is None else ledger.cause_of(raised)
         reason = str(error) or type(error).__name__
         bus.emit(RunEnded(job, server.rounds_closed, time.monotonic() - started, error=reason))
         _leave(coordinator, ledger, error, reason)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
     # Step 4: let the clients go, and only then call the job finished: a kill in between says so
     # to them again.
     coordinator.end("all rounds done")
@@ -140,6 +146,16 @@ def _run_to_its_end(
     return history
 
 
+def _say_anew(job: str, folder: Path, bus: EventBus) -> None:
+    said = (
+        f"job {job} begins anew from round 1: its queues are on the broker, of a run that did not "
+        f"end, but {folder} has no journal of it. If that run's folder is elsewhere, stop this "
+        "server, and start it with that folder (--runs-dir)"
+    )
+    logger.warning(said)
+    bus.emit(Note(said))
+
+
 def _leave(
     coordinator: Coordinator, ledger: Ledger | None, error: BaseException, reason: str
 ) -> None:
@@ -154,7 +170,7 @@ def _leave(
         )
         return
     coordinator.close()
-    if not isinstance(error, Fenced):
+    if not isinstance(error, Fenced | JournalGone):
         logger.warning("job %s is not finished; started again, its server goes on with it", job)
 
 
