@@ -15,7 +15,7 @@ from flmq.common.tracebacks import user_traceback
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
 
-__all__ = ["LONGEST_LEAVE", "answer_task", "failure"]
+__all__ = ["LONGEST_LEAVE", "answer_task", "failure", "reply_to"]
 
 LONGEST_LEAVE = 24 * 3600
 """Seconds for which a server may send a client away at most."""
@@ -43,6 +43,11 @@ def answer_task(
     res = _expired(task, now()) or _answer(task, get_task, get_client)
     seconds = time.monotonic() - started
     _log(task, res, seconds, level)
+    return reply_to(task, res, seconds)
+
+
+def reply_to(task: Task, res: Res, seconds: float) -> Reply:
+    """What answers ``task``; ``seconds`` are those that the call took."""
     return Reply(
         task_id=task.task_id,
         job=task.job,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from flmq.client.answering import answer_task, failure
+from flmq.client.answering import answer_task, failure, reply_to
 from flmq.client.factory import Clients
 from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.receipts import AwaitedReceipts
-from flmq.client.tasks import Tasks
+from flmq.client.tasks import Tasks, asks_the_same
 from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import (
@@ -28,6 +28,7 @@ from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, reply_key
 from flmq.wire import (
     INLINE_BYTES,
     BlobRef,
+    Failure,
     FailureKind,
     ModelRequest,
     Reply,
@@ -70,7 +71,7 @@ class Doer:
 
         ``now`` gives Unix seconds by the clock that the task's deadline is of.
 
-        Returns whether the broker has the reply; False: its queue is gone, so the job is over.
+        Returns whether the broker has the reply; False: there is no queue for it, now.
 
         Raises:
             TransportClosed: the worker is stopping.
@@ -92,26 +93,34 @@ class Doer:
                 level=self._level,
             )
             crash_point("worker.trained")
-            if tasks.current(task.task_id) is None:
+            newest = tasks.current(task.task_id)
+            if newest is None:
                 return True  # settled meanwhile: nobody wants the reply
+            if not asks_the_same(newest, task):
+                return self.do(newest, tasks, now)
             reply = self._keep(reply, tasks)
         elif _is_lossy(task.reply_codec):
             # What is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)
-        if self._send(reply, loaded):
-            crash_point("worker.reply_confirmed")
-            return True
-        _say_gone(reply)
-        return False
+        if not self._send(reply, loaded):
+            return False
+        crash_point("worker.reply_confirmed")
+        return True
+
+    def say_settled(self, task: Task) -> None:
+        """Tell a server that asks for it that a task is settled here, and its reply let go."""
+        said = Failure(FailureKind.SETTLED, message="settled here before, and its reply let go")
+        reply = reply_to(task, said, 0.0)
+        address = self._address(task.client_id, task.job)
+        self._outbox.send(address, reply, mandatory=False, message_id=task.task_id)
 
     def announce_again(self, envelope: Reply, gone: Callable[[], None]) -> None:
-        """Ask for a receipt; ``gone`` is called, from any thread, where the job is over."""
+        """Ask for a receipt; ``gone`` is called, from any thread, where there is no queue."""
         address = self._address(envelope.client_id, envelope.job)
         sent = self._outbox.send(address, envelope, message_id=envelope.task_id)
 
         def heard(outcome: Future[PublishOutcome]) -> None:
             if outcome.exception() is None and outcome.result() is PublishOutcome.UNROUTABLE:
-                _say_gone(envelope)
                 gone()
 
         sent.outcome.add_done_callback(heard)
@@ -225,17 +234,12 @@ def _is_lossy(codec: str) -> bool:
 def _is_over(task: Task, tasks: Tasks) -> bool:
     """Whether nobody waits for a task: it is settled, or its job has come to a later round."""
     others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
+    # What an earlier server asked says nothing: this one may have an older copy of the run.
     return tasks.current(task.task_id) is None or any(
-        other is not None and other.run == task.run and other.server_round > task.server_round
+        other is not None
+        and (other.run == task.run and other.epoch >= task.epoch)
+        and other.server_round > task.server_round
         for other in others
-    )
-
-
-def _say_gone(reply: Reply) -> None:
-    logger.warning(
-        "job %s, round %d: its reply queue is gone, so the job is over; reply dropped",
-        reply.job,
-        reply.server_round,
     )
 
 

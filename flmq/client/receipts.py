@@ -1,8 +1,10 @@
 """What became of replies: receipts are logged, and asked for where they do not come.
 
-A receipt may be lost, with the client's queue for instance. What announced a reply is then said
-again, without its parameters: the server answers with the receipt once more, goes on waiting for
-what is still on its way, or is gone, and its queue with it.
+Only a receipt, or the end of its job, lets a reply go. A receipt may be lost, with the client's
+queue for instance: what announced the reply is then said again, without its parameters, and the
+server answers with the receipt once more, or goes on waiting for what is still on its way. A reply
+that finds no queue was not sent at all: its server is away, or the broker lost what it had. It is
+sent when the server is heard again or asks for it, and now and then besides.
 """
 
 from __future__ import annotations
@@ -13,24 +15,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flmq.common.logger import logger
-from flmq.wire import Receipt, ReceiptOutcome, Reply
+from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 
-__all__ = ["AwaitedReceipts", "log_receipt"]
+__all__ = ["KEPT_FOR", "AwaitedReceipts", "log_receipt"]
 
 _PATIENCE = 60.0
 """Seconds in which a receipt comes, by and large."""
 _LONGEST = 3600.0
+KEPT_FOR = 14 * 24 * 3600.0
+"""Seconds after which a reply is let go that nobody asked for."""
 
 
 @dataclass(slots=True)
 class _Awaited:
-    envelope: Reply
+    what: Reply | Task
+    """What announced the reply; where none of it was sent, its task."""
+    since: float
     due: float
-    patience: float
+    patience: float = _PATIENCE
 
 
 class AwaitedReceipts:
-    """Replies that the broker has, and that no receipt came for. Thread-safe."""
+    """Replies that are done, and that no receipt came for. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` gives seconds."""
@@ -39,25 +45,66 @@ class AwaitedReceipts:
         self._awaited: dict[str, _Awaited] = {}
 
     def sent(self, envelope: Reply) -> None:
-        """Wait for the receipt of a reply, which ``envelope`` announced."""
+        """Wait for the receipt of a reply, which ``envelope`` announced to the broker."""
         with self._lock:
-            due = self._clock() + _PATIENCE
-            self._awaited[envelope.task_id] = _Awaited(envelope, due, _PATIENCE)
+            now = self._clock()
+            self._awaited[envelope.task_id] = _Awaited(envelope, now, now + _PATIENCE, _PATIENCE)
+
+    def not_sent(self, task: Task) -> bool:
+        """Note that a task's reply found no queue; whether that is news."""
+        with self._lock:
+            known, now = self._awaited.get(task.task_id), self._clock()
+            if known is not None and isinstance(known.what, Task):
+                known.what = task
+                return False
+            since = now if known is None else known.since
+            self._awaited[task.task_id] = _Awaited(task, since, now + _PATIENCE, _PATIENCE)
+            return True
+
+    def is_sent(self, task_id: str) -> bool:
+        """Whether the broker has taken a reply that no receipt came for."""
+        with self._lock:
+            known = self._awaited.get(task_id)
+            return known is not None and isinstance(known.what, Reply)
+
+    def hurry(self, task_id: str) -> None:
+        """Ask for this receipt without waiting any longer."""
+        with self._lock:
+            if (known := self._awaited.get(task_id)) is not None:
+                known.due = self._clock()
 
     def settled(self, task_id: str) -> None:
         """Wait no longer."""
         with self._lock:
             self._awaited.pop(task_id, None)
 
-    def overdue(self) -> list[Reply]:
-        """What to announce again now; each again after twice as long, an hour at most."""
+    def overdue(self) -> list[Reply | Task]:
+        """What to announce again now, and tasks whose reply to send whole.
+
+        Each comes again after twice as long, an hour at most.
+        """
         now = self._clock()
         with self._lock:
             late = [each for each in self._awaited.values() if each.due <= now]
             for each in late:
                 each.patience = min(2 * each.patience, _LONGEST)
                 each.due = now + each.patience
-        return [each.envelope for each in late]
+        return [each.what for each in late]
+
+    def unsent(self, job: str) -> list[Task]:
+        """The job's tasks whose reply found no queue."""
+        with self._lock:
+            tasks = [each.what for each in self._awaited.values() if isinstance(each.what, Task)]
+        return [task for task in tasks if task.job == job]
+
+    def too_old(self) -> list[Reply | Task]:
+        """What has waited for `KEPT_FOR`, and is not waited for any longer."""
+        before = self._clock() - KEPT_FOR
+        with self._lock:
+            old = [each.what for each in self._awaited.values() if each.since <= before]
+            for what in old:
+                del self._awaited[what.task_id]
+        return old
 
 
 def log_receipt(receipt: Receipt) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from flmq.common.logger import logger
 from flmq.post import Letter
-from flmq.wire import Reply, Task
+from flmq.wire import Reply, Task, encode, size_of
 
-__all__ = ["AckPolicy", "Admission", "Tasks", "VolatileTasks"]
+__all__ = ["AckPolicy", "Admission", "Settled", "Tasks", "VolatileTasks", "asks_the_same"]
+
+_KEPT_REPLIES = 4
+_KEPT_BYTES = 256 << 20
 
 
 class AckPolicy(Enum):
@@ -41,7 +45,7 @@ class Admission(Enum):
     DONE = "done"
     """Done, and its reply is at hand: to be sent again."""
     SETTLED = "settled"
-    """Done, and the server has its reply."""
+    """Done, and the server has said what became of its reply, or ended its job."""
 
 
 class Tasks(Protocol):
@@ -66,7 +70,10 @@ class Tasks(Protocol):
         """Note that the broker has the reply; the letter to ack now, where there is one."""
 
     def settle(self, task_id: str) -> Letter | None:
-        """Let go of a task: the server has its reply, or nobody wants it; the letter to ack."""
+        """Have a task settled, by its receipt or its job's end; the letter to ack."""
+
+    def let_go(self, task_id: str) -> Letter | None:
+        """Forget a task that is not settled: asked again, it is done anew; the letter to ack."""
 
     def of_job(self, job: str) -> list[str]:
         """Ids of the job's tasks that are not settled."""
@@ -76,6 +83,50 @@ class Tasks(Protocol):
 
     def age_of(self, task_id: str) -> float:
         """Seconds since a task came that an earlier process left: its newest form."""
+
+
+def asks_the_same(one: Task, other: Task) -> bool:
+    """Whether two forms of a task ask the same of its client, and a reply to one answers both.
+
+    A server whose run's folder is an older copy may come to the same round with another model.
+    """
+    if (one.model and one.model.digest) != (other.model and other.model.digest):
+        return False
+    return one is other or _question(one) == _question(other)
+
+
+def _question(task: Task) -> bytes:
+    plain = replace(task, epoch=0, again=0, deadline_unix_ms=None, timeout_seconds=None)
+    return encode(replace(plain, model=None, nonce=b"", reply_codec=""))
+
+
+class Settled:
+    """The tasks that were settled last, to be recognized when they come again."""
+
+    def __init__(self, remember: int) -> None:
+        """Remember the last ``remember``."""
+        self._remember = remember
+        self._tasks: OrderedDict[str, int] = OrderedDict()
+        """How often each was wanted anew: by the epoch of the server that did, 0: never."""
+
+    def add(self, task_id: str, task: Task | None) -> None:
+        """Remember a task that is settled in this form; None: it is not known in any."""
+        self._tasks[task_id] = self._tasks.get(task_id, 0) if task is None else task.again
+        self._tasks.move_to_end(task_id)
+        if len(self._tasks) > self._remember:
+            self._tasks.popitem(last=False)
+
+    def recognize(self, task: Task) -> bool:
+        """Whether a task is settled; one that its server wants anew is so no longer."""
+        again = self._tasks.get(task.task_id)
+        if again is not None and task.again not in (0, again):
+            del self._tasks[task.task_id]
+            return False
+        return again is not None
+
+    def __contains__(self, task_id: object) -> bool:
+        """Whether the task of this id is settled."""
+        return task_id in self._tasks
 
 
 @dataclass(slots=True)
@@ -88,19 +139,30 @@ class _Kept:
 class VolatileTasks:
     """In memory, for `AckPolicy.RESULT`: an un-acked letter is what survives a crash."""
 
-    def __init__(self, *, remember: int = 1024, replies: int = 1) -> None:
-        """Remember the last ``remember`` settled tasks, and keep the last ``replies`` replies."""
-        self._remember = remember
+    def __init__(
+        self,
+        *,
+        remember: int = 1024,
+        replies: int = _KEPT_REPLIES,
+        max_bytes: int = _KEPT_BYTES,
+    ) -> None:
+        """Remember the last ``remember`` settled tasks, and keep the last replies to others.
+
+        The last ``replies``, and no more than ``max_bytes`` of parameters besides the very last.
+        """
         self._replies = replies
-        self._open: OrderedDict[str, _Kept] = OrderedDict()
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._open: dict[str, _Kept] = {}
+        self._done: OrderedDict[str, int] = OrderedDict()
+        """Bytes of each reply that is kept, the last to be done last."""
+        self._settled = Settled(remember)
         self._superseded: list[Letter] = []
         self._lock = threading.Lock()
 
     def admit(self, task: Task, letter: Letter) -> Admission:
         """Note a task, and the newest letter that brought it, for an older one may be stale."""
         with self._lock:
-            if task.task_id in self._settled:
+            if self._settled.recognize(task):
                 return Admission.SETTLED
             known = self._open.get(task.task_id)
             if known is None:
@@ -108,11 +170,14 @@ class VolatileTasks:
                 return Admission.NEW
             if known.letter is not None:
                 self._superseded.append(known.letter)
+            if known.reply is not None and not asks_the_same(known.task, task):
+                known.reply = None
+                del self._done[task.task_id]
             known.task, known.letter = task, letter
             return Admission.AGAIN if known.reply is None else Admission.DONE
 
     def superseded(self) -> list[Letter]:
-        """Letters whose place a later one took."""
+        """Letters whose place a later one took, or whose task was let go."""
         with self._lock:
             letters, self._superseded = self._superseded, []
             return letters
@@ -124,14 +189,32 @@ class VolatileTasks:
             return None if known is None else known.task
 
     def finished(self, reply: Reply) -> Reply:
-        """Keep a reply, and let go of the oldest ones that the server never mentioned."""
+        """Keep a reply, and let go of the oldest ones where they are too many."""
+        parameters = getattr(reply.res, "parameters", None)
         with self._lock:
             if (known := self._open.get(reply.task_id)) is not None:
                 known.reply = reply
-            done = [t for t, kept in self._open.items() if kept.reply and not kept.letter]
-            for task_id in done[: -self._replies]:
-                self._note_settled(task_id)
+                self._done[reply.task_id] = 0 if parameters is None else size_of(parameters)
+                self._done.move_to_end(reply.task_id)
+            while len(self._done) > 1 and (
+                len(self._done) > self._replies or sum(self._done.values()) > self._max_bytes
+            ):
+                self._drop(next(iter(self._done)))
         return reply
+
+    def _drop(self, task_id: str) -> None:
+        kept = self._forget(task_id)
+        assert kept is not None
+        if kept.letter is not None:
+            self._superseded.append(kept.letter)
+        logger.warning(
+            "job %s, round %d, %s: our reply is let go, for no receipt of it came and memory "
+            "holds no more: asked again, %s does the task anew; --state-dir keeps replies on disk",
+            kept.task.job,
+            kept.task.server_round,
+            kept.task.phase.value,
+            kept.task.client_id,
+        )
 
     def reply_of(self, task_id: str) -> Reply | None:
         """The reply that is kept."""
@@ -149,9 +232,17 @@ class VolatileTasks:
             return letter
 
     def settle(self, task_id: str) -> Letter | None:
-        """Let go of a task."""
+        """Have a task settled."""
         with self._lock:
-            return self._note_settled(task_id)
+            known = self._forget(task_id)
+            self._settled.add(task_id, None if known is None else known.task)
+        return None if known is None else known.letter
+
+    def let_go(self, task_id: str) -> Letter | None:
+        """Forget a task that is not settled."""
+        with self._lock:
+            known = self._forget(task_id)
+        return None if known is None else known.letter
 
     def of_job(self, job: str) -> list[str]:
         """Ids of the job's tasks."""
@@ -166,9 +257,6 @@ class VolatileTasks:
         """0: nothing outlives the process."""
         return 0.0
 
-    def _note_settled(self, task_id: str) -> Letter | None:
-        self._settled[task_id] = None
-        if len(self._settled) > self._remember:
-            self._settled.popitem(last=False)
-        known = self._open.pop(task_id, None)
-        return None if known is None else known.letter
+    def _forget(self, task_id: str) -> _Kept | None:
+        self._done.pop(task_id, None)
+        return self._open.pop(task_id, None)

@@ -18,13 +18,13 @@ import mmap
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from flmq.client.tasks import Admission
+from flmq.client.receipts import KEPT_FOR
+from flmq.client.tasks import Admission, Settled, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.files import make_folder, replacing
@@ -46,8 +46,6 @@ from flmq.wire import (
 __all__ = ["DamagedSpoolFile", "SpoolNotWritable", "TaskSpool", "without_parameters"]
 
 _REMEMBERED = 1024
-_KEPT_FOR = 14 * 24 * 3600.0
-"""Seconds after which what nobody asked for is removed."""
 _TASK, _REPLY, _BLOB, _DAMAGED = ".task", ".reply", ".blob", ".damaged"
 
 
@@ -76,7 +74,7 @@ class TaskSpool:
         self._folder = folder
         self._lock = threading.RLock()
         self._open: dict[str, Task] = {}
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._settled = Settled(_REMEMBERED)
 
     def admit(self, task: Task, letter: Letter) -> Admission:
         """Write a task down; once this returns, its letter may be acked.
@@ -85,11 +83,13 @@ class TaskSpool:
             SpoolNotWritable: it cannot be written.
         """
         with self._lock:
-            if task.task_id in self._settled:
+            if self._settled.recognize(task):
                 return Admission.SETTLED
             known = self._open.get(task.task_id)
             if known is not None and known == task:
                 return self._state(task.task_id)
+            if known is not None and not asks_the_same(known, task):
+                self._remove(task.task_id, (_REPLY, _BLOB))
             try:
                 self._write(task.task_id + _TASK, [encode(task)])
             except OSError as error:
@@ -145,19 +145,21 @@ class TaskSpool:
         return None
 
     def settle(self, task_id: str) -> Letter | None:
+        """Remove a task and its reply, and remember that it is settled."""
+        with self._lock:
+            self._settled.add(task_id, self._open.get(task_id))
+            return self.let_go(task_id)
+
+    def let_go(self, task_id: str) -> Letter | None:
         """Remove a task and its reply."""
         with self._lock:
             self._open.pop(task_id, None)
-            self._settled[task_id] = None
-            if len(self._settled) > _REMEMBERED:
-                self._settled.popitem(last=False)
             try:
                 # The task first: without its reply it would be done again after a crash.
-                for ending in (_TASK, _REPLY, _BLOB):
-                    (self._folder / (task_id + ending)).unlink(missing_ok=True)
+                self._remove(task_id, (_TASK, _REPLY, _BLOB))
             except OSError as error:
                 # What stays is swept, or sent once more, at the next start: it does no harm.
-                logger.warning("task %s is settled and cannot be removed: %s", task_id, error)
+                logger.warning("task %s cannot be removed: %s", task_id, error)
         return None
 
     def of_job(self, job: str) -> list[str]:
@@ -179,6 +181,10 @@ class TaskSpool:
         return 0.0
 
     # -- files -------------------------------------------------------------------------------
+
+    def _remove(self, task_id: str, endings: Iterable[str]) -> None:
+        for ending in endings:
+            (self._folder / (task_id + ending)).unlink(missing_ok=True)
 
     def _state(self, task_id: str) -> Admission:
         finished = (self._folder / (task_id + _REPLY)).exists()
@@ -202,10 +208,23 @@ class TaskSpool:
 
     def _sweep(self) -> None:
         """Remove what was being written, what is too old, and parts of what is gone."""
-        for path in self._folder.iterdir():
-            task = path.name.partition(".")[0] + _TASK
+        paths = list(self._folder.iterdir())
+        touched: dict[str, float] = {}
+        for path in paths:
+            task_id = path.name.partition(".")[0]
+            touched[task_id] = max(path.stat().st_mtime, touched.get(task_id, 0.0))
+        for path in paths:
+            task_id = path.name.partition(".")[0]
+            task = task_id + _TASK
             known = (self._folder / task).exists() or (self._folder / (task + _DAMAGED)).exists()
-            old = time.time() - path.stat().st_mtime > _KEPT_FOR
+            old = time.time() - touched[task_id] > KEPT_FOR
+            if old and path.name == task:
+                logger.warning(
+                    "spooled task %s, last touched %.0f days ago, is let go with its reply: no "
+                    "server asked for it since",
+                    task_id,
+                    (time.time() - touched[task_id]) / 86400,
+                )
             if path.suffix == ".tmp" or old or not known:
                 path.unlink()
 

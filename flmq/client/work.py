@@ -13,10 +13,11 @@ from queue import SimpleQueue
 
 from flmq.client.clocks import server_clock
 from flmq.client.doer import Doer
-from flmq.client.receipts import AwaitedReceipts
+from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
 from flmq.client.tasks import Admission, Tasks
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import TransportClosed
+from flmq.common.logger import logger
 from flmq.common.typing import ReconnectIns
 from flmq.post import Inbox, Letter
 from flmq.wire import Task
@@ -65,15 +66,23 @@ class Work:
         tasks = self._tasks[task.client_id]
         arrived = time.monotonic()
         admission = tasks.admit(task, letter)
-        for older in tasks.superseded():
-            self._inbox.ack(older)
-        if task.task_id in self._at_work:
+        self._ack_superseded(tasks)
+        if admission is Admission.SETTLED:
+            # It may be the broker that delivers again; or a server that has no record of the reply.
+            self._doer.say_settled(task)
+        elif task.task_id in self._at_work:
             pass  # a large reply may take minutes to send
-        elif admission is Admission.DONE and letter.delivery.redelivered:
-            # The broker asks, which has the reply, and not the server, which may have lost it.
-            tasks.published(task.task_id)
-            admission = Admission.SETTLED
-        elif admission in (Admission.NEW, Admission.DONE):
+        elif (
+            admission is Admission.DONE
+            and letter.delivery.redelivered
+            and self._awaited.is_sent(task.task_id)
+        ):
+            # By and large the broker delivers again what its server has had: that one shall say so.
+            self._awaited.hurry(task.task_id)
+            self._ack(tasks.published(task.task_id))
+        else:
+            if admission is not Admission.DONE:
+                self._awaited.settled(task.task_id)  # there is no such reply any more
             self.put_to_work(task, arrived)
         if admission is Admission.SETTLED or self._acks_on_acceptance:
             self._inbox.ack(letter)
@@ -87,8 +96,7 @@ class Work:
     def settle(self, client_id: str, task_id: str) -> None:
         """Let go of a task. From any thread."""
         self._awaited.settled(task_id)
-        if (letter := self._tasks[client_id].settle(task_id)) is not None:
-            self._inbox.ack(letter)
+        self._ack(self._tasks[client_id].settle(task_id))
 
     def end_job(self, job: str, runs: Set[str]) -> None:
         """Let go of all tasks of these runs of a job, which are over."""
@@ -118,15 +126,57 @@ class Work:
             if (task := tasks.current(task_id)) is not None
         ]
 
-    def announce_again(self) -> None:
-        """Ask for the receipts that have not come: see `flmq.client.receipts`."""
-        for reply in self._awaited.overdue():
-            if self._tasks[reply.client_id].current(reply.task_id) is None:
-                self._awaited.settled(reply.task_id)
-                continue
-            self._doer.announce_again(
-                reply, gone=partial(self.settle, reply.client_id, reply.task_id)
+    def hear_of(self, job: str, run: str) -> None:
+        """Send what found no queue: the server of the job's run was heard."""
+        for task in self._awaited.unsent(job):
+            if task.run == run:
+                self._send_again(task)
+
+    def look(self) -> None:
+        """See to the receipts that have not come: see `flmq.client.receipts`."""
+        for what in self._awaited.overdue():
+            task = self._tasks[what.client_id].current(what.task_id)
+            if task is None:
+                self._awaited.settled(what.task_id)
+            elif isinstance(what, Task):
+                self._send_again(task)
+            else:
+                self._doer.announce_again(what, gone=partial(self._not_sent, task))
+        for what in self._awaited.too_old():
+            logger.warning(
+                "job %s, round %d, %s: the reply of %s is let go: in %.0f days no server asked for "
+                "it",
+                what.job,
+                what.server_round,
+                what.phase.value,
+                what.client_id,
+                KEPT_FOR / 86400,
             )
+            self._ack(self._tasks[what.client_id].let_go(what.task_id))
+
+    def _send_again(self, task: Task) -> None:
+        if task.task_id not in self._at_work:
+            self.put_to_work(task)
+
+    def _not_sent(self, task: Task) -> None:
+        """Keep a reply that no queue was there for: it may be wanted yet. From any thread."""
+        if self._awaited.not_sent(task):
+            logger.warning(
+                "job %s, round %d, %s: no queue for the reply of %s: it is kept, and sent when the "
+                "job's server is back",
+                task.job,
+                task.server_round,
+                task.phase.value,
+                task.client_id,
+            )
+
+    def _ack(self, letter: Letter | None) -> None:
+        if letter is not None:
+            self._inbox.ack(letter)
+
+    def _ack_superseded(self, tasks: Tasks) -> None:
+        for letter in tasks.superseded():
+            self._inbox.ack(letter)
 
     # -- what is done: the working threads ---------------------------------------------------
 
@@ -147,8 +197,9 @@ class Work:
             return  # settled meanwhile: its job ended, or the server has its reply
         now = server_clock(newest, self._at_work[task.task_id])
         if not self._doer.do(newest, tasks, now):
-            self.settle(task.client_id, task.task_id)
-        elif (letter := tasks.published(task.task_id)) is not None:
-            self._inbox.ack(letter)
+            self._not_sent(newest)
+        else:
+            self._ack(tasks.published(task.task_id))
+        self._ack_superseded(tasks)
         if isinstance(task.ins, ReconnectIns):
             self._leave(task, task.ins)

@@ -213,7 +213,7 @@ class Worker:
                     self._receive(letter)
                 if time.monotonic() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
-                    self._work.announce_again()
+                    self._work.look()
                     spoke = time.monotonic()
         except TransportClosed:
             return
@@ -261,6 +261,7 @@ class Worker:
             return
         if self._epochs.takes_over(roll_call.job, roll_call.run):
             self._begin_anew(roll_call)
+        self._work.hear_of(roll_call.job, roll_call.run)
         if roll_call.heartbeat_seconds > 0:
             self._herald.every = min(self._herald.every, roll_call.heartbeat_seconds)
         if answers:

@@ -57,6 +57,8 @@ class FailureKind(Enum):
     """The client does not take this task."""
     BAD_RETURN = "bad_return"
     """The client's code returned something of the wrong form."""
+    SETTLED = "settled"
+    """The client was told before that its reply was taken, and let go of it."""
 
 
 class ReceiptOutcome(Enum):
@@ -101,6 +103,9 @@ class Task:
     """How the reply's parameters may be compressed, against ``model``; empty: not at all."""
     run: str = ""
     """Tells runs of one job apart: epochs are compared within one of them only."""
+    again: int = 0
+    """Epoch of the server that wants it done anew though the client was told before that its reply
+    was taken; 0: it is done once."""
 
 
 @dataclass(frozen=True, slots=True)

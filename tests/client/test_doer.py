@@ -366,6 +366,7 @@ def test_a_reply_is_announced_again_where_no_receipt_comes_and_not_sent_again(
     assert desk.awaited.overdue() == []
     desk.later = 61.0
     (envelope,) = desk.awaited.overdue()
+    assert isinstance(envelope, Reply)
     doer.announce_again(envelope, gone=lambda: pytest.fail("it is there"))
     again = desk.next()
     assert isinstance(again, Reply)
@@ -373,7 +374,7 @@ def test_a_reply_is_announced_again_where_no_receipt_comes_and_not_sent_again(
     desk.nothing_more()
 
 
-def test_where_a_reply_cannot_be_announced_again_the_job_is_over(desk: Desk) -> None:
+def test_where_a_reply_cannot_be_announced_again_its_queue_is_gone(desk: Desk) -> None:
     doer, tasks = desk.doer(), admitted(VolatileTasks(), task())
     assert doer.do(task(), tasks)
     desk.replies.close()
@@ -381,5 +382,6 @@ def test_where_a_reply_cannot_be_announced_again_the_job_is_over(desk: Desk) -> 
     desk.later = 61.0
     gone = threading.Event()
     (envelope,) = desk.awaited.overdue()
+    assert isinstance(envelope, Reply)
     doer.announce_again(envelope, gone.set)
     assert gone.wait(PATIENCE)

@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from flmq.client.options import WorkerOptions
-from flmq.client.receipts import AwaitedReceipts
-from flmq.common import FitRes, Parameters, Status
+from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
+from flmq.common import FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.common.typing import Code
 from flmq.server.events import Word
 from flmq.server.receipts import Receipts
-from flmq.wire import Reply
+from flmq.wire import Reply, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg
 from tests.transport.rigs import PATIENCE, eventually
+
+NONE = Parameters([], "")
 
 
 class Clock:
@@ -58,6 +60,36 @@ def test_what_was_settled_is_not_asked_for() -> None:
     awaited.settled("unknown")
     clock.now += 60
     assert [reply.task_id for reply in awaited.overdue()] == ["t2"]
+
+
+def test_what_found_no_queue_is_sent_when_the_server_is_heard_and_now_and_then() -> None:
+    clock, task = Clock(), Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {}))
+    awaited = AwaitedReceipts(clock)
+    awaited.sent(envelope("t"))
+    assert awaited.not_sent(task)  # the queue was deleted since
+    assert not awaited.not_sent(task)  # which is no news
+    assert not awaited.is_sent("t")
+    assert (awaited.unsent("job"), awaited.unsent("other")) == ([task], [])
+    assert awaited.overdue() == []
+    clock.now += 60
+    assert awaited.overdue() == [task]
+    clock.now += 60
+    assert awaited.overdue() == []
+    awaited.sent(envelope("t"))
+    assert (awaited.is_sent("t"), awaited.unsent("job")) == (True, [])
+
+
+def test_what_nobody_asks_for_is_waited_for_for_a_fortnight() -> None:
+    clock, task = Clock(), Task("t1", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {}))
+    awaited = AwaitedReceipts(clock)
+    awaited.not_sent(task)
+    clock.now += KEPT_FOR - 1
+    awaited.not_sent(task)  # tried again
+    awaited.sent(envelope("t2"))
+    assert awaited.too_old() == []
+    clock.now += 1
+    assert awaited.too_old() == [task]
+    assert (awaited.too_old(), awaited.is_sent("t2")) == ([], True)
 
 
 def test_a_lost_receipt_leaves_nothing_in_the_spool(

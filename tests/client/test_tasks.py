@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from flmq.client.options import InvalidWorkerOptions, WorkerOptions
-from flmq.client.tasks import AckPolicy, Admission, VolatileTasks
+from flmq.client.tasks import AckPolicy, Admission, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common import Code, FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.post import Letter
-from flmq.wire import Reply, Task
+from flmq.wire import BlobRef, Reply, Task
 
 OK = Status(Code.OK, "")
 NONE = Parameters([], "numpy.ndarray")
@@ -38,6 +39,14 @@ def letters() -> Iterator[Letter]:
 @pytest.fixture
 def mail() -> Iterator[Letter]:
     return letters()
+
+
+Both = tuple[Tasks, Iterator[Letter]]
+
+
+@pytest.fixture(params=["volatile", "spool"])
+def both(request: pytest.FixtureRequest, tmp_path: Path, mail: Iterator[Letter]) -> Both:
+    return VolatileTasks() if request.param == "volatile" else TaskSpool(tmp_path), mail
 
 
 def test_the_life_of_a_task(mail: Iterator[Letter]) -> None:
@@ -85,15 +94,77 @@ def test_one_that_nobody_wants_gives_its_letter_back(mail: Iterator[Letter]) -> 
     assert tasks.published("t1") is None
 
 
-def test_only_the_last_replies_are_kept(mail: Iterator[Letter]) -> None:
+def test_only_the_last_replies_are_kept_and_what_is_let_go_is_named(
+    mail: Iterator[Letter], caplog: pytest.LogCaptureFixture
+) -> None:
     """A server that never says what became of them must not fill the memory."""
-    tasks = VolatileTasks(replies=2)
+    tasks, first = VolatileTasks(replies=2), next(mail)
     for name in "abcd":
-        tasks.admit(task(name), next(mail))
+        tasks.admit(task(name), first if name == "a" else next(mail))
         tasks.finished(reply(name))
-        tasks.published(name)
-    assert [name for name in "abcd" if tasks.reply_of(name)] == ["b", "c", "d"]
-    assert tasks.admit(task("a"), next(mail)) is Admission.SETTLED
+        if name != "a":  # which found no queue
+            tasks.published(name)
+    assert [name for name in "abcd" if tasks.reply_of(name)] == ["c", "d"]
+    assert tasks.superseded() == [first]
+    assert caplog.text.count("job job, round 1, fit: our reply is let go") == 2
+    assert tasks.admit(task("a"), next(mail)) is Admission.NEW  # asked again, it is done anew
+
+
+def test_replies_are_kept_up_to_so_many_bytes_and_the_last_always(mail: Iterator[Letter]) -> None:
+    tasks, large = VolatileTasks(max_bytes=1000), Parameters([bytes(600)], "numpy.ndarray")
+    huge = Parameters([bytes(2000)], "numpy.ndarray")
+    kept = []
+    for name, parameters in [("a", NONE), ("b", large), ("c", large), ("d", NONE), ("e", huge)]:
+        tasks.admit(task(name), next(mail))
+        tasks.finished(reply(name, parameters))
+        kept.append("".join(name for name in "abcde" if tasks.reply_of(name)))
+    assert kept == ["a", "ab", "c", "cd", "e"]
+
+
+def test_a_settled_task_is_done_anew_only_where_its_server_wants_that(both: Both) -> None:
+    tasks, mail = both
+    tasks.admit(task(), next(mail))
+    tasks.finished(reply())
+    tasks.settle("t1")
+    for _ in range(2):
+        assert tasks.admit(task(epoch=2), next(mail)) is Admission.SETTLED
+    assert tasks.admit(task(epoch=2, again=2), next(mail)) is Admission.NEW
+    assert tasks.admit(task(epoch=2, again=2), next(mail)) is Admission.AGAIN
+    tasks.finished(reply())
+    assert tasks.admit(task(epoch=2, again=2), next(mail)) is Admission.DONE
+    for _ in range(2):  # its receipt, and one that was asked for meanwhile
+        tasks.settle("t1")
+    assert tasks.admit(task(epoch=2, again=2), next(mail)) is Admission.SETTLED  # the broker's
+    assert tasks.admit(task(epoch=2), next(mail)) is Admission.SETTLED
+    assert tasks.admit(task(epoch=3, again=3), next(mail)) is Admission.NEW
+
+
+def test_a_task_that_is_let_go_is_done_anew(both: Both) -> None:
+    tasks, mail = both
+    tasks.admit(task(), next(mail))
+    tasks.finished(reply())
+    tasks.let_go("t1")
+    assert (tasks.current("t1"), tasks.reply_of("t1"), tasks.of_job("job")) == (None, None, [])
+    assert tasks.admit(task(), next(mail)) is Admission.NEW
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"ins": FitIns(NONE, {"lr": 0.2})}, {"model": BlobRef("b" * 64, "numpy.ndarray", (8,))}],
+    ids=["config", "model"],
+)
+def test_a_reply_to_another_question_is_not_sent(both: Both, other: dict[str, object]) -> None:
+    tasks, mail = both
+    first = task(model=BlobRef("a" * 64, "numpy.ndarray", (8,), published_unix_ms=1))
+    same = task(
+        epoch=2, deadline_unix_ms=7, model=replace(cast(BlobRef, first.model), published_unix_ms=2)
+    )
+    tasks.admit(first, next(mail))
+    tasks.finished(reply())
+    assert tasks.admit(same, next(mail)) is Admission.DONE
+    changed = replace(same, **other)  # type: ignore[arg-type]
+    assert tasks.admit(changed, next(mail)) is Admission.AGAIN
+    assert (tasks.current("t1"), tasks.reply_of("t1")) == (changed, None)
 
 
 def test_only_the_last_settled_are_remembered(mail: Iterator[Letter]) -> None:

@@ -144,6 +144,7 @@ BODIES: dict[str, Body] = {
     "task with a deadline of 0": dataclasses.replace(
         _BARE_TASK, deadline_unix_ms=0, timeout_seconds=0.0
     ),
+    "task to be done anew": dataclasses.replace(_BARE_TASK, again=2**64 - 1),
     "fit reply": reply(FitRes(OK, MODEL, 120, SCALARS)),
     "fit reply of a negative number": reply(FitRes(OK, MODEL, -1, {})),
     "evaluate reply": reply(EvaluateRes(OK, 0.1, 2**62, SCALARS), Phase.EVALUATE),

@@ -56,6 +56,7 @@ _FAILURES = {
     FailureKind.EXPIRED: pb.FAILURE_KIND_EXPIRED,
     FailureKind.REFUSED: pb.FAILURE_KIND_REFUSED,
     FailureKind.BAD_RETURN: pb.FAILURE_KIND_BAD_RETURN,
+    FailureKind.SETTLED: pb.FAILURE_KIND_SETTLED,
 }
 _OUTCOMES = {
     ReceiptOutcome.ACCEPTED: pb.RECEIPT_OUTCOME_ACCEPTED,
@@ -83,6 +84,7 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
         _blob_to_proto(task.model, proto.model)
     proto.reply_codec = task.reply_codec
     proto.run = task.run
+    proto.again = task.again
     _member_to_proto(task.ins, proto, _INS)
 
 
@@ -98,6 +100,7 @@ def task_from_proto(proto: pb.Task) -> Task:
         model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
         reply_codec=proto.reply_codec,
         run=proto.run,
+        again=proto.again,
     )
 
 
