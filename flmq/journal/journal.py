@@ -248,6 +248,11 @@ class Journal(JournalReader):
         self._shelf.contributed(entry.kept for entry in entries if entry.kept is not None)
         return words, late_words
 
+    def judge(self, key: PhaseKey, client_id: str, kind: Word, reason: str) -> None:
+        """Record what a contribution is that came before its phase was opened again."""
+        with self._writing() as tx:
+            self._phases.judge(tx, key, client_id, kind, reason)
+
     def seconds_since_closed(self, key: PhaseKey) -> float | None:
         """How long ago a phase was closed, by this server's clock; None: it was not."""
         with self._db.reading() as tx:

@@ -14,6 +14,7 @@ from flmq.common.phase import Phase
 from flmq.journal.errors import NotKept
 from flmq.journal.latetable import LateTable
 from flmq.journal.records import (
+    UNJUDGED,
     CarriedReply,
     ClosedPhase,
     Contribution,
@@ -106,9 +107,11 @@ class PhaseTables:
             what.size,
         )
         known = tx.execute(
-            "SELECT 1 FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
+            "SELECT reason FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
         ).fetchone()
-        if known or closed:
+        if known == (UNJUDGED,) and not closed:
+            tx.execute("DELETE FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2])
+        elif known or closed:
             return Word.DUPLICATE if known else Word.LATE
         tx.execute(
             "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
@@ -116,6 +119,16 @@ class PhaseTables:
             values,
         )
         return what.kind
+
+    def judge(
+        self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Word, reason: str
+    ) -> None:
+        """Enter what an answer is that was entered before it could be judged."""
+        tx.execute(
+            "UPDATE contributions SET kind = ?, reason = ?"
+            " WHERE phase_id = ? AND client_id = ? AND reason = ?",
+            (kind.value, reason, _id(tx, key)[0], client_id, UNJUDGED),
+        )
 
     def close(
         self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase, now_ms: int

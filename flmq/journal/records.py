@@ -15,6 +15,7 @@ from flmq.round import Carried, Outcome, Policy, Word
 from flmq.wire import BlobRef
 
 __all__ = [
+    "UNJUDGED",
     "CarriedReply",
     "Checkpoint",
     "CheckpointInfo",
@@ -33,6 +34,10 @@ __all__ = [
     "RunInfo",
     "RunState",
 ]
+
+
+UNJUDGED = "not judged yet"
+"""Reason of an accepted contribution that came before its phase was opened again."""
 
 
 @dataclass(frozen=True, slots=True)

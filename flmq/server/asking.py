@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 
 from flmq.common.errors import TransportClosed
@@ -29,6 +30,8 @@ __all__ = ["Asker"]
 _ALL_HEARD_AFTER = 10.0
 """Seconds after its start at which a server has heard of every client that is there, or fewer where
 heartbeats come more often."""
+_RECENTLY = 120.0
+"""Seconds before a phase was opened within which a client that was heard was there."""
 
 
 class Asker:
@@ -57,6 +60,8 @@ class Asker:
         self._codec = codec
         self._clock = time.monotonic
         self._all_heard_at = self._clock() + min(_ALL_HEARD_AFTER, 2.5 * heartbeat)
+        self._asked_before: set[str] = set()
+        """Clients that an earlier server has asked in a phase that this one went on with."""
 
     def tasks(self, request: Request, call: int, refs: Mapping[str, BlobRef]) -> list[Task]:
         """The tasks of a phase; ``refs`` says for each client which model its task names, if any.
@@ -112,7 +117,7 @@ class Asker:
         if error is not None:
             event = ReplyFailed(client_id, f"the task could not be published: {error}")
         elif sent.result() is PublishOutcome.UNROUTABLE:
-            if self._may_be_there(client_id):
+            if self._may_be_there(gather, client_id):
                 # Its queue was deleted, or stands on a node that is down; it makes it anew.
                 with self._table.lock:
                     gather.unrouted.add(client_id)
@@ -125,11 +130,23 @@ class Asker:
             for outcome in gather.feed(event, self._clock()):
                 self._emit(outcome)
 
-    def _may_be_there(self, client_id: str) -> bool:
-        """Whether a client is heard of, or may be in a moment: this server has only just begun."""
+    def _may_be_there(self, gather: Gather, client_id: str) -> bool:
+        """Whether a client that has no queue may have one again before its round's deadline.
+
+        So it is where an earlier server asked it, or it was chosen for being there: the broker may
+        have lost its queue, and the client be as far away as the broker was. It is not where the
+        client took its leave, had long been away when it was chosen, or was never there.
+        """
+        if gather.resumed:
+            return True
         if self._presence.knows(client_id):
-            return self._presence.is_online(client_id)
-        return self._clock() < self._all_heard_at
+            return self._presence.was_there(client_id, gather.opened - _RECENTLY)
+        return client_id in self._asked_before or self._clock() < self._all_heard_at
+
+    def resume(self, gather: Gather) -> None:
+        """Note that a phase is one that an earlier server planned, and asked clients in."""
+        gather.resumed = True
+        self._asked_before.update(gather.asks)
 
     def publish_again(
         self, gather: Gather, tasks: Sequence[Task], clients: Set[str], deadline: float | None
@@ -143,7 +160,10 @@ class Asker:
             return
         with self._table.lock:
             wanted = clients & set(gather.round.pending())
+            anew = set(gather.anew)
         timeout = None if deadline is None else max(0.0, deadline - self._clock())
         for task in tasks:
             if task.client_id in wanted:
+                if task.client_id in anew:
+                    task = replace(task, again=self._job.epoch)
                 self.publish(gather, task, timeout)

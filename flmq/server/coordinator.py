@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,7 +50,7 @@ _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
-_STILL_WAITING_EVERY = 30.0
+_STILL_WAITING_EVERY = 60.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
 
@@ -257,7 +258,10 @@ class Coordinator:
         elapsed = 0.0
         if self._ledger is not None and request.state is not None:
             gather.key = PhaseKey(gather.server_round, gather.phase, call)
-            elapsed = self._ledger.open_phase(gather.key, tasks, request)
+            before = self._ledger.open_phase(gather.key, tasks, request)
+            if before is not None:
+                self._asker.resume(gather)
+                elapsed = before
             crash_point("server.phase_planned")
         with self._table.lock:
             self._report(gather.start())
@@ -270,6 +274,8 @@ class Coordinator:
         self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
         if self._ledger is not None:
             self._ledger.opened(tasks)
+        if gather.key is not None:
+            self._listener.intake.replay_rest(gather, gather.key)
         pending = set(gather.round.pending())
         tasks = [task for task in tasks if task.client_id in pending]
         # Step 3: publish the model, confirmed, and then the tasks that name it.
@@ -331,6 +337,7 @@ class Coordinator:
     ) -> None:
         started = said = asked = self._clock()
         came: Mapping[str, int] = {}
+        absent: set[str] = set()
         try:
             while not gather.done.wait(self._patience(deadline)):
                 now = self._clock()
@@ -342,8 +349,12 @@ class Coordinator:
                     # Also finds out whether this server is still the one in charge.
                     self._ledger.tick(gather.key, elapsed + now - started)
                 with self._table.lock:
-                    unrouted, gather.unrouted = gather.unrouted, set()
-                self._asker.publish_again(gather, tasks, unrouted, deadline)
+                    absent |= gather.unrouted
+                    gather.unrouted = set()
+                # Who is heard makes its queue anew; of who is not, it is tried now and then.
+                there = {client_id for client_id in absent if self._presence.is_online(client_id)}
+                absent -= there
+                self._asker.publish_again(gather, tasks, there, deadline)
                 if now - asked >= _ASK_AGAIN_EVERY:
                     asked, before, came = now, came, self._uploads.received()
                     quiet = {
@@ -353,12 +364,13 @@ class Coordinator:
                         # Whose reply is coming, chunk by chunk, would send it once more.
                         and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
                     }
-                    self._asker.publish_again(gather, tasks, quiet, deadline)
+                    self._asker.publish_again(gather, tasks, quiet | absent, deadline)
+                    absent = set()  # it is said once more of whom there is still no queue for
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:
                     said = now
-                    self._say_whom_we_wait_for(gather)
+                    self._say_whom_we_wait_for(gather, absent)
         except BaseException:
             self._feed(gather, Stopped("interrupted"))
             raise
@@ -368,16 +380,19 @@ class Coordinator:
             return _LOOK_EVERY
         return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
 
-    def _say_whom_we_wait_for(self, gather: Gather) -> None:
+    def _say_whom_we_wait_for(self, gather: Gather, absent: Set[str]) -> None:
         with self._table.lock:
             pending = gather.round.pending()
         if pending:
-            logger.info(
-                "%s: waiting for %d of %d: %s",
+            lost = sorted(absent & set(pending))
+            logger.log(
+                logging.WARNING if lost else logging.INFO,
+                "%s: waiting for %d of %d: %s%s",
                 gather.round.label,
                 len(pending),
                 len(gather.round.tasks),
-                ", ".join(pending[:10]) + (" ..." if len(pending) > 10 else ""),
+                _listed(pending),
+                f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
             )
 
     def _feed(self, gather: Gather, event: Event) -> None:
@@ -387,3 +402,8 @@ class Coordinator:
     def _report(self, outcomes: Sequence[ClientOutcome]) -> None:
         for outcome in outcomes:
             self._emit(outcome)
+
+
+def _listed(client_ids: Sequence[str]) -> str:
+    """The first of them, for people."""
+    return ", ".join(client_ids[:10]) + (" ..." if len(client_ids) > 10 else "")

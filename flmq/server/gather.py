@@ -102,7 +102,11 @@ class Gather:
     bytes_up: int = 0
     closed: float | None = None
     unrouted: set[str] = field(default_factory=set)
-    """Clients that are there and whose queue is not: they are asked again in a moment."""
+    """Clients that are to be asked again in a moment: they had no queue, and may have one then."""
+    resumed: bool = False
+    """Whether an earlier server planned it: its clients may have been asked then."""
+    anew: set[str] = field(default_factory=set)
+    """Clients that are to do their task anew, for they hold it for settled."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
     """Those that count; without their parameters, where a sink takes these."""

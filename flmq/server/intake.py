@@ -7,10 +7,12 @@ in time, late or a duplicate. For the listener's thread, but for `replay`.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.logger import logger
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Letter
 from flmq.round import Event, ReplyAccepted, ReplyRejected, Stopped, Word
@@ -41,6 +43,8 @@ class _Entry:
     event: Event
     letter: Letter | None
     """What to ack then; None: nothing."""
+    early: PhaseKey | None = None
+    """Its phase, where that has not been opened again since an earlier server left it."""
     late: Verdict | None = None
     """What it is, where it does not settle its task."""
 
@@ -76,7 +80,7 @@ class Intake:
         self._emit = emit
         self._ledger = ledger
         self._clock = time.monotonic
-        self._early: list[_Early] = []
+        self._early: deque[_Early] = deque()
         self._unwritten: list[_Entry] = []
 
     @property
@@ -94,12 +98,12 @@ class Intake:
     def take(self, reply: Reply, size: int, letter: Letter | None) -> None:
         """Take in a reply that is all here, and ack ``letter`` once it is dealt with."""
         # In this order: a task is no longer awaited only once it is in the table.
-        awaited = self.is_awaited(reply.task_id)
+        awaited = self.awaits(reply.task_id)
         known = self._table.find(reply.task_id)
-        if known is None and awaited:
-            # Its phase was opened by an earlier server, and will be again in a moment, for which
-            # clients may have to be heard first: this must not fill the prefetch.
-            self._early.append(_Early(reply, size, None))
+        if known is None and awaited is not None:
+            self._take_before_its_phase(awaited[0], reply, size, letter)
+            return
+        if known is None and self._is_strange(reply):
             self._ack(letter)
             return
         gather = None if known is None else known[0]
@@ -117,14 +121,17 @@ class Intake:
     def take_spoiled(self, spoiled: Spoiled, letter: Letter | None) -> None:
         """Take in that a reply came to nothing on its way."""
         known = self._table.find(spoiled.reply.task_id)
+        if known is None and self._is_strange(spoiled.reply):
+            self._ack(letter)
+            return
         gather = None if known is None else known[0]
         event = ReplyRejected(spoiled.reply.client_id, spoiled.reason)
         self._settle(_Entry(gather, spoiled.reply, 0, event, letter))
 
     def take_early(self) -> None:
         """Take in the replies whose phases have been opened, or closed for good, meanwhile."""
-        early, self._early = self._early, []
-        for each in early:
+        for _ in range(len(self._early)):
+            each = self._early.popleft()
             self.take(each.reply, each.size, each.letter)
 
     def flush(self) -> None:
@@ -139,15 +146,73 @@ class Intake:
         """Feed what an earlier server of the job had taken in, in that order, and its closing."""
         assert self._ledger is not None
         for event, reply, size in self._ledger.replies(key):
-            self._feed(gather, Taken(reply, size, self._clock()), event)
+            if event is None:
+                self._judge_early(gather, key, reply, size)
+            else:
+                self._feed(gather, Taken(reply, size, self._clock()), event)
         reason = self._ledger.closed(key)
         if reason is not None:
             with self._table.lock:
                 self._report(gather.feed(Stopped(reason), self._clock()))
 
-    def is_awaited(self, task_id: str) -> bool:
-        """Whether a task is an earlier server's, whose phase will be opened again in a moment."""
-        return self._ledger is not None and self._ledger.awaits(task_id)
+    def replay_rest(self, gather: Gather, key: PhaseKey) -> None:
+        """Feed what was written down after `replay` and before the phase was in the table."""
+        assert self._ledger is not None
+        for event, reply, size in self._ledger.replies(key):
+            if event is None and gather.expects(reply.client_id):
+                self._judge_early(gather, key, reply, size)
+
+    def awaits(self, task_id: str) -> tuple[PhaseKey, str] | None:
+        """Phase and client of a task of an earlier server's, whose phase will be opened again."""
+        return None if self._ledger is None else self._ledger.awaits(task_id)
+
+    # -- before its phase --------------------------------------------------------------------
+
+    def _take_before_its_phase(
+        self, key: PhaseKey, reply: Reply, size: int, letter: Letter | None
+    ) -> None:
+        """Keep a reply whose phase will be opened again, for which clients may have to be heard.
+
+        It is written down unjudged, for un-acked ones would fill the prefetch. One that is packed
+        cannot be read yet; its client keeps it until the receipt, as all that comes in chunks.
+        """
+        if reply.blob is None:
+            event = ReplyAccepted(reply.client_id)
+            self._unwritten.append(_Entry(None, reply, size, event, letter, early=key))
+        else:
+            self._early.append(_Early(reply, size, None))
+            self._ack(letter)
+
+    def _is_strange(self, reply: Reply) -> bool:
+        """Whether the journal knows nothing of the phase that a reply answers; then says so.
+
+        Its client hears nothing, and so keeps it: the run's folder may be an older copy, and come
+        to that phase yet, or the phase be one of those that no journal keeps, and be opened anew.
+        """
+        if self._ledger is None or self._latecomers.key_of(reply) is not None:
+            return False
+        logger.info(
+            "a reply of %s to round %d, %s, came before it was asked for: it is taken when it is",
+            reply.client_id,
+            reply.server_round,
+            reply.phase.value,
+        )
+        return True
+
+    def _judge_early(self, gather: Gather, key: PhaseKey, reply: Reply, size: int) -> None:
+        """Have a reply count that was written down before its phase was opened again."""
+        assert self._ledger is not None
+        outcomes = None
+        if gather.expects(reply.client_id):
+            event = gather.judge(reply)
+            self._ledger.judge(key, event)
+            taken = Taken(reply, size, self._clock())
+            outcomes = self._feed(gather, taken, event, expected=True)
+        if outcomes is None:
+            # Its phase has closed: it may be late, which the listener's thread finds out.
+            self._early.append(_Early(reply, size, None))
+        else:
+            self._tell(reply, outcomes)
 
     # -- judged ------------------------------------------------------------------------------
 
@@ -172,7 +237,9 @@ class Intake:
         settling: list[Settling] = []
         arrivals: list[LateArrival] = []
         for entry in entries:
-            if entry.late is not None:
+            if entry.early is not None:
+                settling.append(Settling(entry.early, None, entry.reply, entry.size))
+            elif entry.late is not None:
                 assert entry.late.key is not None
                 arrivals.append(LateArrival(entry.reply, entry.size, entry.late))
             else:
@@ -193,6 +260,13 @@ class Intake:
             self._count_late(entry, entry.late, word or entry.late.word)
             return
         gather, reply = entry.gather, entry.reply
+        if entry.early is not None:
+            if self._table.find(reply.task_id) is None:
+                self._ack(entry.letter)
+            else:
+                # Its phase was opened meanwhile, perhaps before it was written down.
+                self.take(reply, entry.size, entry.letter)
+            return
         assert gather is not None
         taken = Taken(reply, entry.size, self._clock())
         outcomes = self._feed(gather, taken, entry.event, expected=True)
@@ -200,10 +274,14 @@ class Intake:
             # Its phase has closed, or another reply of its client has come, since it was judged.
             self._settle(entry)
             return
+        self._tell(reply, outcomes)
+        self._ack(entry.letter)
+
+    def _tell(self, reply: Reply, outcomes: Sequence[ClientOutcome]) -> None:
+        """Send the receipt of a reply that settled its task."""
         for outcome in outcomes:
             if outcome.client_id == reply.client_id:
                 self._receipts.send(reply, outcome.word, outcome.reason)
-        self._ack(entry.letter)
 
     def _count_late(self, entry: _Entry, verdict: Verdict, word: Word) -> None:
         """Count a late or duplicate reply; hand it over to the round that it counts in."""

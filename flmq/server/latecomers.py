@@ -63,7 +63,7 @@ class Latecomers:
             return False
         known = self._table.find(reply.task_id)
         if known is None:
-            key = self._key_of(reply)
+            key = self.key_of(reply)
             return key is not None and self._word_of(key, reply.client_id) is Word.LATE
         return self.may_count(*known)
 
@@ -84,7 +84,7 @@ class Latecomers:
         ``event`` says what is known to be wrong with it.
         """
         if gather is None:
-            key = self._key_of(reply)
+            key = self.key_of(reply)
             if key is None or self._ledger is None:
                 return Verdict(Word.LATE, 0.0, None, "its round is long over")
             word = self._word_of(key, reply.client_id)
@@ -152,7 +152,7 @@ class Latecomers:
         is_open = gather is not None and gather.round.state is RoundState.OPEN
         return is_open or self._last < self._hand_over.until
 
-    def _key_of(self, reply: Reply) -> PhaseKey | None:
+    def key_of(self, reply: Reply) -> PhaseKey | None:
         """The closed phase of an earlier server that a reply answers; None if there is none."""
         if self._ledger is None:
             return None

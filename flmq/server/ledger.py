@@ -20,6 +20,7 @@ from flmq.common.typing import (
 from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
 from flmq.journal.records import (
+    UNJUDGED,
     CarriedReply,
     Checkpoint,
     ClosedPhase,
@@ -35,7 +36,7 @@ from flmq.server.gather import Ask, Gathered, Request
 from flmq.server.history import History
 from flmq.server.late import Late, Verdict, late_of
 from flmq.server.spool import SpooledParameters, SpoolFailed
-from flmq.wire import Reply, Task, decode, encode
+from flmq.wire import FileParameters, Reply, Task, decode, encode
 
 __all__ = ["LateArrival", "Ledger", "Planned", "Settling"]
 
@@ -53,7 +54,8 @@ class Settling:
     """A reply that settles its client's task."""
 
     key: PhaseKey
-    event: Event
+    event: Event | None
+    """None: it cannot be judged before its phase is opened again."""
     reply: Reply
     size: int
     """Bytes that came for it."""
@@ -98,8 +100,12 @@ class Ledger:
         asks = [self._ask(planned, models) for planned in record.plan.asks]
         return Planned(asks, record.plan.state)
 
-    def open_phase(self, key: PhaseKey, tasks: Sequence[Task], request: Request) -> float:
-        """Enter a phase's plan; the seconds for which it has been open under a server in charge."""
+    def open_phase(self, key: PhaseKey, tasks: Sequence[Task], request: Request) -> float | None:
+        """Enter a phase's plan; None, where it is new.
+
+        Where an earlier server has entered it: the seconds for which it has been open under a
+        server in charge.
+        """
         record = self._journal.find_phase(key)
         if record is not None:
             return record.elapsed
@@ -121,7 +127,7 @@ class Ledger:
         )
         plan = Plan(asks, request.timeout, request.policy, request.state or {})
         self._journal.open_phase(key, plan)
-        return 0.0
+        return None
 
     def tick(self, key: PhaseKey, elapsed: float) -> None:
         """Note for how many seconds a phase has been open."""
@@ -141,6 +147,8 @@ class Ledger:
         """What to enter for a reply; its parameters on disk are adopted on the way."""
         reply = settling.reply
         match settling.event:
+            case None:
+                kind, reason = Word.ACCEPTED, UNJUDGED
             case ReplyAccepted():
                 kind, reason = Word.ACCEPTED, ""
             case ReplyFailed(_, reason):
@@ -171,9 +179,12 @@ class Ledger:
     def _adopted(self, kind: Word, reason: str, reply: Reply, size: int) -> Contribution:
         ref = None
         parameters = getattr(reply.res, "parameters", None)
-        if isinstance(parameters, SpooledParameters):
+        if isinstance(parameters, FileParameters):
+            # In the spool; or here already, where it came before its phase was opened again.
             ref = parameters.ref
-            parameters.keep(self._journal.adopt_reply(reply.task_id, parameters.path, ref))
+            path = self._journal.adopt_reply(reply.task_id, parameters.path, ref)
+            if isinstance(parameters, SpooledParameters):
+                parameters.keep(path)
             reply = replace(_bare(reply), blob=ref)
         return Contribution(
             client_id=reply.client_id,
@@ -185,8 +196,11 @@ class Ledger:
             size=size,
         )
 
-    def replies(self, key: PhaseKey) -> Iterator[tuple[Event, Reply, int]]:
-        """What an earlier server had taken in, in that order: how, what, and its bytes."""
+    def replies(self, key: PhaseKey) -> Iterator[tuple[Event | None, Reply, int]]:
+        """What has been taken in of a phase, in that order: how, what, and its bytes.
+
+        It is not judged yet (None) where it came before its phase was opened again: `judge`.
+        """
         record = self._journal.find_phase(key)
         if record is None:
             return
@@ -198,6 +212,18 @@ class Ledger:
             if settled is not None and (each.client_id, each.kind) not in settled:
                 continue
             yield _event(each), self._reply(each), each.size
+
+    def judge(self, key: PhaseKey, event: Event) -> None:
+        """Enter what a reply is that had come before its phase was opened again."""
+        match event:
+            case ReplyAccepted(client_id):
+                self._journal.judge(key, client_id, Word.ACCEPTED, "")
+            case ReplyFailed(client_id, reason):
+                self._journal.judge(key, client_id, Word.FAILED, reason)
+            case ReplyRejected(client_id, reason):
+                self._journal.judge(key, client_id, Word.REJECTED, reason)
+            case _:
+                raise TypeError(f"{type(event).__name__} is no reply")
 
     def _reply(self, contribution: Contribution) -> Reply:
         """The reply as it was, its parameters on disk."""
@@ -265,16 +291,18 @@ class Ledger:
             ),
         )
 
-    def awaits(self, task_id: str) -> bool:
-        """Whether a task is of a phase that an earlier server left open and nobody opened since.
+    def awaits(self, task_id: str) -> tuple[PhaseKey, str] | None:
+        """The phase and the client of a task whose phase an earlier server left open.
 
-        Ask this first and the task table then: what is not awaited any more is in the table.
+        None: it is no such task, or its phase was opened here. Ask this first and the task table
+        then: what is not awaited any more is in the table.
         """
-        return task_id in self._awaited
+        return self._awaited.get(task_id)
 
     def opened(self, tasks: Sequence[Task]) -> None:
         """Note that the phase of these tasks is in the task table."""
-        self._awaited.difference_update(task.task_id for task in tasks)
+        for task in tasks:
+            self._awaited.pop(task.task_id, None)
 
     # -- rounds ------------------------------------------------------------------------------
 
@@ -282,13 +310,13 @@ class Ledger:
         """Where to go on: after the last round that was closed; None: from the beginning."""
         return self._journal.last_checkpoint()
 
-    def _left_open(self) -> set[str]:
-        tasks: set[str] = set()
+    def _left_open(self) -> dict[str, tuple[PhaseKey, str]]:
+        tasks: dict[str, tuple[PhaseKey, str]] = {}
         for phase in (Phase.FIT, Phase.EVALUATE):
             key = PhaseKey(self._journal.rounds_done + 1, phase)
             record = self._journal.find_phase(key)
             if record is not None and record.closed is None:
-                tasks.update(ask.task_id for ask in record.plan.asks)
+                tasks.update((ask.task_id, (key, ask.client_id)) for ask in record.plan.asks)
         return tasks
 
     def checkpoint(
@@ -325,8 +353,10 @@ def _bare(reply: Reply) -> Reply:
     return replace(reply, res=replace(reply.res, parameters=Parameters([], "")))
 
 
-def _event(contribution: Contribution) -> Event:
+def _event(contribution: Contribution) -> Event | None:
     client_id, reason = contribution.client_id, contribution.reason
+    if reason == UNJUDGED:
+        return None
     match contribution.kind:
         case Word.ACCEPTED:
             return ReplyAccepted(client_id)

@@ -14,6 +14,7 @@ from hmac import compare_digest
 from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import FitIns
+from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Letter, Outbox
 from flmq.round import Stopped, Word
 from flmq.server.events import RunEvent
@@ -30,6 +31,8 @@ from flmq.server.uploads import Spoiled, Uploaded, Uploads
 from flmq.transport import TASKS, Address, task_key
 from flmq.wire import (
     BlobChunk,
+    Failure,
+    FailureKind,
     ModelRequest,
     Presence,
     Reply,
@@ -193,15 +196,19 @@ class Listener:
 
     def _hear_reply(self, letter: Letter, reply: Reply) -> None:
         """Deal with a reply, or with the envelope of one whose parameters follow."""
-        awaited = self.intake.is_awaited(reply.task_id)
+        awaited = self.intake.awaits(reply.task_id)
         known = self._table.find(reply.task_id)
-        problem = self._identity_problem(reply, known)
+        problem = self._identity_problem(reply, known, awaited)
         if problem is not None:
             if self._is_askeds_own(reply, known):
                 self._receipts.send(reply, Word.REJECTED, problem)
             self._inbox.bury(letter, f"a reply of {reply.client_id} {problem}")
             return
         self._presence.seen(reply.client_id)
+        if isinstance(reply.res, Failure) and reply.res.kind is FailureKind.SETTLED:
+            self._hear_settled(reply, known)
+            self._inbox.ack(letter)
+            return
         if reply.blob is None or not (awaited or self._would_count(reply, known)):
             self.intake.take(reply, letter.bytes, letter)
             return
@@ -211,6 +218,28 @@ class Listener:
             reply.task_id,
             self._uploads.begin(reply, reply.blob, letter.bytes, _sent_to(reply, known)),
             letter,
+        )
+
+    def _hear_settled(self, reply: Reply, known: tuple[Gather, str] | None) -> None:
+        """Deal with a client's word that a task is settled, which may be asked here all the same.
+
+        The broker may have delivered it once more. But where nothing has come of it here, this
+        server has lost what an earlier one took in, or asks anew what no journal keeps.
+        """
+        if known is None:
+            return
+        gather, client_id = known
+        with self._table.lock:
+            if not gather.expects(client_id) or client_id in gather.anew:
+                return
+            gather.anew.add(client_id)
+            gather.unrouted.add(client_id)
+        logger.warning(
+            "%s: client %s was told before that its reply was taken, and there is no record of it "
+            "here (an earlier copy of the run's folder, or a call that is made again): it does the "
+            "task anew",
+            gather.round.label,
+            client_id,
         )
 
     def _hear_chunk(self, letter: Letter, chunk: BlobChunk) -> None:
@@ -248,10 +277,10 @@ class Listener:
 
     def _may_announce(self, task_id: str) -> bool:
         """Whether a reply to this task may be on its way that would count."""
-        awaited = self.intake.is_awaited(task_id)
+        awaited = self.intake.awaits(task_id)
         known = self._table.find(task_id)
         if known is None:
-            return awaited or self._latecomers.may_want()
+            return awaited is not None or self._latecomers.may_want()
         gather, client_id = known
         return gather.expects(client_id) or self._latecomers.may_count(gather, client_id)
 
@@ -264,9 +293,9 @@ class Listener:
             self._given_up.popitem(last=False)
 
     def _is_over(self, task_id: str) -> bool:
-        awaited = self.intake.is_awaited(task_id)
+        awaited = self.intake.awaits(task_id)
         known = self._table.find(task_id)
-        over = not awaited if known is None else known[0].done.is_set()
+        over = awaited is None if known is None else known[0].done.is_set()
         announced = self._announced.get(task_id)
         if not over or announced is None:
             return over
@@ -282,16 +311,24 @@ class Listener:
         asked = known is not None and known[1] == reply.client_id
         return asked and self._has_nonce(reply)
 
-    def _identity_problem(self, reply: Reply, known: tuple[Gather, str] | None) -> str | None:
+    def _identity_problem(
+        self,
+        reply: Reply,
+        known: tuple[Gather, str] | None,
+        awaited: tuple[PhaseKey, str] | None,
+    ) -> str | None:
         """Why this reply is not from whom it says, to what it says; None if it is."""
         if not self._has_nonce(reply):
             if known is None:
                 return f"answers a task that nobody sent ({reply.task_id})"
             return "does not have its task's nonce"
-        if known is None:
+        if known is not None:
+            phase, asked = known[0].phase, known[1]
+        elif awaited is not None:
+            phase, asked = awaited[0].phase, awaited[1]
+        else:
             return None  # of a phase that is forgotten here, but of ours: the nonce says so
-        gather, asked = known
-        if reply.job != self._job.name or reply.phase is not gather.phase:
+        if reply.job != self._job.name or reply.phase is not phase:
             return "names another job or phase than its task"
         if reply.client_id != asked:
             return f"answers the task of {asked}"

@@ -28,6 +28,8 @@ class _Known:
     last_seen: float
     """Monotonic seconds."""
     online: bool = True
+    left: bool = False
+    """Whether the last that it said was bye."""
     instance: str = ""
     """The process that was heard last under this client id."""
 
@@ -65,6 +67,8 @@ class PresenceWatcher:
         """Take in one message of a client about itself."""
         with self._lock:
             if presence.kind is PresenceKind.BYE:
+                if (known := self._known.get(presence.client_id)) is not None:
+                    known.left = True
                 self._leave(presence.client_id, "said bye")
             else:
                 self._come(presence)
@@ -109,6 +113,12 @@ class PresenceWatcher:
             known = self._known.get(client_id)
             return known is not None and known.online
 
+    def was_there(self, client_id: str, since: float) -> bool:
+        """Whether a client was heard after ``since``, in monotonic seconds, and has not left."""
+        with self._lock:
+            known = self._known.get(client_id)
+            return known is not None and not known.left and known.last_seen >= since
+
     def site(self, client_id: str) -> str:
         """The site a client was last heard from."""
         with self._lock:
@@ -131,7 +141,7 @@ class PresenceWatcher:
     def _return(self, client_id: str, known: _Known, reason: str) -> None:
         if known.online:
             return
-        known.online = True
+        known.online, known.left = True, False
         self._online += 1
         self._manager.register(known.proxy)
         self._tell(client_id, "online", reason)

@@ -337,7 +337,9 @@ class RabbitMQConsumer(Consumer):
             return tried > self._wanted.lock_patience
         if reply_code(problem.__cause__) == 404:
             ours = all(self._wanted.declared(queue) for queue in self._wanted.queues)
-            return not ours or isinstance(self._not_restored, BrokerRefusal)
+            # One that was deleted again while it was declared is declared once more.
+            refused = isinstance(self._not_restored, BrokerRefusal)
+            return not ours or (refused and reply_code(self._not_restored) != 404)
         if isinstance(problem, BrokerAccessRefused):
             # What was allowed once may be again; what never was is told to who opens it.
             return not self._opened.done()
