@@ -165,8 +165,7 @@ def on_node(node: PrivateNode, tmp_path: Path) -> Iterator[Processes]:
 def _wipe(node: PrivateNode) -> None:
     """Kill the broker, remove all that it had, and start it again: some 10 s."""
     node.kill()
-    for data in node.folder.glob("mnesia*"):
-        shutil.rmtree(data)
+    shutil.rmtree(node.folder / "data")
     node.start()
 
 
