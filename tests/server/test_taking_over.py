@@ -7,6 +7,8 @@ client.
 
 from __future__ import annotations
 
+import logging
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ import pytest
 from flmq.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.errors import RunError
 from flmq.journal.records import KeepPolicy
+from flmq.round import Word
 from flmq.server import ServerConfig, coordinator
 from flmq.server.events import ClientOutcome
 from flmq.server.intake import Intake
 from flmq.server.latecomers import Latecomers
 from flmq.server.listener import Listener
-from flmq.wire import Receipt, ReceiptOutcome, Reply
+from flmq.transport import replies_queue
+from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Reply
 from tests.end_to_end.federation import Federation, RunningServer, fed_avg, fit_res, initial
 from tests.transport.rigs import PATIENCE
 
@@ -130,6 +134,94 @@ def test_what_an_earlier_server_had_taken_in_comes_before_what_waited(
     b.reply(other, fit_res(other, lambda tensors: [t + np.float32(1) for t in tensors]))
     expected = [t + np.float32(1) for t in parameters_to_ndarrays(initial())]
     assert second.model() == b"".join(ndarrays_to_parameters(expected).tensors)
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "with NaN"])
+def test_a_reply_that_comes_before_its_phase_is_written_down_before_it_is_acked(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool
+) -> None:
+    """Its server dies before the phase is open, and its client is never heard of again."""
+    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    client, other = memory_federation.peer("a"), memory_federation.peer("b")
+    first = _run(memory_federation, tmp_path, 2)
+    task, others = client.task(), other.task()
+    with pytest.raises(Died):
+        first.history()
+    value = np.float32(1 if good else np.nan)
+    client.reply(task, fit_res(task, lambda tensors: [t * value for t in tensors]))
+    laps = Laps(monkeypatch)
+
+    def die_when_it_is_here(name: str) -> None:
+        if name == "server.phase_planned":
+            laps.wait_for_reply()
+            laps.wait()
+            raise Died("killed")
+
+    monkeypatch.setattr(coordinator, "crash_point", die_when_it_is_here)
+    second = _run(memory_federation, tmp_path, 2)
+    with pytest.raises(Died):
+        second.history()
+    queue = memory_federation.rig.witness().inspect_queue(replies_queue("job"))
+    assert queue is not None
+    assert queue.messages_ready == 0
+    monkeypatch.undo()
+    third = _run(memory_federation, tmp_path, 2)
+    other.reply(others)
+    told = client.next(Receipt)
+    assert told.outcome is (ReceiptOutcome.ACCEPTED if good else ReceiptOutcome.REJECTED)
+    third.history()
+    words = {"a": [Word.ACCEPTED if good else Word.REJECTED], "b": [Word.ACCEPTED]}
+    assert third.watch.words() == words
+
+
+def test_a_server_whose_folder_is_an_earlier_copy_takes_nothing_that_it_has_not_asked(
+    memory_federation: Federation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It gives no receipt for what is to come, and has done anew what is settled elsewhere."""
+
+    def run() -> RunningServer:
+        config = ServerConfig(num_rounds=2, round_timeout=None)
+        return memory_federation.run(fed_avg(1), config=config, runs_dir=tmp_path / "runs")
+
+    caplog.set_level(logging.INFO)
+    client = memory_federation.peer("a")
+    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    with pytest.raises(Died):
+        run().history()
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    monkeypatch.undo()
+    second = run()
+    client.reply(client.task())
+    while (ahead := client.task()).server_round != 2:
+        pass
+    monkeypatch.setattr(Listener, "_hear", _fail)
+    client.hello()
+    with pytest.raises(Died):
+        second.history()
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "runs")
+    (tmp_path / "copy").rename(tmp_path / "runs")
+    third = run()
+    while (asked := client.task()).epoch <= ahead.epoch:
+        pass
+    client.reply(ahead)
+    client.reply(asked, Failure(FailureKind.SETTLED))
+    anew = client.task()
+    assert (asked.server_round, asked.again) == (1, 0)
+    assert (anew.task_id, anew.again) == (asked.task_id, asked.epoch)
+    client.reply(anew, Failure(FailureKind.SETTLED))  # the broker delivered it once more
+    client.reply(anew)
+    # The first receipt is that of the round that was asked, and none was sent for the next.
+    assert client.next(Receipt).task_id == asked.task_id
+    assert client.task().task_id == ahead.task_id
+    client.reply(ahead)
+    third.history()
+    assert third.watch.words() == {"a": [Word.ACCEPTED, Word.ACCEPTED]}
+    assert caplog.text.count("it does the task anew") == 1
+    assert "a reply of a to round 2, fit, came before it was asked for" in caplog.text
 
 
 def _fail(self: Listener, letter: Any) -> None:
