@@ -21,6 +21,8 @@ __all__ = ["KEPT_FOR", "AwaitedReceipts", "log_receipt"]
 
 _PATIENCE = 60.0
 """Seconds in which a receipt comes, by and large."""
+_SOON = 5.0
+"""Seconds after which a queue that was not there is, by and large."""
 _LONGEST = 3600.0
 KEPT_FOR = 14 * 24 * 3600.0
 """Seconds after which a reply is let go that nobody asked for."""
@@ -32,7 +34,7 @@ class _Awaited:
     """What announced the reply; where none of it was sent, its task."""
     since: float
     due: float
-    patience: float = _PATIENCE
+    patience: float
 
 
 class AwaitedReceipts:
@@ -58,7 +60,7 @@ class AwaitedReceipts:
                 known.what = task
                 return False
             since = now if known is None else known.since
-            self._awaited[task.task_id] = _Awaited(task, since, now + _PATIENCE, _PATIENCE)
+            self._awaited[task.task_id] = _Awaited(task, since, now + _SOON, _SOON)
             return True
 
     def is_sent(self, task_id: str) -> bool:
