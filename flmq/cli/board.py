@@ -11,6 +11,7 @@ from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
+    ClientsAwaited,
     ConnectionChanged,
     Phase,
     PhaseClosed,
@@ -63,6 +64,8 @@ class Stage:
     cells: dict[str, Cell]
     closed: str | None = None
     """Why it closed; None: it is open."""
+    closed_at: float = 0.0
+    """Monotonic seconds."""
 
     def count(self) -> Counter[Cell]:
         """How many clients are in each state."""
@@ -85,6 +88,8 @@ class Board:
     """State of each connection to the broker that is not as it should be."""
     remarks: deque[tuple[float, Remark]] = field(default_factory=lambda: deque(maxlen=_REMARKS))
     """With the seconds since the start."""
+    awaited: int | None = None
+    """How many clients must be here before the next phase; None: nobody is waited for."""
     ended: RunEnded | None = None
     _unheard: tuple[str, tuple[str, ...]] | None = None
     """What the last remark is about, and of which clients, while more of them may follow."""
@@ -103,9 +108,13 @@ class Board:
                 self._mark(event)
             case PhaseClosed():
                 if self.stage is not None:
-                    self.stage.closed = event.reason
+                    self.stage.closed, self.stage.closed_at = event.reason, now
             case RoundClosed():
                 self.rounds.append(self._stragglers.counted(event))
+            case ClientsAwaited():
+                # What was before is over: the next phase begins when they are here.
+                self.stage, self.awaited = None, event.needed
+                self.online = event.online
             case ClientPresence():
                 self._meet(event)
             case ConnectionChanged():
@@ -115,6 +124,7 @@ class Board:
         self._remark(event, now)
 
     def _open(self, event: PhaseOpened, now: float) -> None:
+        self.awaited = None
         away = {name for name, status in self.presence.items() if status != "online"}
         self.stage = Stage(
             event.server_round,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import sys
@@ -23,11 +22,12 @@ from flmq.cli import digits
 from flmq.cli.children import Children
 from flmq.cli.digits import MODELS, DigitsSettings
 from flmq.cli.folders import writing_run
+from flmq.cli.killing import KILLS_FILE, tell_kills
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir
 from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
-from flmq.cli.record import killed_note, load_record, save_record
+from flmq.cli.record import killed_note, killed_rounds, load_record, save_record
 from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.cli.view import choose_view
@@ -74,6 +74,11 @@ class DemoCommand:
     def folder(self) -> Path:
         """Where this run's files go."""
         return self.runs_dir / self.job
+
+    @property
+    def kills_file(self) -> Path:
+        """Where the server reads who was killed."""
+        return self.folder / "clients" / "killed"
 
     @property
     def clients(self) -> list[str]:
@@ -169,7 +174,7 @@ def _goes_on(command: DemoCommand) -> str:
 def _run_in_memory(command: DemoCommand, console: Console) -> int:
     console.print("in memory: one process, no RabbitMQ (simulated)", style="yellow")
     with writing_run(command.folder):
-        log_to_file(command.folder / "server.log", logging.WARNING)
+        log_to_file(command.folder / "server.log")
     settings = command.settings
     clients = {client_id: settings.properties(i) for i, client_id in enumerate(command.clients)}
     view = choose_view(console)
@@ -196,7 +201,12 @@ def _run(command: DemoCommand, console: Console) -> int:
     with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
         console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
         children = Children(
-            {BROKER_URL: broker.url, "FLMQ_HEARTBEAT": str(_HEARTBEAT), PART_OF_DEMO: "1"}
+            {
+                BROKER_URL: broker.url,
+                "FLMQ_HEARTBEAT": str(_HEARTBEAT),
+                PART_OF_DEMO: "1",
+                KILLS_FILE: str(command.kills_file),
+            }
         )
         try:
             for client_id in command.clients:
@@ -222,10 +232,14 @@ def _watch(children: Children, command: DemoCommand) -> None:
     progress = _Progress(command.folder)
     while children.running(_SERVER):
         now = time.monotonic()
-        for client_id in plan.due(progress.rounds_done()):
+        rounds_done = progress.rounds_done()
+        due = plan.due(rounds_done)
+        for client_id in due:
             children.kill(client_id)
             if client_id not in plan.lost:
                 restarts.append((now + _RESTART_AFTER, client_id))
+        if due:
+            tell_kills(command.kills_file, due, rounds_done + 1)
         for restart in [restart for restart in restarts if restart[0] <= now]:
             restarts.remove(restart)
             _start_client(children, command, restart[1])
@@ -259,16 +273,21 @@ class _Kills:
         return due
 
     def note(self, command: DemoCommand) -> None:
-        """Write into the record who was killed, for its readers and its picture."""
+        """Write into the record whose kill the server was not told of while it ran."""
         if not self.done:
             return
         record = load_record(command.folder)
+        told = {client_id for ids in killed_rounds(record).values() for client_id in ids}
+        untold = {v: r for v, r in self.done.items() if v not in told}
         notes = [
-            killed_note([v for v, r in self.done.items() if r == server_round], server_round)
-            for server_round in sorted(set(self.done.values()))
+            killed_note([v for v, r in untold.items() if r == server_round], server_round)
+            for server_round in sorted(set(untold.values()))
         ]
-        added = tuple((note.server_round, note.text) for note in notes)
-        save_record(replace(record, notes=record.notes + added), command.folder / "history.json")
+        if notes:
+            added = tuple((note.server_round, note.text) for note in notes)
+            save_record(
+                replace(record, notes=record.notes + added), command.folder / "history.json"
+            )
 
 
 class _Progress:

@@ -44,6 +44,8 @@ _MOST_GLYPHS = 400
 """Clients shown by a glyph each; more are shown as one bar in proportion."""
 _REMARKS_SHOWN = 4
 _ROUNDS_IN_SUMMARY = 50
+_STAYS = 1.0
+"""Seconds for which a phase that has closed stays in sight."""
 _MEASURES_BY_LINE = 6
 _MEASURES_IN_ALL = 60
 
@@ -109,8 +111,8 @@ def _header(board: Board, now: float, options: ConsoleOptions) -> list[Renderabl
 def _stage(board: Board, now: float, options: ConsoleOptions) -> list[RenderableType]:
     """The phase under way: its counts and its clients."""
     stage = board.stage
-    if stage is None:
-        return [Text(" waiting for clients", style="dim")]
+    if stage is None or _is_old(stage, now):
+        return [Rule(style="dim"), _between(board, now)]
     line = Text(f" {stage.phase.value} ", style="bold", no_wrap=True, overflow="ellipsis")
     counts = stage.count()
     for cell in Cell:
@@ -119,6 +121,26 @@ def _stage(board: Board, now: float, options: ConsoleOptions) -> list[Renderable
             line.append(f" {_GLYPHS[cell]} {counts[cell]} {word} ", style=_STYLES[cell])
     line.append(_time_left(stage, now), style="dim")
     return [Rule(style="dim"), line, *_strip(stage, options)]
+
+
+def _is_old(stage: Stage, now: float) -> bool:
+    """Whether a phase closed so long ago that what is shown of it is not what happens now."""
+    return stage.closed is not None and now - stage.closed_at > _STAYS
+
+
+def _between(board: Board, now: float) -> Text:
+    """What the server does while no phase is open."""
+    stage = board.stage
+    if board.awaited is not None:
+        missing = f"waiting for clients: {board.online} of {board.awaited} are here"
+        return Text(f" {missing}", style="yellow" if board.online < board.awaited else "dim")
+    if stage is None:
+        return Text(" preparing the first round", style="dim")
+    since = f"{now - stage.closed_at:.0f} s"
+    if board.rounds and board.rounds[-1].server_round >= stage.server_round:
+        return Text(f" round {stage.server_round} is over: planning the next, {since}", style="dim")
+    doing = "aggregating and measuring" if stage.phase is Phase.FIT else "working on the replies"
+    return Text(f" {stage.phase.value} closed ({stage.closed}): {doing}, {since}", style="dim")
 
 
 def _time_left(stage: Stage, now: float) -> str:
@@ -191,13 +213,12 @@ def _totals(board: Board) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right")
     table.add_column()
-    failed = ended.error is not None
-    state = Text("failed", style="bold red") if failed else Text("finished", style="bold green")
     total = board.started.num_rounds if board.started else ended.rounds
     done = max(ended.rounds, len(board.rounds))
-    state.append(f"  {done} of {total} rounds in {ended.seconds:.1f} s", style="none")
-    table.add_row("run", state)
-    if ended.error is not None:
+    table.add_row("run", _state(ended, done, total))
+    if ended.stopped and board.stage is not None and board.stage.server_round > done:
+        table.add_row("under way", _under_way(board.stage))
+    if ended.error is not None and not ended.stopped:
         table.add_row("error", Text(one_line(ended.error), style="red"))
     _add_measures(table, board, ended)
     table.add_row("training", _tally([closed.fit for closed in board.rounds]))
@@ -210,6 +231,21 @@ def _totals(board: Board) -> RenderableType:
         lost = f"{ended.incomplete_uploads} incomplete uploads, {ended.stray_chunks} stray chunks"
         table.add_row("discarded", Text(lost, style="yellow"))
     return Panel(table, box=box.ROUNDED, border_style="dim", expand=False)
+
+
+def _state(ended: RunEnded, done: int, total: int) -> Text:
+    if ended.stopped:
+        state = Text(f"stopped after round {done}", style="bold yellow")
+        return state.append(f" of {total}, {ended.seconds:.1f} s", style="none")
+    failed = ended.error is not None
+    state = Text("failed", style="bold red") if failed else Text("finished", style="bold green")
+    return state.append(f"  {done} of {total} rounds in {ended.seconds:.1f} s", style="none")
+
+
+def _under_way(stage: Stage) -> Text:
+    answered = stage.count()[Cell.ANSWERED]
+    where = f"{stage.phase.value} of round {stage.server_round}"
+    return Text(f"{where}: {answered} of {len(stage.cells)} had answered")
 
 
 def _add_measures(table: Table, board: Board, ended: RunEnded) -> None:

@@ -227,6 +227,12 @@ def _label(figure: Any, top: Any, record: RunRecord) -> None:
     figure.align_ylabels()
 
 
+def _stopped(error: str | None) -> str:
+    if error is None:
+        return ""
+    return error if error.startswith("stopped after") else "stopped by an error"
+
+
 def _subtitle(record: RunRecord) -> str:
     """Strategy, partition, model, seed, rounds and time, as far as the record has them."""
     about = record.about
@@ -242,6 +248,6 @@ def _subtitle(record: RunRecord) -> str:
         f"{asked} clients",
         f"{partition} partition" if partition else "",
         f"{done} round{'s' if done != 1 else ''}{time}",
-        "stopped by an error" if record.error else "",
+        _stopped(record.error),
     ]
     return "  ·  ".join(part for part in parts if part)

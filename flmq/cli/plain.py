@@ -17,6 +17,7 @@ from flmq.common.typing import Scalar
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
+    ClientsAwaited,
     ConnectionChanged,
     Note,
     RoundClosed,
@@ -33,6 +34,7 @@ __all__ = [
     "Remark",
     "Remarker",
     "remark_on",
+    "waiting_for",
 ]
 
 BROKEN_STATES = ("lost", "blocked")
@@ -78,6 +80,8 @@ class PlainView:
                 self._closed_rounds += 1
                 self._last = event
                 self._write(_round_line(event))
+            case ClientsAwaited():
+                self._write(f"note {waiting_for(event)}")
             case RunEnded():
                 done = f"{max(self._closed_rounds, event.rounds)}/{self._num_rounds}"
                 self._write(_end_line(event, done, self._last))
@@ -156,6 +160,11 @@ class Remarker:
         return remark_on(event)
 
 
+def waiting_for(event: ClientsAwaited) -> str:
+    """Whom the server waits for."""
+    return f"waiting for clients: {event.online} of {event.needed} are here"
+
+
 def _reason(reason: str) -> str:
     return f": {one_line(reason)}" if reason else ""
 
@@ -218,9 +227,10 @@ def _end_line(event: RunEnded, rounds: str, last: RoundClosed | None) -> str:
     }
     line = " ".join(
         [
-            f"run ended job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
+            f"run {'stopped' if event.stopped else 'ended'}",
+            f"job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
             *_measures(measures),
             *_lost(event),
         ]
     )
-    return line if event.error is None else f"{line} error={one_line(event.error)}"
+    return line if event.error is None or event.stopped else f"{line} error={one_line(event.error)}"

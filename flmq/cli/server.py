@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flmq.cli.folders import writing_run
+from flmq.cli.killing import kills_source
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, RunsDir, pairs
@@ -250,6 +251,7 @@ def _serve(command: ServerCommand) -> None:
     say_who_is_in_charge()
     parts = _adjusted(load_server(command.app, ServerContext(command.job, command.config)), command)
     recorder = RunRecorder(command.runs_dir, about=command.config)
+    kills = kills_source()
     options = RunOptions(
         job=command.job,
         seed=command.seed,
@@ -267,6 +269,7 @@ def _serve(command: ServerCommand) -> None:
             max_reply_bytes=command.max_reply_bytes,
         ),
         observers=(recorder, ModelSaver(folder), view),
+        sources=() if kills is None else (kills,),
     )
     with view:
         run_server_on_broker(command.broker, parts, options)

@@ -15,6 +15,7 @@ from flmq.server.coordinator import CoordinatorOptions
 from flmq.server.events import ConnectionChanged, Observer
 from flmq.server.history import History
 from flmq.server.options import ResumePolicy, RunOptions
+from flmq.server.runlog import RunLog
 from flmq.server.running import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -100,8 +101,10 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
     # Mistakes in the parts are told before anything is asked of a broker.
     server, config = build_server(parts)
     parts = ServerAppComponents(server=server, config=config)
-    bus = EventBus(options.observers)
+    bus = EventBus((RunLog(), *options.observers))
     try:
+        for source in options.sources:
+            source(bus.emit)
         with open_transport(url, name="flmq server", listener=_to_bus(bus)) as transport:
             return run_server(transport, parts, options, bus=bus, broker=str(parse_broker_url(url)))
     finally:

@@ -136,6 +136,9 @@ class SimpleClientManager(ClientManager):
         """
         self.wait_timeout = wait_timeout
         self.on_change = on_change
+        self.on_wait: Callable[[int, int], None] | None = None
+        """Called with how many clients are waited for, and how many are here, whenever a wait
+        begins or goes on; it must not block."""
         self._trouble: FlmqError | None = None
         self.shortfall: str | None = None
         """Why the last ``sample`` returned nobody; None if it did not."""
@@ -303,6 +306,8 @@ class SimpleClientManager(ClientManager):
                 if left <= 0:
                     return False
                 logger.info("waiting for clients: %d of %d are here", have, wanted)
+                if self.on_wait is not None:
+                    self.on_wait(wanted, have)
                 self._presence.wait_for(
                     lambda: self._trouble is not None or self._count(include_away) >= wanted,
                     min(left, self.report_every),

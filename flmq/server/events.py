@@ -16,6 +16,7 @@ from flmq.round import Word
 __all__ = [
     "ClientOutcome",
     "ClientPresence",
+    "ClientsAwaited",
     "ConnectionChanged",
     "Note",
     "Observer",
@@ -42,6 +43,8 @@ class RunStarted:
     """URL without its password, or "in memory"."""
     earlier: tuple[RoundClosed, ...] = ()
     """Rounds that earlier servers of the job closed; this one goes on after them."""
+    folder: str = ""
+    """Where the run's files are; "": it has no journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,14 @@ class ClientPresence:
     reason: str
     online: int
     """Clients online now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsAwaited:
+    """The server waits for clients to come; said again every few seconds."""
+
+    needed: int
+    online: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +180,12 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over."""
+    """The run is over, or this server of it."""
 
     job: str
     rounds: int
     seconds: float
+    """Of all servers of the job: the rounds of the earlier ones, and the time of this one."""
     error: str | None = None
     final_loss: float | None = None
     final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
@@ -183,11 +195,14 @@ class RunEnded:
     """Replies that broke off on their way here and were discarded, in all."""
     stray_chunks: int = 0
     """Chunks of replies that nobody waited for, in all."""
+    stopped: bool = False
+    """Whether somebody stopped it: Ctrl-C or SIGTERM; ``error`` says so too."""
 
 
 RunEvent = (
     RunStarted
     | ClientPresence
+    | ClientsAwaited
     | PhaseOpened
     | ClientOutcome
     | PhaseClosed

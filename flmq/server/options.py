@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from flmq.journal.records import KeepPolicy
 from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import Observer
+from flmq.server.events import Observer, RunEvent
 from flmq.server.strategy.late import LateReplies
 
 __all__ = ["ResumePolicy", "RunOptions"]
@@ -52,3 +52,6 @@ class RunOptions:
     """How clients are asked."""
     observers: Sequence[Observer] = field(default_factory=tuple)
     """Who is told how the run goes."""
+    sources: Sequence[Callable[[Callable[[RunEvent], None]], None]] = field(default_factory=tuple)
+    """Called before the run with a function that tells observers an event, from any thread: for
+    what others than the server have to say."""

@@ -13,9 +13,10 @@ from flmq.journal.errors import Fenced, JournalGone
 from flmq.round import Policy
 from flmq.server.bus import EventBus
 from flmq.server.charge import take_job
+from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents, build_server
 from flmq.server.coordinator import Coordinator
-from flmq.server.events import Note, RunEnded, RunStarted
+from flmq.server.events import ClientsAwaited, Note, RunEnded, RunStarted
 from flmq.server.history import History
 from flmq.server.keeper import Keeper
 from flmq.server.late import HandOver
@@ -89,7 +90,9 @@ def _run(
     server.attach(coordinator, bus.emit, seed=run.seed, policy=_policy(config), keeper=keeper)
     strategy = type(server.strategy).__name__
     earlier = () if run.journal is None else rounds_before(run.journal, config.num_rounds)
-    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier))
+    folder = "" if run.journal is None else str(run.journal.folder)
+    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier, folder))
+    _tell_waits(server, bus)
     logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
     if run.journal is not None and run.journal.finished is not None:
         logger.warning(
@@ -98,7 +101,8 @@ def _run(
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
     # Step 3: hear clients, and run rounds.
     coordinator.start()
-    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients)
+    before = sum(closed.seconds for closed in earlier)
+    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients, before)
 
 
 def _run_to_its_end(
@@ -108,7 +112,9 @@ def _run_to_its_end(
     ledger: Ledger | None,
     bus: EventBus,
     clients: int,
+    before: float,
 ) -> History:
+    """Run what is left; ``before`` is the seconds that earlier servers of the job took."""
     job, started = coordinator.job.name, time.monotonic()
     finished = ledger is not None and ledger.finished
     try:
@@ -117,8 +123,10 @@ def _run_to_its_end(
         history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
     except BaseException as raised:
         error = raised if ledger is None else ledger.cause_of(raised)
-        reason = str(error) or type(error).__name__
-        bus.emit(RunEnded(job, server.rounds_closed, time.monotonic() - started, error=reason))
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = _reason(error, server.rounds_closed)
+        seconds = before + time.monotonic() - started
+        bus.emit(RunEnded(job, server.rounds_closed, seconds, error=reason, stopped=stopped))
         _leave(coordinator, ledger, error, reason)
         if error is raised:
             raise
@@ -126,6 +134,7 @@ def _run_to_its_end(
     # Step 4: let the clients go, and only then call the job finished: a kill in between says so
     # to them again.
     coordinator.end("all rounds done")
+    seconds += before
     loss, metrics = final_measurement(history)
     incomplete, stray = coordinator.losses
     if ledger is not None and not finished:
@@ -142,7 +151,6 @@ def _run_to_its_end(
             stray_chunks=stray,
         )
     )
-    logger.info("job %s: done, %d rounds in %.1f s", job, server.rounds_closed, seconds)
     return history
 
 
@@ -154,6 +162,18 @@ def _say_anew(job: str, folder: Path, bus: EventBus) -> None:
     )
     logger.warning(said)
     bus.emit(Note(said))
+
+
+def _reason(error: BaseException, rounds: int) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped after round {rounds}"
+    return str(error) or type(error).__name__
+
+
+def _tell_waits(server: Server, bus: EventBus) -> None:
+    manager = server.client_manager()
+    if isinstance(manager, SimpleClientManager):
+        manager.on_wait = lambda needed, online: bus.emit(ClientsAwaited(needed, online))
 
 
 def _leave(

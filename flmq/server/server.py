@@ -217,7 +217,10 @@ class Server:
             self._note(server_round, f"the model stays as it was: {error}")
             return None, {}, results
         if parameters is None and not self._log.note:
-            self._note(server_round, "the model stays as it was: aggregate_fit returned none")
+            because = "aggregate_fit returned none" if results[0] else "no reply counts"
+            if failed := why(gathered):
+                because = f"{because} ({failed})"
+            self._note(server_round, f"the model stays as it was: {because}")
         return parameters, metrics, results
 
     def evaluate_round(

@@ -21,6 +21,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.events import Observer
 from flmq.server.history import History
 from flmq.server.options import RunOptions
+from flmq.server.runlog import RunLog
 from flmq.server.running import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -115,7 +116,7 @@ def simulate(
     # Else the first round would choose among those that were quick to say hello.
     options = replace(options, clients=len(clients))
     broker = MemoryBroker()
-    bus = EventBus(options.observers)
+    bus = EventBus((RunLog(), *options.observers))
     worker_options = WorkerOptions(
         threads=threads or os.cpu_count() or 1, keep_clients=keep_clients
     )

@@ -15,9 +15,11 @@ from flmq.cli.view import LiveView, choose_view
 from flmq.server.events import (
     ClientOutcome,
     ClientPresence,
+    ClientsAwaited,
     ConnectionChanged,
     Note,
     Phase,
+    PhaseClosed,
     PhaseOpened,
     RoundClosed,
     RoundCounts,
@@ -324,3 +326,47 @@ def test_measures_of_training_alone_have_columns() -> None:
     )
     lines = drawn(board_of(RunStarted("j", 1, "FedAvg", "in memory"), closed))
     assert "fit_train_loss" in next(line for line in lines if "answered" in line)
+
+
+def test_whom_the_server_waits_for_is_in_sight_with_numbers() -> None:
+    started = RunStarted("j", 2, "FedAvg", "in memory")
+    board = board_of(started, ClientsAwaited(3, 0))
+    assert "waiting for clients: 0 of 3 are here" in "\n".join(drawn(board))
+    board.apply(ClientPresence("a", "online", "hello", 1), 1.0)
+    assert "waiting for clients: 1 of 3 are here" in "\n".join(drawn(board))
+    board.apply(PhaseOpened(1, Phase.FIT, ("a",), None), 2.0)
+    assert "waiting" not in "\n".join(drawn(board))
+
+
+def test_a_phase_that_is_over_does_not_stay_in_sight() -> None:
+    counts = RoundCounts(1, 1)
+    board = board_of(
+        RunStarted("j", 2, "FedAvg", "in memory"),
+        PhaseOpened(1, Phase.FIT, ("a",), None),
+        ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED),
+        PhaseClosed(1, Phase.FIT, counts, 1.0, 0, 0, "all answered"),
+    )
+    assert "■ a" in "\n".join(drawn(board, now=0.5))
+    later = "\n".join(drawn(board, now=4.0))
+    assert "fit closed (all answered): aggregating and measuring, 4 s" in later
+    assert "■" not in later
+    board.apply(RoundClosed(1, 2, counts, RoundCounts(), None, {}, 1.0, 0, 0), 5.0)
+    assert "round 1 is over: planning the next" in "\n".join(drawn(board, now=6.0))
+    board.apply(ClientsAwaited(2, 1), 6.0)
+    assert "waiting for clients: 1 of 2 are here" in "\n".join(drawn(board, now=6.0))
+
+
+def test_a_run_that_was_stopped_has_not_failed() -> None:
+    closed = RoundClosed(7, 9, RoundCounts(2, 2), RoundCounts(), 0.5, {}, 1.0, 0, 0)
+    board = board_of(
+        RunStarted("j", 9, "FedAvg", "in memory", (closed,)),
+        PhaseOpened(8, Phase.FIT, ("a", "b"), None),
+        ClientOutcome(8, Phase.FIT, "a", Word.ACCEPTED),
+        RunEnded("j", 7, 65.0, "stopped after round 7", stopped=True),
+    )
+    text = summary(board)
+    assert "stopped after round 7 of 9, 65.0 s" in text
+    assert "fit of round 8: 1 of 2 had answered" in text
+    assert "2 tasks, 2 answered" in text
+    assert "run  failed" not in text
+    assert "error" not in text
