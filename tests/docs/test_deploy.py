@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import typer
+
 from flmq.broker.node import PrivateNode
 from flmq.broker.probe import ask_broker
+from flmq.cli.main import app
 from flmq.common.urls import parse_broker_url
 from tests.docs.pages import ROOT
 
 DEPLOY = ROOT / "deploy"
-FLMQ = ROOT / "flmq"
 
 
 def test_what_compose_mounts_and_builds_is_there() -> None:
@@ -37,13 +39,29 @@ def test_what_the_dockerfile_copies_is_there() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_the_variables_in_the_table_are_ones_that_flmq_reads() -> None:
-    table = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    source = "".join(path.read_text(encoding="utf-8") for path in FLMQ.rglob("*.py"))
-    names = set(re.findall(r"`(FLMQ_(?!PASSWORD)\w+)`", table))
-    assert names
-    for name in names:
-        assert f'"{name}"' in source, f"nothing in flmq reads {name}"
+def test_the_table_has_the_variables_of_server_and_client() -> None:
+    table = dict(
+        re.findall(r"^\| `(FLMQ_\w+)` \| (\w+) \|", (DEPLOY / "README.md").read_text(), re.M)
+    )
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    read: dict[str, str] = {"FLMQ_KEEP_MEMORY": "both", "FLMQ_DEBUG": "both"}
+    for of in ("server", "client"):
+        for option in commands[of].params:
+            if option.envvar:
+                read[option.envvar] = "both" if option.envvar in read else of
+    assert table == read
+
+
+def test_compose_starts_again_who_fails() -> None:
+    compose = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    restarts = re.findall(
+        r"^  (\w+):\n    <<: \*flmq\n(?:    .*\n)*?    restart: (\S+)$", compose, re.M
+    )
+    assert dict(restarts) == {
+        "server": "on-failure",
+        "alice": "unless-stopped",
+        "bob": "unless-stopped",
+    }
 
 
 def test_rabbitmq_starts_with_the_shipped_configuration(tmp_path: Path) -> None:
