@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,6 @@ from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
-from flmq.round import DeadlinePassed, Event, Stopped
 from flmq.server.asking import Asker
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.gather import Gather, Gathered, Request
@@ -29,6 +27,7 @@ from flmq.server.models import Models
 from flmq.server.presence import PresenceWatcher
 from flmq.server.tasktable import TaskTable
 from flmq.server.uploads import Uploads
+from flmq.server.waiting import Waiter
 from flmq.transport import (
     DEFAULT_SITE,
     TASKS,
@@ -40,7 +39,7 @@ from flmq.transport import (
     replies_queue,
     uploads_queue,
 )
-from flmq.wire import Assembler, BlobRef, JobEnded, RollCall, Task
+from flmq.wire import Assembler, BlobRef, JobEnded, RollCall
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 from flmq.wire.codecs import get_codec
 
@@ -48,9 +47,6 @@ __all__ = ["Coordinator", "CoordinatorOptions", "InvalidCoordinatorOptions"]
 
 _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
-_LOOK_EVERY = 1.0
-_ASK_AGAIN_EVERY = 30.0
-_STILL_WAITING_EVERY = 60.0
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
 
@@ -175,6 +171,15 @@ class Coordinator:
             heartbeat=options.heartbeat,
             ledger=self._ledger,
         )
+        self._waiter = Waiter(
+            self._table,
+            self._presence,
+            self._asker,
+            self._uploads,
+            self._listener,
+            self._ledger,
+            self._emit,
+        )
         self._listener.start()
         self.call_roll()
 
@@ -288,7 +293,7 @@ class Coordinator:
             self._asker.publish(gather, task, timeout)
         crash_point("server.tasks_published")
         # Step 4: wait for replies, which the listener takes in.
-        self._wait(gather, tasks, deadline, elapsed)
+        self._waiter.wait(gather, tasks, deadline, elapsed)
 
     def end(self, reason: str, *, patient: bool = True) -> None:
         """Tell every client that the job is over, and remove its queues.
@@ -332,78 +337,6 @@ class Coordinator:
             )
         )
 
-    def _wait(
-        self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
-    ) -> None:
-        started = said = asked = self._clock()
-        came: Mapping[str, int] = {}
-        absent: set[str] = set()
-        try:
-            while not gather.done.wait(self._patience(deadline)):
-                now = self._clock()
-                if self._listener.trouble is not None:
-                    # It may have ended before the phase was in the table, and nobody told us.
-                    self._feed(gather, Stopped(str(self._listener.trouble)))
-                    continue
-                if gather.key is not None and self._ledger is not None:
-                    # Also finds out whether this server is still the one in charge.
-                    self._ledger.tick(gather.key, elapsed + now - started)
-                with self._table.lock:
-                    absent |= gather.unrouted
-                    gather.unrouted = set()
-                # Who is heard makes its queue anew; of who is not, it is tried now and then.
-                there = {client_id for client_id in absent if self._presence.is_online(client_id)}
-                absent -= there
-                self._asker.publish_again(gather, tasks, there, deadline)
-                if now - asked >= _ASK_AGAIN_EVERY:
-                    asked, before, came = now, came, self._uploads.received()
-                    quiet = {
-                        task.client_id
-                        for task in tasks
-                        if self._presence.is_online(task.client_id)
-                        # Whose reply is coming, chunk by chunk, would send it once more.
-                        and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
-                    }
-                    self._asker.publish_again(gather, tasks, quiet | absent, deadline)
-                    absent = set()  # it is said once more of whom there is still no queue for
-                if deadline is not None and now >= deadline:
-                    self._feed(gather, DeadlinePassed())
-                elif now - said >= _STILL_WAITING_EVERY:
-                    said = now
-                    self._say_whom_we_wait_for(gather, absent)
-        except BaseException:
-            self._feed(gather, Stopped("interrupted"))
-            raise
-
-    def _patience(self, deadline: float | None) -> float:
-        if deadline is None:
-            return _LOOK_EVERY
-        return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
-
-    def _say_whom_we_wait_for(self, gather: Gather, absent: Set[str]) -> None:
-        with self._table.lock:
-            pending = gather.round.pending()
-        if pending:
-            lost = sorted(absent & set(pending))
-            logger.log(
-                logging.WARNING if lost else logging.INFO,
-                "%s: waiting for %d of %d: %s%s",
-                gather.round.label,
-                len(pending),
-                len(gather.round.tasks),
-                _listed(pending),
-                f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
-            )
-
-    def _feed(self, gather: Gather, event: Event) -> None:
-        with self._table.lock:
-            self._report(gather.feed(event, self._clock()))
-
     def _report(self, outcomes: Sequence[ClientOutcome]) -> None:
         for outcome in outcomes:
             self._emit(outcome)
-
-
-def _listed(client_ids: Sequence[str]) -> str:
-    """The first of them, for people."""
-    return ", ".join(client_ids[:10]) + (" ..." if len(client_ids) > 10 else "")

@@ -73,8 +73,8 @@ def test_whose_reply_is_coming_is_asked_again_only_when_it_stops_coming(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is asked again would send the whole of it once more."""
-    monkeypatch.setattr("flmq.server.coordinator._ASK_AGAIN_EVERY", 1.0)
-    monkeypatch.setattr("flmq.server.coordinator._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("flmq.server.waiting._ASK_AGAIN_EVERY", 1.0)
+    monkeypatch.setattr("flmq.server.waiting._LOOK_EVERY", 0.1)
     peer = federation.peer("peer")
     server = federation.run(fed_avg(1, initial_parameters=initial(NUMBERS)), timeout=None)
     upload = Upload.of(peer, peer.task())

@@ -1,0 +1,130 @@
+"""Waiting for a phase's replies: who is asked again meanwhile, and what is said of whom."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+
+from flmq.common.logger import logger
+from flmq.round import DeadlinePassed, Event, Stopped
+from flmq.server.asking import Asker
+from flmq.server.events import RunEvent
+from flmq.server.gather import Gather
+from flmq.server.ledger import Ledger
+from flmq.server.listener import Listener
+from flmq.server.presence import PresenceWatcher
+from flmq.server.tasktable import TaskTable
+from flmq.server.uploads import Uploads
+from flmq.wire import Task
+
+__all__ = ["Waiter"]
+
+_LOOK_EVERY = 1.0
+_ASK_AGAIN_EVERY = 30.0
+_STILL_WAITING_EVERY = 60.0
+
+
+class Waiter:
+    """Waits until phases close. Any number of threads may wait at once."""
+
+    def __init__(
+        self,
+        table: TaskTable,
+        presence: PresenceWatcher,
+        asker: Asker,
+        uploads: Uploads,
+        listener: Listener,
+        ledger: Ledger | None,
+        emit: Callable[[RunEvent], None],
+    ) -> None:
+        """Wait for what ``listener`` takes in, and have ``asker`` ask again."""
+        self._table = table
+        self._presence = presence
+        self._asker = asker
+        self._uploads = uploads
+        self._listener = listener
+        self._ledger = ledger
+        self._emit = emit
+        self._clock = time.monotonic
+
+    def wait(
+        self, gather: Gather, tasks: Sequence[Task], deadline: float | None, elapsed: float
+    ) -> None:
+        """Ask again what may be lost, and say whom the phase waits for, until it closes.
+
+        ``deadline`` is in monotonic seconds; ``elapsed`` are the seconds for which the phase has
+        been open under earlier servers.
+
+        Raises:
+            Fenced: another server took charge of the job.
+        """
+        started = said = asked = self._clock()
+        came: Mapping[str, int] = {}
+        absent: set[str] = set()
+        try:
+            while not gather.done.wait(self._patience(deadline)):
+                now = self._clock()
+                if self._listener.trouble is not None:
+                    # It may have ended before the phase was in the table, and nobody told us.
+                    self._feed(gather, Stopped(str(self._listener.trouble)))
+                    continue
+                if gather.key is not None and self._ledger is not None:
+                    # Also finds out whether this server is still the one in charge.
+                    self._ledger.tick(gather.key, elapsed + now - started)
+                with self._table.lock:
+                    absent |= gather.unrouted
+                    gather.unrouted = set()
+                # Who is heard makes its queue anew; of who is not, it is tried now and then.
+                there = {client_id for client_id in absent if self._presence.is_online(client_id)}
+                absent -= there
+                self._asker.publish_again(gather, tasks, there, deadline)
+                if now - asked >= _ASK_AGAIN_EVERY:
+                    asked, before, came = now, came, self._uploads.received()
+                    quiet = {
+                        task.client_id
+                        for task in tasks
+                        if self._presence.is_online(task.client_id)
+                        # Whose reply is coming, chunk by chunk, would send it once more.
+                        and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
+                    }
+                    self._asker.publish_again(gather, tasks, quiet | absent, deadline)
+                    absent = set()  # it is said once more of whom there is still no queue for
+                if deadline is not None and now >= deadline:
+                    self._feed(gather, DeadlinePassed())
+                elif now - said >= _STILL_WAITING_EVERY:
+                    said = now
+                    self._say_whom_we_wait_for(gather, absent)
+        except BaseException:
+            self._feed(gather, Stopped("interrupted"))
+            raise
+
+    def _patience(self, deadline: float | None) -> float:
+        if deadline is None:
+            return _LOOK_EVERY
+        return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
+
+    def _say_whom_we_wait_for(self, gather: Gather, absent: Set[str]) -> None:
+        with self._table.lock:
+            pending = gather.round.pending()
+        if pending:
+            lost = sorted(absent & set(pending))
+            logger.log(
+                logging.WARNING if lost else logging.INFO,
+                "%s: waiting for %d of %d: %s%s",
+                gather.round.label,
+                len(pending),
+                len(gather.round.tasks),
+                _listed(pending),
+                f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
+            )
+
+    def _feed(self, gather: Gather, event: Event) -> None:
+        with self._table.lock:
+            for outcome in gather.feed(event, self._clock()):
+                self._emit(outcome)
+
+
+def _listed(client_ids: Sequence[str]) -> str:
+    """The first of them, for people."""
+    return ", ".join(client_ids[:10]) + (" ..." if len(client_ids) > 10 else "")
