@@ -13,7 +13,7 @@ from flmq.common.errors import (
     UsageError,
 )
 
-__all__ = ["ExitCode", "Terminated", "exit_code_of"]
+__all__ = ["ExitCode", "ModelUnchanged", "Terminated", "exit_code_of"]
 
 
 class ExitCode(IntEnum):
@@ -33,10 +33,23 @@ class ExitCode(IntEnum):
     """A file of an earlier run is damaged, or of a newer flmq."""
     CHECK_FAILED = 6
     """``flmq doctor`` or ``flmq broker status`` found something amiss."""
+    UNCHANGED = 7
+    """All rounds are over, and none changed the model."""
     INTERRUPTED = 130
     """Ctrl-C."""
     TERMINATED = 143
     """SIGTERM."""
+
+
+class ModelUnchanged(FlmqError):
+    """All rounds are over, and none changed the model."""
+
+    def __init__(self, job: str, rounds: int, why: str) -> None:
+        """Say ``why``, of the last round."""
+        super().__init__(
+            f"job {job}: {rounds} rounds are over, and none changed the model; the last: {why}. "
+            f"`flmq runs show {job}` tells what became of every task"
+        )
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,6 +62,7 @@ _BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
     (RunError, ExitCode.RUN),
     (PeerError, ExitCode.RUN),
     (StoredDataError, ExitCode.STORED_DATA),
+    (ModelUnchanged, ExitCode.UNCHANGED),
 )
 
 

@@ -231,6 +231,7 @@ def _end_line(event: RunEnded, rounds: str, last: RoundClosed | None) -> str:
             f"job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
             *_measures(measures),
             *_lost(event),
+            *([f"unchanged={one_line(event.unchanged)}"] if event.unchanged else []),
         ]
     )
     return line if event.error is None or event.stopped else f"{line} error={one_line(event.error)}"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flmq.cli.exit_codes import ModelUnchanged
 from flmq.cli.folders import writing_run
 from flmq.cli.killing import kills_source
 from flmq.cli.load import load_server
@@ -36,6 +37,7 @@ from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
 from flmq.server.coordinator import CoordinatorOptions
+from flmq.server.events import RunEnded, RunEvent
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.runfolder import set_aside
 from flmq.server.server_config import ServerConfig
@@ -252,6 +254,7 @@ def _serve(command: ServerCommand) -> None:
     parts = _adjusted(load_server(command.app, ServerContext(command.job, command.config)), command)
     recorder = RunRecorder(command.runs_dir, about=command.config)
     kills = kills_source()
+    ending = _Ending()
     options = RunOptions(
         job=command.job,
         seed=command.seed,
@@ -268,7 +271,7 @@ def _serve(command: ServerCommand) -> None:
             compression=command.compression,
             max_reply_bytes=command.max_reply_bytes,
         ),
-        observers=(recorder, ModelSaver(folder), view),
+        observers=(recorder, ModelSaver(folder), view, ending),
         sources=() if kills is None else (kills,),
     )
     with view:
@@ -277,6 +280,19 @@ def _serve(command: ServerCommand) -> None:
     if command.picture:
         draw(load_record(folder), folder / "rounds.png")
         console.print(f"picture: {folder / 'rounds.png'}", highlight=False, soft_wrap=True)
+    if ending.unchanged:
+        raise ModelUnchanged(command.job, ending.rounds, ending.unchanged)
+
+
+class _Ending:
+    """What the status of the command depends on."""
+
+    unchanged = ""
+    rounds = 0
+
+    def __call__(self, event: RunEvent) -> None:
+        if isinstance(event, RunEnded):
+            self.unchanged, self.rounds = event.unchanged, event.rounds
 
 
 def _adjusted(parts: ServerAppComponents, command: ServerCommand) -> ServerAppComponents:

@@ -10,11 +10,23 @@ from flmq.client.client import Client
 from flmq.client.context import ClientContext
 from flmq.client.numpy_client import NumPyClient
 from flmq.client.typing import ClientFn, ClientLike, to_client
+from flmq.common.errors import UsageError
 
-__all__ = ["ClientSource", "Clients"]
+__all__ = ["ClientSource", "Clients", "InvalidClient"]
 
 ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
 """A client, its class, or a function of a `ClientContext` (or of nothing) that makes one."""
+
+
+class InvalidClient(UsageError):
+    """What was given as a client is none, and nothing that makes one."""
+
+    def __init__(self, got: str) -> None:
+        """Say what it is."""
+        super().__init__(
+            f"the client must be a flmq Client or NumPyClient, its class, or a function that makes "
+            f"one, and is {got}"
+        )
 
 
 def _make(source: ClientSource, context: ClientContext) -> Client:
@@ -52,7 +64,15 @@ class Clients:
         *,
         keep: bool = True,
     ) -> None:
-        """Make clients from ``source``; without ``keep``, anew for each task."""
+        """Make clients from ``source``; without ``keep``, anew for each task.
+
+        Raises:
+            InvalidClient: ``source`` is neither a client, nor its class, nor a function.
+        """
+        if not isinstance(source, ClientLike) and not callable(source):
+            raise InvalidClient(f"a {type(source).__name__}")
+        if isinstance(source, type) and not issubclass(source, Client | NumPyClient):
+            raise InvalidClient(f"the class {source.__name__}")
         self._source = source
         self._make_context = make_context
         self._keep = keep

@@ -197,6 +197,8 @@ class RunEnded:
     """Chunks of replies that nobody waited for, in all."""
     stopped: bool = False
     """Whether somebody stopped it: Ctrl-C or SIGTERM; ``error`` says so too."""
+    unchanged: str = ""
+    """Why no round changed the model, where none did though it should have."""
 
 
 RunEvent = (

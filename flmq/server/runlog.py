@@ -77,6 +77,8 @@ class RunLog:
             how = f"stopped after round {event.rounds} of {total}"
         elif event.error is not None:
             how = f"failed after round {event.rounds} of {total}: {one_line(event.error)}"
+        elif event.unchanged:
+            how = f"over, and no round changed the model; the last: {one_line(event.unchanged)}"
         else:
             how = "done"
         parts = [

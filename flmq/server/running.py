@@ -20,6 +20,7 @@ from flmq.server.events import ClientsAwaited, Note, RunEnded, RunStarted
 from flmq.server.history import History
 from flmq.server.keeper import Keeper
 from flmq.server.late import HandOver
+from flmq.server.learned import Learned
 from flmq.server.ledger import Ledger
 from flmq.server.options import RunOptions
 from flmq.server.presence import PresenceWatcher
@@ -87,9 +88,10 @@ def _run(
         hand_over = HandOver(config.num_rounds, server.check_late)
     coordinator = Coordinator(transport, run.job, presence, bus.emit, how, ledger, hand_over)
     keeper = None if ledger is None else Keeper(ledger, coordinator.planned)
-    server.attach(coordinator, bus.emit, seed=run.seed, policy=_policy(config), keeper=keeper)
-    strategy = type(server.strategy).__name__
     earlier = () if run.journal is None else rounds_before(run.journal, config.num_rounds)
+    learned = Learned(earlier, bus.emit)
+    server.attach(coordinator, learned, seed=run.seed, policy=_policy(config), keeper=keeper)
+    strategy = type(server.strategy).__name__
     folder = "" if run.journal is None else str(run.journal.folder)
     bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier, folder))
     _tell_waits(server, bus)
@@ -101,8 +103,7 @@ def _run(
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
     # Step 3: hear clients, and run rounds.
     coordinator.start()
-    before = sum(closed.seconds for closed in earlier)
-    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients, before)
+    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients, learned)
 
 
 def _run_to_its_end(
@@ -112,9 +113,9 @@ def _run_to_its_end(
     ledger: Ledger | None,
     bus: EventBus,
     clients: int,
-    before: float,
+    learned: Learned,
 ) -> History:
-    """Run what is left; ``before`` is the seconds that earlier servers of the job took."""
+    """Run what is left; ``learned`` knows what earlier servers of the job came to."""
     job, started = coordinator.job.name, time.monotonic()
     finished = ledger is not None and ledger.finished
     try:
@@ -125,7 +126,7 @@ def _run_to_its_end(
         error = raised if ledger is None else ledger.cause_of(raised)
         stopped = isinstance(error, KeyboardInterrupt)
         reason = _reason(error, server.rounds_closed)
-        seconds = before + time.monotonic() - started
+        seconds = learned.seconds_before + time.monotonic() - started
         bus.emit(RunEnded(job, server.rounds_closed, seconds, error=reason, stopped=stopped))
         _leave(coordinator, ledger, error, reason)
         if error is raised:
@@ -134,7 +135,7 @@ def _run_to_its_end(
     # Step 4: let the clients go, and only then call the job finished: a kill in between says so
     # to them again.
     coordinator.end("all rounds done")
-    seconds += before
+    seconds += learned.seconds_before
     loss, metrics = final_measurement(history)
     incomplete, stray = coordinator.losses
     if ledger is not None and not finished:
@@ -149,6 +150,7 @@ def _run_to_its_end(
             parameters=server.parameters,
             incomplete_uploads=incomplete,
             stray_chunks=stray,
+            unchanged=learned.why_not(),
         )
     )
     return history

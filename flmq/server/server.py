@@ -112,6 +112,7 @@ class Server:
         Raises:
             NotEnoughClients: the strategy waited for clients in vain.
             NoInitialParameters: neither strategy nor client gave any.
+            NoMean: they are of a kind that the strategy cannot average.
         """
         started = time.monotonic()
         history = self._begin_or_resume(timeout)
@@ -130,6 +131,8 @@ class Server:
             return History.from_dict(resumed.history)
         history = History()
         self.parameters = self._get_initial_parameters(server_round=0, timeout=timeout)
+        if isinstance(self.strategy, FedAvg):
+            self.strategy.check_mean(self.parameters)
         self._evaluate_centrally(0, history)
         self._keep(0, history)
         return history

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.cli.exit_codes import ExitCode, ModelUnchanged, exit_code_of
 from flmq.cli.process import boundary
 from flmq.common import errors
 
@@ -54,6 +54,7 @@ def test_each_status_has_its_section_in_the_documentation(code: ExitCode) -> Non
         (errors.BrokerUnavailable("nobody answers"), 3),
         (errors.NotEnoughClients(2, 1, 3.0), 4),
         (errors.StoredDataError("damaged"), 5),
+        (ModelUnchanged("mnist", 3, "nobody answered"), 7),
         (RuntimeError("a bug"), 1),
         (KeyboardInterrupt(), 130),
     ],

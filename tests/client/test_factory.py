@@ -9,8 +9,9 @@ import pytest
 
 from flmq.client import Client, NumPyClient
 from flmq.client.context import ClientContext
-from flmq.client.factory import Clients
+from flmq.client.factory import Clients, InvalidClient
 from flmq.common.errors import InvalidReturnValue
+from flmq.server.strategy import FedAvg
 
 
 class Plain(NumPyClient):
@@ -72,6 +73,15 @@ def test_a_function_gets_context_id_or_nothing() -> None:
 def test_what_a_function_returns_must_be_a_client(thing: object) -> None:
     with pytest.raises(InvalidReturnValue, match="a client is expected, not"):
         _made(lambda: thing)
+
+
+@pytest.mark.parametrize(
+    ("thing", "named"),
+    [(3, "a int"), (FedAvg(), "a FedAvg"), (FedAvg, "the class FedAvg"), (None, "a NoneType")],
+)
+def test_what_cannot_be_a_client_is_refused_before_any_task(thing: Any, named: str) -> None:
+    with pytest.raises(InvalidClient, match=f"and is {named}"):
+        Clients(thing, _context)
 
 
 def test_a_client_lives_as_long_as_its_job() -> None:

@@ -89,6 +89,18 @@ def client(context: ClientContext) -> HeldClient:
     return HeldClient(context.client_id)
 
 
+class BrokenClient(NumPyClient):
+    """Cannot train."""
+
+    def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+        raise ValueError("no data on this machine")
+
+
+def broken(context: ClientContext) -> BrokenClient:
+    """Make a client that cannot train."""
+    return BrokenClient()
+
+
 def server(context: ServerContext) -> FedAvg:
     """FedAvg over ``clients`` clients and a model of ``size``, of the run's configuration.
 

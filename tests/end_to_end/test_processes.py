@@ -229,6 +229,23 @@ def test_connections_closed_by_the_broker_are_a_line_of_log_each(
     assert "connection lost" in said[1]
 
 
+def test_a_run_in_which_nobody_can_train_ends_with_a_status_of_its_own(
+    processes: Processes,
+) -> None:
+    workers = [
+        processes.run("client", "tests.end_to_end.held:broken", f"--client-id={name}", "--once")
+        for name in CLIENTS
+    ]
+    said = processes.ends(processes.server("job"), 7)
+    assert said.splitlines()[-1].startswith(
+        "flmq: ModelUnchanged: job job: 3 rounds are over, and none changed the model; the last: "
+    )
+    again = processes.ends(processes.server("job"), 7)  # its result is what it was
+    assert "ModelUnchanged" in again
+    for worker in workers:
+        processes.ends(worker)
+
+
 def test_an_id_and_a_job_in_use_are_free_once_their_holder_is_killed(
     processes: Processes, undisturbed: bytes
 ) -> None:

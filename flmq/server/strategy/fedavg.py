@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from flmq.aggregation import specs_of
+from flmq.common.errors import InconsistentTensors, MalformedMessage, UsageError
 from flmq.common.parameter import ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.typing import (
     EvaluateIns,
@@ -24,11 +26,24 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.aggregate import aggregate, weighted_loss_avg, weighted_metrics_avg
 from flmq.server.strategy.options import FedAvgOptions
+from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.returned import checked_config, checked_evaluation, checked_metrics
 from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
 
-__all__ = ["FedAvg"]
+__all__ = ["FedAvg", "NoMean"]
+
+
+class NoMean(UsageError):
+    """The model's tensors are of a kind that has no mean."""
+
+    def __init__(self, error: Exception) -> None:
+        """Say which tensor, and why."""
+        super().__init__(
+            f"the initial parameters cannot be averaged: {error}. Cast them, or override "
+            "aggregate_parameters"
+        )
+
 
 _Res = TypeVar("_Res", FitRes, EvaluateRes)
 
@@ -74,14 +89,29 @@ class FedAvg(FedAvgOptions, Strategy):
 
         Or where somebody put a function of theirs in the place of a method of this one.
         """
-        as_here = all(
+        return MeanSink() if self._takes_the_mean() else None
+
+    def _takes_the_mean(self) -> bool:
+        return all(
             getattr(method, "__func__", None) is ours
             for method, ours in (
                 (self.aggregate_fit, FedAvg.aggregate_fit),
                 (self.aggregate_parameters, FedAvg.aggregate_parameters),
             )
         )
-        return MeanSink() if as_here else None
+
+    def check_mean(self, model: Parameters) -> None:
+        """Do nothing if replies that look like ``model`` have the mean that this strategy takes.
+
+        Raises:
+            NoMean: they have none, so that no round would change the model.
+        """
+        if self.reply_check is not ReplyCheck.LIKE_SENT or not self._takes_the_mean():
+            return
+        try:
+            specs_of(parameters_to_ndarrays(model, copy=False))
+        except (InconsistentTensors, MalformedMessage) as error:
+            raise NoMean(error) from error
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
