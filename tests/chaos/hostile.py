@@ -10,6 +10,7 @@ from flmq.common.urls import parse_broker_url
 from flmq.transport import Address, client_queue, presence_queue, replies_queue
 from flmq.wire import BlobRef, JobEnded, Task, encode
 from flmq.wire.envelopes import Ins
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.rawamqp import RawPublisher, properties
 from tests.transport.oddities import ODD
 
@@ -26,7 +27,7 @@ def send_hostile(url: str, job: str, client: str, seed: float) -> None:
     queue = rng.choice([client_queue(client), replies_queue(job), presence_queue(job)])
     poison = queue == client_queue(client) and rng.random() < 0.5
     if poison:
-        _put(url, queue, encode(_poison(rng, client)), properties(delivery_mode=2))
+        _put(url, queue, _poison(rng, client), properties(delivery_mode=2))
     else:
         _put(url, queue, rng.randbytes(40), rng.choice(list(ODD.values())).encoded)
 
@@ -37,16 +38,16 @@ def forget_forged(url: str, client: str) -> None:
     _put(url, client_queue(client), body, properties(delivery_mode=2))
 
 
-def _poison(rng: random.Random, client: str) -> Task:
-    """A task that decodes and cannot be done."""
-    extreme = 2**62
-    model = BlobRef(rng.randbytes(32).hex(), "numpy.ndarray", (64,), published_unix_ms=extreme)
+def _poison(rng: random.Random, client: str) -> bytes:
+    """A task that cannot be done: by what it asks for, or by numbers that no task may have."""
+    model = BlobRef(rng.randbytes(32).hex(), "numpy.ndarray", (64,))
     poisons: list[tuple[Phase, Ins, BlobRef | None]] = [
-        (Phase.RECONNECT, ReconnectIns(extreme), None),
+        (Phase.RECONNECT, ReconnectIns(1), None),
         (Phase.FIT, FitIns(Parameters([], "numpy.ndarray"), {}), model),
+        (Phase.FIT, FitIns(Parameters([b"no array"], "numpy.ndarray"), {}), None),
     ]
     phase, ins, ref = rng.choice(poisons)
-    return Task(
+    task = Task(
         task_id=f"{rng.getrandbits(128):032x}",
         job=FORGED_JOB,
         server_round=1,
@@ -57,6 +58,12 @@ def _poison(rng: random.Random, client: str) -> Task:
         ins=ins,
         model=ref,
     )
+    envelope = pb.Envelope.FromString(encode(task))
+    if ref is not None:
+        envelope.task.model.published_unix_ms = 2**62
+    elif phase is Phase.RECONNECT:
+        envelope.task.reconnect.seconds = 2**62
+    return envelope.SerializeToString()
 
 
 def _put(url: str, queue: str, body: bytes, encoded: bytes) -> None:
