@@ -20,6 +20,7 @@ from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 
 __all__ = ["client"]
 
@@ -107,7 +108,12 @@ def client(
     ] = MODEL_PATIENCE,
     heartbeat: Annotated[
         float,
-        typer.Option(envvar="FLMQ_HEARTBEAT", min=0.1, help="Seconds between signs of life."),
+        typer.Option(
+            envvar="FLMQ_HEARTBEAT",
+            min=MIN_HEARTBEAT,
+            max=MAX_HEARTBEAT,
+            help="Seconds between signs of life.",
+        ),
     ] = 30.0,
 ) -> None:
     """Work for every job of the broker's virtual host, one task at a time, until stopped."""

@@ -32,6 +32,7 @@ from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
+from flmq.server.allowlist import read_allow_list
 from flmq.server.app import run_server_on_broker
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
@@ -42,6 +43,7 @@ from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.runfolder import set_aside
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 from flmq.wire.codecs import CODECS
 
 __all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]
@@ -65,6 +67,7 @@ class ServerCommand:
     sites: tuple[str, ...]
     compression: str
     max_reply_bytes: int | None
+    clients_allowed: frozenset[str] | None
     resume: ResumePolicy
     standby: bool
     keep: KeepPolicy
@@ -104,7 +107,8 @@ def server(
         float,
         typer.Option(
             envvar="FLMQ_HEARTBEAT",
-            min=0.1,
+            min=MIN_HEARTBEAT,
+            max=MAX_HEARTBEAT,
             help="Seconds between clients' signs of life; 2.5 of them missed is away.",
         ),
     ] = 30.0,
@@ -163,6 +167,14 @@ def server(
             show_default=False,
         ),
     ] = None,
+    clients_allow: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLMQ_CLIENTS_ALLOW",
+            help="File with the ids of the clients that may take part, one a line. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
     keep_best: Annotated[
         str | None,
         typer.Option(help='Keep the best model so far, by "loss" or by the name of a metric.'),
@@ -192,6 +204,7 @@ def server(
             sites=tuple(site or ["main"]),
             compression=compression,
             max_reply_bytes=max_reply_bytes,
+            clients_allowed=None if clients_allow is None else read_allow_list(clients_allow),
             resume=_resume_policy(resume=resume, fresh=fresh),
             standby=standby,
             keep=KeepPolicy(keep_best, keep_every, "all" if keep_replies else "round"),
@@ -270,6 +283,7 @@ def _serve(command: ServerCommand) -> None:
             heartbeat=command.heartbeat,
             compression=command.compression,
             max_reply_bytes=command.max_reply_bytes,
+            clients_allowed=command.clients_allowed,
         ),
         observers=(recorder, ModelSaver(folder), view, ending),
         sources=() if kills is None else (kills,),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flmq.client.factory import ClientSource
-from flmq.client.options import WorkerOptions
+from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.typing import ClientFn, ClientLike
 from flmq.client.worker import Worker
 from flmq.common.environment import broker_url
@@ -114,6 +114,7 @@ def run_client(
 ) -> None:
     """Work over the RabbitMQ at ``url`` until stopped (or with ``once``: one job). Blocks."""
     options.check_folders(client_id)
+    check_properties(client_id, properties)
     name = f"flmq client {client_id}"
     with open_transport(url, name=name, listener=_log_connection) as transport:
         logger.info("client %s serves the jobs of %s", client_id, redact_url(url))

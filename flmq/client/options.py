@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,27 @@ from flmq.client.models import PATIENCE
 from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
+from flmq.common.typing import Scalar
 from flmq.transport import DEFAULT_SITE
-from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT, too_many_properties
 
-__all__ = ["InvalidWorkerOptions", "WorkerOptions"]
+__all__ = ["InvalidWorkerOptions", "WorkerOptions", "check_properties"]
 
 _SPOOL = "spool"
 
 
 class InvalidWorkerOptions(UsageError):
     """Options of a worker that contradict each other."""
+
+
+def check_properties(client_id: str, properties: Mapping[str, Scalar]) -> None:
+    """Do nothing if a client may tell all of ``properties`` of itself.
+
+    Raises:
+        InvalidWorkerOptions: they are more than a server keeps.
+    """
+    if problem := too_many_properties(len(properties), properties.items()):
+        raise InvalidWorkerOptions(f"client {client_id} would tell of itself {problem}")
 
 
 @dataclass(frozen=True, slots=True)

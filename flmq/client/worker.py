@@ -28,7 +28,7 @@ from flmq.client.factory import Clients, ClientSource
 from flmq.client.hands import Hands
 from flmq.client.herald import Herald
 from flmq.client.models import ModelReader
-from flmq.client.options import InvalidWorkerOptions, WorkerOptions
+from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.receipts import AwaitedReceipts, log_receipt
 from flmq.client.work import Work
 from flmq.common.crashpoints import crash_point
@@ -46,7 +46,6 @@ from flmq.transport import (
     federation_topology,
 )
 from flmq.wire import Assembler, JobEnded, PresenceKind, Receipt, RollCall, Task
-from flmq.wire.bounds import too_many_properties
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -79,8 +78,7 @@ class Worker:
         self._transport = transport
         self._properties = clients
         for client_id, properties in clients.items():
-            if problem := too_many_properties(len(properties), properties.items()):
-                raise InvalidWorkerOptions(f"client {client_id} tells of itself {problem}")
+            check_properties(client_id, properties)
         self._tasks = {
             check_client_id(client_id): self._options.tasks(client_id) for client_id in clients
         }

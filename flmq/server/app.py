@@ -8,6 +8,7 @@ from pathlib import Path
 from flmq.common.environment import broker_url, runs_dir
 from flmq.common.logger import show_on_console
 from flmq.common.urls import parse_broker_url
+from flmq.server.allowlist import read_allow_list
 from flmq.server.bus import EventBus
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
@@ -41,6 +42,7 @@ def start_server(
     standby: bool = False,
     compression: str = "none",
     max_reply_bytes: int | None = None,
+    clients_allow: Path | str | None = None,
     observers: Sequence[Observer] = (),
 ) -> History:
     """Run a job over RabbitMQ, and return what was measured. Blocks until the job is over.
@@ -67,6 +69,7 @@ def start_server(
             "bf16" or "int8" (`flmq.wire.codecs` states their errors).
         max_reply_bytes: a larger reply is refused before anything of it is stored; None: four
             times what was sent to its client, and 64 MiB.
+        clients_allow: a file with the ids of the clients that may take part, one a line; None: all.
         observers: called with each event of the run (`flmq.server.events`).
 
     Raises:
@@ -89,7 +92,11 @@ def start_server(
         runs_dir=None if job is None else runs_dir(runs),
         resume=resume,
         standby=standby,
-        coordinator=CoordinatorOptions(compression=compression, max_reply_bytes=max_reply_bytes),
+        coordinator=CoordinatorOptions(
+            compression=compression,
+            max_reply_bytes=max_reply_bytes,
+            clients_allowed=None if clients_allow is None else read_allow_list(clients_allow),
+        ),
         observers=observers,
     )
     parts = ServerAppComponents(server, config, strategy, client_manager)

@@ -16,6 +16,7 @@ from flmq.common.phase import Phase
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Outbox
 from flmq.server.asking import Asker
+from flmq.server.doorkeeper import Doorkeeper
 from flmq.server.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.gather import Gather, Gathered, Request
 from flmq.server.job import Job
@@ -70,6 +71,8 @@ class CoordinatorOptions:
     """Folder for replies in progress; None: a temporary one."""
     compression: str = "none"
     """How clients may compress their replies: a name of `flmq.wire.codecs.CODECS`."""
+    clients_allowed: frozenset[str] | None = None
+    """Ids of the clients that may take part; None: all."""
 
     def __post_init__(self) -> None:
         """Refuse what clients would not take.
@@ -164,11 +167,18 @@ class Coordinator:
             self._outbox,
             self._table,
             self._presence,
+            Doorkeeper(
+                self.job,
+                self._outbox,
+                self._presence,
+                self._emit,
+                heartbeat=options.heartbeat,
+                allowed=options.clients_allowed,
+            ),
             self._models,
             self._uploads,
             self._latecomers,
             self._emit,
-            heartbeat=options.heartbeat,
             ledger=self._ledger,
         )
         self._waiter = Waiter(

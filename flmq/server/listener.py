@@ -17,6 +17,7 @@ from flmq.common.typing import FitIns
 from flmq.journal.records import PhaseKey
 from flmq.post import Inbox, Letter, Outbox
 from flmq.round import Stopped, Word
+from flmq.server.doorkeeper import Doorkeeper
 from flmq.server.events import RunEvent
 from flmq.server.gather import Gather
 from flmq.server.intake import Intake
@@ -28,7 +29,6 @@ from flmq.server.presence import PresenceWatcher
 from flmq.server.receipts import Receipts
 from flmq.server.tasktable import TaskTable
 from flmq.server.uploads import Spoiled, Uploaded, Uploads
-from flmq.transport import TASKS, Address, task_key
 from flmq.wire import (
     BlobChunk,
     Failure,
@@ -36,14 +36,12 @@ from flmq.wire import (
     ModelRequest,
     Presence,
     Reply,
-    RollCall,
     size_of,
     task_of_upload,
 )
 
 __all__ = ["Listener", "NobodyListens"]
 
-_DAY = 24 * 3600.0
 _SILENCE = 60.0
 """Seconds after its last chunk at which a late reply is given up that is to count."""
 _REMEMBERED = 1000
@@ -71,24 +69,20 @@ class Listener:
         outbox: Outbox,
         table: TaskTable,
         presence: PresenceWatcher,
+        doorkeeper: Doorkeeper,
         models: Models,
         uploads: Uploads,
         latecomers: Latecomers,
         emit: Callable[[RunEvent], None],
         *,
-        heartbeat: float,
         ledger: Ledger | None = None,
     ) -> None:
-        """Prepare; `start` begins to listen, and the inbox's closing ends it.
-
-        ``heartbeat`` is what clients are asked for, in seconds.
-        """
-        self._heartbeat = heartbeat
+        """Prepare; `start` begins to listen, and the inbox's closing ends it."""
         self._job = job
         self._inbox = inbox
-        self._outbox = outbox
         self._table = table
         self._presence = presence
+        self._doorkeeper = doorkeeper
         self._models = models
         self._uploads = uploads
         self._latecomers = latecomers
@@ -142,6 +136,7 @@ class Listener:
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()
+                self._doorkeeper.tick()
                 self._give_up_uploads()
 
     def _give_up(self, error: FlmqError) -> None:
@@ -168,10 +163,7 @@ class Listener:
                 self._hear_chunk(letter, chunk)
                 return
             case Presence() as presence:
-                # Before anybody can ask the client: the greeting must come before the job's end.
-                if self._presence.is_new(presence):
-                    self._greet(presence)
-                self._presence.hear(presence)
+                self._doorkeeper.hear(presence, letter.delivery.message.correlation_id)
             case ModelRequest() as request:
                 self._models.publish_again(request.digest)
             case Reply() as reply:
@@ -181,16 +173,6 @@ class Listener:
                 self._inbox.bury(letter, f"a server takes no {type(other).__name__}")
                 return
         self._inbox.ack(letter)
-
-    def _greet(self, presence: Presence) -> None:
-        """Answer a process's first hello, so that it knows that this job is alive."""
-        self._outbox.send(
-            Address(TASKS, task_key(presence.site, presence.client_id)),
-            RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id),
-            mandatory=False,
-            expiration=_DAY,
-            correlation_id=presence.instance,
-        )
 
     # -- replies -----------------------------------------------------------------------------
 

@@ -102,8 +102,11 @@ def _run(
         )
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
     # Step 3: hear clients, and run rounds.
-    coordinator.start()
-    return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients, learned)
+    try:
+        coordinator.start()
+        return _run_to_its_end(server, config, coordinator, ledger, bus, options.clients, learned)
+    finally:
+        presence.close()
 
 
 def _run_to_its_end(

@@ -28,6 +28,7 @@ __all__ = [
     "check_unix_ms",
     "check_version",
     "check_word",
+    "size_of_properties",
     "too_many_properties",
 ]
 
@@ -115,10 +116,15 @@ def too_many_properties(count: int, items: Iterable[tuple[object, object]]) -> s
     """Why ``count`` properties, ``items``, are more than are kept; empty if they are not."""
     if count > MAX_PROPERTIES:
         return f"{count} properties: {MAX_PROPERTIES} at most"
-    size = sum(_size(name) + _size(value) for name, value in items)
+    size = size_of_properties(items)
     if size > MAX_PROPERTIES_BYTES:
         return f"properties of {size} bytes: {MAX_PROPERTIES_BYTES} at most"
     return ""
+
+
+def size_of_properties(items: Iterable[tuple[object, object]]) -> int:
+    """Bytes of the names and values of properties."""
+    return sum(_size(name) + _size(value) for name, value in items)
 
 
 def _size(value: object) -> int:

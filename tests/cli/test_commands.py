@@ -93,6 +93,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a client id with a dot": ((*CLIENT, "--client-id=a.b"), "client id 'a.b' is not usable"),
     "a job with a space": ((*SERVER, "--job=a b"), "job name 'a b' is not usable"),
     "a property that is no pair": ((*CLIENT, "--property=gpu"), "not of the form key=value"),
+    "properties without end": (
+        (*CLIENT, "--property=notes=" + "x" * 70_000),
+        "properties of 70005 bytes: 65536 at most",
+    ),
+    "a list of clients that is not there": (
+        (*SERVER, "--clients-allow=nowhere"),
+        "nowhere: the list of clients cannot be read",
+    ),
     "a setting that is no pair": ((*SERVER, "--config==3"), "not of the form key=value"),
     "a broker that is no url": ((*CLIENT, "--broker=http://u:p@h/"), "is not usable"),
     "too many to kill": (("demo", "--clients=3", "--kill=4"), "are too many of 3 clients"),

@@ -6,6 +6,8 @@ A `Peer` is a client that speaks flmq's messages itself, so that it can say what
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -269,6 +271,7 @@ class Federation:
         late: LateReplies | None = None,
         resume: ResumePolicy = ResumePolicy.SAME,
         clients: int = 0,
+        clients_allowed: frozenset[str] | None = None,
     ) -> RunningServer:
         """Start a server."""
         watch = Watch()
@@ -281,7 +284,11 @@ class Federation:
         options = RunOptions(
             job=job,
             seed=seed,
-            coordinator=CoordinatorOptions(heartbeat=heartbeat, max_reply_bytes=max_reply_bytes),
+            coordinator=CoordinatorOptions(
+                heartbeat=heartbeat,
+                max_reply_bytes=max_reply_bytes,
+                clients_allowed=clients_allowed,
+            ),
             observers=(watch, *observers),
             runs_dir=runs_dir,
             keep=keep or KeepPolicy(),
@@ -302,7 +309,7 @@ class Federation:
         running = RunningServer(watch, in_thread(run))
         self.servers.append(running)
         for peer in self.peers:
-            peer.greet()
+            peer.greet(running)
         return running
 
     def peer(self, client_id: str) -> Peer:
@@ -346,16 +353,25 @@ class Peer:
         self.publisher = transport.publisher()
         self.outbox = Outbox(self.publisher)
         self.consumer: Consumer
+        self._aside: deque[Body] = deque()
+        """What came of a server while it was greeted."""
         self.consume()
 
     def consume(self) -> None:
         """Take what comes, from now on, or again."""
         self.consumer = self.transport.consumer([client_queue(self.client_id)], prefetch=100)
 
-    def hello(self, kind: PresenceKind = PresenceKind.HELLO, heartbeat: float = 3600.0) -> None:
-        """Say that one is here."""
+    def hello(
+        self,
+        kind: PresenceKind = PresenceKind.HELLO,
+        heartbeat: float = 3600.0,
+        greeting: str = "",
+    ) -> None:
+        """Say that one is here, in answer to a ``greeting`` or unasked."""
         address = Address(PRESENCE, presence_key("main", self.client_id))
-        self.send(address, self.presence(kind, heartbeat), mandatory=False)
+        body = self.presence(kind, heartbeat)
+        sent = self.outbox.send(address, body, mandatory=False, correlation_id=greeting)
+        assert sent.outcome.result(PATIENCE) is PublishOutcome.CONFIRMED
 
     def presence(
         self, kind: PresenceKind = PresenceKind.HELLO, heartbeat: float = 3600.0
@@ -382,24 +398,42 @@ class Peer:
         outcome = self.publisher.publish(address, message).result(PATIENCE)
         assert outcome is PublishOutcome.CONFIRMED
 
-    def greet(self) -> None:
-        """Answer a roll call; what greets us alone is none."""
-        while self._next(RollCall)[1].message.correlation_id:
-            pass
-        self.hello()
+    def greet(self, server: RunningServer | None = None) -> None:
+        """Say hello when the roll is called, and answer the greeting, unless ``server`` ends."""
+        called, greeted, begun = False, False, time.monotonic()
+        while not (called and greeted) and not (server is not None and server.result.done()):
+            assert time.monotonic() - begun < PATIENCE, f"nobody greets {self.client_id}"
+            delivery = self.consumer.receive(0.1)
+            if delivery is None:
+                continue
+            body = self._take(delivery)
+            if not isinstance(body, RollCall):
+                self._aside.append(body)
+            elif delivery.message.correlation_id:
+                greeted = True
+            elif not called:
+                called = True
+                self._aside.clear()  # what an earlier server had said
+                self.hello()
 
     def next(self, kind: type[_T]) -> _T:
         """Take messages until one of a kind comes."""
-        return self._next(kind)[0]
-
-    def _next(self, kind: type[_T]) -> tuple[_T, Delivery]:
         while True:
-            delivery = self.consumer.receive(PATIENCE)
-            assert delivery is not None, f"no {kind.__name__} came to {self.client_id}"
-            self.consumer.ack(delivery)
-            body = decode(delivery.message.body)
+            if self._aside:
+                body = self._aside.popleft()
+            else:
+                delivery = self.consumer.receive(PATIENCE)
+                assert delivery is not None, f"no {kind.__name__} came to {self.client_id}"
+                body = self._take(delivery)
             if isinstance(body, kind):
-                return body, delivery
+                return body
+
+    def _take(self, delivery: Delivery) -> Body:
+        """Take a message; a greeting is answered, which is not to be forgotten."""
+        self.consumer.ack(delivery)
+        if delivery.message.correlation_id == self.presence().instance:
+            self.hello(greeting=delivery.message.message_id)
+        return decode(delivery.message.body)
 
     def task(self) -> Task:
         """The next task."""
