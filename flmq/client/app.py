@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from flmq.client.factory import ClientSource
+from flmq.client.factory import ClientSource, checked_source
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.typing import ClientFn, ClientLike
 from flmq.client.worker import Worker
@@ -115,6 +115,7 @@ def run_client(
     """Work over the RabbitMQ at ``url`` until stopped (or with ``once``: one job). Blocks."""
     options.check_folders(client_id)
     check_properties(client_id, properties)
+    source = checked_source(source)
     name = f"flmq client {client_id}"
     with open_transport(url, name=name, listener=_log_connection) as transport:
         logger.info("client %s serves the jobs of %s", client_id, redact_url(url))

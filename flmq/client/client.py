@@ -10,6 +10,7 @@ from typing import TypeVar, cast, overload
 
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.logger import logger
+from flmq.common.parameter import parameters_problem
 from flmq.common.scalars import sendable_scalars
 from flmq.common.typing import (
     Code,
@@ -144,17 +145,8 @@ def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | Eva
 
 def _check_parameters(what: str, parameters: object) -> None:
     """Refuse what is no `Parameters` of bytes, before anything takes their lengths."""
-    if not isinstance(parameters, Parameters):
-        raise InvalidReturnValue(
-            f"{what} returned a {type(parameters).__name__} as parameters, not Parameters: make "
-            "them with flmq.common.ndarrays_to_parameters(list_of_arrays)"
-        )
-    for index, tensor in enumerate(parameters.tensors):
-        if not isinstance(tensor, bytes | bytearray | memoryview):
-            raise InvalidReturnValue(
-                f"{what} returned a {type(tensor).__name__} as tensor {index}, not bytes: make "
-                "parameters with flmq.common.ndarrays_to_parameters(list_of_arrays)"
-            )
+    if (problem := parameters_problem(parameters)) is not None:
+        raise InvalidReturnValue(f"{what} returned {problem}")
 
 
 def _not_implemented(code: Code) -> Status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
+from typing import cast
 
 from flmq.client.client import Client
 from flmq.client.context import ClientContext
@@ -12,7 +13,7 @@ from flmq.client.numpy_client import NumPyClient
 from flmq.client.typing import ClientFn, ClientLike, to_client
 from flmq.common.errors import UsageError
 
-__all__ = ["ClientSource", "Clients", "InvalidClient"]
+__all__ = ["ClientSource", "Clients", "InvalidClient", "checked_source"]
 
 ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
 """A client, its class, or a function of a `ClientContext` (or of nothing) that makes one."""
@@ -27,6 +28,58 @@ class InvalidClient(UsageError):
             f"the client must be a flmq Client or NumPyClient, its class, or a function that makes "
             f"one, and is {got}"
         )
+
+
+def checked_source(source: ClientSource) -> ClientSource:
+    """Return ``source``; refuse, before anything is asked of a broker, what can be no client.
+
+    A function that takes nothing is called for it, for what it makes depends on no task, and what
+    it made is its first client. Of one that takes a context its annotations must do.
+
+    Raises:
+        InvalidClient: it is no client, or makes none.
+    """
+    _check_kind(source)
+    if isinstance(source, ClientLike | type):
+        return source
+    try:
+        signature = _signature(source)
+    except ValueError:  # one written in C may have none
+        return source
+    _refuse_servers(source, "returns", signature.return_annotation)
+    for parameter in signature.parameters.values():
+        _refuse_servers(source, "takes", parameter.annotation)
+        return source
+    call = cast("Callable[[], ClientLike]", source)
+    made = [call()]
+    if not isinstance(made[0], ClientLike):
+        raise InvalidClient(f"{_name(source)}, which made a {type(made[0]).__name__}")
+    return lambda: made.pop() if made else call()
+
+
+def _check_kind(source: object) -> None:
+    if not isinstance(source, ClientLike) and not callable(source):
+        raise InvalidClient(f"a {type(source).__name__}")
+    if isinstance(source, type) and not issubclass(source, Client | NumPyClient):
+        raise InvalidClient(f"the class {source.__name__}")
+
+
+def _signature(source: Callable[..., object]) -> inspect.Signature:
+    try:
+        return inspect.signature(source, eval_str=True)
+    except (NameError, SyntaxError, TypeError):  # annotations of names that are not there
+        return inspect.signature(source)
+
+
+def _refuse_servers(source: object, verb: str, annotated: object) -> None:
+    """Refuse a function that says itself that it is the server's."""
+    kinds = annotated.__mro__ if isinstance(annotated, type) else ()
+    if any(kind.__module__.startswith("flmq.server") for kind in kinds):
+        raise InvalidClient(f"{_name(source)}, which {verb} {getattr(annotated, '__name__', '')}")
+
+
+def _name(source: object) -> str:
+    return getattr(source, "__name__", type(source).__name__)
 
 
 def _make(source: ClientSource, context: ClientContext) -> Client:
@@ -69,10 +122,7 @@ class Clients:
         Raises:
             InvalidClient: ``source`` is neither a client, nor its class, nor a function.
         """
-        if not isinstance(source, ClientLike) and not callable(source):
-            raise InvalidClient(f"a {type(source).__name__}")
-        if isinstance(source, type) and not issubclass(source, Client | NumPyClient):
-            raise InvalidClient(f"the class {source.__name__}")
+        _check_kind(source)
         self._source = source
         self._make_context = make_context
         self._keep = keep

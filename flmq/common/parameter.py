@@ -230,3 +230,19 @@ def _dtype(descr: str) -> np.dtype[Any]:
         return np.dtype(descr)
     except TypeError as error:
         raise MalformedMessage(f"numpy here has no dtype {descr!r}") from error
+
+
+def parameters_problem(parameters: object) -> str | None:
+    """Why ``parameters`` are no `Parameters` of bytes, and what to do; None where they are."""
+    if not isinstance(parameters, Parameters):
+        return (
+            f"a {type(parameters).__name__} as parameters, not Parameters: make them with "
+            "flmq.common.ndarrays_to_parameters(list_of_arrays)"
+        )
+    for index, tensor in enumerate(parameters.tensors):
+        if not isinstance(tensor, bytes | bytearray | memoryview):
+            return (
+                f"a {type(tensor).__name__} as tensor {index}, not bytes: make parameters with "
+                "flmq.common.ndarrays_to_parameters(list_of_arrays)"
+            )
+    return None

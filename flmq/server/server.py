@@ -10,6 +10,7 @@ from flmq.common.errors import AggregationError, NoInitialParameters
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import (
+    EvaluateIns,
     EvaluateRes,
     FitIns,
     FitRes,
@@ -30,6 +31,7 @@ from flmq.server.keeper import Keeper
 from flmq.server.proxy import Gatherer, QueueClientProxy
 from flmq.server.results import split, why
 from flmq.server.roundlog import RoundLog
+from flmq.server.strategy import returned
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.late import LateReplies, merged
 from flmq.server.strategy.reply_check import Outline, check_evaluate_reply, check_fit_reply
@@ -194,8 +196,11 @@ class Server:
         self._begin(server_round, Phase.FIT)
         instructions = self._planned(Phase.FIT, server_round)
         if instructions is None:
-            instructions = self.strategy.configure_fit(
+            chosen = self.strategy.configure_fit(
                 server_round, self.parameters, self._client_manager
+            )
+            instructions = returned.checked_instructions(
+                self._named("configure_fit"), chosen, FitIns
             )
         if not instructions:
             self._note(server_round, self._why_nobody("configure_fit"))
@@ -215,7 +220,8 @@ class Server:
         try:
             if gathered.error is not None:
                 raise gathered.error
-            parameters, metrics = self.strategy.aggregate_fit(server_round, *results)
+            aggregated = self.strategy.aggregate_fit(server_round, *results)
+            parameters, metrics = returned.checked_model(self._named("aggregate_fit"), aggregated)
         except AggregationError as error:
             self._note(server_round, f"the model stays as it was: {error}")
             return None, {}, results
@@ -238,9 +244,11 @@ class Server:
         self._begin(server_round, Phase.EVALUATE)
         instructions = self._planned(Phase.EVALUATE, server_round)
         if instructions is None:
-            instructions = self.strategy.configure_evaluate(
+            chosen = self.strategy.configure_evaluate(
                 server_round, self.parameters, self._client_manager
             )
+            what = self._named("configure_evaluate")
+            instructions = returned.checked_instructions(what, chosen, EvaluateIns)
         if not instructions:
             return None
         gathered = self._gather(
@@ -252,7 +260,8 @@ class Server:
             self._note(server_round, self._too_few(gathered))
             return None, {}, results
         try:
-            loss, metrics = self.strategy.aggregate_evaluate(server_round, *results)
+            measured = self.strategy.aggregate_evaluate(server_round, *results)
+            loss, metrics = returned.checked_loss(self._named("aggregate_evaluate"), measured)
         except AggregationError as error:
             self._note(server_round, f"no loss for this round: {error}")
             return None, {}, results
@@ -269,7 +278,7 @@ class Server:
         self._begin(server_round, Phase.GET_PARAMETERS)
         parameters = self.strategy.initialize_parameters(self._client_manager)
         if parameters is not None:
-            return parameters
+            return returned.checked_parameters(self._named("initialize_parameters"), parameters)
         logger.info("asking one client for the initial parameters")
         chosen = self._client_manager.sample(1)
         if not chosen:
@@ -296,7 +305,9 @@ class Server:
         res = self.strategy.evaluate(server_round, self.parameters)
         if res is None:
             return
-        loss, metrics = res
+        loss, metrics = returned.checked_loss(self._named("evaluate"), res)
+        if loss is None:
+            return
         history.add_loss_centralized(server_round, loss)
         history.add_metrics_centralized(server_round, metrics)
         self._log.measured(loss, metrics)
@@ -378,6 +389,9 @@ class Server:
 
     def _clients(self) -> list[ClientProxy]:
         return [client for _, client in sorted(self._client_manager.all().items())]
+
+    def _named(self, method: str) -> str:
+        return f"{type(self.strategy).__name__}.{method}"
 
     def _why_nobody(self, asked: str) -> str:
         shortfall = getattr(self._client_manager, "shortfall", None)

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from flmq.client import Client, NumPyClient
+from flmq.client.app import run_client
 from flmq.client.context import ClientContext
-from flmq.client.factory import Clients, InvalidClient
+from flmq.client.factory import Clients, InvalidClient, checked_source
+from flmq.client.options import WorkerOptions
 from flmq.common.errors import InvalidReturnValue
+from flmq.server import ServerAppComponents
+from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
 
@@ -131,3 +135,61 @@ def test_slow_factories_of_two_clients_do_not_wait_for_each_other() -> None:
     for thread in threads:
         thread.join()
     assert not barrier.broken
+
+
+def server() -> FedAvg:
+    return FedAvg()
+
+
+def server_of_context(context: ServerContext):  # type: ignore[no-untyped-def]
+    return FedAvg()
+
+
+def unannotated():  # type: ignore[no-untyped-def]
+    return FedAvg()
+
+
+def components() -> ServerAppComponents:
+    return ServerAppComponents()
+
+
+@pytest.mark.parametrize(
+    "wrong", [server, server_of_context, unannotated, components, FedAvg, FedAvg(), 3, None]
+)
+def test_what_makes_no_client_is_refused_before_anything_is_asked(wrong: Any) -> None:
+    with pytest.raises(InvalidClient, match="the client must be a flmq Client"):
+        checked_source(wrong)
+    with pytest.raises(InvalidClient, match="the client must be a flmq Client"):
+        run_client("amqp://u:p@127.0.0.1:1/x", wrong, "a", {}, WorkerOptions())
+
+
+def of_context(context: ClientContext) -> NumPyClient:
+    return Plain(context)
+
+
+def of_id(cid: str):  # type: ignore[no-untyped-def]
+    return Plain(cid)
+
+
+def unsaid(context):  # type: ignore[no-untyped-def]
+    return Plain(context)
+
+
+@pytest.mark.parametrize("right", [Plain, Plain(), OfContext, OfId, of_context, of_id, unsaid])
+def test_what_may_make_a_client_is_left_as_it_is(right: Any) -> None:
+    assert checked_source(right) is right
+
+
+def test_a_function_of_nothing_is_tried_and_what_it_made_is_its_first_client() -> None:
+    made: list[NumPyClient] = []
+
+    def make() -> NumPyClient:
+        made.append(Plain())
+        return made[-1]
+
+    clients = Clients(checked_source(make), _context)
+    assert len(made) == 1
+    first = clients.get("job", "a")
+    assert getattr(first, "numpy_client", first) is made[0]
+    clients.get("other", "a")
+    assert len(made) == 2

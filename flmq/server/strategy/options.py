@@ -6,13 +6,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flmq.common.errors import UsageError
+from flmq.common.parameter import parameters_problem
 from flmq.common.typing import Config, Metrics, MetricsAggregationFn, NDArrays, Parameters
 
-__all__ = ["FedAvgOptions"]
+__all__ = ["FedAvgOptions", "InvalidStrategyOption"]
 
 logger = logging.getLogger(__name__)
 
 EvaluateFn = Callable[[int, NDArrays, Config], tuple[float, Metrics] | None]
+
+
+class InvalidStrategyOption(UsageError, ValueError):
+    """An option of a strategy is not of the type that it must be."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,6 +63,10 @@ class FedAvgOptions:
         for name in ("min_fit_clients", "min_evaluate_clients", "min_available_clients"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give 0 or more")
+        if self.initial_parameters is not None:
+            problem = parameters_problem(self.initial_parameters)
+            if problem is not None:
+                raise InvalidStrategyOption(f"initial_parameters is {problem}")
         most_asked = max(self.min_fit_clients, self.min_evaluate_clients)
         if self.min_available_clients < most_asked:
             logger.warning(

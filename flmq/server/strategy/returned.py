@@ -1,15 +1,27 @@
-"""What the user's functions return to a strategy, checked at once and not rounds later."""
+"""What the user's functions and strategies return, checked at once and not rounds later."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from flmq.common.errors import InvalidReturnValue
+from flmq.common.parameter import parameters_problem
 from flmq.common.scalars import check_scalars
-from flmq.common.typing import Config, Metrics
+from flmq.common.typing import Config, EvaluateIns, FitIns, Metrics, Parameters
+from flmq.server.client_proxy import ClientProxy
 
-__all__ = ["checked_config", "checked_evaluation", "checked_metrics"]
+__all__ = [
+    "checked_config",
+    "checked_evaluation",
+    "checked_instructions",
+    "checked_loss",
+    "checked_metrics",
+    "checked_model",
+    "checked_parameters",
+]
+
+_Ins = TypeVar("_Ins", FitIns, EvaluateIns)
 
 
 def checked_config(
@@ -58,3 +70,88 @@ def checked_metrics(aggregated: object) -> Metrics:
         InvalidReturnValue: it gave something else than a dict of scalars.
     """
     return check_scalars(aggregated, "the metrics that the aggregation function returned")
+
+
+def checked_parameters(what: str, parameters: Any) -> Parameters:
+    """Return the model that a strategy's method gave.
+
+    Raises:
+        InvalidReturnValue: it is none, such as a list of arrays.
+    """
+    if (problem := parameters_problem(parameters)) is not None:
+        raise InvalidReturnValue(f"{what} returned {problem}")
+    found: Parameters = parameters
+    return found
+
+
+def checked_model(what: str, aggregated: Any) -> tuple[Parameters | None, Metrics]:
+    """Return what a strategy's ``aggregate_fit`` gave: the model, or None, and metrics.
+
+    Raises:
+        InvalidReturnValue: it gave no such pair.
+    """
+    match aggregated:
+        case (parameters, dict() as metrics):
+            model = None if parameters is None else checked_parameters(what, parameters)
+            return model, check_scalars(metrics, f"the metrics that {what} returned")
+    raise InvalidReturnValue(
+        f"{what} returned {_outline(aggregated)}, not a pair of Parameters (or None) and a dict of "
+        "metrics. Example:\n\n    return ndarrays_to_parameters(arrays), {}\n"
+    )
+
+
+def checked_loss(what: str, measured: Any) -> tuple[float | None, Metrics]:
+    """Return what ``aggregate_evaluate`` or ``evaluate`` gave: the loss, or None, and metrics.
+
+    Raises:
+        InvalidReturnValue: it gave no such pair.
+    """
+    match measured:
+        case (None, dict() as metrics):
+            return None, check_scalars(metrics, f"the metrics that {what} returned")
+        case (loss, dict() as metrics) if not isinstance(loss, str | bytes):
+            try:
+                return float(loss), check_scalars(metrics, f"the metrics that {what} returned")
+            except (TypeError, ValueError):
+                pass
+    raise InvalidReturnValue(
+        f"{what} returned {_outline(measured)}, not a pair of a loss and a dict of metrics. "
+        'Example:\n\n    return 0.5, {"accuracy": 0.95}\n'
+    )
+
+
+def checked_instructions(
+    what: str, chosen: Any, kind: type[_Ins]
+) -> list[tuple[ClientProxy, _Ins]]:
+    """Return whom a strategy's ``configure_*`` chose, and what it asks of each.
+
+    Raises:
+        InvalidReturnValue: it gave no list of such pairs.
+    """
+    pairs = chosen if isinstance(chosen, list | tuple) else [chosen]
+    for pair in pairs:
+        match pair:
+            # Their bytes are not looked at: they may be on the disk.
+            case (ClientProxy(), ins) if isinstance(ins, kind) and _is_model(ins.parameters):
+                continue
+        raise InvalidReturnValue(
+            f"{what} returned {_outline(chosen)}{_within(chosen, pair)}, not a list of pairs of a "
+            f"client and its {kind.__name__}. Example:\n\n    return [(client, "
+            f"{kind.__name__}(parameters, {{}})) for client in client_manager.sample(2)]\n"
+        )
+    return list(pairs)
+
+
+def _is_model(parameters: object) -> bool:
+    return isinstance(parameters, Parameters)
+
+
+def _outline(value: object) -> str:
+    """The types of what was returned."""
+    if isinstance(value, tuple):
+        return f"({', '.join(type(each).__name__ for each in value)})"
+    return f"a {type(value).__name__}"
+
+
+def _within(chosen: object, pair: object) -> str:
+    return f" with {_outline(pair)} in it" if isinstance(chosen, list | tuple) else ""
