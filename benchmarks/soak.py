@@ -99,6 +99,7 @@ def _soak(stage: Stage, folder: Path, options: argparse.Namespace) -> list[dict[
         crew.start("server", _server_command(folder, options.rounds))
         for name in (_STAYS, *_GUESTS):
             command = [_FLMQ, "client", f"{_PROGRAM}:client", f"--client-id={name}"]
+            command += ["--max-deaths=0"]  # whom it kills is innocent
             crew.start(name, [*command, f"--state-dir={folder / 'state'}"])
         next_sample = options.every
         while crew.exit_status("server") is None and not crew.troubles:

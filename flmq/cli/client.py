@@ -98,6 +98,15 @@ def client(
             help="Refuse larger models at once. Default: what fits the memory that is free.",
         ),
     ] = None,
+    max_deaths: Annotated[
+        int,
+        typer.Option(
+            envvar="FLMQ_MAX_DEATHS",
+            min=0,
+            help="Deaths of this client in one task (out of memory, a crash, kill -9) after which "
+            "it is reported as failed; 0: never.",
+        ),
+    ] = 3,
     model_patience: Annotated[
         float,
         typer.Option(
@@ -131,6 +140,7 @@ def client(
         cache_dir=cache_dir,
         cache_bytes=cache_bytes,
         max_model_bytes=max_model_bytes,
+        max_deaths=max_deaths,
         model_patience=model_patience,
     )
     url = broker_url(broker)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from flmq.client.answering import answer_task, failure, reply_to
+from flmq.client.deaths import Deaths, NoDeaths
 from flmq.client.factory import Clients
 from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.receipts import AwaitedReceipts
@@ -54,6 +55,7 @@ class Doer:
         *,
         site: str,
         level: int,
+        deaths: Deaths | None = None,
     ) -> None:
         """Publish through ``outbox``, and enter into ``awaited`` what the broker has.
 
@@ -65,6 +67,7 @@ class Doer:
         self._awaited = awaited
         self._site = site
         self._level = level
+        self._deaths = deaths or NoDeaths()
 
     def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
         """Do a task, or only send its reply where it is done already. Blocks.
@@ -82,16 +85,21 @@ class Doer:
 
             def load() -> Task:
                 nonlocal loaded
+                self._deaths.begin(task)
                 loaded = self._with_model(task, tasks, now)
                 return loaded
 
-            reply = answer_task(
-                task,
-                load,
-                lambda: self._clients.get(task.job, task.client_id),
-                now,
-                level=self._level,
-            )
+            try:
+                reply = answer_task(
+                    task,
+                    load,
+                    lambda: self._clients.get(task.job, task.client_id),
+                    now,
+                    level=self._level,
+                )
+            except (KeyboardInterrupt, TransportClosed):
+                self._deaths.leave(task)
+                raise
             crash_point("worker.trained")
             newest = tasks.current(task.task_id)
             if newest is None:
@@ -99,6 +107,7 @@ class Doer:
             if not asks_the_same(newest, task):
                 return self.do(newest, tasks, now)
             reply = self._keep(reply, tasks)
+            self._deaths.end(task.client_id, task.task_id)
         elif _is_lossy(task.reply_codec):
             # What is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)

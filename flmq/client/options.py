@@ -61,6 +61,8 @@ class WorkerOptions:
     """Models that are kept, in all."""
     max_model_bytes: int | None = None
     """A larger model is refused at once; None: what fits the memory that is free."""
+    max_deaths: int = 3
+    """Processes that may die in one task before it is reported as failed; 0: any number."""
     model_patience: float = PATIENCE
     """Seconds for which a model that is not there is asked for, before its task fails."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from flmq.client.clocks import server_clock
+from flmq.client.deaths import Deaths
 from flmq.client.doer import Doer
 from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
 from flmq.client.tasks import Admission, Tasks
@@ -41,6 +42,7 @@ class Work:
         acks_on_acceptance: bool,
         stopping: threading.Event,
         leave: Callable[[Task, ReconnectIns], None],
+        deaths: Deaths,
     ) -> None:
         """Keep each client's in its ``tasks``, have ``doer`` do them, ack the letters of ``inbox``.
 
@@ -54,6 +56,7 @@ class Work:
         self._acks_on_acceptance = acks_on_acceptance
         self._stopping = stopping
         self._leave = leave
+        self._deaths = deaths
         self._waiting = waiting
         self._at_work: dict[str, float | None] = {}
         """Tasks that wait for a thread, are trained on, or whose reply is being sent, by id: when
@@ -66,6 +69,8 @@ class Work:
         tasks = self._tasks[task.client_id]
         arrived = time.monotonic()
         admission = tasks.admit(task, letter)
+        if letter.delivery.redelivered:
+            self._deaths.came_again(task)
         self._ack_superseded(tasks)
         if admission is Admission.SETTLED:
             # It may be the broker that delivers again; or a server that has no record of the reply.
@@ -96,6 +101,7 @@ class Work:
     def settle(self, client_id: str, task_id: str) -> None:
         """Let go of a task. From any thread."""
         self._awaited.settled(task_id)
+        self._deaths.end(client_id, task_id)
         self._ack(self._tasks[client_id].settle(task_id))
 
     def end_job(self, job: str, runs: Set[str]) -> None:
@@ -152,6 +158,7 @@ class Work:
                 what.client_id,
                 KEPT_FOR / 86400,
             )
+            self._deaths.end(what.client_id, what.task_id)
             self._ack(self._tasks[what.client_id].let_go(what.task_id))
 
     def _send_again(self, task: Task) -> None:

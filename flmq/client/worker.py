@@ -22,6 +22,7 @@ from collections.abc import Mapping
 
 from flmq.client.answering import LONGEST_LEAVE
 from flmq.client.context import ClientContext
+from flmq.client.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
 from flmq.client.doer import Doer, level_for
 from flmq.client.epochs import Epochs
 from flmq.client.factory import Clients, ClientSource
@@ -45,7 +46,7 @@ from flmq.transport import (
     client_topology,
     federation_topology,
 )
-from flmq.wire import Assembler, JobEnded, PresenceKind, Receipt, RollCall, Task
+from flmq.wire import Assembler, Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -138,18 +139,47 @@ class Worker:
             patience=options.model_patience,
             stopping=self._hands.stopping,
         )
+        self._deaths = self._count_deaths()
         level = level_for(len(self._tasks))
         awaited = AwaitedReceipts()
         self._work = Work(
             self._tasks,
             self._inbox,
-            Doer(self._outbox, models, self._clients, awaited, site=site, level=level),
+            Doer(
+                self._outbox,
+                models,
+                self._clients,
+                awaited,
+                site=site,
+                level=level,
+                deaths=self._deaths,
+            ),
             awaited,
             self._hands.waiting,
             acks_on_acceptance=options.acks_on_acceptance,
             stopping=self._hands.stopping,
             leave=self._leave,
+            deaths=self._deaths,
         )
+
+    def _count_deaths(self) -> Deaths:
+        options = self._options
+        if not options.max_deaths:
+            return NoDeaths(self._inbox.ack)
+        if options.state_dir is not None:
+            return FolderDeaths(self._inbox.ack, options.state_dir, options.max_deaths)
+        return BrokerDeaths(
+            self._outbox,
+            self._inbox.ack,
+            self._is_open,
+            instance=self._herald.instance,
+            site=options.site,
+            most=options.max_deaths,
+        )
+
+    def _is_open(self, client_id: str, task_id: str) -> bool:
+        tasks = self._tasks.get(client_id)
+        return tasks is not None and tasks.current(task_id) is not None
 
     def _take_queues(self) -> None:
         """Be the one who serves our client ids; as a standby, wait until we can be."""
@@ -229,6 +259,9 @@ class Worker:
                 self._hear_receipt(receipt)
             case JobEnded() as ended:
                 self._end_job(ended)
+            case Begun() as note:
+                self._deaths.hear(note, letter)
+                return
             case other:
                 self._inbox.bury(letter, f"a worker takes no {type(other).__name__}")
                 return

@@ -118,7 +118,7 @@ def simulate(
     broker = MemoryBroker()
     bus = EventBus((RunLog(), *options.observers))
     worker_options = WorkerOptions(
-        threads=threads or os.cpu_count() or 1, keep_clients=keep_clients
+        threads=threads or os.cpu_count() or 1, keep_clients=keep_clients, max_deaths=0
     )
     try:
         with MemoryTransport(broker) as near, MemoryTransport(broker) as far:

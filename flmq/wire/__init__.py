@@ -26,6 +26,7 @@ from flmq.wire.chunks import (
 )
 from flmq.wire.codec import decode, encode
 from flmq.wire.envelopes import (
+    Begun,
     Body,
     Failure,
     FailureKind,
@@ -48,6 +49,7 @@ __all__ = [
     "CHUNK_BYTES",
     "INLINE_BYTES",
     "Assembler",
+    "Begun",
     "BlobChunk",
     "BlobProgress",
     "BlobRef",

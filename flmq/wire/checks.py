@@ -36,6 +36,7 @@ from flmq.wire.bounds import (
     too_many_properties,
 )
 from flmq.wire.envelopes import (
+    Begun,
     Body,
     Failure,
     JobEnded,
@@ -85,6 +86,10 @@ def check(body: Body) -> None:
             check_job_name(body.job)
             check_epoch(body.epoch)
             _check_run(body.run)
+        case Begun():
+            check_word(body.task_id, "task_id")
+            check_client_id(body.client_id)
+            check_instance(body.instance)
         case ModelRequest():
             check_job_name(body.job)
             check_client_id(body.client_id)

@@ -24,6 +24,7 @@ from flmq.wire.blobs import BlobRef
 
 __all__ = [
     "MAX_FAILURE_TEXT",
+    "Begun",
     "Body",
     "Failure",
     "FailureKind",
@@ -209,4 +210,14 @@ class ModelRequest:
     digest: str
 
 
-Body = Task | Reply | Receipt | Presence | RollCall | JobEnded | ModelRequest
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Client to itself, or to who takes its place: this task was begun."""
+
+    task_id: str
+    client_id: str
+    instance: str
+    """The process that began it."""
+
+
+Body = Task | Reply | Receipt | Presence | RollCall | JobEnded | ModelRequest | Begun

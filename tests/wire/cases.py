@@ -27,6 +27,7 @@ from flmq.common.typing import (
     Status,
 )
 from flmq.wire.envelopes import (
+    Begun,
     Body,
     Failure,
     FailureKind,
@@ -161,6 +162,7 @@ BODIES: dict[str, Body] = {
     "roll call": RollCall("job-1", 3, 30.0),
     "job ended": JobEnded("job-1", 3, "all rounds done"),
     "job ended without a word": JobEnded("j", 0),
+    "begun": Begun("t-1", "bob", "a1b2"),
     "model request": ModelRequest("job-1", "bob", "a" * 64),
 }
 

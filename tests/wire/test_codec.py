@@ -26,6 +26,7 @@ from flmq.wire import codec
 from flmq.wire.codec import SCHEMA_MAJOR, decode, encode
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
+    Begun,
     Body,
     Failure,
     FailureKind,
@@ -97,6 +98,8 @@ class TestEveryMessage:
             RollCall,
             JobEnded,
             ModelRequest,
+            Begun,
+            Begun,
         }
 
 

@@ -26,6 +26,7 @@ from flmq.wire.blobs import BlobRef
 from flmq.wire.bounds import too_many_properties
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
+    Begun,
     Failure,
     FailureKind,
     JobEnded,
@@ -220,6 +221,18 @@ def job_ended_from_proto(proto: pb.JobEnded) -> JobEnded:
     return JobEnded(proto.job, proto.epoch, proto.reason, proto.run)
 
 
+def begun_to_proto(begun: Begun, proto: pb.Begun) -> None:
+    """Write a note that a task was begun."""
+    proto.task_id = begun.task_id
+    proto.client_id = begun.client_id
+    proto.instance = begun.instance
+
+
+def begun_from_proto(proto: pb.Begun) -> Begun:
+    """Read a note that a task was begun."""
+    return Begun(proto.task_id, proto.client_id, proto.instance)
+
+
 def model_request_to_proto(request: ModelRequest, proto: pb.ModelRequest) -> None:
     """Write a request for a model."""
     proto.job = request.job
@@ -309,6 +322,7 @@ BODIES: Mapping[type, _Pair] = {
     RollCall: _Pair("roll_call", roll_call_to_proto, roll_call_from_proto),
     JobEnded: _Pair("job_ended", job_ended_to_proto, job_ended_from_proto),
     ModelRequest: _Pair("model_request", model_request_to_proto, model_request_from_proto),
+    Begun: _Pair("begun", begun_to_proto, begun_from_proto),
 }
 """What an envelope may carry."""
 

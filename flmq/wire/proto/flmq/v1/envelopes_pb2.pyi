@@ -67,7 +67,7 @@ PRESENCE_KIND_HEARTBEAT: PresenceKind
 PRESENCE_KIND_BYE: PresenceKind
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request")
+    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request", "begun")
     SCHEMA_MAJOR_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_MINOR_FIELD_NUMBER: _ClassVar[int]
     SENDER_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Envelope(_message.Message):
     ROLL_CALL_FIELD_NUMBER: _ClassVar[int]
     JOB_ENDED_FIELD_NUMBER: _ClassVar[int]
     MODEL_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
     schema_major: int
     schema_minor: int
     sender_version: str
@@ -88,7 +89,8 @@ class Envelope(_message.Message):
     roll_call: RollCall
     job_ended: JobEnded
     model_request: ModelRequest
-    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ...) -> None: ...
+    begun: Begun
+    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "model", "reply_codec", "run", "again")
@@ -191,6 +193,16 @@ class ModelRequest(_message.Message):
     client_id: str
     digest: str
     def __init__(self, job: _Optional[str] = ..., client_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class Begun(_message.Message):
+    __slots__ = ("task_id", "client_id", "instance")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    client_id: str
+    instance: str
+    def __init__(self, task_id: _Optional[str] = ..., client_id: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("kind", "exception_type", "message", "traceback_tail")

@@ -1,0 +1,156 @@
+"""Deaths in one task: counted in the client's folder or in its queue, and struck out when done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flmq.client.deaths import BrokerDeaths, DiedInTask, FolderDeaths, NoDeaths
+from flmq.client.worker import WorkerOptions
+from flmq.common import FitIns
+from flmq.common.phase import Phase
+from flmq.post import Letter
+from flmq.server.events import Word
+from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
+from flmq.wire import Begun, Task
+from tests.client.test_worker import Gate
+from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
+from tests.transport.rigs import PATIENCE, eventually
+
+TASK = Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(initial(), {}))
+
+
+def _acked(letter: Letter) -> None:
+    """Nobody looks."""
+
+
+def _process(folder: Path, most: int = 3) -> FolderDeaths:
+    """As another process finds it."""
+    return FolderDeaths(_acked, folder, most)
+
+
+def test_each_process_that_begins_and_does_not_end_is_a_death(tmp_path: Path) -> None:
+    for _ in range(3):
+        process = _process(tmp_path)
+        process.begin(TASK)
+        process.begin(TASK)  # again in the same process: no death lies between
+    with pytest.raises(DiedInTask, match="its client died 3 times in it") as info:
+        _process(tmp_path).begin(TASK)
+    assert info.value.deaths == 3
+    with pytest.raises(DiedInTask):  # it is not forgotten by being said
+        _process(tmp_path).begin(TASK)
+    _process(tmp_path).begin(replace(TASK, task_id="other"))
+    _process(tmp_path, most=4).begin(TASK)
+
+
+def test_an_end_in_order_is_no_death_and_what_is_done_is_forgotten(tmp_path: Path) -> None:
+    _process(tmp_path, 1).begin(TASK)
+    stopped = _process(tmp_path, 2)
+    stopped.begin(TASK)
+    stopped.leave(TASK)
+    with pytest.raises(DiedInTask, match="died 1 times"):
+        _process(tmp_path, 1).begin(TASK)
+    _process(tmp_path).end("a", "t")
+    alone = _process(tmp_path, 1)
+    alone.begin(TASK)
+    alone.leave(TASK)
+    assert list((tmp_path / "a" / "begun").iterdir()) == []
+
+
+def test_what_cannot_be_noted_or_read_is_no_reason_not_to_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _process(tmp_path).begin(TASK)
+    (tmp_path / "a" / "begun" / "t").write_bytes(b"\xff damaged")
+    _process(tmp_path, 1).begin(TASK)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    _process(tmp_path).begin(replace(TASK, task_id="other"))
+    assert "cannot be noted that task other is begun: " in caplog.text
+
+
+def test_old_notes_are_swept(tmp_path: Path) -> None:
+    _process(tmp_path).begin(TASK)
+    old = time.time() - 15 * 24 * 3600
+    os.utime(tmp_path / "a" / "begun" / "t", (old, old))
+    _process(tmp_path).begin(replace(TASK, task_id="other"))
+    assert [path.name for path in (tmp_path / "a" / "begun").iterdir()] == ["other"]
+
+
+def _die_in_a_task(federation: Federation, gate: Gate) -> None:
+    """Be gone while it trains, as after kill -9: nothing is said, what is un-acked goes back."""
+    transport = federation.rig.transport()
+    federation.worker({"a": {}}, gate, WorkerOptions(heartbeat=1.0), transport)
+    assert gate.begun.acquire(timeout=PATIENCE)
+    transport.close()
+
+
+def test_without_a_folder_deaths_are_counted_in_the_clients_queue(federation: Federation) -> None:
+    gate = Gate()
+    strategy = fed_avg(1)
+    server = federation.run(strategy, timeout=None)
+    try:
+        for _ in range(3):
+            _die_in_a_task(federation, gate)
+        federation.serve("a", source=gate)
+        server.history()
+        assert [str(f) for f in strategy.failures] == [
+            f"client a: failed: DiedInTask: {DiedInTask(3)}"
+        ]
+        assert gate.calls == 3
+        eventually(lambda: _is_empty(federation))
+        federation.workers.pop("a").stop()
+        eventually(lambda: _is_empty(federation))  # all notes are struck out
+    finally:
+        for _ in range(3):
+            gate.go.release()
+
+
+def test_fewer_deaths_cost_nothing_and_leave_no_notes(federation: Federation) -> None:
+    gate = Gate()
+    server = federation.run(fed_avg(1), rounds=2, timeout=None)
+    try:
+        for _ in range(2):
+            _die_in_a_task(federation, gate)
+        federation.serve("a", source=nudge)
+        server.history()
+        assert server.watch.words() == {"a": [Word.ACCEPTED] * 2}
+        federation.workers.pop("a").stop()
+        eventually(lambda: _is_empty(federation))
+    finally:
+        for _ in range(2):
+            gate.go.release()
+
+
+def _is_empty(federation: Federation) -> bool:
+    info = federation.rig.witness().inspect_queue(client_queue("a"))
+    return info is not None and info.messages_ready == 0
+
+
+@pytest.mark.parametrize("begun", [Begun("t", "a", "x"), Begun("t", "nobody", "x")])
+@pytest.mark.parametrize("max_deaths", [0, 3])
+def test_notes_of_no_open_task_are_dropped(
+    memory_federation: Federation, begun: Begun, max_deaths: int
+) -> None:
+    memory_federation.serve("a", options=WorkerOptions(max_deaths=max_deaths, heartbeat=1.0))
+    peer = memory_federation.peer("hand")
+    peer.transport.declare(client_topology("a"))
+    for number in range(3):
+        note = replace(begun, instance=f"x{number}")
+        peer.send(Address(TASKS, task_key("main", "a")), note)
+    worker = memory_federation.workers.pop("a")
+    eventually(lambda: _is_empty(memory_federation))
+    deaths = worker.worker._deaths
+    assert isinstance(deaths, NoDeaths) or (
+        isinstance(deaths, BrokerDeaths) and deaths._notes == {}
+    )
+    worker.stop()
+    assert _is_empty(memory_federation)
