@@ -63,7 +63,7 @@ make_venv() {
 }
 
 make_venv
-echo "make: installing flmq[$EXTRA] into $VENV"
+echo "make: installing flmq[$EXTRA] into $VENV: pip fetches what it needs, once, in a minute or two"
 "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-input -e ".[$EXTRA]" </dev/null ||
     stop "pip could not install flmq[$EXTRA]; its messages are above"
 # "dev" contains "demo".

@@ -46,7 +46,10 @@ def client(
     prop: Annotated[
         list[str] | None,
         typer.Option(
-            "--property", "-p", help="key=value that the client tells of itself; repeatable."
+            "--property",
+            "-p",
+            help="key=value that the client tells of itself; repeatable. A value that looks like a "
+            "number or a bool is one, but for one in double quotes.",
         ),
     ] = None,
     once: Annotated[

@@ -42,6 +42,8 @@ class InvalidPair(UsageError):
 def pairs(option: str, texts: Sequence[str]) -> dict[str, Scalar]:
     """Read ``key=value`` texts; a value is a bool, an int, a float, or else text.
 
+    In double quotes it is text whatever it looks like.
+
     Raises:
         InvalidPair: a text has no key or no "=".
     """
@@ -55,6 +57,8 @@ def pairs(option: str, texts: Sequence[str]) -> dict[str, Scalar]:
 
 
 def _scalar(text: str) -> Scalar:
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return text[1:-1]
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -16,14 +16,19 @@ from rich.table import Table
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.load import load_server
+from flmq.cli.measures import figure, measures_of
 from flmq.cli.options import RunsDir, pairs
+from flmq.cli.record import load_record
+from flmq.cli.recorded import RecordedRun, recorded_runs, rows_of
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
+from flmq.common.typing import Scalar
 from flmq.journal import Journal, list_runs
-from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo
+from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo, RunState
 from flmq.round import Outcome, Word
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext
+from flmq.server.events import RoundClosed, RoundCounts
 from flmq.server.late import EXPIRED
 from flmq.server.replay import replay as replay_run
 from flmq.server.strategy.fedavg import FedAvg
@@ -83,6 +88,8 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
         table.add_row(
             run.folder.name, run.state.value, str(run.rounds), _when(run), one_line(run.problem)
         )
+    for recorded in recorded_runs(runs_dir, {run.folder.name for run in list_runs(runs_dir)}):
+        table.add_row(recorded.folder.name, *_recorded_cells(recorded))
     if table.row_count == 0:
         typer.echo(f"no runs in {runs_dir}", err=True)
         return
@@ -93,19 +100,40 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
 def show(context: typer.Context, job: _Job) -> None:
     """Show a run: its rounds, its clients, and what became of every task."""
     console = _console()
+    folder = context.obj / job
+    journals = {run.folder.name for run in list_runs(context.obj)}
+    for recorded in recorded_runs(context.obj, journals):
+        if recorded.folder == folder:
+            _show_rounds(console, rows_of(recorded.record or load_record(folder)))
+            _show_model(console, folder)
+            return
     with _opened(context.obj, job) as journal:
-        rounds = journal.rounds()
-        console.print(_rounds(rounds))
-        console.print(_clients(rounds))
-        for row in rounds:
-            for phase in row.phases:
-                for line in _remarks(row, phase):
-                    console.print(line, soft_wrap=True)
+        _show_rounds(console, journal.rounds())
+        final = (folder / "model.npz").exists()
         for kept in journal.checkpoints():
-            words = ", ".join(kept.kept_as)
-            console.print(
-                f"model of round {kept.server_round} ({words}): {kept.path}", soft_wrap=True
-            )
+            # The last one is the final model, which numpy reads.
+            words = ", ".join(word for word in kept.kept_as if word != "last" or not final)
+            if words:
+                said = f"model of round {kept.server_round} ({words}): {kept.path}"
+                console.print(said, soft_wrap=True)
+    _show_model(console, folder)
+
+
+def _show_rounds(console: Console, rounds: list[RoundRow]) -> None:
+    console.print(_rounds(rounds))
+    for table in _measures(rounds, console.width):
+        console.print(table)
+    console.print(_clients(rounds))
+    for row in rounds:
+        for phase in row.phases:
+            for line in _remarks(row, phase):
+                console.print(line, soft_wrap=True)
+
+
+def _show_model(console: Console, folder: Path) -> None:
+    path = folder / "model.npz"
+    if path.exists():
+        console.print(f"final model: {path}", soft_wrap=True)
 
 
 @runs_app.command()
@@ -190,6 +218,60 @@ def _rounds(rounds: list[RoundRow]) -> Table:
         if not row.phases:
             table.add_row(str(row.server_round), *[""] * (len(shown) + 2), loss, "")
     return table
+
+
+def _measures(rounds: list[RoundRow], width: int) -> Iterator[Table]:
+    """What was measured besides the loss, a line a round; more tables where it is too wide."""
+    measured = {row.server_round: _measured(row) for row in rounds}
+    columns: dict[str, int] = {}
+    for measures in measured.values():
+        for name, value in measures.items():
+            columns[name] = max(columns.get(name, len(name)), len(figure(value)))
+    left = list(columns)
+    while left:
+        names, room = [left.pop(0)], width - len("round") - 1
+        room -= columns[names[0]] + 1
+        while left and columns[left[0]] + 1 <= room:
+            room -= columns[left[0]] + 1
+            names.append(left.pop(0))
+        table = Table(box=None, pad_edge=False)
+        for name in ("round", *names):
+            table.add_column(name, justify="right", no_wrap=True)
+        for server_round, measures in measured.items():
+            table.add_row(str(server_round), *(figure(measures.get(name)) for name in names))
+        yield table
+
+
+def _measured(row: RoundRow) -> dict[str, Scalar]:
+    said = row.summary
+    closed = RoundClosed(
+        row.server_round,
+        0,
+        RoundCounts(),
+        RoundCounts(),
+        row.loss,
+        row.metrics,
+        0.0,
+        0,
+        0,
+        fit_metrics=said.get("fit_metrics") or {},
+        evaluate_loss=said.get("evaluate_loss"),
+        evaluate_metrics=said.get("evaluate_metrics") or {},
+    )
+    return {name: value for name, value in measures_of(closed).items() if name != "loss"}
+
+
+def _recorded_cells(recorded: RecordedRun) -> tuple[str, str, str, str]:
+    """State, rounds, start and note of a run without a journal."""
+    record = recorded.record
+    if record is None:
+        return RunState.DAMAGED.value, "0", "", one_line(recorded.problem)
+    begun = datetime.fromisoformat(record.started).astimezone().replace(tzinfo=None)
+    state = "cut off" if record.ended is None else RunState.FINISHED.value
+    if record.error is not None:
+        state = "stopped" if record.error.startswith("stopped after") else "failed"
+    started = begun.isoformat(" ", timespec="seconds")
+    return state, str(len(record.rounds)), started, f"no journal ({one_line(record.broker)})"
 
 
 def _clients(rounds: list[RoundRow]) -> Table:

@@ -119,6 +119,10 @@ def run_client(
     name = f"flmq client {client_id}"
     with open_transport(url, name=name, listener=_log_connection) as transport:
         logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
+        if properties:
+            # A text that looks like a number has become one: better read here than in a criterion.
+            said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
+            logger.info("client %s tells of itself: %s", client_id, said)
         Worker(transport, source, {client_id: properties}, options).run()
     logger.info("client %s: done", client_id)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flmq.common.logger import logger
+from flmq.common.typing import Code
 from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 
 __all__ = ["KEPT_FOR", "AwaitedReceipts", "log_receipt"]
@@ -113,10 +114,13 @@ def log_receipt(receipt: Receipt) -> None:
     """Say what became of a reply."""
     where = f"job {receipt.job}, round {receipt.server_round}, {receipt.phase.value}"
     match receipt.outcome:
-        case ReceiptOutcome.ACCEPTED if receipt.reason:
+        case ReceiptOutcome.ACCEPTED if receipt.reason.partition(":")[0] in Code.__members__:
+            logger.warning("%s: our reply was taken for a failure: %s", where, receipt.reason)
+        case ReceiptOutcome.ACCEPTED if receipt.reason.startswith("accepted late"):
             logger.info("%s: our reply was %s", where, receipt.reason)
         case ReceiptOutcome.ACCEPTED:
-            logger.debug("%s: the server has our reply", where)
+            # An exception of ours was logged when it was raised: with a reason it is the same.
+            logger.debug("%s: the server has our reply %s", where, receipt.reason)
         case ReceiptOutcome.LATE:
             logger.warning(
                 "%s: our reply came %.1f s late and was not counted", where, receipt.late_by_seconds

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.errors import UsageError
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
@@ -16,15 +18,35 @@ from flmq.server.ledger import Ledger, Planned
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "NoSuchMeasure"]
+
+
+class NoSuchMeasure(UsageError):
+    """The best model is to be kept by something that the run does not measure."""
+
+    def __init__(self, best: str, measured: Sequence[str]) -> None:
+        """Name it, and what is measured."""
+        super().__init__(
+            f"no best model can be kept by {best!r}: this run measures {', '.join(measured)}. Go "
+            "on with one of these (--keep-best), or without"
+        )
 
 
 class Keeper:
     """Keeps the server's loop in the job's journal."""
 
-    def __init__(self, ledger: Ledger, planned: Callable[[Phase, int], Planned | None]) -> None:
-        """Keep in ``ledger``; ``planned`` gives the plan of the phase that comes next."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        planned: Callable[[Phase, int], Planned | None],
+        best: str | None = None,
+    ) -> None:
+        """Keep in ``ledger``; ``planned`` gives the plan of the phase that comes next.
+
+        ``best`` is what the best model is kept by, where one is.
+        """
         self._ledger = ledger
+        self._best = best
         self.planned = planned
         self._watch: AttributeWatch | None = None
         self._unsaved: tuple[str, ...] = ()
@@ -36,6 +58,8 @@ class Keeper:
         checkpoint = self._ledger.resume()
         if checkpoint is not None:
             strategy.load_state_dict(checkpoint.state)
+            if checkpoint.server_round > 0:
+                self._best = None  # the rounds before have shown what is measured
             self.lost = tuple(checkpoint.summary.get("unsaved", ()))
         # FedAvg lets go of its initial parameters once they are given.
         self._watch = AttributeWatch(strategy, ignore=("initial_parameters",))
@@ -55,6 +79,15 @@ class Keeper:
                 )
         return strategy.state_dict()
 
+    def _check_best(self, summary: Mapping[str, Any]) -> None:
+        """Refuse, at the first round that is measured, a measure that is none of its."""
+        measured = [*(["loss"] if summary.get("loss") is not None else []), *summary["metrics"]]
+        if self._best is None or not measured:
+            return
+        if self._best not in measured:
+            raise NoSuchMeasure(self._best, measured)
+        self._best = None
+
     def checkpoint(
         self,
         server_round: int,
@@ -63,7 +96,13 @@ class Keeper:
         strategy: Strategy,
         summary: Mapping[str, StateValue],
     ) -> None:
-        """Close a round for good; ``summary`` is what there is to say of it."""
+        """Close a round for good; ``summary`` is what there is to say of it.
+
+        Raises:
+            NoSuchMeasure: the best model is to be kept by what the first rounds do not measure.
+        """
+        if server_round > 0:
+            self._check_best(summary)
         # Before the summary: it finds what was changed in this very round.
         state = self.state(strategy)
         summary = {

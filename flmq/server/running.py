@@ -87,7 +87,7 @@ def _run(
     if server.strategy.late_replies is LateReplies.NEXT_ROUND:
         hand_over = HandOver(config.num_rounds, server.check_late)
     coordinator = Coordinator(transport, run.job, presence, bus.emit, how, ledger, hand_over)
-    keeper = None if ledger is None else Keeper(ledger, coordinator.planned)
+    keeper = None if ledger is None else Keeper(ledger, coordinator.planned, options.keep.best)
     earlier = () if run.journal is None else rounds_before(run.journal, config.num_rounds)
     learned = Learned(earlier, bus.emit)
     server.attach(coordinator, learned, seed=run.seed, policy=_policy(config), keeper=keeper)

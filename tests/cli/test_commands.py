@@ -213,6 +213,11 @@ def test_pairs_are_read_as_what_they_look_like() -> None:
         "version": "1.2.3",
         "neg": -1000.0,
     }
+    assert pairs("-p", ['bad="1"', 'flag="true"', 'one="']) == {
+        "bad": "1",
+        "flag": "true",
+        "one": '"',
+    }
     assert [type(value) for value in pairs("-p", ["a=1", "b=1.0", "c=true"]).values()] == [
         int,
         float,

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flmq.cli.recorder import RunRecorder
 from flmq.cli.runs import OtherStrategy, runs_app
 from flmq.journal import Journal, KeepPolicy, LateEntry
+from flmq.journal.state import StateValue
 from flmq.round import Carried, Outcome, Word
+from tests.cli.synthetic import JOB as RECORDED
+from tests.cli.synthetic import whole_run
 from tests.journal.runs import answer, begun, closing, end_round, fit, model, plan, task_id
 
 JOB = "digits"
@@ -139,3 +143,61 @@ def test_what_waits_says_so(tmp_path: Path) -> None:
     journal.take_in((), [LateEntry(fit(1), "slow", Word.LATE, 1.0, kept=kept)])
     journal.close()
     assert "round 1 fit: slow late by 1.0 s, waits for the next round" in _shown(tmp_path)
+
+
+def recorded_in_memory(folder: Path) -> None:
+    recorder = RunRecorder(folder)
+    for event in whole_run(4):
+        recorder(event)
+    (folder / RECORDED / "model.npz").write_bytes(b"a model")
+
+
+def test_a_run_without_a_journal_is_listed_and_shown_from_its_record(runs: Path) -> None:
+    recorded_in_memory(runs)
+    listed = CliRunner().invoke(runs_app, ["--runs-dir", str(runs)], env={"COLUMNS": "120"})
+    assert listed.exit_code == 0, listed.output
+    (line,) = (line for line in listed.output.splitlines() if line.startswith(RECORDED))
+    assert line.split()[1:3] == ["finished", "10"]
+    assert "no journal" in line
+    assert any(line.startswith(JOB) for line in listed.output.splitlines())
+    shown = CliRunner().invoke(runs_app, ["--runs-dir", str(runs), "show", RECORDED])
+    assert shown.exit_code == 0, shown.output
+    assert "round 7 fit: client-01 failed: ValueError: batch of 0 images" in shown.output
+    assert "0.948" in shown.output
+    assert shown.output.splitlines()[-1].endswith("model.npz")
+
+
+def test_what_was_measured_is_shown_in_tables_that_fit(tmp_path: Path) -> None:
+    journal = begun(tmp_path / JOB)
+    names = [f"metric_{at:02}" for at in range(12)]
+    summary: dict[str, StateValue] = {
+        "metrics": dict.fromkeys(names, 0.5),
+        "fit_metrics": {"loss": 0.25},
+        "evaluate_loss": 0.75,
+    }
+    journal.checkpoint(1, model(1), history={}, state={}, summary=summary)
+    journal.close()
+    (tmp_path / JOB / "model.npz").write_bytes(b"a model")
+    result = CliRunner().invoke(
+        runs_app, ["--runs-dir", str(tmp_path), "show", JOB], env={"COLUMNS": "60"}
+    )
+    lines = result.output.splitlines()
+    for name in (*names, "fit_loss", "evaluate_loss"):
+        assert sum(name in line for line in lines) == 1
+    assert max(map(len, (line for line in lines if "metric" in line))) <= 60
+    assert lines[-1] == f"final model: {tmp_path / JOB / 'model.npz'}"
+    assert ".blob" not in result.output
+
+
+def test_no_words_of_a_client_steer_the_terminal(tmp_path: Path) -> None:
+    journal = begun(tmp_path / JOB)
+    journal.open_phase(fit(1), plan(("a",)))
+    reason = "no\x1b[2J\x1b]0;owned\x07\u202e data"
+    journal.contribute(fit(1), answer("a", kind=Word.FAILED, reason=reason))
+    closed = replace(closing(), outcomes=(Outcome("a", Word.FAILED, reason),))
+    journal.close_phase(fit(1), closed)
+    end_round(journal, 1)
+    journal.close()
+    result = CliRunner().invoke(runs_app, ["--runs-dir", str(tmp_path), "show", JOB])
+    assert "a failed: no" in result.output
+    assert not any(each in result.output for each in "\x1b\x07\u202e")

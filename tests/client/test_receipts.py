@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import pytest
 
 from flmq.client.options import WorkerOptions
-from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
+from flmq.client.receipts import KEPT_FOR, AwaitedReceipts, log_receipt
 from flmq.common import FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.common.typing import Code
 from flmq.server.events import Word
 from flmq.server.receipts import Receipts
-from flmq.wire import Reply, Task
+from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg
 from tests.transport.rigs import PATIENCE, eventually
@@ -123,3 +124,23 @@ def test_a_lost_receipt_leaves_nothing_in_the_spool(
     assert server.watch.words()["a"].count(Word.ACCEPTED) == 2
     assert Word.DUPLICATE in server.watch.words()["a"]
     assert gate.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "said"),
+    [
+        # An exception was logged with its traceback when it was raised.
+        (ReceiptOutcome.ACCEPTED, "ValueError: no data", []),
+        (ReceiptOutcome.ACCEPTED, "", []),
+        (ReceiptOutcome.ACCEPTED, "FIT_NOT_IMPLEMENTED: no fit", ["taken for a failure"]),
+        (ReceiptOutcome.ACCEPTED, "accepted late into round 3", ["accepted late into round 3"]),
+        (ReceiptOutcome.REJECTED, "tensor 0 holds NaN", ["was rejected: tensor 0 holds NaN"]),
+    ],
+)
+def test_a_failure_is_logged_once(
+    outcome: ReceiptOutcome, reason: str, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "flmq")
+    log_receipt(Receipt("t", "job", 1, Phase.FIT, "a", outcome, reason))
+    assert len(caplog.records) == len(said)
+    assert all(words in caplog.text for words in said)

@@ -1,0 +1,87 @@
+"""Runs that have a record and no journal, such as those in memory, as the rows that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flmq.cli.record import RoundRecord, RunRecord, load_record
+from flmq.common.errors import StoredDataError
+from flmq.common.phase import Phase
+from flmq.journal.records import LateReply, PhaseRow, RoundRow
+from flmq.round import Outcome, Word
+from flmq.server.events import RoundCounts
+
+__all__ = ["RecordedRun", "recorded_runs", "rows_of"]
+
+_LATER = (Word.LATE, Word.DUPLICATE)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A folder with a record and no journal."""
+
+    folder: Path
+    record: RunRecord | None
+    """None: it cannot be read."""
+    problem: str = ""
+
+
+def recorded_runs(runs_dir: Path, known: set[str]) -> Iterator[RecordedRun]:
+    """Runs in ``runs_dir`` that have a record, but for those whose folders are ``known``."""
+    for path in sorted(runs_dir.glob("*/history.json")):
+        if path.parent.name in known:
+            continue
+        try:
+            yield RecordedRun(path.parent, load_record(path))
+        except StoredDataError as error:
+            yield RecordedRun(path.parent, None, str(error))
+
+
+def rows_of(record: RunRecord) -> list[RoundRow]:
+    """The rounds of a record, as a journal gives them."""
+    return [_row(closed) for closed in record.rounds]
+
+
+def _row(closed: RoundRecord) -> RoundRow:
+    phases = tuple(
+        _phase(closed, phase, counts)
+        for phase, counts in ((Phase.FIT, closed.fit), (Phase.EVALUATE, closed.evaluate))
+        if counts.asked
+    )
+    summary = {
+        "fit_metrics": closed.fit_metrics,
+        "evaluate_loss": closed.evaluate_loss,
+        "evaluate_metrics": closed.evaluate_metrics,
+    }
+    metrics = dict(closed.metrics)
+    return RoundRow(
+        closed.server_round, phases, True, closed.loss, metrics, closed.seconds, summary
+    )
+
+
+def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
+    said = [
+        (Outcome(each.client_id, Word(each.word), each.reason), each)
+        for each in closed.outcomes
+        if each.phase == phase.value
+    ]
+    return PhaseRow(
+        phase,
+        0,
+        counts.asked,
+        0,
+        False,
+        closed.closed.get(phase.value, ""),
+        tuple(outcome for outcome, _ in said if outcome.word not in _LATER),
+        closed.seconds,
+        closed.bytes_down,
+        closed.bytes_up,
+        tuple(
+            LateReply(outcome.client_id, outcome.word, 0.0, 1, outcome.reason)
+            for outcome, _ in said
+            if outcome.word in _LATER
+        ),
+        counts.carried,
+    )
