@@ -24,8 +24,15 @@ from flmq.broker.installed import (
     server_version,
 )
 from flmq.broker.management import management_of
+from flmq.broker.policies import dropping_policies
 from flmq.broker.probe import BrokerFacts, ask_broker
-from flmq.common.errors import BrokerError, FlmqError, StoredDataError
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerError,
+    FlmqError,
+    StoredDataError,
+    TooManyConnections,
+)
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 
 __all__ = ["Check", "run_checks", "supported_version"]
@@ -55,15 +62,12 @@ class Check:
 def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> list[Check]:
     """Look at everything flmq rests on, in some seconds; never raises.
 
-    The broker looked at is ``url``, else FLMQ_BROKER_URL, else the standing one of ``flmq broker
-    up``. Whoever reads the list judges by ``any(check.ok is False for check in checks)``.
+    The broker looked at is ``url``, else FLMQ_BROKER_URL, as for `flmq server` and `flmq client`.
+    Whoever reads the list judges by ``any(check.ok is False for check in checks)``.
     """
     environ = os.environ if environ is None else environ
     address = url or environ.get("FLMQ_BROKER_URL")
-    standing_check, node = _standing(environ)
     api = environ.get("FLMQ_MANAGEMENT_URL")
-    if node and not address:
-        address, api = node.url, node.management_url
     broker = list(_broker(address, api))
     answered = any(check.name == "broker" and check.ok for check in broker)
     return [
@@ -71,7 +75,7 @@ def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = No
         *_libraries(),
         *_extras(),
         *_local_broker(environ, needed=not (answered or address)),
-        standing_check,
+        _standing(environ),
         *broker,
     ]
 
@@ -171,41 +175,46 @@ def _local_broker(environ: Mapping[str, str], *, needed: bool) -> Iterator[Check
     yield Check("docker", None if objection else True, objection or "a daemon answers")
 
 
-def _standing(environ: Mapping[str, str]) -> tuple[Check, standing.StandingNode | None]:
-    """The brokers of ``flmq broker up``, and the default one where it runs."""
+def _standing(environ: Mapping[str, str]) -> Check:
+    """The brokers of ``flmq broker up``."""
     try:
         all_of_them = [
             standing.status(name, environ=environ)
             for name in standing.standing_names(environ=environ)
         ]
     except StoredDataError as error:
-        return Check("standing broker", False, str(error), "flmq broker down --purge"), None
+        return Check("standing broker", False, str(error), "flmq broker down --purge")
     except FlmqError as error:
-        return Check("standing broker", None, str(error)), None
+        return Check("standing broker", None, str(error))
     running = {one.name: one.node for one in all_of_them if one.running and one.node}
     if not running:
-        return Check("standing broker", None, "none is up", "flmq broker up"), None
-    default = running.get(standing.DEFAULT_NAME)
+        return Check("standing broker", None, "none is up", "flmq broker up")
     found = ", ".join(f"{name} at {node.shown_url}" for name, node in sorted(running.items()))
-    return Check("standing broker", True, found), default
+    return Check("standing broker", True, found)
 
 
 def _broker(url: str | None, api: str | None) -> Iterator[Check]:
     if url is None:
-        mend = "flmq broker up, or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"
-        yield Check("broker", None, "no URL was given and no standing broker is up", mend)
+        found = "neither --broker nor FLMQ_BROKER_URL names one, as server and client need it"
+        mend = "eval $(flmq broker up), or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"
+        yield Check("broker", False, found, mend)
         return
     try:
         address = parse_broker_url(url)
         facts = ask_broker(address, declare=True)
     except InvalidBrokerUrl as error:
         yield Check("broker", False, str(error), "correct the URL")
+    except BrokerAccessRefused as error:
+        yield Check("broker", False, str(error), "correct the URL, or what the broker knows of you")
+    except TooManyConnections as error:
+        yield Check("broker", False, str(error), "raise the limit, or stop other processes")
     except BrokerError as error:
         yield Check("broker", False, str(error), "start it, or correct the URL: flmq broker up")
     else:
         yield Check("broker", True, f"{address} answers")
         yield from _judge(address, facts)
         yield _plugins(address, api)
+        yield _policies(address, api)
 
 
 def _plugins(address: BrokerUrl, api: str | None) -> Check:
@@ -228,6 +237,22 @@ def _plugins(address: BrokerUrl, api: str | None) -> Check:
     return Check(name, True, ", ".join(sorted(plugins)))
 
 
+def _policies(address: BrokerUrl, api: str | None) -> Check:
+    """Which policies may drop what flmq sends; only the management API knows."""
+    name, vhost = "broker policies", address.vhost
+    mend = f"rabbitmqctl list_policies -p {vhost}; rabbitmqctl list_operator_policies -p {vhost}"
+    if address.tls and api is None:
+        return Check(name, None, "not asked, as the plugins were not", mend)
+    try:
+        found = dropping_policies(management_of(address, api, timeout=2.0), vhost)
+    except BrokerError as error:
+        return Check(name, None, f"not known: {error}", mend)
+    if not found:
+        return Check(name, True, "none drops messages of flmq")
+    lines, commands = zip(*found, strict=True)
+    return Check(name, False, "; ".join(lines), "; ".join(commands))
+
+
 def _judge(address: BrokerUrl, facts: BrokerFacts) -> Iterator[Check]:
     named = f"{facts.product or 'unnamed'} {facts.version or 'of unknown version'}"
     fits = facts.product == "RabbitMQ" and supported_version(facts.version)
@@ -237,6 +262,15 @@ def _judge(address: BrokerUrl, facts: BrokerFacts) -> Iterator[Check]:
         yield Check("broker capabilities", False, lacks, "use RabbitMQ 3.10 to 4.x")
     else:
         yield Check("broker capabilities", True, "all that flmq needs")
+    if facts.alarm:
+        found = f"it lets nobody publish: {facts.alarm}; servers and clients wait until it does"
+        mend = (
+            "free memory or disk space on its machine, or raise vm_memory_high_watermark or lower "
+            "disk_free_limit; rabbitmq-diagnostics alarms says which node"
+        )
+        yield Check("broker alarms", False, found, mend)
+    else:
+        yield Check("broker alarms", True, "none")
     if facts.can_declare:
         yield Check("permissions", True, f"user {address.user!r} may declare queues")
     else:

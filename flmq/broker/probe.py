@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pika
 from pika.exceptions import (
@@ -15,7 +17,13 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from flmq.common.errors import BrokerAccessRefused, BrokerRefusal, BrokerUnavailable
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerRefusal,
+    BrokerUnavailable,
+    TooManyConnections,
+)
+from flmq.common.urloptions import seconds_of, tls_context
 from flmq.common.urls import BrokerUrl
 
 __all__ = ["BrokerFacts", "ask_broker"]
@@ -34,12 +42,15 @@ class BrokerFacts:
     """Of the protocol extensions that flmq needs, those it does not offer."""
     can_declare: bool | None
     """Whether this login may declare a queue; None: not tried."""
+    alarm: str = ""
+    """Why it holds publishers back, in its words; empty: it does not, or nothing was tried."""
 
 
 def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -> BrokerFacts:
     """Log in at ``url``, within some ``timeout`` seconds, and return what the broker says.
 
-    With ``declare`` a queue is declared as a trial, exclusive and thus gone at once.
+    With ``declare`` a queue is declared as a trial, exclusive and thus gone at once, and an empty
+    message is sent through it.
     Raises `BrokerUnavailable` when nobody answers there, `BrokerAccessRefused` when the login or
     the virtual host is refused, `BrokerRefusal` when what answers does not speak AMQP 0-9-1.
     """
@@ -47,19 +58,29 @@ def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -
         connection = pika.BlockingConnection(_parameters(url, timeout))
         try:
             facts = _facts(connection._impl.server_properties or {})
-            return facts if not declare else _with_trial(facts, connection)
+            return facts if not declare else _with_trial(facts, connection, timeout)
         finally:
-            if connection.is_open:
-                connection.close()
+            # A broker that holds publishers back hears nothing of them, not even that they go.
+            with contextlib.suppress(AMQPError):
+                if connection.is_open:
+                    connection.close()
 
 
-def _parameters(url: BrokerUrl, timeout: float) -> pika.URLParameters:
-    parameters = pika.URLParameters(url.full)
-    parameters.socket_timeout = timeout
-    parameters.stack_timeout = 2 * timeout
-    parameters.blocked_connection_timeout = timeout
-    parameters.connection_attempts = 1
-    return parameters
+def _parameters(url: BrokerUrl, timeout: float) -> pika.ConnectionParameters:
+    # Not pika's own reading of URLs, which knows other options.
+    seconds_of(url)
+    tls = tls_context(url)
+    return pika.ConnectionParameters(
+        host=url.host,
+        port=url.port,
+        virtual_host=url.vhost,
+        credentials=pika.PlainCredentials(url.user, url.password),
+        socket_timeout=timeout,
+        stack_timeout=2 * timeout,
+        blocked_connection_timeout=timeout,
+        connection_attempts=1,
+        ssl_options=None if tls is None else pika.SSLOptions(tls, url.host),
+    )
 
 
 def _facts(properties: dict[str, object]) -> BrokerFacts:
@@ -74,14 +95,31 @@ def _facts(properties: dict[str, object]) -> BrokerFacts:
     )
 
 
-def _with_trial(facts: BrokerFacts, connection: pika.BlockingConnection) -> BrokerFacts:
+def _with_trial(
+    facts: BrokerFacts, connection: pika.BlockingConnection, timeout: float
+) -> BrokerFacts:
+    """Declare, and publish: a broker says that it holds publishers back when one publishes."""
+    alarms: list[str] = []
+    connection.add_on_connection_blocked_callback(
+        lambda _, frame: alarms.append(_text(frame.method.reason))
+    )
+    came: list[object] = []
     try:
         channel = connection.channel()
-        channel.queue_declare("", exclusive=True, auto_delete=True)
-        allowed = True
+        queue = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
     except pika.exceptions.ChannelClosedByBroker:
-        allowed = False
-    return BrokerFacts(facts.product, facts.version, facts.cluster, facts.missing, allowed)
+        return replace(facts, can_declare=False)
+    try:
+        channel.basic_consume(queue, lambda *delivery: came.append(delivery), auto_ack=True)
+        channel.basic_publish("", queue, b"")
+        deadline = time.monotonic() + timeout
+        while not came and not alarms and time.monotonic() < deadline:
+            connection.process_data_events(0.1)
+            if not channel.is_open:
+                break
+    except pika.exceptions.ChannelClosedByBroker:
+        pass  # no permission to write there, and so no word of alarms
+    return replace(facts, can_declare=True, alarm=alarms[0] if alarms else "")
 
 
 def _text(value: object) -> str:
@@ -94,9 +132,16 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
         yield
     except ProbableAuthenticationError as error:
         raise BrokerAccessRefused(
-            f"the broker at {url} refuses the login of user {url.user!r}: check name and password"
+            f"the broker at {url} refuses the login of user {url.user!r}: check name and password "
+            f"(its administrator sets one: rabbitmqctl change_password {url.user} NEW)"
         ) from error
     except ProbableAccessDeniedError as error:
+        if "limit" in str(error):
+            raise TooManyConnections(
+                f"the broker at {url} takes no further connections ({_reason(error)}): raise the "
+                f"limit (rabbitmqctl set_user_limits {url.user} '{{\"max-connections\": N}}', or "
+                f"set_vhost_limits -p {url.vhost}); each flmq process needs three"
+            ) from error
         raise BrokerAccessRefused(
             f"the broker at {url} refuses user {url.user!r} on virtual host {url.vhost!r}: it does "
             f"not exist or the user has no permission there (rabbitmqctl add_vhost {url.vhost}; "
@@ -110,6 +155,11 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
             + ("" if url.tls else ", and whether it wants amqps://")
         ) from error
     except (AMQPConnectionError, OSError) as error:
+        if isinstance(_root(error), ssl.SSLCertVerificationError):
+            raise BrokerAccessRefused(
+                f"the certificate of the broker at {url} is not trusted ({_reason(error)}): give "
+                "the file of its authority in the URL, ?cafile=/path/to/ca.pem"
+            ) from error
         raise BrokerUnavailable(f"no broker answers at {url}: {_reason(error)}") from error
     except AMQPError as error:
         raise BrokerUnavailable(f"the broker at {url} broke off: {_reason(error)}") from error
@@ -117,12 +167,17 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause that pika knows of, in a few words."""
+    error = _root(error)
+    return str(error) or type(error).__name__
+
+
+def _root(error: BaseException) -> BaseException:
     seen: list[BaseException] = []
     while error not in seen:
         seen.append(error)
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
         error = getattr(error, "exception", None) or inner or error.__cause__ or error
-    return str(error) or type(error).__name__
+    return error
 
 
 @contextlib.contextmanager

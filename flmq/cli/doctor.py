@@ -23,7 +23,7 @@ def doctor(
     checks = run_checks(broker)
     width = max(len(check.name) for check in checks)
     for check in checks:
-        if quiet and check.ok is True:
+        if quiet and check.ok is not False:
             continue
         typer.echo(f"{_MARKS[check.ok]}  {check.name:<{width}}  {check.found}")
         if check.mend and check.ok is not True:

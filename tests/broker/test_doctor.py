@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flmq.broker import doctor
 from flmq.broker.doctor import Check, run_checks, supported_version
+from flmq.broker.node import PrivateNode
 from flmq.common.urls import parse_broker_url
 from tests.conftest import SessionBroker
 
@@ -45,7 +47,7 @@ def test_without_a_broker_it_says_how_to_have_one(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'no.sock'}")
     environ = {"XDG_STATE_HOME": str(tmp_path), "FLMQ_RABBITMQ_SERVER": "/nowhere"}
     checks = _by_name(run_checks(environ=environ))
-    assert checks["broker"].ok is None
+    assert checks["broker"].ok is False  # as `flmq server` would fail
     assert "flmq broker up" in checks["broker"].mend
     assert checks["rabbitmq-server"].ok is False
     assert "apt-get install" in checks["rabbitmq-server"].mend
@@ -77,6 +79,63 @@ def test_a_user_who_may_not_declare_is_told_the_command(
     checks = _by_name(run_checks(broker_url, environ={"XDG_STATE_HOME": str(tmp_path)}))
     assert checks["permissions"].ok is False
     assert f"set_permissions -p {address.vhost}" in checks["permissions"].mend
+
+
+@pytest.fixture
+def environ(tmp_path: Path, broker_node: SessionBroker) -> dict[str, str]:
+    api = f"http://{broker_node.management.host}:{broker_node.management.port}"
+    return {"XDG_STATE_HOME": str(tmp_path), "FLMQ_MANAGEMENT_URL": api}
+
+
+@pytest.mark.parametrize("kind", ["policies", "operator-policies"])
+def test_a_policy_that_drops_messages_is_named_with_the_command_that_removes_it(
+    broker_url: str, broker_node: SessionBroker, environ: dict[str, str], kind: str
+) -> None:
+    address = parse_broker_url(broker_url)
+    assert _by_name(run_checks(broker_url, environ=environ))["broker policies"].ok
+    for name, pattern, limits in (
+        ("short", ".*", {"message-ttl": 5000, "max-length": 1}),
+        ("others", "^theirs", {"max-length": 1}),
+    ):
+        policy = {"pattern": pattern, "definition": limits, "apply-to": "queues"}
+        broker_node.management.call("PUT", f"/api/{kind}/{address.vhost}/{name}", policy)
+    check = _by_name(run_checks(broker_url, environ=environ))["broker policies"]
+    assert check.ok is False
+    assert "'short' (pattern '.*': message-ttl 5000, max-length 1)" in check.found
+    assert "flmq.client" in check.found
+    assert "others" not in check.found
+    command = "clear_policy" if kind == "policies" else "clear_operator_policy"
+    assert f"rabbitmqctl {command} -p {address.vhost} short" in check.mend
+
+
+def test_a_wrong_password_is_not_mended_by_starting_a_broker(
+    broker_url: str, environ: dict[str, str]
+) -> None:
+    wrong = replace(parse_broker_url(broker_url), password="not-it")
+    check = _by_name(run_checks(wrong.full, environ=environ))["broker"]
+    assert check.ok is False
+    assert "refuses the login" in check.found
+    assert "correct the URL" in check.mend
+    assert "start it" not in check.mend
+    assert "not-it" not in repr(check)
+
+
+def test_an_alarm_is_named(private_node: PrivateNode, tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    assert _by_name(run_checks(private_node.url, environ=state))["broker alarms"].ok
+    private_node.ctl("set_disk_free_limit", "1000TB")
+    check = _by_name(run_checks(private_node.url, environ=state))["broker alarms"]
+    assert check.ok is False
+    assert "disk" in check.found
+    assert "disk_free_limit" in check.mend
+
+
+def test_a_certificate_is_trusted_by_its_file(tmp_path: Path, environ: dict[str, str]) -> None:
+    """And what is no certificate is a finding, not a crash."""
+    absent = run_checks(f"amqps://u:p@127.0.0.1:1/?cafile={tmp_path}/none.pem", environ=environ)
+    assert "certificate files cannot be used" in _by_name(absent)["broker"].found
+    odd = run_checks("amqp://u:p@127.0.0.1:1/?nonsense=1", environ=environ)
+    assert "'nonsense' is not known" in _by_name(odd)["broker"].found
 
 
 @pytest.mark.parametrize(

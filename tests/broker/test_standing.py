@@ -42,6 +42,10 @@ def test_up_outlives_its_process_and_down_leaves_nothing(
 
         checks = {check.name: check for check in run_checks(environ=state)}
         assert checks["standing broker"].ok
+        # `flmq server` would fail, too, for it does not look for one.
+        assert checks["broker"].ok is False
+        assert "eval $(flmq broker up)" in checks["broker"].mend
+        checks = {check.name: check for check in run_checks(now.node.url, environ=state)}
         assert checks["broker"].ok
         assert checks["permissions"].ok
         password = parse_broker_url(now.node.url).password

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flmq import __version__
 from flmq.broker import standing
+from flmq.cli.exit_codes import ExitCode
 from flmq.cli.folders import RunFolderNotWritable
 from flmq.cli.main import app
 from flmq.cli.options import InvalidPair, pairs
@@ -59,6 +60,14 @@ def test_without_a_url_a_command_says_how_to_give_one(tmp_path: Path) -> None:
     assert status == 2
     assert "FLMQ_BROKER_URL" in said
     assert "flmq broker up" in said
+
+
+def test_the_doctor_agrees_with_the_server_and_is_quiet_about_what_is_well(tmp_path: Path) -> None:
+    status, said = _flmq(tmp_path, None, "doctor", "--quiet")
+    assert status == ExitCode.CHECK_FAILED
+    assert "FLMQ_BROKER_URL" in said
+    marks = {line[:2] for line in said.splitlines()}
+    assert marks == {"!!", "  "}
 
 
 def test_wrong_credentials_and_a_missing_virtual_host_end_a_command_at_once(

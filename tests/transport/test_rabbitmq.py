@@ -20,6 +20,7 @@ from urllib.parse import quote
 import pytest
 
 from flmq.broker.node import PrivateNode
+from flmq.broker.probe import ask_broker
 from flmq.common.errors import (
     BrokerAccessRefused,
     BrokerError,
@@ -197,6 +198,9 @@ def test_tls(address: BrokerUrl, tmp_path: Path) -> None:
         with pytest.raises(BrokerAccessRefused, match=r"not trusted.*cafile"):
             RabbitMQTransport(secure)
         trusted = replace(secure, options=(("cafile", str(certificate)),))
+        assert ask_broker(trusted, declare=True).can_declare
+        with pytest.raises(BrokerAccessRefused, match=r"not trusted.*cafile"):
+            ask_broker(secure)
         with RabbitMQTransport(trusted) as transport:
             transport.declare(queue("q"))
             large = bytes(range(256)) * 20_000

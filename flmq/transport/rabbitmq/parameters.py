@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
-from typing import Any
-
 import pika
 
-from flmq.common.urls import BrokerUrl, InvalidBrokerUrl
+from flmq.common.urloptions import seconds_of, tls_context
+from flmq.common.urls import BrokerUrl
 
 __all__ = ["DEFAULT_HEARTBEAT", "connection_parameters", "heartbeat_of"]
 
 DEFAULT_HEARTBEAT = 60.0
 """Seconds, RabbitMQ's default. Both ends give up after about two of them without a byte; a
 trainer may keep the GIL from the connection's thread for a while."""
-
-_NUMBERS = {"heartbeat", "socket_timeout", "stack_timeout"}
-_FILES = ("cafile", "certfile", "keyfile")
 
 
 def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.ConnectionParameters:
@@ -25,7 +20,7 @@ def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.Connecti
     The URL's options: ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for
     amqps ``cafile``, ``certfile``, ``keyfile``. Raises `InvalidBrokerUrl` for others.
     """
-    options = _options(url)
+    options, tls = seconds_of(url), tls_context(url)
     return pika.ConnectionParameters(
         host=url.host,
         port=url.port,
@@ -37,44 +32,11 @@ def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.Connecti
         # Our own policy retries (flmq.transport.retry); a blocked publisher waits it out.
         connection_attempts=1,
         blocked_connection_timeout=None,
-        ssl_options=_tls(url) if url.tls else None,
+        ssl_options=None if tls is None else pika.SSLOptions(tls, url.host),
         client_properties={"connection_name": connection_name, "product": "flmq"},
     )
 
 
 def heartbeat_of(url: BrokerUrl) -> float:
     """Seconds between heartbeats; 0: none."""
-    return _options(url).get("heartbeat", DEFAULT_HEARTBEAT)
-
-
-def _options(url: BrokerUrl) -> dict[str, float]:
-    numbers = {}
-    for name, value in url.options:
-        if name in _FILES and url.tls:
-            continue
-        if name not in _NUMBERS:
-            known = ", ".join(sorted(_NUMBERS | set(_FILES)))
-            raise InvalidBrokerUrl(
-                url.full,
-                f"option {name!r} is not known; use {known} (the files with amqps only)",
-            )
-        try:
-            numbers[name] = float(value)
-        except ValueError:
-            raise InvalidBrokerUrl(
-                url.full, f"option {name!r} is not a number of seconds"
-            ) from None
-    return numbers
-
-
-def _tls(url: BrokerUrl) -> pika.SSLOptions:
-    files: dict[str, Any] = {name: value for name, value in url.options if name in _FILES}
-    try:
-        context = ssl.create_default_context(cafile=files.get("cafile"))
-        if "certfile" in files:
-            context.load_cert_chain(files["certfile"], files.get("keyfile"))
-    except OSError as error:
-        raise InvalidBrokerUrl(
-            url.full, f"its certificate files cannot be used: {error}"
-        ) from error
-    return pika.SSLOptions(context, url.host)
+    return seconds_of(url).get("heartbeat", DEFAULT_HEARTBEAT)
