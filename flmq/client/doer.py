@@ -187,6 +187,7 @@ class Doer:
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
+            ref = replace(ref, chunk_bytes=self._outbox.chunk_bytes(UPLOADS))
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             if not self._send_envelope(address, head):
                 return False

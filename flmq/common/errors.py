@@ -20,6 +20,7 @@
     │   ├── BrokerAccessRefused  wrong credentials, permissions or virtual host; not worth it
     │   ├── BrokerNotFound       no broker could be found or started here
     │   ├── BrokerRefusal        the broker refuses the operation and would again
+    │   │   └── MessageTooLarge      a message over its max_message_size
     │   ├── ResourceLocked       a queue is held exclusively by another connection
     │   └── TransportClosed      used after close()
     ├── RunError                 the federation itself
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidReturnValue",
     "JobInUse",
     "MalformedMessage",
+    "MessageTooLarge",
     "NoInitialParameters",
     "NonFiniteValues",
     "NotEnoughClients",
@@ -189,6 +191,19 @@ class BrokerNotFound(BrokerError):
 
 class BrokerRefusal(BrokerError):
     """The broker refuses an operation and would refuse it again."""
+
+
+class MessageTooLarge(BrokerRefusal):
+    """A message is larger than the broker's max_message_size."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        """Name both, in bytes."""
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"message of {size} bytes is larger than the broker's max_message_size of {limit} "
+            "bytes: send it in chunks, or raise max_message_size in rabbitmq.conf"
+        )
 
 
 class ResourceLocked(BrokerError):

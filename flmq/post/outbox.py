@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.errors import MessageTooLarge
+from flmq.common.logger import logger
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
 from flmq.transport.base import HeaderValue
 from flmq.transport.checks import SHORT_STRING_BYTES
@@ -25,6 +27,10 @@ from flmq.wire import (
 __all__ = ["Outbox", "Sent"]
 
 _REASON_BYTES = 1000
+_SURE_BYTES = 128 * 1024
+"""What every broker is held to take; flmq does not work with a smaller max_message_size."""
+_NOBODY = "!size"
+"""A routing key that nobody has bound: neither client ids nor jobs have such names."""
 _KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
 """Of a dead letter's headers, and of each: together far below what a frame holds."""
 _ROUTING_HEADERS = frozenset({"CC", "BCC"})
@@ -48,6 +54,8 @@ class Outbox:
         """Send through ``publisher``, stating ``user_id`` where the broker shall validate it."""
         self._publisher = publisher
         self._user_id = user_id
+        self._asking = threading.Lock()
+        self._chunk_bytes: int | None = None
 
     def send(
         self,
@@ -66,7 +74,8 @@ class Outbox:
         """
         data = encode(body)
         outcomes = []
-        for chunk in split(data) if len(data) > CHUNK_BYTES else [None]:
+        largest = self.chunk_bytes(address.exchange) if len(data) > _SURE_BYTES else CHUNK_BYTES
+        for chunk in split(data, chunk_bytes=largest) if len(data) > largest else [None]:
             message = Message(
                 data if chunk is None else chunk.data,
                 type=type(body).__name__,
@@ -79,6 +88,30 @@ class Outbox:
             )
             outcomes.append(self._publisher.publish(address, message, mandatory=mandatory))
         return Sent(len(data), outcomes[0] if len(outcomes) == 1 else _all(outcomes))
+
+    def chunk_bytes(self, exchange: str) -> int:
+        """The largest chunk to send, 1 MiB or what the broker takes. Asks it once, and blocks.
+
+        It is asked by a message that large which ``exchange`` has no queue for, since AMQP has no
+        other word for it.
+        """
+        with self._asking:
+            if self._chunk_bytes is None:
+                self._chunk_bytes = self._ask_size(exchange)
+            return self._chunk_bytes
+
+    def _ask_size(self, exchange: str) -> int:
+        message = Message(bytes(CHUNK_BYTES), user_id=self._user_id, persistent=False)
+        try:
+            self._publisher.publish(Address(exchange, _NOBODY), message).result()
+        except MessageTooLarge as error:
+            logger.warning(
+                "the broker's max_message_size is %d bytes: large bodies go in chunks of that "
+                "size, and slowly; 1 MiB or more is better",
+                error.limit,
+            )
+            return error.limit
+        return CHUNK_BYTES
 
     def send_blob(
         self, address: Address, ref: BlobRef, name: str, tensors: Sequence[bytes | memoryview]

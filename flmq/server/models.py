@@ -14,7 +14,7 @@ from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox
 from flmq.server.gather import Ask
-from flmq.transport import MODELS, STREAM_MAX_BYTES, Address, PublishOutcome
+from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
 __all__ = ["ModelTooLarge", "Models", "without_parameters"]
@@ -72,9 +72,11 @@ class Models:
         Reads a model's bytes once; publishes nothing.
         """
         now = time.time_ns() // 1_000_000
+        shared = _groups(asks)
+        size = self._outbox.chunk_bytes(TASKS) if shared else 0
         groups = [
-            (refer(parameters, published_unix_ms=now), parameters, clients)
-            for parameters, clients in _groups(asks)
+            (refer(parameters, chunk_bytes=size, published_unix_ms=now), parameters, clients)
+            for parameters, clients in shared
         ]
         refs: dict[str, BlobRef] = {}
         with self._lock:

@@ -21,7 +21,6 @@ __all__ = [
     "check_prefetch",
     "check_queues",
     "check_short",
-    "too_large",
     "wrong_user",
 ]
 
@@ -101,14 +100,6 @@ def check_offset(queue: Queue | None, offset: StreamOffset | None) -> None:
         raise BrokerRefusal(f"stream {queue.name!r} is read from an offset: give one")
     if queue.type is not QueueType.STREAM and offset is not None:
         raise BrokerRefusal(f"queue {queue.name!r} is no stream: it has no offsets")
-
-
-def too_large(size: int, limit: int) -> BrokerRefusal:
-    """Make the error for a body of ``size`` bytes where the broker takes ``limit``."""
-    return BrokerRefusal(
-        f"message of {size} bytes is larger than the broker's max_message_size of {limit} bytes: "
-        "send it in chunks, or raise max_message_size in rabbitmq.conf"
-    )
 
 
 def wrong_user(stated: str, user: str) -> BrokerRefusal:

@@ -153,6 +153,30 @@ def test_models_larger_than_a_message_go_both_ways(federation: Federation, megab
         assert closed.bytes_down >= 4 * size
 
 
+@pytest.mark.parametrize("limit", [200_000, 1_000_003])
+def test_chunks_fit_a_broker_that_takes_small_messages_alone(
+    memory_federation: Federation, limit: int
+) -> None:
+    """The same bits, whatever the size of the chunks of models and replies."""
+    assert isinstance(memory_federation.rig, MemoryRig)
+    start = np.arange(700_000, dtype=np.float32)
+    memory_federation.serve("a", "b", source=lambda context: Large())
+    models = []
+    for index, max_bytes in enumerate((1 << 24, limit)):
+        memory_federation.rig.broker.max_message_size = max_bytes
+        strategy = fed_avg(
+            2, fraction_evaluate=1.0, initial_parameters=ndarrays_to_parameters([start])
+        )
+        server = memory_federation.run(strategy, rounds=2, job=f"job-{index}")
+        assert len(server.history().losses_distributed) == 2
+        assert [closed.fit.accepted for closed in server.watch.rounds()] == [2, 2]
+        models.append(server.watch.model())
+        for name in "ab":
+            memory_federation.workers[name].stop()
+        memory_federation.serve("a", "b", source=lambda context: Large())
+    assert models[0] == models[1]
+
+
 def test_two_servers_with_different_jobs_share_their_clients(federation: Federation) -> None:
     seen: set[tuple[str, str]] = set()
 

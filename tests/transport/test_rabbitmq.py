@@ -26,6 +26,7 @@ from flmq.common.errors import (
     BrokerError,
     BrokerRefusal,
     BrokerUnavailable,
+    MessageTooLarge,
     ResourceLocked,
     TooManyConnections,
     TransportClosed,
@@ -359,9 +360,26 @@ def test_the_size_limit_is_learned(broker_url: str) -> None:
         publisher = transport.publisher()
         large = Message(bytes(17 * 1024 * 1024))
         for _ in range(3):
-            with pytest.raises(BrokerRefusal, match="larger than the broker's max_message_size"):
+            with pytest.raises(MessageTooLarge, match="the broker's max_message_size") as info:
                 publisher.publish(to("q"), large).result(PATIENCE)
+            assert info.value.limit == 16 * 1024 * 1024
         publish_all(publisher, to("q"), b"fits")
+
+
+@pytest.mark.parametrize("other", [{}, {"x_expires": 70_000}])
+def test_a_queue_of_another_form_is_named_with_both_values_and_the_remedy(
+    broker_url: str, other: dict[str, int]
+) -> None:
+    with RabbitMQTransport(broker_url) as transport:
+        transport.declare(queue("q", **other))
+        with pytest.raises(BrokerRefusal) as info:
+            transport.declare(queue("q", x_expires=60_000))
+        said = str(info.value)
+        assert "queue 'q'" in said
+        assert ("70000" if other else "with x-expires none") in said
+        assert "60000" in said
+        vhost = parse_broker_url(broker_url).vhost
+        assert said.endswith(f"rabbitmqctl delete_queue -p {vhost} q")
 
 
 # Connections

@@ -67,6 +67,15 @@ def test_every_reply_code_of_amqp_has_a_row() -> None:
         (BY_BROKER(404, "NOT_FOUND - home node 'x' is down"), BrokerUnavailable, "home node"),
         (BY_BROKER(405, "RESOURCE_LOCKED - locked queue 'q' in"), ResourceLocked, "'q'"),
         (BY_BROKER(406, "PRECONDITION_FAILED - inequivalent arg"), BrokerRefusal, "inequivalent"),
+        (
+            BY_BROKER(
+                406,
+                "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'flmq.client.a' in "
+                "vhost 'fed': received the value '6' of type 'long' but current is none",
+            ),
+            BrokerRefusal,
+            "x-expires none, .* the value '6' .*: rabbitmqctl delete_queue -p fed flmq.client.a$",
+        ),
         (BY_BROKER(406, "PRECONDITION_FAILED - ack timed out"), BrokerUnavailable, "timed out"),
         (BY_BROKER(599, "NEW - unheard of"), BrokerUnavailable, "unheard of"),
         (FROM_BROKER(320, "CONNECTION_FORCED - shutdown"), BrokerUnavailable, "shutdown.*again"),

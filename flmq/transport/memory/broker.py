@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from flmq.common.errors import BrokerRefusal, ResourceLocked
+from flmq.common.errors import BrokerRefusal, MessageTooLarge, ResourceLocked
 from flmq.transport.arriving import message_of, unreadable_message
 from flmq.transport.base import Address, Message, QueueInfo, StreamOffset
-from flmq.transport.checks import check_exclusive, check_offset, too_large
+from flmq.transport.checks import check_exclusive, check_offset
 from flmq.transport.memory.clock import Clock, Timers
 from flmq.transport.memory.queue import MemoryQueue, Stored, check_queue
 from flmq.transport.memory.routing import Router
@@ -274,7 +274,7 @@ class MemoryBroker:
         """Route a message. True: in its queues; False: there is none; None: a queue is full."""
         size = len(message.body)
         if size > self.max_message_size:
-            raise too_large(size, self.max_message_size)
+            raise MessageTooLarge(size, self.max_message_size)
         queues = self._route(address.exchange, address.routing_key)
         for queue in queues:
             if not queue.has_room_for(size):

@@ -144,6 +144,10 @@ def reply_code(error: BaseException | None) -> int | None:
 
 _CODE = re.compile(r"\((\d{3})\) ")
 _QUEUE = re.compile(r"queue '([^']*)'")
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '([^']*)' for (queue|exchange) '([^']*)'.*: "
+    r"received (.+) but current is (.+?)['\"]?$"
+)
 _HOMELESS = re.compile(r"home node .* of durable queue '([^']*)'")
 
 
@@ -235,6 +239,17 @@ def _distrusted(said: str, url: BrokerUrl) -> BrokerError:
 
 
 def _refusal(said: str, url: BrokerUrl) -> BrokerError:
+    if other := _INEQUIVALENT.search(said):
+        argument, kind, name, ours, theirs = other.groups()
+        delete = f"rabbitmqctl delete_queue -p {url.vhost} {name}"
+        if kind == "exchange":
+            delete = f"rabbitmqadmin --vhost={url.vhost} delete exchange name={name}"
+        return BrokerRefusal(
+            f"{kind} {name!r} is on RabbitMQ at {url.host}:{url.port} with {argument} {theirs}, "
+            f"and this flmq declares it with {ours}: another version of flmq, or a person, made it "
+            f"so; go on with that version, take another virtual host, or delete it and what it "
+            f"holds, and it is made anew: {delete}"
+        )
     return BrokerRefusal(f"RabbitMQ at {url.host}:{url.port} refuses: {_plain(said)}")
 
 

@@ -22,10 +22,11 @@ from flmq.common.errors import (
     BrokerError,
     BrokerRefusal,
     BrokerUnavailable,
+    MessageTooLarge,
     TransportClosed,
 )
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
-from flmq.transport.checks import check_outgoing, too_large
+from flmq.transport.checks import check_outgoing
 from flmq.transport.rabbitmq.blame import culprit, size_limit
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
@@ -218,7 +219,7 @@ class RabbitMQPublisher(Publisher):
             return
         limit = size_limit(reason)
         size = len(out.message.body)
-        self._settle(out, problem if limit is None else too_large(size, limit))
+        self._settle(out, problem if limit is None else MessageTooLarge(size, limit))
 
     def _hold(self, refused: _Outgoing, problem: BrokerError, *, alone: bool) -> None:
         """Keep a message that we may not write for later, and, if not ``alone``, its exchange's."""
@@ -292,7 +293,7 @@ class RabbitMQPublisher(Publisher):
     def _send(self, out: _Outgoing) -> None:
         size = len(out.message.body)
         if self._size_limit is not None and size > self._size_limit:
-            self._settle(out, too_large(size, self._size_limit))
+            self._settle(out, MessageTooLarge(size, self._size_limit))
             return
         try:
             with translated(self._connection.url):
