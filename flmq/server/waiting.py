@@ -23,6 +23,11 @@ __all__ = ["Waiter"]
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
 _STILL_WAITING_EVERY = 60.0
+_SUSPICIOUS = 3
+_MAYBE_DROPPED = (
+    "; their tasks were published %d times and nothing came of it: if they are not training, a "
+    "policy on the broker may drop messages (`flmq doctor` names it)"
+)
 
 
 class Waiter:
@@ -62,6 +67,7 @@ class Waiter:
         started = said = asked = self._clock()
         came: Mapping[str, int] = {}
         absent: set[str] = set()
+        published = 1
         try:
             while not gather.done.wait(self._patience(deadline)):
                 now = self._clock()
@@ -89,12 +95,13 @@ class Waiter:
                         and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
                     }
                     self._asker.publish_again(gather, tasks, quiet | absent, deadline)
+                    published += 1
                     absent = set()  # it is said once more of whom there is still no queue for
                 if deadline is not None and now >= deadline:
                     self._feed(gather, DeadlinePassed())
                 elif now - said >= _STILL_WAITING_EVERY:
                     said = now
-                    self._say_whom_we_wait_for(gather, absent)
+                    self._say_whom_we_wait_for(gather, absent, published)
         except BaseException:
             self._feed(gather, Stopped("interrupted"))
             raise
@@ -104,19 +111,20 @@ class Waiter:
             return _LOOK_EVERY
         return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
 
-    def _say_whom_we_wait_for(self, gather: Gather, absent: Set[str]) -> None:
+    def _say_whom_we_wait_for(self, gather: Gather, absent: Set[str], published: int) -> None:
         with self._table.lock:
             pending = gather.round.pending()
         if pending:
             lost = sorted(absent & set(pending))
             logger.log(
                 logging.WARNING if lost else logging.INFO,
-                "%s: waiting for %d of %d: %s%s",
+                "%s: waiting for %d of %d: %s%s%s",
                 gather.round.label,
                 len(pending),
                 len(gather.round.tasks),
                 _listed(pending),
                 f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
+                _MAYBE_DROPPED % published if published >= _SUSPICIOUS else "",
             )
 
     def _feed(self, gather: Gather, event: Event) -> None:

@@ -39,6 +39,7 @@ from flmq.transport import (
     Message,
     PublishOutcome,
     QueueInfo,
+    Topology,
     Transport,
     federation_topology,
     models_topology,
@@ -366,17 +367,17 @@ def test_the_size_limit_is_learned(broker_url: str) -> None:
         publish_all(publisher, to("q"), b"fits")
 
 
-@pytest.mark.parametrize("other", [{}, {"x_expires": 70_000}])
+@pytest.mark.parametrize("other", [queue("q"), queue("q", x_expires=70_000)])
 def test_a_queue_of_another_form_is_named_with_both_values_and_the_remedy(
-    broker_url: str, other: dict[str, int]
+    broker_url: str, other: Topology
 ) -> None:
     with RabbitMQTransport(broker_url) as transport:
-        transport.declare(queue("q", **other))
+        transport.declare(other)
         with pytest.raises(BrokerRefusal) as info:
             transport.declare(queue("q", x_expires=60_000))
         said = str(info.value)
         assert "queue 'q'" in said
-        assert ("70000" if other else "with x-expires none") in said
+        assert ("70000" if other.queues[0].arguments else "with x-expires none") in said
         assert "60000" in said
         vhost = parse_broker_url(broker_url).vhost
         assert said.endswith(f"rabbitmqctl delete_queue -p {vhost} q")
