@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from flmq.common.errors import PeerError
+from flmq.common.errors import MalformedMessage, PeerError
 from flmq.common.logger import logger
 from flmq.post.deadletters import DeadLetterLimit
 from flmq.post.outbox import Outbox
@@ -51,18 +51,21 @@ class Inbox:
         *,
         hold_chunks: bool,
         on_dead: Callable[[str], None] | None = None,
+        largest: Mapping[str, int] | None = None,
     ) -> None:
         """Read from ``consumer``; dead letters go out through ``outbox``.
 
         With ``hold_chunks`` the chunks of an unfinished envelope stay un-acked until it is dealt
         with, so that none is lost with this process; the consumer's prefetch must then hold the
-        largest envelope. ``on_dead`` is told each reason.
+        largest envelope. ``on_dead`` is told each reason. ``largest`` gives the bytes of what is
+        taken from a queue at most, for queues of small messages: more is not even decoded.
         """
         self._consumer = consumer
         self._outbox = outbox
         self._assembler = assembler
         self._hold_chunks = hold_chunks
         self._on_dead = on_dead
+        self._largest = largest or {}
         self._limit = DeadLetterLimit()
         self._held: dict[tuple[str, str], dict[int, Delivery]] = {}
 
@@ -77,11 +80,13 @@ class Inbox:
             self._bury(delivery, message.unreadable)
             return None
         try:
+            self._check_size(delivery.queue, len(message.body))
             piece = blob_chunk_of(message.headers, message.body)
             if piece is not None:
                 return Letter(piece, len(message.body), (delivery,))
             chunk = chunk_from_headers(message.headers, message.body)
             if chunk is not None:
+                self._check_size(delivery.queue, chunk.total_bytes)
                 return self._add_chunk(delivery, chunk)
             return Letter(decode(message.body), len(message.body), (delivery,))
         except PeerError as error:
@@ -97,6 +102,11 @@ class Inbox:
         """Move an envelope that nobody can use to the dead letters."""
         for delivery in letter.deliveries:
             self._bury(delivery, reason)
+
+    def _check_size(self, queue: str, size: int) -> None:
+        largest = self._largest.get(queue)
+        if largest is not None and size > largest:
+            raise MalformedMessage(f"{size} bytes are more than the {largest} that come here")
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters, and ack it once it is there.

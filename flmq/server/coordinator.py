@@ -41,7 +41,7 @@ from flmq.transport import (
     uploads_queue,
 )
 from flmq.wire import Assembler, BlobRef, JobEnded, RollCall
-from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
+from flmq.wire.bounds import MAX_HEARTBEAT, MAX_PRESENCE_BYTES, MIN_HEARTBEAT
 from flmq.wire.codecs import get_codec
 
 __all__ = ["Coordinator", "CoordinatorOptions", "InvalidCoordinatorOptions"]
@@ -163,7 +163,13 @@ class Coordinator:
         )
         self._listener = Listener(
             self.job,
-            Inbox(self._consumer, self._outbox, assembler, hold_chunks=False),
+            Inbox(
+                self._consumer,
+                self._outbox,
+                assembler,
+                hold_chunks=False,
+                largest={presence_queue(name): MAX_PRESENCE_BYTES},
+            ),
             self._outbox,
             self._table,
             self._presence,

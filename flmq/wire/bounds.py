@@ -14,6 +14,7 @@ __all__ = [
     "MAX_EPOCH",
     "MAX_HEARTBEAT",
     "MAX_INSTANCE",
+    "MAX_PRESENCE_BYTES",
     "MAX_PROPERTIES",
     "MAX_PROPERTIES_BYTES",
     "MAX_SECONDS",
@@ -42,6 +43,8 @@ MAX_INSTANCE = 200
 """Characters of ASCII: it travels as a correlation id, of which AMQP takes 255 bytes."""
 MAX_VERSION = 100
 """Characters."""
+MAX_PRESENCE_BYTES = 2**20
+"""Bytes of a hello, encoded: of one with more properties than are kept, it is told who said it."""
 MAX_PROPERTIES = 256
 """Properties that a client may tell of itself."""
 MAX_PROPERTIES_BYTES = 64 * 1024

@@ -9,7 +9,8 @@ import pytest
 from flmq.client.options import WorkerOptions
 from flmq.server.events import ClientPresence, Note, RoundCounts, Word
 from flmq.transport import PRESENCE, Address, client_topology, presence_key
-from flmq.wire import Presence, PresenceKind
+from flmq.wire import Presence, PresenceKind, encode
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.end_to_end.federation import Federation, Peer, fed_avg
 from tests.transport.rigs import PATIENCE
 
@@ -102,3 +103,24 @@ def test_those_who_are_not_on_the_list_are_dropped_by_name(federation: Federatio
     server.history()
     assert server.watch.words() == {"alice": [Word.ACCEPTED], "bob": [Word.ACCEPTED]}
     assert {each.client_id for each in server.watch.of(ClientPresence)} == {"alice", "bob"}
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [(200_000, ""), (3_000_000, "are more than the 1048576 that come here")],
+)
+def test_a_hello_with_too_much_in_it_costs_its_properties_or_itself(
+    federation: Federation, size: int, why: str
+) -> None:
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(1))
+    task = peer.task()
+    envelope = pb.Envelope.FromString(encode(peer.presence()))
+    envelope.presence.properties["notes"].str_value = "x" * size
+    peer.raw(Address(PRESENCE, presence_key("main", "hand")), envelope.SerializeToString())
+    if why:
+        (letter,) = federation.dead(1)
+        assert why in str(letter.message.headers["x-flmq-reason"])
+    peer.reply(task)
+    server.history()
+    assert [each.status for each in server.watch.of(ClientPresence)] == ["online"]
