@@ -2,6 +2,7 @@
 #
 #   PYTHON  which Python to make .venv with (default: python3)
 #   VENV    where that is (default: .venv)
+#   JOBS    how many tests run at once (default: 3; most of a test is waiting)
 #   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
 #   RABBITMQ4  where `make test-rabbitmq4` keeps its RabbitMQ (default: .rabbitmq4)
 #   SEED, RUNS, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
@@ -10,11 +11,14 @@ PYTHON ?= python3
 VENV ?= .venv
 RABBITMQ4 ?= .rabbitmq4
 ARGS ?=
+JOBS ?= 3
 SEED ?= 1
 RUNS ?= 10
 ROUNDS ?= 2000
 
 RUN := $(VENV)/bin/python -m
+# Neighbours share a worker, and so what is started once for a file, until a worker has no more to do.
+PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
@@ -32,13 +36,13 @@ demo-in-memory: $(DEMO) ## The same in one process, simulated, without RabbitMQ
 
 test: $(DEV) ## Run the test suite, real RabbitMQ included
 	@sh scripts/see-to-broker.sh $(VENV) || echo "make: the tests that need a broker will fail" >&2
-	@$(RUN) pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-rabbitmq4: $(DEV) ## Run what meets a broker on RabbitMQ 4 (root; Debian or Ubuntu)
 	@sh scripts/rabbitmq4.sh $(RABBITMQ4)
 	@PATH="$(abspath $(RABBITMQ4))/sbin:$$PATH" \
 	    FLMQ_RABBITMQ_SERVER="$(abspath $(RABBITMQ4))/sbin/rabbitmq-server" \
-	    $(RUN) pytest tests/transport tests/dataplane tests/end_to_end tests/chaos $(ARGS)
+	    $(PYTEST) tests/transport tests/dataplane tests/end_to_end tests/chaos $(ARGS)
 
 lint: $(DEV) ## Check style, types and the directions of imports
 	@$(RUN) ruff check .
