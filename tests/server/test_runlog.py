@@ -103,7 +103,10 @@ def test_a_run_that_changed_nothing_ends_with_a_warning(caplog: pytest.LogCaptur
     closed = RoundClosed(
         1, 1, RoundCounts(1, 0, 1), RoundCounts(), None, {}, 0.5, 0, 0, changed=False
     )
-    assert logged(caplog, closed, RunEnded("j", 1, 1.0))[-1].startswith("WARNING job j: done; ")
+    ended = RunEnded("j", 1, 1.0, unchanged="nobody can train")
+    assert logged(caplog, closed, ended)[-1].startswith(
+        "WARNING job j: over, and no round changed the model; the last: nobody can train; "
+    )
 
 
 def test_earlier_rounds_count_and_a_stop_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
