@@ -312,8 +312,12 @@ class Ledger:
 
     def _left_open(self) -> dict[str, tuple[PhaseKey, str]]:
         tasks: dict[str, tuple[PhaseKey, str]] = {}
-        for phase in (Phase.FIT, Phase.EVALUATE):
-            key = PhaseKey(self._journal.rounds_done + 1, phase)
+        current = self._journal.rounds_done + 1
+        for key in (
+            PhaseKey(0, Phase.GET_PARAMETERS),
+            PhaseKey(current, Phase.FIT),
+            PhaseKey(current, Phase.EVALUATE),
+        ):
             record = self._journal.find_phase(key)
             if record is not None and record.closed is None:
                 tasks.update((ask.task_id, (key, ask.client_id)) for ask in record.plan.asks)

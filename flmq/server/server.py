@@ -280,26 +280,36 @@ class Server:
         if parameters is not None:
             return returned.checked_parameters(self._named("initialize_parameters"), parameters)
         logger.info("asking one client for the initial parameters")
-        chosen = self._client_manager.sample(1)
+        while True:
+            planned = self._planned(Phase.GET_PARAMETERS, server_round)
+            instructions = planned or self._choose_for_initial()
+            gathered = self._gather(
+                Phase.GET_PARAMETERS, server_round, instructions, timeout, accept_anything
+            )
+            if gathered.replies:
+                break
+            # What failed under an earlier server may be mended: then somebody is asked anew.
+            if planned is None:
+                raise NoInitialParameters(
+                    f"client {instructions[0][0].cid} gave no initial parameters "
+                    f"({why(gathered)}): implement get_parameters, or give the strategy "
+                    "initial_parameters"
+                )
+        (res,) = gathered.replies.values()
+        given = cast(GetParametersRes, res).parameters
+        # In memory: the reply's file is let go of with its round.
+        return Parameters([bytes(tensor) for tensor in given.tensors], given.tensor_type)
+
+    def _choose_for_initial(self) -> list[tuple[ClientProxy, Ins]]:
+        """One of the clients that the strategy waits for, by the seed: not who came first."""
+        needed = max(1, int(getattr(self.strategy, "min_available_clients", 1)))
+        chosen = self._client_manager.sample(1, needed)
         if not chosen:
             raise NoInitialParameters(
                 "the strategy has no initial_parameters and no client is there to ask: give the "
                 "strategy initial_parameters, or start a client"
             )
-        gathered = self._gather(
-            Phase.GET_PARAMETERS,
-            server_round,
-            [(chosen[0], GetParametersIns(config={}))],
-            timeout,
-            accept_anything,
-        )
-        if not gathered.replies:
-            raise NoInitialParameters(
-                f"client {chosen[0].cid} gave no initial parameters ({why(gathered)}): implement "
-                "get_parameters, or give the strategy initial_parameters"
-            )
-        res = gathered.replies[chosen[0].cid]
-        return cast(GetParametersRes, res).parameters
+        return [(chosen[0], GetParametersIns(config={}))]
 
     def _evaluate_centrally(self, server_round: int, history: History) -> None:
         res = self.strategy.evaluate(server_round, self.parameters)
@@ -335,7 +345,7 @@ class Server:
         if gatherer is None:
             gatherer = DirectGatherer([client for client, _ in instructions], self.max_workers)
         rounds = phase in (Phase.FIT, Phase.EVALUATE)
-        keeper = self._keeper if rounds else None
+        keeper = self._keeper if rounds or phase is Phase.GET_PARAMETERS else None
         return gatherer.gather(
             Request(
                 phase,
