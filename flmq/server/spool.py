@@ -59,20 +59,25 @@ class SpoolFolder:
         self._free: FreeList[Path] = FreeList(_KEPT_BYTES, _unlink)
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
-    def take(self, name: str, size: int) -> tuple[_Place, int]:
+    def take(self, name: str, size: int, *, ahead: bool = True) -> tuple[_Place, int]:
         """A file of ``size`` bytes, of any value, and its descriptor.
+
+        Not ``ahead``, its space is taken as it is written: nobody knows that so much will come.
 
         Raises:
             SpoolFailed: there is no room for it, or the folder cannot be written.
         """
-        again = self._take_again(size)
+        again = self._take_again(size) if ahead else None
         if again is not None:
             return again
         with _spooling(self.path):
             # A file of its own: one of the same name may be complete, and wait to be taken in.
             descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
             try:
-                self._take_space(descriptor, size)
+                if ahead:
+                    self._take_space(descriptor, size)
+                else:
+                    os.ftruncate(descriptor, size)
             except OSError:
                 os.close(descriptor)
                 Path(path).unlink()
@@ -134,19 +139,25 @@ class _Place:
         """The file is somebody else's from now on."""
         self._finalizer.detach()
 
+    def remove(self) -> None:
+        """Remove the file, which never became anything."""
+        self.leave()
+        _unlink(self.path)
+
 
 class SpoolFile:
-    """One blob on disk, filled chunk by chunk."""
+    """One blob on disk, filled chunk by chunk. Open only while it is written: there may be many."""
 
-    def __init__(self, folder: SpoolFolder, name: str, ref: BlobRef) -> None:
-        """Take the space for ``ref`` in ``folder``.
+    def __init__(self, folder: SpoolFolder, name: str, ref: BlobRef, *, ahead: bool = True) -> None:
+        """Take the space for ``ref`` in ``folder``: now, or not ``ahead`` as chunks come.
 
         Raises:
             SpoolFailed: there is no room for it, or the folder cannot be written.
         """
         self.ref = ref
         self._progress = BlobProgress(ref)
-        place, self._file = folder.take(name, ref.total)
+        place, descriptor = folder.take(name, ref.total, ahead=ahead)
+        os.close(descriptor)
         self._place: _Place | None = place
         self.path = place.path
 
@@ -160,9 +171,9 @@ class SpoolFile:
         offset = self._progress.accept(index, data)
         if offset is not None:
             view = memoryview(data)
-            with _spooling(self.path):
+            with _spooling(self.path), self.path.open("r+b", buffering=0) as file:
                 while view:
-                    written = _write_at(self._file, view, offset)
+                    written = _write_at(file.fileno(), view, offset)
                     view, offset = view[written:], offset + written
         return self._progress.complete
 
@@ -175,14 +186,13 @@ class SpoolFile:
         """
         parameters = SpooledParameters(self.path, self.ref, place=self._place)
         self._progress.finish(parameters.map())
-        self.close()
+        self._place = None
         return parameters
 
     def close(self) -> None:
-        """Write no more; what is complete stays for whoever has its `parameters`. Idempotent."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Write no more; what nobody has the `parameters` of is removed at once. Idempotent."""
+        if self._place is not None:
+            self._place.remove()
         self._place = None
 
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flmq.common.errors import MalformedMessage
+from flmq.common.logger import logger
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.server.spool import SpooledParameters, SpoolFile, SpoolFolder
+from flmq.transport import STREAM_MAX_BYTES
 from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
 from flmq.wire.codecs import get_codec
 
-_EARLY_CHUNKS = 32
-_MAX_BYTES = 1 << 36
+_EARLY_CHUNKS = 64
+_EARLY_BYTES, _EARLY_BYTES_EACH = 64 << 20, 24 << 20
+_AT_ONCE = 8
+"""Replies of one client on their way here: it trains one at a time, and some may be late."""
+_MAX_BYTES = STREAM_MAX_BYTES // 2
+"""Of a reply where nothing was sent: a larger model could not be published."""
 _TIMES_SENT, _BESIDES = 4, 64 << 20
 
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
@@ -105,7 +111,9 @@ class Uploads:
                 f"its parameters have {ref.total} bytes and the server takes {limit}: "
                 "raise max_reply_bytes",
             )
-        file = SpoolFile(self._folder, reply.task_id, ref)
+        self._make_way_for(reply)
+        # Where nothing was sent there is only the sender's word for how much will come.
+        file = SpoolFile(self._folder, reply.task_id, ref, ahead=sent is not None)
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
         name = upload_name(reply.task_id, ref)
         for index, data in self._early.pop(name, []):
@@ -114,6 +122,21 @@ class Uploads:
                 return done
         return None
 
+    def _make_way_for(self, reply: Reply) -> None:
+        """Give up the oldest upload of a client that has too many; it is asked for again."""
+        of_client = [
+            task_id
+            for task_id, upload in self._open.items()
+            if upload.reply.client_id == reply.client_id
+        ]
+        if len(of_client) >= _AT_ONCE:
+            logger.warning(
+                "client %s has %d replies on their way here at once: the oldest is given up",
+                reply.client_id,
+                len(of_client) + 1,
+            )
+            self.discard(of_client[0])
+
     def _limit(self, sent: int | None) -> int:
         if self._max_bytes is not None:
             return self._max_bytes
@@ -121,10 +144,16 @@ class Uploads:
 
     def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
         """Keep a chunk that came before what announces it, by another queue; a few of them."""
-        if sum(map(len, self._early.values())) < _EARLY_CHUNKS:
-            self._early.setdefault(name, []).append((index, bytes(data)))
-        else:
+        early = [len(each) for chunks in self._early.values() for _, each in chunks]
+        mine = sum(len(each) for _, each in self._early.get(name, []))
+        if (
+            len(early) >= _EARLY_CHUNKS
+            or sum(early) + len(data) > _EARLY_BYTES
+            or mine + len(data) > _EARLY_BYTES_EACH
+        ):
             self.stray_chunks += 1
+            return
+        self._early.setdefault(name, []).append((index, bytes(data)))
 
     def is_open(self, name: str) -> bool:
         """Whether chunks of this upload are expected."""

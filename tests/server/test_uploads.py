@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def model(number: int, size: int = 300) -> Parameters:
     return ndarrays_to_parameters([np.full(size, number, np.float32)])
 
 
-def reply(task_id: str) -> Reply:
+def reply(task_id: str, client_id: str = "") -> Reply:
     res = FitRes(Status(Code.OK, ""), NONE, 1, {})
-    return Reply(task_id, "job", 1, Phase.FIT, "a", 1, b"n", 0.0, res)
+    return Reply(task_id, "job", 1, Phase.FIT, client_id or f"of-{task_id}", 1, b"n", 0.0, res)
 
 
 def ref_of(parameters: Parameters) -> BlobRef:
@@ -139,10 +140,10 @@ def test_only_a_few_chunks_are_held_before_their_announcement(uploads: Uploads) 
     for number in range(20):
         for chunk in chunks_of(f"t{number}", model(number)):
             uploads.hold(*chunk)
-    assert uploads.stray_chunks == 20 * 14 - 32
+    assert uploads.stray_chunks == 20 * 14 - 64
     uploads.discard_if(lambda task_id: True)
     uploads.hold(*chunks_of("t", model(1))[0])
-    assert uploads.stray_chunks == 20 * 14 - 32
+    assert uploads.stray_chunks == 20 * 14 - 64
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_one_that_is_too_large_is_refused_before_it_takes_space(
     assert uploads.add(upload_name("t", ref), 0, b"x" * 100) is None
 
 
-@pytest.mark.parametrize(("sent", "limit"), [(1000, 4000 + (64 << 20)), (None, 1 << 36)])
+@pytest.mark.parametrize(("sent", "limit"), [(1000, 4000 + (64 << 20)), (None, 4 << 30)])
 def test_by_default_a_reply_may_be_some_times_what_was_sent(
     tmp_path: Path, sent: int | None, limit: int
 ) -> None:
@@ -211,13 +212,71 @@ def test_a_full_disk_is_not_the_reply_s_fault(
     with monkeypatch.context() as patched:
         patched.setattr("os.posix_fallocate", full)
         with pytest.raises(SpoolFailed, match="No space left on device"):
-            uploads.begin(reply("second"), ref_of(model(2)), 50)
+            uploads.begin(reply("second"), ref_of(model(2)), 50, sent=1000)
     begin(uploads, "third", model(3))
     with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
         with pytest.raises(SpoolFailed, match="No space left on device"):
             uploads.add(*chunks_of("third", model(3))[0])
     assert parameters_of(add_all(uploads, first)[-1]) == model(1)
+
+
+def test_what_is_announced_on_nobodys_word_takes_no_disk_and_leaves_none(
+    uploads: Uploads, tmp_path: Path
+) -> None:
+    """A first model: nothing was sent that says how large it may be."""
+    uploads = Uploads(tmp_path, None)
+    ref = replace(ref_of(model(1)), lengths=(1 << 30,), chunk_bytes=1 << 20)
+    assert uploads.begin(reply("t"), ref, 50, None) is None
+    (file,) = tmp_path.glob("*/t-*")
+    assert file.stat().st_blocks * 512 < 1 << 20
+    assert uploads.add(upload_name("t", ref), 7, bytes(1 << 20)) is None
+    assert file.stat().st_blocks * 512 < 4 << 20
+    uploads.discard("t")
+    assert list(tmp_path.glob("*/t-*")) == []
+
+
+def test_one_client_has_so_many_on_their_way_at_once(
+    uploads: Uploads, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(9):
+        assert uploads.begin(reply(f"t{number}", "a"), ref_of(model(number)), 50) is None
+    sent = [chunks_of(f"t{number}", model(number)) for number in range(9)]
+    assert "client a has 9 replies on their way here at once" in caplog.text
+    assert len(list(tmp_path.glob("*/*"))) == 8
+    assert add_all(uploads, sent[0])[-1] is None
+    assert parameters_of(add_all(uploads, sent[8])[-1]) == model(8)
+
+
+def test_early_chunks_are_held_by_their_bytes_for_each_and_for_all(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, None)
+    mebibyte = bytes(1 << 20)
+    for number in range(100):
+        for index in range(30):
+            uploads.hold(f"t{number}.x", index, mebibyte)
+    held = {name: len(chunks) for name, chunks in uploads._early.items()}
+    assert held == {"t0.x": 24, "t1.x": 24, "t2.x": 16}
+    assert uploads.stray_chunks == 100 * 30 - 64
+    uploads = Uploads(tmp_path, None)
+    uploads.hold("t.x", 0, bytes(100 << 20))
+    for index in range(100):
+        uploads.hold("t.x", index, b"1")
+    assert len(uploads._early["t.x"]) == 64
+
+
+def test_any_number_of_replies_may_be_on_their_way(tmp_path: Path) -> None:
+    """More than a process may have files open."""
+    uploads = Uploads(tmp_path, MAX)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        for number in range(200):
+            assert uploads.begin(reply(f"t{number}"), ref_of(model(number)), 50) is None
+        for number in range(200):
+            (*_, last) = add_all(uploads, chunks_of(f"t{number}", model(number)))
+            assert parameters_of(last) == model(number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_those_of_tasks_that_are_over_are_given_up(uploads: Uploads, tmp_path: Path) -> None:
