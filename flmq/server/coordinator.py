@@ -284,6 +284,14 @@ class Coordinator:
                 self._asker.resume(gather)
                 elapsed = before
             crash_point("server.phase_planned")
+        gather.behind = self._table.behind(task.client_id for task in tasks)
+        if gather.behind:
+            said = [f"{client} ({what})" for client, what in sorted(gather.behind.items())]
+            logger.warning(
+                "%s: asked though they have not answered before, and may still be at work: %s",
+                gather.round.label,
+                ", ".join(said[:10]) + (" ..." if len(said) > 10 else ""),
+            )
         with self._table.lock:
             self._report(gather.start())
         # Step 2: count what had come before: late replies of earlier rounds, and what an earlier

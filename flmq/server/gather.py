@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -101,6 +101,8 @@ class Gather:
     bytes_down: int = 0
     bytes_up: int = 0
     closed: float | None = None
+    behind: Mapping[str, str] = field(default_factory=dict)
+    """Clients that were silent before: what they have not answered yet, and may be at work on."""
     unrouted: set[str] = field(default_factory=set)
     """Clients that are to be asked again in a moment: they had no queue, and may have one then."""
     resumed: bool = False
@@ -329,6 +331,8 @@ class Gather:
         if word is Word.LATE and taken is not None and self.closed is not None:
             after = f"{taken.at - self.closed:.1f} s after the round closed"
             reason = f"{after}, {note}" if note else after
+        elif word is Word.SILENT and client_id in self.behind:
+            reason = f"{reason}; it has not answered {self.behind[client_id]} yet either"
         return ClientOutcome(
             server_round=self.server_round,
             phase=self.phase,

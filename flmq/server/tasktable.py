@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 from flmq.common.phase import Phase
+from flmq.round import TaskState
 from flmq.server.gather import Gather
 
 __all__ = ["TaskTable"]
@@ -56,6 +57,18 @@ class TaskTable:
         """The phase of a task, and the client that was asked; None: nobody sent that task."""
         with self.lock:
             return self._tasks.get(task_id)
+
+    def behind(self, client_ids: Iterable[str]) -> dict[str, str]:
+        """Which of these clients have not answered what they were asked last, and what that was."""
+        left = set(client_ids)
+        found: dict[str, str] = {}
+        with self.lock:
+            for gather, _ in reversed(self._gathers.values()):
+                for client_id in left & gather.round.tasks.keys():
+                    left.discard(client_id)
+                    if gather.round.tasks[client_id] is TaskState.SILENT:
+                        found[client_id] = f"round {gather.server_round}, {gather.phase.value}"
+        return found
 
     def open_gathers(self) -> list[Gather]:
         """The phases that have not been closed. Call it with the lock held."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flmq.server import SimpleClientManager
+from flmq.server.events import ClientOutcome, Word
 from flmq.server.presence import PresenceWatcher
 from flmq.server.proxy import QueueClientProxy
 from flmq.wire import Presence, PresenceKind
 from tests.client.test_receipts import Clock
+from tests.end_to_end.federation import Federation, fed_avg
 
 
 def test_who_was_heard_and_has_not_left_was_there_whether_or_not_it_is_heard_now() -> None:
@@ -33,3 +37,27 @@ def test_who_was_heard_and_has_not_left_was_there_whether_or_not_it_is_heard_now
     assert not watcher.was_there("a", heard - 120)
     hear(PresenceKind.HELLO, "second")
     assert watcher.was_there("a", clock.now)
+
+
+def test_who_is_still_behind_is_asked_and_said_to_be_behind(
+    memory_federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick, slow = memory_federation.peer("quick"), memory_federation.peer("slow")
+    server = memory_federation.run(fed_avg(2), rounds=4, timeout=1.0)
+    tasks = []
+    for number in range(4):
+        quick.reply(quick.task())
+        tasks.append(slow.task())
+        if number == 2:
+            for task in tasks[1:]:  # in time again
+                slow.reply(task)
+    server.history()
+    outcomes = [o for o in server.watch.of(ClientOutcome) if o.client_id == "slow"]
+    silent = {o.server_round: o.reason for o in outcomes if o.word is Word.SILENT}
+    behind = "deadline; it has not answered round 1, fit yet either"
+    assert silent == {1: "deadline", 2: behind, 4: "deadline"}
+    said = [each for each in caplog.messages if "may still be at work" in each]
+    assert [each.rpartition(": ")[2] for each in said] == [
+        "slow (round 1, fit)",
+        "slow (round 2, fit)",
+    ]
