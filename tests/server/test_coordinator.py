@@ -501,7 +501,7 @@ def test_an_interrupt_while_clients_are_waited_for_is_told_to_those_that_are_her
     server = federation.run(fed_avg(1), client_manager=Interrupted(), clients=2)
     with pytest.raises(KeyboardInterrupt):
         server.history()
-    assert server.watch.wait_for(RunEnded).error == "KeyboardInterrupt"
+    assert server.watch.wait_for(RunEnded).error == "stopped after round 0"
     assert peer.next(JobEnded).reason == "failed: KeyboardInterrupt"
 
 
