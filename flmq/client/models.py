@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import cast
 
 from flmq.client.cache import ModelCache
 from flmq.common.buffers import new_buffer
-from flmq.common.errors import PeerError, RunError, TransportClosed
+from flmq.common.errors import BrokerAccessRefused, PeerError, RunError, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.machine import available_memory
 from flmq.common.typing import Parameters
@@ -198,10 +199,12 @@ class ModelReader:
 
     def _declare_once(self) -> None:
         """Have a stream to read, which the transport then makes anew where it is deleted."""
-        with self._lock:
-            declared, self._declared = self._declared, True
-        if not declared:
+        if self._declared:
+            return
+        # Who may not declare may read what its server has declared.
+        with contextlib.suppress(BrokerAccessRefused):
             self._transport.declare(models_topology())
+            self._declared = True
 
     def _take(self, delivery: Delivery, progress: BlobProgress, blob: memoryview) -> bool:
         """Put a chunk in its place; whether it was one of ours."""

@@ -13,9 +13,17 @@ import pytest
 from flmq.client.cache import MemoryCache
 from flmq.client.models import ModelNotFound, ModelReader, ModelTooLarge
 from flmq.common import Parameters
-from flmq.common.errors import MalformedMessage, TransportClosed
+from flmq.common.errors import BrokerAccessRefused, MalformedMessage, TransportClosed
 from flmq.common.machine import available_memory
-from flmq.transport import MODELS, Address, Message, Transport, federation_topology, models_topology
+from flmq.transport import (
+    MODELS,
+    Address,
+    Message,
+    Topology,
+    Transport,
+    federation_topology,
+    models_topology,
+)
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
 from tests.transport.rigs import PATIENCE, Rig
 
@@ -307,3 +315,15 @@ def test_memory_is_only_asked_for_where_it_is_needed(
 
 def test_the_memory_that_is_free() -> None:
     assert 0 < available_memory() < 2**50
+
+
+def test_who_may_not_declare_the_stream_reads_it_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(topology: Topology) -> None:
+        raise BrokerAccessRefused(f"no permission to declare {topology.queues}")
+
+    sent = model(1)
+    ref = desk.publish(sent)
+    monkeypatch.setattr(desk.transport, "declare", refuse)
+    assert same(desk.reader().get(ref, None, desk.asking(lambda: None)), sent)
