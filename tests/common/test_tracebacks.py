@@ -11,6 +11,7 @@ import pytest
 from flmq.client.answering import failure
 from flmq.common.errors import InvalidClientId
 from flmq.common.names import check_client_id
+from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.scalars import check_scalars
 from flmq.common.tracebacks import user_traceback
 from flmq.server.strategy import FedAvg
@@ -29,11 +30,11 @@ def lookup(*_: Any) -> Any:
 
 def in_libraries() -> Any:
     """A user's function, called by flmq, called by click."""
-    strategy = FedAvg(on_fit_config_fn=lookup)
+    strategy = FedAvg(evaluate_fn=lookup)
 
     @click.command()
     def command() -> None:
-        strategy.configure_fit(1, None, None)  # type: ignore[arg-type]
+        strategy.evaluate(1, ndarrays_to_parameters([]))
 
     command.main([], standalone_mode=False)
 
@@ -47,8 +48,8 @@ def code_of(name: str) -> dict[str, Any]:
 
 def test_a_traceback_begins_with_the_users_first_frame() -> None:
     names = code_of("app.py")
-    strategy = FedAvg(on_fit_config_fn=lambda _: names["deep"]())
-    error = raised(lambda: strategy.configure_fit(1, None, None))  # type: ignore[arg-type]
+    strategy = FedAvg(evaluate_fn=lambda *_: names["deep"]())
+    error = raised(lambda: strategy.evaluate(1, ndarrays_to_parameters([])))
     text = user_traceback(error)
     assert "test_tracebacks.py" in text.splitlines()[1]
     assert 'File "/home/user/app.py", line 2, in deep' in text
