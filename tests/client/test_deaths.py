@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from flmq.client.deaths import BrokerDeaths, DiedInTask, FolderDeaths, NoDeaths
+from flmq.client.deaths import BrokerDeaths, Deaths, DiedInTask, FolderDeaths, NoDeaths
 from flmq.client.worker import WorkerOptions
 from flmq.common import FitIns
 from flmq.common.phase import Phase
 from flmq.post import Letter
 from flmq.server.events import Word
-from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
+from flmq.transport import client_queue
 from flmq.wire import Begun, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
@@ -135,22 +135,32 @@ def _is_empty(federation: Federation) -> bool:
     return info is not None and info.messages_ready == 0
 
 
-@pytest.mark.parametrize("begun", [Begun("t", "a", "x"), Begun("t", "nobody", "x")])
-@pytest.mark.parametrize("max_deaths", [0, 3])
+@pytest.mark.parametrize("kind", ["folder", "broker", "none"])
 def test_notes_of_no_open_task_are_dropped(
-    memory_federation: Federation, begun: Begun, max_deaths: int
+    memory_federation: Federation, tmp_path: Path, kind: str
 ) -> None:
-    memory_federation.serve("a", options=WorkerOptions(max_deaths=max_deaths, heartbeat=1.0))
-    peer = memory_federation.peer("hand")
-    peer.transport.declare(client_topology("a"))
-    for number in range(3):
-        note = replace(begun, instance=f"x{number}")
-        peer.send(Address(TASKS, task_key("main", "a")), note)
-    worker = memory_federation.workers.pop("a")
-    eventually(lambda: _is_empty(memory_federation))
-    deaths = worker.worker._deaths
-    assert isinstance(deaths, NoDeaths) or (
-        isinstance(deaths, BrokerDeaths) and deaths._notes == {}
-    )
-    worker.stop()
-    assert _is_empty(memory_federation)
+    """And so are more than make a difference, for anybody may have sent them."""
+    acked: list[Letter] = []
+    peer = memory_federation.peer("a")
+    kinds: dict[str, Deaths] = {
+        "folder": FolderDeaths(acked.append, tmp_path, 3),
+        "broker": BrokerDeaths(
+            peer.outbox,
+            acked.append,
+            lambda client_id, task_id: (client_id, task_id) == ("a", "open"),
+            instance="me",
+            site="main",
+            most=3,
+        ),
+        "none": NoDeaths(acked.append),
+    }
+    deaths = kinds[kind]
+    strangers = [Begun("t", "a", "x"), Begun("open", "nobody", "x"), Begun("open", "a", "me")]
+    flood = [Begun("open", "a", f"x{number}") for number in range(10)]
+    letters = [Letter(note, 1, ()) for note in (*strangers, *flood)]
+    for note, letter in zip((*strangers, *flood), letters, strict=True):
+        deaths.hear(note, letter)
+    kept = 4 if kind == "broker" else 0
+    assert len(acked) == len(letters) - kept
+    deaths.end("a", "open")
+    assert len(acked) == len(letters)

@@ -65,7 +65,8 @@ def test_who_is_killed_while_its_children_live_is_replaced_at_once(
 
 
 def test_a_child_has_no_socket_of_its_parents(broker_url: str) -> None:
-    """Also where a connection is only being made; this pika is one whose sockets we find."""
+    """This pika is one whose sockets we find; connections that are closed are no hindrance."""
+    RabbitMQTransport(broker_url).close()
     transport = RabbitMQTransport(broker_url)
     transport.declare(federation_topology() + client_topology("a"))
     transport.publisher()

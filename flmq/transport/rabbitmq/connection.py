@@ -28,7 +28,7 @@ from flmq.common.errors import (
 from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
-from flmq.transport.rabbitmq.forks import let_go_in_children
+from flmq.transport.rabbitmq.forks import forget, let_go_in_children
 from flmq.transport.rabbitmq.parameters import connection_parameters
 from flmq.transport.rabbitmq.reading import ReadingConnection
 from flmq.transport.rabbitmq.together import Together
@@ -168,6 +168,7 @@ class IOConnection:
             except BaseException as error:  # a bug must not end the thread and hang its users
                 _log.exception("error on the %s connection; it is made again", self._role)
                 self._broken(error)
+        forget(self._loop)
         self._loop.close()
 
     def _broken(self, error: BaseException) -> None:

@@ -12,7 +12,7 @@ import os
 import weakref
 from typing import Any
 
-__all__ = ["descriptors", "let_go_in_children"]
+__all__ = ["descriptors", "forget", "let_go_in_children"]
 
 _loops: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -20,6 +20,11 @@ _loops: weakref.WeakSet[Any] = weakref.WeakSet()
 def let_go_in_children(loop: Any) -> None:
     """Have forked children close what pika's ``loop`` watches, connecting sockets included."""
     _loops.add(loop)
+
+
+def forget(loop: Any) -> None:
+    """Leave a loop alone that is closed: its numbers may be other files' by now."""
+    _loops.discard(loop)
 
 
 def descriptors(loop: Any) -> list[int]:
@@ -38,7 +43,8 @@ def _let_go() -> None:
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
         for number in watched:
-            os.dup2(null, number, inheritable=False)
+            with contextlib.suppress(OSError, ValueError):  # one that is closed already
+                os.dup2(null, number, inheritable=False)
         os.close(null)
 
 
