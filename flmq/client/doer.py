@@ -25,7 +25,7 @@ from flmq.common.errors import (
 from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.post import Outbox, Sent
-from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, reply_key
+from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, own_models_topology, reply_key
 from flmq.wire import (
     INLINE_BYTES,
     BlobRef,
@@ -163,7 +163,9 @@ class Doer:
             address = self._address(task.client_id, task.job)
             self._outbox.send(address, request, mandatory=False).outcome.result()
 
-        parameters = self._models.get(task.model, deadline, ask)
+        parameters = self._models.get(
+            task.model, deadline, ask, own_models_topology(task.client_id, self._site)
+        )
         return replace(task, ins=replace(task.ins, parameters=parameters))
 
     def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:

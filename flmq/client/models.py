@@ -1,4 +1,8 @@
-"""Reading a model from its site's stream: by digest, with bounded credit."""
+"""Reading a model by digest, with bounded credit.
+
+From its site's stream; or, where it is one client's own, from that client's queue of models, into
+which the server puts it when it is asked.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from flmq.transport import (
     STREAM_OFFSET_HEADER,
     Delivery,
     StreamOffset,
+    Topology,
     Transport,
     models_topology,
 )
@@ -89,11 +94,18 @@ class ModelReader:
         self._next_offset: int | None = None
         self._read_at = 0.0
 
-    def get(self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]) -> Parameters:
-        """The parameters of ``ref``, from the cache or the stream. Blocks.
+    def get(
+        self,
+        ref: BlobRef,
+        deadline_unix: float | None,
+        ask: Callable[[], None],
+        own: Topology | None = None,
+    ) -> Parameters:
+        """The parameters of ``ref``, from the cache, the stream, or a queue. Blocks.
 
         ``ask`` has the server publish it again: it blocks until the broker has the request, and
-        may raise to end the waiting. ``deadline_unix`` is in Unix seconds.
+        may raise to end the waiting. ``deadline_unix`` is in Unix seconds; ``own`` is the client's
+        queue of its own models (`flmq.transport.own_models_topology`).
 
         Raises:
             ModelTooLarge: it does not fit here.
@@ -104,52 +116,77 @@ class ModelReader:
             _check_size(ref, self._max_model_bytes)
         blob = self._cache.get(
             ref,
-            lambda: self._read(ref, deadline_unix, ask),
+            lambda: self._read(ref, deadline_unix, ask, own),
             lambda: self._check_time(ref, deadline_unix),
         )
         # Views where the contract says bytes: whoever decodes tensors takes both.
         return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
 
     def _read(
-        self, ref: BlobRef, deadline_unix: float | None, ask: Callable[[], None]
+        self,
+        ref: BlobRef,
+        deadline_unix: float | None,
+        ask: Callable[[], None],
+        own: Topology | None,
     ) -> memoryview:
-        """The blob from the stream: looked for in several places, then asked for."""
-
         if self._max_model_bytes is None:
             # Not before: a model that is here already takes no more memory.
             _check_size(ref, available_memory())
         started = time.monotonic()
         blob, progress = new_buffer(ref.total), BlobProgress(ref)
-        asked, asks, had = False, 0, 0
+        asking = _Asking(progress, ask, self._asks)
+        if ref.is_shared or own is None:
+            self._search(progress, blob, deadline_unix, asking)
+        else:
+            self._fetch(own, progress, blob, deadline_unix, asking)
+        progress.finish(blob)
+        seconds = time.monotonic() - started
+        logger.debug("model %s: %d bytes in %.2f s", ref.digest[:12], ref.total, seconds)
+        return blob
+
+    def _search(
+        self,
+        progress: BlobProgress,
+        blob: memoryview,
+        deadline_unix: float | None,
+        ask: Callable[[], None],
+    ) -> None:
+        """Look for a shared model in several places of the stream, then ask for it."""
+        asked = False
 
         def ask_for_it() -> bool:
-            nonlocal asked, asks, had
+            nonlocal asked
             asked = not asked
-            if not asked:
-                return False
-            if progress.received != had:
-                asks, had = 0, progress.received  # it comes, if slowly
-            if asks >= self._asks:
-                raise ModelNotFound(
-                    f"model {ref.digest[:12]} ({ref.total} bytes) is not in the stream, and did "
-                    f"not come though it was asked for {asks} times in "
-                    f"{time.monotonic() - started:.0f} s"
-                )
-            logger.info("model %s is not in the stream: asking for it", ref.digest[:12])
-            ask()
-            asks += 1
-            return True
+            if asked:
+                ask()
+            return asked
 
-        *nearer, last = self._places(ref)
+        *nearer, last = self._places(progress.ref)
         for place in nearer:
             self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
         while not progress.complete:
             # Anew where nothing came: a stream that was deleted has other offsets now.
             self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
-        progress.finish(blob)
-        seconds = time.monotonic() - started
-        logger.debug("model %s: %d bytes in %.2f s", ref.digest[:12], ref.total, seconds)
-        return blob
+
+    def _fetch(
+        self,
+        own: Topology,
+        progress: BlobProgress,
+        blob: memoryview,
+        deadline_unix: float | None,
+        ask: Callable[[], None],
+    ) -> None:
+        """Have a client's own model sent to its queue, and read it there until all is here."""
+
+        def ask_again() -> bool:
+            ask()
+            return True
+
+        self._transport.declare(own)
+        ask()
+        self._follow(
+            None, progress, blob, deadline_unix, at_end=ask_again, queue=own.queues[0].name
+        )
 
     def _places(self, ref: BlobRef) -> list[StreamOffset]:
         """Where to look: after the model read last, and from shortly before the publication."""
@@ -164,18 +201,20 @@ class ModelReader:
 
     def _follow(
         self,
-        place: StreamOffset,
+        place: StreamOffset | None,
         progress: BlobProgress,
         blob: memoryview,
         deadline_unix: float | None,
         *,
         at_end: Callable[[], bool],
+        queue: str = MODELS,
     ) -> None:
         """Read on from ``place`` until all is here, or ``at_end`` says at the end to stop."""
         if progress.complete:
             return
-        self._declare_once()
-        consumer = self._transport.consumer([MODELS], prefetch=_CREDIT, offset=place)
+        if queue == MODELS:
+            self._declare_once()
+        consumer = self._transport.consumer([queue], prefetch=_CREDIT, offset=place)
         latest = time.monotonic() + _LOOK_AT_MOST
         next_look = time.monotonic() + _QUIET
         try:
@@ -211,8 +250,7 @@ class ModelReader:
         offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
         with self._lock:
             if isinstance(offset, int):
-                self._next_offset = offset + 1
-            self._read_at = time.monotonic()
+                self._next_offset, self._read_at = offset + 1, time.monotonic()
         try:
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
             if chunk is None or chunk.name != progress.ref.digest:
@@ -232,6 +270,37 @@ class ModelReader:
             raise ModelNotFound(
                 f"model {ref.digest[:12]} ({ref.total} bytes) did not come before the deadline"
             )
+
+
+class _Asking:
+    """Asks for a model, a few times as long as nothing of it comes."""
+
+    def __init__(self, progress: BlobProgress, ask: Callable[[], None], at_most: int) -> None:
+        self._progress = progress
+        self._ask = ask
+        self._at_most = at_most
+        self._started = time.monotonic()
+        self._asks = self._had = 0
+
+    def __call__(self) -> None:
+        """Ask once more.
+
+        Raises:
+            ModelNotFound: it was asked for often enough.
+        """
+        ref, received = self._progress.ref, self._progress.received
+        if received != self._had:
+            self._asks, self._had = 0, received  # it comes, if slowly
+        name = f"model {ref.digest[:12]}"
+        if self._asks >= self._at_most:
+            raise ModelNotFound(
+                f"{name} ({ref.total} bytes) is not in the stream, and did not come though it was "
+                f"asked for {self._asks} times in {time.monotonic() - self._started:.0f} s"
+            )
+        if ref.is_shared:
+            logger.info("%s is not in the stream: asking for it", name)
+        self._ask()
+        self._asks += 1
 
 
 def _check_size(ref: BlobRef, limit: int) -> None:

@@ -46,14 +46,12 @@ from flmq.transport import (
     client_topology,
     federation_topology,
 )
-from flmq.wire import Assembler, Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
+from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
 
 __all__ = ["Worker", "WorkerOptions"]
 
 _PREFETCH = 2048
-"""Un-acked messages of 1 MiB: what waits, and the chunks of what is being done."""
-_MAX_TASK_BYTES = 2**31 - 1
-"""Protocol buffers end there."""
+"""Un-acked messages, of all clients together: what waits, and what is being done."""
 _STANDBY_TRIES_EVERY = 1.0
 
 
@@ -125,13 +123,10 @@ class Worker:
             topology += client_topology(client_id, site)
         self._transport.declare(topology)
         self._take_queues()
-        assembler = Assembler(
-            max_bytes_per_message=_MAX_TASK_BYTES, max_total_bytes=2 * _MAX_TASK_BYTES, max_open=64
-        )
         self._publisher = self._transport.publisher()
         self._outbox = Outbox(self._publisher)
         self._herald.speak_through(self._outbox)
-        self._inbox = Inbox(self._consumer, self._outbox, assembler, hold_chunks=True)
+        self._inbox = Inbox(self._consumer, self._outbox)
         models = ModelReader(
             self._transport,
             options.cache(),

@@ -1,4 +1,4 @@
-"""Envelopes over a transport: sent whole or in chunks, taken in and put together again."""
+"""Envelopes and blobs over a transport: sent, taken in, laid aside where nobody can read them."""
 
 from __future__ import annotations
 

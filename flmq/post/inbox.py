@@ -11,33 +11,20 @@ from flmq.common.logger import logger
 from flmq.post.deadletters import DeadLetterLimit
 from flmq.post.outbox import Outbox
 from flmq.transport import Consumer, Delivery, PublishOutcome
-from flmq.wire import (
-    Assembler,
-    BlobChunk,
-    Body,
-    Chunk,
-    blob_chunk_of,
-    chunk_from_headers,
-    decode,
-)
+from flmq.wire import BlobChunk, Body, blob_chunk_of, decode
 
 __all__ = ["Inbox", "Letter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An envelope's body, or a blob's chunk, and the deliveries that brought it."""
+    """An envelope's body, or a blob's chunk, and the delivery that brought it."""
 
     body: Body | BlobChunk
     bytes: int
     """Length of the encoded envelope, or of the chunk."""
-    deliveries: tuple[Delivery, ...]
+    delivery: Delivery
     """What to ack once it is dealt with."""
-
-    @property
-    def delivery(self) -> Delivery:
-        """The delivery that completed it."""
-        return self.deliveries[-1]
 
 
 class Inbox:
@@ -47,27 +34,20 @@ class Inbox:
         self,
         consumer: Consumer,
         outbox: Outbox,
-        assembler: Assembler,
         *,
-        hold_chunks: bool,
         on_dead: Callable[[str], None] | None = None,
         largest: Mapping[str, int] | None = None,
     ) -> None:
         """Read from ``consumer``; dead letters go out through ``outbox``.
 
-        With ``hold_chunks`` the chunks of an unfinished envelope stay un-acked until it is dealt
-        with, so that none is lost with this process; the consumer's prefetch must then hold the
-        largest envelope. ``on_dead`` is told each reason. ``largest`` gives the bytes of what is
-        taken from a queue at most, for queues of small messages: more is not even decoded.
+        ``on_dead`` is told each reason. ``largest`` gives the bytes of what is taken from a queue
+        at most, for queues of small messages: more is not even decoded.
         """
         self._consumer = consumer
         self._outbox = outbox
-        self._assembler = assembler
-        self._hold_chunks = hold_chunks
         self._on_dead = on_dead
         self._largest = largest or {}
         self._limit = DeadLetterLimit()
-        self._held: dict[tuple[str, str], dict[int, Delivery]] = {}
 
     def receive(self, timeout: float | None) -> Letter | None:
         """Next envelope; None after ``timeout`` seconds, and after a message that brought none."""
@@ -81,27 +61,19 @@ class Inbox:
             return None
         try:
             self._check_size(delivery.queue, len(message.body))
-            piece = blob_chunk_of(message.headers, message.body)
-            if piece is not None:
-                return Letter(piece, len(message.body), (delivery,))
-            chunk = chunk_from_headers(message.headers, message.body)
-            if chunk is not None:
-                self._check_size(delivery.queue, chunk.total_bytes)
-                return self._add_chunk(delivery, chunk)
-            return Letter(decode(message.body), len(message.body), (delivery,))
+            body = blob_chunk_of(message.headers, message.body) or decode(message.body)
         except PeerError as error:
             self._bury(delivery, str(error))
             return None
+        return Letter(body, len(message.body), delivery)
 
     def ack(self, letter: Letter) -> None:
         """Say that the envelope has been dealt with."""
-        for delivery in letter.deliveries:
-            self._consumer.ack(delivery)
+        self._consumer.ack(letter.delivery)
 
     def bury(self, letter: Letter, reason: str) -> None:
         """Move an envelope that nobody can use to the dead letters."""
-        for delivery in letter.deliveries:
-            self._bury(delivery, reason)
+        self._bury(letter.delivery, reason)
 
     def _check_size(self, queue: str, size: int) -> None:
         largest = self._largest.get(queue)
@@ -133,35 +105,3 @@ class Inbox:
             self._consumer.reject(delivery, requeue=False)
 
         self._outbox.dead_letter(delivery, reason).add_done_callback(moved)
-
-    def _add_chunk(self, delivery: Delivery, chunk: Chunk) -> Letter | None:
-        """Add a chunk to its envelope. Each sender's chunks come by a routing key of its own."""
-        key = (delivery.routing_key, chunk.digest)
-        try:
-            data = self._assembler.add(delivery.routing_key, chunk)
-        except PeerError:
-            self._release(key)
-            raise
-        if self._hold_chunks:
-            held = self._held.setdefault(key, {})
-            if (earlier := held.get(chunk.index)) is not None:
-                # Sent twice, or delivered again; the ack of a lost connection's is dropped.
-                self._consumer.ack(earlier)
-            held[chunk.index] = delivery
-        elif data is None:
-            self._consumer.ack(delivery)
-        if data is None:
-            return None
-        try:
-            body = decode(data)
-        except PeerError:
-            self._held.get(key, {}).pop(chunk.index, None)
-            self._release(key)
-            raise
-        deliveries = tuple(self._held.pop(key).values()) if self._hold_chunks else (delivery,)
-        return Letter(body, len(data), deliveries)
-
-    def _release(self, key: tuple[str, str]) -> None:
-        """Ack what is held of an envelope that will never be whole."""
-        for delivery in self._held.pop(key, {}).values():
-            self._consumer.ack(delivery)

@@ -1,4 +1,4 @@
-"""The way out: an envelope's body becomes one message, or several chunks where it is large."""
+"""The way out: an envelope's body becomes a message, and large parameters a blob's chunks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,12 @@ from flmq.common.logger import logger
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
 from flmq.transport.base import HeaderValue
 from flmq.transport.checks import SHORT_STRING_BYTES
-from flmq.wire import (
-    CHUNK_BYTES,
-    BlobRef,
-    Body,
-    blob_chunk_headers,
-    chunk_headers,
-    encode,
-    iter_chunks,
-    split,
-)
+from flmq.wire import BlobRef, Body, blob_chunk_headers, encode, iter_chunks
+from flmq.wire.blobs import BLOB_CHUNK_BYTES
 
 __all__ = ["Outbox", "Sent"]
 
 _REASON_BYTES = 1000
-_SURE_BYTES = 128 * 1024
-"""What every broker is held to take; flmq does not work with a smaller max_message_size."""
 _NOBODY = "!size"
 """A routing key that nobody has bound: neither client ids nor jobs have such names."""
 _KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
@@ -44,7 +34,7 @@ class Sent:
     bytes: int
     """Length of the encoded envelope."""
     outcome: Future[PublishOutcome]
-    """Resolved when all of it is confirmed, or any of it came back or failed."""
+    """Resolved when all of it is confirmed, or came back, or any of it failed."""
 
 
 class Outbox:
@@ -73,21 +63,16 @@ class Outbox:
         ``expiration`` is in seconds; ``correlation_id`` says what it is an answer to.
         """
         data = encode(body)
-        outcomes = []
-        largest = self.chunk_bytes(address.exchange) if len(data) > _SURE_BYTES else CHUNK_BYTES
-        for chunk in split(data, chunk_bytes=largest) if len(data) > largest else [None]:
-            message = Message(
-                data if chunk is None else chunk.data,
-                type=type(body).__name__,
-                message_id=message_id if chunk is None else f"{message_id}.{chunk.index}",
-                correlation_id=correlation_id,
-                user_id=self._user_id,
-                headers={} if chunk is None else chunk_headers(chunk),
-                expiration=expiration,
-                persistent=persistent,
-            )
-            outcomes.append(self._publisher.publish(address, message, mandatory=mandatory))
-        return Sent(len(data), outcomes[0] if len(outcomes) == 1 else _all(outcomes))
+        message = Message(
+            data,
+            type=type(body).__name__,
+            message_id=message_id,
+            correlation_id=correlation_id,
+            user_id=self._user_id,
+            expiration=expiration,
+            persistent=persistent,
+        )
+        return Sent(len(data), self._publisher.publish(address, message, mandatory=mandatory))
 
     def chunk_bytes(self, exchange: str) -> int:
         """The largest chunk to send, 1 MiB or what the broker takes. Asks it once, and blocks.
@@ -101,7 +86,7 @@ class Outbox:
             return self._chunk_bytes
 
     def _ask_size(self, exchange: str) -> int:
-        message = Message(bytes(CHUNK_BYTES), user_id=self._user_id, persistent=False)
+        message = Message(bytes(BLOB_CHUNK_BYTES), user_id=self._user_id, persistent=False)
         try:
             self._publisher.publish(Address(exchange, _NOBODY), message).result()
         except MessageTooLarge as error:
@@ -111,10 +96,17 @@ class Outbox:
                 error.limit,
             )
             return error.limit
-        return CHUNK_BYTES
+        return BLOB_CHUNK_BYTES
 
     def send_blob(
-        self, address: Address, ref: BlobRef, name: str, tensors: Sequence[bytes | memoryview]
+        self,
+        address: Address,
+        ref: BlobRef,
+        name: str,
+        tensors: Sequence[bytes | memoryview],
+        *,
+        expiration: float | None = None,
+        persistent: bool = True,
     ) -> Sent:
         """Publish a blob's chunks, each under ``name``; the bytes of ``tensors`` are not copied.
 
@@ -127,6 +119,8 @@ class Outbox:
                 type="BlobChunk",
                 user_id=self._user_id,
                 headers=blob_chunk_headers(name, index),
+                expiration=expiration,
+                persistent=persistent,
             )
             outcomes.append(self._publisher.publish(address, message))
             crash_point("blob.chunk_published")

@@ -40,7 +40,7 @@ from flmq.transport import (
     replies_queue,
     uploads_queue,
 )
-from flmq.wire import Assembler, BlobRef, JobEnded, RollCall
+from flmq.wire import BlobRef, JobEnded, RollCall
 from flmq.wire.bounds import MAX_HEARTBEAT, MAX_PRESENCE_BYTES, MIN_HEARTBEAT
 from flmq.wire.codecs import get_codec
 
@@ -141,11 +141,6 @@ class Coordinator:
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
-        assembler = Assembler(
-            max_bytes_per_message=min(options.max_reply_bytes or 1 << 30, 1 << 30),
-            max_total_bytes=4 << 30,
-            max_open=10_000,
-        )
         self._uploads = Uploads(
             options.spool_dir,
             options.max_reply_bytes,
@@ -166,8 +161,6 @@ class Coordinator:
             Inbox(
                 self._consumer,
                 self._outbox,
-                assembler,
-                hold_chunks=False,
                 largest={presence_queue(name): MAX_PRESENCE_BYTES},
             ),
             self._outbox,

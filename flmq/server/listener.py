@@ -1,4 +1,4 @@
-"""Hearing a job's queues: presence, replies whole and in chunks, requests for models.
+"""Hearing a job's queues: presence, replies and the blobs that follow them, requests for models.
 
 One thread takes everything, in order. It may wait for the publisher, never the other way round.
 """
@@ -165,7 +165,7 @@ class Listener:
             case Presence() as presence:
                 self._doorkeeper.hear(presence, letter.delivery.message.correlation_id)
             case ModelRequest() as request:
-                self._models.publish_again(request.digest)
+                self._send_model(request)
             case Reply() as reply:
                 self._hear_reply(letter, reply)
                 return
@@ -173,6 +173,18 @@ class Listener:
                 self._inbox.bury(letter, f"a server takes no {type(other).__name__}")
                 return
         self._inbox.ack(letter)
+
+    def _send_model(self, request: ModelRequest) -> None:
+        """Send a model to who asks for it: its own to a client, once more to all what is shared."""
+        if self._models.publish_again(request.digest):
+            return
+        client_id = request.client_id
+        sent = self._models.send_own(request.digest, client_id, self._presence.site(client_id))
+        with self._table.lock:
+            for gather in self._table.open_gathers():
+                if sent and gather.expects(client_id):
+                    gather.bytes_down += sent
+                    return
 
     # -- replies -----------------------------------------------------------------------------
 

@@ -33,6 +33,9 @@ __all__ = [
     "job_topology",
     "lock_queue",
     "models_topology",
+    "own_model_key",
+    "own_models_queue",
+    "own_models_topology",
     "presence_key",
     "presence_queue",
     "replies_queue",
@@ -57,6 +60,7 @@ _EVERYBODY = "!all"
 _DAY = 24 * 3600
 _CLIENT_QUEUE_EXPIRES = 7 * _DAY
 _JOB_QUEUE_EXPIRES = 7 * _DAY
+_OWN_MODELS_EXPIRE = 3600
 _PRESENCE_TTL = 60
 STREAM_MAX_BYTES = 8 * 1024**3
 """What the stream of models keeps, at least: it drops whole segments beyond that."""
@@ -135,6 +139,11 @@ def client_queue(client_id: str) -> str:
     return f"flmq.client.{client_id}"
 
 
+def own_models_queue(client_id: str) -> str:
+    """Queue of the models that are one client's own, in chunks."""
+    return f"flmq.models.{client_id}"
+
+
 def replies_queue(job: str) -> str:
     """Queue of a job's replies."""
     return f"flmq.replies.{job}"
@@ -158,6 +167,11 @@ def lock_queue(job: str) -> str:
 def task_key(site: str, client_id: str) -> str:
     """Routing key on ``flmq.tasks`` of one client."""
     return f"{site}.{client_id}"
+
+
+def own_model_key(site: str, client_id: str) -> str:
+    """Routing key on ``flmq.tasks`` of a model that is one client's own."""
+    return f"{site}.{client_id}.model"
 
 
 def everybody_key(site: str) -> str:
@@ -223,6 +237,15 @@ def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
             Binding(TASKS_LOCAL, name, task_key(site, client_id)),
             Binding(TASKS_LOCAL, name, everybody_key(site)),
         ),
+    )
+
+
+def own_models_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
+    """One client's queue of models, which it makes when it asks for one; soon gone when unused."""
+    name = own_models_queue(client_id)
+    return Topology(
+        queues=(Queue(name, arguments={"x-expires": _OWN_MODELS_EXPIRE * 1000}),),
+        bindings=(Binding(TASKS_LOCAL, name, own_model_key(site, client_id)),),
     )
 
 

@@ -1,4 +1,4 @@
-"""What travels: envelopes, their bytes, ids made of what they name, and chunks of large bodies."""
+"""What travels: envelopes, their bytes, ids made of what they name, and blobs of parameters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ from flmq.wire.blobs import (
     task_of_upload,
     tensors_of,
     upload_name,
-)
-from flmq.wire.chunks import (
-    CHUNK_BYTES,
-    Assembler,
-    Chunk,
-    chunk_from_headers,
-    chunk_headers,
-    split,
 )
 from flmq.wire.codec import decode, encode
 from flmq.wire.envelopes import (
@@ -46,15 +38,12 @@ from flmq.wire.fileparameters import FileParameters
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
-    "CHUNK_BYTES",
     "INLINE_BYTES",
-    "Assembler",
     "Begun",
     "BlobChunk",
     "BlobProgress",
     "BlobRef",
     "Body",
-    "Chunk",
     "Failure",
     "FailureKind",
     "FileParameters",
@@ -71,15 +60,12 @@ __all__ = [
     "Task",
     "blob_chunk_headers",
     "blob_chunk_of",
-    "chunk_from_headers",
-    "chunk_headers",
     "decode",
     "derive_nonce",
     "encode",
     "iter_chunks",
     "refer",
     "size_of",
-    "split",
     "task_id",
     "task_of_upload",
     "tensors_of",

@@ -70,12 +70,20 @@ class BlobRef:
     base: str = ""
     """Digest of the blob that the codec needs to decode this one; empty: none."""
     published_unix_ms: int = 0
-    """When a shared model was published, by the server's clock; a hint where to look for it."""
+    """When a shared model was published, by the server's clock, and a hint where to look for it.
+
+    0: never; it is one client's own, which gets it by asking.
+    """
 
     @property
     def total(self) -> int:
         """Bytes of the whole blob."""
         return sum(self.lengths)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a model is in the stream, for everybody, and not to be asked for."""
+        return self.published_unix_ms > 0
 
     @property
     def count(self) -> int:
@@ -215,6 +223,8 @@ def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> Bl
         raise MalformedMessage("a blob's chunk without its blob's name or its index")
     if not 0 <= index <= MAX_BLOB_BYTES or not 1 <= len(name) <= _MAX_NAME:
         raise MalformedMessage(f"a blob's chunk with index {index} of {name[:80]!r}")
+    if len(data) > MAX_CHUNK_BYTES:
+        raise MalformedMessage(f"a blob's chunk of {len(data)} bytes: at most {MAX_CHUNK_BYTES}")
     return BlobChunk(name, index, data)
 
 

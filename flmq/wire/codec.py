@@ -12,6 +12,7 @@ from flmq.common.errors import (
     MalformedMessage,
     UnsupportedVersion,
 )
+from flmq.wire.budget import OverBudget, check_budget
 from flmq.wire.checks import check
 from flmq.wire.envelopes import Body
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
@@ -21,9 +22,6 @@ __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 1
-
-# Protocol buffers, "Encoding": a message is smaller than 2 GiB.
-_MAX_BYTES = 2**31 - 1
 
 
 def encode(body: Body) -> bytes:
@@ -73,18 +71,23 @@ def _serialize(envelope: pb.Envelope) -> bytes:
         encoded = envelope.SerializeToString(deterministic=True)
     except EncodeError as error:
         raise InvalidReturnValue(f"protobuf cannot write this message: {error}") from error
-    if len(encoded) > _MAX_BYTES:
+    try:
+        check_budget(encoded, pb.Envelope)
+    except OverBudget as error:
         raise InvalidReturnValue(
-            f"a message of {len(encoded)} bytes cannot be sent: at most {_MAX_BYTES}; send fewer "
-            "or smaller tensors"
-        )
+            f"this message cannot be sent, {error}: config, metrics and properties are for small "
+            "values; give arrays as parameters"
+        ) from error
     return encoded
 
 
 def _parse(body: bytes | bytearray | memoryview) -> pb.Envelope:
     """The envelope in ``body``."""
     try:
+        check_budget(memoryview(body), pb.Envelope)
         return pb.Envelope.FromString(bytes(body))
+    except OverBudget as error:
+        raise MalformedMessage(f"a message that nobody sends: {error}") from error
     # ValueError: text that is not UTF-8; RecursionError: protobuf's parser in pure Python.
     except (DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"{len(body)} bytes that are no message of flmq: {error}") from error

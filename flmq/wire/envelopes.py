@@ -99,7 +99,7 @@ class Task:
     timeout_seconds: float | None = None
     """Seconds that the client is given; None: no limit."""
     model: BlobRef | None = None
-    """The parameters that ``ins`` lacks: in the stream of models."""
+    """The parameters that ``ins`` lacks: in the stream of models, or to be asked for."""
     reply_codec: str = ""
     """How the reply's parameters may be compressed, against ``model``; empty: not at all."""
     run: str = ""

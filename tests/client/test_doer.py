@@ -34,6 +34,8 @@ from flmq.post import Letter, Outbox
 from flmq.transport import (
     MODELS,
     Address,
+    Delivery,
+    Message,
     Transport,
     client_topology,
     federation_topology,
@@ -62,7 +64,11 @@ from tests.end_to_end.federation import Nudge, initial
 from tests.transport.rigs import PATIENCE, QUIET, Rig
 
 SMALL, LARGE = initial(5), initial(50_000)
-LETTER = Letter(Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(SMALL, {})), 1, ())
+LETTER = Letter(
+    Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(SMALL, {})),
+    1,
+    Delivery(Message(b""), "q", redelivered=False, tag=None),
+)
 
 
 class Trainer(Nudge):

@@ -17,12 +17,15 @@ from flmq.common.errors import BrokerAccessRefused, MalformedMessage, TransportC
 from flmq.common.machine import available_memory
 from flmq.transport import (
     MODELS,
+    TASKS,
     Address,
     Message,
     Topology,
     Transport,
     federation_topology,
     models_topology,
+    own_model_key,
+    own_models_topology,
 )
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
 from tests.transport.rigs import PATIENCE, Rig
@@ -327,3 +330,26 @@ def test_who_may_not_declare_the_stream_reads_it_all_the_same(
     ref = desk.publish(sent)
     monkeypatch.setattr(desk.transport, "declare", refuse)
     assert same(desk.reader().get(ref, None, desk.asking(lambda: None)), sent)
+
+
+def test_ones_own_model_is_asked_for_until_all_of_it_is_here(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others put into its queue is passed over."""
+    monkeypatch.setattr("flmq.client.models._STALLED", 0.3)
+    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
+    sent = model(7)
+    ref = refer(sent, chunk_bytes=CHUNK)
+    chunks = list(iter_chunks(ref, sent.tensors))
+    parts = iter([chunks[:2], [], chunks[1:]])
+
+    def serve() -> None:
+        for index, data in [(0, b"foreign"), *next(parts)]:
+            name = "f" * 64 if data == b"foreign" else ref.digest
+            message = Message(data, headers=blob_chunk_headers(name, index))
+            desk.publisher.publish(Address(TASKS, own_model_key("main", "a")), message)
+
+    own = own_models_topology("a")
+    got = desk.reader().get(ref, time.time() + PATIENCE, desk.asking(serve), own)
+    assert same(got, sent)
+    assert len(desk.asked) == 3

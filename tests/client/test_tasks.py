@@ -15,6 +15,7 @@ from flmq.client.taskspool import TaskSpool
 from flmq.common import Code, FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.post import Letter
+from flmq.transport import Delivery, Message
 from flmq.wire import BlobRef, Reply, Task
 
 OK = Status(Code.OK, "")
@@ -33,7 +34,7 @@ def reply(task_id: str = "t1", parameters: Parameters = NONE) -> Reply:
 
 def letters() -> Iterator[Letter]:
     while True:
-        yield Letter(task(), 1, ())
+        yield Letter(task(), 1, Delivery(Message(b""), "q", redelivered=False, tag=None))
 
 
 @pytest.fixture

@@ -86,10 +86,15 @@ def test_a_small_model_rides_in_its_tasks(federation: Federation, reads: Counter
 
 
 @dataclass(kw_only=True, repr=False)
-class _EachItsOwn(FedAvg):
+class EachItsOwn(FedAvg):
     """Gives each client parameters of its own."""
 
     numbers: int = 0
+    only: tuple[str, ...] = ()
+
+    def ask_only(self, *client_ids: str) -> None:
+        """Leave the others alone."""
+        self.only = client_ids
 
     def of(self, client_id: str) -> Parameters:
         rng = np.random.default_rng(sum(client_id.encode()))
@@ -97,14 +102,17 @@ class _EachItsOwn(FedAvg):
 
     def configure_fit(self, server_round: int, parameters: Parameters, manager: Any) -> Any:
         clients = manager.sample(2, 2)
+        if self.only:
+            manager.wait_for(len(self.only) + 1)
+            clients = [client for name, client in manager.all().items() if name in self.only]
         return [(client, FitIns(self.of(client.cid), {})) for client in clients]
 
 
 @pytest.mark.parametrize("megabytes", [5, 20])
-def test_what_one_client_gets_rides_in_its_task(
+def test_what_is_one_clients_own_comes_to_it_alone(
     federation: Federation, reads: Counter[str], megabytes: int
 ) -> None:
-    strategy = _EachItsOwn(
+    strategy = EachItsOwn(
         numbers=megabytes * 250_000,
         fraction_evaluate=0.0,
         min_available_clients=2,

@@ -1,4 +1,4 @@
-"""Envelopes over a transport: whole or in chunks, un-acked until dealt with, or buried."""
+"""Envelopes over a transport: un-acked until dealt with, or buried."""
 
 from __future__ import annotations
 
@@ -24,22 +24,20 @@ from flmq.transport import (
     task_key,
 )
 from flmq.wire import (
-    Assembler,
     BlobChunk,
     Body,
     JobEnded,
     Task,
     blob_chunk_headers,
-    chunk_headers,
     encode,
-    split,
+    refer,
 )
 from tests.transport.rigs import PATIENCE, QUIET
 
 QUEUE = client_queue("a")
 ADDRESS = Address(TASKS, task_key("main", "a"))
 SMALL = JobEnded("job", 1, "done")
-LARGE = 3_500_000
+LARGE = 500_000
 
 
 def large(fill: bytes = b"x") -> Task:
@@ -58,19 +56,16 @@ def large(fill: bytes = b"x") -> Task:
 class Post:
     """A way out and a way in over one memory broker."""
 
-    def __init__(self, *, hold_chunks: bool) -> None:
+    def __init__(self) -> None:
         self.broker = MemoryBroker()
         self.transport = MemoryTransport(self.broker)
         self.transport.declare(federation_topology() + client_topology("a"))
         self.publisher = self.transport.publisher()
         self.outbox = Outbox(self.publisher)
         self.reasons: list[str] = []
-        assembler = Assembler(max_bytes_per_message=8 << 20, max_total_bytes=16 << 20, max_open=2)
         self.inbox = Inbox(
             self.transport.consumer([QUEUE], prefetch=100),
             self.outbox,
-            assembler,
-            hold_chunks=hold_chunks,
             on_dead=self.reasons.append,
         )
 
@@ -101,9 +96,9 @@ class Post:
             return 0 if info is None else info.messages_ready
 
 
-@pytest.fixture(params=[True, False], ids=["holding", "not holding"])
-def post(request: pytest.FixtureRequest) -> Iterator[Post]:
-    made = Post(hold_chunks=request.param)
+@pytest.fixture
+def post() -> Iterator[Post]:
+    made = Post()
     yield made
     made.transport.close()
 
@@ -121,75 +116,21 @@ def test_what_is_sent_comes_as_it_was(post: Post, body: Body) -> None:
     assert post.come_again() == 0
 
 
-def test_an_envelope_that_is_not_dealt_with_comes_again() -> None:
-    post = Post(hold_chunks=True)
+def test_an_envelope_that_is_not_dealt_with_comes_again(post: Post) -> None:
     post.outbox.send(ADDRESS, large())
     post.next()
-    assert post.come_again() == 4  # all its chunks
+    assert post.come_again() == 1
 
 
-def test_half_an_envelope_comes_again_with_the_rest_where_chunks_are_held() -> None:
-    post = Post(hold_chunks=True)
-    chunks = split(encode(large()))
-    for chunk in chunks[:2]:
-        post.raw(bytes(chunk.data), chunk_headers(chunk))
-        assert post.inbox.receive(PATIENCE) is None
-    post.broker.drop_connections()
-    for chunk in chunks[2:]:
-        post.raw(bytes(chunk.data), chunk_headers(chunk))
-    letter = post.next()
-    assert letter.body == large()
-    assert len(letter.deliveries) == len(chunks)
-    post.inbox.ack(letter)
-    assert post.come_again() == 0
-
-
-def test_a_chunk_that_comes_twice_changes_nothing(post: Post) -> None:
-    chunks = split(encode(large()))
-    for chunk in [chunks[0], chunks[1], chunks[1], chunks[0], *chunks[2:]]:
-        post.raw(bytes(chunk.data), chunk_headers(chunk))
-    letter = post.next()
-    assert letter.body == large()
-    post.inbox.ack(letter)
-    assert post.come_again() == 0
-
-
-def test_chunks_of_two_envelopes_may_come_interleaved(post: Post) -> None:
-    bodies = [large(b"x"), large(b"y")]
-    for pair in zip(*(split(encode(body)) for body in bodies), strict=True):
-        for chunk in pair:
-            post.raw(bytes(chunk.data), chunk_headers(chunk))
-    letters = [post.next(), post.next()]
-    assert [letter.body for letter in letters] == bodies
-    for letter in letters:
-        post.inbox.ack(letter)
-    assert post.come_again() == 0
-
-
-def test_an_envelope_of_which_a_chunk_is_damaged_is_given_up_with_a_reason(post: Post) -> None:
-    chunks = split(encode(large()))
-    for chunk in chunks[:-1]:
-        post.raw(bytes(chunk.data), chunk_headers(chunk))
-    post.raw(b"?" * len(chunks[-1].data), chunk_headers(chunks[-1]))
+def test_what_was_a_piece_of_an_envelope_is_none_any_more(post: Post) -> None:
+    """Nothing waits for others of its kind: not one of thousands stays un-acked."""
+    for index in range(2100):
+        post.raw(b"x", {"x-flmq-chunk-digest": "a" * 32, "x-flmq-chunk-index": index})
     post.outbox.send(ADDRESS, SMALL)
     letter = post.next()
-    assert letter.body == SMALL  # what comes after is read
+    assert letter.body == SMALL
     post.inbox.ack(letter)
-    (reason,) = post.dead()
-    assert "damaged on the way" in reason
-    assert post.reasons == [reason]
-    assert post.come_again() == 0
-
-
-def test_a_whole_envelope_that_cannot_be_read_is_given_up_whatever_its_number_of_chunks(
-    post: Post,
-) -> None:
-    for chunk in split(b"\xff" * LARGE):
-        post.raw(bytes(chunk.data), chunk_headers(chunk))
-    while not post.reasons:
-        assert post.inbox.receive(PATIENCE) is None
-    (reason,) = post.dead()
-    assert f"{LARGE} bytes that are no message of flmq" in reason
+    assert len(post.reasons) == 2100
     assert post.come_again() == 0
 
 
@@ -229,11 +170,17 @@ def test_a_dead_letter_tells_where_it_was(post: Post) -> None:
     assert len(str(headers["x-flmq-reason"])) <= 1000
 
 
+def send_model(outbox: Outbox, address: Address) -> Future[PublishOutcome]:
+    parameters = Parameters([b"x" * 3_500_000], "bytes")
+    ref = refer(parameters)
+    return outbox.send_blob(address, ref, ref.digest, parameters.tensors).outcome
+
+
 def test_unroutable_is_said_of_the_whole_if_it_is_of_a_part(post: Post) -> None:
     nowhere = Address(TASKS, task_key("main", "nobody"))
-    for body in (SMALL, large()):
-        sent = post.outbox.send(nowhere, body)
-        assert sent.outcome.result(PATIENCE) is PublishOutcome.UNROUTABLE
+    sent = post.outbox.send(nowhere, SMALL)
+    assert sent.outcome.result(PATIENCE) is PublishOutcome.UNROUTABLE
+    assert send_model(post.outbox, nowhere).result(PATIENCE) is PublishOutcome.UNROUTABLE
 
 
 def test_a_failure_of_a_part_is_that_of_the_whole() -> None:
@@ -252,6 +199,6 @@ def test_a_failure_of_a_part_is_that_of_the_whole() -> None:
                 future.set_exception(OSError("lost"))
             return future
 
-    sent = Outbox(Half()).send(ADDRESS, large())  # type: ignore[arg-type]
+    sent = send_model(Outbox(Half()), ADDRESS)  # type: ignore[arg-type]
     with pytest.raises(OSError, match="lost"):
-        sent.outcome.result(PATIENCE)
+        sent.result(PATIENCE)

@@ -16,7 +16,7 @@ from flmq.transport import (
     reply_key,
     task_key,
 )
-from flmq.wire import Body, JobEnded, RollCall, chunk_headers, encode, split
+from flmq.wire import Body, JobEnded, RollCall, blob_chunk_headers, encode
 from flmq.wire.bounds import MAX_EPOCH
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.end_to_end.federation import JOB, Federation, Peer, fed_avg
@@ -35,6 +35,13 @@ def _nothing() -> bytes:
     return pb.Envelope(schema_major=1).SerializeToString()
 
 
+def _many_metrics(count: int) -> bytes:
+    envelope = pb.Envelope(schema_major=1)
+    for number in range(count):
+        envelope.reply.fit.metrics[f"{number:x}"].int_value = 1
+    return envelope.SerializeToString()
+
+
 UNREADABLE = {
     "bytes that are no message of flmq": b"\xff" * 50,
     "bytes that are no message": GOOD[:-1],
@@ -50,22 +57,14 @@ def _send_unreadable(peer: Peer, address: Address) -> list[str]:
     for reason, content in UNREADABLE.items():
         peer.raw(address, content)
         reasons.append(reason)
-    # Chunks: without sense, too many of them, of other bytes than were said.
-    chunks = split(GOOD, chunk_bytes=8)
-    headers = chunk_headers(chunks[0])
-    senseless = {**headers, "x-flmq-chunk-index": len(chunks)}
-    peer.raw(address, bytes(chunks[0].data), senseless)
-    reasons.append(f"chunk {len(chunks)} of {len(chunks)}")
-    peer.raw(address, bytes(chunks[0].data), {"x-flmq-chunk-index": "first"})
-    reasons.append("is missing or no text")
-    for chunk in chunks[:-1]:
-        peer.raw(address, bytes(chunk.data), chunk_headers(chunk))
-    peer.raw(address, b"?" * len(chunks[-1].data), chunk_headers(chunks[-1]))
-    reasons.append("damaged on the way")
-    # Larger than anything that may come.
-    oversize = {**headers, "x-flmq-chunk-total": 2**40, "x-flmq-chunk-count": 2**20}
-    peer.raw(address, bytes(chunks[0].data), oversize)
-    reasons.append(f"{2**40} bytes are more than the")
+    peer.raw(address, b"x" * 10_000_000)
+    reasons.append("10000000 bytes are more than the 8388608 of a message")
+    peer.raw(address, _many_metrics(300_000))
+    reasons.append("holds more than 100000 values")
+    peer.raw(address, b"x", {"x-flmq-blob": "name", "x-flmq-blob-index": "first"})
+    reasons.append("without its blob's name or its index")
+    peer.raw(address, b"x" * 5_000_000, blob_chunk_headers("name", 0))
+    reasons.append("a blob's chunk of 5000000 bytes")
     return reasons
 
 
@@ -173,20 +172,3 @@ def test_a_message_in_the_wrong_queue_goes_to_the_dead_letters(federation: Feder
     assert letter.message.headers["x-flmq-reason"] == "a worker takes no Reply"
     server.history()
     assert server.watch.words() == {"a": [Word.ACCEPTED], "hand": [Word.ACCEPTED]}
-
-
-def test_a_reply_that_is_larger_than_allowed_is_refused_before_it_is_held(
-    federation: Federation,
-) -> None:
-    federation.serve("a")
-    peer = federation.peer("hand")
-    server = federation.run(fed_avg(2), max_reply_bytes=100_000)
-    task = peer.task()
-    large = b"x" * 3_000_000
-    for chunk in split(large):
-        peer.raw(peer.reply_address(), bytes(chunk.data), chunk_headers(chunk))
-    reasons = {str(letter.message.headers["x-flmq-reason"]) for letter in federation.dead(3)}
-    assert all("3000000 bytes are more than the 100000 allowed" in reason for reason in reasons)
-    peer.reply(task)
-    server.history()
-    assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=2)

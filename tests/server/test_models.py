@@ -12,10 +12,17 @@ from flmq.common.errors import BrokerRefusal
 from flmq.post import Outbox
 from flmq.server.gather import Ask
 from flmq.server.models import Models, ModelTooLarge, without_parameters
-from flmq.transport import MODELS, Transport, federation_topology, models_topology
+from flmq.transport import (
+    MODELS,
+    Transport,
+    federation_topology,
+    models_topology,
+    own_models_queue,
+    own_models_topology,
+)
 from flmq.wire import INLINE_BYTES, blob_chunk_of
 from flmq.wire.blobs import BLOB_CHUNK_BYTES
-from tests.transport.rigs import QUIET, Rig
+from tests.transport.rigs import QUIET, Rig, only
 
 LARGE = INLINE_BYTES + 1
 
@@ -72,10 +79,44 @@ def test_the_same_again_is_not_published(models: Models, transport: Transport) -
     assert in_stream(transport) == [(refs["a"].digest, 0)]
 
 
-def test_what_is_small_or_of_one_client_rides_in_its_task(models: Models) -> None:
+def test_what_is_small_rides_in_its_task(models: Models) -> None:
     assert models.refer(asks(model(1, INLINE_BYTES), "a", "b")) == {}
-    assert models.refer([*asks(model(1), "a"), *asks(model(2), "b")]) == {}
+    assert models.refer([*asks(model(1, 9), "a"), *asks(model(2, 9), "b")]) == {}
     assert models.refer([Ask("a", GetPropertiesIns({})), Ask("b", GetPropertiesIns({}))]) == {}
+
+
+def test_what_is_one_clients_own_is_sent_to_it_alone_when_it_asks(
+    models: Models, transport: Transport
+) -> None:
+    transport.declare(own_models_topology("a"))
+    refs = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
+    mine, other = refs["a"], refs["b"]
+    assert not mine.is_shared
+    assert models.publish(refs.values()) == 0
+    assert not models.publish_again(mine.digest)
+    assert models.send_own(other.digest, "a", "main") == 0  # another's
+    assert models.send_own("0" * 64, "a", "main") == 0
+    assert models.send_own(mine.digest, "a", "main") == LARGE
+    assert models.send_own(mine.digest, "a", "main") == 0  # it is on its way
+    [delivery] = only(transport.consumer([own_models_queue("a")], prefetch=10), 1)
+    chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
+    assert chunk is not None
+    assert (chunk.name, chunk.index) == (mine.digest, 0)
+    assert delivery.message.expiration == 600
+    models.release(refs.values())
+    assert models.send_own(mine.digest, "a", "main") == 0
+    assert in_stream(transport) == []
+
+
+def test_one_clients_own_that_others_share_is_in_the_stream(models: Models) -> None:
+    own = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
+    refs = models.refer([*asks(model(1), "a"), *asks(model(3), "b", "c"), *asks(model(1), "d")])
+    assert not refs["a"].is_shared
+    later = models.refer(asks(model(1), "a", "b"))
+    assert later["a"].is_shared
+    assert models.publish(later.values()) == LARGE
+    for each in (own, refs, later):
+        models.release(each.values())
 
 
 def test_the_only_client_of_a_round_gets_a_shared_model(models: Models) -> None:
@@ -87,6 +128,7 @@ def test_groups_of_clients_each_share_theirs(models: Models, transport: Transpor
     groups = [asks(model(number), f"a{number}", f"b{number}") for number in range(12)]
     together = [ask for group in groups for ask in group] + asks(model(99), "alone")
     refs = models.refer(together)
+    assert not refs.pop("alone").is_shared
     assert len(refs) == 24
     assert len({ref.digest for ref in refs.values()}) == 12
     assert models.publish(refs.values()) == 12 * LARGE

@@ -22,7 +22,7 @@ from flmq.common.typing import (
     Scalar,
     Status,
 )
-from flmq.wire import codec
+from flmq.wire.budget import MAX_ENVELOPE_BYTES
 from flmq.wire.codec import SCHEMA_MAJOR, decode, encode
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
@@ -257,13 +257,19 @@ class TestUnsendable:
         with pytest.raises(ValueError, match=r"."):
             encode(body)
 
-    def test_what_protobuf_could_not_read_again_is_refused(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        body = reply(FitRes(OK, Parameters([bytes(1000)], "raw"), 1, {}))
-        monkeypatch.setattr(codec, "_MAX_BYTES", 1000)
-        with pytest.raises(InvalidReturnValue, match="at most 1000; send fewer or smaller tensors"):
+    def test_what_no_message_holds_is_refused_with_a_way_out(self) -> None:
+        body = reply(FitRes(OK, Parameters([], "raw"), 1, {"pickled": bytes(MAX_ENVELOPE_BYTES)}))
+        with pytest.raises(InvalidReturnValue, match=r"8388608 of a message: .* as parameters"):
             encode(body)
+        metrics: dict[str, Scalar] = dict.fromkeys(map(str, range(50_000)), 1)
+        with pytest.raises(InvalidReturnValue, match="more than 100000 values"):
+            encode(reply(FitRes(OK, Parameters([], "raw"), 1, metrics)))
+
+    def test_much_that_is_no_more_than_allowed_passes(self) -> None:
+        metrics: dict[str, Scalar] = {"large": bytes(4 << 20), "text": "x" * (3 << 20)}
+        metrics |= dict.fromkeys(map(str, range(20_000)), 1)
+        body = reply(FitRes(OK, Parameters([], "raw"), 1, metrics))
+        assert decode(encode(body)) == body
 
 
 class TestFailureTexts:
