@@ -166,7 +166,8 @@ def task(parameters: Parameters = SMALL, **changes: Any) -> Task:
 
 
 def shared(ref: BlobRef, **changes: Any) -> Task:
-    """A task that names its model."""
+    """A task that names its model, which is in the stream."""
+    ref = replace(ref, published_unix_ms=ref.published_unix_ms or 1)
     return task(Parameters([], "numpy.ndarray"), model=ref, **changes)
 
 

@@ -219,6 +219,38 @@ def test_prefetch_counts_over_all_queues(transport: Transport, publisher: Publis
     assert sorted(seen) == [b"q1", b"q2", b"r1", b"r2"]
 
 
+def test_each_queue_has_its_share_of_the_prefetch(
+    transport: Transport, publisher: Publisher
+) -> None:
+    """As RabbitMQ counts: what waits in one queue takes no room from another, nor gets its room."""
+    transport.declare(queue("r"))
+    publish_all(publisher, to("q"), *(b"q" for _ in range(5)))
+    consumer = transport.consumer(["q", "r"], prefetch=4)
+    first = only(consumer, 2)
+    publish_all(publisher, to("r"), *(b"r" for _ in range(5)))
+    assert bodies(only(consumer, 2)) == [b"r", b"r"]
+    consumer.ack(first[0])
+    assert bodies(only(consumer, 1)) == [b"q"]
+
+
+def test_more_queues_than_prefetch_get_one_each_in_turn(
+    transport: Transport, publisher: Publisher
+) -> None:
+    names = [f"many{number}" for number in range(5)]
+    for name in names:
+        transport.declare(queue(name))
+        publish_all(publisher, to(name), b"1", b"2")
+    consumer = transport.consumer(names, prefetch=2)
+    taken = only(consumer, 2)
+    for _ in range(8):
+        consumer.ack(taken.pop(0))
+        taken += only(consumer, 1)
+    assert len(taken) == 2
+    for delivery in taken:
+        consumer.ack(delivery)
+    only(consumer, 0)
+
+
 @pytest.mark.parametrize("prefetch", [0, -1, 65536])
 def test_a_prefetch_that_does_not_fit_is_refused(transport: Transport, prefetch: int) -> None:
     with pytest.raises(BrokerRefusal, match="1 to 65535"):

@@ -210,3 +210,35 @@ def test_a_thousand_clients_are_ordinary() -> None:
     for name, consumer in zip(names, consumers, strict=True):
         assert bodies(take(consumer, 1, ack=True)) == [name.encode()]
     eventually(lambda: transport.inspect_queue(names[0]) == QueueInfo(names[0], 0, 1))
+
+
+def test_a_deleted_queue_is_not_there_again_at_once(
+    clock: ManualClock, broker: MemoryBroker, transport: MemoryTransport
+) -> None:
+    """As over RabbitMQ, where its consumer has to hear of it first: nobody has what comes then."""
+    consumer = transport.consumer(["q"], prefetch=1)
+    with MemoryTransport(broker) as other:
+        publisher = other.publisher()
+        other.delete_queue("q")
+        lost = publisher.publish(to("q"), Message(b"lost"))
+        assert lost.result(0) is PublishOutcome.UNROUTABLE
+        assert other.inspect_queue("q") is None
+        clock.advance(1.0)
+        assert publisher.publish(to("q"), Message(b"1")).result(0) is PublishOutcome.CONFIRMED
+    assert bodies(only(consumer, 1)) == [b"1"]
+
+
+def test_a_wiped_broker_has_nothing_until_each_one_has_come_back(
+    broker: MemoryBroker, transport: MemoryTransport
+) -> None:
+    """Who came last is back first: what it sends then finds no queue of the others."""
+    publish_all(transport.publisher(), to("q"), b"gone")
+    late = MemoryTransport(broker)
+    publisher = late.publisher()
+    broker.down()
+    waiting = publisher.publish(to("q"), Message(b"too early"))
+    broker.wipe()
+    broker.up()
+    assert waiting.result(0) is PublishOutcome.UNROUTABLE
+    assert transport.inspect_queue("q") == QueueInfo("q", 0, 0)
+    late.close()

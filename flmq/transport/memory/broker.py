@@ -115,6 +115,20 @@ class MemoryBroker:
                 self._recover(queue)
             self._return_all()
 
+    def wipe(self) -> None:
+        """Lose all data, as a node whose disk was replaced; each who connects declares it anew.
+
+        Who connected last is back first, so that what it sends may find no queue of the others.
+        """
+        with self.locked():
+            self._lose_all("broker lost its data")
+            for queue in list(self._queues.values()):
+                self._remove(queue)
+            self._router = Router()
+            self._peers.reverse()
+            if self.is_up:
+                self._return_all()
+
     def block(self) -> None:
         """Hold publishers back, as a memory or disk alarm does; consumers go on."""
         with self.locked():

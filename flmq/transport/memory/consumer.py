@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +49,11 @@ class MemoryConsumer(Consumer):
         self._on_close = on_close
         self._arrived = threading.Condition(broker.lock)
         self._buffer: deque[Delivery] = deque()
+        self._share = max(1, prefetch // len(self.queues))
+        """RabbitMQ counts prefetch per queue: each gets an equal share of it, and one at least."""
         self._unacked: dict[int, tuple[MemoryQueue, Stored]] = {}
+        self._taken: Counter[str] = Counter()
+        """Un-acked messages of each queue."""
         self._lost_acks: list[tuple[MemoryQueue, Stored]] = []
         self._next = 0
         self._problem: FlmqError | None = None
@@ -64,7 +68,8 @@ class MemoryConsumer(Consumer):
             while True:
                 if self._closed:
                     raise TransportClosed("the consumer is closed: open another one")
-                if self._buffer:
+                handed = len(self._unacked) - len(self._buffer)
+                if self._buffer and handed < self._prefetch:
                     return self._buffer.popleft()
                 if self._problem is not None:
                     raise self._problem
@@ -76,19 +81,16 @@ class MemoryConsumer(Consumer):
     def ack(self, delivery: Delivery) -> None:
         """Let the broker forget the message."""
         with self._broker.locked():
-            was_full = not self.has_room()
             settled = self._settle(delivery, "ack")
             if settled is None:
                 return
             if self._broker.faults.losing_acks:
                 self._lost_acks.append(settled)
-            if was_full:
-                self._refill(settled[0])
+            settled[0].dispatch()
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give the message back, or drop it to the queue's dead-letter exchange."""
         with self._broker.locked():
-            was_full = not self.has_room()
             settled = self._settle(delivery, "reject")
             if settled is None:
                 return
@@ -98,8 +100,6 @@ class MemoryConsumer(Consumer):
             else:
                 queue.reject(stored)
             queue.dispatch()
-            if was_full:
-                self._refill(queue)
 
     def close(self) -> None:
         """Stop consuming; what is un-acked goes back."""
@@ -129,6 +129,7 @@ class MemoryConsumer(Consumer):
             back.setdefault(queue.spec.name, []).append(stored)
         self._lost_acks.clear()
         self._unacked.clear()
+        self._taken.clear()
         for name, queue in subscribed.items():
             queue.unsubscribe(self)
             queue.give_back(back.get(name, ()))
@@ -149,14 +150,15 @@ class MemoryConsumer(Consumer):
 
     # What its queues do (flmq.transport.memory.queue.QueueConsumer)
 
-    def has_room(self) -> bool:
-        """Whether prefetch allows one more."""
-        return len(self._unacked) < self._prefetch
+    def has_room(self, queue: MemoryQueue) -> bool:
+        """Whether prefetch allows one more of ``queue``."""
+        return self._taken[queue.spec.name] < self._share
 
     def take(self, queue: MemoryQueue, stored: Stored) -> None:
         """Accept a message."""
         self._next += 1
         self._unacked[self._next] = (queue, stored)
+        self._taken[queue.spec.name] += 1
         self._buffer.append(
             Delivery(
                 message=stored.message,
@@ -176,7 +178,10 @@ class MemoryConsumer(Consumer):
         if not isinstance(tag, _Tag) or tag.consumer is not self:
             raise ValueError("a delivery is settled with the consumer that received it")
         settled = self._unacked.pop(tag.number, None)
-        if settled is None:
+        if settled is not None:
+            self._taken[settled[0].spec.name] -= 1
+            self._arrived.notify()
+        else:
             _log.info(
                 "%s of a delivery from %s dropped: its connection is gone, it will be delivered "
                 "again",
@@ -184,14 +189,3 @@ class MemoryConsumer(Consumer):
                 delivery.queue,
             )
         return settled
-
-    def _refill(self, first_last: MemoryQueue) -> None:
-        """Fill the room that was made, the other queues before the one that made it.
-
-        Needed only where there was none: else every queue has delivered what it has, and looking
-        at all of a thousand queues at each ack would be all that a large simulation does.
-        """
-        for queue in self.subscribed.values():
-            if queue is not first_last:
-                queue.dispatch()
-        first_last.dispatch()

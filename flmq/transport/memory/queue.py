@@ -53,8 +53,8 @@ class QueueConsumer(Protocol):
     offsets: dict[str, StreamOffset]
     """Where to go on to read each stream that was begun."""
 
-    def has_room(self) -> bool:
-        """Whether prefetch allows one more."""
+    def has_room(self, queue: MemoryQueue) -> bool:
+        """Whether prefetch allows one more of ``queue``."""
 
     def take(self, queue: MemoryQueue, stored: Stored) -> None:
         """Accept a message, un-acked from now on."""
@@ -202,11 +202,11 @@ class MemoryQueue:
     def _next_consumer(self) -> QueueConsumer | None:
         if self.spec.arguments.get("x-single-active-consumer"):
             active = self.consumers[0] if self.consumers else None
-            return active if active is not None and active.has_room() else None
+            return active if active is not None and active.has_room(self) else None
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)
-            if consumer.has_room():
+            if consumer.has_room(self):
                 return consumer
         return None
 

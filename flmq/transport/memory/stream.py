@@ -70,7 +70,7 @@ class MemoryStream(MemoryQueue):
     def dispatch(self) -> None:
         """Give every reader what it has room for."""
         for consumer in self.consumers:
-            while consumer.has_room() and (stored := self._at(self._cursors[consumer])):
+            while consumer.has_room(self) and (stored := self._at(self._cursors[consumer])):
                 self._cursors[consumer] = stored.sequence + 1
                 consumer.offsets[self.spec.name] = stored.sequence + 1
                 consumer.take(self, replace(stored))

@@ -19,6 +19,7 @@ from flmq.transport.declared import Declared
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.consumer import MemoryConsumer
 from flmq.transport.memory.publisher import MemoryPublisher
+from flmq.transport.retry import Backoff
 from flmq.transport.topology import Topology
 
 __all__ = ["MemoryTransport"]
@@ -45,6 +46,7 @@ class MemoryTransport(Transport):
         self._listener = listener
         self._closed = False
         self._declared = Declared()
+        self._backoff = Backoff()
         self._publishers: list[MemoryPublisher] = []
         self._consumers: list[MemoryConsumer] = []
         self._connected = threading.Condition(broker.lock)
@@ -167,29 +169,32 @@ class MemoryTransport(Transport):
             publisher.send_pending()
 
     def cancelled(self, queue: str) -> None:
-        """Declare a deleted queue again if it is ours, and consume it again."""
+        """Declare a deleted queue again if it is ours, and consume it again, a while later.
+
+        As over RabbitMQ: until then there is no such queue, and who publishes to it is told so.
+        """
         concerned = [consumer for consumer in self._consumers if queue in consumer.subscribed]
         if not concerned:
             return
         for consumer in concerned:
             consumer.lost()
-        # When its owner is being disconnected (exclusive queues) there is nothing to restore.
-        self.broker.later(lambda: self._restore(concerned))
+        when = self.broker.now() + self._backoff.next()
+        self.broker.at(when, lambda: self._restore(concerned))
 
     # Inside
 
     def _restore(self, consumers: Sequence[MemoryConsumer]) -> None:
-        with self.broker.locked():
-            if self._closed or not self.broker.is_up:
-                return
-            problem: FlmqError | None = None
-            try:
-                self.broker.declare(self._declared.topology(), self)
-            except FlmqError as error:
-                problem = error
-            for consumer in consumers:
-                if consumer in self._consumers and not consumer.subscribed:
-                    self._resubscribe(consumer, problem)
+        if self._closed or not self.broker.is_up:
+            return
+        self._backoff.reset()
+        problem: FlmqError | None = None
+        try:
+            self.broker.declare(self._declared.topology(), self)
+        except FlmqError as error:
+            problem = error
+        for consumer in consumers:
+            if consumer in self._consumers and not consumer.subscribed:
+                self._resubscribe(consumer, problem)
 
     def _resubscribe(self, consumer: MemoryConsumer, problem: FlmqError | None) -> None:
         try:
