@@ -108,7 +108,7 @@ class Doer:
                 return self.do(newest, tasks, now)
             reply = self._keep(reply, tasks)
             self._deaths.end(task.client_id, task.task_id)
-        elif _is_lossy(task.reply_codec):
+        elif _is_lossy(_codec(task)):
             # What is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)
         if not self._send(reply, loaded):
@@ -225,7 +225,7 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
     model is not at hand.
     """
     base = task.ins.parameters if isinstance(task.ins, FitIns) else None
-    if not task.reply_codec or task.model is None or base is None or not base.tensors:
+    if not _codec(task) or task.model is None or base is None or not base.tensors:
         return refer(parameters), parameters.tensors
     try:
         codec = get_codec(task.reply_codec)
@@ -234,6 +234,11 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
         return refer(parameters), parameters.tensors
     packed = Parameters(codec.encode(parameters.tensors, base.tensors), parameters.tensor_type)
     return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
+
+
+def _codec(task: Task) -> str:
+    """How a reply is compressed: not at all against a model that only its server can give again."""
+    return task.reply_codec if task.model is not None and task.model.is_shared else ""
 
 
 def _is_lossy(codec: str) -> bool:

@@ -89,7 +89,7 @@ class Asker:
                     deadline_unix_ms=deadline,
                     timeout_seconds=timeout,
                     model=ref,
-                    reply_codec="" if ref is None else self._codec,
+                    reply_codec=self._codec if ref is not None and ref.is_shared else "",
                     run=self._job.run_id,
                 )
             )
