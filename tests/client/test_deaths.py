@@ -16,7 +16,7 @@ from flmq.common import FitIns
 from flmq.common.phase import Phase
 from flmq.post import Letter
 from flmq.server.events import Word
-from flmq.transport import client_queue
+from flmq.transport import Delivery, Message, client_queue
 from flmq.wire import Begun, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
@@ -157,7 +157,8 @@ def test_notes_of_no_open_task_are_dropped(
     deaths = kinds[kind]
     strangers = [Begun("t", "a", "x"), Begun("open", "nobody", "x"), Begun("open", "a", "me")]
     flood = [Begun("open", "a", f"x{number}") for number in range(10)]
-    letters = [Letter(note, 1, ()) for note in (*strangers, *flood)]
+    delivery = Delivery(Message(b""), "q", redelivered=False, tag=None)
+    letters = [Letter(note, 1, delivery) for note in (*strangers, *flood)]
     for note, letter in zip((*strangers, *flood), letters, strict=True):
         deaths.hear(note, letter)
     kept = 4 if kind == "broker" else 0
