@@ -106,6 +106,7 @@ class Listener:
     def join(self) -> None:
         """Wait for the end, which follows the closing of the inbox's consumer."""
         self._thread.join()
+        self._doorkeeper.tick()  # a short run may end before anybody was named
         self._uploads.close()
 
     def _listen(self) -> None:
