@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from flmq.broker.find import obtain_broker
@@ -24,6 +25,10 @@ from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, FlmqError
 from flmq.common.logger import LOGGER_NAME
 from flmq.common.urls import BrokerUrl, parse_broker_url
+
+# How long one example takes says more of who else is at work on the machine.
+hypothesis.settings.register_profile("flmq", deadline=None)
+hypothesis.settings.load_profile("flmq")
 
 # A shell that starts us in the background has us ignore SIGINT, and every child inherits that:
 # tests of Ctrl-C would then wait for ever.

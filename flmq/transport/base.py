@@ -218,7 +218,8 @@ class Transport(ABC):
         """Declare exchanges, queues and bindings. Blocks until done; idempotent.
 
         Raises `ResourceLocked` when an exclusive queue belongs to another live connection,
-        `BrokerRefusal` when something of that name exists in another form, and
+        `BrokerRefusal` when something of that name exists in another form (a queue that differs in
+        its amounts alone is used as it is, with a warning: `AMOUNTS`), and
         `BrokerAccessRefused`. Exclusive queues belong to this transport, and live until it is
         closed or its process ends; after a lost connection they are declared again.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from flmq.transport.topology import Binding, Exchange, Queue, QueueType, Topology
 
@@ -20,6 +21,7 @@ class Declared:
         self._exchanges: dict[str, Exchange] = {}
         self._queues: dict[str, Queue] = {}
         self._bindings: dict[Binding, None] = {}
+        self._found: dict[tuple[str, str], int | str | None] = {}
 
     def add(self, topology: Topology) -> None:
         """Remember ``topology``."""
@@ -41,6 +43,25 @@ class Declared:
     def queue(self, name: str) -> Queue | None:
         """Return what a queue was declared as, if it was."""
         return self._queues.get(name)
+
+    def find(self, name: str, argument: str, value: int | str | None) -> bool:
+        """Note that a queue is there with another value of an argument; None: without it.
+
+        False if that was known.
+        """
+        with self._lock:
+            known = (name, argument) in self._found and self._found[name, argument] == value
+            self._found = self._found | {(name, argument): value}
+        return not known
+
+    def as_found(self, topology: Topology) -> Topology:
+        """``topology`` with its queues as they were found."""
+        return replace(topology, queues=tuple(self._as_found(one) for one in topology.queues))
+
+    def _as_found(self, queue: Queue) -> Queue:
+        others = {argument: v for (name, argument), v in self._found.items() if name == queue.name}
+        arguments = {**queue.arguments, **others}
+        return replace(queue, arguments={n: v for n, v in arguments.items() if v is not None})
 
     def topology(self) -> Topology:
         """Everything."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 __all__ = [
+    "AMOUNTS",
     "DEAD",
     "DEFAULT_SITE",
     "MODELS",
@@ -53,6 +54,19 @@ UPLOADS = "flmq.uploads"
 PRESENCE = "flmq.presence"
 MODELS = "flmq.models"
 DEAD = "flmq.dead"
+
+AMOUNTS = frozenset(
+    {
+        "x-delivery-limit",
+        "x-expires",
+        "x-max-age",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-message-ttl",
+        "x-stream-max-segment-size-bytes",
+    }
+)
+"""Arguments that say how much or how long: a queue that has others is used as it is."""
 
 _EVERYBODY = "!all"
 """Routing word for every client of a site; '!' cannot stand in a client id."""

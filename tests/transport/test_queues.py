@@ -71,13 +71,13 @@ def test_declaring_again_changes_nothing(transport: Transport, publisher: Publis
 @pytest.mark.parametrize(
     "other",
     [
-        queue("q", x_max_length=6),
-        queue("q"),
-        queue("q", kind=QueueType.QUORUM, x_max_length=5),
+        queue("q", x_max_length=5, x_overflow="reject-publish"),
+        queue("q", x_single_active_consumer=True),
+        queue("q", kind=QueueType.QUORUM, x_max_length=6),
         queue("q", durable=False, exclusive=True, x_max_length=5),
         Topology((Exchange("x", ExchangeType.FANOUT),)),
     ],
-    ids=["argument", "no argument", "type", "exclusive", "exchange"],
+    ids=["argument", "another argument", "type", "exclusive", "exchange"],
 )
 def test_another_form_of_what_exists_is_refused(
     rig: Rig, transport: Transport, other: Topology
@@ -87,6 +87,32 @@ def test_another_form_of_what_exists_is_refused(
     with pytest.raises((BrokerRefusal, ResourceLocked)):
         rig.transport().declare(other)
     transport.declare(queue("q", x_max_length=5))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        queue("q", x_max_length=3, x_expires=60_000),
+        queue("q", x_max_length=1, x_message_ttl=10, x_max_length_bytes=1),
+        queue("q"),
+    ],
+    ids=["more", "less", "none"],
+)
+def test_a_queue_that_has_other_amounts_is_used_as_it_is(
+    rig: Rig,
+    transport: Transport,
+    publisher: Publisher,
+    other: Topology,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An upgrade of flmq, or a person, may want other bounds: no reason to delete what waits."""
+    transport.declare(queue("q", x_max_length=2))
+    rig.transport().declare(other)
+    assert "used as it is" in caplog.text
+    publish_all(publisher, to("q"), b"1", b"2", b"3")
+    assert transport.inspect_queue("q") == QueueInfo("q", 2, 0)
+    consumer = transport.consumer(["q"], prefetch=5)
+    assert [delivery.message.body for delivery in take(consumer, 2)] == [b"2", b"3"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ is released, so that no code of theirs runs inside. Nothing polls: who waits is 
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections import deque
@@ -22,9 +23,11 @@ from flmq.transport.memory.clock import Clock, Timers
 from flmq.transport.memory.queue import MemoryQueue, Stored, check_queue
 from flmq.transport.memory.routing import Router
 from flmq.transport.memory.stream import MemoryStream
-from flmq.transport.topology import Queue, QueueType, Topology
+from flmq.transport.topology import AMOUNTS, Queue, QueueType, Topology
 
 __all__ = ["DEFAULT_MAX_MESSAGE_SIZE", "MemoryBroker"]
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 """Bytes; RabbitMQ 4's own default."""
@@ -341,13 +344,13 @@ class MemoryBroker:
             return
         if there.spec.exclusive and there.owner is not owner:
             raise ResourceLocked(spec.name)
-        if replace(there.spec, arguments=dict(there.spec.arguments)) != replace(
-            spec, arguments=dict(spec.arguments)
-        ):
+        if _form(there.spec) != _form(spec):
             raise BrokerRefusal(
                 f"queue {spec.name!r} exists with other arguments ({_describe(there.spec)}; asked "
                 f"for: {_describe(spec)}): delete it, or use another virtual host"
             )
+        if there.spec.arguments != spec.arguments:
+            _log.warning("queue %r has other amounts: it is used as it is", spec.name)
         there.touch()
 
     def _remove(self, queue: MemoryQueue) -> None:
@@ -388,6 +391,12 @@ class MemoryBroker:
 
 def _was_rejected(stored: Stored) -> bool:
     return any(reason == "rejected" for _, reason in stored.deaths)
+
+
+def _form(spec: Queue) -> Queue:
+    """What of a queue must be as it is declared: all but amounts."""
+    fixed = {name: value for name, value in spec.arguments.items() if name not in AMOUNTS}
+    return replace(spec, arguments=fixed)
 
 
 def _describe(spec: Queue) -> str:

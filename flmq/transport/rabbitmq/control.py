@@ -24,8 +24,10 @@ from flmq.common.errors import (
 )
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq.connection import IOConnection
+from flmq.transport.rabbitmq.errors import OtherAmount
 from flmq.transport.rabbitmq.steps import Steps, StepsRun, declare
 from flmq.transport.retry import Backoff, current_pace
+from flmq.transport.topology import Topology
 
 __all__ = ["Control"]
 
@@ -75,6 +77,10 @@ class Control:
 
         self._enqueue(_Job(work, done))
         return future.result()
+
+    def declare(self, topology: Topology) -> None:
+        """Declare ``topology``, and wait for it; a queue that has other amounts stays as it is."""
+        self.call(lambda channel: declare(self._declared.as_found(topology), channel))
 
     def restore(self, done: Callable[[BrokerError | None], None]) -> None:
         """Declare everything anew; ``done`` is called on the control connection's thread."""
@@ -154,13 +160,19 @@ class Control:
     def _finish(self, job: _Job, result: Any, error: BrokerError | None) -> None:
         if isinstance(error, BrokerUnavailable | TransportClosed) and not self._is_up():
             return  # connection_lost keeps the job
+        found = isinstance(error, OtherAmount) and self._takes_as_found(error)
         with self._lock:
             if self._current is not job:
                 return
             self._current = None
+            if found:
+                self._jobs.appendleft(job)
             again = isinstance(error, BrokerUnavailable) and job.done != self._restored
             if again:
                 self._jobs.appendleft(job)
+        if found:
+            self._next()
+            return
         if again:
             self._connection.hold("call", str(error))
             self._connection.call_later(self._backoff.next(), self._next)
@@ -171,11 +183,18 @@ class Control:
         job.done(result, error)
         self._next()
 
+    def _takes_as_found(self, other: OtherAmount) -> bool:
+        """Note a queue's own amounts, to declare it with them; False: that was tried."""
+        if not self._declared.find(other.queue, other.argument, other.found):
+            return False
+        _log.warning("%s", other)
+        return True
+
     def _declare_all(self, channel: Any) -> Steps[None]:
         # Streams last: one whose node is down shall keep no other queue away.
         streams = self._declared.streams()
         for topology in (self._declared.shared(), self._declared.exclusive(), streams):
-            yield from declare(topology, channel)
+            yield from declare(self._declared.as_found(topology), channel)
 
     def _restored(self, _: None, error: BrokerError | None) -> None:
         if error is None:

@@ -23,8 +23,9 @@ from flmq.common.errors import (
     TransportClosed,
 )
 from flmq.common.urls import BrokerUrl
+from flmq.transport.topology import AMOUNTS
 
-__all__ = ["CODES", "ROWS", "reply_code", "translate", "translated"]
+__all__ = ["CODES", "ROWS", "OtherAmount", "reply_code", "translate", "translated"]
 
 Kind = type[BrokerError]
 
@@ -148,6 +149,7 @@ _INEQUIVALENT = re.compile(
     r"inequivalent arg '([^']*)' for (queue|exchange) '([^']*)'.*: "
     r"received (.+) but current is (.+?)['\"]?$"
 )
+_VALUE = re.compile(r"the value '(.*)' of type '(\w+)")
 _HOMELESS = re.compile(r"home node .* of durable queue '([^']*)'")
 
 
@@ -238,9 +240,32 @@ def _distrusted(said: str, url: BrokerUrl) -> BrokerError:
     )
 
 
+class OtherAmount(BrokerRefusal):
+    """A queue is there with another value of an argument that only says how much or how long."""
+
+    def __init__(self, queue: str, argument: str, ours: str, theirs: str) -> None:
+        """Name the queue, its argument, and both values in the broker's words."""
+        self.queue = queue
+        self.argument = argument
+        self.found = _value(theirs)
+        super().__init__(
+            f"queue {queue!r} is there with {argument} {theirs}, and this flmq would make it with "
+            f"{ours}: it is used as it is"
+        )
+
+
+def _value(said: str) -> int | str | None:
+    """A queue argument's value in the broker's words; None: it has none."""
+    if (match := _VALUE.search(said)) is None:
+        return None
+    return match[1] if match[2] == "longstr" else int(match[1])
+
+
 def _refusal(said: str, url: BrokerUrl) -> BrokerError:
     if other := _INEQUIVALENT.search(said):
         argument, kind, name, ours, theirs = other.groups()
+        if kind == "queue" and argument in AMOUNTS:
+            return OtherAmount(name, argument, ours, theirs)
         delete = f"rabbitmqctl delete_queue -p {url.vhost} {name}"
         if kind == "exchange":
             delete = f"rabbitmqadmin --vhost={url.vhost} delete exchange name={name}"

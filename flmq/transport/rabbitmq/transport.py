@@ -73,7 +73,7 @@ class RabbitMQTransport(Transport):
         """Declare exchanges, queues and bindings."""
         for attempt in while_locked(self._closed):
             with attempt:
-                self._control.call(partial(steps.declare, topology))
+                self._control.declare(topology)
         self._declared.add(topology)
 
     def delete_queue(self, name: str) -> None:
