@@ -141,7 +141,12 @@ class Asker:
             return True
         if self._presence.knows(client_id):
             return self._presence.was_there(client_id, gather.opened - _RECENTLY)
-        return client_id in self._asked_before or self._clock() < self._all_heard_at
+        return client_id in self._asked_before or not self.all_heard
+
+    @property
+    def all_heard(self) -> bool:
+        """Whether whoever is there has had time to say so since this server began."""
+        return self._clock() >= self._all_heard_at
 
     def resume(self, gather: Gather) -> None:
         """Note that a phase is one that an earlier server planned, and asked clients in."""

@@ -187,7 +187,8 @@ def _leave(
     """Leave a job that is not at its end: to a later server, if it has a journal."""
     job = coordinator.job.name
     if ledger is None:
-        coordinator.end(f"failed: {reason}", patient=False)
+        stopped = isinstance(error, KeyboardInterrupt)
+        coordinator.end(reason if stopped else f"failed: {reason}", patient=False)
         logger.warning(
             "job %s has no journal and ends here, as its clients were told; one with a name "
             "(job=...) could go on",

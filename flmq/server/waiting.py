@@ -67,6 +67,7 @@ class Waiter:
         started = said = asked = self._clock()
         came: Mapping[str, int] = {}
         absent: set[str] = set()
+        all_heard = self._asker.all_heard
         published = 1
         try:
             while not gather.done.wait(self._patience(deadline)):
@@ -83,6 +84,8 @@ class Waiter:
                     gather.unrouted = set()
                 # Who is heard makes its queue anew; of who is not, it is tried now and then.
                 there = {client_id for client_id in absent if self._presence.is_online(client_id)}
+                if not all_heard and self._asker.all_heard:
+                    all_heard, there = True, set(absent)
                 absent -= there
                 self._asker.publish_again(gather, tasks, there, deadline)
                 if now - asked >= _ASK_AGAIN_EVERY:

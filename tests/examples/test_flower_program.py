@@ -38,7 +38,7 @@ def test_a_flower_program_moves_by_its_imports(broker_url: str, tmp_path: Path) 
     assert "round 1: configured 2 clients" in server
     assert "round 2: 2 results from ['0', '1'], 0 failures" in server
     assert "fit metrics: {'lr': [(1, 0.5), (2, 0.25)]}" in server
-    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", server)]
+    losses = [float(loss) for loss in re.findall(r"^round \d: loss ([0-9.]+)", server, re.M)]
     assert len(losses) == 2
     assert losses[1] < losses[0]
     assert all("left in order" in client for client in clients)
