@@ -29,6 +29,11 @@ _KEPT_FOR = 14 * 24 * 3600.0
 """Seconds after which what is noted of a task is removed, on either side."""
 _NOTES_COME_WITHIN = 10.0
 """Seconds for our own note to come round, and what was before it in the queue."""
+_AWAY = 64
+"""Tasks that are not here, and whose notes are kept for so long all the same, at most."""
+
+_Key = tuple[str, str]
+"""Client and task."""
 
 
 class DiedInTask(RunError):
@@ -66,6 +71,9 @@ class Deaths(Protocol):
     def hear(self, note: Begun, letter: Letter) -> None:
         """Take a note that came from the client's queue."""
 
+    def look(self) -> None:
+        """Drop notes whose tasks do not come. Call it now and then."""
+
 
 class NoDeaths:
     """Counts nothing: for clients that cannot die alone, or may die as often as they like."""
@@ -89,6 +97,9 @@ class NoDeaths:
     def hear(self, note: Begun, letter: Letter) -> None:
         """Drop it: left by a process that counted in the queue."""
         self._ack(letter)
+
+    def look(self) -> None:
+        """Do nothing."""
 
 
 class FolderDeaths(NoDeaths):
@@ -163,7 +174,10 @@ class FolderDeaths(NoDeaths):
 
 
 class BrokerDeaths:
-    """In messages of the client's own queue, which its next process finds behind the task."""
+    """In messages of the client's own queue, which its next process finds behind the task.
+
+    Or before it: a server asks again meanwhile, and then it is the newest copy that stays un-acked.
+    """
 
     def __init__(
         self,
@@ -174,10 +188,12 @@ class BrokerDeaths:
         instance: str,
         site: str,
         most: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Note through ``outbox`` as the process ``instance``, and ``ack`` what is struck out.
 
-        ``is_open`` says whether a task, by client and id, is known and not settled.
+        ``is_open`` says whether a task, by client and id, is known and not settled; ``clock``
+        gives seconds.
         """
         self._outbox = outbox
         self._ack = ack
@@ -185,12 +201,15 @@ class BrokerDeaths:
         self._instance = instance
         self._site = site
         self._most = most
+        self._clock = clock
         self._changed = threading.Condition()
         self._begun: set[str] = set()
         self._again: set[str] = set()
         """Tasks that were delivered before, and that no note of ours is looked for yet."""
-        self._notes: dict[str, dict[str, Letter]] = {}
+        self._notes: dict[_Key, dict[str, Letter]] = {}
         """Notes by task and process."""
+        self._away: dict[_Key, float] = {}
+        """Tasks that are not here though notes on them are, and when the first of these came."""
 
     def begin(self, task: Task) -> None:
         """Note it; see `Deaths`. Where it was delivered before, the notes on it come first."""
@@ -212,7 +231,7 @@ class BrokerDeaths:
         with self._changed:
             if again:
                 self._changed.wait_for(lambda: self._is_round(task), _NOTES_COME_WITHIN)
-            deaths = len(self._notes.get(task.task_id, {}).keys() - {self._instance})
+            deaths = len(self._notes.get(_key(task), {}).keys() - {self._instance})
         if deaths >= self._most:
             raise DiedInTask(deaths)
 
@@ -220,7 +239,7 @@ class BrokerDeaths:
         """Strike out our own note."""
         with self._changed:
             self._begun.discard(task.task_id)
-            letter = self._notes.get(task.task_id, {}).pop(self._instance, None)
+            letter = self._notes.get(_key(task), {}).pop(self._instance, None)
         if letter is not None:
             with contextlib.suppress(TransportClosed):
                 self._ack(letter)
@@ -230,7 +249,8 @@ class BrokerDeaths:
         with self._changed:
             self._begun.discard(task_id)
             self._again.discard(task_id)
-            letters = self._notes.pop(task_id, {})
+            self._away.pop((client_id, task_id), None)
+            letters = self._notes.pop((client_id, task_id), {})
         for letter in letters.values():
             self._ack(letter)
 
@@ -241,20 +261,46 @@ class BrokerDeaths:
                 self._again.add(task.task_id)
 
     def hear(self, note: Begun, letter: Letter) -> None:
-        """Keep a note, un-acked, for as long as its task is open; so many as make a difference."""
+        """Keep a note, un-acked, for as long as its task is open; so many as make a difference.
+
+        And a few whose tasks are not here, for some seconds: they may lie behind their notes.
+        """
         with self._changed:
-            notes = self._notes.get(note.task_id, {})
+            key = _key(note)
+            notes = self._notes.get(key, {})
             ours = note.instance == self._instance
             wanted = note.task_id in self._begun if ours else self._is_wanted(note, notes)
             if wanted:
-                self._notes.setdefault(note.task_id, notes)[note.instance] = letter
+                self._notes.setdefault(key, notes)[note.instance] = letter
                 self._changed.notify_all()
         if not wanted:
             self._ack(letter)
 
+    def look(self) -> None:
+        """Drop notes whose tasks do not come."""
+        letters: list[Letter] = []
+        with self._changed:
+            before = self._clock() - _NOTES_COME_WITHIN
+            for key in [key for key, since in self._away.items() if since <= before]:
+                del self._away[key]
+                if not self._is_open(*key):
+                    letters += self._notes.pop(key, {}).values()
+        for letter in letters:
+            self._ack(letter)
+
     def _is_round(self, task: Task) -> bool:
-        return self._instance in self._notes.get(task.task_id, {})
+        return self._instance in self._notes.get(_key(task), {})
 
     def _is_wanted(self, note: Begun, notes: dict[str, Letter]) -> bool:
-        known = note.instance in notes or len(notes) <= self._most
-        return known and self._is_open(note.client_id, note.task_id)
+        if note.instance not in notes and len(notes) > self._most:
+            return False
+        if self._is_open(note.client_id, note.task_id):
+            return True
+        if _key(note) not in self._away and len(self._away) >= _AWAY:
+            return False
+        self._away.setdefault(_key(note), self._clock())
+        return True
+
+
+def _key(what: Task | Begun) -> _Key:
+    return what.client_id, what.task_id

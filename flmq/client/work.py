@@ -140,6 +140,7 @@ class Work:
 
     def look(self) -> None:
         """See to the receipts that have not come: see `flmq.client.receipts`."""
+        self._deaths.look()
         for what in self._awaited.overdue():
             task = self._tasks[what.client_id].current(what.task_id)
             if task is None:
