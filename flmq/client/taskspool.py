@@ -131,7 +131,7 @@ class TaskSpool:
                 data = self._read(task_id + _REPLY)
                 if data is None:
                     return None
-                head = decode(data)
+                head = decode(data, our_own=True)
                 if not isinstance(head, Reply):
                     raise DamagedSpoolFile(f"{task_id}{_REPLY} holds no reply")
                 return self._with_parameters(head) if head.blob is not None else head
@@ -197,7 +197,7 @@ class TaskSpool:
         self._open.clear()
         for path in sorted(self._folder.glob("*" + _TASK), key=lambda path: path.stat().st_mtime):
             try:
-                task = decode(self._read(path.name) or b"")
+                task = decode(self._read(path.name) or b"", our_own=True)
                 if not isinstance(task, Task) or task.task_id != path.stem:
                     raise DamagedSpoolFile(f"{path.name} holds no such task")
             except (DamagedSpoolFile, PeerError, OSError) as error:

@@ -227,7 +227,7 @@ class Ledger:
 
     def _reply(self, contribution: Contribution) -> Reply:
         """The reply as it was, its parameters on disk."""
-        reply = cast(Reply, decode(contribution.reply))
+        reply = cast(Reply, decode(contribution.reply, our_own=True))
         parameters = self._journal.reply_parameters(contribution)
         if parameters is None:
             return reply
@@ -339,7 +339,7 @@ class Ledger:
         self._journal.finish(ending)
 
     def _ask(self, planned: PlannedAsk, models: dict[str, Parameters]) -> Ask:
-        task = cast(Task, decode(planned.task))
+        task = cast(Task, decode(planned.task, our_own=True))
         ins = task.ins
         if planned.model is not None and isinstance(ins, FitIns | EvaluateIns):
             digest = planned.model

@@ -45,14 +45,16 @@ def encode(body: Body) -> bytes:
     return _serialize(envelope)
 
 
-def decode(body: bytes | bytearray | memoryview) -> Body:
+def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Body:
     """Turn bytes into a message. Fields that a newer minor version added are passed over.
+
+    ``our_own``: we wrote them to disk ourselves, perhaps with an flmq that had larger messages.
 
     Raises:
         MalformedMessage: not a message of flmq, or one with a field that is not usable.
         UnsupportedVersion: of another major version of the schema.
     """
-    envelope = _parse(body)
+    envelope = _parse(body, counted=not our_own)
     if envelope.schema_major == 0:
         raise MalformedMessage("not a message of flmq: it states no schema version")
     if envelope.schema_major != SCHEMA_MAJOR:
@@ -81,10 +83,11 @@ def _serialize(envelope: pb.Envelope) -> bytes:
     return encoded
 
 
-def _parse(body: bytes | bytearray | memoryview) -> pb.Envelope:
-    """The envelope in ``body``."""
+def _parse(body: bytes | bytearray | memoryview, *, counted: bool) -> pb.Envelope:
+    """The envelope in ``body``; ``counted``: if it holds no more than anybody sends."""
     try:
-        check_budget(memoryview(body), pb.Envelope)
+        if counted:
+            check_budget(memoryview(body), pb.Envelope)
         return pb.Envelope.FromString(bytes(body))
     except OverBudget as error:
         raise MalformedMessage(f"a message that nobody sends: {error}") from error

@@ -14,6 +14,7 @@ from flmq.client.tasks import Admission
 from flmq.client.taskspool import SpoolNotWritable, TaskSpool
 from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
 from flmq.wire import INLINE_BYTES, Failure, FailureKind, Reply, Task
+from flmq.wire.budget import MAX_ENVELOPE_BYTES
 from tests.client.test_tasks import letters, reply, task
 
 LETTER = next(letters())
@@ -55,6 +56,16 @@ def test_a_task_outlives_the_process_until_it_is_settled(tmp_path: Path) -> None
     assert files(tmp_path) == set()
     assert second.admit(mine, LETTER) is Admission.SETTLED
     assert TaskSpool(tmp_path).left_over() == []
+
+
+def test_a_task_that_an_earlier_flmq_spooled_with_a_model_in_it_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = task(ins=FitIns(Parameters([bytes(MAX_ENVELOPE_BYTES)], "raw"), {}))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("flmq.wire.codec.check_budget", lambda body, kind: None)
+        opened(tmp_path).admit(mine, LETTER)
+    assert TaskSpool(tmp_path).left_over() == [mine]
 
 
 def test_tasks_come_back_in_their_order(tmp_path: Path) -> None:
