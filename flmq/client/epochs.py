@@ -41,11 +41,14 @@ class Epochs:
         return True
 
     def takes_over(self, job: str, run: str) -> bool:
-        """Note that the server of a run is here; whether one of another run was heard before."""
+        """Note that the server of a run is here; whether one of another run was heard before.
+
+        Earlier servers do not say which run is theirs: it may be the same one.
+        """
         before, self._in_charge[job] = self._in_charge.get(job), run
         if before is None:
-            return any(other != run for other in self._heard.get(job, {}))
-        return before != run
+            return bool(run) and any(other not in ("", run) for other in self._heard.get(job, {}))
+        return bool(run and before) and before != run
 
     def knows(self, job: str) -> bool:
         """Whether a job is heard of and has not ended."""

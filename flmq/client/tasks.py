@@ -97,7 +97,8 @@ def asks_the_same(one: Task, other: Task) -> bool:
 
 def _question(task: Task) -> bytes:
     plain = replace(task, epoch=0, again=0, deadline_unix_ms=None, timeout_seconds=None)
-    return encode(replace(plain, model=None, nonce=b"", reply_codec=""))
+    # Not its run either: that is part of its id, and earlier servers do not say it.
+    return encode(replace(plain, model=None, nonce=b"", reply_codec="", run=""))
 
 
 class Settled:

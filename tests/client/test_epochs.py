@@ -59,6 +59,16 @@ def test_a_run_takes_over_once() -> None:
     assert epochs.takes_over("spooled", "second"), "whose tasks lay in a spool"
 
 
+def test_a_run_that_an_earlier_server_did_not_say_may_be_the_same() -> None:
+    epochs = Epochs(lambda: _NOW)
+    epochs.hear("spooled", 2)
+    epochs.hear("spooled", 3, "first")
+    assert not epochs.takes_over("spooled", "first")
+    assert not epochs.takes_over("spooled", ""), "the earlier version was started again"
+    assert not epochs.takes_over("spooled", "first")
+    assert epochs.end("spooled", 3, "first") == {"", "first"}
+
+
 def test_the_end_of_a_run_ends_the_job_if_it_is_in_charge() -> None:
     epochs = Epochs(lambda: _NOW)
     for run in ("first", "second"):

@@ -158,7 +158,10 @@ def test_a_reply_to_another_question_is_not_sent(both: Both, other: dict[str, ob
     tasks, mail = both
     first = task(model=BlobRef("a" * 64, "numpy.ndarray", (8,), published_unix_ms=1))
     same = task(
-        epoch=2, deadline_unix_ms=7, model=replace(cast(BlobRef, first.model), published_unix_ms=2)
+        epoch=2,
+        run="said",
+        deadline_unix_ms=7,
+        model=replace(cast(BlobRef, first.model), published_unix_ms=2),
     )
     tasks.admit(first, next(mail))
     tasks.finished(reply())
