@@ -58,7 +58,7 @@ def test_compose_starts_again_who_fails() -> None:
         r"^  (\w+):\n    <<: \*flmq\n(?:    .*\n)*?    restart: (\S+)$", compose, re.M
     )
     assert dict(restarts) == {
-        "server": "on-failure",
+        "server": "on-failure:10",
         "alice": "unless-stopped",
         "bob": "unless-stopped",
     }
