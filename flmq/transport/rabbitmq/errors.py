@@ -200,12 +200,20 @@ def _unavailable(said: str, url: BrokerUrl) -> BrokerError:
             f"queue {lost[1]!r} is not to be had on RabbitMQ at {url.host}:{url.port}: its home "
             "node is down; start it. If it is up, it was killed right after it had declared its "
             "first stream, and RabbitMQ has lost track of it: clear it away, and flmq makes it "
-            f"anew: rabbitmqctl eval 'rabbit_amqqueue:internal_delete(rabbit_misc:r("
-            f'<<"{url.vhost}">>, queue, <<"{lost[1]}">>), <<"flmq">>).\''
+            f"anew: rabbitmqctl eval '{_clear_away(url.vhost, lost[1])}'"
         )
     return BrokerUnavailable(
         f"no RabbitMQ to talk to at {url.host}:{url.port} ({said}): check that it runs there and "
         "that the network lets you reach it; `flmq doctor` helps"
+    )
+
+
+def _clear_away(vhost: str, queue: str) -> str:
+    """Erlang that forgets a queue which no process serves: by name, on RabbitMQ 4 by its record."""
+    return (
+        f'N = rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>), U = <<"flmq">>, '
+        "try rabbit_amqqueue:internal_delete(N, U) catch error:function_clause -> "
+        "{ok, Q} = rabbit_db_queue:get_durable(N), rabbit_amqqueue:internal_delete(Q, U) end."
     )
 
 
