@@ -14,9 +14,9 @@ from types import FrameType
 
 from benchmarks import page, plot
 from benchmarks.cells import CELLS, LARGE, MEMORY, parse_cell
+from benchmarks.contenders import CONTESTANTS
 from benchmarks.machine import describe, load_average
 from benchmarks.results import Outcome, Report
-from benchmarks.roster import CONTESTANTS
 from benchmarks.rounds import Harness
 from flmq.broker.find import obtain_broker
 

@@ -10,7 +10,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.roster import flower_version
+from benchmarks.contenders import flower_version
 from flmq.broker.find import Broker
 from flmq.broker.probe import ask_broker
 from flmq.common.urls import parse_broker_url

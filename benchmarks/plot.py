@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, size_name
+from benchmarks.contenders import CONTESTANTS
 from benchmarks.results import Outcome, Report, paired_ratio
-from benchmarks.roster import CONTESTANTS
 
 __all__ = ["draw"]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.cells import Cell, size_name
+from benchmarks.contenders import CONTESTANTS, Contestant, NotAvailable
 from benchmarks.meters import Traffic, available_memory, traffic
+from benchmarks.processes import ContestantFailed, Troupe
 from benchmarks.results import Outcome, Round
-from benchmarks.roster import CONTESTANTS, Contestant, NotAvailable
-from benchmarks.troupe import ContestantFailed, Troupe
 from flmq.broker.find import Broker
 
 __all__ = ["Harness"]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.chaos.crew import Crew
 from tests.chaos.stage import Stage
+from tests.chaos.supervisor import Crew
 
 _PROGRAM = Path(__file__).with_name("soaked.py")
 _FLMQ = str(Path(sys.executable).parent / "flmq")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.cells import Cell
+from benchmarks.contenders import CONTESTANTS
 from benchmarks.results import Outcome, Report, paired_ratio
-from benchmarks.roster import CONTESTANTS
 
 __all__ = ["cpu_table", "machine_table", "memory_table", "speed_table", "traffic_table"]
 

@@ -118,10 +118,10 @@ def federation(folder: pathlib.Path) -> str:
     from flmq.client.worker import Worker
     from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
     from flmq.journal import list_runs
+    from flmq.observe.bus import EventBus
     from flmq.server import ServerAppComponents, ServerConfig
-    from flmq.server.bus import EventBus
     from flmq.server.options import RunOptions
-    from flmq.server.running import run_server
+    from flmq.server.run_lifecycle import run_server
     from flmq.server.strategy import FedAvg
     from flmq.transport.memory import MemoryBroker, MemoryTransport
 

@@ -43,7 +43,7 @@ def test_contracts_hold() -> None:
         ("broker/find.py", "import flmq.client", "rest on common alone"),
         ("round/state.py", "import time", "no clock"),
         ("server/server.py", "import pika", "know pika"),
-        ("post/inbox.py", "import flmq.wire.proto.flmq.v1.fit_pb2", "generated code"),
+        ("messaging/inbox.py", "import flmq.wire.proto.flmq.v1.fit_pb2", "generated code"),
         ("server/app.py", "import rich", "the terminal"),
     ],
 )

@@ -18,6 +18,11 @@ WITHOUT_ALL = {
     "flmq.broker",
     "flmq.cli",
     "flmq.datasets",
+    "flmq.observe",
+    "flmq.server.asks",
+    "flmq.server.presence",
+    "flmq.server.replies",
+    "flmq.server.resumption",
     # The wire's own tables, behind flmq.wire.
     "flmq.wire.serde",
     "flmq.wire.serde.contract",

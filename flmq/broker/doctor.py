@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from flmq.broker import standing
+from flmq.broker import persistent_nodes
 from flmq.broker.container import daemon_objection
 from flmq.broker.installed import (
     NotInstalled,
@@ -179,8 +179,8 @@ def _standing(environ: Mapping[str, str]) -> Check:
     """The brokers of ``flmq broker up``."""
     try:
         all_of_them = [
-            standing.status(name, environ=environ)
-            for name in standing.standing_names(environ=environ)
+            persistent_nodes.status(name, environ=environ)
+            for name in persistent_nodes.standing_names(environ=environ)
         ]
     except StoredDataError as error:
         return Check("standing broker", False, str(error), "flmq broker down --purge")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flmq.broker import standing
+from flmq.broker import persistent_nodes
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.environment import BROKER_URL
@@ -24,13 +24,13 @@ _Name = Annotated[str, typer.Option(help="Which node, where you have several.")]
 
 @broker_app.command()
 def up(
-    name: _Name = standing.DEFAULT_NAME,
+    name: _Name = persistent_nodes.DEFAULT_NAME,
     management: Annotated[
         bool, typer.Option("--management", help="With the management interface.")
     ] = False,
 ) -> None:
     """Start the node; it stays up until `flmq broker down`."""
-    result = standing.up(name, management=management)
+    result = persistent_nodes.up(name, management=management)
     node = result.node
     state = "is up already" if result.already else "is up"
     typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
@@ -43,13 +43,13 @@ def up(
 
 @broker_app.command()
 def status(
-    name: _Name = standing.DEFAULT_NAME,
+    name: _Name = persistent_nodes.DEFAULT_NAME,
     url: Annotated[
         bool, typer.Option("--url", help="Print its URL alone, with its password.")
     ] = False,
 ) -> None:
     """Say whether the node is up, and where."""
-    result = standing.status(name)
+    result = persistent_nodes.status(name)
     if not result.running or result.node is None:
         typer.echo(f"broker {name!r} is down{': ' + result.trouble if result.trouble else ''}")
         typer.echo(f"start it: {_up(name)}", err=True)
@@ -65,13 +65,13 @@ def status(
 
 @broker_app.command()
 def down(
-    name: _Name = standing.DEFAULT_NAME,
+    name: _Name = persistent_nodes.DEFAULT_NAME,
     purge: Annotated[
         bool, typer.Option("--purge", help="Delete its data too, queues and all.")
     ] = False,
 ) -> None:
     """Stop the node, with all its processes."""
-    result = standing.down(name, purge=purge)
+    result = persistent_nodes.down(name, purge=purge)
     state = "stopped" if result.was_running else "was not up"
     kept = "data deleted" if result.purged else f"data kept in {result.folder}"
     typer.echo(f"broker {name!r} {state}; {kept}")
@@ -79,4 +79,8 @@ def down(
 
 def _up(name: str) -> str:
     """The command that starts the node, and prints what `eval` sets."""
-    return "flmq broker up" if name == standing.DEFAULT_NAME else f"flmq broker up --name {name}"
+    return (
+        "flmq broker up"
+        if name == persistent_nodes.DEFAULT_NAME
+        else f"flmq broker up --name {name}"
+    )

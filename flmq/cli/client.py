@@ -91,7 +91,7 @@ def client(
         ),
     ] = None,
     cache_bytes: Annotated[
-        int, typer.Option(envvar="FLMQ_CACHE_BYTES", min=0, help="Models to keep, in all.")
+        int, typer.Option(envvar="FLMQ_CACHE_BYTES", min=0, help="PublishedModels to keep, in all.")
     ] = DEFAULT_CACHE_BYTES,
     max_model_bytes: Annotated[
         int | None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flmq.cli.record import killed_note
 from flmq.common.files import append_private
-from flmq.server.events import RunEvent
+from flmq.observe.events import RunEvent
 
 __all__ = ["KILLS_FILE", "kills_source", "tell_kills"]
 

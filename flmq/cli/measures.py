@@ -7,7 +7,7 @@ from typing import Protocol
 
 from flmq.common.cleaning import one_line
 from flmq.common.typing import Scalar
-from flmq.server.events import RunEnded
+from flmq.observe.events import RunEnded
 
 __all__ = [
     "Measured",

@@ -10,7 +10,7 @@ import numpy as np
 from flmq.cli.replacing import replacing
 from flmq.common.parameter import parameters_to_ndarrays
 from flmq.common.typing import Parameters
-from flmq.server.events import RunEnded, RunEvent
+from flmq.observe.events import RunEnded, RunEvent
 
 __all__ = ["ModelSaver", "model_digest"]
 

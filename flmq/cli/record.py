@@ -17,7 +17,7 @@ from flmq.cli.jsonvalues import from_json, to_json
 from flmq.cli.replacing import replacing
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import Note, RoundCounts
+from flmq.observe.events import Note, RoundCounts
 
 __all__ = [
     "FORMAT",

@@ -10,12 +10,12 @@ from flmq.cli.record import RoundRecord, RunRecord, load_record
 from flmq.common.errors import StoredDataError
 from flmq.common.phase import Phase
 from flmq.journal.records import LateReply, PhaseRow, RoundRow
-from flmq.round import Outcome, Word
-from flmq.server.events import RoundCounts
+from flmq.observe.events import RoundCounts
+from flmq.round import Outcome, TaskOutcome
 
 __all__ = ["RecordedRun", "recorded_runs", "rows_of"]
 
-_LATER = (Word.LATE, Word.DUPLICATE)
+_LATER = (Outcome.LATE, Outcome.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _row(closed: RoundRecord) -> RoundRow:
 
 def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
     said = [
-        (Outcome(each.client_id, Word(each.word), each.reason), each)
+        (TaskOutcome(each.client_id, Outcome(each.word), each.reason), each)
         for each in closed.outcomes
         if each.phase == phase.value
     ]
@@ -74,14 +74,14 @@ def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
         0,
         False,
         closed.closed.get(phase.value, ""),
-        tuple(outcome for outcome, _ in said if outcome.word not in _LATER),
+        tuple(outcome for outcome, _ in said if outcome.outcome not in _LATER),
         closed.seconds,
         closed.bytes_down,
         closed.bytes_up,
         tuple(
-            LateReply(outcome.client_id, outcome.word, 0.0, 1, outcome.reason)
+            LateReply(outcome.client_id, outcome.outcome, 0.0, 1, outcome.reason)
             for outcome, _ in said
-            if outcome.word in _LATER
+            if outcome.outcome in _LATER
         ),
         counts.carried,
     )

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flmq.cli.plain import Remarker
 from flmq.cli.record import (
     OutcomeRecord,
     RoundRecord,
@@ -20,9 +19,10 @@ from flmq.cli.record import (
     write_record,
 )
 from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
+from flmq.cli.text_view import Remarker
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import (
+from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
     PhaseClosed,
@@ -141,7 +141,7 @@ class RunRecorder:
         outcome = OutcomeRecord(
             event.phase.value,
             event.client_id,
-            event.word.value,
+            event.outcome.value,
             event.reason[:_LONGEST],
             event.seconds,
             event.detail[-_LONGEST:],

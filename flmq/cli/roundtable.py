@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flmq.cli.measures import figure, is_of_training, measures_of
 from flmq.common.typing import Scalar
-from flmq.server.events import RoundClosed, RoundCounts
+from flmq.observe.events import RoundClosed, RoundCounts
 
 __all__ = ["draw_rounds", "megabytes"]
 

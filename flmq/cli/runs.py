@@ -25,12 +25,12 @@ from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar
 from flmq.journal import Journal, list_runs
 from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo, RunState
-from flmq.round import Outcome, Word
+from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.round import Outcome, TaskOutcome
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext
-from flmq.server.events import RoundClosed, RoundCounts
-from flmq.server.late import EXPIRED
-from flmq.server.replay import replay as replay_run
+from flmq.server.replies.late import EXPIRED
+from flmq.server.resumption.replay import replay as replay_run
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.strategy import Strategy, UnexpectedState
 
@@ -294,13 +294,13 @@ def _clients(rounds: list[RoundRow]) -> Table:
 def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
     """A line for each task that was not plainly accepted, and for each reply that came again."""
     where = f"round {row.server_round} {phase.phase.value}"
-    heard = {late.client_id for late in phase.late if late.word is Word.LATE}
+    heard = {late.client_id for late in phase.late if late.outcome is Outcome.LATE}
     for outcome in phase.outcomes:
-        if outcome.word is Word.ACCEPTED or outcome.client_id in heard:
+        if outcome.outcome is Outcome.ACCEPTED or outcome.client_id in heard:
             continue
         reason = f": {one_line(outcome.reason)}" if outcome.reason else ""
         yield f"{where}: {outcome.client_id} {_name(outcome)}{reason}"
-    for late in sorted(phase.late, key=lambda each: (each.client_id, each.word.value)):
+    for late in sorted(phase.late, key=lambda each: (each.client_id, each.outcome.value)):
         yield f"{where}: {late.client_id} {_late(late)}"
     if phase.carried:
         yield f"{where}: {phase.carried} late replies of earlier rounds count in it"
@@ -308,7 +308,7 @@ def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
 
 def _late(late: LateReply) -> str:
     """What became of a reply that came late or again."""
-    if late.word is Word.DUPLICATE:
+    if late.outcome is Outcome.DUPLICATE:
         return "duplicate" if late.times == 1 else f"duplicate, {late.times} times"
     if _expired(late):
         return f"{one_line(late.note)}, reported {late.seconds:.1f} s after the round closed"
@@ -335,19 +335,22 @@ def _said(phase: PhaseRow) -> Iterator[tuple[str, str, int]]:
 
     Who was late, or came to its task too late, did answer: that stands in place of "no answer".
     """
-    heard = {late.client_id for late in phase.late if late.word is Word.LATE}
+    heard = {late.client_id for late in phase.late if late.outcome is Outcome.LATE}
     for outcome in phase.outcomes:
-        if outcome.word not in (Word.SILENT, Word.UNROUTABLE) or outcome.client_id not in heard:
+        if (
+            outcome.outcome not in (Outcome.SILENT, Outcome.UNROUTABLE)
+            or outcome.client_id not in heard
+        ):
             yield outcome.client_id, _name(outcome), 1
     for late in phase.late:
-        yield late.client_id, EXPIRED if _expired(late) else late.word.value, late.times
+        yield late.client_id, EXPIRED if _expired(late) else late.outcome.value, late.times
 
 
-def _name(outcome: Outcome) -> str:
+def _name(outcome: TaskOutcome) -> str:
     """What became of a task, in a word."""
-    if outcome.word is Word.FAILED and outcome.reason.lower().startswith(f"{EXPIRED}:"):
+    if outcome.outcome is Outcome.FAILED and outcome.reason.lower().startswith(f"{EXPIRED}:"):
         return EXPIRED
-    return "no answer" if outcome.word is Word.SILENT else outcome.word.value
+    return "no answer" if outcome.outcome is Outcome.SILENT else outcome.outcome.value
 
 
 def _expired(late: LateReply) -> bool:

@@ -32,15 +32,15 @@ from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
-from flmq.server.allowlist import read_allow_list
+from flmq.observe.events import RunEnded, RunEvent
 from flmq.server.app import run_server_on_broker
+from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
-from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import RunEnded, RunEvent
 from flmq.server.options import ResumePolicy, RunOptions
-from flmq.server.runfolder import set_aside
+from flmq.server.presence.allow_list import read_allow_list
+from flmq.server.resumption.run_folder import set_aside
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from flmq.server.events import ClientOutcome, Phase, RoundClosed, Word
+from flmq.observe.events import ClientOutcome, Outcome, Phase, RoundClosed
 
 __all__ = ["Stragglers", "is_straggler", "with_straggler"]
 
-_WORDS = (Word.LATE, Word.DUPLICATE)
+_WORDS = (Outcome.LATE, Outcome.DUPLICATE)
 _PHASES = (Phase.FIT, Phase.EVALUATE)
 # Anything with the counts of a round's phases in fields of their names.
 _Round = TypeVar("_Round", bound=Any)
@@ -18,15 +18,15 @@ _Round = TypeVar("_Round", bound=Any)
 
 def is_straggler(event: ClientOutcome) -> bool:
     """Whether ``event`` is about a reply that came late or again, to a phase of a round."""
-    return event.word in _WORDS and event.phase in _PHASES
+    return event.outcome in _WORDS and event.phase in _PHASES
 
 
 def with_straggler(closed: _Round, event: ClientOutcome) -> _Round:
     """The round ``closed`` with one more of the word that ``event`` says."""
     counts = getattr(closed, event.phase.value)
-    number = getattr(counts, event.word.value) + 1
+    number = getattr(counts, event.outcome.value) + 1
     changed: _Round = replace(
-        closed, **{event.phase.value: replace(counts, **{event.word.value: number})}
+        closed, **{event.phase.value: replace(counts, **{event.outcome.value: number})}
     )
     return changed
 
@@ -36,11 +36,11 @@ class Stragglers:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._seen: Counter[tuple[int, Phase, Word]] = Counter()
+        self._seen: Counter[tuple[int, Phase, Outcome]] = Counter()
 
     def hear(self, event: ClientOutcome) -> None:
         """Count a straggler of a round that is not over."""
-        self._seen[event.server_round, event.phase, event.word] += 1
+        self._seen[event.server_round, event.phase, event.outcome] += 1
 
     def counted(self, closed: RoundClosed) -> RoundClosed:
         """``closed`` with those that came after its phases had been counted."""

@@ -11,10 +11,10 @@ from typing import Protocol, Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from flmq.cli.board import Board
 from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.plain import PlainView
-from flmq.server.events import RunEnded, RunEvent, RunStarted
+from flmq.cli.run_state import Board
+from flmq.cli.text_view import TextView
+from flmq.observe.events import RunEnded, RunEvent, RunStarted
 
 __all__ = ["LiveView", "View", "choose_view"]
 
@@ -107,4 +107,4 @@ def choose_view(console: Console) -> View:
     can_redraw = console.is_terminal and not console.is_dumb_terminal
     if can_redraw and console.encoding.lower().startswith("utf"):
         return LiveView(console)
-    return PlainView(console.file)
+    return TextView(console.file)

@@ -19,7 +19,7 @@ from typing import Protocol
 from flmq.common.errors import BrokerError, RunError, TransportClosed
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
-from flmq.post import Letter, Outbox
+from flmq.messaging import Incoming, Sender
 from flmq.transport import TASKS, Address, task_key
 from flmq.wire import Begun, Task
 
@@ -68,7 +68,7 @@ class Deaths(Protocol):
     def came_again(self, task: Task) -> None:
         """Hear that the broker delivered a task before, perhaps to a process that died."""
 
-    def hear(self, note: Begun, letter: Letter) -> None:
+    def hear(self, note: Begun, incoming: Incoming) -> None:
         """Take a note that came from the client's queue."""
 
     def look(self) -> None:
@@ -78,7 +78,7 @@ class Deaths(Protocol):
 class NoDeaths:
     """Counts nothing: for clients that cannot die alone, or may die as often as they like."""
 
-    def __init__(self, ack: Callable[[Letter], None] = lambda letter: None) -> None:
+    def __init__(self, ack: Callable[[Incoming], None] = lambda incoming: None) -> None:
         """``ack`` the notes that come all the same."""
         self._ack = ack
 
@@ -94,9 +94,9 @@ class NoDeaths:
     def came_again(self, task: Task) -> None:
         """Do nothing."""
 
-    def hear(self, note: Begun, letter: Letter) -> None:
+    def hear(self, note: Begun, incoming: Incoming) -> None:
         """Drop it: left by a process that counted in the queue."""
-        self._ack(letter)
+        self._ack(incoming)
 
     def look(self) -> None:
         """Do nothing."""
@@ -105,7 +105,7 @@ class NoDeaths:
 class FolderDeaths(NoDeaths):
     """In a file for each task below the clients' folder: the number of processes that began it."""
 
-    def __init__(self, ack: Callable[[Letter], None], state_dir: Path, most: int) -> None:
+    def __init__(self, ack: Callable[[Incoming], None], state_dir: Path, most: int) -> None:
         """Note below ``state_dir``; ``most`` deaths are as many as a task may cost.
 
         Notes that come from the queue are acked.
@@ -181,8 +181,8 @@ class BrokerDeaths:
 
     def __init__(
         self,
-        outbox: Outbox,
-        ack: Callable[[Letter], None],
+        sender: Sender,
+        ack: Callable[[Incoming], None],
         is_open: Callable[[str, str], bool],
         *,
         instance: str,
@@ -190,12 +190,12 @@ class BrokerDeaths:
         most: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Note through ``outbox`` as the process ``instance``, and ``ack`` what is struck out.
+        """Note through ``sender`` as the process ``instance``, and ``ack`` what is struck out.
 
         ``is_open`` says whether a task, by client and id, is known and not settled; ``clock``
         gives seconds.
         """
-        self._outbox = outbox
+        self._sender = sender
         self._ack = ack
         self._is_open = is_open
         self._instance = instance
@@ -206,7 +206,7 @@ class BrokerDeaths:
         self._begun: set[str] = set()
         self._again: set[str] = set()
         """Tasks that were delivered before, and that no note of ours is looked for yet."""
-        self._notes: dict[_Key, dict[str, Letter]] = {}
+        self._notes: dict[_Key, dict[str, Incoming]] = {}
         """Notes by task and process."""
         self._away: dict[_Key, float] = {}
         """Tasks that are not here though notes on them are, and when the first of these came."""
@@ -222,7 +222,7 @@ class BrokerDeaths:
         note = Begun(task.task_id, task.client_id, self._instance)
         address = Address(TASKS, task_key(self._site, task.client_id))
         try:
-            sent = self._outbox.send(address, note, mandatory=False, expiration=_KEPT_FOR)
+            sent = self._sender.send(address, note, mandatory=False, expiration=_KEPT_FOR)
             sent.outcome.result()
         except TransportClosed:
             raise
@@ -239,10 +239,10 @@ class BrokerDeaths:
         """Strike out our own note."""
         with self._changed:
             self._begun.discard(task.task_id)
-            letter = self._notes.get(_key(task), {}).pop(self._instance, None)
-        if letter is not None:
+            incoming = self._notes.get(_key(task), {}).pop(self._instance, None)
+        if incoming is not None:
             with contextlib.suppress(TransportClosed):
-                self._ack(letter)
+                self._ack(incoming)
 
     def end(self, client_id: str, task_id: str) -> None:
         """Strike out all."""
@@ -250,9 +250,9 @@ class BrokerDeaths:
             self._begun.discard(task_id)
             self._again.discard(task_id)
             self._away.pop((client_id, task_id), None)
-            letters = self._notes.pop((client_id, task_id), {})
-        for letter in letters.values():
-            self._ack(letter)
+            incomings = self._notes.pop((client_id, task_id), {})
+        for incoming in incomings.values():
+            self._ack(incoming)
 
     def came_again(self, task: Task) -> None:
         """Have the notes on it awaited when it is begun."""
@@ -260,7 +260,7 @@ class BrokerDeaths:
             if task.task_id not in self._begun:
                 self._again.add(task.task_id)
 
-    def hear(self, note: Begun, letter: Letter) -> None:
+    def hear(self, note: Begun, incoming: Incoming) -> None:
         """Keep a note, un-acked, for as long as its task is open; so many as make a difference.
 
         And a few whose tasks are not here, for some seconds: they may lie behind their notes.
@@ -271,27 +271,27 @@ class BrokerDeaths:
             ours = note.instance == self._instance
             wanted = note.task_id in self._begun if ours else self._is_wanted(note, notes)
             if wanted:
-                self._notes.setdefault(key, notes)[note.instance] = letter
+                self._notes.setdefault(key, notes)[note.instance] = incoming
                 self._changed.notify_all()
         if not wanted:
-            self._ack(letter)
+            self._ack(incoming)
 
     def look(self) -> None:
         """Drop notes whose tasks do not come."""
-        letters: list[Letter] = []
+        incomings: list[Incoming] = []
         with self._changed:
             before = self._clock() - _NOTES_COME_WITHIN
             for key in [key for key, since in self._away.items() if since <= before]:
                 del self._away[key]
                 if not self._is_open(*key):
-                    letters += self._notes.pop(key, {}).values()
-        for letter in letters:
-            self._ack(letter)
+                    incomings += self._notes.pop(key, {}).values()
+        for incoming in incomings:
+            self._ack(incoming)
 
     def _is_round(self, task: Task) -> bool:
         return self._instance in self._notes.get(_key(task), {})
 
-    def _is_wanted(self, note: Begun, notes: dict[str, Letter]) -> bool:
+    def _is_wanted(self, note: Begun, notes: dict[str, Incoming]) -> bool:
         if note.instance not in notes and len(notes) > self._most:
             return False
         if self._is_open(note.client_id, note.task_id):

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from flmq import __version__
 from flmq.common.typing import Scalar
-from flmq.post import Outbox
+from flmq.messaging import Sender
 from flmq.transport import PRESENCE, Address, PublishOutcome, presence_key
 from flmq.wire import Presence, PresenceKind
 
@@ -32,9 +32,9 @@ class Herald:
         self._said: dict[str, Future[PublishOutcome]] = {}
         """What became of the last word of each."""
 
-    def speak_through(self, outbox: Outbox) -> None:
-        """Say what follows through ``outbox``."""
-        self._outbox = outbox
+    def speak_through(self, sender: Sender) -> None:
+        """Say what follows through ``sender``."""
+        self._sender = sender
 
     def say_all(self, kind: PresenceKind) -> None:
         """Say it for every client."""
@@ -60,7 +60,7 @@ class Herald:
             flmq_version=__version__,
         )
         address = Address(PRESENCE, presence_key(self._site, client_id))
-        sent = self._outbox.send(
+        sent = self._sender.send(
             address,
             body,
             mandatory=False,

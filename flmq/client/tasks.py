@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from flmq.common.logger import logger
-from flmq.post import Letter
+from flmq.messaging import Incoming
 from flmq.wire import Reply, Task, encode, size_of
 
 __all__ = ["AckPolicy", "Admission", "Settled", "Tasks", "VolatileTasks", "asks_the_same"]
@@ -51,10 +51,10 @@ class Admission(Enum):
 class Tasks(Protocol):
     """Where a worker keeps its tasks. Thread-safe."""
 
-    def admit(self, task: Task, letter: Letter) -> Admission:
-        """Note a task that came with ``letter``; durable where the policy is ACCEPT."""
+    def admit(self, task: Task, incoming: Incoming) -> Admission:
+        """Note a task that came with ``incoming``; durable where the policy is ACCEPT."""
 
-    def superseded(self) -> list[Letter]:
+    def superseded(self) -> list[Incoming]:
         """Letters whose place a later one of the same task took, to be acked."""
 
     def current(self, task_id: str) -> Task | None:
@@ -66,13 +66,13 @@ class Tasks(Protocol):
     def reply_of(self, task_id: str) -> Reply | None:
         """The reply that is kept, if there is one."""
 
-    def published(self, task_id: str) -> Letter | None:
+    def published(self, task_id: str) -> Incoming | None:
         """Note that the broker has the reply; the letter to ack now, where there is one."""
 
-    def settle(self, task_id: str) -> Letter | None:
+    def settle(self, task_id: str) -> Incoming | None:
         """Have a task settled, by its receipt or its job's end; the letter to ack."""
 
-    def let_go(self, task_id: str) -> Letter | None:
+    def let_go(self, task_id: str) -> Incoming | None:
         """Forget a task that is not settled: asked again, it is done anew; the letter to ack."""
 
     def of_job(self, job: str) -> list[str]:
@@ -133,7 +133,7 @@ class Settled:
 @dataclass(slots=True)
 class _Kept:
     task: Task
-    letter: Letter | None
+    incoming: Incoming | None
     reply: Reply | None = None
 
 
@@ -157,31 +157,31 @@ class VolatileTasks:
         self._done: OrderedDict[str, int] = OrderedDict()
         """Bytes of each reply that is kept, the last to be done last."""
         self._settled = Settled(remember)
-        self._superseded: list[Letter] = []
+        self._superseded: list[Incoming] = []
         self._lock = threading.Lock()
 
-    def admit(self, task: Task, letter: Letter) -> Admission:
+    def admit(self, task: Task, incoming: Incoming) -> Admission:
         """Note a task, and the newest letter that brought it, for an older one may be stale."""
         with self._lock:
             if self._settled.recognize(task):
                 return Admission.SETTLED
             known = self._open.get(task.task_id)
             if known is None:
-                self._open[task.task_id] = _Kept(task, letter)
+                self._open[task.task_id] = _Kept(task, incoming)
                 return Admission.NEW
-            if known.letter is not None:
-                self._superseded.append(known.letter)
+            if known.incoming is not None:
+                self._superseded.append(known.incoming)
             if known.reply is not None and not asks_the_same(known.task, task):
                 known.reply = None
                 del self._done[task.task_id]
-            known.task, known.letter = task, letter
+            known.task, known.incoming = task, incoming
             return Admission.AGAIN if known.reply is None else Admission.DONE
 
-    def superseded(self) -> list[Letter]:
+    def superseded(self) -> list[Incoming]:
         """Letters whose place a later one took, or whose task was let go."""
         with self._lock:
-            letters, self._superseded = self._superseded, []
-            return letters
+            incomings, self._superseded = self._superseded, []
+            return incomings
 
     def current(self, task_id: str) -> Task | None:
         """The newest form of a task."""
@@ -206,8 +206,8 @@ class VolatileTasks:
     def _drop(self, task_id: str) -> None:
         kept = self._forget(task_id)
         assert kept is not None
-        if kept.letter is not None:
-            self._superseded.append(kept.letter)
+        if kept.incoming is not None:
+            self._superseded.append(kept.incoming)
         logger.warning(
             "job %s, round %d, %s: our reply is let go, for no receipt of it came and memory "
             "holds no more: asked again, %s does the task anew; --state-dir keeps replies on disk",
@@ -223,27 +223,27 @@ class VolatileTasks:
             known = self._open.get(task_id)
             return None if known is None else known.reply
 
-    def published(self, task_id: str) -> Letter | None:
+    def published(self, task_id: str) -> Incoming | None:
         """The letter to ack: the broker has the reply."""
         with self._lock:
             known = self._open.get(task_id)
             if known is None:
                 return None
-            letter, known.letter = known.letter, None
-            return letter
+            incoming, known.incoming = known.incoming, None
+            return incoming
 
-    def settle(self, task_id: str) -> Letter | None:
+    def settle(self, task_id: str) -> Incoming | None:
         """Have a task settled."""
         with self._lock:
             known = self._forget(task_id)
             self._settled.add(task_id, None if known is None else known.task)
-        return None if known is None else known.letter
+        return None if known is None else known.incoming
 
-    def let_go(self, task_id: str) -> Letter | None:
+    def let_go(self, task_id: str) -> Incoming | None:
         """Forget a task that is not settled."""
         with self._lock:
             known = self._forget(task_id)
-        return None if known is None else known.letter
+        return None if known is None else known.incoming
 
     def of_job(self, job: str) -> list[str]:
         """Ids of the job's tasks."""

@@ -30,7 +30,7 @@ from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
-from flmq.post import Letter
+from flmq.messaging import Incoming
 from flmq.wire import (
     INLINE_BYTES,
     BlobProgress,
@@ -76,7 +76,7 @@ class TaskSpool:
         self._open: dict[str, Task] = {}
         self._settled = Settled(_REMEMBERED)
 
-    def admit(self, task: Task, letter: Letter) -> Admission:
+    def admit(self, task: Task, incoming: Incoming) -> Admission:
         """Write a task down; once this returns, its letter may be acked.
 
         Raises:
@@ -98,7 +98,7 @@ class TaskSpool:
             crash_point("worker.task_spooled")
             return Admission.NEW if known is None else self._state(task.task_id)
 
-    def superseded(self) -> list[Letter]:
+    def superseded(self) -> list[Incoming]:
         """None: each letter was acked when its task was written down."""
         return []
 
@@ -140,17 +140,17 @@ class TaskSpool:
                 self._set_aside(task_id + _REPLY)
                 return None
 
-    def published(self, task_id: str) -> Letter | None:
+    def published(self, task_id: str) -> Incoming | None:
         """None: its letter was acked when it was written down."""
         return None
 
-    def settle(self, task_id: str) -> Letter | None:
+    def settle(self, task_id: str) -> Incoming | None:
         """Remove a task and its reply, and remember that it is settled."""
         with self._lock:
             self._settled.add(task_id, self._open.get(task_id))
             return self.let_go(task_id)
 
-    def let_go(self, task_id: str) -> Letter | None:
+    def let_go(self, task_id: str) -> Incoming | None:
         """Remove a task and its reply."""
         with self._lock:
             self._open.pop(task_id, None)

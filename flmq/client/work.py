@@ -13,14 +13,14 @@ from queue import SimpleQueue
 
 from flmq.client.clocks import server_clock
 from flmq.client.deaths import Deaths
-from flmq.client.doer import Doer
 from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
+from flmq.client.task_executor import TaskExecutor
 from flmq.client.tasks import Admission, Tasks
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import ReconnectIns
-from flmq.post import Inbox, Letter
+from flmq.messaging import Inbox, Incoming
 from flmq.wire import Task
 
 __all__ = ["Waiting", "Work"]
@@ -35,7 +35,7 @@ class Work:
         self,
         tasks: Mapping[str, Tasks],
         inbox: Inbox,
-        doer: Doer,
+        executor: TaskExecutor,
         awaited: AwaitedReceipts,
         waiting: Waiting,
         *,
@@ -44,14 +44,14 @@ class Work:
         leave: Callable[[Task, ReconnectIns], None],
         deaths: Deaths,
     ) -> None:
-        """Keep each client's in its ``tasks``, have ``doer`` do them, ack the letters of ``inbox``.
+        """Keep each client's in its ``tasks``, have ``executor`` do them, ack them to ``inbox``.
 
         ``waiting`` holds the tasks that wait for a thread, and None for each that is to end;
         ``leave`` is called on a working thread when a server asks to.
         """
         self._tasks = tasks
         self._inbox = inbox
-        self._doer = doer
+        self._executor = executor
         self._awaited = awaited
         self._acks_on_acceptance = acks_on_acceptance
         self._stopping = stopping
@@ -64,22 +64,22 @@ class Work:
 
     # -- what comes: the listener's thread ---------------------------------------------------
 
-    def take(self, task: Task, letter: Letter) -> None:
-        """Take a task that came with ``letter``, new or again."""
+    def take(self, task: Task, incoming: Incoming) -> None:
+        """Take a task that came with ``incoming``, new or again."""
         tasks = self._tasks[task.client_id]
         arrived = time.monotonic()
-        admission = tasks.admit(task, letter)
-        if letter.delivery.redelivered:
+        admission = tasks.admit(task, incoming)
+        if incoming.delivery.redelivered:
             self._deaths.came_again(task)
         self._ack_superseded(tasks)
         if admission is Admission.SETTLED:
             # It may be the broker that delivers again; or a server that has no record of the reply.
-            self._doer.say_settled(task)
+            self._executor.say_settled(task)
         elif task.task_id in self._at_work:
             pass  # a large reply may take minutes to send
         elif (
             admission is Admission.DONE
-            and letter.delivery.redelivered
+            and incoming.delivery.redelivered
             and self._awaited.is_sent(task.task_id)
         ):
             # By and large the broker delivers again what its server has had: that one shall say so.
@@ -90,7 +90,7 @@ class Work:
                 self._awaited.settled(task.task_id)  # there is no such reply any more
             self.put_to_work(task, arrived)
         if admission is Admission.SETTLED or self._acks_on_acceptance:
-            self._inbox.ack(letter)
+            self._inbox.ack(incoming)
             crash_point("worker.task_acked")
 
     def put_to_work(self, task: Task, arrived: float | None = None) -> None:
@@ -148,7 +148,7 @@ class Work:
             elif isinstance(what, Task):
                 self._send_again(task)
             else:
-                self._doer.announce_again(what, gone=partial(self._not_sent, task))
+                self._executor.announce_again(what, gone=partial(self._not_sent, task))
         for what in self._awaited.too_old():
             logger.warning(
                 "job %s, round %d, %s: the reply of %s is let go: in %.0f days no server asked for "
@@ -178,13 +178,13 @@ class Work:
                 task.client_id,
             )
 
-    def _ack(self, letter: Letter | None) -> None:
-        if letter is not None:
-            self._inbox.ack(letter)
+    def _ack(self, incoming: Incoming | None) -> None:
+        if incoming is not None:
+            self._inbox.ack(incoming)
 
     def _ack_superseded(self, tasks: Tasks) -> None:
-        for letter in tasks.superseded():
-            self._inbox.ack(letter)
+        for incoming in tasks.superseded():
+            self._inbox.ack(incoming)
 
     # -- what is done: the working threads ---------------------------------------------------
 
@@ -204,7 +204,7 @@ class Work:
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has its reply
         now = server_clock(newest, self._at_work[task.task_id])
-        if not self._doer.do(newest, tasks, now):
+        if not self._executor.do(newest, tasks, now):
             self._not_sent(newest)
         else:
             self._ack(tasks.published(task.task_id))

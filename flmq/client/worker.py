@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from flmq.client.answering import LONGEST_LEAVE
 from flmq.client.context import ClientContext
 from flmq.client.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
-from flmq.client.doer import Doer, level_for
 from flmq.client.epochs import Epochs
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.hands import Hands
@@ -31,6 +30,7 @@ from flmq.client.herald import Herald
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.receipts import AwaitedReceipts, log_receipt
+from flmq.client.task_executor import TaskExecutor, level_for
 from flmq.client.work import Work
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
@@ -38,7 +38,7 @@ from flmq.common.files import make_folder
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id
 from flmq.common.typing import ReconnectIns, Scalar
-from flmq.post import Inbox, Letter, Outbox
+from flmq.messaging import Inbox, Incoming, Sender
 from flmq.transport import (
     Delivery,
     Transport,
@@ -124,9 +124,9 @@ class Worker:
         self._transport.declare(topology)
         self._take_queues()
         self._publisher = self._transport.publisher()
-        self._outbox = Outbox(self._publisher)
-        self._herald.speak_through(self._outbox)
-        self._inbox = Inbox(self._consumer, self._outbox)
+        self._sender = Sender(self._publisher)
+        self._herald.speak_through(self._sender)
+        self._inbox = Inbox(self._consumer, self._sender)
         models = ModelReader(
             self._transport,
             options.cache(),
@@ -140,8 +140,8 @@ class Worker:
         self._work = Work(
             self._tasks,
             self._inbox,
-            Doer(
-                self._outbox,
+            TaskExecutor(
+                self._sender,
                 models,
                 self._clients,
                 awaited,
@@ -164,7 +164,7 @@ class Worker:
         if options.state_dir is not None:
             return FolderDeaths(self._inbox.ack, options.state_dir, options.max_deaths)
         return BrokerDeaths(
-            self._outbox,
+            self._sender,
             self._inbox.ack,
             self._is_open,
             instance=self._herald.instance,
@@ -231,9 +231,9 @@ class Worker:
             while True:
                 # Anew each time: a server may have asked for quicker heartbeats meanwhile.
                 left = spoke + self._herald.every - time.monotonic()
-                letter = self._inbox.receive(left) if left > 0 else None
-                if letter is not None:
-                    self._receive(letter)
+                incoming = self._inbox.receive(left) if left > 0 else None
+                if incoming is not None:
+                    self._receive(incoming)
                 if time.monotonic() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
@@ -243,36 +243,38 @@ class Worker:
         except BaseException as error:  # whatever it is, nobody hears any more
             self._hands.fail(error)
 
-    def _receive(self, letter: Letter) -> None:
-        match letter.body:
+    def _receive(self, incoming: Incoming) -> None:
+        match incoming.body:
             case Task() as task:
-                self._receive_task(task, letter)
+                self._receive_task(task, incoming)
                 return
             case RollCall() as roll_call:
-                self._hear_roll_call(roll_call, letter.delivery)
+                self._hear_roll_call(roll_call, incoming.delivery)
             case Receipt() as receipt:
                 self._hear_receipt(receipt)
             case JobEnded() as ended:
                 self._end_job(ended)
             case Begun() as note:
-                self._deaths.hear(note, letter)
+                self._deaths.hear(note, incoming)
                 return
             case other:
-                self._inbox.bury(letter, f"a worker takes no {type(other).__name__}")
+                self._inbox.dead_letter(incoming, f"a worker takes no {type(other).__name__}")
                 return
-        self._inbox.ack(letter)
+        self._inbox.ack(incoming)
 
-    def _receive_task(self, task: Task, letter: Letter) -> None:
+    def _receive_task(self, task: Task, incoming: Incoming) -> None:
         if task.client_id not in self._tasks:
-            self._inbox.bury(letter, f"task of client {task.client_id} in another client's queue")
+            self._inbox.dead_letter(
+                incoming, f"task of client {task.client_id} in another client's queue"
+            )
             return
         if not self._epochs.hear(task.job, task.epoch, task.run):
             logger.info("job %s: dropping a task of an earlier server", task.job)
-            self._inbox.ack(letter)
+            self._inbox.ack(incoming)
             return
         self._asked.add(task.job)
         crash_point("worker.task_received")
-        self._work.take(task, letter)
+        self._work.take(task, incoming)
 
     def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
         """Say hello to a server that asks who is there, and to one that greets us in answer.

@@ -26,7 +26,7 @@ from typing import Any
 
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters, Scalar
-from flmq.journal.charge import ChargeMark
+from flmq.journal.active_marker import ActiveMarker
 from flmq.journal.checkpoints import StoredCheckpoint
 from flmq.journal.database import Database
 from flmq.journal.errors import Fenced, JournalNotWritable
@@ -45,7 +45,7 @@ from flmq.journal.records import (
     Plan,
 )
 from flmq.journal.state import StateValue
-from flmq.round import Word
+from flmq.round import Outcome
 from flmq.wire import BlobRef
 
 __all__ = ["Journal"]
@@ -65,7 +65,7 @@ class Journal(JournalReader):
         super().__init__(folder, database)
         self._clock = clock
         self._epoch: int | None = None
-        self._mark: ChargeMark | None = None
+        self._mark: ActiveMarker | None = None
         self._lock = threading.Lock()
         self._in_flight: set[PhaseKey] = set()
 
@@ -129,8 +129,8 @@ class Journal(JournalReader):
             epoch = self._run.raise_epoch(tx, self._now_ms())
         self._epoch = epoch
         if self._mark is None:
-            self._mark = ChargeMark(self.folder, epoch)
-        self._shelf.tidy()
+            self._mark = ActiveMarker(self.folder, epoch)
+        self._blob_store.tidy()
         for name in (DATABASE, MARKER):
             remove_temporaries(self.folder, name)
         for leftover in (self.folder / _SPOOL).glob("*"):
@@ -148,7 +148,7 @@ class Journal(JournalReader):
         ``ref`` is their reference where it is known, which spares reading them. Once named, they
         stay until a checkpoint finds that no plan and no checkpoint names them any more.
         """
-        return self._shelf.put(parameters, ref)
+        return self._blob_store.put(parameters, ref)
 
     def adopt_reply(self, task_id: str, path: Path, ref: BlobRef) -> Path:
         """Make a reply's parameters durable and take their file over; where it is now comes back.
@@ -157,11 +157,11 @@ class Journal(JournalReader):
         """
         with self._db.reading() as tx:
             self._fence(tx)
-        return self._shelf.adopt(task_id, path, ref)
+        return self._blob_store.adopt(task_id, path, ref)
 
     def release_reply(self, task_id: str, ref: BlobRef) -> None:
         """Let go of a reply's file, where it was adopted and no record is going to name it."""
-        self._shelf.release(task_id, ref)
+        self._blob_store.release(task_id, ref)
 
     @property
     def gone(self) -> bool:
@@ -184,14 +184,14 @@ class Journal(JournalReader):
             UnsavableState: the strategy's state cannot be stored.
             RuntimeError: it was opened before; or names parameters that were not put.
         """
-        state = self._shelf.put_state(plan.state, "state_dict()")
+        state = self._blob_store.put_state(plan.state, "state_dict()")
         digests = {ask.model for ask in plan.asks if ask.model is not None}
         if state[1] is not None:
             digests.add(state[1])
         with self._writing() as tx:
-            self._shelf.name(tx, digests)
+            self._blob_store.name(tx, digests)
             self._phases.open(tx, key, plan, state, self._now_ms())
-        self._shelf.named(digests)
+        self._blob_store.named(digests)
         with self._lock:
             self._in_flight.add(key)
 
@@ -213,7 +213,7 @@ class Journal(JournalReader):
         with self._writing() as tx:
             self._phases.tick(tx, key, elapsed)
 
-    def contribute(self, key: PhaseKey, contribution: Contribution) -> Word:
+    def contribute(self, key: PhaseKey, contribution: Contribution) -> Outcome:
         """Record what a client answered, before it is acknowledged.
 
         Returns:
@@ -222,7 +222,7 @@ class Journal(JournalReader):
         """
         return self.contribute_many([(key, contribution)])[0]
 
-    def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Word]:
+    def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Outcome]:
         """As `contribute`, all in one transaction."""
         return self.take_in(items, ())[0]
 
@@ -230,7 +230,7 @@ class Journal(JournalReader):
         self,
         items: Iterable[tuple[PhaseKey, Contribution]],
         late: Iterable[LateEntry],
-    ) -> tuple[list[Word], list[Word]]:
+    ) -> tuple[list[Outcome], list[Outcome]]:
         """Record what came: answers as `contribute`, and late and duplicate ones; all or nothing.
 
         Returns:
@@ -242,13 +242,13 @@ class Journal(JournalReader):
             words = [self._phases.contribute(tx, key, what) for key, what in pairs]
             late_words = [self._phases.enter_late(tx, entry) for entry in entries]
         # What came when its phase had just closed may yet be entered as late, file and all.
-        self._shelf.contributed(
-            what for (_, what), word in zip(pairs, words, strict=True) if word is not Word.LATE
+        self._blob_store.contributed(
+            what for (_, what), word in zip(pairs, words, strict=True) if word is not Outcome.LATE
         )
-        self._shelf.contributed(entry.kept for entry in entries if entry.kept is not None)
+        self._blob_store.contributed(entry.kept for entry in entries if entry.kept is not None)
         return words, late_words
 
-    def judge(self, key: PhaseKey, client_id: str, kind: Word, reason: str) -> None:
+    def judge(self, key: PhaseKey, client_id: str, kind: Outcome, reason: str) -> None:
         """Record what a contribution is that came before its phase was opened again."""
         with self._writing() as tx:
             self._phases.judge(tx, key, client_id, kind, reason)
@@ -292,8 +292,8 @@ class Journal(JournalReader):
         Raises:
             UnsavableState: the strategy's state, or what was measured, cannot be stored.
         """
-        ref = self._shelf.put(parameters)
-        stored_state, state_digest = self._shelf.put_state(state, "state_dict()")
+        ref = self._blob_store.put(parameters)
+        stored_state, state_digest = self._blob_store.put_state(state, "state_dict()")
         row = StoredCheckpoint(
             server_round,
             self._now_ms(),
@@ -305,10 +305,10 @@ class Journal(JournalReader):
         )
         digests = [ref.digest] if state_digest is None else [ref.digest, state_digest]
         with self._writing() as tx:
-            self._shelf.name(tx, digests)
+            self._blob_store.name(tx, digests)
             self._checkpoints.add(tx, row)
             self._let_go(tx, server_round)
-        self._shelf.named(digests)
+        self._blob_store.named(digests)
         self._clean_up()
         return ref.digest
 
@@ -362,7 +362,7 @@ class Journal(JournalReader):
         find a file that is about to go.
         """
         with self._writing() as tx:
-            self._shelf.sweep(tx, self._phases.reply_files(tx, self._shelf.replies.path))
+            self._blob_store.sweep(tx, self._phases.reply_files(tx, self._blob_store.replies.path))
 
     def _now_ms(self) -> int:
         return self._clock() // 1_000_000

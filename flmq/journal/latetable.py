@@ -15,7 +15,7 @@ from flmq.common.phase import Phase
 from flmq.journal.records import CarriedReply, Contribution, LateEntry, LateReply, PhaseKey
 from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
-from flmq.round import Carried, Word
+from flmq.round import LateReplyRef, Outcome
 from flmq.wire import BlobRef
 
 __all__ = ["LateTable"]
@@ -34,20 +34,20 @@ class LateTable:
         """Check what is read by ``seal``."""
         self._seal = seal
 
-    def enter(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> Word:
+    def enter(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> Outcome:
         """Enter a reply to phase number ``phase``; its word: a second late one is a duplicate."""
-        if entry.word is Word.LATE and not self._known(tx, phase, entry.client_id):
+        if entry.outcome is Outcome.LATE and not self._known(tx, phase, entry.client_id):
             self._add(tx, phase, entry)
-            return Word.LATE
+            return Outcome.LATE
         tx.execute(
             "INSERT INTO late (phase_id, client_id, word, seconds, times, note)"
             " VALUES (?, ?, ?, ?, 1, '') ON CONFLICT (phase_id, client_id, word)"
             " DO UPDATE SET seconds = excluded.seconds, times = times + 1",
-            (phase, entry.client_id, Word.DUPLICATE.value, entry.seconds),
+            (phase, entry.client_id, Outcome.DUPLICATE.value, entry.seconds),
         )
-        return Word.DUPLICATE
+        return Outcome.DUPLICATE
 
-    def take(self, tx: sqlite3.Connection, phase: int, carried: Iterable[Carried]) -> None:
+    def take(self, tx: sqlite3.Connection, phase: int, carried: Iterable[LateReplyRef]) -> None:
         """Note that these count in phase number ``phase``, whose closing set is being entered.
 
         Raises:
@@ -93,14 +93,14 @@ class LateTable:
             " taken.server_round FROM late LEFT JOIN phases AS taken ON taken.id = into_phase"
         ):
             waits = bool(kept) and into is None
-            found = LateReply(client_id, Word(word), seconds, times, note, into, waits)
+            found = LateReply(client_id, Outcome(word), seconds, times, note, into, waits)
             late.setdefault(phase, []).append(found)
         return late
 
     def _known(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
         row = tx.execute(
             "SELECT 1 FROM late WHERE phase_id = ? AND client_id = ? AND word = ?",
-            (phase, client_id, Word.LATE.value),
+            (phase, client_id, Outcome.LATE.value),
         ).fetchone()
         return row is not None
 
@@ -115,7 +115,7 @@ class LateTable:
             (
                 phase,
                 entry.client_id,
-                entry.word.value,
+                entry.outcome.value,
                 entry.seconds,
                 entry.note,
                 "" if kept is None else kept.task_id,
@@ -138,7 +138,7 @@ class LateTable:
                 Contribution(
                     client_id,
                     task_id,
-                    Word.LATE,
+                    Outcome.LATE,
                     note,
                     reply=self._seal.open(reply),
                     blob=None if blob is None else ref_in(self._seal.unpack(blob)),

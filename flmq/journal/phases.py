@@ -28,7 +28,7 @@ from flmq.journal.records import (
 )
 from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
-from flmq.round import Carried, Outcome, Policy, Word
+from flmq.round import LateReplyRef, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
 __all__ = ["PhaseTables"]
@@ -91,7 +91,7 @@ class PhaseTables:
             "UPDATE phases SET elapsed = max(elapsed, ?) WHERE id = ?", (elapsed, _id(tx, key)[0])
         )
 
-    def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Word:
+    def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Outcome:
         """Enter what a client answered; DUPLICATE or LATE where it does not count."""
         phase, closed = _id(tx, key)
         blob = None if what.blob is None else self._seal.pack(ref_out(what.blob), "blob")
@@ -112,7 +112,7 @@ class PhaseTables:
         if known == (UNJUDGED,) and not closed:
             tx.execute("DELETE FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2])
         elif known or closed:
-            return Word.DUPLICATE if known else Word.LATE
+            return Outcome.DUPLICATE if known else Outcome.LATE
         tx.execute(
             "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
             " blob, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -121,7 +121,7 @@ class PhaseTables:
         return what.kind
 
     def judge(
-        self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Word, reason: str
+        self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Outcome, reason: str
     ) -> None:
         """Enter what an answer is that was entered before it could be judged."""
         tx.execute(
@@ -143,7 +143,7 @@ class PhaseTables:
             client_id
             for (client_id,) in tx.execute(
                 "SELECT client_id FROM contributions WHERE phase_id = ? AND kind = ?",
-                (phase, Word.ACCEPTED.value),
+                (phase, Outcome.ACCEPTED.value),
             )
         }
         missing = set(closed.accepted) - answered
@@ -158,7 +158,7 @@ class PhaseTables:
             (self._seal.pack(_closed_out(closed), "closed"), now_ms, closed.seconds, phase),
         )
 
-    def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Word:
+    def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Outcome:
         """Enter a reply that came late or twice; its word.
 
         Raises:
@@ -280,7 +280,7 @@ class PhaseTables:
         id_, _, phase, call, asked, opened, elapsed, stored = row
         if stored is None:
             so_far = [
-                Outcome(c, Word(kind), reason)
+                TaskOutcome(c, Outcome(kind), reason)
                 for c, kind, reason in tx.execute(
                     "SELECT client_id, kind, reason FROM contributions WHERE phase_id = ?"
                     " ORDER BY client_id",
@@ -330,7 +330,7 @@ class PhaseTables:
             yield Contribution(
                 client_id,
                 task_id,
-                Word(kind),
+                Outcome(kind),
                 reason,
                 detail,
                 self._seal.open(reply),
@@ -340,10 +340,12 @@ class PhaseTables:
 
     def _closed_in(self, stored: bytes) -> ClosedPhase:
         values = self._seal.unpack(stored)
-        outcomes = tuple(Outcome(c, Word(word), why) for c, word, why in values.pop("outcomes"))
+        outcomes = tuple(
+            TaskOutcome(c, Outcome(word), why) for c, word, why in values.pop("outcomes")
+        )
         accepted = tuple(values.pop("accepted"))
         # What was stored before there were carried replies has none.
-        carried = tuple(Carried(*each) for each in values.pop("carried", ()))
+        carried = tuple(LateReplyRef(*each) for each in values.pop("carried", ()))
         return ClosedPhase(accepted=accepted, outcomes=outcomes, carried=carried, **values)
 
 
@@ -366,7 +368,7 @@ def _closed_out(closed: ClosedPhase) -> Mapping[str, Any]:
     return {
         "reason": closed.reason,
         "accepted": list(closed.accepted),
-        "outcomes": [[o.client_id, o.word.value, o.reason] for o in closed.outcomes],
+        "outcomes": [[o.client_id, o.outcome.value, o.reason] for o in closed.outcomes],
         "seconds": closed.seconds,
         "bytes_down": closed.bytes_down,
         "bytes_up": closed.bytes_up,

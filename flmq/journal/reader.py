@@ -7,6 +7,7 @@ from typing import Any
 
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
+from flmq.journal.blob_store import BlobStore
 from flmq.journal.checkpoints import CheckpointTable
 from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged
@@ -25,7 +26,6 @@ from flmq.journal.records import (
 )
 from flmq.journal.runtable import RunTable
 from flmq.journal.schema import Seal
-from flmq.journal.shelf import Shelf
 
 __all__ = ["JournalReader"]
 
@@ -42,8 +42,8 @@ class JournalReader:
         self._db = database
         self._seal = Seal(database.path)
         self._run = RunTable(self._seal)
-        self._shelf = Shelf(folder, self._seal)
-        self._phases = PhaseTables(self._seal, self._shelf.load_state)
+        self._blob_store = BlobStore(folder, self._seal)
+        self._phases = PhaseTables(self._seal, self._blob_store.load_state)
         self._checkpoints = CheckpointTable(self._seal)
         self.identity: JobIdentity | None = self._recognize()
         """Whose run this is; None before `begin`."""
@@ -81,14 +81,14 @@ class JournalReader:
         While somebody holds them the same object comes back.
         """
         with self._db.reading() as tx:
-            ref = self._shelf.ref(tx, digest)
-        return self._shelf.load(ref)
+            ref = self._blob_store.ref(tx, digest)
+        return self._blob_store.load(ref)
 
     def reply_parameters(self, contribution: Contribution) -> Parameters | None:
         """The parameters that a contribution names, on disk; None: they are in its reply."""
         if contribution.blob is None:
             return None
-        return self._shelf.replies.load(contribution.task_id, contribution.blob)
+        return self._blob_store.replies.load(contribution.task_id, contribution.blob)
 
     # -- phases, rounds, checkpoints ---------------------------------------------------------
 
@@ -127,10 +127,10 @@ class JournalReader:
             row = self._checkpoints.last(tx)
             if row is None:
                 return None
-            state = self._shelf.load_state(tx, row.state, row.state_digest)
-            ref = self._shelf.ref(tx, row.digest)
+            state = self._blob_store.load_state(tx, row.state, row.state_digest)
+            ref = self._blob_store.ref(tx, row.digest)
         history, summary = self._seal.unpack(row.history), self._seal.unpack(row.summary)
-        return Checkpoint(row.server_round, self._shelf.load(ref), history, state, summary)
+        return Checkpoint(row.server_round, self._blob_store.load(ref), history, state, summary)
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """The models that are kept; `parameters` loads them by digest."""
@@ -139,8 +139,8 @@ class JournalReader:
                 CheckpointInfo(
                     number,
                     digest,
-                    self._shelf.blobs.path(digest),
-                    self._shelf.ref(tx, digest).total,
+                    self._blob_store.blobs.path(digest),
+                    self._blob_store.ref(tx, digest).total,
                     at,
                     summary,
                     kept_as,

@@ -11,7 +11,7 @@ from typing import Any
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.state import StateValue
-from flmq.round import Carried, Outcome, Policy, Word
+from flmq.round import LateReplyRef, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
 __all__ = [
@@ -98,7 +98,7 @@ class Contribution:
 
     client_id: str
     task_id: str
-    kind: Word
+    kind: Outcome
     """ACCEPTED, FAILED or REJECTED; LATE: of a reply that is kept for a later round."""
     reason: str = ""
     detail: str = ""
@@ -118,11 +118,11 @@ class ClosedPhase:
     reason: str
     accepted: tuple[str, ...]
     """Clients whose reply counts, in client-id order."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TaskOutcome, ...]
     seconds: float
     bytes_down: int = 0
     bytes_up: int = 0
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[LateReplyRef, ...] = ()
     """Late replies of earlier rounds that count in this one: part of the closing set."""
 
 
@@ -132,7 +132,7 @@ class LateEntry:
 
     key: PhaseKey
     client_id: str
-    word: Word
+    outcome: Outcome
     """LATE or DUPLICATE."""
     seconds: float
     """How long after the phase had closed; 0: it was open."""
@@ -219,7 +219,7 @@ class LateReply:
     """A reply that came too late for its phase, or after another one."""
 
     client_id: str
-    word: Word
+    outcome: Outcome
     """LATE or DUPLICATE."""
     seconds: float
     """How late: of a late reply, and of the last duplicate; 0: the phase was open."""
@@ -244,7 +244,7 @@ class PhaseRow:
     open: bool
     reason: str
     """Why it closed."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TaskOutcome, ...]
     """Of an open phase: those that are in already."""
     seconds: float
     bytes_down: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flmq.common.errors import FlmqError, StoredDataError
-from flmq.journal.charge import is_in_charge
+from flmq.journal.active_marker import is_in_charge
 from flmq.journal.journal import Journal
 from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.opening import DATABASE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flmq.round.actions import Action, Carried, Carry, Close, Outcome, Settle, Word
+from flmq.round.actions import Action, Carry, Close, LateReplyRef, Outcome, Settle, TaskOutcome
 from flmq.round.events import (
     DeadlinePassed,
     Event,
@@ -17,12 +17,12 @@ from flmq.round.state import Policy, Round, RoundState, TaskState, UnexpectedEve
 
 __all__ = [
     "Action",
-    "Carried",
     "Carry",
     "Close",
     "DeadlinePassed",
     "Event",
     "LateReplyOffered",
+    "LateReplyRef",
     "Outcome",
     "Policy",
     "ReplyAccepted",
@@ -32,8 +32,8 @@ __all__ = [
     "RoundState",
     "Settle",
     "Stopped",
+    "TaskOutcome",
     "TaskState",
     "TaskUnroutable",
     "UnexpectedEvent",
-    "Word",
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Action", "Carried", "Carry", "Close", "Outcome", "Settle", "Word"]
+__all__ = ["Action", "Carry", "Close", "LateReplyRef", "Outcome", "Settle", "TaskOutcome"]
 
 
-class Word(Enum):
+class Outcome(Enum):
     """What became of one client's task, or of one reply."""
 
     ACCEPTED = "accepted"
@@ -28,11 +28,11 @@ class Word(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TaskOutcome:
     """A client and what became of its task."""
 
     client_id: str
-    word: Word
+    outcome: Outcome
     reason: str = ""
 
 
@@ -43,11 +43,11 @@ class Settle:
     Emitted once a client for its final word, and once for each late or duplicate reply.
     """
 
-    outcome: Outcome
+    outcome: TaskOutcome
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Carried:
+class LateReplyRef:
     """A reply that came late to an earlier round and counts in this one."""
 
     client_id: str
@@ -60,7 +60,7 @@ class Carried:
 class Carry:
     """Count a late reply of an earlier round in this one."""
 
-    carried: Carried
+    carried: LateReplyRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Close:
     accepted: tuple[str, ...]
     enough: bool
     """Whether ``accepted`` has at least ``min_results`` members."""
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[LateReplyRef, ...] = ()
     """Late replies of earlier rounds, by client id and then by the round that asked."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flmq.round.actions import Carried
+from flmq.round.actions import LateReplyRef
 
 __all__ = [
     "DeadlinePassed",
@@ -64,7 +64,7 @@ class Stopped:
 class LateReplyOffered:
     """A reply that came late to an earlier round, and is to count in this one if it still can."""
 
-    carried: Carried
+    carried: LateReplyRef
 
 
 Event = (

@@ -39,7 +39,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from flmq.round.actions import Action, Carried, Carry, Close, Outcome, Settle, Word
+from flmq.round.actions import Action, Carry, Close, LateReplyRef, Outcome, Settle, TaskOutcome
 from flmq.round.events import (
     DeadlinePassed,
     Event,
@@ -82,36 +82,36 @@ class _Closing:
 
 TaskEvent = type[ReplyAccepted | ReplyFailed | ReplyRejected | TaskUnroutable | _Closing]
 
-_DUPLICATE: dict[TaskEvent, tuple[None, Word | None]] = {
-    ReplyAccepted: (None, Word.DUPLICATE),
-    ReplyFailed: (None, Word.DUPLICATE),
-    ReplyRejected: (None, Word.DUPLICATE),
+_DUPLICATE: dict[TaskEvent, tuple[None, Outcome | None]] = {
+    ReplyAccepted: (None, Outcome.DUPLICATE),
+    ReplyFailed: (None, Outcome.DUPLICATE),
+    ReplyRejected: (None, Outcome.DUPLICATE),
     TaskUnroutable: (None, None),
     _Closing: (None, None),
 }
-_LATE: dict[TaskEvent, tuple[TaskState | None, Word | None]] = {
-    ReplyAccepted: (TaskState.LATE, Word.LATE),
-    ReplyFailed: (TaskState.LATE, Word.LATE),
-    ReplyRejected: (TaskState.LATE, Word.LATE),
+_LATE: dict[TaskEvent, tuple[TaskState | None, Outcome | None]] = {
+    ReplyAccepted: (TaskState.LATE, Outcome.LATE),
+    ReplyFailed: (TaskState.LATE, Outcome.LATE),
+    ReplyRejected: (TaskState.LATE, Outcome.LATE),
     TaskUnroutable: (None, None),
     _Closing: (None, None),
 }
 
 # (state, event) -> (next state or None for "stays", word to say or None for nothing)
-TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Word | None]]] = {
+TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Outcome | None]]] = {
     TaskState.PENDING: {
-        ReplyAccepted: (TaskState.ACCEPTED, Word.ACCEPTED),
-        ReplyFailed: (TaskState.FAILED, Word.FAILED),
-        ReplyRejected: (TaskState.REJECTED, Word.REJECTED),
+        ReplyAccepted: (TaskState.ACCEPTED, Outcome.ACCEPTED),
+        ReplyFailed: (TaskState.FAILED, Outcome.FAILED),
+        ReplyRejected: (TaskState.REJECTED, Outcome.REJECTED),
         TaskUnroutable: (TaskState.UNROUTABLE, None),
-        _Closing: (TaskState.SILENT, Word.SILENT),
+        _Closing: (TaskState.SILENT, Outcome.SILENT),
     },
     TaskState.UNROUTABLE: {
-        ReplyAccepted: (TaskState.ACCEPTED, Word.ACCEPTED),
-        ReplyFailed: (TaskState.FAILED, Word.FAILED),
-        ReplyRejected: (TaskState.REJECTED, Word.REJECTED),
+        ReplyAccepted: (TaskState.ACCEPTED, Outcome.ACCEPTED),
+        ReplyFailed: (TaskState.FAILED, Outcome.FAILED),
+        ReplyRejected: (TaskState.REJECTED, Outcome.REJECTED),
         TaskUnroutable: (None, None),
-        _Closing: (TaskState.LOST, Word.UNROUTABLE),
+        _Closing: (TaskState.LOST, Outcome.UNROUTABLE),
     },
     TaskState.ACCEPTED: {**_DUPLICATE},
     TaskState.FAILED: {**_DUPLICATE},
@@ -163,8 +163,8 @@ class Round:
         self.reasons: dict[str, str] = {}
         self._pending = len(asked)
         self._accepted = 0
-        self._carried: set[Carried] = set()
-        self._closed_with: tuple[Outcome, ...] | None = None
+        self._carried: set[LateReplyRef] = set()
+        self._closed_with: tuple[TaskOutcome, ...] | None = None
 
     def open(self) -> list[Action]:
         """Start: a round that asks nobody is over at once."""
@@ -190,12 +190,12 @@ class Round:
         """Clients from whom nothing has come, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.PENDING))
 
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[TaskOutcome, ...]:
         """Every settled task's outcome, in client-id order; what comes late changes none."""
         if self._closed_with is not None:
             return self._closed_with
         return tuple(
-            Outcome(client_id, _WORDS[state], self.reasons.get(client_id, ""))
+            TaskOutcome(client_id, _WORDS[state], self.reasons.get(client_id, ""))
             for client_id, state in sorted(self.tasks.items())
             if state in _WORDS
         )
@@ -211,7 +211,7 @@ class Round:
         reason = getattr(event, "reason", "")
         return self._step(event.client_id, state, type(event), reason)
 
-    def _carry(self, carried: Carried) -> list[Action]:
+    def _carry(self, carried: LateReplyRef) -> list[Action]:
         if self.state is RoundState.CLOSED or carried in self._carried:
             return []
         self._carried.add(carried)
@@ -226,7 +226,7 @@ class Round:
             self._accepted += target is TaskState.ACCEPTED
             self.tasks[client_id] = target
             self.reasons[client_id] = reason
-        return [] if word is None else [Settle(Outcome(client_id, word, reason))]
+        return [] if word is None else [Settle(TaskOutcome(client_id, word, reason))]
 
     def _look(self) -> list[Action]:
         """Close if there is nothing left to wait for."""
@@ -254,9 +254,9 @@ class Round:
 
 
 _WORDS = {
-    TaskState.ACCEPTED: Word.ACCEPTED,
-    TaskState.FAILED: Word.FAILED,
-    TaskState.REJECTED: Word.REJECTED,
-    TaskState.SILENT: Word.SILENT,
-    TaskState.LOST: Word.UNROUTABLE,
+    TaskState.ACCEPTED: Outcome.ACCEPTED,
+    TaskState.FAILED: Outcome.FAILED,
+    TaskState.REJECTED: Outcome.REJECTED,
+    TaskState.SILENT: Outcome.SILENT,
+    TaskState.LOST: Outcome.UNROUTABLE,
 }

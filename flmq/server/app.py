@@ -8,16 +8,16 @@ from pathlib import Path
 from flmq.common.environment import broker_url, runs_dir
 from flmq.common.logger import show_on_console
 from flmq.common.urls import parse_broker_url
-from flmq.server.allowlist import read_allow_list
-from flmq.server.bus import EventBus
+from flmq.observe.bus import EventBus
+from flmq.observe.events import ConnectionChanged, Observer
+from flmq.observe.run_log import RunLog
+from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
-from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import ConnectionChanged, Observer
 from flmq.server.history import History
 from flmq.server.options import ResumePolicy, RunOptions
-from flmq.server.runlog import RunLog
-from flmq.server.running import run_server
+from flmq.server.presence.allow_list import read_allow_list
+from flmq.server.run_lifecycle import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
@@ -70,7 +70,7 @@ def start_server(
         max_reply_bytes: a larger reply is refused before anything of it is stored; None: four
             times what was sent to its client, and 64 MiB.
         clients_allow: a file with the ids of the clients that may take part, one a line; None: all.
-        observers: called with each event of the run (`flmq.server.events`).
+        observers: called with each event of the run (`flmq.observe.events`).
 
     Raises:
         UsageError: arguments contradict each other or are not usable.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from flmq.server.events import RoundClosed, RunEvent
+from flmq.observe.events import RoundClosed, RunEvent
 
 __all__ = ["Learned"]
 

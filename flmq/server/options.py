@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 
 from flmq.journal.records import KeepPolicy
-from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import Observer, RunEvent
+from flmq.observe.events import Observer, RunEvent
+from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.strategy.late import LateReplies
 
 __all__ = ["ResumePolicy", "RunOptions"]

@@ -20,21 +20,21 @@ from flmq.common.typing import (
     ReconnectIns,
     Scalar,
 )
+from flmq.observe.events import Note, RunEvent
 from flmq.round import Policy
+from flmq.server.asks.failure_summary import split, why
+from flmq.server.asks.phase_in_flight import Ask, PhaseResult, Request, accept_anything
+from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.direct import DirectGatherer
-from flmq.server.events import Note, RunEvent
-from flmq.server.gather import Ask, Gathered, Request, accept_anything
 from flmq.server.history import History
-from flmq.server.keeper import Keeper
-from flmq.server.proxy import Gatherer, QueueClientProxy
-from flmq.server.results import split, why
-from flmq.server.roundlog import RoundLog
-from flmq.server.strategy import returned
+from flmq.server.local_runner import LocalRunner
+from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.round_log import RoundLog
+from flmq.server.strategy import validation as returned
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.late import LateReplies, merged
-from flmq.server.strategy.reply_check import Outline, check_evaluate_reply, check_fit_reply
+from flmq.server.strategy.reply_check import ParametersSpec, check_evaluate_reply, check_fit_reply
 from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import Ins, Res
@@ -64,27 +64,27 @@ class Server:
         self.policy = Policy(min_results=0)
         self.seed = 0
         self.rounds_closed = 0
-        self._gatherer: Gatherer | None = None
-        self._keeper: Keeper | None = None
+        self._phase_runner: PhaseRunner | None = None
+        self._checkpointer: Checkpointer | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
         self._log = RoundLog.begin()
 
     def attach(
         self,
-        gatherer: Gatherer,
+        phase_runner: PhaseRunner,
         emit: Callable[[RunEvent], None],
         *,
         seed: int,
         policy: Policy,
-        keeper: Keeper | None = None,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
-        """Ask clients through ``gatherer`` and tell ``emit`` how it goes.
+        """Ask clients through ``phase_runner`` and tell ``emit`` how it goes.
 
         ``seed`` is the job's: with the round and the phase it determines whom the client manager
-        chooses. With a ``keeper``, `fit` goes on where an earlier server of the job was.
+        chooses. With a ``checkpointer``, `fit` goes on where an earlier server of the job was.
         """
-        self._gatherer = gatherer
-        self._keeper = keeper
+        self._phase_runner = phase_runner
+        self._checkpointer = checkpointer
         self._emit = emit
         self.seed = seed
         self.policy = policy
@@ -125,7 +125,7 @@ class Server:
         return history, time.monotonic() - started
 
     def _begin_or_resume(self, timeout: float | None) -> History:
-        resumed = None if self._keeper is None else self._keeper.resume(self.strategy)
+        resumed = None if self._checkpointer is None else self._checkpointer.resume(self.strategy)
         if resumed is not None:
             self.rounds_closed = resumed.server_round
             self.parameters = resumed.parameters
@@ -140,8 +140,8 @@ class Server:
         return history
 
     def _say_what_is_lost(self) -> None:
-        if self._keeper is not None and self._keeper.lost:
-            name, lost = type(self.strategy).__name__, ", ".join(self._keeper.lost)
+        if self._checkpointer is not None and self._checkpointer.lost:
+            name, lost = type(self.strategy).__name__, ", ".join(self._checkpointer.lost)
             text = (
                 f"{lost} of strategy {name} were not saved and begin anew, so the model may have "
                 "other bits; state_dict and load_state_dict would save them"
@@ -151,8 +151,8 @@ class Server:
 
     def _keep(self, server_round: int, history: History) -> None:
         """Make the end of a round durable, where the job has a journal."""
-        if self._keeper is not None:
-            self._keeper.checkpoint(
+        if self._checkpointer is not None:
+            self._checkpointer.checkpoint(
                 server_round, self.parameters, history, self.strategy, self._log.summary()
             )
 
@@ -337,16 +337,16 @@ class Server:
         timeout: float | None,
         check: Callable[[Ins, Res], str | None],
         sink: MeanSink | None = None,
-    ) -> Gathered:
+    ) -> PhaseResult:
         if phase is Phase.FIT:
             # Waiting for clients to come is not the round's time.
             self._log.started = time.monotonic()
-        gatherer = self._gatherer
-        if gatherer is None:
-            gatherer = DirectGatherer([client for client, _ in instructions], self.max_workers)
+        phase_runner = self._phase_runner
+        if phase_runner is None:
+            phase_runner = LocalRunner([client for client, _ in instructions], self.max_workers)
         rounds = phase in (Phase.FIT, Phase.EVALUATE)
-        keeper = self._keeper if rounds or phase is Phase.GET_PARAMETERS else None
-        return gatherer.gather(
+        checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
+        return phase_runner.gather(
             Request(
                 phase,
                 server_round,
@@ -355,7 +355,7 @@ class Server:
                 policy=self.policy if rounds else Policy(min_results=0),
                 check=check,
                 sink=sink,
-                state=None if keeper is None else keeper.state(self.strategy),
+                state=None if checkpointer is None else checkpointer.state(self.strategy),
                 hands_over=phase is Phase.FIT
                 and self.strategy.late_replies is LateReplies.NEXT_ROUND,
             )
@@ -363,7 +363,9 @@ class Server:
 
     def _planned(self, phase: Phase, server_round: int) -> list[tuple[ClientProxy, Any]] | None:
         """Whom an earlier server of this job asked, and the strategy as it was then."""
-        planned = None if self._keeper is None else self._keeper.planned(phase, server_round)
+        planned = (
+            None if self._checkpointer is None else self._checkpointer.planned(phase, server_round)
+        )
         if planned is None:
             return None
         self.strategy.load_state_dict(planned.state)
@@ -371,7 +373,7 @@ class Server:
         return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
 
     def _with_late(
-        self, results: list[tuple[ClientProxy, FitRes]], gathered: Gathered
+        self, results: list[tuple[ClientProxy, FitRes]], gathered: PhaseResult
     ) -> list[tuple[ClientProxy, FitRes]]:
         """A round's own results, and the late ones of earlier rounds that count in it."""
         if not gathered.late:
@@ -383,10 +385,10 @@ class Server:
     def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:
         """The clients of these ids, which need not be here any more."""
         here = self._client_manager.all()
-        assert self._gatherer is not None
-        return [here.get(each) or QueueClientProxy(each, self._gatherer) for each in client_ids]
+        assert self._phase_runner is not None
+        return [here.get(each) or QueueClientProxy(each, self._phase_runner) for each in client_ids]
 
-    def check_late(self, sent: Outline, res: FitRes) -> str | None:
+    def check_late(self, sent: ParametersSpec, res: FitRes) -> str | None:
         """Why a late fit reply is none to what was ``sent``; None if it is one."""
         return check_fit_reply(sent, res, self.strategy.reply_check)
 
@@ -407,7 +409,7 @@ class Server:
         shortfall = getattr(self._client_manager, "shortfall", None)
         return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
 
-    def _too_few(self, gathered: Gathered) -> str:
+    def _too_few(self, gathered: PhaseResult) -> str:
         return (
             f"{gathered.counts.accepted} results, {self.policy.min_results} needed: "
             f"the model stays as it was ({why(gathered)})"

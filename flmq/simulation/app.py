@@ -15,14 +15,14 @@ from flmq.client.worker import Worker
 from flmq.common.errors import FlmqError, RunError, UsageError
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar
-from flmq.server.bus import EventBus
+from flmq.observe.bus import EventBus
+from flmq.observe.events import Observer
+from flmq.observe.run_log import RunLog
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import ServerAppComponents
-from flmq.server.events import Observer
 from flmq.server.history import History
 from flmq.server.options import RunOptions
-from flmq.server.runlog import RunLog
-from flmq.server.running import run_server
+from flmq.server.run_lifecycle import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import roster
+from benchmarks import contenders
 from benchmarks.cells import Cell
 from benchmarks.rounds import Harness
 from flmq.broker.find import Broker, obtain_broker
@@ -30,12 +30,12 @@ def harness(broker: Broker, tmp_path: Path) -> Harness:
 
 def play_with(monkeypatch: pytest.MonkeyPatch, harness: Harness, role: str, program: str) -> str:
     """Play pika with ``program`` in the place of its server or client; return why it failed."""
-    real = roster.CONTESTANTS["pika"]
+    real = contenders.CONTESTANTS["pika"]
 
     def command(asked: str) -> list[str]:
         return [sys.executable, "-c", program] if asked == role else real.command(asked)
 
-    monkeypatch.setitem(roster.CONTESTANTS, "pika", replace(real, command=command))
+    monkeypatch.setitem(contenders.CONTESTANTS, "pika", replace(real, command=command))
     [outcome] = harness.play(SMALL, ["pika"])
     assert outcome.rounds == ()
     return outcome.failed
@@ -95,7 +95,7 @@ def test_contestant_that_does_not_fit_is_not_started(
 def test_flower_without_flwr_says_how_to_get_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(roster.FLWR_PYTHON, "/nowhere/python")
+    monkeypatch.setenv(contenders.FLWR_PYTHON, "/nowhere/python")
     [outcome] = harness.play(SMALL, ["flower"])
     assert "flmq[bench]" in outcome.failed
-    assert roster.flower_version() is None
+    assert contenders.flower_version() is None

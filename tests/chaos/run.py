@@ -21,11 +21,11 @@ from flmq.transport import (
 )
 from flmq.wire import Task, decode
 from tests.chaos import program
-from tests.chaos.crew import Crew
 from tests.chaos.hostile import forget_forged, send_hostile
 from tests.chaos.program import Variant
 from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
 from tests.chaos.stage import Stage
+from tests.chaos.supervisor import Crew
 
 __all__ = [
     "JOB",

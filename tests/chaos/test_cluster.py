@@ -8,10 +8,10 @@ import pytest
 
 from flmq.transport import replies_queue
 from tests.chaos.cluster import Cluster
-from tests.chaos.crew import Crew
 from tests.chaos.program import Variant
 from tests.chaos.run import JOB, Run, play, until
 from tests.chaos.schedule import SERVER, Schedule
+from tests.chaos.supervisor import Crew
 from tests.chaos.verdict import check
 
 

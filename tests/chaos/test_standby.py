@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from flmq.cli.exit_codes import ExitCode
-from tests.chaos.crew import Crew
 from tests.chaos.program import Variant
 from tests.chaos.run import JOB, Run, client_command, play, server_command, until
 from tests.chaos.schedule import SERVER, Schedule
 from tests.chaos.stage import Stage
+from tests.chaos.supervisor import Crew
 from tests.chaos.verdict import check
 
 _TAKE_OVER_SECONDS = 10.0

@@ -19,7 +19,7 @@ from flmq.common.phase import Phase
 from flmq.journal import Journal
 from flmq.journal.records import PhaseRow, RoundRow
 from flmq.journal.state import encode_state
-from flmq.round import Word
+from flmq.round import Outcome
 from flmq.server.options import RunOptions
 from flmq.simulation.app import simulate
 from flmq.transport import DEAD
@@ -127,14 +127,14 @@ def _check_round(run: Run, row: RoundRow) -> list[str]:
 
 def _check_phase(run: Run, where: str, row: PhaseRow) -> list[str]:
     asked = run.schedule.variant.asked(run.schedule.clients)
-    words = Counter(outcome.word for outcome in row.outcomes)
+    words = Counter(outcome.outcome for outcome in row.outcomes)
     clients = {outcome.client_id for outcome in row.outcomes}
     problems = []
     if row.open or row.call != 0:
         problems.append(f"{where} is open, or was asked {row.call + 1} times")
-    if row.asked != asked or len(clients) != asked or words != {Word.ACCEPTED: asked}:
+    if row.asked != asked or len(clients) != asked or words != {Outcome.ACCEPTED: asked}:
         problems.append(f"{where}: {row.asked} asked, {len(clients)} answered: {dict(words)}")
-    late = [each for each in row.late if each.word is not Word.DUPLICATE]
+    late = [each for each in row.late if each.outcome is not Outcome.DUPLICATE]
     if late:
         problems.append(f"{where} has late replies: {late}")
     return problems

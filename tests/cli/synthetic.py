@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flmq.cli.record import killed_note
-from flmq.server.events import (
+from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
     ConnectionChanged,
+    Outcome,
     Phase,
     PhaseClosed,
     PhaseOpened,
@@ -17,7 +18,6 @@ from flmq.server.events import (
     RunEnded,
     RunEvent,
     RunStarted,
-    Word,
 )
 
 JOB = "digits-calm-otter"
@@ -54,7 +54,7 @@ def one_round(server_round: int, ids: list[str]) -> Iterator[RunEvent]:
     for client_id in ids:
         yield outcome(server_round, client_id, killed, failed)
     if server_round == 8:
-        yield ClientOutcome(7, Phase.FIT, ids[0], Word.LATE, "2.1 s after the round closed")
+        yield ClientOutcome(7, Phase.FIT, ids[0], Outcome.LATE, "2.1 s after the round closed")
     accepted = len(ids) - len(killed) - len(failed)
     counts = RoundCounts(asked=len(ids), accepted=accepted, failed=len(failed), silent=len(killed))
     yield PhaseClosed(server_round, Phase.FIT, counts, 0.4, 27_000, 26_000, "deadline")
@@ -74,11 +74,11 @@ def one_round(server_round: int, ids: list[str]) -> Iterator[RunEvent]:
 def outcome(server_round: int, client_id: str, killed: set[str], failed: set[str]) -> ClientOutcome:
     if client_id in killed:
         return ClientOutcome(
-            server_round, Phase.FIT, client_id, Word.SILENT, "no reply within 20 s"
+            server_round, Phase.FIT, client_id, Outcome.SILENT, "no reply within 20 s"
         )
     if client_id in failed:
         reason, detail = "ValueError: batch of 0 images", "Traceback\nValueError: batch of 0 images"
         return ClientOutcome(
-            server_round, Phase.FIT, client_id, Word.FAILED, reason, 0.2, detail=detail
+            server_round, Phase.FIT, client_id, Outcome.FAILED, reason, 0.2, detail=detail
         )
-    return ClientOutcome(server_round, Phase.FIT, client_id, Word.ACCEPTED, "", 0.2, 143, 2700)
+    return ClientOutcome(server_round, Phase.FIT, client_id, Outcome.ACCEPTED, "", 0.2, 143, 2700)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flmq import __version__
-from flmq.broker import standing
+from flmq.broker import persistent_nodes as standing
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.folders import RunFolderNotWritable
 from flmq.cli.main import app

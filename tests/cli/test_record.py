@@ -23,14 +23,14 @@ from flmq.cli.record import (
 from flmq.cli.recorder import RunRecorder
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
-from flmq.server.events import (
+from flmq.observe.events import (
     ClientOutcome,
+    Outcome,
     Phase,
     RoundClosed,
     RoundCounts,
     RunEnded,
     RunStarted,
-    Word,
 )
 from tests.cli.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
 
@@ -75,7 +75,7 @@ def test_an_accepted_reply_has_an_entry_with_all_that_it_said(tmp_path: Path) ->
     recorder = RunRecorder(tmp_path, rest=0.0)
     recorder(RunStarted("j", 1, "FedAvg", "in memory"))
     said: dict[str, Scalar] = {"loss": 0.5, "ok": True, "\udcff": "\udcff"}
-    recorder(ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED, "", 0.2, 143, 2700, metrics=said))
+    recorder(ClientOutcome(1, Phase.FIT, "a", Outcome.ACCEPTED, "", 0.2, 143, 2700, metrics=said))
     recorder(
         RoundClosed(
             1,
@@ -104,8 +104,8 @@ def test_a_clients_words_and_metrics_are_bounded(tmp_path: Path) -> None:
     recorder(RunStarted("j", 1, "FedAvg", "in memory"))
     many: dict[str, Scalar] = {f"{at}": "x" * 10**5 for at in range(1000)}
     long = "y" * 10**6
-    recorder(ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED, metrics=many))
-    recorder(ClientOutcome(1, Phase.FIT, "b", Word.FAILED, long, detail=long))
+    recorder(ClientOutcome(1, Phase.FIT, "a", Outcome.ACCEPTED, metrics=many))
+    recorder(ClientOutcome(1, Phase.FIT, "b", Outcome.FAILED, long, detail=long))
     recorder(RoundClosed(1, 1, RoundCounts(2, 1, 1), RoundCounts(), None, {}, 1.0, 0, 0))
     assert (tmp_path / "j" / "history.json").stat().st_size < 300_000
 
@@ -117,9 +117,9 @@ def test_a_long_runs_oldest_rounds_keep_their_counts_and_say_what_is_left_out(
     recorder(RunStarted("j", 50, "FedAvg", "in memory"))
     for at in range(1, 51):
         for client in "abcdefgh":
-            recorder(ClientOutcome(at, Phase.FIT, client, Word.ACCEPTED, "", 0.2, 143, 2700))
+            recorder(ClientOutcome(at, Phase.FIT, client, Outcome.ACCEPTED, "", 0.2, 143, 2700))
         recorder(RoundClosed(at, 50, RoundCounts(8, 8), RoundCounts(), None, {}, 1.0, 0, 0))
-    recorder(ClientOutcome(1, Phase.FIT, "a", Word.DUPLICATE))
+    recorder(ClientOutcome(1, Phase.FIT, "a", Outcome.DUPLICATE))
     recorder(RunEnded("j", 50, 1.0))
     record = load_record(tmp_path / "j")
     assert len(record.rounds) == 50

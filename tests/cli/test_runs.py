@@ -12,7 +12,7 @@ from flmq.cli.recorder import RunRecorder
 from flmq.cli.runs import OtherStrategy, runs_app
 from flmq.journal import Journal, KeepPolicy, LateEntry
 from flmq.journal.state import StateValue
-from flmq.round import Carried, Outcome, Word
+from flmq.round import LateReplyRef, Outcome, TaskOutcome
 from tests.cli.synthetic import JOB as RECORDED
 from tests.cli.synthetic import whole_run
 from tests.journal.runs import answer, begun, closing, end_round, fit, model, plan, task_id
@@ -35,27 +35,27 @@ def runs(tmp_path: Path) -> Path:
 def _first_round(journal: Journal) -> None:
     journal.open_phase(fit(1), plan(CLIENTS))
     outcomes = {
-        "fine": Outcome("fine", Word.ACCEPTED),
-        "twice": Outcome("twice", Word.ACCEPTED),
-        "broken": Outcome("broken", Word.FAILED, "ValueError: no data"),
-        "wrong": Outcome("wrong", Word.REJECTED, "tensor 0 holds NaN"),
-        "away": Outcome("away", Word.UNROUTABLE, "no queue on the broker"),
+        "fine": TaskOutcome("fine", Outcome.ACCEPTED),
+        "twice": TaskOutcome("twice", Outcome.ACCEPTED),
+        "broken": TaskOutcome("broken", Outcome.FAILED, "ValueError: no data"),
+        "wrong": TaskOutcome("wrong", Outcome.REJECTED, "tensor 0 holds NaN"),
+        "away": TaskOutcome("away", Outcome.UNROUTABLE, "no queue on the broker"),
     }
     for client_id in ("fine", "twice", "broken", "wrong"):
         outcome = outcomes[client_id]
-        kind, reason = outcome.word, outcome.reason
+        kind, reason = outcome.outcome, outcome.reason
         journal.contribute(fit(1), answer(client_id, kind=kind, reason=reason))
     closed = closing("fine", "twice", silent=("quiet", "slow", "slower", "expired"))
-    silent = [each for each in closed.outcomes if each.word is Word.SILENT]
+    silent = [each for each in closed.outcomes if each.outcome is Outcome.SILENT]
     journal.close_phase(fit(1), replace(closed, outcomes=(*outcomes.values(), *silent)))
-    kept = answer("slow", kind=Word.LATE)
+    kept = answer("slow", kind=Outcome.LATE)
     journal.take_in(
         (),
         [
-            LateEntry(fit(1), "slow", Word.LATE, 3.21, kept=kept),
-            LateEntry(fit(1), "slower", Word.LATE, 65.0),
-            LateEntry(fit(1), "expired", Word.LATE, 7.0, EXPIRED),
-            *[LateEntry(fit(1), "twice", Word.DUPLICATE, 0.0)] * 2,
+            LateEntry(fit(1), "slow", Outcome.LATE, 3.21, kept=kept),
+            LateEntry(fit(1), "slower", Outcome.LATE, 65.0),
+            LateEntry(fit(1), "expired", Outcome.LATE, 7.0, EXPIRED),
+            *[LateEntry(fit(1), "twice", Outcome.DUPLICATE, 0.0)] * 2,
         ],
     )
     end_round(journal, 1)
@@ -64,7 +64,7 @@ def _first_round(journal: Journal) -> None:
 def _second_round(journal: Journal) -> None:
     journal.open_phase(fit(2), plan(["fine"], 2))
     journal.contribute(fit(2), answer("fine", 2))
-    carried = (Carried("slow", 1, task_id("slow")),)
+    carried = (LateReplyRef("slow", 1, task_id("slow")),)
     journal.close_phase(fit(2), replace(closing("fine"), carried=carried))
 
 
@@ -107,8 +107,8 @@ def test_a_reason_is_shown_as_it_was_given_on_one_line(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
     journal.open_phase(fit(1), plan(["a"]))
     reason = "return\n\n    tuple[list[numpy.ndarray], int]\n"
-    failed = Outcome("a", Word.FAILED, reason)
-    journal.contribute(fit(1), answer("a", kind=Word.FAILED, reason=reason))
+    failed = TaskOutcome("a", Outcome.FAILED, reason)
+    journal.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
     journal.close_phase(fit(1), replace(closing(), outcomes=(failed,)))
     journal.close()
     assert "fit: a failed: return tuple[list[numpy.ndarray], int]\n" in _shown(tmp_path)
@@ -139,8 +139,8 @@ def test_what_waits_says_so(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
     journal.open_phase(fit(1), plan(["slow"]))
     journal.close_phase(fit(1), closing(silent=["slow"]))
-    kept = answer("slow", kind=Word.LATE)
-    journal.take_in((), [LateEntry(fit(1), "slow", Word.LATE, 1.0, kept=kept)])
+    kept = answer("slow", kind=Outcome.LATE)
+    journal.take_in((), [LateEntry(fit(1), "slow", Outcome.LATE, 1.0, kept=kept)])
     journal.close()
     assert "round 1 fit: slow late by 1.0 s, waits for the next round" in _shown(tmp_path)
 
@@ -193,8 +193,8 @@ def test_no_words_of_a_client_steer_the_terminal(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
     journal.open_phase(fit(1), plan(("a",)))
     reason = "no\x1b[2J\x1b]0;owned\x07\u202e data"
-    journal.contribute(fit(1), answer("a", kind=Word.FAILED, reason=reason))
-    closed = replace(closing(), outcomes=(Outcome("a", Word.FAILED, reason),))
+    journal.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
+    closed = replace(closing(), outcomes=(TaskOutcome("a", Outcome.FAILED, reason),))
     journal.close_phase(fit(1), closed)
     end_round(journal, 1)
     journal.close()

@@ -8,16 +8,17 @@ from itertools import takewhile
 import pytest
 from rich.console import Console
 
-from flmq.cli.board import Board, Cell
 from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.plain import PlainView
+from flmq.cli.run_state import Board, Cell
+from flmq.cli.text_view import TextView
 from flmq.cli.view import LiveView, choose_view
-from flmq.server.events import (
+from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
     ClientsAwaited,
     ConnectionChanged,
     Note,
+    Outcome,
     Phase,
     PhaseClosed,
     PhaseOpened,
@@ -26,7 +27,6 @@ from flmq.server.events import (
     RunEnded,
     RunEvent,
     RunStarted,
-    Word,
 )
 from tests.cli.synthetic import whole_run
 
@@ -128,7 +128,7 @@ def test_a_client_that_goes_and_comes_changes_its_cell_until_it_has_answered() -
     board.apply(ClientPresence("a", "away", "", 0), 1.0)
     board.apply(ClientPresence("b", "online", "", 1), 1.0)
     assert board.stage.cells == {"a": Cell.AWAY, "b": Cell.BUSY}
-    board.apply(ClientOutcome(1, Phase.FIT, "b", Word.ACCEPTED), 2.0)
+    board.apply(ClientOutcome(1, Phase.FIT, "b", Outcome.ACCEPTED), 2.0)
     board.apply(ClientPresence("b", "gone", "", 0), 2.0)
     assert board.stage.cells["b"] is Cell.ANSWERED
 
@@ -136,16 +136,16 @@ def test_a_client_that_goes_and_comes_changes_its_cell_until_it_has_answered() -
 @pytest.mark.parametrize(
     ("word", "cell"),
     [
-        (Word.ACCEPTED, Cell.ANSWERED),
-        (Word.FAILED, Cell.FAILED),
-        (Word.REJECTED, Cell.FAILED),
-        (Word.SILENT, Cell.SILENT),
-        (Word.UNROUTABLE, Cell.AWAY),
-        (Word.LATE, Cell.BUSY),
-        (Word.DUPLICATE, Cell.BUSY),
+        (Outcome.ACCEPTED, Cell.ANSWERED),
+        (Outcome.FAILED, Cell.FAILED),
+        (Outcome.REJECTED, Cell.FAILED),
+        (Outcome.SILENT, Cell.SILENT),
+        (Outcome.UNROUTABLE, Cell.AWAY),
+        (Outcome.LATE, Cell.BUSY),
+        (Outcome.DUPLICATE, Cell.BUSY),
     ],
 )
-def test_every_word_has_its_cell(word: Word, cell: Cell) -> None:
+def test_every_word_has_its_cell(word: Outcome, cell: Cell) -> None:
     board = board_of(
         PhaseOpened(2, Phase.FIT, ("a",), None), ClientOutcome(2, Phase.FIT, "a", word)
     )
@@ -154,8 +154,8 @@ def test_every_word_has_its_cell(word: Word, cell: Cell) -> None:
 
 
 def test_the_unheard_of_a_phase_share_one_remark() -> None:
-    silent = [ClientOutcome(1, Phase.FIT, name, Word.SILENT, "no reply") for name in "abc"]
-    board = board_of(Note("one"), *silent, ClientOutcome(1, Phase.FIT, "d", Word.UNROUTABLE))
+    silent = [ClientOutcome(1, Phase.FIT, name, Outcome.SILENT, "no reply") for name in "abc"]
+    board = board_of(Note("one"), *silent, ClientOutcome(1, Phase.FIT, "d", Outcome.UNROUTABLE))
     assert [remark.text for _, remark in board.remarks] == [
         "one",
         "3 clients silent in fit of round 1: a, b, c",
@@ -166,9 +166,9 @@ def test_the_unheard_of_a_phase_share_one_remark() -> None:
 def test_an_outcome_of_another_phase_or_a_stranger_changes_no_cell() -> None:
     board = board_of(
         PhaseOpened(2, Phase.FIT, ("a",), None),
-        ClientOutcome(1, Phase.FIT, "a", Word.FAILED),
-        ClientOutcome(2, Phase.EVALUATE, "a", Word.FAILED),
-        ClientOutcome(2, Phase.FIT, "x", Word.FAILED),
+        ClientOutcome(1, Phase.FIT, "a", Outcome.FAILED),
+        ClientOutcome(2, Phase.EVALUATE, "a", Outcome.FAILED),
+        ClientOutcome(2, Phase.FIT, "x", Outcome.FAILED),
     )
     assert board.stage is not None
     assert board.stage.cells == {"a": Cell.BUSY}
@@ -192,8 +192,8 @@ def test_the_summary_says_what_became_of_everything() -> None:
 
 def test_late_replies_are_counted_in_the_round_that_asked_for_them() -> None:
     asked = RoundCounts(asked=2, accepted=1, silent=1)
-    late = ClientOutcome(1, Phase.FIT, "a", Word.LATE, "1.0 s after the round closed")
-    again = ClientOutcome(1, Phase.FIT, "a", Word.DUPLICATE)
+    late = ClientOutcome(1, Phase.FIT, "a", Outcome.LATE, "1.0 s after the round closed")
+    again = ClientOutcome(1, Phase.FIT, "a", Outcome.DUPLICATE)
     first, second = (
         RoundClosed(number, 2, asked, RoundCounts(), None, {}, 1.0, 0, 0) for number in (1, 2)
     )
@@ -248,7 +248,7 @@ def test_a_terminal_gets_the_live_view_and_anything_else_plain_lines() -> None:
     stream = io.StringIO()
     pipe = Console(file=stream)
     assert isinstance(choose_view(terminal), LiveView)
-    assert isinstance(choose_view(dumb), PlainView)
+    assert isinstance(choose_view(dumb), TextView)
     view = choose_view(pipe)
     view(Note("hello"))
     assert stream.getvalue() == "note hello\n"
@@ -258,7 +258,7 @@ def test_a_terminal_without_unicode_gets_lines_that_it_can_show() -> None:
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True)
     view = choose_view(console)
-    assert isinstance(view, PlainView)
+    assert isinstance(view, TextView)
     view(Note("it is 5 °C"))
     assert raw.getvalue() == b"note it is 5 \\xb0C\n"
 
@@ -343,7 +343,7 @@ def test_a_phase_that_is_over_does_not_stay_in_sight() -> None:
     board = board_of(
         RunStarted("j", 2, "FedAvg", "in memory"),
         PhaseOpened(1, Phase.FIT, ("a",), None),
-        ClientOutcome(1, Phase.FIT, "a", Word.ACCEPTED),
+        ClientOutcome(1, Phase.FIT, "a", Outcome.ACCEPTED),
         PhaseClosed(1, Phase.FIT, counts, 1.0, 0, 0, "all answered"),
     )
     assert "■ a" in "\n".join(drawn(board, now=0.5))
@@ -361,7 +361,7 @@ def test_a_run_that_was_stopped_has_not_failed() -> None:
     board = board_of(
         RunStarted("j", 9, "FedAvg", "in memory", (closed,)),
         PhaseOpened(8, Phase.FIT, ("a", "b"), None),
-        ClientOutcome(8, Phase.FIT, "a", Word.ACCEPTED),
+        ClientOutcome(8, Phase.FIT, "a", Outcome.ACCEPTED),
         RunEnded("j", 7, 65.0, "stopped after round 7", stopped=True),
     )
     text = summary(board)

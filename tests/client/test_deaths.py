@@ -15,8 +15,8 @@ from flmq.client.work import Work
 from flmq.client.worker import WorkerOptions
 from flmq.common import FitIns
 from flmq.common.phase import Phase
-from flmq.post import Letter
-from flmq.server.events import Word
+from flmq.messaging import Incoming
+from flmq.observe.events import Outcome
 from flmq.transport import Delivery, Message, client_queue
 from flmq.wire import Begun, Task
 from tests.client.test_worker import Gate
@@ -26,7 +26,7 @@ from tests.transport.rigs import PATIENCE, eventually
 TASK = Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(initial(), {}))
 
 
-def _acked(letter: Letter) -> None:
+def _acked(incoming: Incoming) -> None:
     """Nobody looks."""
 
 
@@ -122,12 +122,12 @@ def test_deaths_are_counted_in_a_task_that_its_server_asked_for_again_meanwhile(
     taken: list[str] = []
     take = Work.take
 
-    def noted(work: Work, task: Task, letter: Letter) -> None:
-        take(work, task, letter)
+    def noted(work: Work, task: Task, incoming: Incoming) -> None:
+        take(work, task, incoming)
         taken.append(task.task_id)
 
     monkeypatch.setattr(Work, "take", noted)
-    monkeypatch.setattr("flmq.server.waiting._ASK_AGAIN_EVERY", 0.5)
+    monkeypatch.setattr("flmq.server.asks.waiting._ASK_AGAIN_EVERY", 0.5)
     federation, gate = memory_federation, Gate()
     strategy = fed_avg(1)
     server = federation.run(strategy, timeout=None)
@@ -160,7 +160,7 @@ def test_fewer_deaths_cost_nothing_and_leave_no_notes(federation: Federation) ->
             _die_in_a_task(federation, gate)
         federation.serve("a", source=nudge)
         server.history()
-        assert server.watch.words() == {"a": [Word.ACCEPTED] * 2}
+        assert server.watch.words() == {"a": [Outcome.ACCEPTED] * 2}
         federation.workers.pop("a").stop()
         eventually(lambda: _is_empty(federation))
     finally:
@@ -178,13 +178,13 @@ def test_notes_of_no_open_task_are_dropped(
     memory_federation: Federation, tmp_path: Path, kind: str
 ) -> None:
     """And so are more than make a difference, for anybody may have sent them."""
-    acked: list[Letter] = []
+    acked: list[Incoming] = []
     now = 0.0
     peer = memory_federation.peer("a")
     kinds: dict[str, Deaths] = {
         "folder": FolderDeaths(acked.append, tmp_path, 3),
         "broker": BrokerDeaths(
-            peer.outbox,
+            peer.sender,
             acked.append,
             lambda client_id, task_id: (client_id, task_id) == ("a", "open"),
             instance="me",
@@ -198,30 +198,30 @@ def test_notes_of_no_open_task_are_dropped(
     strangers = [Begun("t", "a", "x"), Begun("open", "nobody", "x"), Begun("open", "a", "me")]
     flood = [Begun("open", "a", f"x{number}") for number in range(10)]
     delivery = Delivery(Message(b""), "q", redelivered=False, tag=None)
-    letters = [Letter(note, 1, delivery) for note in (*strangers, *flood)]
-    for note, letter in zip((*strangers, *flood), letters, strict=True):
-        deaths.hear(note, letter)
+    incomings = [Incoming(note, 1, delivery) for note in (*strangers, *flood)]
+    for note, incoming in zip((*strangers, *flood), incomings, strict=True):
+        deaths.hear(note, incoming)
     kept = 4 if kind == "broker" else 0
     deaths.look()
     # Two of tasks that are not here: those may come yet.
-    assert len(acked) == len(letters) - kept - (2 if kind == "broker" else 0)
+    assert len(acked) == len(incomings) - kept - (2 if kind == "broker" else 0)
     now = 10.0
     deaths.look()
-    assert len(acked) == len(letters) - kept
+    assert len(acked) == len(incomings) - kept
     deaths.end("a", "open")
-    assert len(acked) == len(letters)
+    assert len(acked) == len(incomings)
 
 
 def test_notes_of_tasks_that_are_not_here_are_kept_of_few_only(
     memory_federation: Federation,
 ) -> None:
-    acked: list[Letter] = []
-    outbox = memory_federation.peer("a").outbox
+    acked: list[Incoming] = []
+    sender = memory_federation.peer("a").sender
     deaths = BrokerDeaths(
-        outbox, acked.append, lambda client_id, task_id: False, instance="me", site="main", most=3
+        sender, acked.append, lambda client_id, task_id: False, instance="me", site="main", most=3
     )
     delivery = Delivery(Message(b""), "q", redelivered=False, tag=None)
     for number in range(100):
         note = Begun(f"t{number}", "a", "x")
-        deaths.hear(note, Letter(note, 1, delivery))
+        deaths.hear(note, Incoming(note, 1, delivery))
     assert len(acked) == 36

@@ -74,7 +74,7 @@ class Line:
 
     def publish_model(self) -> None:
         ref = self.model
-        sent = self.peer.outbox.send_blob(Address(MODELS, "job"), ref, ref.digest, LARGE.tensors)
+        sent = self.peer.sender.send_blob(Address(MODELS, "job"), ref, ref.digest, LARGE.tensors)
         sent.outcome.result(PATIENCE)
 
     def begin(self) -> None:

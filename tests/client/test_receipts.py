@@ -14,8 +14,8 @@ from flmq.client.receipts import KEPT_FOR, AwaitedReceipts, log_receipt
 from flmq.common import FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.common.typing import Code
-from flmq.server.events import Word
-from flmq.server.receipts import Receipts
+from flmq.observe.events import Outcome
+from flmq.server.replies.receipts import Receipts
 from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg
@@ -121,8 +121,8 @@ def test_a_lost_receipt_leaves_nothing_in_the_spool(
     gate.go.release()
     server.history()
     assert lost
-    assert server.watch.words()["a"].count(Word.ACCEPTED) == 2
-    assert Word.DUPLICATE in server.watch.words()["a"]
+    assert server.watch.words()["a"].count(Outcome.ACCEPTED) == 2
+    assert Outcome.DUPLICATE in server.watch.words()["a"]
     assert gate.calls == 2
 
 

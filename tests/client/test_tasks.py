@@ -14,7 +14,7 @@ from flmq.client.tasks import AckPolicy, Admission, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common import Code, FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
-from flmq.post import Letter
+from flmq.messaging import Incoming
 from flmq.transport import Delivery, Message
 from flmq.wire import BlobRef, Reply, Task
 
@@ -32,25 +32,25 @@ def reply(task_id: str = "t1", parameters: Parameters = NONE) -> Reply:
     return Reply(task_id, "job", 1, Phase.FIT, "a", 1, b"nonce", 1.5, res)
 
 
-def letters() -> Iterator[Letter]:
+def incomings() -> Iterator[Incoming]:
     while True:
-        yield Letter(task(), 1, Delivery(Message(b""), "q", redelivered=False, tag=None))
+        yield Incoming(task(), 1, Delivery(Message(b""), "q", redelivered=False, tag=None))
 
 
 @pytest.fixture
-def mail() -> Iterator[Letter]:
-    return letters()
+def mail() -> Iterator[Incoming]:
+    return incomings()
 
 
-Both = tuple[Tasks, Iterator[Letter]]
+Both = tuple[Tasks, Iterator[Incoming]]
 
 
 @pytest.fixture(params=["volatile", "spool"])
-def both(request: pytest.FixtureRequest, tmp_path: Path, mail: Iterator[Letter]) -> Both:
+def both(request: pytest.FixtureRequest, tmp_path: Path, mail: Iterator[Incoming]) -> Both:
     return VolatileTasks() if request.param == "volatile" else TaskSpool(tmp_path), mail
 
 
-def test_the_life_of_a_task(mail: Iterator[Letter]) -> None:
+def test_the_life_of_a_task(mail: Iterator[Incoming]) -> None:
     tasks, first = VolatileTasks(), next(mail)
     assert tasks.admit(task(), first) is Admission.NEW
     assert (tasks.current("t1"), tasks.of_job("job"), tasks.of_job("other")) == (task(), ["t1"], [])
@@ -64,7 +64,7 @@ def test_the_life_of_a_task(mail: Iterator[Letter]) -> None:
     assert tasks.admit(task(), next(mail)) is Admission.SETTLED
 
 
-def test_the_newest_letter_is_acked(mail: Iterator[Letter]) -> None:
+def test_the_newest_letter_is_acked(mail: Iterator[Incoming]) -> None:
     tasks, newer = VolatileTasks(), task(deadline_unix_ms=7)
     tasks.admit(task(), next(mail))
     last = next(mail)
@@ -74,7 +74,7 @@ def test_the_newest_letter_is_acked(mail: Iterator[Letter]) -> None:
     assert tasks.published("t1") is last
 
 
-def test_one_that_is_done_is_sent_again(mail: Iterator[Letter]) -> None:
+def test_one_that_is_done_is_sent_again(mail: Iterator[Incoming]) -> None:
     tasks = VolatileTasks()
     tasks.admit(task(), next(mail))
     tasks.finished(reply())
@@ -85,10 +85,10 @@ def test_one_that_is_done_is_sent_again(mail: Iterator[Letter]) -> None:
     assert tasks.published("t1") is again
 
 
-def test_one_that_nobody_wants_gives_its_letter_back(mail: Iterator[Letter]) -> None:
-    tasks, letter = VolatileTasks(), next(mail)
-    tasks.admit(task(), letter)
-    assert tasks.settle("t1") is letter
+def test_one_that_nobody_wants_gives_its_letter_back(mail: Iterator[Incoming]) -> None:
+    tasks, incoming = VolatileTasks(), next(mail)
+    tasks.admit(task(), incoming)
+    assert tasks.settle("t1") is incoming
     assert tasks.settle("t1") is None
     assert tasks.finished(reply()) == reply()  # it was in the middle of it
     assert tasks.reply_of("t1") is None
@@ -96,7 +96,7 @@ def test_one_that_nobody_wants_gives_its_letter_back(mail: Iterator[Letter]) -> 
 
 
 def test_only_the_last_replies_are_kept_and_what_is_let_go_is_named(
-    mail: Iterator[Letter], caplog: pytest.LogCaptureFixture
+    mail: Iterator[Incoming], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server that never says what became of them must not fill the memory."""
     tasks, first = VolatileTasks(replies=2), next(mail)
@@ -111,7 +111,7 @@ def test_only_the_last_replies_are_kept_and_what_is_let_go_is_named(
     assert tasks.admit(task("a"), next(mail)) is Admission.NEW  # asked again, it is done anew
 
 
-def test_replies_are_kept_up_to_so_many_bytes_and_the_last_always(mail: Iterator[Letter]) -> None:
+def test_replies_are_kept_up_to_so_many_bytes_and_the_last_always(mail: Iterator[Incoming]) -> None:
     tasks, large = VolatileTasks(max_bytes=1000), Parameters([bytes(600)], "numpy.ndarray")
     huge = Parameters([bytes(2000)], "numpy.ndarray")
     kept = []
@@ -171,7 +171,7 @@ def test_a_reply_to_another_question_is_not_sent(both: Both, other: dict[str, ob
     assert (tasks.current("t1"), tasks.reply_of("t1")) == (changed, None)
 
 
-def test_only_the_last_settled_are_remembered(mail: Iterator[Letter]) -> None:
+def test_only_the_last_settled_are_remembered(mail: Iterator[Incoming]) -> None:
     tasks = VolatileTasks(remember=2)
     for name in "abc":
         tasks.admit(task(name), next(mail))

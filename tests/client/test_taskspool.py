@@ -15,9 +15,9 @@ from flmq.client.taskspool import SpoolNotWritable, TaskSpool
 from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
 from flmq.wire import INLINE_BYTES, Failure, FailureKind, Reply, Task
 from flmq.wire.budget import MAX_ENVELOPE_BYTES
-from tests.client.test_tasks import letters, reply, task
+from tests.client.test_tasks import incomings, reply, task
 
-LETTER = next(letters())
+LETTER = next(incomings())
 LARGE = ndarrays_to_parameters([np.arange(INLINE_BYTES, dtype=np.float32), np.zeros(0)])
 SMALL = ndarrays_to_parameters([np.arange(3.0)])
 

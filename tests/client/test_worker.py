@@ -16,18 +16,18 @@ from flmq.client.context import ClientContext
 from flmq.client.worker import WorkerOptions
 from flmq.common import Config, FitIns, FitRes, Metrics, NDArrays, Parameters
 from flmq.common.errors import ClientIdInUse, InvalidClientId
-from flmq.server import History, Server, SimpleClientManager
-from flmq.server.client_proxy import ClientProxy
-from flmq.server.events import (
+from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
+    Outcome,
     Phase,
     PhaseClosed,
     RoundCounts,
     RunEnded,
-    Word,
 )
-from flmq.server.failures import ClientFailure
+from flmq.server import History, Server, SimpleClientManager
+from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy import FedAvg
 from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
 from flmq.wire import JobEnded, PresenceKind, Receipt, ReceiptOutcome, RollCall
@@ -89,7 +89,7 @@ def test_a_fit_that_raises_is_reported_at_once_with_its_traceback(federation: Fe
             raise KeyError("no such column")
 
     failure = _fails_with(federation, Broken())  # without a deadline: only a report ends it
-    assert (failure.client_id, failure.word) == ("a", Word.FAILED)
+    assert (failure.client_id, failure.outcome) == ("a", Outcome.FAILED)
     assert failure.reason == "KeyError: 'no such column'"
     assert 'raise KeyError("no such column")' in failure.detail
     server = federation.servers[0]
@@ -129,7 +129,7 @@ def test_what_cannot_be_sent_is_the_clients_failure_and_the_worker_lives(
     memory_federation: Federation, client: Client, said: str
 ) -> None:
     failure = _fails_with(memory_federation, client)
-    assert failure.word is Word.FAILED
+    assert failure.outcome is Outcome.FAILED
     assert failure.reason.startswith("InvalidReturnValue: "), failure.reason
     assert said in failure.reason
     assert not memory_federation.workers["a"].done.done()
@@ -146,7 +146,7 @@ def test_what_was_trained_counts_whatever_its_metrics_are(
     memory_federation.serve("a", source=Measured())
     server = memory_federation.run(fed_avg(1), timeout=None)
     server.history()
-    assert server.watch.words() == {"a": [Word.ACCEPTED]}
+    assert server.watch.words() == {"a": [Outcome.ACCEPTED]}
 
 
 class _Unshown(Exception):
@@ -182,7 +182,7 @@ def test_a_thread_of_a_worker_that_ends_by_a_fault_ends_the_worker(
     def broken(*_: object) -> bool:
         raise ZeroDivisionError("a fault of flmq")
 
-    monkeypatch.setattr("flmq.client.doer.Doer.do", broken)
+    monkeypatch.setattr("flmq.client.task_executor.TaskExecutor.do", broken)
     running = memory_federation.worker(
         {"a": {}, "b": {}}, nudge, WorkerOptions(heartbeat=1.0, threads=threads)
     )
@@ -277,8 +277,8 @@ def test_what_the_broker_delivers_twice_is_trained_on_and_counted_once(
     server.history()
     assert gate.calls == 3
     assert [r.fit.accepted for r in server.watch.rounds()] == [1, 1, 1]
-    assert set(server.watch.words()["a"]) == {Word.ACCEPTED, Word.DUPLICATE}
-    assert server.watch.words()["a"].count(Word.ACCEPTED) == 3
+    assert set(server.watch.words()["a"]) == {Outcome.ACCEPTED, Outcome.DUPLICATE}
+    assert server.watch.words()["a"].count(Outcome.ACCEPTED) == 3
 
 
 def _empty(federation: Federation, client_id: str) -> bool:
@@ -297,13 +297,13 @@ def test_a_late_reply_is_named_at_both_ends(
     peer.reply(peer.task())
     server.watch.wait_for(PhaseClosed)
     gate.go.release()
-    late = server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.LATE)
+    late = server.watch.wait_for(ClientOutcome, lambda o: o.outcome is Outcome.LATE)
     assert (late.client_id, late.server_round) == ("slow", 1)
     assert late.reason.endswith("s after the round closed")
     eventually(lambda: "late and was not counted" in caplog.text)
     gate.go.release()
     server.history()
-    assert server.watch.words(1)["slow"] == [Word.SILENT, Word.LATE]
+    assert server.watch.words(1)["slow"] == [Outcome.SILENT, Outcome.LATE]
 
 
 def test_a_worker_serves_two_jobs_at_once(federation: Federation) -> None:
@@ -376,7 +376,7 @@ def test_once_stays_in_a_job_that_it_works_in_when_another_ends(federation: Fede
     assert gate.begun.acquire(timeout=PATIENCE)  # of the second round: it has not left
     gate.go.release()
     mine.history()
-    assert mine.watch.words()["a"] == [Word.ACCEPTED] * 2
+    assert mine.watch.words()["a"] == [Outcome.ACCEPTED] * 2
     federation.workers["a"].done.result(PATIENCE)
 
 
@@ -442,7 +442,7 @@ def test_a_server_that_begins_the_job_anew_is_heard_though_its_clock_is_behind(
     for _ in range(2):
         peer.reply(peer.task())
     server.history()
-    assert server.watch.words()["a"] == [Word.ACCEPTED] * 2
+    assert server.watch.words()["a"] == [Outcome.ACCEPTED] * 2
     said = [each for each in caplog.records if "was begun anew by another server" in each.message]
     assert [each.levelname for each in said] == ["WARNING"]
 
@@ -525,4 +525,4 @@ def test_stop_from_any_thread_ends_after_the_task_at_hand(federation: Federation
     gate.go.release()
     worker.done.result(PATIENCE)
     server.history()
-    assert server.watch.words() == {"a": [Word.ACCEPTED]}
+    assert server.watch.words() == {"a": [Outcome.ACCEPTED]}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from flmq.common import ndarrays_to_parameters
+from flmq.observe.events import RoundClosed, RunEvent
 from flmq.server import start_server
-from flmq.server.events import RoundClosed, RunEvent
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
 

@@ -12,13 +12,13 @@ from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters, param
 from flmq.common.errors import UsageError
 from flmq.common.phase import Phase
 from flmq.common.typing import Code, FitRes, Parameters, Status
+from flmq.observe.events import RoundClosed, RunEnded, RunEvent
+from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.components import ServerAppComponents
-from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import RoundClosed, RunEnded, RunEvent
 from flmq.server.options import RunOptions
+from flmq.server.replies.uploads import Spoiled, Uploads
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
-from flmq.server.uploads import Spoiled, Uploads
 from flmq.simulation.app import simulate
 from flmq.wire import Reply, refer
 

@@ -14,7 +14,7 @@ import pytest
 
 import flmq.client
 from flmq.common.crashpoints import CRASH_AT
-from flmq.server.events import RoundCounts, Word
+from flmq.observe.events import Outcome, RoundCounts
 from flmq.testing import fast_retries
 from tests.dataplane import diary
 from tests.dataplane.looks import mean_of
@@ -132,8 +132,8 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_only_what_was_not_kept(
         for round_ in server.watch.rounds()
     ]
     for name, words in server.watch.words().items():
-        assert words.count(Word.ACCEPTED) == 2, name
-        assert set(words) <= {Word.ACCEPTED, Word.DUPLICATE}, name
+        assert words.count(Outcome.ACCEPTED) == 2, name
+        assert set(words) <= {Outcome.ACCEPTED, Outcome.DUPLICATE}, name
     # Once a round, but where the kill came between the training and its reply's way to the disk.
     for name, where in POINTS.items():
         killed, after = first[name].pid, second[name].pid

@@ -12,10 +12,11 @@ from flmq.client.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays
 from flmq.common.errors import RunError
 from flmq.journal import Journal, KeepPolicy
-from flmq.round import Word
-from flmq.server import ServerConfig, intake, listener
-from flmq.server.events import ClientOutcome
-from flmq.server.replay import replay
+from flmq.observe.events import ClientOutcome
+from flmq.round import Outcome
+from flmq.server import ServerConfig
+from flmq.server.replies import intake, listener
+from flmq.server.resumption.replay import replay
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.wire import Receipt, ReceiptOutcome, Task
 from tests.dataplane.uploading import NUMBERS, Upload
@@ -60,7 +61,7 @@ def check(folder: Path, *, into: int, times: int = 1) -> None:
     """The record has a's late reply to round 1 in this round, and gives the same bits again."""
     journal = Journal.open(folder / JOB, create=False)
     rows = {row.server_round: row.phases[0] for row in journal.rounds() if row.phases}
-    (late,) = [each for each in rows[1].late if each.word is Word.LATE]
+    (late,) = [each for each in rows[1].late if each.outcome is Outcome.LATE]
     assert (late.client_id, late.into, late.times) == ("a", into, 1)
     assert {number for number, row in rows.items() if row.carried} == {into}
     assert all(each.same for each in replay(journal, averaging()))
@@ -200,7 +201,7 @@ def test_a_worker_forgets_its_late_reply_whatever_became_of_it(
     Upload.of(b, first).send()
     second = task_of(b, 2)
     gate.go.release()
-    said = server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.LATE)
+    said = server.watch.wait_for(ClientOutcome, lambda o: o.outcome is Outcome.LATE)
     assert (said.client_id, said.server_round) == ("a", 1)
     assert gate.begun.acquire(timeout=PATIENCE)  # it is at the second round's task
     eventually(lambda: len(list(spool.glob("*/spool/*"))) == 1)

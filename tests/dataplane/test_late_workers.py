@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flmq.client.worker import WorkerOptions
-from flmq.server.events import RoundCounts, Word
-from flmq.server.failures import ClientFailure
+from flmq.observe.events import Outcome, RoundCounts
+from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
 from flmq.transport import MODELS, TASKS, Address, federation_topology, models_topology, task_key
@@ -69,8 +69,11 @@ def test_a_worker_gives_up_a_model_whose_round_is_over(federation: Federation) -
     _empty_the_stream(federation)
     federation.serve("late")
     server.history()
-    assert server.watch.words(1) == {"late": [Word.SILENT, Word.LATE], "other": [Word.ACCEPTED]}
-    assert server.watch.words(2) == {"late": [Word.ACCEPTED], "other": [Word.SILENT]}
+    assert server.watch.words(1) == {
+        "late": [Outcome.SILENT, Outcome.LATE],
+        "other": [Outcome.ACCEPTED],
+    }
+    assert server.watch.words(2) == {"late": [Outcome.ACCEPTED], "other": [Outcome.SILENT]}
 
 
 class _Keeps(FedAvg):
@@ -103,8 +106,13 @@ def test_a_worker_without_room_for_the_model_says_so_at_once(federation: Federat
 def test_a_model_that_does_not_come_is_reported_at_the_deadline(
     memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flmq.server.models.Models.publish", lambda self, refs: 0)
-    monkeypatch.setattr("flmq.server.models.Models.publish_again", lambda self, digest: False)
+    monkeypatch.setattr(
+        "flmq.server.asks.published_models.PublishedModels.publish", lambda self, refs: 0
+    )
+    monkeypatch.setattr(
+        "flmq.server.asks.published_models.PublishedModels.publish_again",
+        lambda self, digest: False,
+    )
     strategy = fed_avg(1, initial_parameters=initial(NUMBERS))
     memory_federation.serve("a")
     server = memory_federation.run(strategy, timeout=2.0)

@@ -13,7 +13,7 @@ from flmq.client.models import ModelReader
 from flmq.client.worker import WorkerOptions
 from flmq.common import FitIns, Parameters, ndarrays_to_parameters
 from flmq.common.phase import Phase
-from flmq.server.events import PhaseClosed
+from flmq.observe.events import PhaseClosed
 from flmq.server.strategy import FedAvg
 from tests.dataplane.looks import published
 from tests.end_to_end.federation import Federation, fed_avg, initial

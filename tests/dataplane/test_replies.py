@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from flmq.common import Parameters, ndarray_to_bytes
-from flmq.server.events import ClientOutcome, RoundCounts, RunEnded, Word
-from flmq.server.spool import SpoolFailed
+from flmq.observe.events import ClientOutcome, Outcome, RoundCounts, RunEnded
+from flmq.server.replies.spool import SpoolFailed
 from flmq.wire import (
     Receipt,
     ReceiptOutcome,
@@ -73,8 +73,8 @@ def test_whose_reply_is_coming_is_asked_again_only_when_it_stops_coming(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is asked again would send the whole of it once more."""
-    monkeypatch.setattr("flmq.server.waiting._ASK_AGAIN_EVERY", 1.0)
-    monkeypatch.setattr("flmq.server.waiting._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("flmq.server.asks.waiting._ASK_AGAIN_EVERY", 1.0)
+    monkeypatch.setattr("flmq.server.asks.waiting._LOOK_EVERY", 0.1)
     peer = federation.peer("peer")
     server = federation.run(fed_avg(1, initial_parameters=initial(NUMBERS)), timeout=None)
     upload = Upload.of(peer, peer.task())
@@ -114,7 +114,7 @@ def test_an_upload_that_breaks_off_is_given_up_at_the_deadline(
     ended = server.watch.wait_for(RunEnded)
     assert (ended.incomplete_uploads, ended.stray_chunks) == (1, len(upload.chunks) - 2)
     assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=1, silent=1, late=0)
-    assert server.watch.words(1)["peer"] == [Word.SILENT, Word.LATE, Word.DUPLICATE]
+    assert server.watch.words(1)["peer"] == [Outcome.SILENT, Outcome.LATE, Outcome.DUPLICATE]
     assert server.model() == mean_of(["good"], initial(NUMBERS), rounds=2)
 
 
@@ -211,7 +211,7 @@ def test_chunks_that_nobody_waits_for_do_no_harm(federation: Federation) -> None
         peer.raw(peer.reply_address(), b"no chunk", headers)
     upload.send()
     assert server.model() == mean_of(["peer"], initial(NUMBERS))
-    reasons = {bytes(letter.message.body) for letter in federation.dead(2)}
+    reasons = {bytes(incoming.message.body) for incoming in federation.dead(2)}
     assert reasons == {b"no chunk"}
 
 
@@ -236,17 +236,17 @@ def test_a_server_without_room_stops_and_goes_on_with_the_same_bits(
     server = run()
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", small_disk)
-        server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.ACCEPTED)
+        server.watch.wait_for(ClientOutcome, lambda o: o.outcome is Outcome.ACCEPTED)
         upload = Upload.of(peer, peer.task())
         upload.send()
         with pytest.raises(SpoolFailed, match="No space left on device"):
             server.history()
-    assert Word.REJECTED not in server.watch.words()["peer"]
+    assert Outcome.REJECTED not in server.watch.words()["peer"]
     again = run()
     # The broker brings again what announced it, and who is asked again sends it again.
     upload.send()
     assert again.model() == mean_of(["a", "peer"], initial(NUMBERS))
-    assert again.watch.words()["peer"][0] is Word.ACCEPTED
+    assert again.watch.words()["peer"][0] is Outcome.ACCEPTED
     assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flmq.client import NumPyClient
 from flmq.client.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays
-from flmq.server.events import ClientOutcome, RoundCounts, Word
+from flmq.observe.events import ClientOutcome, Outcome, RoundCounts
 from flmq.transport import client_queue
 from tests.dataplane.looks import mean_of, trained
 from tests.end_to_end.federation import Federation, Nudge, fed_avg, initial
@@ -58,7 +58,7 @@ def test_a_task_is_acked_once_it_is_in_the_spool_and_forgotten_with_its_receipt(
     assert _spooled(tmp_path) == {".task"}
     federation.rig.cut()  # what is not acked comes again
     gate.go.release()
-    server.watch.wait_for(ClientOutcome, lambda o: o.word is Word.ACCEPTED)
+    server.watch.wait_for(ClientOutcome, lambda o: o.outcome is Outcome.ACCEPTED)
     eventually(lambda: _spooled(tmp_path) == set())
     assert _in_queue(federation) == 0
     assert gate.calls == 1

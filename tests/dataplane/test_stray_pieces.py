@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flmq.server.events import RoundCounts
+from flmq.observe.events import RoundCounts
 from flmq.transport import (
     REPLIES,
     TASKS,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from flmq.common import FitRes, Parameters, parameters_to_ndarrays
-from flmq.server.events import RunEnded
+from flmq.observe.events import RunEnded
+from flmq.server.replies.spool import SpooledParameters
 from flmq.server.server_config import ServerConfig
-from flmq.server.spool import SpooledParameters
 from flmq.server.strategy import FedAvg
 from flmq.server.strategy.sink import StreamedResults
 from tests.dataplane.looks import mean_of, trained

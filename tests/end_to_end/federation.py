@@ -33,15 +33,15 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.journal.records import KeepPolicy
-from flmq.post import Outbox
-from flmq.server.bus import EventBus
+from flmq.messaging import Sender
+from flmq.observe.bus import EventBus
+from flmq.observe.events import ClientOutcome, Observer, Outcome, RoundClosed, RunEnded, RunEvent
+from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
-from flmq.server.coordinator import CoordinatorOptions
-from flmq.server.events import ClientOutcome, Observer, RoundClosed, RunEnded, RunEvent, Word
 from flmq.server.history import History
 from flmq.server.options import ResumePolicy, RunOptions
-from flmq.server.running import run_server
+from flmq.server.run_lifecycle import run_server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.transport import (
@@ -171,12 +171,12 @@ class Watch:
             assert met, f"no {count} such {kind.__name__} among {self.events}"
             return found()[count - 1]
 
-    def words(self, server_round: int | None = None) -> dict[str, list[Word]]:
+    def words(self, server_round: int | None = None) -> dict[str, list[Outcome]]:
         """Client id: the words said of it, in order."""
-        words: dict[str, list[Word]] = {}
+        words: dict[str, list[Outcome]] = {}
         for outcome in self.of(ClientOutcome):
             if server_round in (None, outcome.server_round):
-                words.setdefault(outcome.client_id, []).append(outcome.word)
+                words.setdefault(outcome.client_id, []).append(outcome.outcome)
         return words
 
     def rounds(self) -> list[RoundClosed]:
@@ -324,14 +324,14 @@ class Federation:
         transport = self.rig.transport()
         transport.declare(federation_topology())
         consumer = transport.consumer([DEAD], prefetch=100)
-        letters = []
+        incomings = []
         for number in range(count):
-            letter = consumer.receive(PATIENCE)
-            assert letter is not None, f"{number} of {count} dead letters came"
-            consumer.ack(letter)
-            letters.append(letter)
+            incoming = consumer.receive(PATIENCE)
+            assert incoming is not None, f"{number} of {count} dead incomings came"
+            consumer.ack(incoming)
+            incomings.append(incoming)
         consumer.close()
-        return letters
+        return incomings
 
     def close(self) -> None:
         """End everything."""
@@ -351,7 +351,7 @@ class Peer:
         self.transport = transport
         transport.declare(federation_topology() + client_topology(client_id))
         self.publisher = transport.publisher()
-        self.outbox = Outbox(self.publisher)
+        self.sender = Sender(self.publisher)
         self.consumer: Consumer
         self._aside: deque[Body] = deque()
         """What came of a server while it was greeted."""
@@ -370,7 +370,7 @@ class Peer:
         """Say that one is here, in answer to a ``greeting`` or unasked."""
         address = Address(PRESENCE, presence_key("main", self.client_id))
         body = self.presence(kind, heartbeat)
-        sent = self.outbox.send(address, body, mandatory=False, correlation_id=greeting)
+        sent = self.sender.send(address, body, mandatory=False, correlation_id=greeting)
         assert sent.outcome.result(PATIENCE) is PublishOutcome.CONFIRMED
 
     def presence(
@@ -387,7 +387,7 @@ class Peer:
 
     def send(self, address: Address, body: Body, *, mandatory: bool = True) -> None:
         """Send an envelope, and see it confirmed."""
-        sent = self.outbox.send(address, body, mandatory=mandatory)
+        sent = self.sender.send(address, body, mandatory=mandatory)
         assert sent.outcome.result(PATIENCE) is PublishOutcome.CONFIRMED or not mandatory
 
     def raw(

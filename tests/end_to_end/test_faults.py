@@ -11,7 +11,7 @@ import pytest
 
 from flmq.broker.node import PrivateNode
 from flmq.common import Config, Metrics, NDArrays
-from flmq.server.events import ClientOutcome, RoundCounts, Word
+from flmq.observe.events import ClientOutcome, Outcome, RoundCounts
 from flmq.testing import fast_retries
 from flmq.transport import client_queue
 from tests.end_to_end.federation import Federation, Nudge, RunningServer, fed_avg
@@ -124,7 +124,7 @@ def test_lost_acks_and_confirms_bring_nothing_twice(
     server.history()
     _assert_undisturbed(server, gates, 2)
     words = [word for said in server.watch.words().values() for word in said]
-    assert set(words) <= {Word.ACCEPTED, Word.DUPLICATE}
+    assert set(words) <= {Outcome.ACCEPTED, Outcome.DUPLICATE}
 
 
 def test_a_worker_whose_connection_breaks_is_not_thought_another(rig: Rig) -> None:

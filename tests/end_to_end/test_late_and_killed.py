@@ -25,8 +25,8 @@ from flmq.common import (
 from flmq.common.crashpoints import CRASH_AT
 from flmq.common.phase import Phase
 from flmq.journal import Journal, PhaseKey
-from flmq.round import Word
-from flmq.server.ledger import Ledger
+from flmq.round import Outcome
+from flmq.server.resumption.job_journal import JobJournal
 from flmq.transport.rabbitmq import RabbitMQTransport
 from flmq.wire import Receipt, ReceiptOutcome, Task
 from tests.dataplane.uploading import Upload
@@ -176,7 +176,7 @@ def test_a_late_reply_survives_its_server_and_counts_once(
     journal = Journal.open(tmp_path / "runs" / JOB, create=False)
     rows = {row.server_round: row.phases[0] for row in journal.rounds() if row.phases}
     journal.close()
-    (entry,) = [each for each in rows[1].late if each.word is Word.LATE]
+    (entry,) = [each for each in rows[1].late if each.outcome is Outcome.LATE]
     assert (entry.client_id, entry.times, entry.into) == ("a", 1, 2)
     assert [rows[number].carried for number in (1, 2, 3)] == [0, 1, 0]
     shown = _flmq(stage, "show", JOB)
@@ -197,7 +197,7 @@ def _model_of_round(stage: Stage, server_round: int) -> set[bytes]:
     """The distinct numbers in the model that round ``server_round`` + 1 sent, by its plan."""
     journal = Journal.open(stage.folder / "runs" / JOB, create=False)
     try:
-        planned = Ledger(journal).planned(PhaseKey(server_round + 1, Phase.FIT))
+        planned = JobJournal(journal).planned(PhaseKey(server_round + 1, Phase.FIT))
         assert planned is not None
         ins = planned.asks[0].ins
         assert isinstance(ins, FitIns)

@@ -10,7 +10,7 @@ import pytest
 from flmq.client import NumPyClient
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.common.urls import parse_broker_url
-from flmq.server import waiting
+from flmq.server.asks import waiting
 from flmq.testing import fast_retries
 from tests.conftest import SessionBroker
 from tests.end_to_end.federation import Federation, fed_avg

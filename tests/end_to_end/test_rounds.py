@@ -12,8 +12,8 @@ import pytest
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
+from flmq.observe.events import PhaseOpened, RoundCounts
 from flmq.server import History
-from flmq.server.events import PhaseOpened, RoundCounts
 from flmq.testing import fast_retries
 from flmq.transport import MODELS
 from tests.end_to_end.federation import Federation, Nudge, RunningServer, fed_avg

@@ -21,7 +21,7 @@ from flmq.journal import (
     PlannedAsk,
     encode_state,
 )
-from flmq.round import Outcome, Policy, Word
+from flmq.round import Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef, refer
 
 IDENTITY = JobIdentity("digits", "0123456789abcdef", bytes(range(32)), 2**70 + 1)
@@ -74,7 +74,7 @@ def answer(client_id: str, server_round: int = 1, **changes: Any) -> Contributio
     values: dict[str, Any] = {
         "client_id": client_id,
         "task_id": task_id(client_id, server_round),
-        "kind": Word.ACCEPTED,
+        "kind": Outcome.ACCEPTED,
         "reply": f"reply of {client_id}".encode(),
         "size": 17,
     }
@@ -82,8 +82,8 @@ def answer(client_id: str, server_round: int = 1, **changes: Any) -> Contributio
 
 
 def closing(*accepted: str, silent: Sequence[str] = ()) -> ClosedPhase:
-    outcomes = [Outcome(c, Word.ACCEPTED) for c in accepted]
-    outcomes += [Outcome(c, Word.SILENT, "deadline") for c in silent]
+    outcomes = [TaskOutcome(c, Outcome.ACCEPTED) for c in accepted]
+    outcomes += [TaskOutcome(c, Outcome.SILENT, "deadline") for c in silent]
     return ClosedPhase("all answered", accepted, tuple(outcomes), 1.5, 100, 200)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from flmq.common.errors import RunError
 from flmq.journal import Fenced, Journal, KeepPolicy, LateEntry, list_runs
-from flmq.round import Word
+from flmq.round import Outcome
 from tests.journal.runs import (
     IDENTITY,
     answer,
@@ -31,7 +31,7 @@ WRITES: dict[str, Callable[[Journal], object]] = {
     "tick": lambda j: j.tick(fit(1), 99.0),
     "contribute": lambda j: j.contribute(fit(1), answer("b")),
     "contribute_many": lambda j: j.contribute_many([(fit(1), answer("b"))]),
-    "take_in": lambda j: j.take_in((), [LateEntry(fit(1), "a", Word.DUPLICATE, 0.0)]),
+    "take_in": lambda j: j.take_in((), [LateEntry(fit(1), "a", Outcome.DUPLICATE, 0.0)]),
     "close_phase": lambda j: j.close_phase(fit(1), closing("a")),
     "checkpoint": lambda j: end_round(j, 1),
     "keep": lambda j: j.keep(KeepPolicy(every=1)),

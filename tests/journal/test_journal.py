@@ -24,7 +24,7 @@ from flmq.journal import (
     PlannedAsk,
     UnsavableState,
 )
-from flmq.round import Outcome, Policy, Word
+from flmq.round import Outcome, Policy, TaskOutcome
 from tests.journal.runs import (
     ABOUT,
     FINGERPRINT,
@@ -80,7 +80,7 @@ def test_all_is_there_again(journal: Journal) -> None:
     journal.adopt_reply("a-2", path, blob)
     journal.contribute(fit(2), answer("a", 2, blob=blob))
     journal.contribute(
-        fit(2), answer("b", 2, kind=Word.FAILED, reason="ValueError: x", detail="tb")
+        fit(2), answer("b", 2, kind=Outcome.FAILED, reason="ValueError: x", detail="tb")
     )
     journal.tick(fit(2), 12.25)
     before = told(journal)
@@ -111,31 +111,31 @@ def test_a_phase_is_found_as_it_was(journal: Journal) -> None:
 
 def test_contributions_come_in_the_order_of_arrival_and_once_a_client(journal: Journal) -> None:
     journal.open_phase(fit(1), plan(["a", "b", "c"]))
-    assert journal.contribute(fit(1), answer("c")) is Word.ACCEPTED
+    assert journal.contribute(fit(1), answer("c")) is Outcome.ACCEPTED
     assert journal.contribute_many(
         [
-            (fit(1), answer("a", kind=Word.REJECTED, reason="NaN")),
+            (fit(1), answer("a", kind=Outcome.REJECTED, reason="NaN")),
             (fit(1), answer("c", reply=b"another")),
             (fit(1), answer("b")),
         ]
-    ) == [Word.REJECTED, Word.DUPLICATE, Word.ACCEPTED]
+    ) == [Outcome.REJECTED, Outcome.DUPLICATE, Outcome.ACCEPTED]
     record = journal.find_phase(fit(1))
     assert record is not None
     assert [(c.client_id, c.kind, c.reply) for c in record.contributions] == [
-        ("c", Word.ACCEPTED, b"reply of c"),
-        ("a", Word.REJECTED, b"reply of a"),
-        ("b", Word.ACCEPTED, b"reply of b"),
+        ("c", Outcome.ACCEPTED, b"reply of c"),
+        ("a", Outcome.REJECTED, b"reply of a"),
+        ("b", Outcome.ACCEPTED, b"reply of b"),
     ]
     journal.close_phase(fit(1), closing("b", "c"))
-    assert journal.contribute(fit(1), answer("d")) is Word.LATE
-    assert journal.contribute(fit(1), answer("a")) is Word.DUPLICATE
+    assert journal.contribute(fit(1), answer("d")) is Outcome.LATE
+    assert journal.contribute(fit(1), answer("a")) is Outcome.DUPLICATE
     assert journal.find_phase(fit(1)) == replace(record, elapsed=1.5, closed=closing("b", "c"))
 
 
 def test_a_closing_set_is_final_and_made_of_what_was_journalled(journal: Journal) -> None:
     journal.open_phase(fit(1), plan(["a", "b"]))
     journal.contribute(fit(1), answer("a"))
-    journal.contribute(fit(1), answer("b", kind=Word.FAILED))
+    journal.contribute(fit(1), answer("b", kind=Outcome.FAILED))
     with pytest.raises(RuntimeError, match="holds b, whose reply was not journalled"):
         journal.close_phase(fit(1), closing("a", "b"))
     assert journal.closed_phase(fit(1)) is journal.closed_phase(fit(2)) is None
@@ -181,7 +181,7 @@ def test_time_never_runs_back(journal: Journal) -> None:
 def test_a_round_for_people(journal: Journal) -> None:
     play_round(journal, 1)
     journal.open_phase(fit(2), plan(["a", "b"], 2))
-    journal.contribute(fit(2), answer("b", 2, kind=Word.FAILED, reason="x"))
+    journal.contribute(fit(2), answer("b", 2, kind=Outcome.FAILED, reason="x"))
     journal.tick(fit(2), 4.0)
     first, second = reopened(journal).rounds()
     assert (first.server_round, first.done, first.loss, first.seconds) == (1, True, 0.5, 2.0)
@@ -193,14 +193,17 @@ def test_a_round_for_people(journal: Journal) -> None:
         False,
         "all answered",
     )
-    assert phase.outcomes == (Outcome("a", Word.ACCEPTED), Outcome("b", Word.ACCEPTED))
+    assert phase.outcomes == (
+        TaskOutcome("a", Outcome.ACCEPTED),
+        TaskOutcome("b", Outcome.ACCEPTED),
+    )
     assert (phase.seconds, phase.bytes_down, phase.bytes_up) == (1.5, 100, 200)
     assert (second.done, second.loss, second.metrics, second.summary) == (False, None, {}, {})
     (phase,) = second.phases
     assert (phase.open, phase.seconds, phase.outcomes) == (
         True,
         4.0,
-        (Outcome("b", Word.FAILED, "x"),),
+        (TaskOutcome("b", Outcome.FAILED, "x"),),
     )
 
 
@@ -390,12 +393,12 @@ def test_an_ending(journal: Journal) -> None:
 def test_many_threads_write_at_once(journal: Journal) -> None:
     clients = [f"client-{i}" for i in range(60)]
     journal.open_phase(fit(1), plan(clients))
-    words: list[Word] = []
+    words: list[Outcome] = []
 
     def work(mine: list[str]) -> None:
         for client in mine:
             words.append(journal.contribute(fit(1), answer(client)))
-            journal.take_in((), [LateEntry(fit(1), client, Word.DUPLICATE, 1.0)])
+            journal.take_in((), [LateEntry(fit(1), client, Outcome.DUPLICATE, 1.0)])
 
     threads = [threading.Thread(target=work, args=(clients[i::3] + clients[:5],)) for i in range(3)]
     for thread in threads:
@@ -405,8 +408,8 @@ def test_many_threads_write_at_once(journal: Journal) -> None:
     record = reopened(journal).find_phase(fit(1))
     assert record is not None
     assert sorted(c.client_id for c in record.contributions) == sorted(clients)
-    assert words.count(Word.ACCEPTED) == 60
-    assert words.count(Word.DUPLICATE) == 15
+    assert words.count(Outcome.ACCEPTED) == 60
+    assert words.count(Outcome.DUPLICATE) == 15
 
 
 def test_a_contribution_names_everything(journal: Journal) -> None:
@@ -414,7 +417,7 @@ def test_a_contribution_names_everything(journal: Journal) -> None:
     path, ref = upload(journal, model(1))
     ref = replace(ref, codec="zstd", base="1" * 64, chunk_bytes=7, published_unix_ms=5)
     journal.adopt_reply("t", path, ref)
-    whole = Contribution("a", "t", Word.ACCEPTED, "why", "tail\n", b"\0\xff", ref, 2**40)
+    whole = Contribution("a", "t", Outcome.ACCEPTED, "why", "tail\n", b"\0\xff", ref, 2**40)
     journal.contribute(fit(1), whole)
     record = reopened(journal).find_phase(fit(1))
     assert record is not None

@@ -19,7 +19,7 @@ from flmq.journal import (
 )
 from flmq.journal.opening import DATABASE
 from flmq.journal.schema import FORMAT
-from flmq.round import Carried, Outcome, Word
+from flmq.round import LateReplyRef, Outcome, TaskOutcome
 from tests.journal.runs import (
     ABOUT,
     FINGERPRINT,
@@ -39,13 +39,13 @@ from tests.journal.runs import (
 
 
 def late(client_id: str, seconds: float = 2.0, *, kept: Contribution | None = None) -> LateEntry:
-    return LateEntry(fit(1), client_id, Word.LATE, seconds, kept=kept)
+    return LateEntry(fit(1), client_id, Outcome.LATE, seconds, kept=kept)
 
 
 def spooled(journal: Journal, client_id: str) -> Contribution:
     """A late reply whose parameters are on disk."""
     path, blob = upload(journal, model(77))
-    reply = answer(client_id, kind=Word.LATE, blob=blob)
+    reply = answer(client_id, kind=Outcome.LATE, blob=blob)
     journal.adopt_reply(reply.task_id, path, blob)
     return reply
 
@@ -57,8 +57,8 @@ def missed(journal: Journal, *silent: str) -> None:
     journal.close_phase(fit(1), closing("z", silent=silent))
 
 
-def closing_with(*carried: Carried) -> ClosedPhase:
-    outcomes = (Outcome("z", Word.ACCEPTED),)
+def closing_with(*carried: LateReplyRef) -> ClosedPhase:
+    outcomes = (TaskOutcome("z", Outcome.ACCEPTED),)
     return ClosedPhase("all answered", ("z",), outcomes, 1.0, carried=carried)
 
 
@@ -70,26 +70,26 @@ def open_second(journal: Journal) -> PhaseKey:
 
 def test_a_late_reply_is_entered_once_and_what_follows_is_a_duplicate(journal: Journal) -> None:
     missed(journal, "a", "b")
-    again = LateEntry(fit(1), "z", Word.DUPLICATE, 0.0)
+    again = LateEntry(fit(1), "z", Outcome.DUPLICATE, 0.0)
     assert journal.take_in((), [late("a", 2.0), late("a", 3.5), again]) == (
         [],
-        [Word.LATE, Word.DUPLICATE, Word.DUPLICATE],
+        [Outcome.LATE, Outcome.DUPLICATE, Outcome.DUPLICATE],
     )
     end_round(journal, 1)
     journal = reopened(journal)
-    assert journal.take_in((), [late("a", 9.0)])[1] == [Word.DUPLICATE]
+    assert journal.take_in((), [late("a", 9.0)])[1] == [Outcome.DUPLICATE]
     (row,) = journal.rounds()
     assert set(row.phases[0].late) == {
-        LateReply("a", Word.LATE, 2.0, 1),
-        LateReply("a", Word.DUPLICATE, 9.0, 2),
-        LateReply("z", Word.DUPLICATE, 0.0, 1),
+        LateReply("a", Outcome.LATE, 2.0, 1),
+        LateReply("a", Outcome.DUPLICATE, 9.0, 2),
+        LateReply("z", Outcome.DUPLICATE, 0.0, 1),
     }
 
 
 def test_answers_and_late_replies_are_entered_together_or_not_at_all(journal: Journal) -> None:
     missed(journal, "a")
     journal.open_phase(fit(2), plan(["z"], 2))
-    unknown = LateEntry(fit(9), "a", Word.LATE, 1.0)
+    unknown = LateEntry(fit(9), "a", Outcome.LATE, 1.0)
     with pytest.raises(RuntimeError, match="round 9, fit was not opened"):
         journal.take_in([(fit(2), answer("z", 2))], [late("a"), unknown])
     record = journal.find_phase(fit(2))
@@ -125,7 +125,7 @@ def test_a_kept_reply_waits_counts_in_one_round_and_goes_with_it(journal: Journa
     assert [bytes(t) for t in parameters.tensors] == model(77).tensors
     assert {each.waits for each in journal.rounds()[0].phases[0].late} == {True}
 
-    closed = closing_with(Carried("a", 1, kept["a"].task_id))
+    closed = closing_with(LateReplyRef("a", 1, kept["a"].task_id))
     journal.close_phase(open_second(journal), closed)
     journal = reopened(journal)
     assert journal.closed_phase(fit(2)) == closed
@@ -135,12 +135,12 @@ def test_a_kept_reply_waits_counts_in_one_round_and_goes_with_it(journal: Journa
     assert journal.carried_into(fit(2)) == []
     assert len(names(journal.folder / "replies")) == 1  # that of b, which still waits
     assert set(journal.rounds()[0].phases[0].late) == {
-        LateReply("a", Word.LATE, 2.0, 1, into=2),
-        LateReply("b", Word.LATE, 2.0, 1, waits=True),
+        LateReply("a", Outcome.LATE, 2.0, 1, into=2),
+        LateReply("b", Outcome.LATE, 2.0, 1, waits=True),
     }
     # Delivered once more, long after its bytes are gone: it has counted, and does not again.
     again = late("a", 99.0, kept=spooled(journal, "a"))
-    assert journal.take_in((), [again])[1] == [Word.DUPLICATE]
+    assert journal.take_in((), [again])[1] == [Outcome.DUPLICATE]
     assert [each.contribution.client_id for each in journal.waiting_late()] == ["b"]
 
 
@@ -150,7 +150,7 @@ def test_what_counted_is_kept_where_replies_are(journal: Journal) -> None:
     reply = spooled(journal, "a")
     journal.take_in((), [late("a", kept=reply)])
     end_round(journal, 1)
-    journal.close_phase(open_second(journal), closing_with(Carried("a", 1, reply.task_id)))
+    journal.close_phase(open_second(journal), closing_with(LateReplyRef("a", 1, reply.task_id)))
     end_round(journal, 2)
     play_round(journal, 3)
     assert [each.contribution for each in journal.carried_into(fit(2))] == [reply]
@@ -159,7 +159,7 @@ def test_what_counted_is_kept_where_replies_are(journal: Journal) -> None:
 def test_a_reply_is_taken_by_one_round_only_and_only_if_it_is_there(journal: Journal) -> None:
     missed(journal, "a")
     reply = spooled(journal, "a")
-    taken = closing_with(Carried("a", 1, reply.task_id))
+    taken = closing_with(LateReplyRef("a", 1, reply.task_id))
     open_second(journal)
     with pytest.raises(RuntimeError, match="late reply of a to round 1 was not journalled"):
         journal.close_phase(fit(2), taken)
@@ -205,7 +205,7 @@ def test_a_journal_of_the_format_before_is_brought_up(journal: Journal) -> None:
     journal.take_charge()
     assert told(journal) == before
     assert journal.seconds_since_closed(fit(1)) is None
-    assert journal.take_in((), [late("a")])[1] == [Word.LATE]
+    assert journal.take_in((), [late("a")])[1] == [Outcome.LATE]
     journal.close()
     database = sqlite3.connect(journal.folder / DATABASE)
     assert database.execute("PRAGMA user_version").fetchone() == (FORMAT,)
@@ -218,7 +218,7 @@ def answered_too_late(journal: Journal) -> Contribution:
     reply = answer("a", blob=blob)
     journal.adopt_reply(reply.task_id, path, blob)
     missed(journal, "a")
-    assert journal.take_in([(fit(1), reply)], ())[0] == [Word.LATE]
+    assert journal.take_in([(fit(1), reply)], ())[0] == [Outcome.LATE]
     return reply
 
 
@@ -227,8 +227,8 @@ def test_what_is_late_by_a_moment_is_there_to_be_entered_when_the_round_has_ende
 ) -> None:
     reply = answered_too_late(journal)
     end_round(journal, 1)  # and what no record names is removed
-    kept = answer("a", kind=Word.LATE, blob=reply.blob)
-    assert journal.take_in((), [late("a", kept=kept)])[1] == [Word.LATE]
+    kept = answer("a", kind=Outcome.LATE, blob=reply.blob)
+    assert journal.take_in((), [late("a", kept=kept)])[1] == [Outcome.LATE]
     (waiting,) = journal.waiting_late()
     parameters = journal.reply_parameters(waiting.contribution)
     assert parameters is not None
@@ -239,6 +239,6 @@ def test_what_is_late_by_a_moment_and_dropped_leaves_no_file(journal: Journal) -
     reply = answered_too_late(journal)
     assert reply.blob is not None
     journal.release_reply(reply.task_id, reply.blob)
-    assert journal.take_in((), [late("a")])[1] == [Word.LATE]
+    assert journal.take_in((), [late("a")])[1] == [Outcome.LATE]
     end_round(journal, 1)
     assert names(journal.folder / "replies") == set()

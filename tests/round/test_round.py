@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from flmq.round import (
     Action,
-    Carried,
     Carry,
     Close,
     DeadlinePassed,
     Event,
     LateReplyOffered,
+    LateReplyRef,
     Outcome,
     Policy,
     ReplyAccepted,
@@ -26,10 +26,10 @@ from flmq.round import (
     RoundState,
     Settle,
     Stopped,
+    TaskOutcome,
     TaskState,
     TaskUnroutable,
     UnexpectedEvent,
-    Word,
 )
 from flmq.round.state import TASK_TRANSITIONS
 
@@ -45,8 +45,8 @@ P, A, F, R, U, S, L, T = (
 )
 
 
-def settle(client_id: str, word: Word, reason: str = "") -> Settle:
-    return Settle(Outcome(client_id, word, reason))
+def settle(client_id: str, word: Outcome, reason: str = "") -> Settle:
+    return Settle(TaskOutcome(client_id, word, reason))
 
 
 class Play:
@@ -68,10 +68,12 @@ class Play:
 
 def test_closes_when_all_have_answered() -> None:
     play = Play("b", "a")
-    play.feed(ReplyAccepted("b"), settle("b", Word.ACCEPTED), state=RoundState.OPEN, tasks=(A, P))
+    play.feed(
+        ReplyAccepted("b"), settle("b", Outcome.ACCEPTED), state=RoundState.OPEN, tasks=(A, P)
+    )
     play.feed(
         ReplyAccepted("a"),
-        settle("a", Word.ACCEPTED),
+        settle("a", Outcome.ACCEPTED),
         Close("all answered", ("a", "b"), enough=True),
         state=RoundState.CLOSED,
         tasks=(A, A),
@@ -82,13 +84,13 @@ def test_failed_and_rejected_replies_settle_but_do_not_count() -> None:
     play = Play("a", "b")
     play.feed(
         ReplyFailed("a", "ValueError: x"),
-        settle("a", Word.FAILED, "ValueError: x"),
+        settle("a", Outcome.FAILED, "ValueError: x"),
         state=RoundState.OPEN,
         tasks=(F, P),
     )
     play.feed(
         ReplyRejected("b", "NaN"),
-        settle("b", Word.REJECTED, "NaN"),
+        settle("b", Outcome.REJECTED, "NaN"),
         Close("all answered", (), enough=False),
         state=RoundState.CLOSED,
         tasks=(F, R),
@@ -98,13 +100,13 @@ def test_failed_and_rejected_replies_settle_but_do_not_count() -> None:
 def test_the_deadline_turns_the_pending_into_silent() -> None:
     play = Play("a", "b", "c")
     play.feed(
-        ReplyAccepted("c"), settle("c", Word.ACCEPTED), state=RoundState.OPEN, tasks=(P, P, A)
+        ReplyAccepted("c"), settle("c", Outcome.ACCEPTED), state=RoundState.OPEN, tasks=(P, P, A)
     )
     play.feed(TaskUnroutable("a"), state=RoundState.OPEN, tasks=(U, P, A))
     play.feed(
         DeadlinePassed(),
-        settle("a", Word.UNROUTABLE, "no queue on the broker"),
-        settle("b", Word.SILENT, "deadline"),
+        settle("a", Outcome.UNROUTABLE, "no queue on the broker"),
+        settle("b", Outcome.SILENT, "deadline"),
         Close("deadline", ("c",), enough=True),
         state=RoundState.CLOSED,
         tasks=(L, S, A),
@@ -113,21 +115,25 @@ def test_the_deadline_turns_the_pending_into_silent() -> None:
 
 def test_a_reply_after_the_deadline_is_late_and_a_second_one_a_duplicate() -> None:
     play = Play("a", "b")
-    play.feed(ReplyAccepted("a"), settle("a", Word.ACCEPTED), state=RoundState.OPEN, tasks=(A, P))
-    play.feed(ReplyAccepted("a"), settle("a", Word.DUPLICATE), state=RoundState.OPEN, tasks=(A, P))
+    play.feed(
+        ReplyAccepted("a"), settle("a", Outcome.ACCEPTED), state=RoundState.OPEN, tasks=(A, P)
+    )
+    play.feed(
+        ReplyAccepted("a"), settle("a", Outcome.DUPLICATE), state=RoundState.OPEN, tasks=(A, P)
+    )
     play.round.handle(DeadlinePassed())
     closed_with = play.round.outcomes()
-    play.feed(ReplyAccepted("b"), settle("b", Word.LATE), state=RoundState.CLOSED, tasks=(A, T))
+    play.feed(ReplyAccepted("b"), settle("b", Outcome.LATE), state=RoundState.CLOSED, tasks=(A, T))
     for client_id in ("a", "b"):
         play.feed(
             ReplyAccepted(client_id),
-            settle(client_id, Word.DUPLICATE),
+            settle(client_id, Outcome.DUPLICATE),
             state=RoundState.CLOSED,
             tasks=(A, T),
         )
     play.feed(DeadlinePassed(), state=RoundState.CLOSED, tasks=(A, T))
     assert play.round.outcomes() == closed_with
-    assert [o.word for o in closed_with] == [Word.ACCEPTED, Word.SILENT]
+    assert [o.outcome for o in closed_with] == [Outcome.ACCEPTED, Outcome.SILENT]
 
 
 @pytest.mark.parametrize(
@@ -141,29 +147,29 @@ def test_whatever_comes_late_is_late_once(event: Event, lost: bool) -> None:
     play.round.handle(DeadlinePassed())
     (late,) = play.round.handle(event)
     assert isinstance(late, Settle)
-    assert late.outcome.word is Word.LATE
+    assert late.outcome.outcome is Outcome.LATE
     (again,) = play.round.handle(event)
     assert isinstance(again, Settle)
-    assert again.outcome.word is Word.DUPLICATE
+    assert again.outcome.outcome is Outcome.DUPLICATE
     (outcome,) = play.round.outcomes()
-    assert outcome.word is (Word.UNROUTABLE if lost else Word.SILENT)
+    assert outcome.outcome is (Outcome.UNROUTABLE if lost else Outcome.SILENT)
 
 
 def test_a_late_reply_of_an_earlier_round_counts_while_this_one_is_open() -> None:
     play = Play("a", policy=Policy(min_results=2, target_results=2))
-    second, first = Carried("z", 4, "z-4"), Carried("a", 3, "a-3")
+    second, first = LateReplyRef("z", 4, "z-4"), LateReplyRef("a", 3, "a-3")
     for carried in (second, first):
         play.feed(LateReplyOffered(carried), Carry(carried), state=RoundState.OPEN, tasks=(P,))
     play.feed(LateReplyOffered(first), state=RoundState.OPEN, tasks=(P,))
     play.feed(
         ReplyAccepted("a"),
-        settle("a", Word.ACCEPTED),
+        settle("a", Outcome.ACCEPTED),
         # It is no result of this round's own: the quorum is missed all the same.
         Close("all answered", ("a",), False, (first, second)),
         state=RoundState.CLOSED,
         tasks=(A,),
     )
-    play.feed(LateReplyOffered(Carried("y", 4, "y-4")), state=RoundState.CLOSED, tasks=(A,))
+    play.feed(LateReplyOffered(LateReplyRef("y", 4, "y-4")), state=RoundState.CLOSED, tasks=(A,))
 
 
 def test_whichever_of_deadline_and_last_reply_is_fed_first_wins() -> None:
@@ -173,7 +179,7 @@ def test_whichever_of_deadline_and_last_reply_is_fed_first_wins() -> None:
     assert first.round.accepted() == ("a",)
     second = Play("a")
     second.round.handle(DeadlinePassed())
-    assert second.round.handle(ReplyAccepted("a")) == [settle("a", Word.LATE)]
+    assert second.round.handle(ReplyAccepted("a")) == [settle("a", Outcome.LATE)]
     assert second.round.accepted() == ()
 
 
@@ -182,8 +188,8 @@ def test_over_selection_closes_at_its_target() -> None:
     play.round.handle(ReplyAccepted("c"))
     play.feed(
         ReplyAccepted("a"),
-        settle("a", Word.ACCEPTED),
-        settle("b", Word.SILENT, "enough answered (2)"),
+        settle("a", Outcome.ACCEPTED),
+        settle("b", Outcome.SILENT, "enough answered (2)"),
         Close("enough answered (2)", ("a", "c"), enough=True),
         state=RoundState.CLOSED,
         tasks=(A, S, A),
@@ -193,7 +199,9 @@ def test_over_selection_closes_at_its_target() -> None:
 def test_a_reply_replaces_unroutable_while_the_round_is_open() -> None:
     play = Play("a", "b")
     play.round.handle(TaskUnroutable("a"))
-    play.feed(ReplyAccepted("a"), settle("a", Word.ACCEPTED), state=RoundState.OPEN, tasks=(A, P))
+    play.feed(
+        ReplyAccepted("a"), settle("a", Outcome.ACCEPTED), state=RoundState.OPEN, tasks=(A, P)
+    )
 
 
 def test_too_few_results_close_without_being_enough() -> None:
@@ -238,7 +246,7 @@ ANY_EVENT: st.SearchStrategy[Event] = st.one_of(
     st.just(Stopped("stop")),
     st.builds(
         LateReplyOffered,
-        st.builds(Carried, st.sampled_from(CLIENTS), st.integers(1, 2), st.just("task")),
+        st.builds(LateReplyRef, st.sampled_from(CLIENTS), st.integers(1, 2), st.just("task")),
     ),
 )
 
@@ -259,7 +267,7 @@ def test_any_history_settles_each_task_once_and_closes_at_most_once(
     final = [
         a.outcome
         for a in actions
-        if isinstance(a, Settle) and a.outcome.word not in (Word.LATE, Word.DUPLICATE)
+        if isinstance(a, Settle) and a.outcome.outcome not in (Outcome.LATE, Outcome.DUPLICATE)
     ]
     assert sorted(o.client_id for o in final) == list(CLIENTS)
     assert tuple(sorted(final, key=lambda o: o.client_id)) == round_.outcomes()
@@ -267,7 +275,7 @@ def test_any_history_settles_each_task_once_and_closes_at_most_once(
     assert len(closes) == 1
     assert closes[0].accepted == round_.accepted()
     assert closes[0].accepted == tuple(
-        sorted(o.client_id for o in final if o.word is Word.ACCEPTED)
+        sorted(o.client_id for o in final if o.outcome is Outcome.ACCEPTED)
     )
     assert TaskState.PENDING not in round_.tasks.values()
     assert closes[0].carried == tuple(sorted(a.carried for a in actions if isinstance(a, Carry)))

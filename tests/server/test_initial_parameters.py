@@ -11,8 +11,8 @@ from flmq.client.context import ClientContext
 from flmq.common import Config, NDArrays, ndarrays_to_parameters
 from flmq.common.errors import NoInitialParameters
 from flmq.common.phase import Phase
-from flmq.server import coordinator
-from flmq.server.events import PhaseOpened
+from flmq.observe.events import PhaseOpened
+from flmq.server.asks import coordinator
 from tests.end_to_end.federation import Federation, Nudge, RunningServer, fed_avg
 
 CLIENTS = ("a", "b", "c")

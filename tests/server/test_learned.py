@@ -9,7 +9,7 @@ import pytest
 
 from flmq.client import NumPyClient
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
-from flmq.server.events import PhaseOpened, RoundClosed, RoundCounts, RunEnded, RunEvent
+from flmq.observe.events import PhaseOpened, RoundClosed, RoundCounts, RunEnded, RunEvent
 from flmq.server.learned import Learned
 from flmq.server.strategy import FedAvg
 from flmq.server.strategy.fedavg import NoMean

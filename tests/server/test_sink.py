@@ -15,9 +15,9 @@ from flmq.common import FitIns, FitRes, NDArrays, Parameters, ndarrays_to_parame
 from flmq.common.errors import AggregationError, FlmqError, InconsistentTensors, ZeroWeight
 from flmq.common.phase import Phase
 from flmq.journal import JournalDamaged
-from flmq.server.gather import Ask, Gather, Request, Taken
-from flmq.server.request import NotAddedUp
-from flmq.server.spool import SpoolFailed
+from flmq.server.asks.phase_in_flight import Ask, PhaseInFlight, Request, Taken
+from flmq.server.asks.request import NotAddedUp
+from flmq.server.replies.spool import SpoolFailed
 from flmq.server.strategy import FedAvg
 from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.wire import Reply
@@ -131,9 +131,11 @@ class _Breaks(MeanSink):
         raise self.error
 
 
-def _gather(sink: MeanSink, *clients: str) -> Gather:
+def _gather(sink: MeanSink, *clients: str) -> PhaseInFlight:
     asks = [Ask(client, _ins()) for client in clients]
-    gather = Gather.create(Request(Phase.FIT, 1, asks, None, sink=sink), label="test", now=0.0)
+    gather = PhaseInFlight.create(
+        Request(Phase.FIT, 1, asks, None, sink=sink), label="test", now=0.0
+    )
     gather.start()
     return gather
 
@@ -142,7 +144,7 @@ def _ins() -> FitIns:
     return FitIns(ndarrays_to_parameters([np.zeros(2)]), {})
 
 
-def _feed(gather: Gather, client: str, res: FitRes) -> None:
+def _feed(gather: PhaseInFlight, client: str, res: FitRes) -> None:
     reply = Reply("t", "job", 1, Phase.FIT, client, 1, b"", 0.0, res)
     taken = Taken(reply, 1, 1.0)
     gather.take(gather.judge(reply), taken)

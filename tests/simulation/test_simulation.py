@@ -13,8 +13,8 @@ from flmq.client import Client, NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.common.errors import InvalidClientId
+from flmq.observe.events import ClientOutcome, Outcome, PhaseOpened, RoundCounts
 from flmq.server import ServerConfig
-from flmq.server.events import ClientOutcome, PhaseOpened, RoundCounts, Word
 from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
 from flmq.simulation.app import InvalidSimulation, SimulatedClientsFailed
@@ -113,7 +113,9 @@ def test_what_a_client_raises_is_its_failure_alone() -> None:
     strategy = fed_avg(4)
     start_simulation(client_fn=client_fn, num_clients=4, strategy=strategy, observers=(watch,))
     assert watch.rounds()[0].fit == RoundCounts(asked=4, accepted=2, failed=2)
-    assert {o.client_id: o.reason for o in watch.of(ClientOutcome) if o.word is Word.FAILED} == {
+    assert {
+        o.client_id: o.reason for o in watch.of(ClientOutcome) if o.outcome is Outcome.FAILED
+    } == {
         "1": "OSError: no data",
         "2": "ArithmeticError: no gradient",
     }
@@ -207,12 +209,12 @@ def test_a_client_that_exits_is_a_failure_and_the_simulation_goes_on(
         observers=(watch,),
     )
     assert [r.fit for r in watch.rounds()] == [RoundCounts(asked=3, accepted=2, failed=1)] * 2
-    reasons = {o.reason for o in watch.of(ClientOutcome) if o.word is Word.FAILED}
+    reasons = {o.reason for o in watch.of(ClientOutcome) if o.outcome is Outcome.FAILED}
     assert reasons == {f"{type(raised).__name__}: {raised}".rstrip(": ")}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("where", ["Doer.do", "Worker._receive"])
+@pytest.mark.parametrize("where", ["TaskExecutor.do", "Worker._receive"])
 def test_a_fault_that_ends_the_clients_ends_the_simulation(
     monkeypatch: pytest.MonkeyPatch, threads: int, where: str
 ) -> None:
@@ -221,7 +223,7 @@ def test_a_fault_that_ends_the_clients_ends_the_simulation(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of flmq")
 
-    module = {"Doer": "doer", "Worker": "worker"}[where.partition(".")[0]]
+    module = {"TaskExecutor": "doer", "Worker": "worker"}[where.partition(".")[0]]
     monkeypatch.setattr(f"flmq.client.{module}.{where}", broken)
     before = set(threading.enumerate())
     with pytest.raises(SimulatedClientsFailed, match="ZeroDivisionError: a fault of flmq"):

@@ -20,7 +20,7 @@ from flmq.common.errors import (
 )
 from flmq.common.urls import BrokerUrl
 from flmq.transport import Address, Message
-from flmq.transport.rabbitmq.blame import culprit, size_limit
+from flmq.transport.rabbitmq.channel_errors import culprit, size_limit
 from flmq.transport.rabbitmq.errors import CODES, ROWS, reply_code, translate, translated
 
 URL = BrokerUrl("broker.example", 5672, "fed", "alice", "hidden-secret")

@@ -27,9 +27,9 @@ from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.aggregate import aggregate, weighted_loss_avg, weighted_metrics_avg
 from flmq.server.strategy.options import FedAvgOptions
 from flmq.server.strategy.reply_check import ReplyCheck
-from flmq.server.strategy.returned import checked_config, checked_evaluation, checked_metrics
 from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.validation import checked_config, checked_evaluation, checked_metrics
 
 __all__ = ["FedAvg", "NoMean"]
 

@@ -15,7 +15,7 @@ from flmq.common.errors import MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.typing import EvaluateRes, FitRes, NDArray, Parameters
 
-__all__ = ["Outline", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "outline_of"]
+__all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "spec_of"]
 
 _NUMPY = "numpy.ndarray"
 
@@ -35,7 +35,7 @@ class ReplyCheck(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ParametersSpec:
     """What parameters look like: all that a reply to them is compared with, at a few bytes."""
 
     tensor_type: str
@@ -45,14 +45,16 @@ class Outline:
     """Of each tensor; empty where they are not of type "numpy.ndarray"."""
 
 
-def outline_of(sent: Parameters) -> Outline:
+def spec_of(sent: Parameters) -> ParametersSpec:
     """The outline of parameters that are sent; their values are not read."""
     known = sent.tensor_type == _NUMPY
     specs = tuple(tensor_spec(tensor) for tensor in sent.tensors) if known else ()
-    return Outline(sent.tensor_type, len(sent.tensors), specs)
+    return ParametersSpec(sent.tensor_type, len(sent.tensors), specs)
 
 
-def check_fit_reply(sent: Parameters | Outline, res: FitRes, check: ReplyCheck) -> str | None:
+def check_fit_reply(
+    sent: Parameters | ParametersSpec, res: FitRes, check: ReplyCheck
+) -> str | None:
     """Return why ``res`` does not count as a reply to ``sent``, or None where it does.
 
     Where ``sent`` has no tensors, there is nothing to compare with and LIKE_SENT means FINITE.
@@ -65,7 +67,7 @@ def check_fit_reply(sent: Parameters | Outline, res: FitRes, check: ReplyCheck) 
         return None
     like = None
     if check is ReplyCheck.LIKE_SENT:
-        outline = sent if isinstance(sent, Outline) else outline_of(sent)
+        outline = sent if isinstance(sent, ParametersSpec) else spec_of(sent)
         like = outline if outline.count else None
     if like is not None and (reason := _check_outline(like, res.parameters)):
         return reason
@@ -95,7 +97,7 @@ def _check_num_examples(num_examples: int, verb: str) -> str | None:
     )
 
 
-def _check_outline(sent: Outline, got: Parameters) -> str | None:
+def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
     """Compare what can be compared without looking into a tensor."""
     if got.tensor_type != sent.tensor_type:
         return (
@@ -110,7 +112,7 @@ def _check_outline(sent: Outline, got: Parameters) -> str | None:
     return None
 
 
-def _check_tensors(like: Outline | None, got: Parameters) -> str | None:
+def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
     """Check each tensor's shape and dtype against ``like``, where given, and its values."""
     for index, tensor in enumerate(got.tensors):
         try:

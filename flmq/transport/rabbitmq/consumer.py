@@ -32,11 +32,11 @@ from flmq.transport.base import (
     StreamOffset,
     offset_of,
 )
+from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import reply_code, translate
 from flmq.transport.rabbitmq.properties import from_amqp
-from flmq.transport.rabbitmq.steps import Steps, StepsRun
 from flmq.transport.retry import Backoff, current_pace
 
 __all__ = ["RabbitMQConsumer"]

@@ -23,9 +23,9 @@ from flmq.common.errors import (
     TransportClosed,
 )
 from flmq.transport.declared import Declared
+from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun, declare
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.errors import OtherAmount
-from flmq.transport.rabbitmq.steps import Steps, StepsRun, declare
 from flmq.transport.retry import Backoff, current_pace
 from flmq.transport.topology import Topology
 

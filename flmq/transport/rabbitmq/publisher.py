@@ -3,7 +3,7 @@
 One message's way: `publish` (any thread) queues it and wakes the connection's thread; that sends
 it and remembers it under its delivery tag; the broker's ack, nack or return settles it. After a
 loss everything unsettled is sent again, in its order. When the broker closes the channel for one
-message's sake, that one fails and the others are sent again (flmq.transport.rabbitmq.blame).
+message's sake, that one fails and the others are sent again (see `channel_errors`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flmq.common.errors import (
 )
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
 from flmq.transport.checks import check_outgoing
-from flmq.transport.rabbitmq.blame import culprit, size_limit
+from flmq.transport.rabbitmq.channel_errors import culprit, size_limit
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate, translated

@@ -11,7 +11,7 @@ from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
 from flmq.transport.checks import check_exclusive, check_offset, check_prefetch, check_queues
 from flmq.transport.declared import Declared
-from flmq.transport.rabbitmq import steps
+from flmq.transport.rabbitmq import channel_ops as steps
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.consumer import RabbitMQConsumer, Subscription
 from flmq.transport.rabbitmq.control import Control

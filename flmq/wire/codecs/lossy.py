@@ -21,7 +21,7 @@ import numpy as np
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.typing import NDArray
-from flmq.wire.codecs.planes import join_planes, split_planes
+from flmq.wire.codecs.byte_shuffle import shuffle_bytes, unshuffle_bytes
 from flmq.wire.codecs.scheme import Scheme
 
 __all__ = ["BFloat16", "Float16", "Int8"]
@@ -55,7 +55,7 @@ class _Half(_Lossy):
         exponent = _scale_exponent(difference)
         difference *= _power(exponent, difference.dtype)
         tail = np.array([exponent], _EXPONENT).view(np.uint8)
-        return np.concatenate((split_planes(self._round(difference)), tail))
+        return np.concatenate((shuffle_bytes(self._round(difference)), tail))
 
     def unpack(self, packed: NDArray, base: NDArray | None, dtype: np.dtype[Any]) -> NDArray:
         """The numbers at their scale, added to the base."""
@@ -63,7 +63,7 @@ class _Half(_Lossy):
         exponent = int(packed[-_EXPONENT.itemsize :].view(_EXPONENT)[0])
         if abs(exponent) > _max_exponent(floats):
             raise MalformedMessage(f"a scale of 2**{exponent} does not occur")
-        halves = join_planes(packed[: -_EXPONENT.itemsize], np.dtype(np.uint16))
+        halves = unshuffle_bytes(packed[: -_EXPONENT.itemsize], np.dtype(np.uint16))
         difference = self._widen(halves).astype(floats)
         difference *= _power(-exponent, floats)
         return _sum(difference, base, dtype)

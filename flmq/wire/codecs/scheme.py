@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flmq.common.typing import NDArray
-from flmq.wire.codecs.planes import join_planes, split_planes
+from flmq.wire.codecs.byte_shuffle import shuffle_bytes, unshuffle_bytes
 
 __all__ = ["Lossless", "Scheme"]
 
@@ -65,11 +65,11 @@ class Lossless(Scheme):
 
     def pack(self, words: NDArray, base: NDArray | None) -> NDArray:
         """Planes of the differences, or of the words."""
-        return split_planes(words if base is None else _sign_last(words - base))
+        return shuffle_bytes(words if base is None else _sign_last(words - base))
 
     def unpack(self, packed: NDArray, base: NDArray | None, dtype: np.dtype[Any]) -> NDArray:
         """Planes back to words; every value of ``packed`` is possible."""
-        words = join_planes(packed, dtype)
+        words = unshuffle_bytes(packed, dtype)
         if base is not None:
             words = _sign_first(words)
             words += base

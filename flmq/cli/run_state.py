@@ -1,0 +1,192 @@
+"""Where a run stands, from the events that it has told so far: what the live view draws."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
+from flmq.cli.text_view import BROKEN_STATES, Remark, Remarker
+from flmq.observe.events import (
+    ClientOutcome,
+    ClientPresence,
+    ClientsAwaited,
+    ConnectionChanged,
+    Outcome,
+    Phase,
+    PhaseClosed,
+    PhaseOpened,
+    RoundClosed,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
+
+__all__ = ["Board", "Cell", "Stage"]
+
+_REMARKS = 50
+"""Remarks kept: more than any terminal shows at once."""
+
+
+class Cell(Enum):
+    """What a client does in the phase that is open."""
+
+    BUSY = "busy"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    SILENT = "silent"
+    AWAY = "away"
+    """Asked, and not connected now: it may still answer."""
+
+
+_CELLS = {
+    Outcome.ACCEPTED: Cell.ANSWERED,
+    Outcome.FAILED: Cell.FAILED,
+    Outcome.REJECTED: Cell.FAILED,
+    Outcome.SILENT: Cell.SILENT,
+    Outcome.UNROUTABLE: Cell.AWAY,
+}
+
+_UNHEARD = (Outcome.SILENT, Outcome.UNROUTABLE)
+
+
+@dataclass(slots=True)
+class Stage:
+    """A phase and how far its clients are."""
+
+    server_round: int
+    phase: Phase
+    opened: float
+    """Monotonic seconds."""
+    deadline: float | None
+    """Monotonic seconds; None: there is none."""
+    cells: dict[str, Cell]
+    closed: str | None = None
+    """Why it closed; None: it is open."""
+    closed_at: float = 0.0
+    """Monotonic seconds."""
+
+    def count(self) -> Counter[Cell]:
+        """How many clients are in each state."""
+        return Counter(self.cells.values())
+
+
+@dataclass(slots=True)
+class Board:
+    """Mutated by ``apply`` alone; the view reads it under the same lock."""
+
+    started: RunStarted | None = None
+    started_at: float = 0.0
+    """Monotonic seconds."""
+    stage: Stage | None = None
+    rounds: list[RoundClosed] = field(default_factory=list)
+    presence: dict[str, str] = field(default_factory=dict)
+    """Status of each client ever seen."""
+    online: int = 0
+    connections: dict[str, str] = field(default_factory=dict)
+    """State of each connection to the broker that is not as it should be."""
+    remarks: deque[tuple[float, Remark]] = field(default_factory=lambda: deque(maxlen=_REMARKS))
+    """With the seconds since the start."""
+    awaited: int | None = None
+    """How many clients must be here before the next phase; None: nobody is waited for."""
+    ended: RunEnded | None = None
+    _unheard: tuple[str, tuple[str, ...]] | None = None
+    """What the last remark is about, and of which clients, while more of them may follow."""
+    _remark_on: Remarker = field(default_factory=Remarker)
+    _stragglers: Stragglers = field(default_factory=Stragglers)
+
+    def apply(self, event: RunEvent, now: float) -> None:
+        """Take ``event`` in, which came at ``now`` (monotonic seconds)."""
+        match event:
+            case RunStarted():
+                self.started, self.started_at = event, now
+                self.rounds.extend(event.earlier)
+            case PhaseOpened():
+                self._open(event, now)
+            case ClientOutcome():
+                self._mark(event)
+            case PhaseClosed():
+                if self.stage is not None:
+                    self.stage.closed, self.stage.closed_at = event.reason, now
+            case RoundClosed():
+                self.rounds.append(self._stragglers.counted(event))
+            case ClientsAwaited():
+                # What was before is over: the next phase begins when they are here.
+                self.stage, self.awaited = None, event.needed
+                self.online = event.online
+            case ClientPresence():
+                self._meet(event)
+            case ConnectionChanged():
+                self._connect(event)
+            case RunEnded():
+                self.ended = event
+        self._remark(event, now)
+
+    def _open(self, event: PhaseOpened, now: float) -> None:
+        self.awaited = None
+        away = {name for name, status in self.presence.items() if status != "online"}
+        self.stage = Stage(
+            event.server_round,
+            event.phase,
+            now,
+            None if event.timeout is None else now + event.timeout,
+            {name: Cell.AWAY if name in away else Cell.BUSY for name in sorted(event.asked)},
+        )
+
+    def _mark(self, event: ClientOutcome) -> None:
+        if is_straggler(event):
+            self._count_straggler(event)
+            return
+        stage, cell = self.stage, _CELLS.get(event.outcome)
+        if stage is None or cell is None or event.client_id not in stage.cells:
+            return
+        if (stage.server_round, stage.phase) == (event.server_round, event.phase):
+            stage.cells[event.client_id] = cell
+
+    def _count_straggler(self, event: ClientOutcome) -> None:
+        """Count a reply that came late or again in the round that asked for it."""
+        for position in reversed(range(len(self.rounds))):
+            if self.rounds[position].server_round == event.server_round:
+                self.rounds[position] = with_straggler(self.rounds[position], event)
+                return
+        self._stragglers.hear(event)
+
+    def _meet(self, event: ClientPresence) -> None:
+        self.presence[event.client_id] = event.status
+        self.online = event.online
+        if self.stage is None or self.stage.closed is not None:
+            return
+        cell = self.stage.cells.get(event.client_id)
+        if cell in (Cell.BUSY, Cell.AWAY):
+            is_online = event.status == "online"
+            self.stage.cells[event.client_id] = Cell.BUSY if is_online else Cell.AWAY
+
+    def _connect(self, event: ConnectionChanged) -> None:
+        if event.state in BROKEN_STATES:
+            self.connections[event.role] = event.state
+        else:
+            self.connections.pop(event.role, None)
+
+    def _remark(self, event: RunEvent, now: float) -> None:
+        # That everybody comes before the first round is no news, and the header counts them.
+        if isinstance(event, ClientPresence) and event.status == "online" and self.stage is None:
+            return
+        remark = self._folded(event) or self._remark_on(event)
+        if remark is not None:
+            self.remarks.append((now - self.started_at if self.started else 0.0, remark))
+
+    def _folded(self, event: RunEvent) -> Remark | None:
+        """One remark for all that a phase did not hear from, in place of the one before it."""
+        if not isinstance(event, ClientOutcome) or event.outcome not in _UNHEARD:
+            self._unheard = None
+            return None
+        what = f"{event.outcome.value} in {event.phase.value} of round {event.server_round}"
+        before, self._unheard = self._unheard, (what, (event.client_id,))
+        if before is None or before[0] != what:
+            return None
+        self.remarks.pop()
+        names = (*before[1], event.client_id)
+        self._unheard = (what, names)
+        text = f"{len(names)} clients {what}: {', '.join(names)}"
+        return Remark("client", text, good=False, server_round=event.server_round)

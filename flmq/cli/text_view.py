@@ -1,0 +1,237 @@
+"""A run as plain lines of text: for logs, pipes and terminals that cannot do more.
+
+One line a round and one for each thing that a person may want to know, each beginning with a word
+to grep for: ``run``, ``round``, ``client``, ``broker``, ``note``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Self
+
+from flmq.cli.measures import figure, final_measures, measures_of
+from flmq.common.cleaning import one_line
+from flmq.common.typing import Scalar
+from flmq.observe.events import (
+    ClientOutcome,
+    ClientPresence,
+    ClientsAwaited,
+    ConnectionChanged,
+    Note,
+    Outcome,
+    RoundClosed,
+    RoundCounts,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
+
+__all__ = [
+    "BROKEN_STATES",
+    "Remark",
+    "Remarker",
+    "TextView",
+    "remark_on",
+    "waiting_for",
+]
+
+BROKEN_STATES = ("lost", "blocked")
+"""States of a connection in which it does not serve. "closed" is its owner's wish."""
+_MOST_MEASURES = 24
+"""Measures on a line; the record has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One line about something noteworthy."""
+
+    kind: str
+    """What it is about, the word that its plain line begins with: client, broker, note."""
+    text: str
+    good: bool
+    """False: something went wrong."""
+    server_round: int | None = None
+
+
+class TextView:
+    """An observer that writes a line for each round and each noteworthy event."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        """Write to ``stream``, flushing each line."""
+        self._stream = stream
+        self._num_rounds = 0
+        self._closed_rounds = 0
+        self._last: RoundClosed | None = None
+        self._remark_on = Remarker()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Write what ``event`` gives to write, if anything."""
+        match event:
+            case RunStarted():
+                self._num_rounds = event.num_rounds
+                self._last = event.earlier[-1] if event.earlier else None
+                self._write(
+                    f"run started job={event.job} strategy={event.strategy} "
+                    f"rounds={event.num_rounds} broker={one_line(event.broker)}"
+                )
+            case RoundClosed():
+                self._closed_rounds += 1
+                self._last = event
+                self._write(_round_line(event))
+            case ClientsAwaited():
+                self._write(f"note {waiting_for(event)}")
+            case RunEnded():
+                done = f"{max(self._closed_rounds, event.rounds)}/{self._num_rounds}"
+                self._write(_end_line(event, done, self._last))
+            case _:
+                remark = self._remark_on(event)
+                if remark is not None:
+                    self._write(f"{remark.kind} {remark.text}")
+
+    def close(self) -> None:
+        """Nothing is held: the stream is its owner's to close."""
+
+    def __enter__(self) -> Self:
+        """Return the view itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As ``close``."""
+        self.close()
+
+    def _write(self, line: str) -> None:
+        # A client's words may hold what a log's encoding lacks.
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
+
+def remark_on(event: RunEvent) -> Remark | None:
+    """The line that ``event`` deserves beside the line of its round; None: none."""
+    match event:
+        case ClientOutcome() if event.outcome is not Outcome.ACCEPTED:
+            what = f"{event.outcome.value} in {event.phase.value} of round {event.server_round}"
+            text = f"{event.client_id} {what}{_reason(event.reason)}"
+            return Remark("client", text, good=False, server_round=event.server_round)
+        case ClientPresence():
+            text = f"{event.client_id} {event.status}{_reason(event.reason)}"
+            good = event.status == "online"
+            return Remark("client", f"{text} ({event.online} online)", good=good)
+        case ConnectionChanged():
+            what = f"connection {event.role}".rstrip()
+            text = f"{what} {event.state}{_reason(event.detail)}"
+            return Remark("broker", text, good=event.state not in BROKEN_STATES)
+        case Note():
+            return Remark("note", one_line(event.text), True, event.server_round)
+        case RoundClosed() if event.note or event.incomplete_uploads:
+            parts = [one_line(event.note)] if event.note else []
+            if event.incomplete_uploads:
+                parts.append(f"{event.incomplete_uploads} incomplete uploads were discarded")
+            text = f"round {event.server_round}: {'; '.join(parts)}"
+            return Remark("note", text, good=False, server_round=event.server_round)
+        case _:
+            return None
+
+
+class Remarker:
+    """``remark_on`` with a memory: that a connection is up is news only after it was not."""
+
+    def __init__(self) -> None:
+        """Begin with all connections as they should be."""
+        self._broken: set[str] = set()
+
+    def __call__(self, event: RunEvent) -> Remark | None:
+        """The line that ``event`` deserves after all those before it; None: none."""
+        if isinstance(event, ConnectionChanged):
+            was_broken = event.role in self._broken
+            if event.state in BROKEN_STATES:
+                self._broken.add(event.role)
+            elif not was_broken:
+                return None
+            else:
+                self._broken.discard(event.role)
+        return remark_on(event)
+
+
+def waiting_for(event: ClientsAwaited) -> str:
+    """Whom the server waits for."""
+    return f"waiting for clients: {event.online} of {event.needed} are here"
+
+
+def _reason(reason: str) -> str:
+    return f": {one_line(reason)}" if reason else ""
+
+
+def _round_line(event: RoundClosed) -> str:
+    parts = [
+        f"round {event.server_round}/{event.num_rounds}",
+        _counts(event.fit),
+        _counts(event.evaluate, "evaluate_") if event.evaluate.asked else "",
+        *_measures({"loss": event.loss, **measures_of(event)}),
+        f"seconds={event.seconds:.1f}",
+        f"mb_down={event.bytes_down / 1e6:.2f}",
+        f"mb_up={event.bytes_up / 1e6:.2f}",
+        *_lost(event),
+        f"note={one_line(event.note)}" if event.note else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _lost(event: RoundClosed | RunEnded) -> list[str]:
+    """What of replies was lost on the way, where there was any."""
+    counts = {
+        "incomplete_uploads": event.incomplete_uploads,
+        "stray_chunks": event.stray_chunks,
+    }
+    return [f"{name}={count}" for name, count in counts.items() if count]
+
+
+def _counts(counts: RoundCounts, prefix: str = "") -> str:
+    """The four words that every line has, and those of the others that happened."""
+    always = {
+        "asked": counts.asked,
+        "answered": counts.accepted,
+        "failed": counts.failed,
+        "silent": counts.silent,
+    }
+    others = {
+        "rejected": counts.rejected,
+        "unroutable": counts.unroutable,
+        "late": counts.late,
+        "duplicate": counts.duplicate,
+        "carried": counts.carried,
+    }
+    shown = always | {word: count for word, count in others.items() if count}
+    return " ".join(f"{prefix}{word}={count}" for word, count in shown.items())
+
+
+def _measures(measures: Mapping[str, Scalar | None]) -> list[str]:
+    """``name=value`` for each; of a great many the first."""
+    shown = [f"{name}={figure(value)}" for name, value in list(measures.items())[:_MOST_MEASURES]]
+    more = len(measures) - len(shown)
+    return [*shown, f"more_metrics={more}"] if more else shown
+
+
+def _end_line(event: RunEnded, rounds: str, last: RoundClosed | None) -> str:
+    measures = {
+        "loss": event.final_loss,
+        **({} if last is None else measures_of(last)),
+        **final_measures(event),
+    }
+    line = " ".join(
+        [
+            f"run {'stopped' if event.stopped else 'ended'}",
+            f"job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
+            *_measures(measures),
+            *_lost(event),
+            *([f"unchanged={one_line(event.unchanged)}"] if event.unchanged else []),
+        ]
+    )
+    return line if event.error is None or event.stopped else f"{line} error={one_line(event.error)}"

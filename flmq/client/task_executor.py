@@ -1,0 +1,271 @@
+"""Doing a task: its model is read, the user's code called, the reply kept and published."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from flmq.client.answering import answer_task, failure, reply_to
+from flmq.client.deaths import Deaths, NoDeaths
+from flmq.client.factory import Clients
+from flmq.client.models import ModelNotFound, ModelReader
+from flmq.client.receipts import AwaitedReceipts
+from flmq.client.tasks import Tasks, asks_the_same
+from flmq.client.taskspool import without_parameters
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerUnavailable,
+    TransportClosed,
+    UsageError,
+)
+from flmq.common.logger import logger
+from flmq.common.typing import EvaluateIns, FitIns, Parameters
+from flmq.messaging import Sender, Sent
+from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, own_models_topology, reply_key
+from flmq.wire import (
+    INLINE_BYTES,
+    BlobRef,
+    Failure,
+    FailureKind,
+    ModelRequest,
+    Reply,
+    Task,
+    refer,
+    size_of,
+    upload_name,
+)
+from flmq.wire.codecs import get_codec
+
+__all__ = ["TaskExecutor"]
+
+
+class TaskExecutor:
+    """Does tasks of one worker's clients. Its threads may do several at a time."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        models: ModelReader,
+        clients: Clients,
+        awaited: AwaitedReceipts,
+        *,
+        site: str,
+        level: int,
+        deaths: Deaths | None = None,
+    ) -> None:
+        """Publish through ``sender``, and enter into ``awaited`` what the broker has.
+
+        ``level`` is that of the line of log for each task.
+        """
+        self._sender = sender
+        self._models = models
+        self._clients = clients
+        self._awaited = awaited
+        self._site = site
+        self._level = level
+        self._deaths = deaths or NoDeaths()
+
+    def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
+        """Do a task, or only send its reply where it is done already. Blocks.
+
+        ``now`` gives Unix seconds by the clock that the task's deadline is of.
+
+        Returns whether the broker has the reply; False: there is no queue for it, now.
+
+        Raises:
+            TransportClosed: the worker is stopping.
+        """
+        reply, loaded = tasks.reply_of(task.task_id), task
+        if reply is None:
+            crash_point("worker.before_training")
+
+            def load() -> Task:
+                nonlocal loaded
+                self._deaths.begin(task)
+                loaded = self._with_model(task, tasks, now)
+                return loaded
+
+            try:
+                reply = answer_task(
+                    task,
+                    load,
+                    lambda: self._clients.get(task.job, task.client_id),
+                    now,
+                    level=self._level,
+                )
+            except (KeyboardInterrupt, TransportClosed):
+                self._deaths.leave(task)
+                raise
+            crash_point("worker.trained")
+            newest = tasks.current(task.task_id)
+            if newest is None:
+                return True  # settled meanwhile: nobody wants the reply
+            if not asks_the_same(newest, task):
+                return self.do(newest, tasks, now)
+            reply = self._keep(reply, tasks)
+            self._deaths.end(task.client_id, task.task_id)
+        elif _is_lossy(_codec(task)):
+            # What is sent again must decode to the bits that were sent before.
+            loaded = self._with_model_if_any(task, tasks)
+        if not self._send(reply, loaded):
+            return False
+        crash_point("worker.reply_confirmed")
+        return True
+
+    def say_settled(self, task: Task) -> None:
+        """Tell a server that asks for it that a task is settled here, and its reply let go."""
+        said = Failure(FailureKind.SETTLED, message="settled here before, and its reply let go")
+        reply = reply_to(task, said, 0.0)
+        address = self._address(task.client_id, task.job)
+        self._sender.send(address, reply, mandatory=False, message_id=task.task_id)
+
+    def announce_again(self, envelope: Reply, gone: Callable[[], None]) -> None:
+        """Ask for a receipt; ``gone`` is called, from any thread, where there is no queue."""
+        address = self._address(envelope.client_id, envelope.job)
+        sent = self._sender.send(address, envelope, message_id=envelope.task_id)
+
+        def heard(outcome: Future[PublishOutcome]) -> None:
+            if outcome.exception() is None and outcome.result() is PublishOutcome.UNROUTABLE:
+                gone()
+
+        sent.outcome.add_done_callback(heard)
+
+    def _keep(self, reply: Reply, tasks: Tasks) -> Reply:
+        try:
+            return tasks.finished(reply)
+        except OSError as error:
+            # Better sent without a copy than lost; a crash before its confirm costs a training.
+            logger.error("the reply cannot be spooled (%s): sending it without", error)
+            return reply
+        except Exception as error:
+            # The result cannot be encoded, whatever it is: that is its failure.
+            return tasks.finished(_bad(reply, error))
+
+    def _with_model(self, task: Task, tasks: Tasks, now: Callable[[], float]) -> Task:
+        """The task with the model that it only names."""
+        if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
+            return task
+        request = ModelRequest(task.job, task.client_id, task.model.digest)
+        deadline = None
+        if task.deadline_unix_ms is not None:
+            # By this machine's clock, which may be another than the server's.
+            deadline = time.time() + task.deadline_unix_ms / 1000 - now()
+
+        def ask() -> None:
+            if _is_over(task, tasks):
+                raise ModelNotFound(
+                    f"model {request.digest[:12]} is not to be had any more: the round is over"
+                )
+            address = self._address(task.client_id, task.job)
+            self._sender.send(address, request, mandatory=False).outcome.result()
+
+        parameters = self._models.get(
+            task.model, deadline, ask, own_models_topology(task.client_id, self._site)
+        )
+        return replace(task, ins=replace(task.ins, parameters=parameters))
+
+    def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:
+        try:
+            return self._with_model(task, tasks, time.time)
+        except TransportClosed:
+            raise
+        except Exception as error:
+            logger.warning("sending without compression: %s", error)
+            return task
+
+    def _send(self, reply: Reply, task: Task) -> bool:
+        """Send a reply: whole, or where it is large its parameters in chunks behind it.
+
+        The chunks go by another queue, and only when the broker has what announces them. Returns
+        whether the broker has it all; False: a queue is gone.
+        """
+        address = self._address(reply.client_id, reply.job)
+        parameters = getattr(reply.res, "parameters", None)
+        try:
+            if parameters is None or size_of(parameters) <= INLINE_BYTES:
+                return self._send_envelope(address, reply)
+            ref, tensors = _packed(parameters, task)
+            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(UPLOADS))
+            head = replace(reply, res=without_parameters(reply.res), blob=ref)
+            if not self._send_envelope(address, head):
+                return False
+            crash_point("worker.reply_announced")
+            chunks = Address(UPLOADS, address.routing_key)
+            name = upload_name(reply.task_id, ref)
+            return _arrived(self._sender.send_blob(chunks, ref, name, tensors))
+        except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
+            raise
+        except Exception as error:
+            # No codec or no broker takes it: a client that dies of it would die again.
+            return self._send_envelope(address, _bad(reply, error))
+
+    def _send_envelope(self, address: Address, envelope: Reply) -> bool:
+        arrived = _arrived(self._sender.send(address, envelope, message_id=envelope.task_id))
+        if arrived:
+            self._awaited.sent(envelope)
+        return arrived
+
+    def _address(self, client_id: str, job: str) -> Address:
+        return Address(REPLIES, reply_key(self._site, client_id, job))
+
+
+def _arrived(sent: Sent) -> bool:
+    """Wait until the broker has it; False if there is no queue for it."""
+    return sent.outcome.result() is not PublishOutcome.UNROUTABLE
+
+
+def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes | memoryview]]:
+    """What to send: compressed against the task's model where the server offers it and we can.
+
+    A reply that an earlier process trained may be sent as it is where nothing is lost by it: its
+    model is not at hand.
+    """
+    base = task.ins.parameters if isinstance(task.ins, FitIns) else None
+    if not _codec(task) or task.model is None or base is None or not base.tensors:
+        return refer(parameters), parameters.tensors
+    try:
+        codec = get_codec(task.reply_codec)
+    except UsageError as error:
+        logger.warning("sending without compression: %s", error)
+        return refer(parameters), parameters.tensors
+    packed = Parameters(codec.encode(parameters.tensors, base.tensors), parameters.tensor_type)
+    return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
+
+
+def _codec(task: Task) -> str:
+    """How a reply is compressed: not at all against a model that only its server can give again."""
+    return task.reply_codec if task.model is not None and task.model.is_shared else ""
+
+
+def _is_lossy(codec: str) -> bool:
+    try:
+        return bool(codec) and not get_codec(codec).lossless
+    except UsageError:
+        return False
+
+
+def _is_over(task: Task, tasks: Tasks) -> bool:
+    """Whether nobody waits for a task: it is settled, or its job has come to a later round."""
+    others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
+    # What an earlier server asked says nothing: this one may have an older copy of the run.
+    return tasks.current(task.task_id) is None or any(
+        other is not None
+        and (other.run == task.run and other.epoch >= task.epoch)
+        and other.server_round > task.server_round
+        for other in others
+    )
+
+
+def _bad(reply: Reply, error: Exception) -> Reply:
+    where = f"job {reply.job}, round {reply.server_round}, {reply.phase.value}"
+    logger.error("%s: the result cannot be sent: %s", where, error)
+    return replace(reply, res=failure(FailureKind.BAD_RETURN, error))
+
+
+def level_for(clients: int) -> int:
+    """One client's tasks are news; those of a thousand simulated ones are not."""
+    return logging.INFO if clients == 1 else logging.DEBUG

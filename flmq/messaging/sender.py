@@ -1,0 +1,194 @@
+"""The way out: an envelope's body becomes a message, and large parameters a blob's chunks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from flmq.common.crashpoints import crash_point
+from flmq.common.errors import MessageTooLarge
+from flmq.common.logger import logger
+from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
+from flmq.transport.base import HeaderValue
+from flmq.transport.checks import SHORT_STRING_BYTES
+from flmq.wire import BlobRef, Body, blob_chunk_headers, encode, iter_chunks
+from flmq.wire.blobs import BLOB_CHUNK_BYTES
+
+__all__ = ["Sender", "Sent"]
+
+_REASON_BYTES = 1000
+_NOBODY = "!size"
+"""A routing key that nobody has bound: neither client ids nor jobs have such names."""
+_KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
+"""Of a dead letter's headers, and of each: together far below what a frame holds."""
+_ROUTING_HEADERS = frozenset({"CC", "BCC"})
+"""RabbitMQ would send the dead letter on by these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An envelope on its way."""
+
+    bytes: int
+    """Length of the encoded envelope."""
+    outcome: Future[PublishOutcome]
+    """Resolved when all of it is confirmed, or came back, or any of it failed."""
+
+
+class Sender:
+    """Sends envelopes through one publisher. Thread-safe; not its owner: closing is not its own."""
+
+    def __init__(self, publisher: Publisher, *, user_id: str | None = None) -> None:
+        """Send through ``publisher``, stating ``user_id`` where the broker shall validate it."""
+        self._publisher = publisher
+        self._user_id = user_id
+        self._asking = threading.Lock()
+        self._chunk_bytes: int | None = None
+
+    def send(
+        self,
+        address: Address,
+        body: Body,
+        *,
+        mandatory: bool = True,
+        expiration: float | None = None,
+        persistent: bool = True,
+        message_id: str = "",
+        correlation_id: str = "",
+    ) -> Sent:
+        """Encode and publish ``body``; see `Publisher.publish` for what may block or fail.
+
+        ``expiration`` is in seconds; ``correlation_id`` says what it is an answer to.
+        """
+        data = encode(body)
+        message = Message(
+            data,
+            type=type(body).__name__,
+            message_id=message_id,
+            correlation_id=correlation_id,
+            user_id=self._user_id,
+            expiration=expiration,
+            persistent=persistent,
+        )
+        return Sent(len(data), self._publisher.publish(address, message, mandatory=mandatory))
+
+    def chunk_bytes(self, exchange: str) -> int:
+        """The largest chunk to send, 1 MiB or what the broker takes. Asks it once, and blocks.
+
+        It is asked by a message that large which ``exchange`` has no queue for, since AMQP has no
+        other word for it.
+        """
+        with self._asking:
+            if self._chunk_bytes is None:
+                self._chunk_bytes = self._ask_size(exchange)
+            return self._chunk_bytes
+
+    def _ask_size(self, exchange: str) -> int:
+        message = Message(bytes(BLOB_CHUNK_BYTES), user_id=self._user_id, persistent=False)
+        try:
+            self._publisher.publish(Address(exchange, _NOBODY), message).result()
+        except MessageTooLarge as error:
+            logger.warning(
+                "the broker's max_message_size is %d bytes: large bodies go in chunks of that "
+                "size, and slowly; 1 MiB or more is better",
+                error.limit,
+            )
+            return error.limit
+        return BLOB_CHUNK_BYTES
+
+    def send_blob(
+        self,
+        address: Address,
+        ref: BlobRef,
+        name: str,
+        tensors: Sequence[bytes | memoryview],
+        *,
+        expiration: float | None = None,
+        persistent: bool = True,
+    ) -> Sent:
+        """Publish a blob's chunks, each under ``name``; the bytes of ``tensors`` are not copied.
+
+        Blocks while the publisher's window is full, so memory is bounded by that.
+        """
+        outcomes = []
+        for index, data in iter_chunks(ref, tensors):
+            message = Message(
+                data,
+                type="BlobChunk",
+                user_id=self._user_id,
+                headers=blob_chunk_headers(name, index),
+                expiration=expiration,
+                persistent=persistent,
+            )
+            outcomes.append(self._publisher.publish(address, message))
+            crash_point("blob.chunk_published")
+        return Sent(ref.total, _all(outcomes))
+
+    def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
+        """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see.
+
+        What of its properties cannot be sent on is cut, or left out and counted in a header.
+        """
+        message = delivery.message
+        own: dict[str, HeaderValue] = {
+            "x-flmq-reason": _cut(reason, _REASON_BYTES),
+            "x-flmq-queue": delivery.queue,
+            "x-flmq-exchange": delivery.exchange,
+            "x-flmq-routing-key": delivery.routing_key,
+        }
+        if message.user_id is not None:
+            own["x-flmq-user-id"] = message.user_id
+        kept = {name: value for name, value in message.headers.items() if _may_stay(name, value)}
+        if len(kept) > _KEPT_HEADERS:
+            kept = dict(list(kept.items())[:_KEPT_HEADERS])
+        if left_out := len(message.headers) - len(kept):
+            own["x-flmq-headers-left-out"] = left_out
+        dead = Message(
+            message.body,
+            type=_cut(message.type, SHORT_STRING_BYTES),
+            message_id=_cut(message.message_id, SHORT_STRING_BYTES),
+            correlation_id=_cut(message.correlation_id, SHORT_STRING_BYTES),
+            user_id=self._user_id,
+            headers={**kept, **own},
+        )
+        return self._publisher.publish(Address(DEAD, ""), dead)
+
+
+def _cut(text: str, size: int) -> str:
+    """The first ``size`` bytes of a text, as UTF-8."""
+    return text.encode(errors="backslashreplace")[:size].decode(errors="ignore")
+
+
+def _may_stay(name: str, value: HeaderValue) -> bool:
+    """Whether a header goes along with a dead letter."""
+    if isinstance(value, str | bytes) and len(value) > _KEPT_HEADER_CHARACTERS:
+        return False
+    return name not in _ROUTING_HEADERS and len(name.encode()) <= SHORT_STRING_BYTES
+
+
+def _all(outcomes: Iterable[Future[PublishOutcome]]) -> Future[PublishOutcome]:
+    """One future for several: failed with the first failure, unroutable if any is."""
+    waiting = list(outcomes)
+    whole: Future[PublishOutcome] = Future()
+    lock = threading.Lock()
+    left = len(waiting)
+
+    def done(_: Future[PublishOutcome]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        failed = next((f.exception() for f in waiting if f.exception() is not None), None)
+        if failed is not None:
+            whole.set_exception(failed)
+        elif any(f.result() is PublishOutcome.UNROUTABLE for f in waiting):
+            whole.set_result(PublishOutcome.UNROUTABLE)
+        else:
+            whole.set_result(PublishOutcome.CONFIRMED)
+
+    for outcome in waiting:
+        outcome.add_done_callback(done)
+    return whole

@@ -1,0 +1,1 @@
+"""Observing a run: its events, and what is made of them for people and programs."""

@@ -1,0 +1,43 @@
+"""What a phase brought, in the shape that Flower's strategies know, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flmq.common.typing import Code
+from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.asks.phase_in_flight import PhaseResult
+from flmq.server.client_proxy import ClientProxy
+from flmq.wire import Ins, Res
+
+__all__ = ["split", "why"]
+
+
+def split(
+    instructions: Sequence[tuple[ClientProxy, Ins]], gathered: PhaseResult
+) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
+    """Flower's ``results`` and ``failures``, both in client-id order."""
+    proxies = {client.cid: client for client, _ in instructions}
+    results = [(proxies[client_id], res) for client_id, res in gathered.replies.items()]
+    failures: list[tuple[ClientProxy, Res] | BaseException] = [
+        failure if isinstance(failure, ClientFailure) else (proxies[failure[0]], failure[1])
+        for failure in gathered.failures
+    ]
+    return results, failures
+
+
+def why(gathered: PhaseResult) -> str:
+    """The first failures, in words."""
+    reasons = [
+        str(failure)
+        if isinstance(failure, ClientFailure)
+        else f"client {failure[0]}: {_status(failure[1])}"
+        for failure in gathered.failures[:3]
+    ]
+    more = len(gathered.failures) - len(reasons)
+    return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
+
+
+def _status(res: Res) -> str:
+    status = getattr(res, "status", None)
+    return "no status" if status is None else f"{Code(status.code).name} {status.message}".strip()

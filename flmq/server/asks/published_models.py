@@ -1,0 +1,232 @@
+"""Publishing a model once, whatever the number of clients: to the stream, by digest.
+
+A model that is one client's own is sent to it alone, when it asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from flmq.common.errors import BrokerRefusal, RunError
+from flmq.common.logger import logger
+from flmq.common.typing import EvaluateIns, FitIns, Parameters
+from flmq.messaging import Sender
+from flmq.server.asks.phase_in_flight import Ask
+from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
+from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
+
+__all__ = ["ModelTooLarge", "PublishedModels", "without_parameters"]
+
+_REMEMBERED = 8
+"""Models that no phase in flight needs and that may be needed again."""
+_TRIES = 5
+"""How often a model is published whose stream is deleted meanwhile."""
+_OWN_EXPIRES = 600.0
+"""Seconds for which a client's own model waits in its queue."""
+_AGAIN_AFTER = 3.0
+"""Seconds within which a model is not published once more: whoever asks finds that copy."""
+
+
+class ModelTooLarge(RunError):
+    """The stream of models cannot keep a model of this size until everybody has read it."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        """Name both, in bytes."""
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"a model of {size} bytes cannot be published: the stream of models keeps {limit} "
+            "bytes, and needs room for two; train a smaller model, or give parts of it"
+        )
+
+
+@dataclass(slots=True)
+class _Shared:
+    ref: BlobRef
+    parameters: Parameters | None
+    """None: no phase in flight needs it any more."""
+    phases: int = 0
+    """How many phases in flight need it."""
+    published: bool = False
+    again: dict[str, float] = field(default_factory=dict)
+    """When it was sent once more, in monotonic seconds, by whom it was for; "": everybody."""
+    own_of: set[str] = field(default_factory=set)
+    """Clients whose own it is: each gets it by asking."""
+
+
+class PublishedModels:
+    """The models of a job in its site's stream. Thread-safe."""
+
+    def __init__(
+        self, sender: Sender, job: str, declare: Callable[[], None] = lambda: None
+    ) -> None:
+        """Publish for ``job`` through ``sender``; ``declare`` makes the stream where it is not."""
+        self._sender = sender
+        self._declare = declare
+        self._declared = False
+        self._job = job
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, _Shared] = OrderedDict()
+
+    def refer(self, asks: Sequence[Ask]) -> dict[str, BlobRef]:
+        """For each client whose task shall name a model, which.
+
+        What several of ``asks`` share will be in the stream; what is one client's own, it gets by
+        asking. Reads a model's bytes once; publishes nothing.
+        """
+        now = max(1, time.time_ns() // 1_000_000)
+        found = _groups(asks)
+        size = self._sender.chunk_bytes(TASKS) if found else 0
+        groups = [
+            (
+                refer(parameters, chunk_bytes=size, published_unix_ms=now if is_shared else 0),
+                parameters,
+                clients,
+            )
+            for parameters, clients, is_shared in found
+        ]
+        refs: dict[str, BlobRef] = {}
+        with self._lock:
+            # The shared ones first: what is one client's own as well is in the stream then.
+            for ref, parameters, clients in sorted(groups, key=lambda each: not each[0].is_shared):
+                known = self._enter(ref, parameters)
+                if not known.ref.is_shared:
+                    known.own_of.update(clients)
+                refs.update(dict.fromkeys(clients, known.ref))
+            for digest in {ref.digest for ref in refs.values()}:
+                self._known[digest].phases += 1
+        return refs
+
+    def publish(self, refs: Iterable[BlobRef]) -> int:
+        """Publish those of ``refs`` that were not before; the bytes that took. Blocks.
+
+        Raises:
+            ModelTooLarge: the stream cannot keep the model.
+        """
+        return sum(self._publish_once(digest) for digest in {ref.digest for ref in refs})
+
+    def release(self, refs: Iterable[BlobRef]) -> None:
+        """Let go of the models of a phase that is over; that they were published is kept."""
+        with self._lock:
+            for digest in {ref.digest for ref in refs}:
+                shared = self._known[digest]
+                shared.phases -= 1
+                if shared.phases == 0:
+                    shared.parameters = None
+                    shared.own_of.clear()
+
+    def at_hand(self, digest: str) -> Parameters | None:
+        """The model of ``digest``, while a phase in flight needs it."""
+        with self._lock:
+            shared = self._known.get(digest)
+            return None if shared is None else shared.parameters
+
+    def publish_again(self, digest: str) -> bool:
+        """Publish a model once more for who cannot find it; False if it is not at hand."""
+        with self._lock:
+            shared = self._known.get(digest)
+            if shared is None or shared.parameters is None or not shared.ref.is_shared:
+                return False
+            parameters = shared.parameters
+            if not _is_due(shared, ""):
+                return True
+        self._sender.send_blob(self._address(), shared.ref, digest, parameters.tensors)
+        return True
+
+    def send_own(self, digest: str, client_id: str, site: str) -> int:
+        """Send a client that asks for it the model that is its own; the bytes that took."""
+        with self._lock:
+            shared = self._known.get(digest)
+            if shared is None or shared.parameters is None or client_id not in shared.own_of:
+                return 0
+            parameters = shared.parameters
+            if not _is_due(shared, client_id):
+                return 0
+        address = Address(TASKS, own_model_key(site, client_id))
+        # Who is gone meanwhile asks again: nothing of it need be kept.
+        sent = self._sender.send_blob(
+            address,
+            shared.ref,
+            digest,
+            parameters.tensors,
+            expiration=_OWN_EXPIRES,
+            persistent=False,
+        )
+        with self._lock:
+            shared.again[client_id] = time.monotonic()
+        return sent.bytes
+
+    def _enter(self, ref: BlobRef, parameters: Parameters) -> _Shared:
+        """Keep a model at hand. Call it with the lock held."""
+        known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
+        if ref.is_shared and not known.ref.is_shared:
+            known.ref = ref
+        known.parameters = parameters
+        self._known.move_to_end(ref.digest)
+        idle = [digest for digest, each in self._known.items() if each.parameters is None]
+        for digest in idle[:-_REMEMBERED]:
+            del self._known[digest]
+        return known
+
+    def _publish_once(self, digest: str) -> int:
+        with self._lock:
+            shared = self._known[digest]
+            ref, parameters = shared.ref, shared.parameters
+            if shared.published or parameters is None or not ref.is_shared:
+                return 0
+        if ref.total > STREAM_MAX_BYTES // 2:
+            raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
+        if not self._declared:
+            self._declare()
+            self._declared = True
+        for _ in range(_TRIES):
+            sent = self._sender.send_blob(self._address(), ref, ref.digest, parameters.tensors)
+            # Every chunk is confirmed before any task names the model.
+            if sent.outcome.result() is not PublishOutcome.UNROUTABLE:
+                break
+            logger.warning("the stream of models is gone: making it anew")
+            self._declare()
+        else:
+            raise BrokerRefusal("the stream of models is gone: was it deleted by hand?")
+        shared.published = True
+        return ref.total
+
+    def _address(self) -> Address:
+        return Address(MODELS, self._job)
+
+
+def _is_due(shared: _Shared, client_id: str) -> bool:
+    """Note that a model is sent now, unless it just was. Call it with the lock held."""
+    now = time.monotonic()
+    if now - shared.again.get(client_id, -math.inf) < _AGAIN_AFTER:
+        return False
+    shared.again[client_id] = now
+    return True
+
+
+def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str], bool]]:
+    """Parameters that are not small, the clients that get the very same object, and whether it is
+    for all to read.
+
+    A model that only one of several clients gets is its own affair.
+    """
+    groups: dict[int, tuple[Parameters, list[str]]] = {}
+    for ask in asks:
+        if isinstance(ask.ins, FitIns | EvaluateIns):
+            parameters = ask.ins.parameters
+            groups.setdefault(id(parameters), (parameters, []))[1].append(ask.client_id)
+    return [
+        (parameters, clients, len(clients) > 1 or len(groups) == 1)
+        for parameters, clients in groups.values()
+        if size_of(parameters) > INLINE_BYTES
+    ]
+
+
+def without_parameters(ins: FitIns | EvaluateIns) -> FitIns | EvaluateIns:
+    """A copy of ``ins`` that lacks its parameters, for they are published apart."""
+    return replace(ins, parameters=Parameters([], ins.parameters.tensor_type))

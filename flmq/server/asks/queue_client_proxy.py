@@ -1,0 +1,83 @@
+"""A client behind the broker: its calls become tasks on its queue."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar, cast
+
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateIns,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    GetParametersIns,
+    GetParametersRes,
+    GetPropertiesIns,
+    GetPropertiesRes,
+    ReconnectIns,
+)
+from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.asks.phase_in_flight import Ask, PhaseResult, Request
+from flmq.server.client_proxy import ClientProxy
+from flmq.wire import Ins, Res
+
+__all__ = ["PhaseRunner", "QueueClientProxy"]
+
+_Res = TypeVar("_Res", bound=Res)
+
+
+class PhaseRunner(Protocol):
+    """What asks clients and gathers their replies, as `Coordinator` does."""
+
+    def gather(self, request: Request) -> PhaseResult:
+        """Ask, and wait until the round closes."""
+
+
+class QueueClientProxy(ClientProxy):
+    """One client of a job, reached through its queue."""
+
+    def __init__(self, cid: str, phase_runner: PhaseRunner) -> None:
+        """Reach client ``cid`` through ``phase_runner``."""
+        super().__init__(cid)
+        self._phase_runner = phase_runner
+
+    def get_properties(
+        self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None = None
+    ) -> GetPropertiesRes:
+        """Ask for its properties; raises `ClientFailure` where it has none to give."""
+        return self._ask(Phase.GET_PROPERTIES, ins, timeout, group_id, GetPropertiesRes)
+
+    def get_parameters(
+        self, ins: GetParametersIns, timeout: float | None, group_id: int | None = None
+    ) -> GetParametersRes:
+        """Ask for its parameters; raises `ClientFailure` where it has none to give."""
+        return self._ask(Phase.GET_PARAMETERS, ins, timeout, group_id, GetParametersRes)
+
+    def fit(self, ins: FitIns, timeout: float | None, group_id: int | None = None) -> FitRes:
+        """Have it train; raises `ClientFailure` where nothing comes of it."""
+        return self._ask(Phase.FIT, ins, timeout, group_id, FitRes)
+
+    def evaluate(
+        self, ins: EvaluateIns, timeout: float | None, group_id: int | None = None
+    ) -> EvaluateRes:
+        """Have it evaluate; raises `ClientFailure` where nothing comes of it."""
+        return self._ask(Phase.EVALUATE, ins, timeout, group_id, EvaluateRes)
+
+    def reconnect(
+        self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
+    ) -> DisconnectRes:
+        """Have it leave, and come back after ``ins.seconds`` where that is given."""
+        return self._ask(Phase.RECONNECT, ins, timeout, group_id, DisconnectRes)
+
+    def _ask(
+        self, phase: Phase, ins: Ins, timeout: float | None, group_id: int | None, kind: type[_Res]
+    ) -> _Res:
+        asks = [Ask(self.cid, ins)]
+        gathered = self._phase_runner.gather(Request(phase, group_id or 0, asks, timeout))
+        if gathered.replies:
+            return cast(_Res, gathered.replies[self.cid])
+        failure = gathered.failures[0]
+        if isinstance(failure, ClientFailure):
+            raise failure
+        return cast(_Res, failure[1])

@@ -1,0 +1,99 @@
+"""Asking clients that are objects of this process: one call each, in threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from flmq.common.errors import InvalidReturnValue
+from flmq.common.phase import Phase
+from flmq.common.typing import (
+    DisconnectRes,
+    EvaluateRes,
+    FitRes,
+    GetParametersRes,
+    GetPropertiesRes,
+)
+from flmq.server.asks.phase_in_flight import Ask, PhaseInFlight, PhaseResult, Request, Taken
+from flmq.server.client_proxy import ClientProxy
+from flmq.wire import Failure, FailureKind, Reply, Res
+
+__all__ = ["LocalRunner"]
+
+_RESULTS: dict[Phase, type] = {
+    Phase.FIT: FitRes,
+    Phase.EVALUATE: EvaluateRes,
+    Phase.GET_PARAMETERS: GetParametersRes,
+    Phase.GET_PROPERTIES: GetPropertiesRes,
+    Phase.RECONNECT: DisconnectRes,
+}
+
+
+class LocalRunner:
+    """Calls proxies' methods and waits for all of them; a deadline is the proxies' own affair."""
+
+    def __init__(self, clients: Sequence[ClientProxy], max_workers: int | None) -> None:
+        """Reach ``clients``, ``max_workers`` at a time."""
+        self._clients = {client.cid: client for client in clients}
+        self._max_workers = max_workers
+
+    def gather(self, request: Request) -> PhaseResult:
+        """Call them all; the timeout, in seconds, is handed to each call."""
+        phase = request.phase
+        gather = PhaseInFlight.create(request, label=phase.value, now=time.monotonic())
+        gather.start()
+        lock = threading.Lock()
+        with ThreadPoolExecutor(self._max_workers) as pool:
+            calls = deque(
+                pool.submit(self._call, phase, request.server_round, ask, request.timeout)
+                for ask in request.asks
+            )
+            while calls:
+                reply = calls.popleft().result()  # held by nobody, once it is added up
+                taken = Taken(reply, 0, time.monotonic())
+                gather.take(gather.judge(reply), taken)
+                gather.absorb(taken, lock)
+        return gather.result()
+
+    def _call(self, phase: Phase, server_round: int, ask: Ask, timeout: float | None) -> Reply:
+        started = time.monotonic()
+        name = "reconnect" if phase is Phase.RECONNECT else phase.value
+        method: Callable[[Any, float | None, int], Res] = getattr(
+            self._clients[ask.client_id], name
+        )
+        res: Res
+        try:
+            res = _checked(method(ask.ins, timeout, server_round), phase, name)
+        except Exception as error:
+            res = Failure(
+                FailureKind.EXCEPTION,
+                type(error).__name__,
+                str(error),
+                "".join(traceback.format_exception(error)),
+            )
+        return Reply(
+            task_id="",
+            job="",
+            server_round=server_round,
+            phase=phase,
+            client_id=ask.client_id,
+            epoch=0,
+            nonce=b"",
+            seconds=time.monotonic() - started,
+            res=res,
+        )
+
+
+def _checked(res: Res, phase: Phase, method: str) -> Res:
+    """``res``, if it is what the contract says that a proxy's ``method`` returns."""
+    expected = _RESULTS[phase]
+    if not isinstance(res, expected):
+        raise InvalidReturnValue(
+            f"the proxy's {method} returned a {type(res).__name__}, not a {expected.__name__}"
+        )
+    return res

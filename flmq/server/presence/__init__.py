@@ -1,0 +1,1 @@
+"""Presence: which clients are there, who may come in, and who has gone."""

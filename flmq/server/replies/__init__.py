@@ -1,0 +1,1 @@
+"""Replies: heard, taken in whole, written down, counted, and answered with a receipt."""

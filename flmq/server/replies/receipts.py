@@ -1,0 +1,53 @@
+"""Telling clients what became of their replies, so that they can forget them."""
+
+from __future__ import annotations
+
+from flmq.messaging import Sender
+from flmq.round import Outcome
+from flmq.server.asks.job import Job
+from flmq.server.presence.watcher import PresenceWatcher
+from flmq.transport import TASKS, Address, task_key
+from flmq.wire import Receipt, ReceiptOutcome, Reply
+
+__all__ = ["Receipts"]
+
+_DAY = 24 * 3600.0
+_OUTCOMES = {
+    # Whatever the reply says: the client may forget it.
+    Outcome.ACCEPTED: ReceiptOutcome.ACCEPTED,
+    Outcome.FAILED: ReceiptOutcome.ACCEPTED,
+    Outcome.LATE: ReceiptOutcome.LATE,
+    Outcome.REJECTED: ReceiptOutcome.REJECTED,
+    Outcome.DUPLICATE: ReceiptOutcome.DUPLICATE,
+}
+
+
+class Receipts:
+    """Sends receipts to clients' queues, where they wait for a day. Thread-safe."""
+
+    def __init__(self, job: Job, sender: Sender, presence: PresenceWatcher) -> None:
+        """Send for ``job``; ``presence`` knows each client's site."""
+        self._job = job
+        self._sender = sender
+        self._presence = presence
+
+    def send(self, reply: Reply, word: Outcome, reason: str, late_by: float = 0.0) -> None:
+        """Tell the client of ``reply`` what became of it; words without a receipt: nothing."""
+        if word not in _OUTCOMES:
+            return
+        receipt = Receipt(
+            task_id=reply.task_id,
+            job=self._job.name,
+            server_round=reply.server_round,
+            phase=reply.phase,
+            client_id=reply.client_id,
+            outcome=_OUTCOMES[word],
+            reason=reason,
+            late_by_seconds=late_by,
+        )
+        self._sender.send(
+            Address(TASKS, task_key(self._presence.site(reply.client_id), reply.client_id)),
+            receipt,
+            mandatory=False,
+            expiration=_DAY,
+        )

@@ -1,0 +1,254 @@
+"""Replies whose parameters follow in chunks: many at once, interleaved, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flmq.common.errors import MalformedMessage
+from flmq.common.logger import logger
+from flmq.common.typing import FitRes, GetParametersRes, Parameters
+from flmq.server.replies.spool import SpooledParameters, SpoolFile, SpoolFolder
+from flmq.transport import STREAM_MAX_BYTES
+from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
+from flmq.wire.codecs import get_codec
+
+_EARLY_CHUNKS = 64
+_EARLY_BYTES, _EARLY_BYTES_EACH = 64 << 20, 24 << 20
+_AT_ONCE = 8
+"""Replies of one client on their way here: it trains one at a time, and some may be late."""
+_MAX_BYTES = STREAM_MAX_BYTES // 2
+"""Of a reply where nothing was sent: a larger model could not be published."""
+_TIMES_SENT, _BESIDES = 4, 64 << 20
+
+__all__ = ["Spoiled", "Uploaded", "Uploads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """An upload that came to nothing, and why."""
+
+    reply: Reply
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A reply with its parameters, and the bytes that it took."""
+
+    reply: Reply
+    bytes: int
+
+
+@dataclass(slots=True)
+class _Upload:
+    reply: Reply
+    ref: BlobRef
+    file: SpoolFile
+    bytes: int
+
+
+class Uploads:
+    """The uploads in progress, by task. For one thread."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        max_bytes: int | None,
+        *,
+        codec: str = "",
+        base_of: Callable[[str], Parameters | None] = lambda digest: None,
+    ) -> None:
+        """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``.
+
+        None: over four times what was sent to the client, and 64 MiB: room for what strategies
+        return besides a model, and not for what would fill the disk.
+
+        ``codec`` is the one that tasks offer, and ``base_of`` gives the model of a digest, which
+        what was compressed is compressed against.
+        """
+        self._codec = codec
+        self._base_of = base_of
+        self._folder: SpoolFolder | None = SpoolFolder(folder)
+        self._max_bytes = max_bytes
+        self._open: dict[str, _Upload] = {}
+        self._early: dict[str, list[tuple[int, bytes]]] = {}
+        """By the name of the upload, which no reply has announced yet."""
+        self.incomplete = 0
+        """Uploads that were given up, so far."""
+        self.stray_chunks = 0
+        """Chunks of no upload in progress: of late replies, of an answer that another one took the
+        place of, or come twice after the last."""
+
+    def begin(
+        self, reply: Reply, ref: BlobRef, size: int, sent: int | None = None
+    ) -> Uploaded | Spoiled | None:
+        """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
+
+        ``sent`` is how many bytes of parameters its client was sent; None: not known.
+
+        Returns what `add` would, for chunks that were here before it.
+
+        A reply that is announced again goes on where it was, if its blob is the same.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
+        """
+        known = self._open.get(reply.task_id)
+        if known is not None:
+            if known.ref.digest == ref.digest:
+                known.reply = reply
+                return None
+            self.discard(reply.task_id)
+        assert self._folder is not None, "nothing begins after the end"
+        if ref.codec not in ("", self._codec):
+            return Spoiled(reply, f"its parameters are compressed by {ref.codec!r}, unasked")
+        if ref.total > (limit := self._limit(sent)):
+            return Spoiled(
+                reply,
+                f"its parameters have {ref.total} bytes and the server takes {limit}: "
+                "raise max_reply_bytes",
+            )
+        self._make_way_for(reply)
+        # Where nothing was sent there is only the sender's word for how much will come.
+        file = SpoolFile(self._folder, reply.task_id, ref, ahead=sent is not None)
+        self._open[reply.task_id] = _Upload(reply, ref, file, size)
+        name = upload_name(reply.task_id, ref)
+        for index, data in self._early.pop(name, []):
+            done = self.add(name, index, data)
+            if done is not None:
+                return done
+        return None
+
+    def _make_way_for(self, reply: Reply) -> None:
+        """Give up the oldest upload of a client that has too many; it is asked for again."""
+        of_client = [
+            task_id
+            for task_id, upload in self._open.items()
+            if upload.reply.client_id == reply.client_id
+        ]
+        if len(of_client) >= _AT_ONCE:
+            logger.warning(
+                "client %s has %d replies on their way here at once: the oldest is given up",
+                reply.client_id,
+                len(of_client) + 1,
+            )
+            self.discard(of_client[0])
+
+    def _limit(self, sent: int | None) -> int:
+        if self._max_bytes is not None:
+            return self._max_bytes
+        return _MAX_BYTES if sent is None else _TIMES_SENT * sent + _BESIDES
+
+    def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
+        """Keep a chunk that came before what announces it, by another queue; a few of them."""
+        early = [len(each) for chunks in self._early.values() for _, each in chunks]
+        mine = sum(len(each) for _, each in self._early.get(name, []))
+        if (
+            len(early) >= _EARLY_CHUNKS
+            or sum(early) + len(data) > _EARLY_BYTES
+            or mine + len(data) > _EARLY_BYTES_EACH
+        ):
+            self.stray_chunks += 1
+            return
+        self._early.setdefault(name, []).append((index, bytes(data)))
+
+    def is_open(self, name: str) -> bool:
+        """Whether chunks of this upload are expected."""
+        return self._find(name) is not None
+
+    def received(self) -> dict[str, int]:
+        """Bytes that have come of each upload in progress, by task. For any thread."""
+        return {task_id: upload.bytes for task_id, upload in list(self._open.items())}
+
+    def add(self, name: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
+        """Take in a chunk of the upload called ``name`` (`flmq.wire.upload_name`).
+
+        Returns:
+            `Uploaded` with the last chunk; `Spoiled` if the upload came to nothing by this chunk;
+            else None.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
+        """
+        upload = self._find(name)
+        if upload is None:
+            self.stray_chunks += 1
+            return None
+        task_id = upload.reply.task_id
+        upload.bytes += len(data)
+        try:
+            if not upload.file.write(index, data):
+                return None
+            parameters = upload.file.parameters()
+        except MalformedMessage as error:
+            self.discard(task_id)
+            return Spoiled(upload.reply, str(error))
+        del self._open[task_id]
+        packed = upload.ref if upload.ref.codec else None
+        return Uploaded(_filled(upload.reply, parameters, packed), upload.bytes)
+
+    def unpack(self, reply: Reply) -> Reply | Spoiled:
+        """A reply that came compressed, as it was before; its ``blob`` says how it is packed.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot take it.
+        """
+        ref, res = reply.blob, reply.res
+        assert ref is not None
+        assert self._folder is not None
+        assert isinstance(res, FitRes | GetParametersRes)
+        base = self._base_of(ref.base)
+        if base is None:
+            return Spoiled(reply, "its parameters are compressed against another model")
+        try:
+            tensors = get_codec(ref.codec).decode(
+                res.parameters.tensors,
+                base.tensors,
+                max_bytes=self._limit(size_of(base)),
+            )
+            plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
+            file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))
+            with contextlib.closing(file):
+                for index, data in iter_chunks(file.ref, plain.tensors):
+                    file.write(index, data)
+                return _filled(reply, file.parameters(), None)
+        except MalformedMessage as error:
+            return Spoiled(reply, str(error))
+
+    def _find(self, name: str) -> _Upload | None:
+        upload = self._open.get(task_of_upload(name))
+        if upload is None or name != upload_name(upload.reply.task_id, upload.ref):
+            return None
+        return upload
+
+    def discard(self, task_id: str) -> None:
+        """Give an upload up."""
+        upload = self._open.pop(task_id, None)
+        if upload is not None:
+            self.incomplete += 1
+            upload.file.close()
+
+    def discard_if(self, over: Callable[[str], bool]) -> None:
+        """Give up the uploads of tasks that are over."""
+        for task_id in [task_id for task_id in self._open if over(task_id)]:
+            self.discard(task_id)
+        for name in [name for name in self._early if over(task_of_upload(name))]:
+            del self._early[name]
+
+    def close(self) -> None:
+        """Give everything up; results that somebody holds stay readable. Idempotent."""
+        for task_id in list(self._open):
+            self.discard(task_id)
+        if self._folder is not None:
+            self._folder.keep(0)
+        self._folder = None
+
+
+def _filled(reply: Reply, parameters: SpooledParameters, packed: BlobRef | None) -> Reply:
+    """The reply with its parameters in place, and how they are packed where they are."""
+    res = reply.res
+    assert isinstance(res, FitRes | GetParametersRes)
+    return replace(reply, res=replace(res, parameters=parameters), blob=packed)

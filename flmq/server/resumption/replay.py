@@ -1,0 +1,113 @@
+"""Replaying a run's record: the same closing sets give the same bits, without a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flmq.common.errors import UsageError
+from flmq.common.phase import Phase
+from flmq.common.typing import FitRes
+from flmq.journal import Journal, NotKept
+from flmq.journal.records import PhaseKey, PhaseRecord
+from flmq.round import Outcome
+from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.asks.queue_client_proxy import QueueClientProxy
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.local_runner import LocalRunner
+from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.strategy.late import merged
+from flmq.server.strategy.strategy import Strategy
+from flmq.wire import refer
+
+__all__ = ["NothingToReplay", "Replayed", "replay"]
+
+
+class NothingToReplay(UsageError):
+    """No round's replies were kept."""
+
+    def __init__(self, job: str) -> None:
+        """Name the job."""
+        self.job = job
+        super().__init__(
+            f"no replies of job {job!r} are on disk: they go when their round is over, unless the "
+            "server is started with --keep-replies"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A round that was aggregated again."""
+
+    server_round: int
+    replies: int
+    recorded: str
+    """Digest of the model that the run made of them."""
+    replayed: str
+    """Digest of the model that came out now."""
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the same, bit for bit."""
+        return self.recorded == self.replayed
+
+
+def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
+    """Aggregate every round again whose replies are on disk, with ``strategy``.
+
+    Raises:
+        NothingToReplay: there is none.
+    """
+    recorded = {
+        row.server_round: row.summary.get("model")
+        for row in journal.rounds()
+        if row.done and row.summary.get("model")
+    }
+    found = False
+    for server_round, digest in sorted(recorded.items()):
+        record = _fit_phase(journal, server_round)
+        if record is None:
+            continue
+        found = True
+        closed = record.closed
+        replies = 0 if closed is None else len(closed.accepted) + len(closed.carried)
+        yield Replayed(server_round, replies, str(digest), _again(journal, record, strategy))
+    if not found:
+        assert journal.identity is not None
+        raise NothingToReplay(journal.identity.name)
+
+
+def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
+    try:
+        record = journal.find_phase(PhaseKey(server_round, Phase.FIT))
+    except NotKept:
+        return None
+    return record if record is not None and record.closed is not None else None
+
+
+def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
+    """Digest of what the strategy makes of a recorded closing set."""
+    strategy.load_state_dict(record.plan.state)
+    nobody, job_journal = LocalRunner([], None), JobJournal(journal)
+    results: list[tuple[ClientProxy, FitRes]] = [
+        (QueueClientProxy(reply.client_id, nobody), reply.res)
+        for event, reply, _ in job_journal.replies(record.key)
+        if isinstance(reply.res, FitRes) and reply.client_id in _accepted(record)
+    ]
+    assert record.closed is not None
+    late = [
+        (QueueClientProxy(each.carried.client_id, nobody), each.res)
+        for each in job_journal.carried_into(record.key) or ()
+    ]
+    results = merged(results, late)
+    failures: list[tuple[ClientProxy, FitRes] | BaseException] = [
+        ClientFailure(outcome.client_id, outcome.outcome, outcome.reason)
+        for outcome in record.closed.outcomes
+        if outcome.outcome is not Outcome.ACCEPTED
+    ]
+    parameters, _ = strategy.aggregate_fit(record.key.server_round, results, failures)
+    return "no model" if parameters is None else refer(parameters).digest
+
+
+def _accepted(record: PhaseRecord) -> frozenset[str]:
+    return frozenset() if record.closed is None else frozenset(record.closed.accepted)

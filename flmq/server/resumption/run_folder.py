@@ -1,0 +1,160 @@
+"""A job's folder: opening its journal, refusing one that does not fit, beginning anew."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flmq.common.errors import JobInUse, UsageError
+from flmq.common.logger import logger
+from flmq.journal import JobIdentity, Journal
+from flmq.journal.active_marker import is_in_charge
+from flmq.journal.files import writing
+from flmq.server.asks.job import Job
+from flmq.server.options import ResumePolicy, RunOptions
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.late import LateReplies
+
+__all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
+
+
+class JobChanged(UsageError):
+    """Strategy or configuration differ from those that the job's journal was begun with."""
+
+    def __init__(self, job: str, differences: dict[str, tuple[str, str]]) -> None:
+        """Name what differs: (then, now)."""
+        self.job = job
+        self.differences = differences
+        listed = "; ".join(
+            f"{name}: was {_without(now, then)}, is {_without(then, now)}"
+            for name, (then, now) in sorted(differences.items())
+        )
+        super().__init__(
+            f"job {job!r} was begun differently ({listed}), so going on would not give the bits of "
+            "one undisturbed run. Go on all the same with --resume, begin anew with --fresh, or "
+            "use another job name"
+        )
+
+
+def _without(other: str, listed: str) -> str:
+    """What is in one list of options and not in the other; all of it, should that be nothing."""
+    others = other.split(", ")
+    return ", ".join(each for each in listed.split(", ") if each not in others) or listed
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A job of which this process has taken charge."""
+
+    job: Job
+    seed: int
+    journal: Journal | None
+    new: bool = False
+    """It begins with us, in a folder that knew nothing of it."""
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move a run's folder out of the way; where it went. None: there was none.
+
+    Raises:
+        JobInUse: a live server on this machine is in charge of it.
+        JournalNotWritable: it cannot be moved.
+    """
+    if not folder.exists():
+        return None
+    if is_in_charge(folder):
+        raise JobInUse(folder.name)
+    target = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    number = 0
+    while target.exists():
+        number += 1
+        target = folder.with_name(f"{target.name}-{number}")
+    with writing(folder):
+        folder.rename(target)
+    return target
+
+
+def open_run(name: str, options: RunOptions, server: Server, config: ServerConfig) -> OpenRun:
+    """Take charge of job ``name``: its identity, from its journal where it has one.
+
+    Call it with the job's lock held.
+
+    Raises:
+        JobChanged: the journal was begun with another strategy or configuration.
+        StoredDataError: the journal is damaged, or of a newer flmq.
+    """
+    seed = _seed_of(name) if options.seed is None else options.seed
+    if options.runs_dir is None:
+        return OpenRun(Job.create(name), seed, None)
+    folder = options.runs_dir / name
+    if options.resume is ResumePolicy.FRESH:
+        aside = set_aside(folder)
+        options = replace(options, anew=True)
+        if aside is not None:
+            logger.warning("job %s begins anew; its earlier run is in %s", name, aside)
+    journal = Journal.open(folder)
+    fingerprint = _fingerprint(server, config, seed)
+    identity = journal.identity
+    new = identity is None and not options.anew
+    if identity is None:
+        job = Job.create(name)
+        identity = JobIdentity(name, job.run_id, job.secret, seed)
+        journal.begin(identity, fingerprint, {})
+    elif options.resume is not ResumePolicy.ANYWAY:
+        _compare(name, journal.fingerprint(), fingerprint)
+    epoch = journal.take_charge()
+    journal.keep(options.keep)
+    job = Job(name, identity.run_id, identity.secret, epoch)
+    return OpenRun(job, identity.seed, journal, new)
+
+
+def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:
+    differences = {
+        name: (then.get(name, "nothing"), now.get(name, "nothing"))
+        for name in then.keys() | now.keys()
+        if then.get(name) != now.get(name)
+    }
+    if differences:
+        raise JobChanged(job, differences)
+
+
+def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, str]:
+    """What the run's bits depend on, besides the clients. Its number of rounds is not among it."""
+    strategy = server.strategy
+    kind = type(strategy)
+    options = {
+        name: repr(value)
+        for name, value in sorted(vars(strategy).items())
+        if isinstance(value, bool | int | float | str | None)
+    }
+    late = strategy.late_replies
+    return {
+        **({} if late is LateReplies.DROP else {"late replies": late.value}),
+        "strategy": f"{kind.__module__}.{kind.__qualname__}",
+        "code of the strategy": _code_of(kind),
+        "options of the strategy": ", ".join(f"{name}={value}" for name, value in options.items()),
+        "seed": str(seed),
+        "min_results": str(config.min_results),
+        "target_results": str(config.target_results),
+    }
+
+
+def _code_of(kind: type) -> str:
+    """A digest of the class's source and of those it inherits from, without flmq's own."""
+    digest = hashlib.sha256()
+    for each in kind.__mro__:
+        if each.__module__.split(".")[0] in ("flmq", "builtins", "abc", "typing"):
+            continue
+        try:
+            digest.update(inspect.getsource(each).encode())
+        except (OSError, TypeError):
+            digest.update(each.__qualname__.encode())
+    return digest.hexdigest()[:16]
+
+
+def _seed_of(job: str) -> int:
+    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest(), "big") >> 1

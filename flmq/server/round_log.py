@@ -1,0 +1,99 @@
+"""What one round has come to so far, for the event that closes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from flmq.common.typing import Scalar
+from flmq.journal.state import StateValue
+from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.server.asks.phase_in_flight import PhaseResult
+
+__all__ = ["RoundLog"]
+
+
+@dataclass(slots=True)
+class RoundLog:
+    """Figures of a round's phases, and its first measurement."""
+
+    started: float
+    """Monotonic seconds."""
+    fit: PhaseResult | None = None
+    """Without its replies, as is ``evaluate``."""
+    evaluate: PhaseResult | None = None
+    loss: float | None = None
+    metrics: Mapping[str, Scalar] | None = None
+    evaluate_loss: float | None = None
+    """Where it is not ``loss``."""
+    evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
+    changed: bool = False
+    """Whether the model is another than before the round."""
+    note: str = ""
+
+    @classmethod
+    def begin(cls) -> RoundLog:
+        """The log of a round that begins now."""
+        return cls(time.monotonic())
+
+    @property
+    def seconds(self) -> float:
+        """How long the round has taken."""
+        return time.monotonic() - self.started
+
+    def add_fit(self, gathered: PhaseResult) -> None:
+        """Keep the figures of the training."""
+        self.fit = _figures(gathered)
+
+    def add_evaluate(self, gathered: PhaseResult) -> None:
+        """Keep the figures of the measuring."""
+        self.evaluate = _figures(gathered)
+
+    def measured(self, loss: float, metrics: Mapping[str, Scalar]) -> None:
+        """Keep a measurement: the first, which is the centralized one where there is one, leads."""
+        if self.loss is None:
+            self.loss, self.metrics = float(loss), metrics
+        else:
+            self.evaluate_loss, self.evaluate_metrics = float(loss), metrics
+
+    def summary(self) -> dict[str, StateValue]:
+        """What a checkpoint keeps of the round, for people and for the events of later servers."""
+        return {
+            "loss": self.loss,
+            "metrics": dict(self.metrics or {}),
+            "fit_metrics": dict(self.fit_metrics),
+            "evaluate_loss": self.evaluate_loss,
+            "evaluate_metrics": dict(self.evaluate_metrics),
+            "changed": self.changed,
+            "seconds": self.seconds,
+            "note": self.note,
+        }
+
+    def closed(self, server_round: int, num_rounds: int) -> RoundClosed:
+        """The event that says that the round is over."""
+        phases = [phase for phase in (self.fit, self.evaluate) if phase is not None]
+        return RoundClosed(
+            server_round=server_round,
+            num_rounds=num_rounds,
+            fit=RoundCounts() if self.fit is None else self.fit.counts,
+            evaluate=RoundCounts() if self.evaluate is None else self.evaluate.counts,
+            loss=self.loss,
+            metrics=self.metrics or {},
+            seconds=self.seconds,
+            bytes_down=sum(phase.bytes_down for phase in phases),
+            bytes_up=sum(phase.bytes_up for phase in phases),
+            note=self.note,
+            incomplete_uploads=sum(phase.incomplete_uploads for phase in phases),
+            stray_chunks=sum(phase.stray_chunks for phase in phases),
+            fit_metrics=self.fit_metrics,
+            evaluate_loss=self.evaluate_loss,
+            evaluate_metrics=self.evaluate_metrics,
+            changed=self.changed,
+        )
+
+
+def _figures(gathered: PhaseResult) -> PhaseResult:
+    """All but the replies, whose files on the disk would stay for as long."""
+    return replace(gathered, replies={}, failures=[], late=())

@@ -1,0 +1,223 @@
+"""One run from taking charge of its job to its end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from flmq.common.logger import logger
+from flmq.common.names import check_job_name, make_job_name
+from flmq.common.typing import Scalar
+from flmq.journal.errors import Fenced, JournalGone
+from flmq.observe.bus import EventBus
+from flmq.observe.events import ClientsAwaited, Note, RunEnded, RunStarted
+from flmq.round import Policy
+from flmq.server.asks.coordinator import Coordinator
+from flmq.server.asks.queue_client_proxy import QueueClientProxy
+from flmq.server.client_manager import SimpleClientManager
+from flmq.server.components import ServerAppComponents, build_server
+from flmq.server.history import History
+from flmq.server.learned import Learned
+from flmq.server.options import RunOptions
+from flmq.server.presence.watcher import PresenceWatcher
+from flmq.server.replies.late import LateReplyPolicy
+from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.resumption.job_lock import take_job
+from flmq.server.resumption.past_rounds import past_rounds
+from flmq.server.resumption.run_folder import OpenRun, open_run
+from flmq.server.server import Server
+from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.late import LateReplies
+from flmq.transport import Transport
+
+__all__ = ["final_measurement", "run_server"]
+
+_DAY = 24 * 3600.0
+
+
+def run_server(
+    transport: Transport,
+    parts: ServerAppComponents,
+    options: RunOptions,
+    *,
+    bus: EventBus,
+    broker: str,
+) -> History:
+    """Run a job over ``transport``, which the caller closes; ``broker`` is for people to read."""
+    server, config = build_server(parts)
+    if options.late is not None:
+        server.strategy.late_replies = options.late
+    name = make_job_name() if options.job is None else check_job_name(options.job)
+    # Step 1: be the only one. A kill after this frees the lock with the connection.
+    begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
+    # Step 2: raise the epoch in the journal. Whoever was in charge before is fenced from here on.
+    run = open_run(name, options, server, config)
+    if begun and run.new and run.journal is not None:
+        _say_anew(name, run.journal.folder, bus)
+    try:
+        return _run(transport, run, server, config, options, bus, broker)
+    finally:
+        if run.journal is not None:
+            run.journal.close()
+
+
+def _run(
+    transport: Transport,
+    run: OpenRun,
+    server: Server,
+    config: ServerConfig,
+    options: RunOptions,
+    bus: EventBus,
+    broker: str,
+) -> History:
+    job_journal = None if run.journal is None else JobJournal(run.journal)
+    # The watcher needs proxies, which need the coordinator, which needs the watcher.
+    presence = PresenceWatcher(
+        server.client_manager(),
+        lambda client_id: QueueClientProxy(client_id, coordinator),
+        bus.emit,
+        time.monotonic,
+    )
+    how = options.coordinator
+    if run.journal is not None and how.spool_dir is None:
+        how = replace(how, spool_dir=run.journal.spool_folder)
+    late_policy = None
+    if server.strategy.late_replies is LateReplies.NEXT_ROUND:
+        late_policy = LateReplyPolicy(config.num_rounds, server.check_late)
+    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, job_journal, late_policy)
+    checkpointer = (
+        None
+        if job_journal is None
+        else Checkpointer(job_journal, coordinator.planned, options.keep.best)
+    )
+    earlier = () if run.journal is None else past_rounds(run.journal, config.num_rounds)
+    learned = Learned(earlier, bus.emit)
+    server.attach(
+        coordinator, learned, seed=run.seed, policy=_policy(config), checkpointer=checkpointer
+    )
+    strategy = type(server.strategy).__name__
+    folder = "" if run.journal is None else str(run.journal.folder)
+    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier, folder))
+    _tell_waits(server, bus)
+    logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
+    if run.journal is not None and run.journal.finished is not None:
+        logger.warning(
+            "job %s is finished: returning its result; --fresh begins it anew", run.job.name
+        )
+        bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
+    # Step 3: hear clients, and run rounds.
+    try:
+        coordinator.start()
+        return _run_to_its_end(
+            server, config, coordinator, job_journal, bus, options.clients, learned
+        )
+    finally:
+        presence.close()
+
+
+def _run_to_its_end(
+    server: Server,
+    config: ServerConfig,
+    coordinator: Coordinator,
+    job_journal: JobJournal | None,
+    bus: EventBus,
+    clients: int,
+    learned: Learned,
+) -> History:
+    """Run what is left; ``learned`` knows what earlier servers of the job came to."""
+    job, started = coordinator.job.name, time.monotonic()
+    finished = job_journal is not None and job_journal.finished
+    try:
+        if clients and not finished:
+            server.client_manager().wait_for(clients, _DAY)
+        history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
+    except BaseException as raised:
+        error = raised if job_journal is None else job_journal.cause_of(raised)
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = _reason(error, server.rounds_closed)
+        seconds = learned.seconds_before + time.monotonic() - started
+        bus.emit(RunEnded(job, server.rounds_closed, seconds, error=reason, stopped=stopped))
+        _leave(coordinator, job_journal, error, reason)
+        if error is raised:
+            raise
+        raise error from raised
+    # Step 4: let the clients go, and only then call the job finished: a kill in between says so
+    # to them again.
+    coordinator.end("all rounds done")
+    seconds += learned.seconds_before
+    loss, metrics = final_measurement(history)
+    incomplete, stray = coordinator.losses
+    if job_journal is not None and not finished:
+        job_journal.finish({"rounds": server.rounds_closed, "seconds": seconds, "loss": loss})
+    bus.emit(
+        RunEnded(
+            job,
+            server.rounds_closed,
+            seconds,
+            final_loss=loss,
+            final_metrics=metrics,
+            parameters=server.parameters,
+            incomplete_uploads=incomplete,
+            stray_chunks=stray,
+            unchanged=learned.why_not(),
+        )
+    )
+    return history
+
+
+def _say_anew(job: str, folder: Path, bus: EventBus) -> None:
+    said = (
+        f"job {job} begins anew from round 1: its queues are on the broker, of a run that did not "
+        f"end, but {folder} has no journal of it. If that run's folder is elsewhere, stop this "
+        "server, and start it with that folder (--runs-dir)"
+    )
+    logger.warning(said)
+    bus.emit(Note(said))
+
+
+def _reason(error: BaseException, rounds: int) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped after round {rounds}"
+    return str(error) or type(error).__name__
+
+
+def _tell_waits(server: Server, bus: EventBus) -> None:
+    manager = server.client_manager()
+    if isinstance(manager, SimpleClientManager):
+        manager.on_wait = lambda needed, online: bus.emit(ClientsAwaited(needed, online))
+
+
+def _leave(
+    coordinator: Coordinator, job_journal: JobJournal | None, error: BaseException, reason: str
+) -> None:
+    """Leave a job that is not at its end: to a later server, if it has a journal."""
+    job = coordinator.job.name
+    if job_journal is None:
+        stopped = isinstance(error, KeyboardInterrupt)
+        coordinator.end(reason if stopped else f"failed: {reason}", patient=False)
+        logger.warning(
+            "job %s has no journal and ends here, as its clients were told; one with a name "
+            "(job=...) could go on",
+            job,
+        )
+        return
+    coordinator.close()
+    if not isinstance(error, Fenced | JournalGone):
+        logger.warning("job %s is not finished; started again, its server goes on with it", job)
+
+
+def final_measurement(history: History) -> tuple[float | None, dict[str, Scalar]]:
+    """Last loss and metrics: the centralized ones where there are any."""
+    if history.losses_centralized:
+        losses, metrics = history.losses_centralized, history.metrics_centralized
+    else:
+        losses, metrics = history.losses_distributed, history.metrics_distributed
+    loss = losses[-1][1] if losses else None
+    return loss, {name: series[-1][1] for name, series in metrics.items() if series}
+
+
+def _policy(config: ServerConfig) -> Policy:
+    # Where nothing is asked, an empty closing set still goes to the strategy, as in Flower.
+    return Policy(min_results=config.min_results or 0, target_results=config.target_results)

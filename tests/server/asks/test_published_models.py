@@ -1,0 +1,216 @@
+"""Publishing models: once, by digest, and once more for who cannot find them."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from flmq.common import EvaluateIns, FitIns, GetPropertiesIns, Parameters
+from flmq.common.errors import BrokerRefusal
+from flmq.messaging import Sender
+from flmq.server.asks.phase_in_flight import Ask
+from flmq.server.asks.published_models import ModelTooLarge, PublishedModels, without_parameters
+from flmq.transport import (
+    MODELS,
+    Transport,
+    federation_topology,
+    models_topology,
+    own_models_queue,
+    own_models_topology,
+)
+from flmq.wire import INLINE_BYTES, blob_chunk_of
+from flmq.wire.blobs import BLOB_CHUNK_BYTES
+from tests.transport.rigs import QUIET, Rig, only
+
+LARGE = INLINE_BYTES + 1
+
+
+def model(number: int, size: int = LARGE) -> Parameters:
+    return Parameters([bytes([number]) * size], "numpy.ndarray")
+
+
+def asks(parameters: Parameters, *clients: str) -> list[Ask]:
+    return [Ask(client, FitIns(parameters, {})) for client in clients]
+
+
+@pytest.fixture
+def transport(rig: Rig) -> Transport:
+    transport = rig.transport()
+    transport.declare(federation_topology() + models_topology())
+    return transport
+
+
+@pytest.fixture
+def models(transport: Transport) -> PublishedModels:
+    return PublishedModels(Sender(transport.publisher()), "job")
+
+
+def in_stream(transport: Transport) -> list[tuple[str, int]]:
+    """What was published so far: whose, and which chunk."""
+    consumer = transport.consumer([MODELS], prefetch=1000, offset="first")
+    found = []
+    patience = 2.0  # a reader of a stream takes its time to begin
+    while (delivery := consumer.receive(patience)) is not None:
+        chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
+        assert chunk is not None
+        found.append((chunk.name, chunk.index))
+        patience = QUIET
+    consumer.close()
+    return found
+
+
+def test_what_is_shared_is_published_once(models: PublishedModels, transport: Transport) -> None:
+    shared = model(1, 2 * BLOB_CHUNK_BYTES + 5)
+    refs = models.refer(asks(shared, *"abcdefgh"))
+    assert set(refs) == set("abcdefgh")
+    (ref,) = set(refs.values())
+    assert models.publish(refs.values()) == ref.total == 2 * BLOB_CHUNK_BYTES + 5
+    assert in_stream(transport) == [(ref.digest, 0), (ref.digest, 1), (ref.digest, 2)]
+
+
+def test_the_same_again_is_not_published(models: PublishedModels, transport: Transport) -> None:
+    for _ in range(3):  # fit, evaluate of an unchanged model, the next round
+        equal = Parameters([bytes(model(1).tensors[0])], "numpy.ndarray")
+        refs = models.refer(asks(equal, "a", "b"))
+        models.publish(refs.values())
+        models.release(refs.values())
+    assert in_stream(transport) == [(refs["a"].digest, 0)]
+
+
+def test_what_is_small_rides_in_its_task(models: PublishedModels) -> None:
+    assert models.refer(asks(model(1, INLINE_BYTES), "a", "b")) == {}
+    assert models.refer([*asks(model(1, 9), "a"), *asks(model(2, 9), "b")]) == {}
+    assert models.refer([Ask("a", GetPropertiesIns({})), Ask("b", GetPropertiesIns({}))]) == {}
+
+
+def test_what_is_one_clients_own_is_sent_to_it_alone_when_it_asks(
+    models: PublishedModels, transport: Transport
+) -> None:
+    transport.declare(own_models_topology("a"))
+    refs = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
+    mine, other = refs["a"], refs["b"]
+    assert not mine.is_shared
+    assert models.publish(refs.values()) == 0
+    assert not models.publish_again(mine.digest)
+    assert models.send_own(other.digest, "a", "main") == 0  # another's
+    assert models.send_own("0" * 64, "a", "main") == 0
+    assert models.send_own(mine.digest, "a", "main") == LARGE
+    assert models.send_own(mine.digest, "a", "main") == 0  # it is on its way
+    [delivery] = only(transport.consumer([own_models_queue("a")], prefetch=10), 1)
+    chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
+    assert chunk is not None
+    assert (chunk.name, chunk.index) == (mine.digest, 0)
+    assert delivery.message.expiration == 600
+    models.release(refs.values())
+    assert models.send_own(mine.digest, "a", "main") == 0
+    assert in_stream(transport) == []
+
+
+def test_one_clients_own_that_others_share_is_in_the_stream(models: PublishedModels) -> None:
+    own = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
+    refs = models.refer([*asks(model(1), "a"), *asks(model(3), "b", "c"), *asks(model(1), "d")])
+    assert not refs["a"].is_shared
+    later = models.refer(asks(model(1), "a", "b"))
+    assert later["a"].is_shared
+    assert models.publish(later.values()) == LARGE
+    for each in (own, refs, later):
+        models.release(each.values())
+
+
+def test_the_only_client_of_a_round_gets_a_shared_model(models: PublishedModels) -> None:
+    assert set(models.refer(asks(model(1), "a"))) == {"a"}
+
+
+def test_groups_of_clients_each_share_theirs(models: PublishedModels, transport: Transport) -> None:
+    """Also more groups than are remembered."""
+    groups = [asks(model(number), f"a{number}", f"b{number}") for number in range(12)]
+    together = [ask for group in groups for ask in group] + asks(model(99), "alone")
+    refs = models.refer(together)
+    assert not refs.pop("alone").is_shared
+    assert len(refs) == 24
+    assert len({ref.digest for ref in refs.values()}) == 12
+    assert models.publish(refs.values()) == 12 * LARGE
+    assert all(models.publish_again(ref.digest) for ref in refs.values())
+    models.release(refs.values())
+    assert sorted(set(in_stream(transport))) == sorted((r.digest, 0) for r in set(refs.values()))
+    assert not any(models.publish_again(ref.digest) for ref in refs.values())
+
+
+def test_a_model_in_flight_is_published_again_but_not_for_everybody_who_asks(
+    models: PublishedModels, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
+    monkeypatch.setattr("flmq.server.asks.published_models.time", clock)
+    refs = models.refer(asks(model(1), "a", "b"))
+    digest = refs["a"].digest
+    models.publish(refs.values())
+    assert [models.publish_again(digest) for _ in range(50)] == [True] * 50
+    now[0] += 3.1
+    assert models.publish_again(digest)
+    assert in_stream(transport) == [(digest, 0)] * 3
+    models.release(refs.values())
+    now[0] += 3.1
+    assert not models.publish_again(digest)
+    assert not models.publish_again("0" * 64)
+    equal = model(1)
+    again = models.refer([Ask(name, EvaluateIns(equal, {})) for name in "ab"])
+    assert models.publish(again.values()) == 0
+    assert models.publish_again(digest)  # a phase needs it again
+
+
+def test_a_model_is_at_hand_until_the_last_phase_that_needs_it_is_over(
+    models: PublishedModels,
+) -> None:
+    first, second = (models.refer(asks(model(1), "a", "b")) for _ in range(2))
+    models.release(first.values())  # before it published anything
+    assert models.publish(second.values()) == LARGE
+    assert models.publish_again(second["a"].digest)
+    models.release(second.values())
+    assert not models.publish_again(second["a"].digest)
+
+
+def test_one_that_the_stream_cannot_keep_is_refused(
+    models: PublishedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flmq.server.asks.published_models.STREAM_MAX_BYTES", 2 * LARGE - 1)
+    refs = models.refer(asks(model(1), "a", "b"))
+    with pytest.raises(ModelTooLarge, match=f"a model of {LARGE} bytes") as info:
+        models.publish(refs.values())
+    assert (info.value.size, info.value.limit) == (LARGE, 2 * LARGE - 1)
+
+
+def test_a_stream_that_was_deleted_by_hand_is_named(
+    models: PublishedModels, transport: Transport
+) -> None:
+    transport.delete_queue(MODELS)
+    refs = models.refer(asks(model(1), "a", "b"))
+    with pytest.raises(BrokerRefusal, match="the stream of models is gone"):
+        models.publish(refs.values())
+
+
+def test_a_task_that_names_its_model_lacks_its_parameters() -> None:
+    ins = FitIns(model(1), {"lr": 0.1})
+    assert without_parameters(ins) == FitIns(Parameters([], "numpy.ndarray"), {"lr": 0.1})
+    assert len(ins.parameters.tensors) == 1
+
+
+def test_a_stream_that_was_deleted_is_made_anew(transport: Transport) -> None:
+    def declare() -> None:
+        transport.declare(federation_topology() + models_topology())
+
+    models = PublishedModels(Sender(transport.publisher()), "job", declare)
+    shared = model(1, 2 * BLOB_CHUNK_BYTES + 5)
+    refs = models.refer(asks(shared, "a", "b"))
+    transport.delete_queue(MODELS)
+    assert models.publish(refs.values()) == refs["a"].total
+    assert {index for _, index in in_stream(transport)} == {0, 1, 2}
+
+
+def test_who_reads_a_stream_that_somebody_deleted_has_it_made_anew(
+    rig: Rig, transport: Transport
+) -> None:
+    rig.witness().delete_queue(MODELS)
+    assert in_stream(transport) == []

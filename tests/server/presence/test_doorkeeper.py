@@ -1,0 +1,126 @@
+"""Who is let in: rounds ask clients that read their queue, and no ghosts."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from flmq.client.options import WorkerOptions
+from flmq.observe.events import ClientPresence, Note, Outcome, RoundCounts
+from flmq.transport import PRESENCE, Address, client_topology, presence_key
+from flmq.wire import Presence, PresenceKind, encode
+from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from tests.end_to_end.federation import Federation, Peer, fed_avg
+from tests.transport.rigs import PATIENCE
+
+
+def _hello_as(
+    peer: Peer, client_id: str, instance: str = "nobody", *, answers: str = "", wait: bool = True
+) -> None:
+    body = Presence(PresenceKind.HELLO, client_id, "main", instance, heartbeat_seconds=3600.0)
+    address = Address(PRESENCE, presence_key("main", client_id))
+    sent = peer.sender.send(address, body, mandatory=False, correlation_id=answers)
+    if wait:
+        sent.outcome.result(PATIENCE)
+
+
+def test_hellos_in_invented_names_make_no_round_ask_ghosts(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(3))
+    for i in range(2000):
+        _hello_as(peer, f"ghost-{i}", wait=False)
+    _hello_as(peer, "ghost", answers="a guess")
+    said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
+    assert "their clients have no queue (ghost-0, " in said.text
+    federation.serve("b")
+    peer.reply(peer.task())
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=3, accepted=3)
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {"a", "b", "hand"}
+    lines = [r for r in caplog.records if "hellos were dropped" in r.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert all(line.levelno == logging.WARNING for line in lines)
+
+
+def test_a_queue_without_a_reader_makes_nobody_online(federation: Federation) -> None:
+    """A damaged hello names a client that is away, or one that there was."""
+    peer = federation.peer("hand")
+    peer.transport.declare(client_topology("away"))
+    server = federation.run(fed_avg(1), rounds=2)
+    task = peer.task()
+    for i in range(20):
+        _hello_as(peer, "away", f"process-{i}")
+    peer.reply(task)
+    peer.reply(peer.task())
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=1, accepted=1)] * 2
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {"hand"}
+    info = peer.transport.inspect_queue("flmq.client.away")
+    assert info is not None
+    # Not one greeting for each: it may be long until somebody reads them.
+    assert info.messages_ready < 15
+
+
+def test_a_damaged_hello_of_a_client_that_is_there_changes_nothing(federation: Federation) -> None:
+    federation.serve("a")
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2), rounds=2)
+    for _ in range(2):
+        task = peer.task()
+        _hello_as(peer, "a", "another process")
+        peer.reply(task)
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
+    assert [each.status for each in server.watch.of(ClientPresence)] == ["online", "online"]
+
+
+def test_a_client_that_comes_back_under_its_id_is_let_in_again(federation: Federation) -> None:
+    federation.serve("a", options=WorkerOptions(heartbeat=30.0))
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2), rounds=2)
+    first = peer.task()
+    federation.workers["a"].stop()
+    server.watch.wait_for(ClientPresence, lambda p: (p.client_id, p.status) == ("a", "away"))
+    federation.serve("a")
+    server.watch.wait_for(ClientPresence, lambda p: (p.client_id, p.status) == ("a", "online"), 2)
+    peer.reply(first)
+    peer.reply(peer.task())
+    server.history()
+    assert server.watch.words(2) == {"a": [Outcome.ACCEPTED], "hand": [Outcome.ACCEPTED]}
+
+
+def test_those_who_are_not_on_the_list_are_dropped_by_name(federation: Federation) -> None:
+    federation.serve("alice", "mallory")
+    peer = federation.peer("bob")
+    server = federation.run(fed_avg(2), clients_allowed=frozenset({"alice", "bob"}))
+    said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
+    assert said.text.endswith("their clients are not among those that are allowed (mallory)")
+    peer.reply(peer.task())
+    server.history()
+    assert server.watch.words() == {"alice": [Outcome.ACCEPTED], "bob": [Outcome.ACCEPTED]}
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {"alice", "bob"}
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [(200_000, ""), (3_000_000, "are more than the 1048576 that come here")],
+)
+def test_a_hello_with_too_much_in_it_costs_its_properties_or_itself(
+    federation: Federation, size: int, why: str
+) -> None:
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(1))
+    task = peer.task()
+    envelope = pb.Envelope.FromString(encode(peer.presence()))
+    envelope.presence.properties["notes"].str_value = "x" * size
+    peer.raw(Address(PRESENCE, presence_key("main", "hand")), envelope.SerializeToString())
+    if why:
+        (incoming,) = federation.dead(1)
+        assert why in str(incoming.message.headers["x-flmq-reason"])
+    peer.reply(task)
+    server.history()
+    assert [each.status for each in server.watch.of(ClientPresence)] == ["online"]

@@ -1,0 +1,589 @@
+"""Replies that come late: dropped by default; where a strategy wants, they count in a later round.
+
+Rounds here close with their first reply, so that the test says who is late, and to what.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.common import (
+    Code,
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    Metrics,
+    NDArrays,
+    Parameters,
+    Status,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flmq.common.errors import RunError
+from flmq.journal import Journal, KeepPolicy, LateReply
+from flmq.journal.records import PhaseRow
+from flmq.observe.events import ClientOutcome, PhaseOpened, RoundCounts
+from flmq.round import Outcome
+from flmq.server import ServerConfig
+from flmq.server.asks import coordinator
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.options import ResumePolicy
+from flmq.server.replies import intake
+from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.resumption.replay import replay
+from flmq.server.resumption.run_folder import JobChanged
+from flmq.server.strategy import FedAvg, LateFitRes, LateReplies
+from flmq.server.strategy.late import merged
+from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Task
+from tests.end_to_end.federation import (
+    JOB,
+    OK,
+    Federation,
+    Keeping,
+    Peer,
+    RunningServer,
+    fed_avg,
+    fit_res,
+    initial,
+)
+from tests.server.proxies import IdleProxy
+from tests.transport.rigs import PATIENCE
+
+CLIENTS = 2
+KEPT = KeepPolicy(replies="all")
+
+
+class Seeing(Keeping):
+    """FedAvg that notes whose replies it is given, and the round that asked for late ones."""
+
+    late_replies = LateReplies.NEXT_ROUND
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: dict[int, list[tuple[str, int | None]]] = {}
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, Metrics]:
+        self.seen[server_round] = [
+            (client.cid, res.server_round if isinstance(res, LateFitRes) else None)
+            for client, res in results
+        ]
+        return super().aggregate_fit(server_round, results, failures)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+def seeing(**options: Any) -> Seeing:
+    return Seeing(
+        **{
+            "fraction_evaluate": 0.0,
+            "min_fit_clients": CLIENTS,
+            "min_evaluate_clients": CLIENTS,
+            "min_available_clients": CLIENTS,
+            "initial_parameters": initial(),
+            **options,
+        }
+    )
+
+
+def streaming(**options: Any) -> FedAvg:
+    """The mean as replies come: no reply is kept."""
+    strategy = FedAvg(
+        fraction_evaluate=0.0,
+        min_fit_clients=CLIENTS,
+        min_available_clients=CLIENTS,
+        initial_parameters=initial(),
+        **options,
+    )
+    strategy.late_replies = LateReplies.NEXT_ROUND
+    return strategy
+
+
+@dataclass
+class Scene:
+    """A server whose rounds close with their first reply, and two clients by hand."""
+
+    federation: Federation
+    folder: Path | None
+    rounds: int
+    a: Peer
+    b: Peer
+    server: RunningServer
+
+    @classmethod
+    def of(
+        cls, federation: Federation, folder: Path | None, strategy: Any, rounds: int = 3
+    ) -> Scene:
+        a, b = federation.peer("a"), federation.peer("b")
+        server = cls.start(federation, folder, strategy, rounds)
+        return cls(federation, folder, rounds, a, b, server)
+
+    @staticmethod
+    def start(
+        federation: Federation, folder: Path | None, strategy: Any, rounds: int
+    ) -> RunningServer:
+        config = ServerConfig(num_rounds=rounds, round_timeout=None, target_results=1)
+        return federation.run(strategy, config=config, runs_dir=folder, keep=KEPT)
+
+    def again(self, strategy: Any) -> None:
+        """Another server of the job."""
+        self.server = self.start(self.federation, self.folder, strategy, self.rounds)
+
+    def journal(self) -> Journal:
+        assert self.folder is not None
+        return Journal.open(self.folder / JOB, create=False)
+
+    def fit_rows(self) -> dict[int, PhaseRow]:
+        journal = self.journal()
+        rows = {row.server_round: row.phases[0] for row in journal.rounds() if row.phases}
+        journal.close()
+        return rows
+
+    def replays(self, strategy: Any) -> list[bool]:
+        journal = self.journal()
+        same = [each.same for each in replay(journal, strategy)]
+        journal.close()
+        return same
+
+
+def answer(peer: Peer, task: Task, add: float = 1.0, num_examples: int = 1, **more: Any) -> None:
+    """Reply with the model, to each number of which ``add`` is added."""
+    peer.reply(task, trained(task, add, num_examples), **more)
+
+
+def trained(task: Task, add: float, num_examples: int = 1) -> FitRes:
+    return fit_res(task, lambda tensors: [t + np.float32(add) for t in tensors], num_examples)
+
+
+def receipt(peer: Peer, task: Task) -> Receipt:
+    """What became of the reply to ``task``."""
+    while (told := peer.next(Receipt)).task_id != task.task_id:
+        pass
+    return told
+
+
+def parameters_of(task: Task) -> Parameters:
+    assert isinstance(task.ins, FitIns)
+    return task.ins.parameters
+
+
+def model_of(task: Task) -> NDArrays:
+    return parameters_to_ndarrays(parameters_of(task))
+
+
+@pytest.mark.parametrize("strategy", [seeing, streaming])
+def test_a_late_reply_counts_in_the_round_that_is_open(
+    federation: Federation, tmp_path: Path, strategy: Any
+) -> None:
+    used = strategy()
+    scene = Scene.of(federation, tmp_path, used)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    assert a.task().server_round == 2
+    answer(a, late, 3.0, num_examples=3)
+    told = receipt(a, late)
+    assert (told.outcome, told.reason) == (
+        ReceiptOutcome.ACCEPTED,
+        "accepted late into round 2",
+    )
+    assert told.late_by_seconds > 0
+    answer(b, second, 1.0)
+    third = b.task()
+    # Exactly the mean of both, weighted by their examples.
+    sent, first = model_of(second), model_of(late)
+    mean = [
+        ((3 * (x + np.float32(3.0)).astype(np.float64) + (y + np.float32(1.0))) / 4).astype(
+            np.float32
+        )
+        for x, y in zip(first, sent, strict=True)
+    ]
+    assert parameters_of(third).tensors == ndarrays_to_parameters(mean).tensors
+    answer(b, third)
+    scene.server.history()
+    if isinstance(used, Seeing):
+        assert used.seen == {1: [("b", None)], 2: [("a", 1), ("b", None)], 3: [("b", None)]}
+    rounds = scene.server.watch.rounds()
+    assert [r.fit.carried for r in rounds] == [0, 1, 0]
+    assert rounds[1].fit == RoundCounts(asked=2, accepted=1, silent=1, carried=1)
+    (said,) = [o for o in scene.server.watch.of(ClientOutcome) if o.outcome is Outcome.LATE]
+    assert (said.client_id, said.server_round) == ("a", 1)
+    assert said.reason.endswith("s after the round closed, counts in round 2")
+    rows = scene.fit_rows()
+    assert [(r.client_id, r.outcome, r.into, r.times) for r in rows[1].late] == [
+        ("a", Outcome.LATE, 2, 1)
+    ]
+    assert (rows[2].carried, rows[3].carried) == (1, 0)
+    assert scene.replays(strategy()) == [True, True, True]
+
+
+def test_where_no_round_is_open_it_waits_for_the_next(
+    federation: Federation, tmp_path: Path
+) -> None:
+    strategy = seeing(fraction_evaluate=1.0)
+    scene = Scene.of(federation, tmp_path, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    measuring = b.task()  # the first round's training is over, its measuring is not
+    answer(a, late, 5.0)
+    assert receipt(a, late).reason == "accepted late into round 2"
+    assert {each.waits for each in scene.fit_rows()[1].late} == {True}
+    _measure(b, measuring)
+    answer(b, b.task())
+    _measure(b, b.task())
+    scene.server.history()
+    assert strategy.seen == {1: [("b", None)], 2: [("a", 1), ("b", None)]}
+    assert scene.replays(seeing()) == [True, True]
+
+
+def _measure(peer: Peer, task: Task) -> None:
+    peer.reply(task, EvaluateRes(OK, 1.0, 1, {}))
+
+
+def test_it_counts_once_however_often_it_comes(federation: Federation, tmp_path: Path) -> None:
+    strategy = seeing()
+    scene = Scene.of(federation, tmp_path, strategy, rounds=4)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    for _ in range(3):
+        answer(a, late, 2.0)
+    told = [receipt(a, late).outcome for _ in range(3)]
+    assert told == [ReceiptOutcome.ACCEPTED, ReceiptOutcome.DUPLICATE, ReceiptOutcome.DUPLICATE]
+    for _ in range(2):
+        answer(b, b.task())
+    answer(a, late, 2.0)  # its round, and the one that it counts in, are over
+    assert receipt(a, late).outcome is ReceiptOutcome.DUPLICATE
+    answer(b, b.task())
+    scene.server.history()
+    carried = [number for number, seen in strategy.seen.items() if ("a", 1) in seen]
+    assert carried == [2]
+    assert {(r.outcome, r.times) for r in scene.fit_rows()[1].late} == {
+        (Outcome.LATE, 1),
+        (Outcome.DUPLICATE, 3),
+    }
+    assert all(scene.replays(seeing()))
+
+
+def test_a_clients_late_and_present_replies_both_count_the_older_first(
+    federation: Federation, tmp_path: Path
+) -> None:
+    strategy = seeing()
+    scene = Scene.of(federation, tmp_path, strategy)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = a.task()
+    answer(a, late, 2.0)
+    receipt(a, late)
+    answer(a, second)
+    b.task()
+    answer(b, b.task())
+    scene.server.history()
+    assert strategy.seen[2] == [("a", 1), ("a", None)]
+    assert all(scene.replays(seeing()))
+
+
+def test_strategies_that_do_not_ask_for_it_get_none(federation: Federation, tmp_path: Path) -> None:
+    strategy = fed_avg(CLIENTS)
+    scene = Scene.of(federation, tmp_path, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    for _ in range(2):
+        answer(a, late, 9.0)
+    told = receipt(a, late)
+    assert told.outcome is ReceiptOutcome.LATE
+    assert told.reason == f"late by {told.late_by_seconds:.1f} s, dropped"
+    assert receipt(a, late).outcome is ReceiptOutcome.DUPLICATE
+    answer(b, second)
+    scene.server.history()
+    assert [r.fit.carried for r in scene.server.watch.rounds()] == [0, 0]
+    (first, again) = sorted(scene.fit_rows()[1].late, key=lambda each: each.outcome.value)
+    assert (first.outcome, first.times, again.outcome, again.times) == (
+        Outcome.DUPLICATE,
+        1,
+        Outcome.LATE,
+        1,
+    )
+    assert (again.into, again.waits, again.seconds) == (None, False, told.late_by_seconds)
+    assert all(scene.replays(fed_avg(CLIENTS)))
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "not a number": (
+        lambda task: fit_res(task, lambda tensors: [t * np.float32("nan") for t in tensors]),
+        "rejected: tensor 0 holds NaN",
+    ),
+    "another model": (
+        lambda task: fit_res(task, lambda tensors: [t[:1] for t in tensors]),
+        "rejected: tensor 0 has shape (1,), the model's has (5,)",
+    ),
+    "status": (
+        lambda task: replace(fit_res(task), status=Status(Code.FIT_NOT_IMPLEMENTED, "no")),
+        "failed: FIT_NOT_IMPLEMENTED: no",
+    ),
+    "failure": (
+        lambda task: Failure(FailureKind.EXCEPTION, "ValueError", "no data"),
+        "failed: ValueError: no data",
+    ),
+    "expired": (
+        lambda task: Failure(FailureKind.EXPIRED, "Expired", "came to the task 3 s after"),
+        "expired: came to the task 3 s after",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_would_not_have_counted_in_time_does_not_count_late(
+    memory_federation: Federation, tmp_path: Path, bad: str
+) -> None:
+    make, note = BAD[bad]
+    strategy = seeing()
+    scene = Scene.of(memory_federation, tmp_path, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    a.reply(late, make(late))
+    told = receipt(a, late)
+    assert told.outcome is ReceiptOutcome.LATE
+    assert f"dropped: {note}" in told.reason
+    answer(b, second)
+    scene.server.history()
+    assert strategy.seen[2] == [("b", None)]
+    (row,) = scene.fit_rows()[1].late
+    assert row.note.startswith(note)
+    assert row.into is None
+
+
+def test_what_is_late_to_the_last_round_has_none_to_count_in(
+    memory_federation: Federation, tmp_path: Path
+) -> None:
+    scene = Scene.of(memory_federation, tmp_path, seeing(fraction_evaluate=1.0), rounds=1)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    measuring = b.task()
+    answer(a, late)
+    assert receipt(a, late).outcome is ReceiptOutcome.LATE
+    _measure(b, measuring)
+    scene.server.history()
+    (row,) = scene.fit_rows()[1].late
+    assert (row.into, row.waits) == (None, False)
+
+
+def test_a_job_without_a_journal_hands_over_too(federation: Federation) -> None:
+    strategy = seeing()
+    scene = Scene.of(federation, None, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    for _ in range(2):
+        answer(a, late)
+    assert receipt(a, late).reason == "accepted late into round 2"
+    assert receipt(a, late).outcome is ReceiptOutcome.DUPLICATE
+    answer(b, second)
+    scene.server.history()
+    assert strategy.seen[2] == [("a", 1), ("b", None)]
+
+
+class Died(RunError):
+    """In place of a kill: what this ends has done nothing after its crash point."""
+
+
+def _die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    def crash(name: str) -> None:
+        if name == point:
+            raise Died("killed")
+
+    monkeypatch.setattr(intake, "crash_point", crash)
+
+
+@pytest.mark.parametrize("strategy", [seeing, streaming])
+def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
+) -> None:
+    """It is durable and not acked: it comes again, to the server that goes on."""
+    scene = Scene.of(federation, tmp_path, strategy())
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    _die_at(monkeypatch, "server.late_journalled")
+    answer(a, late, 3.0)
+    with pytest.raises(Died):
+        scene.server.history()
+    monkeypatch.undo()
+    used = strategy()
+    scene.again(used)
+    assert receipt(a, late).outcome is ReceiptOutcome.DUPLICATE  # as it was not acked
+    again = b.task()
+    assert again.task_id == second.task_id
+    answer(b, again)
+    third = b.task()
+    assert third.server_round == 3
+    answer(b, third)
+    scene.server.history()
+    if isinstance(used, Seeing):
+        assert used.seen[2] == [("a", 1), ("b", None)]
+    rows = scene.fit_rows()
+    assert rows[2].carried == 1
+    assert LateReply("a", Outcome.LATE, rows[1].late[0].seconds, 1, into=2) in [
+        replace(each, seconds=rows[1].late[0].seconds) for each in rows[1].late
+    ]
+    assert scene.replays(strategy()) == [True, True, True]
+
+
+@pytest.mark.parametrize("strategy", [seeing, streaming])
+def test_a_closing_set_is_final_whatever_the_policy_has_become(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
+) -> None:
+    scene = Scene.of(memory_federation, tmp_path, strategy(), rounds=2)
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    answer(a, late, 3.0)
+    assert receipt(a, late).reason == "accepted late into round 2"
+
+    def crash(name: str) -> None:
+        if name == "server.phase_closed":
+            raise Died("killed")
+
+    monkeypatch.setattr(coordinator, "crash_point", crash)
+    answer(b, second)
+    with pytest.raises(Died):
+        scene.server.history()
+    monkeypatch.undo()
+    used = strategy()
+    memory_federation.run(
+        used,
+        config=ServerConfig(num_rounds=2, round_timeout=None, target_results=1),
+        runs_dir=tmp_path,
+        keep=KEPT,
+        late=LateReplies.DROP,
+        resume=ResumePolicy.ANYWAY,
+    ).history()
+    if isinstance(used, Seeing):
+        assert used.seen == {2: [("a", 1), ("b", None)]}
+    assert scene.fit_rows()[2].carried == 1
+    assert scene.replays(strategy()) == [True, True]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_nothing_is_late_before_the_closing_set_is_durable(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Until then another server could still count it in its own round."""
+    held = threading.Event()
+    close_phase = JobJournal.close_phase
+
+    def held_up(job_journal: JobJournal, *arguments: Any) -> None:
+        assert held.wait(PATIENCE)
+        if dies:
+            raise Died("killed")
+        close_phase(job_journal, *arguments)
+
+    monkeypatch.setattr(JobJournal, "close_phase", held_up)
+    strategy = seeing()
+    scene = Scene.of(federation, tmp_path, strategy, rounds=2)
+    a, b = scene.a, scene.b
+    late, first = a.task(), b.task()
+    answer(b, first)
+    receipt(b, first)  # the round has closed, but for its record
+    answer(a, late)
+    answer(b, first)
+    assert receipt(b, first).outcome is ReceiptOutcome.DUPLICATE  # what came after it is dealt with
+    assert [(each.client_id, each.outcome) for each in scene.fit_rows()[1].late] == [
+        ("b", Outcome.DUPLICATE)
+    ]
+    held.set()
+    if dies:
+        with pytest.raises(Died):
+            scene.server.history()
+        monkeypatch.undo()
+        strategy = seeing()
+        scene.again(strategy)
+    assert receipt(a, late).reason == "accepted late into round 2"
+    while (second := b.task()).server_round != 2:
+        pass
+    answer(b, second)
+    scene.server.history()
+    assert strategy.seen == {1: [("b", None)], 2: [("a", 1), ("b", None)]}
+    assert scene.replays(seeing()) == [True, True]
+
+
+def test_a_reply_to_a_round_of_a_server_before_is_late_by_its_clock(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that hears it never asked for it: it knows the task by its journal."""
+    scene = Scene.of(federation, tmp_path, seeing())
+    a, b = scene.a, scene.b
+    late = a.task()
+    answer(b, b.task())
+    second = b.task()
+    _die_at(monkeypatch, "server.reply_journalled")
+    answer(b, second)
+    with pytest.raises(Died):
+        scene.server.history()
+    monkeypatch.undo()
+    strategy = seeing()
+    answer(a, late, 4.0)  # while nobody is in charge
+    scene.again(strategy)
+    told = receipt(a, late)
+    assert told.reason in ("accepted late into round 2", "accepted late into round 3")
+    assert told.late_by_seconds > 0
+    scene.server.watch.wait_for(PhaseOpened, lambda opened: opened.server_round == 3)
+    while (third := b.task()).server_round != 3:
+        pass
+    answer(b, third)
+    scene.server.history()
+    into = int(told.reason.split()[-1])
+    assert strategy.seen[into] == [("a", 1), ("b", None)]
+    (row,) = scene.fit_rows()[1].late
+    assert (row.outcome, row.into) == (Outcome.LATE, into)
+    assert row.seconds == pytest.approx(told.late_by_seconds, abs=0.5)
+    assert all(scene.replays(seeing()))
+
+
+def test_the_policy_is_part_of_what_a_job_was_begun_with(
+    memory_federation: Federation, tmp_path: Path
+) -> None:
+    memory_federation.serve("a")
+    run = memory_federation.run(fed_avg(1), runs_dir=tmp_path, late=LateReplies.NEXT_ROUND)
+    run.history()
+    with pytest.raises(JobChanged, match="late replies: was next-round, is nothing"):
+        memory_federation.run(fed_avg(1), runs_dir=tmp_path).history()
+
+
+def test_late_results_come_before_their_clients_own(tmp_path: Path) -> None:
+    def res(server_round: int | None) -> FitRes:
+        if server_round is None:
+            return FitRes(OK, Parameters([], ""), 1, {})
+        return LateFitRes(OK, Parameters([], ""), 1, {}, server_round)
+
+    def pairs(*those: tuple[str, int | None]) -> list[tuple[ClientProxy, Any]]:
+        return [(IdleProxy(cid), res(asked)) for cid, asked in those]
+
+    both = merged(pairs(("a", None), ("c", None)), pairs(("c", 2), ("b", 1), ("c", 1)))
+    seen: Sequence[tuple[str, int | None]] = [
+        (client.cid, r.server_round if isinstance(r, LateFitRes) else None) for client, r in both
+    ]
+    assert seen == [("a", None), ("b", 1), ("c", 1), ("c", 2), ("c", None)]
