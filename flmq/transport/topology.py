@@ -287,7 +287,7 @@ def job_topology(job: str) -> Topology:
                 uploads_queue(job),
                 arguments={
                     "x-single-active-consumer": True,
-                    "x-dead-incoming-exchange": DEAD,
+                    "x-dead-letter-exchange": DEAD,
                     "x-expires": _JOB_QUEUE_EXPIRES * 1000,
                 },
             ),
@@ -298,7 +298,7 @@ def job_topology(job: str) -> Topology:
                     "x-single-active-consumer": True,
                     # Never lose a reply to the default limit of RabbitMQ 4 (20 returns).
                     "x-delivery-limit": 1_000_000,
-                    "x-dead-incoming-exchange": DEAD,
+                    "x-dead-letter-exchange": DEAD,
                     "x-expires": _JOB_QUEUE_EXPIRES * 1000,
                 },
             ),

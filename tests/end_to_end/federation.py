@@ -327,7 +327,7 @@ class Federation:
         incomings = []
         for number in range(count):
             incoming = consumer.receive(PATIENCE)
-            assert incoming is not None, f"{number} of {count} dead incomings came"
+            assert incoming is not None, f"{number} of {count} dead letters came"
             consumer.ack(incoming)
             incomings.append(incoming)
         consumer.close()

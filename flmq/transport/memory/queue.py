@@ -15,8 +15,8 @@ from flmq.transport.topology import Queue, QueueType
 __all__ = ["MemoryQueue", "QueueConsumer", "QueueHost", "Stored"]
 
 _ARGUMENTS: Mapping[str, type] = {
-    "x-dead-incoming-exchange": str,
-    "x-dead-incoming-routing-key": str,
+    "x-dead-letter-exchange": str,
+    "x-dead-letter-routing-key": str,
     "x-delivery-limit": int,
     "x-expires": int,
     "x-max-age": str,
@@ -230,15 +230,15 @@ class MemoryQueue:
         if not choices:
             return
         stored.expires_at = self.host.now() + min(choices)
-        if "x-dead-incoming-exchange" in self.spec.arguments:
+        if "x-dead-letter-exchange" in self.spec.arguments:
             # Elsewhere nobody can tell whether it went at its time or when the head was looked at.
             self.host.at(stored.expires_at, self.dispatch)
 
     def _die(self, stored: Stored, reason: str) -> None:
-        exchange = self.spec.arguments.get("x-dead-incoming-exchange")
+        exchange = self.spec.arguments.get("x-dead-letter-exchange")
         if not isinstance(exchange, str):
             return
-        key = self.spec.arguments.get("x-dead-incoming-routing-key", stored.routing_key)
+        key = self.spec.arguments.get("x-dead-letter-routing-key", stored.routing_key)
         self.host.dead_letter(exchange, died(stored, self.spec.name, reason, str(key)))
 
     def tell_room(self) -> None:
