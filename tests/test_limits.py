@@ -1,0 +1,181 @@
+"""How large things may grow, and who may look at the clock: limits that every room keeps."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "flmq"
+
+LINES_OF_A_MODULE = 400
+METHODS_OF_A_CLASS = 20
+PARAMETERS_OF_A_CONSTRUCTOR = 7
+FILES_OF_THE_SERVER = 15
+
+CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Name and text of each module that a person wrote."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "proto" not in path.parts:
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield name.removesuffix(".__init__"), path.read_text(encoding="utf-8")
+
+
+def functions(of: ast.AST) -> list[Function]:
+    return [node for node in ast.iter_child_nodes(of) if isinstance(node, Function)]
+
+
+def classes(text: str) -> Iterator[ast.ClassDef]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            yield node
+
+
+def of_time(node: ast.AST, names: set[str]) -> bool:
+    return (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+        and node.attr in names
+    )
+
+
+def long_modules() -> Iterator[str]:
+    for module, text in sources():
+        if len(text.splitlines()) > LINES_OF_A_MODULE:
+            yield module
+
+
+def large_classes() -> Iterator[str]:
+    for module, text in sources():
+        for node in classes(text):
+            if len(functions(node)) > METHODS_OF_A_CLASS:
+                yield f"{module}.{node.name}"
+
+
+def wide_constructors() -> Iterator[str]:
+    for module, text in sources():
+        for node in classes(text):
+            for method in functions(node):
+                taken = method.args
+                names = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs]
+                rest = [taken.vararg, taken.kwarg]
+                count = len(names) - 1 + sum(each is not None for each in rest)
+                if method.name == "__init__" and count > PARAMETERS_OF_A_CONSTRUCTOR:
+                    yield f"{module}.{node.name}"
+
+
+def sleepers() -> Iterator[str]:
+    """Modules in which a thread sleeps, whatever happens meanwhile."""
+    for module, text in sources():
+        tree = ast.parse(text)
+        if any(of_time(node, {"sleep"}) for node in ast.walk(tree)):
+            yield module
+
+
+def clock_readers() -> Iterator[str]:
+    """Classes in whose methods the clock is named; as a parameter's default it may be."""
+    for module, text in sources():
+        for node in classes(text):
+            bodies = (line for method in functions(node) for line in method.body)
+            if any(of_time(each, CLOCKS) for line in bodies for each in ast.walk(line)):
+                yield f"{module}.{node.name}"
+
+
+MAY_READ_THE_CLOCK = {
+    # It is the clock: the memory broker's, which tests move on.
+    "flmq.transport.memory.clock.Clock",
+}
+
+# What does not keep a limit yet. These lists only ever get shorter.
+LONG_MODULES = {
+    "flmq.server.server",
+    "flmq.transport.memory.broker",
+}
+LARGE_CLASSES = {
+    "flmq.broker.node.PrivateNode",
+    "flmq.journal.journal.Journal",
+    "flmq.server.client_manager.SimpleClientManager",
+    "flmq.server.replies.intake.Intake",
+    "flmq.server.resumption.job_journal.JobJournal",
+    "flmq.server.server.Server",
+    "flmq.transport.memory.broker.MemoryBroker",
+    "flmq.transport.rabbitmq.connection.IOConnection",
+    "flmq.transport.rabbitmq.consumer.RabbitMQConsumer",
+    "flmq.transport.rabbitmq.publisher.RabbitMQPublisher",
+}
+WIDE_CONSTRUCTORS = {
+    "flmq.client.work.Work",
+    "flmq.server.replies.listener.Listener",
+}
+SLEEPERS = {
+    "flmq.broker.container",
+    "flmq.broker.node",
+    "flmq.broker.processes",
+    "flmq.broker.watchdog",
+    "flmq.cli.children",
+    "flmq.cli.demo",
+    "flmq.cli.killing",
+    "flmq.server.resumption.job_lock",
+}
+CLOCK_READERS = {
+    "flmq.broker.container.ContainerBroker",
+    "flmq.broker.node.PrivateNode",
+    "flmq.cli.children.Children",
+    "flmq.cli.recorder.RunRecorder",
+    "flmq.client.cache.FolderCache",
+    "flmq.client.deaths.FolderDeaths",
+    "flmq.client.herald.Herald",
+    "flmq.client.models.ModelReader",
+    "flmq.client.models._Asking",
+    "flmq.client.task_executor.TaskExecutor",
+    "flmq.client.taskspool.TaskSpool",
+    "flmq.client.work.Work",
+    "flmq.client.worker.Worker",
+    "flmq.observe.bus.EventBus",
+    "flmq.server.asks.coordinator.Coordinator",
+    "flmq.server.asks.job.Job",
+    "flmq.server.asks.published_models.PublishedModels",
+    "flmq.server.asks.task_publisher.TaskPublisher",
+    "flmq.server.asks.waiting.Waiter",
+    "flmq.server.client_manager.SimpleClientManager",
+    "flmq.server.local_runner.LocalRunner",
+    "flmq.server.replies.intake.Intake",
+    "flmq.server.replies.late_replies.LateReplyDesk",
+    "flmq.server.replies.listener.Listener",
+    "flmq.server.round_log.RoundLog",
+    "flmq.server.server.Server",
+    "flmq.transport.memory.consumer.MemoryConsumer",
+    "flmq.transport.memory.publisher.MemoryPublisher",
+    "flmq.transport.memory.stream.MemoryStream",
+    "flmq.transport.rabbitmq.connection.IOConnection",
+    "flmq.transport.rabbitmq.consumer.RabbitMQConsumer",
+    "flmq.transport.rabbitmq.publisher.RabbitMQPublisher",
+}
+
+
+@pytest.mark.parametrize(
+    ("find", "known"),
+    [
+        (long_modules, LONG_MODULES),
+        (large_classes, LARGE_CLASSES),
+        (wide_constructors, WIDE_CONSTRUCTORS),
+        (sleepers, SLEEPERS),
+        (clock_readers, CLOCK_READERS | MAY_READ_THE_CLOCK),
+    ],
+    ids=lambda each: each.__name__ if callable(each) else "",
+)
+def test_a_limit_is_kept(find: Callable[[], Iterator[str]], known: set[str]) -> None:
+    assert set(find()) <= known
+
+
+def test_the_server_is_a_room_of_rooms() -> None:
+    assert len(list((PACKAGE / "server").glob("*.py"))) <= FILES_OF_THE_SERVER
