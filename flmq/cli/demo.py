@@ -27,8 +27,6 @@ from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir
 from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
-from flmq.cli.record import killed_note, killed_rounds, load_record, save_record
-from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL
@@ -39,6 +37,8 @@ from flmq.common.typing import Scalar
 from flmq.datasets.digits import check_data
 from flmq.datasets.partitioner import PARTITIONS
 from flmq.journal import Journal
+from flmq.observe.record import killed_note, killed_rounds, load_record, save_record
+from flmq.observe.recorder import RunRecorder
 from flmq.server.components import ServerAppComponents
 from flmq.server.options import RunOptions
 from flmq.server.server_config import ServerConfig

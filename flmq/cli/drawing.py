@@ -13,11 +13,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from flmq.cli.measures import figure, final_measures, measures_of
 from flmq.cli.roundtable import draw_rounds, megabytes
-from flmq.cli.run_state import Board, Cell, Stage
 from flmq.common.cleaning import one_line
 from flmq.observe.events import Phase, RoundCounts, RunEnded
+from flmq.observe.measures import figure, final_measures, measures_of
+from flmq.observe.run_state import Board, Cell, Stage
 
 __all__ = ["draw_board", "draw_summary"]
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flmq.cli.record import killed_note
 from flmq.common.files import append_private
 from flmq.observe.events import RunEvent
+from flmq.observe.record import killed_note
 
 __all__ = ["KILLS_FILE", "kills_source", "tell_kills"]
 

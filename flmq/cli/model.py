@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flmq.cli.replacing import replacing
 from flmq.common.parameter import parameters_to_ndarrays
+from flmq.common.replacing import replacing
 from flmq.common.typing import Parameters
 from flmq.observe.events import RunEnded, RunEvent
 

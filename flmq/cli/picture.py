@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flmq.cli.measures import figure as figure_of
-from flmq.cli.measures import is_of_training, measures_of, number, shown_name
-from flmq.cli.record import RunRecord, killed_rounds
-from flmq.cli.replacing import replacing
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
+from flmq.common.replacing import replacing
 from flmq.datasets.errors import MissingExtra, check_installed
+from flmq.observe.measures import figure as figure_of
+from flmq.observe.measures import is_of_training, measures_of, number, shown_name
+from flmq.observe.record import RunRecord, killed_rounds
 
 __all__ = ["NothingToDraw", "check_drawable", "draw"]
 

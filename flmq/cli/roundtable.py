@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flmq.cli.measures import figure, is_of_training, measures_of
 from flmq.common.typing import Scalar
 from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.observe.measures import figure, is_of_training, measures_of
 
 __all__ = ["draw_rounds", "megabytes"]
 

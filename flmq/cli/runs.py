@@ -16,16 +16,16 @@ from rich.table import Table
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.load import load_server
-from flmq.cli.measures import figure, measures_of
 from flmq.cli.options import RunsDir, pairs
-from flmq.cli.record import load_record
-from flmq.cli.recorded import RecordedRun, recorded_runs, rows_of
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar
 from flmq.journal import Journal, list_runs
 from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo, RunState
 from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.observe.measures import figure, measures_of
+from flmq.observe.record import load_record
+from flmq.observe.recorded import RecordedRun, recorded_runs, rows_of
 from flmq.round import Outcome, TaskOutcome
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext

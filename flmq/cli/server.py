@@ -22,8 +22,6 @@ from flmq.cli.process import (
     log_to_stderr,
     say_who_is_in_charge,
 )
-from flmq.cli.record import load_record
-from flmq.cli.recorder import RunRecorder
 from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view import LiveView, choose_view
 from flmq.common.environment import broker_url
@@ -33,6 +31,8 @@ from flmq.common.typing import Scalar
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
 from flmq.observe.events import RunEnded, RunEvent
+from flmq.observe.record import load_record
+from flmq.observe.recorder import RunRecorder
 from flmq.server.app import run_server_on_broker
 from flmq.server.asks.coordinator import CoordinatorOptions
 from flmq.server.client_manager import SimpleClientManager

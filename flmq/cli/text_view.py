@@ -7,52 +7,26 @@ to grep for: ``run``, ``round``, ``client``, ``broker``, ``note``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Self
 
-from flmq.cli.measures import figure, final_measures, measures_of
 from flmq.common.cleaning import one_line
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
-    ClientOutcome,
-    ClientPresence,
     ClientsAwaited,
-    ConnectionChanged,
-    Note,
-    Outcome,
     RoundClosed,
     RoundCounts,
     RunEnded,
     RunEvent,
     RunStarted,
 )
+from flmq.observe.measures import figure, final_measures, measures_of
+from flmq.observe.remarks import Remarker, waiting_for
 
-__all__ = [
-    "BROKEN_STATES",
-    "Remark",
-    "Remarker",
-    "TextView",
-    "remark_on",
-    "waiting_for",
-]
+__all__ = ["TextView"]
 
-BROKEN_STATES = ("lost", "blocked")
-"""States of a connection in which it does not serve. "closed" is its owner's wish."""
 _MOST_MEASURES = 24
 """Measures on a line; the record has all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """One line about something noteworthy."""
-
-    kind: str
-    """What it is about, the word that its plain line begins with: client, broker, note."""
-    text: str
-    good: bool
-    """False: something went wrong."""
-    server_round: int | None = None
 
 
 class TextView:
@@ -111,62 +85,6 @@ class TextView:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self._stream.flush()
-
-
-def remark_on(event: RunEvent) -> Remark | None:
-    """The line that ``event`` deserves beside the line of its round; None: none."""
-    match event:
-        case ClientOutcome() if event.outcome is not Outcome.ACCEPTED:
-            what = f"{event.outcome.value} in {event.phase.value} of round {event.server_round}"
-            text = f"{event.client_id} {what}{_reason(event.reason)}"
-            return Remark("client", text, good=False, server_round=event.server_round)
-        case ClientPresence():
-            text = f"{event.client_id} {event.status}{_reason(event.reason)}"
-            good = event.status == "online"
-            return Remark("client", f"{text} ({event.online} online)", good=good)
-        case ConnectionChanged():
-            what = f"connection {event.role}".rstrip()
-            text = f"{what} {event.state}{_reason(event.detail)}"
-            return Remark("broker", text, good=event.state not in BROKEN_STATES)
-        case Note():
-            return Remark("note", one_line(event.text), True, event.server_round)
-        case RoundClosed() if event.note or event.incomplete_uploads:
-            parts = [one_line(event.note)] if event.note else []
-            if event.incomplete_uploads:
-                parts.append(f"{event.incomplete_uploads} incomplete uploads were discarded")
-            text = f"round {event.server_round}: {'; '.join(parts)}"
-            return Remark("note", text, good=False, server_round=event.server_round)
-        case _:
-            return None
-
-
-class Remarker:
-    """``remark_on`` with a memory: that a connection is up is news only after it was not."""
-
-    def __init__(self) -> None:
-        """Begin with all connections as they should be."""
-        self._broken: set[str] = set()
-
-    def __call__(self, event: RunEvent) -> Remark | None:
-        """The line that ``event`` deserves after all those before it; None: none."""
-        if isinstance(event, ConnectionChanged):
-            was_broken = event.role in self._broken
-            if event.state in BROKEN_STATES:
-                self._broken.add(event.role)
-            elif not was_broken:
-                return None
-            else:
-                self._broken.discard(event.role)
-        return remark_on(event)
-
-
-def waiting_for(event: ClientsAwaited) -> str:
-    """Whom the server waits for."""
-    return f"waiting for clients: {event.online} of {event.needed} are here"
-
-
-def _reason(reason: str) -> str:
-    return f": {one_line(reason)}" if reason else ""
 
 
 def _round_line(event: RoundClosed) -> str:

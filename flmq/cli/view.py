@@ -12,9 +12,9 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.run_state import Board
 from flmq.cli.text_view import TextView
 from flmq.observe.events import RunEnded, RunEvent, RunStarted
+from flmq.observe.run_state import Board
 
 __all__ = ["LiveView", "View", "choose_view"]
 

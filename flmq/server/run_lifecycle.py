@@ -12,20 +12,20 @@ from flmq.common.typing import Scalar
 from flmq.journal.errors import Fenced, JournalGone
 from flmq.observe.bus import EventBus
 from flmq.observe.events import ClientsAwaited, Note, RunEnded, RunStarted
+from flmq.observe.learned import Learned
+from flmq.observe.past_rounds import past_rounds
 from flmq.round import Policy
 from flmq.server.asks.coordinator import Coordinator
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents, build_server
 from flmq.server.history import History
-from flmq.server.learned import Learned
 from flmq.server.options import RunOptions
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.late import LateReplyPolicy
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.job_lock import take_job
-from flmq.server.resumption.past_rounds import past_rounds
 from flmq.server.resumption.run_folder import OpenRun, open_run
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from flmq.cli.picture import NothingToDraw, draw
-from flmq.cli.record import RunRecord, load_record
-from flmq.cli.recorder import RunRecorder
 from flmq.common.typing import Scalar
 from flmq.datasets.errors import MissingExtra
-from tests.cli.synthetic import JOB, whole_run
+from flmq.observe.record import RunRecord, load_record
+from flmq.observe.recorder import RunRecorder
+from tests.observe.synthetic import JOB, whole_run
 
 
 @pytest.fixture

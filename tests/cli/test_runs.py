@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flmq.cli.recorder import RunRecorder
 from flmq.cli.runs import OtherStrategy, runs_app
 from flmq.journal import Journal, KeepPolicy, LateEntry
 from flmq.journal.state import StateValue
+from flmq.observe.recorder import RunRecorder
 from flmq.round import LateReplyRef, Outcome, TaskOutcome
-from tests.cli.synthetic import JOB as RECORDED
-from tests.cli.synthetic import whole_run
 from tests.journal.runs import answer, begun, closing, end_round, fit, model, plan, task_id
+from tests.observe.synthetic import JOB as RECORDED
+from tests.observe.synthetic import whole_run
 
 JOB = "digits"
 CLIENTS = ("fine", "broken", "wrong", "away", "quiet", "slow", "slower", "expired", "twice")

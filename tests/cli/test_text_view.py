@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from flmq.cli.text_view import TextView, remark_on
+from flmq.cli.text_view import TextView
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
     ClientOutcome,
@@ -20,7 +20,8 @@ from flmq.observe.events import (
     RunEnded,
     RunEvent,
 )
-from tests.cli.synthetic import FAILED_IN, ROUNDS, whole_run
+from flmq.observe.remarks import remark_on
+from tests.observe.synthetic import FAILED_IN, ROUNDS, whole_run
 
 
 def lines_of(*events: RunEvent) -> list[str]:

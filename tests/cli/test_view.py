@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.run_state import Board, Cell
 from flmq.cli.text_view import TextView
 from flmq.cli.view import LiveView, choose_view
 from flmq.observe.events import (
@@ -28,7 +27,8 @@ from flmq.observe.events import (
     RunEvent,
     RunStarted,
 )
-from tests.cli.synthetic import whole_run
+from flmq.observe.run_state import Board, Cell
+from tests.observe.synthetic import whole_run
 
 
 def board_of(*events: RunEvent) -> Board:

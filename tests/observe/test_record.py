@@ -12,15 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flmq.cli.record import (
-    OutcomeRecord,
-    RoundRecord,
-    RunRecord,
-    killed_rounds,
-    load_record,
-    save_record,
-)
-from flmq.cli.recorder import RunRecorder
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
@@ -32,7 +23,16 @@ from flmq.observe.events import (
     RunEnded,
     RunStarted,
 )
-from tests.cli.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
+from flmq.observe.record import (
+    OutcomeRecord,
+    RoundRecord,
+    RunRecord,
+    killed_rounds,
+    load_record,
+    save_record,
+)
+from flmq.observe.recorder import RunRecorder
+from tests.observe.synthetic import FAILED_IN, JOB, KILLED_IN, ROUNDS, whole_run
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 

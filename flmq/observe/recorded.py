@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flmq.cli.record import RoundRecord, RunRecord, load_record
 from flmq.common.errors import StoredDataError
 from flmq.common.phase import Phase
 from flmq.journal.records import LateReply, PhaseRow, RoundRow
 from flmq.observe.events import RoundCounts
+from flmq.observe.record import RoundRecord, RunRecord, load_record
 from flmq.round import Outcome, TaskOutcome
 
 __all__ = ["RecordedRun", "recorded_runs", "rows_of"]

@@ -6,8 +6,6 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
-from flmq.cli.text_view import BROKEN_STATES, Remark, Remarker
 from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
@@ -22,6 +20,8 @@ from flmq.observe.events import (
     RunEvent,
     RunStarted,
 )
+from flmq.observe.remarks import BROKEN_STATES, Remark, Remarker
+from flmq.observe.stragglers import Stragglers, is_straggler, with_straggler
 
 __all__ = ["Board", "Cell", "Stage"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flmq.cli.replacing import replacing
+from flmq.common.replacing import replacing
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from flmq.cli.replacing import replacing
+from flmq.common.replacing import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half of it")
     file.flush()

@@ -10,7 +10,7 @@ import pytest
 from flmq.client import NumPyClient
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.observe.events import PhaseOpened, RoundClosed, RoundCounts, RunEnded, RunEvent
-from flmq.server.learned import Learned
+from flmq.observe.learned import Learned
 from flmq.server.strategy import FedAvg
 from flmq.server.strategy.fedavg import NoMean
 from tests.end_to_end.federation import Federation, fed_avg, initial

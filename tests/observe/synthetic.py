@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flmq.cli.record import killed_note
 from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
@@ -19,6 +18,7 @@ from flmq.observe.events import (
     RunEvent,
     RunStarted,
 )
+from flmq.observe.record import killed_note
 
 JOB = "digits-calm-otter"
 ROUNDS = 10

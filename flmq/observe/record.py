@@ -13,9 +13,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from flmq.cli.jsonvalues import from_json, to_json
-from flmq.cli.replacing import replacing
 from flmq.common.errors import StoredDataError
+from flmq.common.jsonvalues import from_json, to_json
+from flmq.common.replacing import replacing
 from flmq.common.typing import Scalar
 from flmq.observe.events import Note, RoundCounts
 

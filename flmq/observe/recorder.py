@@ -1,4 +1,4 @@
-"""Keeping a run's record while it goes on: `flmq.cli.record` says what is in it."""
+"""Keeping a run's record while it goes on: `flmq.observe.record` says what is in it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flmq.cli.record import (
-    OutcomeRecord,
-    RoundRecord,
-    RunRecord,
-    load_record,
-    round_of,
-    round_text,
-    write_record,
-)
-from flmq.cli.stragglers import Stragglers, is_straggler, with_straggler
-from flmq.cli.text_view import Remarker
 from flmq.common.errors import StoredDataError
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
@@ -32,6 +21,17 @@ from flmq.observe.events import (
     RunEvent,
     RunStarted,
 )
+from flmq.observe.record import (
+    OutcomeRecord,
+    RoundRecord,
+    RunRecord,
+    load_record,
+    round_of,
+    round_text,
+    write_record,
+)
+from flmq.observe.remarks import Remarker
+from flmq.observe.stragglers import Stragglers, is_straggler, with_straggler
 
 __all__ = ["RunRecorder"]
 
