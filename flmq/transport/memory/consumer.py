@@ -37,8 +37,9 @@ class MemoryConsumer(Consumer):
         exclusive: bool,
         offset: StreamOffset | None,
         on_close: Callable[[MemoryConsumer], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start without a subscription; see `subscribe`."""
+        """Start without a subscription; see `subscribe`. ``clock`` gives seconds."""
         self.queues = tuple(queues)
         self.exclusive = exclusive
         self.offset = offset
@@ -47,7 +48,8 @@ class MemoryConsumer(Consumer):
         self._broker = broker
         self._prefetch = prefetch
         self._on_close = on_close
-        self._arrived = threading.Condition(broker.lock)
+        self._clock = clock
+        self._arrived = threading.Condition(broker.scheduler.lock)
         self._buffer: deque[Delivery] = deque()
         self._share = max(1, prefetch // len(self.queues))
         """RabbitMQ counts prefetch per queue: each gets an equal share of it, and one at least."""
@@ -63,8 +65,8 @@ class MemoryConsumer(Consumer):
 
     def receive(self, timeout: float | None = None) -> Delivery | None:
         """Return the next delivery, or None after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._broker.locked():
+        deadline = None if timeout is None else self._clock() + timeout
+        with self._broker.scheduler.locked():
             while True:
                 if self._closed:
                     raise TransportClosed("the consumer is closed: open another one")
@@ -73,14 +75,14 @@ class MemoryConsumer(Consumer):
                     return self._buffer.popleft()
                 if self._problem is not None:
                     raise self._problem
-                remaining = None if deadline is None else deadline - time.monotonic()
+                remaining = None if deadline is None else deadline - self._clock()
                 if remaining is not None and remaining <= 0:
                     return None
                 self._arrived.wait(remaining)
 
     def ack(self, delivery: Delivery) -> None:
         """Let the broker forget the message."""
-        with self._broker.locked():
+        with self._broker.scheduler.locked():
             settled = self._settle(delivery, "ack")
             if settled is None:
                 return
@@ -90,7 +92,7 @@ class MemoryConsumer(Consumer):
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give the message back, or drop it to the queue's dead-letter exchange."""
-        with self._broker.locked():
+        with self._broker.scheduler.locked():
             settled = self._settle(delivery, "reject")
             if settled is None:
                 return
@@ -103,7 +105,7 @@ class MemoryConsumer(Consumer):
 
     def close(self) -> None:
         """Stop consuming; what is un-acked goes back."""
-        with self._broker.locked():
+        with self._broker.scheduler.locked():
             self.end()
 
     # What its transport does, under the broker's lock
@@ -111,7 +113,7 @@ class MemoryConsumer(Consumer):
     def subscribe(self) -> None:
         """Consume every queue."""
         for name in self.queues:
-            queue = self._broker.find(name)
+            queue = self._broker.vhost.find(name)
             assert queue is not None, "open_queues was called under the same lock"
             self.subscribed[name] = queue
             queue.subscribe(self)

@@ -35,13 +35,18 @@ class MemoryPublisher(Publisher):
     """Publishes to a `MemoryBroker`; made by `MemoryTransport.publisher`."""
 
     def __init__(
-        self, broker: MemoryBroker, user: str, on_close: Callable[[MemoryPublisher], None]
+        self,
+        broker: MemoryBroker,
+        user: str,
+        on_close: Callable[[MemoryPublisher], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Publish as ``user``."""
+        """Publish as ``user``. ``clock`` gives seconds."""
         self._broker = broker
         self._user = user
         self._on_close = on_close
-        self._changed = threading.Condition(broker.lock)
+        self._clock = clock
+        self._changed = threading.Condition(broker.scheduler.lock)
         self._pending: dict[_Outgoing, None] = {}
         self._window = Window(MAX_MESSAGES, MAX_BYTES)
         self._epoch = 0
@@ -62,7 +67,7 @@ class MemoryPublisher(Publisher):
         except BrokerRefusal as refusal:
             out.future.set_exception(refusal)
             return out.future
-        with self._broker.locked():
+        with self._broker.scheduler.locked():
             while self._window.is_full() and not self._closing:
                 self._changed.wait()
             self._pending[out] = None
@@ -75,11 +80,11 @@ class MemoryPublisher(Publisher):
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Wait up to ``timeout`` seconds for outstanding confirms, then close."""
-        deadline = time.monotonic() + timeout
-        with self._broker.locked():
+        deadline = self._clock() + timeout
+        with self._broker.scheduler.locked():
             self._closing = True
             self._changed.notify_all()
-            while self._pending and (remaining := deadline - time.monotonic()) > 0:
+            while self._pending and (remaining := deadline - self._clock()) > 0:
                 self._changed.wait(remaining)
             for out in list(self._pending):
                 self._finish(out, _closed())
@@ -121,10 +126,10 @@ class MemoryPublisher(Publisher):
             return
         out.under_way = True
         out.epoch = self._epoch
-        now = self._broker.now()
+        now = self._broker.scheduler.now()
         self._latest = max(now + self._broker.faults.delay, self._latest)
         if self._latest > now:
-            self._broker.at(self._latest, lambda: self._arrive(out, out.epoch))
+            self._broker.scheduler.at(self._latest, lambda: self._arrive(out, out.epoch))
         else:
             self._arrive(out, out.epoch)
 
@@ -138,7 +143,7 @@ class MemoryPublisher(Publisher):
             self._finish(out, error)
             return
         if routed is None:  # a nack: again when there is room
-            self._broker.when_room(
+            self._broker.vhost.when_room(
                 out.address, len(out.message.body), lambda: self._arrive(out, epoch)
             )
         elif not self._broker.faults.losing_confirms:
@@ -151,9 +156,9 @@ class MemoryPublisher(Publisher):
         self._changed.notify_all()
         future = out.future
         if isinstance(fate, PublishOutcome):
-            self._broker.later(lambda: future.set_result(fate))
+            self._broker.scheduler.later(lambda: future.set_result(fate))
         else:
-            self._broker.later(lambda: future.set_exception(fate))
+            self._broker.scheduler.later(lambda: future.set_exception(fate))
 
 
 def _closed() -> TransportClosed:

@@ -10,6 +10,7 @@ from typing import Protocol
 from flmq.common.errors import BrokerRefusal, ResourceLocked
 from flmq.transport.base import Message, StreamOffset
 from flmq.transport.checks import check_short
+from flmq.transport.memory.scheduler import Scheduler
 from flmq.transport.topology import Queue, QueueType
 
 __all__ = ["MemoryQueue", "QueueConsumer", "QueueHost", "Stored"]
@@ -61,16 +62,9 @@ class QueueConsumer(Protocol):
 
 
 class QueueHost(Protocol):
-    """What a queue needs of its broker."""
+    """What a queue needs of its virtual host."""
 
-    def now(self) -> float:
-        """Return the time."""
-
-    def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do something later."""
-
-    def soon(self, action: Callable[[], None]) -> None:
-        """Do something when the present action is over."""
+    scheduler: Scheduler
 
     def dead_letter(self, exchange: str, stored: Stored) -> None:
         """Publish a dead letter."""
@@ -107,7 +101,7 @@ class MemoryQueue:
         """Start ``x-expires`` anew, as use and declaration do."""
         expires = self.argument("x-expires")
         unused = expires is not None and not self.consumers
-        self.expires_at = self.host.now() + expires / 1000 if unused and expires else None
+        self.expires_at = self.host.scheduler.now() + expires / 1000 if unused and expires else None
 
     # Coming in
 
@@ -152,6 +146,14 @@ class MemoryQueue:
         keep.sort(key=lambda stored: stored.sequence)
         self.ready.extendleft(reversed(keep))
 
+    def recover(self) -> None:
+        """Go on after a restart: what is not persistent is gone, the rest is redelivered."""
+        self.ready = deque(stored for stored in self.ready if stored.message.persistent)
+        self.ready_bytes = sum(len(stored.message.body) for stored in self.ready)
+        for stored in self.ready:
+            stored.redelivered = True
+        self.touch()
+
     # Going out
 
     def dispatch(self) -> None:
@@ -165,7 +167,7 @@ class MemoryQueue:
 
     def drop_expired(self) -> None:
         """Let expired messages go from the head, where RabbitMQ looks for them too."""
-        now = self.host.now()
+        now = self.host.scheduler.now()
         while self.ready and (expiry := self.ready[0].expires_at) is not None and expiry <= now:
             self._die(self._pop(), "expired")
 
@@ -229,10 +231,10 @@ class MemoryQueue:
         choices = [t for t in (stored.message.expiration, ttl and ttl / 1000) if t is not None]
         if not choices:
             return
-        stored.expires_at = self.host.now() + min(choices)
+        stored.expires_at = self.host.scheduler.now() + min(choices)
         if "x-dead-letter-exchange" in self.spec.arguments:
             # Elsewhere nobody can tell whether it went at its time or when the head was looked at.
-            self.host.at(stored.expires_at, self.dispatch)
+            self.host.scheduler.at(stored.expires_at, self.dispatch)
 
     def _die(self, stored: Stored, reason: str) -> None:
         exchange = self.spec.arguments.get("x-dead-letter-exchange")
@@ -244,7 +246,7 @@ class MemoryQueue:
     def tell_room(self) -> None:
         """Let refused publishers try again."""
         while self.on_room:
-            self.host.soon(self.on_room.popleft())
+            self.host.scheduler.soon(self.on_room.popleft())
 
 
 def died(stored: Stored, queue: str, reason: str, routing_key: str) -> Stored:

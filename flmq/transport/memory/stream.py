@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -20,6 +20,8 @@ _MAX_BYTES = 2 * 1024**3
 class MemoryStream(MemoryQueue):
     """A stream, as RabbitMQ's AMQP 0-9-1 side shows one. ``sequence`` is the offset."""
 
+    unix_clock: Callable[[], float] = time.time
+    """What datetimes mean, whatever the broker's clock."""
     _cursors: dict[QueueConsumer, int] = field(default_factory=dict)
     _times: dict[int, float] = field(default_factory=dict)
 
@@ -36,7 +38,7 @@ class MemoryStream(MemoryQueue):
         headers = {**stored.message.headers, STREAM_OFFSET_HEADER: offset}
         stored.message = replace(stored.message, headers=headers)
         stored.sequence = offset
-        self._times[offset] = time.time()  # what datetimes mean, whatever the broker's clock
+        self._times[offset] = self.unix_clock()
         self.ready.append(stored)
         self.ready_bytes += len(stored.message.body)
         while len(self.ready) > 1 and (self._over(0, 0) or self.ready_bytes > _MAX_BYTES):

@@ -49,8 +49,8 @@ class MemoryTransport(Transport):
         self._backoff = Backoff()
         self._publishers: list[MemoryPublisher] = []
         self._consumers: list[MemoryConsumer] = []
-        self._connected = threading.Condition(broker.lock)
-        with broker.locked():
+        self._connected = threading.Condition(broker.scheduler.lock)
+        with broker.scheduler.locked():
             if not broker.is_up:
                 raise BrokerUnavailable("the memory broker is down: call its up()")
             broker.connect(self)
@@ -60,27 +60,27 @@ class MemoryTransport(Transport):
 
     def declare(self, topology: Topology) -> None:
         """Declare exchanges, queues and bindings."""
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             self._wait_until_up()
-            self.broker.declare(topology, self)
+            self.broker.vhost.declare(topology, self)
             self._declared.add(topology)
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue and what it holds."""
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             self._wait_until_up()
             self._declared.forget_queue(name)
-            self.broker.delete_queue(name, self)
+            self.broker.vhost.delete_queue(name, self)
 
     def inspect_queue(self, name: str) -> QueueInfo | None:
         """Look at a queue; None when there is none."""
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             self._wait_until_up()
-            return self.broker.inspect_queue(name, self)
+            return self.broker.vhost.inspect_queue(name, self)
 
     def publisher(self) -> MemoryPublisher:
         """Open a publisher."""
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             self._wait_until_up()
             publisher = MemoryPublisher(self.broker, self.user, self._publisher_closed)
             self._publishers.append(publisher)
@@ -100,12 +100,12 @@ class MemoryTransport(Transport):
         """Consume ``queues``."""
         check_prefetch(prefetch)
         queues = check_queues(queues)
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             self._wait_until_up()
-            gone = [name for name in queues if self.broker.inspect_queue(name, self) is None]
+            gone = [name for name in queues if self.broker.vhost.inspect_queue(name, self) is None]
             if gone and all(self._declared.queue(name) is not None for name in gone):
-                self.broker.declare(self._declared.topology(), self)
-            self.broker.open_queues(queues, self, exclusive=exclusive, offset=offset)
+                self.broker.vhost.declare(self._declared.topology(), self)
+            self.broker.vhost.open_queues(queues, self, exclusive=exclusive, offset=offset)
             consumer = MemoryConsumer(
                 self.broker,
                 queues,
@@ -123,7 +123,7 @@ class MemoryTransport(Transport):
         """Close every publisher, consumer and connection opened here."""
         for publisher in list(self._publishers):
             publisher.close()
-        with self.broker.locked():
+        with self.broker.scheduler.locked():
             if self._closed:
                 return
             self._closed = True
@@ -147,7 +147,7 @@ class MemoryTransport(Transport):
         """Connect again: declare what was declared, consume, send what is pending."""
         problem: FlmqError | None = None
         try:
-            self.broker.declare(self._declared.topology(), self)
+            self.broker.vhost.declare(self._declared.topology(), self)
         except FlmqError as error:
             problem = error
         self._tell_all(ConnectionState.CONNECTED)
@@ -178,8 +178,8 @@ class MemoryTransport(Transport):
             return
         for consumer in concerned:
             consumer.lost()
-        when = self.broker.now() + self._backoff.next()
-        self.broker.at(when, lambda: self._restore(concerned))
+        when = self.broker.scheduler.now() + self._backoff.next()
+        self.broker.scheduler.at(when, lambda: self._restore(concerned))
 
     # Inside
 
@@ -189,7 +189,7 @@ class MemoryTransport(Transport):
         self._backoff.reset()
         problem: FlmqError | None = None
         try:
-            self.broker.declare(self._declared.topology(), self)
+            self.broker.vhost.declare(self._declared.topology(), self)
         except FlmqError as error:
             problem = error
         for consumer in consumers:
@@ -200,7 +200,7 @@ class MemoryTransport(Transport):
         try:
             if problem is not None:
                 raise problem
-            self.broker.open_queues(
+            self.broker.vhost.open_queues(
                 consumer.queues, self, exclusive=consumer.exclusive, offset=consumer.offset
             )
         except FlmqError as error:
@@ -232,4 +232,4 @@ class MemoryTransport(Transport):
     def _tell(self, role: str, state: ConnectionState, detail: str = "") -> None:
         if (listener := self._listener) is not None:
             event = ConnectionEvent(role, state, detail)
-            self.broker.later(lambda: listener(event))
+            self.broker.scheduler.later(lambda: listener(event))

@@ -1,0 +1,64 @@
+"""One thing at a time: the memory broker's lock, and what is put off until later.
+
+Everything happens under one lock; what others must be told (futures, listeners) waits until it
+is released, so that no code of theirs runs inside. Nothing polls: who waits is notified.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flmq.transport.memory.clock import Clock, Timers
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Holds the broker's lock, and does what is due. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Tell the time by ``clock``."""
+        self.lock = threading.Lock()
+        self._clock = clock
+        self._timers = Timers(clock, self._run_locked)
+        self._effects: deque[Callable[[], None]] = deque()
+        self._soon: deque[Callable[[], None]] = deque()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock, which is not reentrant; afterwards do what was left with `later`."""
+        effects: deque[Callable[[], None]] = deque()
+        try:
+            with self.lock:
+                try:
+                    yield
+                finally:
+                    while self._soon:
+                        self._soon.popleft()()
+                    effects, self._effects = self._effects, effects
+        finally:
+            for effect in effects:
+                effect()
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do something under the lock when the present action is over: keeps the stack flat."""
+        self._soon.append(action)
+
+    def later(self, effect: Callable[[], None]) -> None:
+        """Do something as soon as the lock is free: futures and listeners are not ours."""
+        self._effects.append(effect)
+
+    def now(self) -> float:
+        """Return the time on the broker's clock, in seconds."""
+        return self._clock.now()
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Do ``action`` under the lock at ``when``."""
+        self._timers.at(when, action)
+
+    def _run_locked(self, action: Callable[[], None]) -> None:
+        with self.locked():
+            action()
