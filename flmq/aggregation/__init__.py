@@ -1,4 +1,4 @@
-"""Combining what clients send: exact, associative, independent of the order of arrival."""
+"""Exact, associative aggregation of what clients send; the order of arrival does not matter."""
 
 from __future__ import annotations
 

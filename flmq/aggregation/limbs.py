@@ -59,27 +59,27 @@ _SPILLED = 64  # one element in this many may be in the spill
 
 @dataclass(slots=True)
 class Limb:
-    """``(array - offset) * 2**exponent``, modulo 2**64; no element is above ``load``."""
+    """Stand for ``(array - offset) * 2**exponent`` modulo 2**64; ``load`` bounds every element."""
 
     array: NDArray[np.int64]
     offset: int = 0
     load: int = 0
 
     def settle(self) -> NDArray[np.int64]:
-        """Take the offset off the array, in place, and return the array."""
+        """Subtract the offset from the array in place, and return the array."""
         if self.offset:
             np.subtract(self.array, _signed(self.offset), out=self.array)
             self.offset = 0
         return self.array
 
     def at(self, select: Any = slice(None)) -> NDArray[np.int64]:
-        """A copy of the chosen elements without the offset; the limb stays as it is."""
+        """Return a copy of the selected elements without the offset; the limb is not changed."""
         chosen: NDArray[np.int64] = self.array[select] - np.int64(_signed(self.offset))
         return chosen
 
 
 def empty_sums(sizes: Sequence[int], dtypes: Sequence[np.dtype[Any]]) -> list[list[BlockSum]]:
-    """The sums, zero, of tensors of these sizes and dtypes, block by block."""
+    """Return zero sums, block by block, for tensors of these sizes (in elements) and dtypes."""
     space = LimbSpace(sum(sizes))
     return [
         [BlockSum(min(BLOCK, size - start), _unit(dtype), space) for start in range(0, size, BLOCK)]
@@ -92,24 +92,24 @@ def _unit(dtype: np.dtype[Any]) -> int:
 
 
 def carry(rows: NDArray[np.int64]) -> None:
-    """Bring all rows but the last, the highest, into the range of a digit, in place."""
+    """Carry in place until every row but the last (the highest) is in the range of a digit."""
     for row in range(len(rows) - 1):
         rows[row + 1] += rows[row] >> DIGIT
         rows[row] &= _MASK
 
 
 class BlockSum:
-    """The exact weighted sums of ``size`` elements, at most a block.
+    """Exact weighted sums of ``size`` elements, at most one block.
 
-    ``unit`` is the exponent of the dtype's least number. Laws: ``add`` commutes with itself;
-    ``add`` with the negated weight is its inverse; ``merge`` gives the sum of both, so is
+    ``unit`` is the exponent of the dtype's smallest positive number. Laws: ``add`` is commutative;
+    ``add`` with the negated weight is its inverse; ``merge`` gives the sum of both, so it is
     associative and commutative in the value.
     """
 
     __slots__ = ("_space", "limbs", "size", "spill", "unit")
 
     def __init__(self, size: int, unit: int, space: LimbSpace) -> None:
-        """Begin with zero, which takes no memory; take some from ``space`` when there is need."""
+        """Start at zero, which needs no memory; allocate from ``space`` on demand."""
         self._space = space
         self.size = size
         self.unit = unit
@@ -126,11 +126,11 @@ class BlockSum:
             if digit:
                 self._add_digit(start, part, sign * digit, scratch)
             left >>= _WEIGHT_DIGIT
-            if left:  # the magnitudes' place in the scratch may be taken by now
+            if left:  # the scratch that held the magnitudes may have been overwritten by now
                 part = replace(part, shift=part.shift + _WEIGHT_DIGIT, magnitudes=None)
 
     def merge(self, other: BlockSum) -> None:
-        """Add another block's sums, leaving it as it is. It may be this one."""
+        """Add another block's sums without changing it. It may be this same block."""
         addends = [(exponent, limb.at(), limb.load) for exponent, limb in other.limbs.items()]
         for exponent, array, load in addends:
             self._absorb(exponent, array, load)
@@ -138,7 +138,7 @@ class BlockSum:
             self._spill_one(position, amount)
 
     def at(self, position: int) -> tuple[int, int]:
-        """The exact sum of one element: an integer and the exponent of two to scale it with."""
+        """Return one element's exact sum: an integer and the exponent of two that scales it."""
         lowest = min([self.unit, *self.limbs])
         total = self.spill.get(position, 0) << (self.unit - lowest)
         for exponent, limb in self.limbs.items():
@@ -146,10 +146,10 @@ class BlockSum:
         return total, lowest
 
     def digits(self, select: Any = slice(None)) -> tuple[NDArray[np.int64], int]:
-        """The limbs' sum for the chosen elements, without the spill, and its lowest exponent.
+        """Return the limbs' sum of the selected elements (no spill), and its lowest exponent.
 
-        Rows of digits in base 2**32, the lowest first, each in [0, 2**32) but for the last, which
-        is the carry and has the sign. The lowest exponent is a multiple of 32.
+        Rows of digits in base 2**32, the lowest first, each in [0, 2**32) except the last, which
+        holds the carry and the sign. The lowest exponent is a multiple of 32.
         """
         low = min(self.limbs) // DIGIT
         high = max(self.limbs) // DIGIT
@@ -169,7 +169,7 @@ class BlockSum:
     # -- one digit of a weight -------------------------------------------------------------------
 
     def _add_digit(self, start: int, piece: Piece, weight: int, scratch: Scratch) -> None:
-        """Add ``weight``, below 2**24, times the piece: limb by limb, until nothing is left."""
+        """Add ``weight`` (below 2**24) times the piece, limb by limb, until nothing is left."""
         rest: Piece | None = piece
         while rest is not None:
             exponent = self._exponent_for(rest, weight)
@@ -183,7 +183,7 @@ class BlockSum:
     def _add_to_limb(
         self, start: int, piece: Piece, weight: int, exponent: int, scratch: Scratch
     ) -> Piece | None:
-        """Add what the limb of that exponent takes of the piece; return what is left."""
+        """Add what the limb of that exponent can hold of the piece; return the rest, or None."""
         grid = exponent - piece.shift  # in units of the piece's values
         rounded = scratch.floats(0, piece.values.size)
         np.add(piece.values, 1.5 * 2.0 ** (52 + grid), out=rounded, dtype=np.float64)
@@ -193,10 +193,10 @@ class BlockSum:
         return left
 
     def _exponent_for(self, piece: Piece, weight: int) -> int:
-        """The exponent of the limb to add to: one that is there, if it suits, or a new one.
+        """Return the exponent of the limb to add to: an existing one if it suits, else a new one.
 
-        Either it is at most the piece's bottom, so that nothing remains, or it is at least three
-        below its top, so that what remains is smaller: the additions come to an end.
+        It is either at most the piece's bottom, so that nothing remains, or at least three below
+        its top, so that the remainder is smaller: the additions terminate.
         """
         top = piece.top + piece.shift
         weight_bits = abs(weight).bit_length()
@@ -211,7 +211,7 @@ class BlockSum:
         return wanted
 
     def _limb(self, exponent: int, load: int) -> Limb:
-        """The limb of that exponent, made if need be, with ``load`` entered and room for it."""
+        """Return the limb of that exponent, created if needed, and count ``load`` on it."""
         limb = self.limbs.get(exponent)
         if limb is None:
             limb = self.limbs[exponent] = Limb(self._space.zeros(self.size))
@@ -221,7 +221,7 @@ class BlockSum:
         return limb
 
     def _carry_up(self, exponent: int, limb: Limb) -> None:
-        """Move the higher bits of a limb to a limb above, always at a multiple of a digit."""
+        """Move the higher bits of a limb into a limb above, always at a multiple of a digit."""
         array = limb.settle()
         bits = _carried(exponent)
         upper = self._limb(exponent + bits, (limb.load >> bits) + 1)
@@ -246,7 +246,7 @@ class BlockSum:
     def _remainder(
         self, start: int, piece: Piece, grid: int, weight: int, scratch: Scratch
     ) -> Piece | None:
-        """What rounding to ``2**grid`` leaves of the piece, unless there is none or it is spilled.
+        """Return what rounding to ``2**grid`` leaves of the piece; None if nothing or spilled.
 
         Expects the rounded values, plus the constant, in the scratch.
         """
@@ -287,7 +287,7 @@ class BlockSum:
     # -- merging ---------------------------------------------------------------------------------
 
     def _absorb(self, exponent: int, array: NDArray[np.int64], load: int) -> None:
-        """Add ``array * 2**exponent``, no element above ``load``. May change ``array``."""
+        """Add ``array * 2**exponent``, of elements up to ``load``. May change ``array``."""
         if load >= 1 << _CAPACITY:
             bits = _carried(exponent)
             self._absorb(exponent, array & ((1 << bits) - 1), 1 << bits)
@@ -310,7 +310,7 @@ class BlockSum:
                 np.add(limb.array, part, out=limb.array)
 
     def _fold_into(self, exponent: int) -> None:
-        """Join the next higher limb to the one of that exponent, if there is room."""
+        """Merge the next higher limb into the one of that exponent, if there is room."""
         higher = min((e for e in self.limbs if e > exponent), default=None)
         if higher is None:
             return
@@ -322,22 +322,22 @@ class BlockSum:
 
 
 def _carried(exponent: int) -> int:
-    """How many low bits stay when a limb is carried: 17 to 48, to end at a multiple of 32."""
+    """Return how many low bits stay when a limb is carried: 17 to 48, up to a multiple of 32."""
     return DIGIT // 2 + 1 + (-exponent - DIGIT // 2 - 1) % DIGIT
 
 
 def _split(array: NDArray[np.int64], shift: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``array * 2**shift``, shift < 32, as a digit and what is above it, below 2**62 + 2**32."""
+    """Split ``array * 2**shift`` (shift < 32) into a digit and the rest (< 2**62 + 2**32)."""
     low = (array & _MASK) << shift
     return low & _MASK, (low >> DIGIT) + ((array >> DIGIT) << shift)
 
 
 def _pattern(grid: int) -> int:
-    """The bits of ``1.5 * 2**(52 + grid)`` as float64, read as an integer."""
+    """Return the bits of ``1.5 * 2**(52 + grid)`` as float64, read as an integer."""
     return ((1023 + 52 + grid) << 52) | (1 << 51)
 
 
 def _signed(word: int) -> int:
-    """A number modulo 2**64 as int64 has it."""
+    """Convert a number modulo 2**64 to the value that int64 gives it."""
     word &= (1 << 64) - 1
     return word - (1 << 64) if word >> 63 else word

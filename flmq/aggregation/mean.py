@@ -20,16 +20,17 @@ __all__ = ["MeanAccumulator", "weighted_mean"]
 
 
 def weighted_mean(results: Iterable[tuple[Sequence[NDArray[Any]], int]]) -> list[NDArray[Any]]:
-    """``sum(weight * tensors) / sum(weight)``, exact, rounded once to each tensor's own dtype.
+    """Return ``sum(weight * tensors) / sum(weight)``: exact, rounded once, in each tensor's dtype.
 
-    ``results`` are pairs of tensors and weight; they are taken one at a time, and the memory needed
-    does not grow with their number. The first says what the others must look like. The rules are
-    those of ``MeanAccumulator``.
+    ``results`` yields pairs of tensors and weight, consumed one at a time; memory does not grow
+    with their number. The first pair fixes the shapes and dtypes of all. The rules are those of
+    ``MeanAccumulator``.
 
-    Raises ``ZeroWeight`` when there are no results or all weights are zero, ``InconsistentTensors``
-    when counts, shapes or dtypes differ, ``NonFiniteValues`` for NaN and infinity (both name the
-    result and the tensor by their position), ``AggregationError`` for a weight that is negative or
-    not an integer.
+    Raises:
+        ZeroWeight: there are no results, or all weights are zero.
+        InconsistentTensors: counts, shapes or dtypes differ; names result and tensor by position.
+        NonFiniteValues: NaN or infinity; names result and tensor by position.
+        AggregationError: a weight is negative or not an integer.
     """
     accumulator: MeanAccumulator | None = None
     for position, (tensors, weight) in enumerate(results):
@@ -45,7 +46,7 @@ def weighted_mean(results: Iterable[tuple[Sequence[NDArray[Any]], int]]) -> list
 
 
 class MeanAccumulator:
-    """An exact weighted sum of lists of tensors, from which ``finish`` makes the mean.
+    """Exact weighted sum of lists of tensors; ``finish`` turns it into the mean.
 
     Laws, on the bits of ``finish()``:
 
@@ -53,7 +54,7 @@ class MeanAccumulator:
     - ``merge`` is associative and commutative, and merging equals adding what the other was given:
       every tree of partial sums ends in the same bits;
     - ``take_back_block`` undoes ``add_block``; an ``add`` that raises has changed nothing;
-    - ``from_bytes(a.to_bytes())`` goes on as ``a`` would.
+    - ``from_bytes(a.to_bytes())`` continues exactly as ``a`` would.
 
     They hold because sums are exact, whatever the magnitudes, and the mean is a function of the
     exact sum and the total weight alone. It is the number of the tensor's dtype **nearest** to the
@@ -62,18 +63,18 @@ class MeanAccumulator:
     - float16, float32, float64: correctly rounded; never overflows, as a mean lies among its
       values. Zero is +0.0 (-0.0 counts as zero).
     - integers, of all widths and signs: the nearest integer, a half to the even one.
-    - bool: as 0 and 1, so the weighted majority, and False when it is a tie.
+    - bool: as 0 and 1, so the weighted majority, and False for a tie.
 
-    Memory: 8 bytes an element as a rule; 16 for float64, where the total weight passes a million,
-    or where many numbers are smaller than the largest by 2**18 and more. It depends on the range of
-    the numbers, not on how many replies there were. Tensors that are given are never changed and
-    never kept. An accumulator is for one thread at a time.
+    Memory: usually 8 bytes an element; 16 for float64, when the total weight passes a million, or
+    when many numbers are smaller than the largest by a factor of 2**18 or more. It depends on the
+    range of the numbers, not on how many replies there were. Input tensors are never changed and
+    never kept. Not thread-safe.
     """
 
     __slots__ = ("_blocks", "_scratch", "_specs", "_weight")
 
     def __init__(self, like: Iterable[TensorSpec]) -> None:
-        """Begin with no weight, for tensors of these shapes and dtypes (see ``specs_of``)."""
+        """Start with zero weight, for tensors of these shapes and dtypes (see ``specs_of``)."""
         self._specs = tuple(like)
         self._weight = 0
         self._scratch = Scratch()
@@ -90,10 +91,14 @@ class MeanAccumulator:
         return self._weight
 
     def add(self, tensors: Sequence[NDArray[Any]], weight: int) -> None:
-        """Add ``weight`` times ``tensors``, and the weight.
+        """Add ``weight`` times ``tensors``, and the weight itself.
 
-        Raises ``InconsistentTensors``, ``NonFiniteValues`` or, for a weight that is negative or
-        not an integer, ``AggregationError``; the accumulator is then as it was before.
+        An ``add`` that raises leaves the accumulator as it was.
+
+        Raises:
+            InconsistentTensors: count, shapes or dtypes are not those of ``specs``.
+            NonFiniteValues: NaN or infinity.
+            AggregationError: the weight is negative or not an integer.
         """
         count = checked_weight(weight)
         check_tensors(tensors, self._specs)
@@ -109,26 +114,27 @@ class MeanAccumulator:
         self._weight += count
 
     def add_block(self, index: int, offset: int, values: NDArray[Any], weight: int) -> None:
-        """Add ``weight`` times ``values`` to tensor ``index``, but not the weight itself.
+        """Add ``weight`` times ``values`` to tensor ``index``, without counting the weight.
 
-        ``values``: 1-d, of the tensor's dtype, its elements from the flat (C order) position
-        ``offset`` on. For contributions that come in pieces: give every element once, with the same
+        ``values`` is 1-d, of the tensor's dtype, and begins at the flat (C order) position
+        ``offset``. For contributions that arrive in pieces: add every element once, with the same
         weight, then call ``add_weight`` once. Raises as ``add`` does, having changed nothing.
         """
         self._add_flat(index, offset, values, checked_weight(weight))
 
     def take_back_block(self, index: int, offset: int, values: NDArray[Any], weight: int) -> None:
-        """Undo ``add_block`` with the same arguments, exactly: for a reply that breaks off."""
+        """Undo ``add_block`` with the same arguments exactly, for a reply that breaks off."""
         self._add_flat(index, offset, values, -checked_weight(weight))
 
     def add_weight(self, weight: int) -> None:
-        """Count the weight of a contribution that came by ``add_block``, once it is complete."""
+        """Count the weight of a contribution once all of it was added with ``add_block``."""
         self._weight += checked_weight(weight)
 
     def merge(self, other: MeanAccumulator) -> None:
-        """Add all that ``other`` has been given; ``other`` stays as it is.
+        """Add everything that ``other`` has accumulated; ``other`` is not changed.
 
-        Raises ``InconsistentTensors`` when it is for other tensors.
+        Raises:
+            InconsistentTensors: ``other`` is for other shapes or dtypes.
         """
         check_specs(other._specs, self._specs)
         for mine, theirs in zip(self._blocks, other._blocks, strict=True):
@@ -137,16 +143,17 @@ class MeanAccumulator:
         self._weight += other._weight
 
     def finish(self) -> list[NDArray[Any]]:
-        """The mean of all that was added, in new arrays. The accumulator can go on afterwards.
+        """Return the mean of all that was added, in new arrays. More may be added afterwards.
 
-        Raises ``ZeroWeight`` when the total weight is zero.
+        Raises:
+            ZeroWeight: the total weight is zero.
         """
         return list(self.means())
 
     def means(self) -> Iterator[NDArray[Any]]:
-        """As ``finish``, a tensor at a time, for who does not want all of them in memory.
+        """Yield what ``finish`` returns one tensor at a time, to save memory.
 
-        Add nothing meanwhile.
+        Add nothing while iterating.
         """
         if self._weight == 0:
             raise ZeroWeight("nothing to average: the total weight is zero")
@@ -154,22 +161,23 @@ class MeanAccumulator:
             yield self._mean(spec, blocks)
 
     def to_pieces(self) -> Iterator[bytes | memoryview]:
-        """The exact state, as ``from_bytes`` reads it, in pieces of at most 256 KiB.
+        """Yield the exact state, as read by ``from_bytes``, in pieces of at most 256 KiB.
 
-        For a file or a wire, without a second copy in memory. Use each piece before the next, and
-        add nothing meanwhile.
+        For writing to a file or a socket without a second copy in memory. Use each piece before
+        taking the next, and add nothing meanwhile.
         """
         return dump_sums(self._specs, self._weight, self._blocks)
 
     def to_bytes(self) -> bytes:
-        """The exact state as ``from_bytes`` reads it: versioned, with a checksum."""
+        """Return the exact state, versioned and with a checksum, as read by ``from_bytes``."""
         return b"".join(self.to_pieces())
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> MeanAccumulator:
-        """The accumulator that ``to_bytes`` stored; ``data`` is copied.
+        """Restore the accumulator that ``to_bytes`` stored; ``data`` is copied.
 
-        Raises ``StoredDataError`` when the bytes are damaged, cut short, or of another version.
+        Raises:
+            StoredDataError: the bytes are damaged, truncated or of another version.
         """
         specs, weight, blocks = load_sums(data)
         stored = cls(())

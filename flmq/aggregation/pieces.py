@@ -21,7 +21,7 @@ from flmq.common.errors import NonFiniteValues
 __all__ = ["BLOCK", "Piece", "Scratch", "measured", "pieces_of"]
 
 # Elements handled at a time. 32 Ki float64 are 256 KiB: a block of input, one of sums and the
-# scratch stay in a 1 MiB second-level cache, and Python's cost a block is a few per cent.
+# scratch fit a 1 MiB L2 cache, and Python's overhead per block is a few per cent.
 BLOCK = 1 << 15
 
 _HIGH = 900  # float64 numbers beyond 2**900 would overflow the rounding constants of the sums
@@ -32,7 +32,7 @@ _NARROW = 51  # bits of a 64-bit integer that can be added in one piece
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a float format keeps its exponent: ``fraction`` bits, then the biased exponent."""
+    """Bit layout of a float format: ``fraction`` bits below the biased exponent."""
 
     unsigned: np.dtype[Any]
     fraction: int
@@ -40,14 +40,14 @@ class _Layout:
 
     @property
     def infinite(self) -> int:
-        """Shifted left by one (the sign gone), infinity and NaN are this or more."""
+        """The bits of infinity shifted left by one (dropping the sign); NaN's are larger."""
         return (2 * self.bias + 1) << (self.fraction + 1)
 
     def top(self, shifted: int) -> int:
-        """The exponent of the power of two above a number given as shifted bits.
+        """Return the exponent of the power of two above a number given as shifted bits.
 
-        Tight for subnormal numbers too: a bound that is too large would promise the sums progress
-        that they do not make.
+        Tight for subnormal numbers too: too large a bound would promise progress to the sums that
+        they do not make.
         """
         field = shifted >> (self.fraction + 1)
         if field:
@@ -55,7 +55,7 @@ class _Layout:
         return (shifted >> 1).bit_length() + self.bottom(shifted)
 
     def bottom(self, shifted: int) -> int:
-        """The exponent of the last place of a number given as shifted bits."""
+        """Return the exponent of the last place of a number given as shifted bits."""
         return max(shifted >> (self.fraction + 1), 1) - self.bias - self.fraction
 
 
@@ -67,7 +67,7 @@ _LAYOUTS = {
 
 
 class Scratch:
-    """Work space for one block, so that adding allocates nothing. Not to be shared by threads."""
+    """Work space for one block, so that adding allocates nothing. Not thread-safe."""
 
     __slots__ = ("_bits", "_floats")
 
@@ -77,21 +77,21 @@ class Scratch:
         self._bits = np.empty(BLOCK, dtype=np.uint64)
 
     def floats(self, which: int, size: int) -> NDArray[np.float64]:
-        """The float64 buffer number ``which`` (0, 1, 2), cut to ``size``."""
+        """Return the float64 buffer number ``which`` (0, 1, 2), cut to ``size`` elements."""
         return self._floats[which, :size]
 
     def bits(self, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
-        """The buffer for bit patterns, seen as ``dtype``, cut to ``size``."""
+        """Return the buffer for bit patterns as ``dtype``, cut to ``size`` elements."""
         return self._bits.view(dtype)[:size]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Numbers ``values * 2**shift``, not all zero; ``|values| < 2**top``, multiples of 2**bottom.
+    """Numbers ``values * 2**shift``, not all zero: ``|values| < 2**top``, multiples of 2**bottom.
 
-    ``magnitudes`` (floats only) are the bits of the values without sign, shifted left by one, less
-    one: they order numbers by magnitude, and zero comes last. They live in the scratch and are
-    good until the next piece is made.
+    ``magnitudes`` (floats only) are the bits of the values without sign, shifted left by one, minus
+    one: they order the numbers by magnitude, with zero last. They live in the scratch and are valid
+    until the next piece is made.
     """
 
     values: NDArray[Any]
@@ -106,7 +106,7 @@ class Piece:
         return self.magnitudes is not None or self.values.dtype.kind != "f"
 
     def finer_than(self, exponent: int) -> NDArray[np.bool_] | None:
-        """Which numbers may have bits below ``2**exponent``; None when that is not known."""
+        """Return a mask of numbers that may have bits below ``2**exponent``; None if unknown."""
         if self.magnitudes is None:
             return None
         layout = _LAYOUTS[self.magnitudes.itemsize]
@@ -117,10 +117,12 @@ class Piece:
 
 
 def pieces_of(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
-    """The pieces whose sum is ``values``, a contiguous 1-d array of at most ``BLOCK`` numbers.
+    """Yield the pieces whose sum is ``values``: contiguous, 1-d, at most ``BLOCK`` numbers.
 
-    None for zeros. Each must be used before the next is asked for. Raises ``NonFiniteValues``
-    before the first piece when there is a NaN or infinity among the values.
+    Yields nothing if all are zero. Use each piece before taking the next.
+
+    Raises:
+        NonFiniteValues: NaN or infinity among the values; raised before the first piece.
     """
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
@@ -150,7 +152,7 @@ def _float_pieces(values: NDArray[Any], scratch: Scratch) -> Iterator[Piece]:
 
 
 def _float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piece | None:
-    """One piece of all ``values``, floats; None when all are zero."""
+    """Return all ``values`` (floats) as one piece; None if all are zero."""
     layout = _LAYOUTS[values.itemsize]
     magnitudes = scratch.bits(layout.unsigned, values.size)
     np.left_shift(values.view(layout.unsigned), 1, out=magnitudes)
@@ -159,25 +161,25 @@ def _float_piece(values: NDArray[Any], scratch: Scratch, shift: int = 0) -> Piec
         raise NonFiniteValues("NaN or infinity")
     if largest == 0:
         return None
-    np.subtract(magnitudes, 1, out=magnitudes)  # zeros wrap round to the end, out of min's way
+    np.subtract(magnitudes, 1, out=magnitudes)  # zeros wrap round to the largest, so min skips them
     smallest = int(magnitudes.min()) + 1
     return Piece(values, layout.top(largest), layout.bottom(smallest), shift, magnitudes)
 
 
 def measured(piece: Piece, scratch: Scratch) -> Piece | None:
-    """The same piece of floats with tight bounds; None when all its numbers are zero."""
+    """Return the same piece of floats with tight bounds; None if all its numbers are zero."""
     return _float_piece(piece.values, scratch, piece.shift)
 
 
 def _integer_pieces(values: NDArray[Any], shift: int) -> Iterator[Piece]:
-    """Integers and bools of at most 53 bits."""
+    """Yield integers and bools of at most 53 bits as pieces."""
     largest = max(abs(int(values.max())), abs(int(values.min())))
     if largest:
         yield Piece(values, largest.bit_length(), 0, shift)
 
 
 def _wide_integer_pieces(values: NDArray[Any]) -> Iterator[Piece]:
-    """64-bit integers: ``low + high * 2**32``, the high half signed, if they need 52 bits."""
+    """Yield 64-bit integers as ``low + high * 2**32`` (high half signed) if they need 52 bits."""
     if int(values.min()) > -(1 << _NARROW) and int(values.max()) < 1 << _NARROW:
         yield from _integer_pieces(values, 0)
         return

@@ -29,7 +29,7 @@ _Where = slice | NDArray[np.intp]
 _MASK = (1 << DIGIT) - 1
 _DOUBT = 2.0**-47  # bounds the relative error of an estimate: fewer than sixty roundings
 # Elements divided at a time: few enough that a dozen rows stay in the cache, and that the allocator
-# hands out the same memory again instead of mapping and clearing new pages.
+# reuses memory instead of mapping and clearing new pages.
 _STRETCH = 1 << 13
 # By size of the dtype, the longest weights for which a quotient has the dtype's bits and two more.
 _WEIGHT_BITS = {2: 56, 4: 56, 8: 37}
@@ -38,9 +38,9 @@ _HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
 
 
 def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    """Write ``block / weight`` to ``out``, 1-d of the block's size, rounded to its dtype.
+    """Write ``block / weight`` to ``out`` (1-d, of the block's size), rounded to its dtype.
 
-    ``weight > 0``. Zero is written as +0.0.
+    ``weight`` must be positive. Zero is written as +0.0.
     """
     # An element whose sum is partly in the spill may overflow before it is written by hand.
     with np.errstate(over="ignore", under="ignore"):
@@ -60,7 +60,7 @@ def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
 def _write_by_hand(
     block: BlockSum, weight: int, out: NDArray[Any], positions: Iterable[int]
 ) -> None:
-    """Write the means at ``positions`` by way of Python's integers."""
+    """Write the means at ``positions`` with Python integers."""
     form = FloatFormat.of(out.dtype) if out.dtype.kind == "f" else None
     for position in positions:
         total, exponent = block.at(position)
@@ -73,7 +73,7 @@ def _write_by_hand(
 
 
 def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    """Write means to the nearest integer, half to even."""
+    """Write means rounded to the nearest integer, half to even."""
     ((exponent, limb), *others) = block.limbs.items()
     if others or limb.load << exponent >= 1 << 62 or weight >= 1 << 62:
         _write_by_hand(block, weight, out, range(block.size))
@@ -85,7 +85,7 @@ def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
 
 
 def _write_floats(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
-    """Write means of a float type: of float64 all in integers, of the others those in doubt."""
+    """Write means of a float type: float64 by integer division, others only where in doubt."""
     if out.dtype.itemsize == 8:
         doubtful = np.arange(out.size)
         parts: list[_Where] = list(_stretches(out.size))
@@ -107,7 +107,7 @@ def _stretches(size: int) -> Iterator[slice]:
 
 
 def _write_estimates(block: BlockSum, weight: int, out: NDArray[Any]) -> NDArray[np.intp]:
-    """Write means of a float type of at most 24 bits; tell where they are in doubt."""
+    """Write means of a float type of at most 24 bits; return the positions that are in doubt."""
     doubtful = np.empty(out.size, dtype=np.bool_)
     for stretch in _stretches(out.size):
         estimate = _estimate(block, weight, stretch)
@@ -120,7 +120,7 @@ def _write_estimates(block: BlockSum, weight: int, out: NDArray[Any]) -> NDArray
 
 
 def _estimate(block: BlockSum, weight: int, where: slice) -> NDArray[np.float64]:
-    """The quotients with a relative error of less than ``_DOUBT``."""
+    """Return the quotients as float64 with a relative error below ``_DOUBT``."""
     if len(block.limbs) == 1:
         ((exponent, limb),) = block.limbs.items()
         estimate: NDArray[np.float64] = limb.settle()[where] / float(weight)
@@ -146,7 +146,7 @@ def _estimate(block: BlockSum, weight: int, where: slice) -> NDArray[np.float64]
 
 
 def _write_divided(block: BlockSum, weight: int, out: NDArray[Any], where: _Where) -> None:
-    """Write the means ``where`` asked, of a float type."""
+    """Write the means selected by ``where``, of a float type, by integer division."""
     if len(block.limbs) == 1:
         lead = _lead_of_limb(block, where)
     elif _is_pair(block):
@@ -176,10 +176,10 @@ def _write_quotients(
 
 @dataclass(frozen=True, slots=True)
 class _Lead:
-    """The leading bits of sums: ``(head + following / 2**32) * 2**exponent``, rounded down.
+    """Leading bits of sums: ``(head + following / 2**32) * 2**exponent``, rounded down.
 
-    ``head`` has 61 or 62 bits (none if the sum is zero), ``following`` 32 or is None for all zero;
-    ``inexact``, where not None, says which sums are above that.
+    ``head`` has 61 or 62 bits (0 if the sum is zero), ``following`` 32, or is None if zero for all;
+    ``inexact``, if not None, marks the sums that were rounded down.
     """
 
     head: NDArray[np.int64]
@@ -190,7 +190,7 @@ class _Lead:
 
 
 def _lead_of_limb(block: BlockSum, where: _Where) -> _Lead:
-    """The leading bits where there is one limb: all of them, shifted to the left."""
+    """Return the leading bits of sums in one limb: all bits, shifted left."""
     ((exponent, limb),) = block.limbs.items()
     sums = limb.at(where)
     magnitude = np.abs(sums)
@@ -199,7 +199,10 @@ def _lead_of_limb(block: BlockSum, where: _Where) -> _Lead:
 
 
 def _free_places(magnitude: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How far numbers can be shifted within 62 bits; one less for some, for float64 rounds up."""
+    """Return by how many bits each number can be shifted within 62 bits, sometimes one too few.
+
+    The logarithm is taken in float64, which may round up.
+    """
     bits = np.frexp(magnitude.astype(np.float64))[1].astype(np.int64)
     return np.maximum(_HEAD - bits, 0)
 
@@ -216,7 +219,7 @@ class _Pair:
 
     @classmethod
     def of(cls, block: BlockSum, where: _Where) -> _Pair:
-        """The chosen sums of a block of two limbs that are close together."""
+        """Return the selected sums of a block of two limbs that are close together."""
         (exponent, lower), (above, upper) = sorted(block.limbs.items())
         gap = above - exponent
         mask = (1 << gap) - 1
@@ -233,7 +236,7 @@ class _Pair:
 
 
 def _is_pair(block: BlockSum) -> bool:
-    """Whether there are two limbs, near enough to make one number with a high part of 62 bits."""
+    """Return whether there are two limbs that fit one number with a high part of 62 bits."""
     if len(block.limbs) != 2:
         return False
     (exponent, lower), (above, upper) = sorted(block.limbs.items())
@@ -242,7 +245,7 @@ def _is_pair(block: BlockSum) -> bool:
 
 
 def _lead_of_pair(block: BlockSum, where: _Where) -> _Lead:
-    """The leading bits where there are two limbs."""
+    """Return the leading bits of sums in two limbs."""
     pair = _Pair.of(block, where)
     free = _free_places(pair.high)
     places = np.minimum(free, pair.gap)
@@ -261,7 +264,7 @@ def _lead_of_pair(block: BlockSum, where: _Where) -> _Lead:
 
 
 def _lead_of_digits(block: BlockSum, where: _Where) -> _Lead:
-    """The leading bits where there are several limbs: those of the first four digits."""
+    """Return the leading bits of sums in several limbs: those of the first four digits."""
     rows, exponent, sign = _signed_digits(block, where)
     count, width = rows.shape
     padded = np.concatenate((np.zeros((3, width), dtype=np.int64), rows))
@@ -292,7 +295,7 @@ def _lead_of_digits(block: BlockSum, where: _Where) -> _Lead:
 def _signed_digits(
     block: BlockSum, select: _Where
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
-    """Digits of the chosen sums' magnitudes (all >= 0), the lowest exponent, and the signs."""
+    """Return the digits (>= 0) of the selected magnitudes, the lowest exponent, and the signs."""
     rows, exponent = block.digits(select)
     sign = np.where(rows[-1] < 0, -1, 1)
     if (sign < 0).any():
@@ -302,7 +305,7 @@ def _signed_digits(
 
 
 def _divide(lead: _Lead, weight: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Quotients of at least 60 bits (fewer for weights beyond 32 bits), sticky, and exponents."""
+    """Return sticky quotients of 60 bits or more (fewer for weights over 32 bits) and exponents."""
     bits = weight.bit_length()
     quotient, remainder = _divmod(lead.head, weight)
     missing = min(bits, DIGIT)  # as many bits as the division has taken away, if there are
@@ -326,6 +329,6 @@ def _divide(lead: _Lead, weight: int) -> tuple[NDArray[np.int64], NDArray[np.int
 def _divmod(
     dividend: NDArray[np.int64], divisor: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Quotient and remainder of numbers >= 0; unsigned, for which numpy has a fast division."""
+    """Return quotient and remainder of numbers >= 0; unsigned, for which numpy divides fast."""
     quotient = (dividend.view(np.uint64) // np.uint64(divisor)).view(np.int64)
     return quotient, dividend - quotient * divisor

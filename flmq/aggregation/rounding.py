@@ -1,7 +1,7 @@
-"""Rounding an exact fraction once, to a floating-point format or to an integer, half to even.
+"""Round an exact fraction once, to a floating-point format or to an integer, half to even.
 
-These are the scalar rules in integer arithmetic, for any numerator and denominator. The bulk of a
-model is rounded by vectorized code that is held to the same results.
+These are the scalar rules in integer arithmetic, for any numerator and denominator. Most of a model
+is rounded by vectorized code (``quotients``), which must give the same results.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["FloatFormat", "round_to_float", "round_to_int"]
 
 @dataclass(frozen=True, slots=True)
 class FloatFormat:
-    """A binary floating-point format: ``precision`` significant bits, the least bit 2**min_exp."""
+    """Binary floating-point format: ``precision`` significant bits, the smallest bit 2**min_exp."""
 
     precision: int
     min_exp: int
 
     @classmethod
     def of(cls, dtype: np.dtype[Any]) -> FloatFormat:
-        """The format of float16, float32 or float64 (IEEE 754 binary16, 32, 64)."""
+        """Return the format of float16, float32 or float64 (IEEE 754 binary16, 32, 64)."""
         return _FORMATS[dtype.itemsize]
 
 
@@ -32,7 +32,10 @@ _FORMATS = {2: FloatFormat(11, -24), 4: FloatFormat(24, -149), 8: FloatFormat(53
 
 
 def round_to_int(numerator: int, denominator: int) -> int:
-    """``numerator / denominator`` to the nearest integer, half to even; ``denominator > 0``."""
+    """Return ``numerator / denominator`` rounded to the nearest integer, half to even.
+
+    ``denominator`` must be positive.
+    """
     quotient, rest = divmod(numerator, denominator)
     twice = 2 * rest
     if twice > denominator or (twice == denominator and quotient & 1):
@@ -41,13 +44,13 @@ def round_to_int(numerator: int, denominator: int) -> int:
 
 
 def round_to_float(numerator: int, denominator: int, form: FloatFormat) -> float:
-    """``numerator / denominator`` to the nearest number of ``form``, half to even.
+    """Return ``numerator / denominator`` rounded to the nearest number of ``form``, half to even.
 
     Subnormal numbers of the format are rounded once as well. The result is a Python float that
-    holds the number exactly; zero is always +0.0. ``denominator > 0``. Numbers beyond the largest
-    of the format are not treated: a mean of its numbers never is one.
+    holds the number exactly; zero is always +0.0. ``denominator`` must be positive. Overflow is not
+    handled: a mean of the format's numbers never exceeds its largest.
     """
-    # The quotient's bit length is this or one more; the last place is then known up to one step.
+    # The quotient has this many bits or one more, so the last place is known to within one.
     exponent = abs(numerator).bit_length() - denominator.bit_length() - form.precision
     exponent = max(exponent, form.min_exp)
     for place in (exponent, exponent + 1):
@@ -58,7 +61,7 @@ def round_to_float(numerator: int, denominator: int, form: FloatFormat) -> float
 
 
 def _shifted(numerator: int, denominator: int, place: int) -> int:
-    """``numerator / denominator / 2**place`` to the nearest integer."""
+    """Return ``numerator / denominator / 2**place`` rounded to the nearest integer."""
     if place >= 0:
         return round_to_int(numerator, denominator << place)
     return round_to_int(numerator << -place, denominator)

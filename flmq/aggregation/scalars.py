@@ -17,13 +17,14 @@ __all__ = ["weighted_mean_of_scalars"]
 
 
 def weighted_mean_of_scalars(pairs: Iterable[tuple[int, float]]) -> float | None:
-    """``sum(weight * value) / sum(weight)``, to the nearest float, for (weight, value) pairs.
+    """Return ``sum(weight * value) / sum(weight)`` of (weight, value) pairs, to the nearest float.
 
-    Weights are integers >= 0, such as numbers of examples. ``None`` when there are no pairs or all
+    Weights are integers >= 0, such as numbers of examples. None if there are no pairs or all
     weights are zero. A mean of zero is +0.0.
 
-    Raises ``NonFiniteValues`` for NaN or infinity, and ``AggregationError`` for a weight that is
-    negative or not an integer.
+    Raises:
+        NonFiniteValues: a value is NaN or infinite.
+        AggregationError: a weight is negative or not an integer.
     """
     total = 0
     weighted = Fraction(0)

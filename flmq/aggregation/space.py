@@ -1,4 +1,4 @@
-"""Where the memory of sums comes from: large pieces, which the kernel backs with large pages."""
+"""Memory for sums, in large allocations that the kernel backs with huge pages."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _SLAB = 1 << 21  # elements of a large piece: 16 MiB
 
 
 class LimbSpace:
-    """Arrays of int64 zeros, cut from large pieces for as many elements as were announced.
+    """Allocate int64 arrays of zeros from large slabs, for as many elements as were announced.
 
-    Numpy asks for large pages (of 2 MiB, on Linux) in allocations of this size; a model's first
-    reply, which touches all memory for the first time, is then added about twice as fast. What is
-    needed beyond what was announced is little, as a rule, and allocated as it comes.
+    On Linux, numpy asks for huge pages (2 MiB) for allocations of this size; adding a model's first
+    reply, which touches all memory for the first time, is then about twice as fast. Beyond the
+    announced number of elements little is needed, and each array is allocated on its own.
     """
 
     __slots__ = ("_free", "_left")
 
     def __init__(self, elements: int) -> None:
-        """Announce so many elements in all; nothing is allocated yet."""
+        """Announce the number of elements; nothing is allocated yet."""
         self._left = elements
         self._free = np.empty(0, dtype=np.int64)
 
     def zeros(self, size: int) -> NDArray[np.int64]:
-        """A new array of zeros."""
+        """Return a new int64 array of ``size`` zeros."""
         if size > self._free.size and self._left:
             count = min(self._left, _SLAB)
             self._left -= count

@@ -1,18 +1,18 @@
-"""An accumulator's exact state as bytes: for a checkpoint, or on the way to another region.
+r"""The exact state of an accumulator as bytes: for a checkpoint, or to send to another region.
 
 The layout, little-endian throughout; ``integer`` is a length u16 and that many bytes, signed::
 
-    magic "flmqsum\\0", version u16, elements in a block u32
+    magic "flmqsum\0", version u16, elements in a block u32
     tensors u32, then for each: length u8 of the numpy string of its dtype, and that;
         number of dimensions u8, and each as u64
     total weight integer
     for each block of each tensor, in order:
         limbs u16, then for each: exponent i32, load u64, elements as int64
         spilled elements u32, then for each: position u32, multiple of the dtype's unit integer
-    CRC-32 of all before u32
+    CRC-32 of everything before, u32
 
-Equal sums may be stored in different bytes, for the representation depends on the order in which
-they came about; what ``finish`` makes of them does not.
+Equal sums may be stored as different bytes, since the representation depends on the order of the
+additions; the result of ``finish`` does not.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["dump_sums", "load_sums"]
 
 _MAGIC = b"flmqsum\0"
 _VERSION = 1
-_EXPONENTS = range(-1200, 1 << 14)  # of limbs: wider than numbers and weights bring about
+_EXPONENTS = range(-1200, 1 << 14)  # of limbs: wider than any numbers and weights need
 _MOST_LIMBS = 256
-_LEAST_BLOCK = 6  # bytes of a block without anything in it
+_LEAST_BLOCK = 6  # bytes of an empty block
 _HEADER = struct.Struct("<8sHII")
 _LIMB = struct.Struct("<iQ")
 
@@ -43,7 +43,7 @@ _LIMB = struct.Struct("<iQ")
 def dump_sums(
     specs: Sequence[TensorSpec], weight: int, blocks: Sequence[Sequence[BlockSum]]
 ) -> Iterator[bytes | memoryview]:
-    """The stored form, in pieces of at most 256 KiB."""
+    """Yield the stored form in pieces of at most 256 KiB."""
     check = 0
     for piece in _pieces(specs, weight, blocks):
         check = zlib.crc32(piece, check)
@@ -83,10 +83,12 @@ def _integer(value: int) -> bytes:
 def load_sums(
     data: bytes | bytearray | memoryview,
 ) -> tuple[tuple[TensorSpec, ...], int, list[list[BlockSum]]]:
-    """Specs, total weight and sums from their stored form; copies what it needs.
+    """Return specs, total weight and sums read from their stored form; ``data`` is copied.
 
-    Raises ``StoredDataError`` when the bytes are damaged, cut short, of another version or not of
-    an accumulator at all. Nothing is allocated on the word of a header alone.
+    Never allocates more than the data can fill, whatever its header says.
+
+    Raises:
+        StoredDataError: the bytes are damaged, truncated, of another version, or no accumulator.
     """
     reader = _Reader(memoryview(data).cast("B"))
     reader.check()
@@ -154,7 +156,7 @@ _U32 = struct.Struct("<I")
 
 
 class _Reader:
-    """Takes bytes from the front, and never more than there are."""
+    """Read bytes from the front; raise ``StoredDataError`` if there are too few."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -165,7 +167,7 @@ class _Reader:
         return len(self._data) - self._position
 
     def check(self) -> None:
-        """Compare the checksum at the end with the rest, and forget it."""
+        """Verify the checksum at the end, and drop it."""
         body, check = self._data[: -_U32.size], self._data[-_U32.size :]
         if len(check) < _U32.size or zlib.crc32(body) != _U32.unpack(check)[0]:
             raise _damaged("the checksum differs, or it is cut short")

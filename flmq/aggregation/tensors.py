@@ -1,4 +1,4 @@
-"""Which tensors have an exact mean, and whether a reply's tensors are the ones expected."""
+"""Which tensors have an exact mean, and whether a reply's tensors match the expected ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _MAX_ITEMSIZE = 8  # no longdouble
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """The shape and dtype of a tensor that can be averaged.
+    """Shape and dtype of a tensor that can be averaged.
 
     float16, float32, float64, bool and all integers of up to 64 bits, in either byte order, have a
-    mean; anything else (complex, longdouble, objects, strings) raises ``InconsistentTensors``.
+    mean.
+
+    Raises:
+        InconsistentTensors: any other dtype (complex, longdouble, objects, strings).
     """
 
     shape: tuple[int, ...]
@@ -44,16 +47,16 @@ class TensorSpec:
 
     @classmethod
     def of(cls, tensor: NDArray[Any]) -> TensorSpec:
-        """The spec of ``tensor``."""
+        """Return the spec of ``tensor``."""
         return cls(tuple(tensor.shape), tensor.dtype)
 
     def __str__(self) -> str:
-        """Such as ``float32[64, 10]``."""
+        """Return text such as ``float32[64, 10]``."""
         return f"{self.dtype}{list(self.shape)}"
 
 
 def specs_of(tensors: Sequence[NDArray[Any]]) -> tuple[TensorSpec, ...]:
-    """The specs of all ``tensors``; an error names the tensor by its index."""
+    """Return the specs of all ``tensors``; an error names the tensor by its index."""
     specs = []
     for position, tensor in enumerate(tensors):
         try:
@@ -64,12 +67,12 @@ def specs_of(tensors: Sequence[NDArray[Any]]) -> tuple[TensorSpec, ...]:
 
 
 def check_tensors(tensors: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> None:
-    """Raise ``InconsistentTensors`` unless ``tensors`` are as ``specs`` say, one for one."""
+    """Raise ``InconsistentTensors`` unless ``tensors`` match ``specs`` one for one."""
     check_specs(specs_of(tensors), specs)
 
 
 def check_specs(got: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> None:
-    """Raise ``InconsistentTensors``, naming the first difference, unless both are the same."""
+    """Raise ``InconsistentTensors``, naming the first difference, unless both are equal."""
     if len(got) != len(wanted):
         raise InconsistentTensors(f"{len(got)} tensors where {len(wanted)} are expected")
     for position, (have, want) in enumerate(zip(got, wanted, strict=True)):

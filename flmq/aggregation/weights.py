@@ -1,4 +1,4 @@
-"""What may weigh a contribution: an integer of zero or more."""
+"""Check the weight of a contribution: an integer of zero or more."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ __all__ = ["checked_weight"]
 
 
 def checked_weight(weight: int) -> int:
-    """``weight`` as a Python int.
+    """Return ``weight`` as a Python int.
 
-    Raises ``AggregationError`` when it is negative or not an integer (a float, even a whole one).
+    Raises:
+        AggregationError: it is negative or not an integer (floats are refused, even whole ones).
     """
     try:
         whole = index(weight)
