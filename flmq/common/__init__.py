@@ -1,4 +1,4 @@
-"""What server and client share, under the names that users of Flower import from here."""
+"""Types and helpers shared by server and client, under the names that Flower users import."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Memory for whole models, used again: taking it anew from the system costs more than filling it.
+"""Reuse memory for whole models: getting it from the system costs more than filling it.
 
 A fresh ``bytearray`` of 50 MB takes 12,000 page faults, 35 ms; in huge pages, which numpy asks for
-from 4 MiB on, it takes 5 to 20 ms, by how much the system has to clear; used again it takes none.
+from 4 MiB on, 5 to 20 ms, depending on how much the system has to clear; reused memory takes none.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from flmq.common.machine import total_memory
 __all__ = ["KEEP_MEMORY", "LARGE", "new_buffer"]
 
 KEEP_MEMORY = os.environ.get("FLMQ_KEEP_MEMORY") != "0"
-"""Whether memory that is freed may be kept to be used again, within limits."""
+"""Whether freed memory may be kept for reuse, within limits."""
 
 LARGE = 1 << 20
-"""Bytes below which the allocator does as well."""
+"""Bytes below which the allocator is as fast."""
 
 _Memory = NDArray[np.uint8]
 
 
 def _kept_bytes() -> int:
-    """A sixteenth of the machine's memory: peaks stay what they were, what is idle may be that."""
+    """Return a sixteenth of the machine's memory: small enough to sit idle."""
     return total_memory() // 16 if KEEP_MEMORY else 0
 
 
@@ -35,19 +35,19 @@ _free: FreeList[_Memory] = FreeList(_kept_bytes())
 
 
 def new_buffer(size: int) -> memoryview:
-    """``size`` writable bytes of any value.
+    """Return ``size`` writable bytes, uninitialized.
 
-    They are free once no view, array or slice of them is left. What is free is kept for the next,
-    up to a sixteenth of the machine's memory; ``FLMQ_KEEP_MEMORY=0`` keeps none.
+    The memory is freed once no view, array or slice of it is left. Freed memory is kept for reuse,
+    up to a sixteenth of the machine's memory; ``FLMQ_KEEP_MEMORY=0`` turns that off.
 
     Raises:
-        MemoryError: there are not so many.
+        MemoryError: there is not enough memory.
     """
     if size < LARGE:
         return np.empty(size, np.uint8).data
     memory = _free.take(size)
     if memory is None:
         memory = np.empty(size, np.uint8)
-    handed_out = memory[:]  # all that is made of it keeps this one alive
+    handed_out = memory[:]  # every view or array made of it keeps this one alive
     weakref.finalize(handed_out, _free.give_back, memory, size).atexit = False
     return handed_out.data

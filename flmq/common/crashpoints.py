@@ -1,7 +1,7 @@
-"""Named places in the order of doing where tests kill the process, as ``kill -9`` would.
+"""Named points in the code where tests kill the process, as ``kill -9`` would.
 
-``FLMQ_CRASH_AT=worker.spooled:2`` kills it the second time it comes to that place. Without the
-variable a crash point costs one look at a constant.
+``FLMQ_CRASH_AT=worker.spooled:2`` kills it the second time it reaches that point. Without the
+variable, a crash point costs one look at a constant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CRASH_AT = "FLMQ_CRASH_AT"
 
 
 def _parse(text: str) -> dict[str, int]:
-    """Names and the visit at which each kills; ``name`` alone means the first."""
+    """Parse names and the visit at which each kills; ``name`` alone means the first."""
     wanted: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, visit = part.partition(":")
@@ -27,10 +27,10 @@ _WANTED = _parse(os.environ.get(CRASH_AT, ""))
 
 
 def crash_point(name: str) -> None:
-    """End the process here, without a word, if the environment asks for it."""
+    """Kill the process here, without any cleanup, if the environment asks for it."""
     if not _WANTED or name not in _WANTED:
         return
     _WANTED[name] -= 1
     if _WANTED[name] == 0:
-        # SIGKILL, or where there is none, what ends a process on Windows.
+        # SIGKILL; on Windows, which lacks it, the signal that terminates a process.
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""What a deployment sets in the environment, under one prefix: ``FLMQ_``."""
+"""Settings from environment variables, which all begin with ``FLMQ_``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NoBrokerNamed(UsageError):
     """Neither an argument nor the environment names a broker."""
 
     def __init__(self) -> None:
-        """Say how to name one."""
+        """Set a message that says how to name a broker."""
         super().__init__(
             "no broker is named: give its URL, amqp://user:password@host:5672/vhost, or set "
             f"{BROKER_URL}; `flmq broker up` starts one on this machine"
@@ -26,11 +26,11 @@ class NoBrokerNamed(UsageError):
 
 
 def broker_url(given: str | None) -> str:
-    """The broker's URL: as given, or from ``FLMQ_BROKER_URL``.
+    """Return ``given``, or else the broker URL in ``FLMQ_BROKER_URL``.
 
     Raises:
-        NoBrokerNamed: neither is there.
-        InvalidBrokerUrl: it is not a broker's URL.
+        NoBrokerNamed: neither is set.
+        InvalidBrokerUrl: it is not a broker URL.
     """
     url = given or os.environ.get(BROKER_URL)
     if not url:
@@ -40,5 +40,5 @@ def broker_url(given: str | None) -> str:
 
 
 def runs_dir(given: Path | str | None) -> Path:
-    """The folder of the runs: as given, or from ``FLMQ_RUNS_DIR``, or ``runs``."""
+    """Return the folder for runs: ``given``, or else ``FLMQ_RUNS_DIR``, or else ``runs``."""
     return Path(given or os.environ.get(RUNS_DIR) or "runs")

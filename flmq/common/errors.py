@@ -14,12 +14,12 @@
     │   ├── MalformedMessage     not decodable: garbage, truncated, oversize
     │   ├── UnsupportedVersion   a schema of another major version
     │   └── RejectedReply        decodable, but not an answer to what was asked
-    ├── BrokerError              RabbitMQ, or the way to it
-    │   ├── BrokerUnavailable    nobody answers; worth trying again
-    │   │   └── TooManyConnections   it answers, and a limit of its own lets nobody else in
-    │   ├── BrokerAccessRefused  wrong credentials, permissions or virtual host; not worth it
+    ├── BrokerError              RabbitMQ, or the connection to it
+    │   ├── BrokerUnavailable    no answer; worth retrying
+    │   │   └── TooManyConnections   it answers, but its limit of connections is reached
+    │   ├── BrokerAccessRefused  wrong credentials, permissions or virtual host; do not retry
     │   ├── BrokerNotFound       no broker could be found or started here
-    │   ├── BrokerRefusal        the broker refuses the operation and would again
+    │   ├── BrokerRefusal        the broker refuses the operation and would refuse it again
     │   │   └── MessageTooLarge      a message over its max_message_size
     │   ├── ResourceLocked       a queue is held exclusively by another connection
     │   └── TransportClosed      used after close()
@@ -73,10 +73,10 @@ __all__ = [
 
 
 class FlmqError(Exception):
-    """Root of all flmq errors. Catch it; raise a subclass."""
+    """Base of all flmq errors. Catch it; raise a subclass."""
 
     def __init__(self, message: str) -> None:
-        """Keep ``message``, which says what happened and what to do."""
+        """Set ``message``, which says what happened and what to do."""
         if type(self) in _ABSTRACT:
             raise TypeError(f"{type(self).__name__} is a category; raise one of its subclasses")
         super().__init__(message)
@@ -87,7 +87,7 @@ class UsageError(FlmqError):
 
 
 class InvalidClientId(UsageError):
-    """A client id is empty, too long, or has characters that do not fit a queue name."""
+    """A client id is empty, too long, or has characters not allowed in a queue name."""
 
     def __init__(self, client_id: str) -> None:
         """Name the offending id."""
@@ -100,7 +100,7 @@ class InvalidClientId(UsageError):
 
 
 class InvalidJobName(UsageError):
-    """A job name is empty, too long, or has characters that do not fit a queue name."""
+    """A job name is empty, too long, or has characters not allowed in a queue name."""
 
     def __init__(self, job: str) -> None:
         """Name the offending job."""
@@ -113,7 +113,7 @@ class InvalidJobName(UsageError):
 
 
 class AppLoadError(UsageError):
-    """``module:name`` names nothing that can be imported, or something of the wrong type."""
+    """``module:name`` cannot be imported, or is of the wrong type."""
 
 
 class InvalidReturnValue(UsageError):
@@ -170,7 +170,7 @@ class RejectedReply(PeerError):
 
 
 class BrokerError(FlmqError):
-    """RabbitMQ, or the way to it, is at fault."""
+    """RabbitMQ, or the connection to it, is at fault."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -178,7 +178,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class TooManyConnections(BrokerUnavailable):
-    """The broker has a limit on connections, of a user, a virtual host or a node, and is there."""
+    """The broker answers, but its limit of connections (user, virtual host or node) is reached."""
 
 
 class BrokerAccessRefused(BrokerError):
@@ -197,7 +197,7 @@ class MessageTooLarge(BrokerRefusal):
     """A message is larger than the broker's max_message_size."""
 
     def __init__(self, size: int, limit: int) -> None:
-        """Name both, in bytes."""
+        """Name both sizes, in bytes."""
         self.size = size
         self.limit = limit
         super().__init__(
@@ -224,10 +224,10 @@ class RunError(FlmqError):
 
 
 class NotEnoughClients(RunError):
-    """Fewer clients than needed came within the time allowed."""
+    """Fewer clients than needed came within the allowed time."""
 
     def __init__(self, wanted: int, have: int, waited: float, away: tuple[str, ...] = ()) -> None:
-        """Say how many were ``wanted``, how many there are, and ``waited`` seconds for them."""
+        """Name the number ``wanted``, the number there, and the ``waited`` time in seconds."""
         self.wanted = wanted
         self.have = have
         self.waited = waited

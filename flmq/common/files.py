@@ -1,8 +1,8 @@
-"""Files and folders for their owner alone, and whole after a crash or not there at all.
+"""Files and folders that only their owner can read, and that are complete after a crash, or absent.
 
-Models, replies and what clients tell of themselves are nobody else's to read, so what is made here
-has mode 0600, in folders of 0700; what a person made before keeps its own. On systems that have no
-such modes, it is as private as the folder above it.
+Models, replies and client properties are private, so files created here have mode 0600, and folders
+0700; existing ones keep their mode. On systems without such modes, a file is as private as the
+folder above it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = [
 FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-# Windows turns line ends about in what is not said to be binary.
+# Without it, Windows translates line endings.
 _BINARY = getattr(os, "O_BINARY", 0)
 _FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make ``path`` and what is missing above it, for its owner alone; returns what was made.
+    """Create ``path`` and missing parents, for the owner alone; return the folders created.
 
     Raises:
-        OSError: it cannot be made, or is no folder.
+        OSError: it cannot be created, or is not a folder.
     """
     made = []
     for folder in (*reversed(path.parents), path):
@@ -49,20 +49,20 @@ def make_folder(path: Path) -> list[Path]:
 
 
 def create_private(path: Path) -> BinaryIO:
-    """A new file ``path``, open to be written, for its owner alone.
+    """Create the file ``path`` for the owner alone, and open it for writing.
 
     Raises:
-        FileExistsError: there is one.
-        OSError: it cannot be made.
+        FileExistsError: it exists already.
+        OSError: it cannot be created.
     """
     return os.fdopen(_open_private(path, os.O_WRONLY | os.O_EXCL), "wb")
 
 
 def append_private(path: Path) -> BinaryIO:
-    """The file ``path``, open to be added to; one that is made is for its owner alone.
+    """Open the file ``path`` for appending; if it is created, for the owner alone.
 
     Raises:
-        OSError: it cannot be made or opened.
+        OSError: it cannot be created or opened.
     """
     return os.fdopen(_open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
 
@@ -73,10 +73,10 @@ def _open_private(path: Path, flags: int) -> int:
 
 @contextlib.contextmanager
 def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """A new file ``temporary``, which is put at ``path`` in the end; both are in one folder.
+    """Write a new file ``temporary`` that replaces ``path`` at the end; both are in one folder.
 
-    After a crash the old file is there, or the new one; after an error the old one. What a killed
-    process left at ``temporary`` is removed.
+    After a crash, ``path`` is the old file or the new one, complete; after an error the old one. A
+    ``temporary`` left by a killed process is removed.
     """
     temporary.unlink(missing_ok=True)
     try:
@@ -89,19 +89,19 @@ def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Make ``source`` durable and rename it to ``target``, on the same file system."""
+    """Flush ``source`` to disk and rename it to ``target``, on the same file system."""
     fsync_file(source)
     source.replace(target)
     fsync_folder(target.parent)
 
 
 def fsync_file(path: Path) -> None:
-    """Have the bytes of ``path`` on the disk."""
+    """Flush the contents of ``path`` to disk."""
     _fsync(path, os.O_RDWR)  # as Windows wants it
 
 
 def fsync_folder(path: Path) -> None:
-    """Have the names in ``path`` on the disk; Windows sees to that itself, and opens no folders."""
+    """Flush the names in the folder ``path`` to disk; nothing to do on Windows."""
     if _FOLDERS_OPEN:
         _fsync(path, os.O_RDONLY)
 

@@ -1,4 +1,4 @@
-"""What nobody holds any more, kept to be used again: memory, files."""
+"""A free list: memory and files that are no longer in use, kept for reuse."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _Thing = TypeVar("_Thing")
 
 
 class FreeList(Generic[_Thing]):
-    """Things with their sizes in bytes, the one that was freed last at the right.
+    """Free things with their sizes in bytes, the most recently freed at the right.
 
-    Without a lock: what is freed may be freed anywhere, by the collector also in the middle of one
-    of these methods.
+    It has no lock: a thing may be freed anywhere, even by the garbage collector in the middle of
+    one of these methods.
     """
 
     def __init__(
         self, max_bytes: int, drop: Callable[[_Thing], object] = lambda thing: None
     ) -> None:
-        """Keep ``max_bytes`` in all; ``drop`` is told of what is kept no longer."""
+        """Keep at most ``max_bytes`` in all; call ``drop`` with each thing that is evicted."""
         self._max_bytes = max_bytes
         self._drop = drop
         self._things: deque[tuple[_Thing, int]] = deque()
 
     def take(self, size: int) -> _Thing | None:
-        """The one of this size that was freed last; None: there is none."""
+        """Take the most recently freed thing of this size; None if there is none."""
         try:
             for _ in range(len(self._things)):
                 thing, has = self._things.pop()
@@ -39,25 +39,25 @@ class FreeList(Generic[_Thing]):
         return None
 
     def take_oldest(self) -> _Thing | None:
-        """The one that was freed first, whatever its size; None: there is none."""
+        """Take the thing that was freed first, whatever its size; None if the list is empty."""
         try:
             return self._things.popleft()[0]
         except IndexError:
             return None
 
     def give_back(self, thing: _Thing, size: int) -> None:
-        """Keep a thing that nobody holds, in place of the oldest where it is too much."""
+        """Keep a thing that is no longer in use; evict the oldest if the limit is passed."""
         self._things.append((thing, size))
         self.trim(self._max_bytes)
 
     def keep(self, max_bytes: int) -> None:
-        """Keep so much, from now on."""
+        """Change the limit to ``max_bytes``."""
         self._max_bytes = max_bytes
         self.trim(max_bytes)
 
     def trim(self, max_bytes: int) -> None:
-        """Drop the oldest until no more than ``max_bytes`` are left."""
-        # A tuple of them may be interrupted by the collector, and so by what is freed.
+        """Evict the oldest until at most ``max_bytes`` are left."""
+        # Copying to a tuple may trigger the garbage collector, which may free more things.
         while sum(size for _, size in self._things.copy()) > max_bytes:
             oldest = self.take_oldest()
             if oldest is None:

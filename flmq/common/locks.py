@@ -1,4 +1,4 @@
-"""Locks between processes, a file for each; the system drops them with their holder.
+"""Locks between processes, one file each; the operating system releases them when a process dies.
 
 They are those of the library ``filelock``: ``flock`` on Unix, ``LockFileEx`` on Windows.
 """
@@ -15,16 +15,16 @@ __all__ = ["FileLock", "Timeout", "is_held", "process_lock"]
 
 
 def process_lock(path: Path) -> FileLock:
-    """A lock that one process at a time has, by the file ``path``; its folder must be there.
+    """Return a lock, for one process at a time, on the file ``path``; its folder must exist.
 
-    ``acquire(timeout=seconds)`` raises `Timeout`; with ``blocking=False`` at once. What cannot be
-    written is an OSError.
+    ``acquire(timeout=seconds)`` raises `Timeout`; with ``blocking=False`` at once. A file that
+    cannot be written raises OSError.
     """
     return FileLock(path, mode=FILE_MODE, thread_local=False)
 
 
 def is_held(path: Path) -> bool:
-    """Whether some live process has the lock ``path``; one that cannot be looked at is not."""
+    """Return whether a live process holds the lock ``path``; False if the file cannot be opened."""
     lock = process_lock(path)
     try:
         lock.acquire(blocking=False)

@@ -15,9 +15,10 @@ LOGGER_NAME = "flmq"
 
 
 class _Clean(logging.Filter):
-    """Takes out of a message what would steer a terminal, or pass for another line of the log.
+    """Remove from messages what would steer a terminal or pass for another line of the log.
 
-    At the logger and not at a handler: reasons come from peers, and handlers may be the program's.
+    It filters the logger, not a handler: the text comes from peers, and handlers may be the
+    program's own.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -34,9 +35,9 @@ _FILE_FORMAT = "%(asctime)s | %(levelname)s | {identifier} | %(filename)s:%(line
 
 
 def configure(identifier: str, filename: str | None = None) -> None:
-    """Write flmq's log to the file ``filename`` too, each line with ``identifier``.
+    """Also write flmq's log to the file ``filename``, each line with ``identifier``.
 
-    Without a file name nothing changes.
+    Without a file name, do nothing.
 
     Raises:
         OSError: the file cannot be opened for appending.
@@ -52,7 +53,7 @@ def configure(identifier: str, filename: str | None = None) -> None:
 
 
 def file_handler(path: Path) -> logging.FileHandler:
-    """A handler that adds to the file ``path``, which is for its owner alone where it is made.
+    """Return a log handler that appends to the file ``path``; if created, for the owner alone.
 
     Raises:
         OSError: the file cannot be opened for appending.
@@ -62,9 +63,9 @@ def file_handler(path: Path) -> logging.FileHandler:
 
 
 def show_on_console(level: int = logging.INFO) -> None:
-    """Show flmq's log on standard error, unless the program has set up logging of its own.
+    """Show flmq's log on standard error, unless the program has configured logging itself.
 
-    What starts a server or a client calls this: a library that is only imported prints nothing.
+    Starting a server or a client calls this: a library that is only imported prints nothing.
     """
     if logger.hasHandlers():
         return
@@ -76,6 +77,6 @@ def show_on_console(level: int = logging.INFO) -> None:
 
 
 def _let_through(level: int) -> None:
-    """Lower the logger's threshold to ``level`` where the program has not chosen one."""
+    """Lower the logger's threshold to ``level`` unless the program has set one."""
     if logger.level == logging.NOTSET:
         logger.setLevel(level)

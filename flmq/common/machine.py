@@ -1,4 +1,4 @@
-"""How much memory there is: of the machine, or of the control group that we run in."""
+"""The memory of the machine, or of the control group that this process runs in."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["available_memory", "total_memory"]
 _GROUP = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")
 _ASSUMED = 4 << 30
-"""Bytes of memory where the system does not say, as on Windows."""
+"""Bytes of memory to assume if the system does not say, as on Windows."""
 
 
 def total_memory() -> int:
-    """Bytes that all of this machine's, or control group's, processes may take."""
+    """Return the bytes of memory that all processes of this machine, or control group, may use."""
     limits = [_memory_of_machine()]
     if _GROUP.exists() and (text := _GROUP.read_text().strip()).isdigit():
         limits.append(int(text))
@@ -29,7 +29,7 @@ def _memory_of_machine() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that a process may still take here."""
+    """Return the bytes of memory that a process may still allocate here."""
     limits = [total_memory()]
     for line in _MEMINFO.read_text().splitlines() if _MEMINFO.exists() else ():
         if line.startswith("MemAvailable:"):

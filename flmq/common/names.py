@@ -1,6 +1,6 @@
-"""Names of clients and jobs: which are usable, and how to make one that is.
+"""Names of clients and jobs: check them, and make valid ones.
 
-They stand in queue names, routing keys and permissions on the broker, hence the narrow alphabet.
+They are part of queue names, routing keys and permissions on the broker, hence the narrow alphabet.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NOUNS = (
 
 
 def check_client_id(client_id: str) -> str:
-    """Return ``client_id`` if it is usable: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+    """Return ``client_id`` if it is valid: 1 to 64 of ``A-Z a-z 0-9 _ -``.
 
     Raises:
         InvalidClientId: it is not.
@@ -55,7 +55,7 @@ def check_client_id(client_id: str) -> str:
 
 
 def check_job_name(job: str) -> str:
-    """Return ``job`` if it is usable: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+    """Return ``job`` if it is valid: 1 to 64 of ``A-Z a-z 0-9 _ -``.
 
     Raises:
         InvalidJobName: it is not.
@@ -66,9 +66,10 @@ def check_job_name(job: str) -> str:
 
 
 def make_client_id() -> str:
-    """Make a client id of this host and process, different at each call.
+    """Make a client id from host, process and randomness, different at each call.
 
-    Host and process alone would not do: containers share both, and a process may run two clients.
+    Host and process alone are not enough: containers may share both, and a process may run two
+    clients.
     """
     tail = f"-{os.getpid()}-{secrets.token_hex(3)}"
     host = _UNUSABLE.sub("-", socket.gethostname()).strip("-") or "host"
@@ -78,8 +79,8 @@ def make_client_id() -> str:
 def make_job_name(now: datetime | None = None, rng: random.Random | None = None) -> str:
     """Make a readable job name, such as ``20250131-142501-brave-otter``.
 
-    ``now`` is the local time and ``rng`` the system's randomness unless given; the words tell
-    apart jobs that start in the same second.
+    ``now`` is the local time and ``rng`` the system's randomness unless given; the random words
+    distinguish jobs that start in the same second.
     """
     now = datetime.now() if now is None else now
     rng = random.SystemRandom() if rng is None else rng

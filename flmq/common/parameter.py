@@ -1,8 +1,8 @@
-"""Parameters as arrays and as bytes: one ``.npy`` byte string a tensor, never a pickle.
+"""Parameters as arrays and as bytes: one ``.npy`` byte string per tensor, never a pickle.
 
 The header is read by a strict grammar of our own and compared with the length of what follows
-before anything is allocated: bytes from a peer can promise terabytes, or a pickle.
-Source: NumPy, "NPY format" (``numpy.lib.format``), versions 1.0 and 2.0.
+before anything is allocated: bytes from a peer can promise terabytes, or a pickle. Source: NumPy,
+"NPY format" (``numpy.lib.format``), versions 1.0 and 2.0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 _TENSOR_TYPE = "numpy.ndarray"
 _KINDS = "biufc"
 _ALLOWED = "booleans, integers, floats and complex numbers"
-# NumPy writes headers below this, whatever the shape; refuse longer ones as numpy.load does.
+# NumPy's headers are shorter, whatever the shape; refuse longer ones, as numpy.load does.
 _MAX_HEADER = 10_000
 _HEADER = re.compile(
     r"\{\s*'descr'\s*:\s*'(?P<descr>[<>|=]?[biufc]\d{1,2})'\s*,"
@@ -47,7 +47,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a tensor is, without its values."""
+    """Shape and dtype of a tensor."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -55,7 +55,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a tensor's values lie in its byte string, and how."""
+    """Where and how the values lie in a tensor's byte string."""
 
     spec: TensorSpec
     fortran: bool
@@ -63,7 +63,7 @@ class _Layout:
 
 
 def ndarrays_to_parameters(ndarrays: NDArrays) -> Parameters:
-    """Turn arrays into `Parameters`, keeping order, shapes and dtypes.
+    """Convert arrays to `Parameters`, keeping order, shapes and dtypes.
 
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
@@ -72,9 +72,9 @@ def ndarrays_to_parameters(ndarrays: NDArrays) -> Parameters:
 
 
 def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDArrays:
-    """Turn `Parameters` into arrays; ``copy`` as in `bytes_to_ndarray`.
+    """Convert `Parameters` to arrays; ``copy`` as in `bytes_to_ndarray`.
 
-    The tensor type is not looked at, as in Flower: the bytes themselves say what they are.
+    As in Flower, the tensor type is ignored: the bytes themselves say what they are.
 
     Raises:
         MalformedMessage: a tensor is not one whole ``.npy`` byte string; names which.
@@ -89,9 +89,9 @@ def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDAr
 
 
 def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
-    """As `ndarrays_to_parameters`, with large tensors in memory that costs less than ``bytes``.
+    """Convert as `ndarrays_to_parameters` does, but without copying large tensors to ``bytes``.
 
-    They are read-only views where the contract says bytes: for whoever sends them on.
+    Large tensors become read-only memoryviews, in place of the contract's bytes: only for sending.
 
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
@@ -100,7 +100,7 @@ def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
 
 
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:
-    """Turn one array (any shape, also 0-d and empty; any memory layout) into ``.npy`` bytes.
+    """Convert one array (any shape, also 0-d and empty; any memory layout) to ``.npy`` bytes.
 
     Byte for byte what ``numpy.save`` writes, with the values copied once.
 
@@ -121,7 +121,7 @@ def _to_view(ndarray: NDArray) -> bytes | memoryview:
 
 
 def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
-    """The header and the values, which are the array's own where they lie in one piece."""
+    """Return the header and the values, not copied if they are contiguous."""
     array = _as_array(ndarray)
     header = io.BytesIO()
     npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
@@ -141,9 +141,9 @@ def _each(ndarrays: NDArrays, convert: Callable[[NDArray], Any]) -> list[Any]:
 
 
 def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = True) -> NDArray:
-    """Turn ``.npy`` bytes into an array of the dtype, shape and memory order that was sent.
+    """Convert ``.npy`` bytes to an array of the dtype, shape and memory order that was sent.
 
-    With ``copy`` (the default) the array is the caller's own and writable; without, it is a
+    With ``copy`` (the default), the array is writable and owns its memory; without, it is a
     read-only view of ``tensor``, which must then not change.
 
     Raises:
@@ -167,7 +167,7 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
 
 
 def tensor_spec(tensor: bytes | bytearray | memoryview) -> TensorSpec:
-    """Shape and dtype of ``.npy`` bytes; no value is read, but their number is checked.
+    """Return shape and dtype of ``.npy`` bytes; the length is checked, but no value is read.
 
     Raises:
         MalformedMessage: not one whole ``.npy`` byte string of numbers and nothing else.
@@ -176,7 +176,7 @@ def tensor_spec(tensor: bytes | bytearray | memoryview) -> TensorSpec:
 
 
 def _as_array(value: Any) -> NDArray:
-    """The numbers in ``value``, or an error that says what it holds instead."""
+    """Return ``value`` as an array of numbers, or raise an error that says what it holds."""
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -210,7 +210,7 @@ def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
 
 
 def _header(tensor: bytes | bytearray | memoryview) -> tuple[str, int]:
-    """The header's text, and where the values begin."""
+    """Return the header's text, and the position where the values begin."""
     start = bytes(tensor[:12])
     if start[:6] != npy.MAGIC_PREFIX:
         hint = " (a pickle is never loaded)" if start[:1] == b"\x80" else ""
@@ -225,7 +225,7 @@ def _header(tensor: bytes | bytearray | memoryview) -> tuple[str, int]:
 
 
 def _dtype(descr: str) -> np.dtype[Any]:
-    """The dtype that a header names; the grammar lets only numeric ones through."""
+    """Return the dtype that a header names; the grammar admits only numeric ones."""
     try:
         return np.dtype(descr)
     except TypeError as error:
@@ -233,7 +233,7 @@ def _dtype(descr: str) -> np.dtype[Any]:
 
 
 def parameters_problem(parameters: object) -> str | None:
-    """Why ``parameters`` are no `Parameters` of bytes, and what to do; None where they are."""
+    """Return why ``parameters`` are not valid `Parameters` and what to do, or None if they are."""
     if not isinstance(parameters, Parameters):
         return (
             f"a {type(parameters).__name__} as parameters, not Parameters: make them with "

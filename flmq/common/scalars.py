@@ -1,4 +1,4 @@
-"""Dictionaries of scalars as users return them: checked, and freed of numpy's scalar types."""
+"""Check dictionaries of scalars that users return, and convert numpy's scalar types."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def plain_scalar(value: object) -> Scalar | None:
-    """``value`` as a `Scalar`, None if it is none; numpy's scalars become Python's, same value.
+    """Return ``value`` as a `Scalar` (numpy scalars become Python's), or None if it is not one.
 
-    An int outside 64 bits with sign is none: the wire has no room for it.
+    An int outside the signed 64-bit range is not one: the wire format cannot hold it.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -28,12 +28,13 @@ def plain_scalar(value: object) -> Scalar | None:
 
 
 def check_scalars(values: object, what: str) -> dict[str, Scalar]:
-    """Return a copy of the dictionary ``values`` with plain scalars in it.
+    """Return a copy of the dictionary ``values`` with plain Python scalars.
 
-    ``what`` names the dictionary in the error, such as "the metrics that fit returned".
+    ``what`` names the dictionary in errors, such as "the metrics that fit returned".
 
     Raises:
-        InvalidReturnValue: no dictionary, a key that is no str, or a value that is no `Scalar`.
+        InvalidReturnValue: not a dictionary, a key that is not a str, or a value that is no
+            `Scalar`.
     """
     if not isinstance(values, Mapping):
         raise InvalidReturnValue(
@@ -53,10 +54,10 @@ def check_scalars(values: object, what: str) -> dict[str, Scalar]:
 
 
 def sendable_scalars(values: object) -> tuple[dict[str, Scalar], list[str]]:
-    """What of the dictionary ``values`` can be sent, and what cannot, each as key and value.
+    """Return the part of the dictionary ``values`` that can be sent, and texts about the rest.
 
-    What is a number is made one: numpy's scalars of every kind, arrays without a dimension, and
-    whatever calls itself real. Nothing is raised, whatever ``values`` is.
+    Numpy scalars, 0-d arrays and other real numbers are converted to Python's. Never raises,
+    whatever ``values`` is.
     """
     if not isinstance(values, Mapping):
         return {}, [] if values is None else [_shown(values)]
@@ -75,7 +76,7 @@ def sendable_scalars(values: object) -> tuple[dict[str, Scalar], list[str]]:
 
 
 def _number(value: object) -> object:
-    """``value`` as Python's number where it is one; itself otherwise."""
+    """Return ``value`` as a Python number if it is a number, otherwise unchanged."""
     if isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "torch":
         if getattr(value, "shape", None) != ():
             return value
@@ -88,7 +89,7 @@ def _number(value: object) -> object:
 
 
 def _is_text(value: Scalar) -> bool:
-    """Whether UTF-8 can carry it, if it is a str."""
+    """Return False for a str that UTF-8 cannot encode, True for everything else."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -98,7 +99,7 @@ def _is_text(value: Scalar) -> bool:
 
 
 def _shown(value: object) -> str:
-    """Type and beginning of a value that cannot be sent."""
+    """Return type and beginning of a value that cannot be sent."""
     try:
         text = " ".join(repr(value).split())
     except Exception:

@@ -1,4 +1,4 @@
-"""Tracebacks for users: from their own code on, without the frames that led there."""
+"""Tracebacks for users: from their own code on, without the frames of flmq that lead there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OURS = str(Path(__file__).parents[1])
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` from the first frame on that is neither flmq's nor its libraries'.
+    """Return the traceback of ``error`` from the first frame outside flmq and its libraries on.
 
-    Where there is none, the whole of it: then the fault is flmq's.
+    If there is no such frame, the fault is flmq's, and the whole traceback is returned.
     """
     described = traceback.TracebackException.from_exception(error)
     _trim(described, _prefixes(), set())
@@ -23,7 +23,7 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _prefixes() -> tuple[str, ...]:
-    """Where the code is that leads to the user's, and the importing of modules."""
+    """Return the folders of code that leads to the user's: flmq, its libraries, and importlib."""
     folders = [_OURS, str(Path(importlib.__file__).parent)]
     for name in ("typer", "click"):
         spec = find_spec(name)
@@ -33,18 +33,18 @@ def _prefixes() -> tuple[str, ...]:
 
 
 def _trim(described: traceback.TracebackException, ours: tuple[str, ...], seen: set[int]) -> None:
-    """Cut what leads to the user's code, of the error and of those that it came of."""
+    """Drop the frames that lead to the user's code, also from the error's causes and contexts."""
     if id(described) in seen:
         return
     seen.add(id(described))
     frames = [frame for frame in described.stack if not frame.filename.startswith("<frozen ")]
     users = [at for at, frame in enumerate(frames) if not frame.filename.startswith(ours)]
-    # The command `flmq` is a script of some lines at the very outside: no user's code either.
+    # The outermost frame is the script `flmq`, which is not the user's code either.
     users = [at for at in users if not _is_entry(frames[at])]
     if users:
         described.stack = traceback.StackSummary.from_list(frames[users[0] :])
     elif described.exc_type is not None and issubclass(described.exc_type, SyntaxError):
-        # It names the user's line itself.
+        # A SyntaxError names the user's line itself.
         described.stack = traceback.StackSummary()
     for cause in (described.__cause__, described.__context__):
         if cause is not None:

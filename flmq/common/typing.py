@@ -48,7 +48,7 @@ NDArrays = list[NDArray]
 """A model's tensors in a fixed order."""
 
 Scalar = bool | bytes | float | int | str
-"""One value of a config or of metrics. An int must fit 64 bits with sign; a float is a double."""
+"""One value of a config or of metrics. An int must fit signed 64 bits; a float is a double."""
 Value = (
     bool
     | bytes
@@ -65,7 +65,7 @@ Config = dict[str, Scalar]
 Metrics = dict[str, Scalar]
 Properties = dict[str, Scalar]
 MetricsAggregationFn = Callable[[list[tuple[int, Metrics]]], Metrics]
-"""From ``(num_examples, metrics)`` of each client, in client-id order, to the metrics of all."""
+"""Aggregate ``(num_examples, metrics)`` of each client, in client-id order, into one dict."""
 
 
 class Code(Enum):
@@ -80,7 +80,7 @@ class Code(Enum):
 
 @dataclass
 class Status:
-    """How a client answered, with a word for people."""
+    """How a client answered, with a message for people."""
 
     code: Code
     message: str
@@ -172,6 +172,6 @@ class ReconnectIns:
 
 @dataclass
 class DisconnectRes:
-    """A client's word on leaving."""
+    """A client's answer to a `ReconnectIns`."""
 
     reason: str

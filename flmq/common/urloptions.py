@@ -1,4 +1,4 @@
-"""What stands behind the ``?`` of a broker's URL: seconds to wait, and files for TLS."""
+"""Options in the query part of a broker URL: timeouts in seconds, and TLS files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _FILES = ("cafile", "certfile", "keyfile")
 
 
 def seconds_of(url: BrokerUrl) -> dict[str, float]:
-    """The options that are times, in seconds; raises `InvalidBrokerUrl` for an unknown option."""
+    """Return the options that are times, in seconds.
+
+    Raises:
+        InvalidBrokerUrl: an option is unknown, or not a number.
+    """
     numbers = {}
     for name, value in url.options:
         if name in _FILES and url.tls:
@@ -34,7 +38,11 @@ def seconds_of(url: BrokerUrl) -> dict[str, float]:
 
 
 def tls_context(url: BrokerUrl) -> ssl.SSLContext | None:
-    """How its host is trusted, None without TLS; raises `InvalidBrokerUrl` for unusable files."""
+    """Return the TLS context for the URL, or None if it does not use TLS.
+
+    Raises:
+        InvalidBrokerUrl: the named certificate files cannot be used.
+    """
     if not url.tls:
         return None
     files = {name: value for name, value in url.options if name in _FILES}

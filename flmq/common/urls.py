@@ -1,9 +1,9 @@
-"""Broker URLs: taken apart, checked, and shown without their passwords.
+"""Broker URLs: parse, check, and show without passwords.
 
 The form is RabbitMQ's (https://www.rabbitmq.com/docs/uri-spec):
-``amqp://user:password@host:port/vhost``, ``amqps`` for TLS; what is left out is ``guest``,
-``guest``, ``localhost``, 5672 (5671 with TLS) and ``/``. As in pika, and unlike in that page, a
-path of ``/`` alone means the virtual host ``/``.
+``amqp://user:password@host:port/vhost``, ``amqps`` for TLS; the defaults are ``guest``, ``guest``,
+``localhost``, 5672 (5671 with TLS) and ``/``. As in pika, and unlike on that page, a path of ``/``
+alone means the virtual host ``/``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9+.-]*(://)?[A-Za-z0-9.-]*(:\d{1,5})?(/[A-Za-z0-9
 
 
 class InvalidBrokerUrl(UsageError):
-    """A broker URL that cannot be used; the text names it without its password."""
+    """A broker URL cannot be used; the message shows it without its password."""
 
     def __init__(self, url: str, reason: str) -> None:
-        """Keep the redacted URL and the ``reason``, which must not quote the URL itself."""
+        """Set the redacted URL and the ``reason``, which must not quote the URL itself."""
         self.url = redact_url(url)
         self.reason = reason
         super().__init__(
@@ -37,7 +37,7 @@ class InvalidBrokerUrl(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """A broker and a virtual host on it, as one logs in there."""
+    """A parsed broker URL: scheme, credentials, host, port, virtual host and options."""
 
     host: str = "localhost"
     port: int = 5672
@@ -46,10 +46,10 @@ class BrokerUrl:
     password: str = field(default="guest", repr=False)
     tls: bool = False
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """The query part, decoded: what the client library understands of it (``heartbeat``, ...)."""
+    """The decoded query part: options for the client library (``heartbeat``, ...)."""
 
     def __str__(self) -> str:
-        """Without password and options, fit for logs and messages."""
+        """Return the URL without password and options, safe for logs and messages."""
         return f"{self._scheme}://{quote(self.user, safe='')}:***@{self._place}"
 
     @property
@@ -76,7 +76,11 @@ class BrokerUrl:
 
 
 def parse_broker_url(url: str) -> BrokerUrl:
-    """Take ``url`` apart; raises `InvalidBrokerUrl` with the reason when it is not usable."""
+    """Parse ``url``.
+
+    Raises:
+        InvalidBrokerUrl: it cannot be used; says why.
+    """
     reason = _objection(url)
     if reason is None:
         parsed = _parse(url)
@@ -87,7 +91,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
 
 
 def redact_url(url: str) -> str:
-    """Return ``url`` without password and options, and without what cannot be told from them."""
+    """Return ``url`` without password and options, nor anything that might be part of them."""
     parsed = _parse(url) if _objection(url) is None else None
     if isinstance(parsed, BrokerUrl):
         return str(parsed)
@@ -100,7 +104,7 @@ def redact_url(url: str) -> str:
 
 
 def _objection(url: str) -> str | None:
-    """What speaks against the text before it is taken apart."""
+    """Return what is wrong with the text before it is parsed, or None."""
     if not url:
         return "it is empty"
     if any(character.isspace() or not character.isprintable() for character in url):
@@ -115,7 +119,7 @@ def _objection(url: str) -> str | None:
 
 
 def _parse(url: str) -> BrokerUrl | str:
-    """The URL taken apart, or the reason why it cannot be."""
+    """Return the parsed URL, or the reason why it cannot be parsed."""
     escape = "write '@', ':', '/' in a user name or password as %40, %3A, %2F"
     try:
         parts = urlsplit(url)
