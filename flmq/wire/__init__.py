@@ -1,4 +1,4 @@
-"""What travels: envelopes, their bytes, ids made of what they name, and blobs of parameters."""
+"""The wire format: envelopes and their bytes, deterministic ids, and blobs of parameters."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Parameters as one long run of bytes, apart from the envelope that names them: sans-IO.
+"""Parameters as one run of bytes in chunks, separate from the envelope that names them (sans-IO).
 
 A *blob* is the concatenation of a model's tensors. Its `BlobRef` travels in a task or a reply and
-says what the blob is: its digest, the length of each tensor, and into how many chunks it is cut.
-The chunks are messages of their own, raw bytes with two headers; they may come in any order, twice,
-and interleaved with others'. Nothing that a chunk says is believed beyond what its reference said.
+gives the blob's digest, the length of each tensor, and the number of chunks. The chunks are
+messages of their own, raw bytes with two headers; they may come in any order, twice, and
+interleaved with those of other blobs. A chunk is trusted no further than the reference allows.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 BLOB_CHUNK_BYTES = 1 << 20
-"""What pika and RabbitMQ move fastest (docs/performance.md)."""
+"""Chunk size in bytes that pika and RabbitMQ move fastest (docs/performance.md)."""
 INLINE_BYTES = 64 * 1024
-"""Smaller parameters ride in their envelope: one message less to wait for."""
+"""Smaller parameters (bytes) travel in their envelope: one message less to wait for."""
 MAX_CHUNK_BYTES = 4 << 20
 MAX_BLOB_BYTES = 1 << 40
 MAX_BLOB_CHUNKS = 1 << 20
-"""What is noted of each chunk takes memory before the first one comes: not on a sender's word."""
+"""A limit, as the bookkeeping of all chunks is allocated before the first one comes."""
 _MAX_TENSORS = 1 << 20
 
 _MAX_NAME = 96
@@ -56,50 +56,50 @@ Buffer = bytes | bytearray | memoryview | mmap
 
 @dataclass(frozen=True, slots=True)
 class BlobRef:
-    """Which blob, and what it looks like."""
+    """Reference to a blob: its digest and its layout."""
 
     digest: str
-    """BLAKE3 over the tensors' type, their lengths, and their bytes; 64 hexadecimal digits."""
+    """BLAKE3 of the tensors' type, their lengths, and their bytes; 64 hexadecimal digits."""
     tensor_type: str
     lengths: tuple[int, ...]
-    """Bytes of each tensor, in order."""
+    """Size of each tensor in bytes, in order."""
     chunk_bytes: int = BLOB_CHUNK_BYTES
-    """Bytes of each chunk but the last."""
+    """Size in bytes of each chunk but the last."""
     codec: str = ""
-    """How the tensors are compressed; empty: not at all."""
+    """Name of the codec that compressed the tensors; empty if uncompressed."""
     base: str = ""
-    """Digest of the blob that the codec needs to decode this one; empty: none."""
+    """Digest of the blob that the codec needs to decode this one; empty if it needs none."""
     published_unix_ms: int = 0
-    """When a shared model was published, by the server's clock, and a hint where to look for it.
+    """When a shared model was published (Unix ms, server's clock): a hint where to look for it.
 
-    0: never; it is one client's own, which gets it by asking.
+    0: not shared; it is for one client, which requests it from the server.
     """
 
     @property
     def total(self) -> int:
-        """Bytes of the whole blob."""
+        """Size of the whole blob in bytes."""
         return sum(self.lengths)
 
     @property
     def is_shared(self) -> bool:
-        """Whether a model is in the stream, for everybody, and not to be asked for."""
+        """Whether it is a shared model in the stream; otherwise it is requested from the server."""
         return self.published_unix_ms > 0
 
     @property
     def count(self) -> int:
-        """How many chunks it has."""
+        """Number of chunks."""
         return -(-self.total // self.chunk_bytes)
 
     def chunk_range(self, index: int) -> tuple[int, int]:
-        """Where chunk ``index`` begins and ends."""
+        """Return the byte offsets where chunk ``index`` begins and ends."""
         start = index * self.chunk_bytes
         return start, min(start + self.chunk_bytes, self.total)
 
     def check(self) -> None:
-        """Do nothing if this can be a blob.
+        """Check that the fields can describe a blob.
 
         Raises:
-            ValueError: it cannot; says why.
+            ValueError: they cannot; says why.
         """
         check_digest(self.digest, "digest")
         if self.base:
@@ -120,7 +120,7 @@ class BlobRef:
 
 
 def check_digest(digest: str, name: str) -> None:
-    """Do nothing if ``digest`` is one; ValueError with its ``name`` if not."""
+    """Raise ValueError, naming the field ``name``, unless ``digest`` is a valid digest."""
     if _HEX.fullmatch(digest) is None:
         raise ValueError(f"{name} {digest[:80]!r} is not 64 hexadecimal digits")
 
@@ -150,14 +150,14 @@ def refer(
 
 
 def size_of(parameters: Parameters) -> int:
-    """Bytes of all tensors."""
+    """Return the total size of all tensors in bytes."""
     return sum(map(len, parameters.tensors))
 
 
 def iter_chunks(
     ref: BlobRef, tensors: Sequence[Buffer]
 ) -> Iterator[tuple[int, bytes | memoryview]]:
-    """Cut into chunks: (index, bytes). A chunk within one tensor is a view, others are joined."""
+    """Yield the chunks as (index, bytes): views if within one tensor, otherwise copies."""
     views = [memoryview(tensor).cast("B") for tensor in tensors]
     bounds = [0, *accumulate(len(view) for view in views)]
     tensor = 0
@@ -174,34 +174,35 @@ def iter_chunks(
 
 
 def tensors_of(ref: BlobRef, blob: Buffer) -> list[memoryview]:
-    """The tensors of a whole blob, as views of it through which nobody can change it."""
+    """Return the tensors of a complete blob as read-only views of it."""
     view = memoryview(blob).toreadonly()
     ends = list(accumulate(ref.lengths))
     return [view[end - length : end] for end, length in zip(ends, ref.lengths, strict=True)]
 
 
 def upload_name(task_id: str, ref: BlobRef) -> str:
-    """What the chunks of a task's reply are called.
+    """Return the name of the chunks of a task's reply.
 
-    By the digest as well, for a task may be answered twice (its worker was killed in between) and
-    the chunks of the two answers, which come by another queue than what announces them, not mixed.
+    It contains the digest too: a task may be answered twice (if its worker was killed in between),
+    and the chunks of the two answers, which come by another queue than the replies, must not be
+    mixed.
     """
     return f"{task_id}.{ref.digest[:16]}"
 
 
 def task_of_upload(name: str) -> str:
-    """The task whose reply chunks of this name belong to."""
+    """Return the id of the task whose reply chunks have this name."""
     return name.partition(".")[0]
 
 
 def blob_chunk_headers(name: str, index: int) -> dict[str, str | int]:
-    """AMQP headers of a chunk; ``name`` is the blob's digest, or an `upload_name`."""
+    """Return the AMQP headers of a chunk; ``name`` is the blob's digest, or an `upload_name`."""
     return {_BLOB: name, _INDEX: index}
 
 
 @dataclass(frozen=True, slots=True)
 class BlobChunk:
-    """A piece of a blob, as a message brought it."""
+    """A chunk of a blob, as received in a message."""
 
     name: str
     """The blob's digest, or an `upload_name`."""
@@ -210,7 +211,7 @@ class BlobChunk:
 
 
 def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> BlobChunk | None:
-    """The chunk that a message is; None if it is none.
+    """Return the chunk that a message carries; None if it is not a chunk.
 
     Raises:
         MalformedMessage: the headers do not describe a chunk.
@@ -229,10 +230,11 @@ def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> Bl
 
 
 class BlobProgress:
-    """Which chunks of a blob are here, and whether they are what the reference says.
+    """Track which chunks of a blob have arrived, and verify them against the reference.
 
-    The bytes themselves are kept elsewhere: `accept` says where a chunk belongs. Chunks that come
-    in order are hashed as they come; after any other order `finish` hashes the whole again.
+    The bytes themselves are stored elsewhere: `accept` returns where a chunk belongs. Chunks that
+    come in order are hashed as they come; after any other order, `finish` hashes the whole blob
+    again.
     """
 
     def __init__(self, ref: BlobRef) -> None:
@@ -245,19 +247,19 @@ class BlobProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk is here."""
+        """Whether all chunks have arrived."""
         return self._missing == 0
 
     @property
     def received(self) -> int:
-        """Chunks that are here."""
+        """Number of chunks that have arrived."""
         return self.ref.count - self._missing
 
     def accept(self, index: int, data: Buffer) -> int | None:
-        """Where in the blob chunk ``index`` belongs; None for one that is here already.
+        """Return the byte offset where chunk ``index`` belongs; None if it has arrived before.
 
         Raises:
-            MalformedMessage: there is no such chunk, or it has another length.
+            MalformedMessage: there is no such chunk, or its length is wrong.
         """
         if not 0 <= index < self.ref.count:
             raise MalformedMessage(f"chunk {index} of a blob of {self.ref.count} chunks")
@@ -290,7 +292,7 @@ class BlobProgress:
 
 
 def _outline(tensor_type: str, lengths: Sequence[int]) -> bytes:
-    """What is hashed before the tensors: unambiguous, for every length stands in it."""
+    """Return what is hashed before the tensors; unambiguous, as it includes every length."""
     kind = tensor_type.encode()
     numbers = [length.to_bytes(8, "big") for length in (len(lengths), *lengths)]
     return b"".join([b"flmq blob 1\0", len(kind).to_bytes(4, "big"), kind, *numbers])

@@ -1,7 +1,7 @@
-"""What an envelope may hold, counted in its bytes before anything of it is made.
+"""Limit what an envelope may hold by counting its bytes before decoding.
 
-A few bytes of protobuf can become an object each: a megabyte of metrics without values would be
-hundreds of megabytes of Python. So whoever reads, and whoever writes, counts first.
+Each few bytes of protobuf can become an object: a megabyte of empty metrics would take hundreds of
+megabytes in Python. So both reader and writer count first.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from google.protobuf.message import Message
 __all__ = ["MAX_ENTRIES", "MAX_ENVELOPE_BYTES", "OverBudget", "check_budget"]
 
 MAX_ENVELOPE_BYTES = 8 << 20
-"""Parameters travel apart; the rest of a message is small, and RabbitMQ 4 takes 16 MiB at most."""
+"""Bytes. Parameters travel separately; the rest is small, and RabbitMQ 4 takes at most 16 MiB."""
 MAX_ENTRIES = 100_000
-"""Texts, byte strings, metrics and the like in one envelope; numbers of a list count an eighth."""
+"""Texts, byte strings, metrics etc. in one envelope; a number in a list counts as an eighth."""
 
 _COUNTED_FROM = 64 * 1024
-"""Bytes below which nothing that an envelope could hold is much."""
+"""Bytes below which an envelope cannot hold too much, so that it is not counted."""
 _PACKED_PER_ENTRY = 8
 
 
 class OverBudget(ValueError):
-    """An envelope holds more than anybody sends."""
+    """An envelope is larger, or holds more items, than is allowed."""
 
 
 def check_budget(body: bytes | memoryview, kind: type[Message]) -> None:
-    """Do nothing if ``body``, a message of ``kind``, may be decoded.
+    """Check that ``body``, a message of ``kind``, is safe to decode.
 
-    What is no protobuf passes: the decoder says so.
+    Bytes that are not protobuf pass: the decoder refuses them.
 
     Raises:
-        OverBudget: it is too long, or holds too much.
+        OverBudget: it is too long, or holds too many items.
     """
     if len(body) > MAX_ENVELOPE_BYTES:
         raise OverBudget(f"{len(body)} bytes are more than the {MAX_ENVELOPE_BYTES} of a message")
@@ -43,7 +43,7 @@ def check_budget(body: bytes | memoryview, kind: type[Message]) -> None:
 
 
 def _count(body: memoryview, kind: Descriptor) -> None:
-    """Walk through all messages in ``body``, one after the other."""
+    """Count the items of all messages in ``body``, without recursion."""
     entries, waiting = 0, [(body, kind)]
     while waiting:
         data, of = waiting.pop()
@@ -60,7 +60,7 @@ def _count(body: memoryview, kind: Descriptor) -> None:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Number of each field, and its bytes where it has a length; ends at what is no protobuf."""
+    """Yield the number of each field, and its bytes if any; stop at invalid protobuf."""
     at = 0
     try:
         while at < len(data):
@@ -84,7 +84,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number at ``at``, and where the next begins."""
+    """Return the number at position ``at``, and the position after it."""
     number = shift = 0
     while shift < 70:
         byte = data[at]

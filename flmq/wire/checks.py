@@ -1,7 +1,7 @@
-"""What a message's fields must hold beyond their types: checked when it is sent and when it comes.
+"""Checks of a message's fields beyond their types, both when it is sent and when it is received.
 
-Names of clients, jobs, sites and tasks end in queue names, routing keys and file names, hence the
-narrow alphabet. The bounds of numbers and texts stand in `flmq.wire.bounds`.
+Names of clients, jobs, sites and tasks become parts of queue names, routing keys and file names,
+hence the narrow alphabet. The bounds of numbers and texts are in `flmq.wire.bounds`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _TYPES: dict[Phase, tuple[type, type]] = {
 
 
 def check(body: Body) -> None:
-    """Do nothing if every field of ``body`` is usable.
+    """Check that every field of ``body`` is valid.
 
     Raises:
         InvalidClientId: its client id is not.
@@ -97,7 +97,7 @@ def check(body: Body) -> None:
 
 
 def _check_run(run: str) -> None:
-    if run:  # older servers do not say
+    if run:  # older servers do not send it
         check_word(run, "run")
 
 
@@ -139,7 +139,7 @@ def _check_presence(presence: Presence) -> None:
     check_heartbeat(presence.heartbeat_seconds)
     check_unix_ms(presence.sent_unix_ms, "sent_unix_ms")
     check_version(presence.flmq_version)
-    # What is no dict at all is refused by name where it would be written.
+    # Anything but a dict is refused, by name, when it is written.
     if isinstance(presence.properties, Mapping):
         problem = too_many_properties(len(presence.properties), presence.properties.items())
         if problem:

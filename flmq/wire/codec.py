@@ -1,4 +1,4 @@
-"""Messages to bytes and back, with the schema's version: the one door between flmq and its wire."""
+"""Encode and decode messages, with the schema version: the only entry to the wire format."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SCHEMA_MINOR = 1
 
 
 def encode(body: Body) -> bytes:
-    """Turn a message into bytes; equal messages of one flmq version have equal bytes.
+    """Encode a message; within one flmq version, equal messages have equal bytes.
 
     Raises:
-        InvalidReturnValue: a value that cannot be sent stands in the contract's types.
-        InvalidClientId: the client id is not usable.
-        InvalidJobName: the job name is not usable.
-        ValueError: another field of the envelope is not usable, a mistake in the calling code.
+        InvalidReturnValue: a value in the contract's types cannot be sent.
+        InvalidClientId: the client id is not valid.
+        InvalidJobName: the job name is not valid.
+        ValueError: another field of the envelope is not valid, a mistake in the calling code.
         TypeError: likewise.
     """
     pair = BODIES.get(type(body))
@@ -46,13 +46,14 @@ def encode(body: Body) -> bytes:
 
 
 def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Body:
-    """Turn bytes into a message. Fields that a newer minor version added are passed over.
+    """Decode a message. Fields that a newer minor version added are ignored.
 
-    ``our_own``: we wrote them to disk ourselves, perhaps with an flmq that had larger messages.
+    ``our_own``: this process wrote it to disk itself, perhaps with an flmq that had larger
+    messages.
 
     Raises:
-        MalformedMessage: not a message of flmq, or one with a field that is not usable.
-        UnsupportedVersion: of another major version of the schema.
+        MalformedMessage: not a message of flmq, or a field is not valid.
+        UnsupportedVersion: it has another major version of the schema.
     """
     envelope = _parse(body, counted=not our_own)
     if envelope.schema_major == 0:
@@ -67,8 +68,8 @@ def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Bo
 
 
 def _serialize(envelope: pb.Envelope) -> bytes:
-    """The envelope's bytes, its maps in a fixed order."""
-    # The length is asked of the result: protobuf's ByteSize() writes the whole message for it.
+    """Return the envelope's bytes, with its maps in a fixed order."""
+    # Measure the result: protobuf's ByteSize() would serialize the whole message once more.
     try:
         encoded = envelope.SerializeToString(deterministic=True)
     except EncodeError as error:
@@ -84,20 +85,20 @@ def _serialize(envelope: pb.Envelope) -> bytes:
 
 
 def _parse(body: bytes | bytearray | memoryview, *, counted: bool) -> pb.Envelope:
-    """The envelope in ``body``; ``counted``: if it holds no more than anybody sends."""
+    """Parse the envelope in ``body``; ``counted``: check its budget first."""
     try:
         if counted:
             check_budget(memoryview(body), pb.Envelope)
         return pb.Envelope.FromString(bytes(body))
     except OverBudget as error:
         raise MalformedMessage(f"a message that nobody sends: {error}") from error
-    # ValueError: text that is not UTF-8; RecursionError: protobuf's parser in pure Python.
+    # ValueError: text that is not UTF-8; RecursionError: protobuf's pure-Python parser.
     except (DecodeError, ValueError, RecursionError) as error:
         raise MalformedMessage(f"{len(body)} bytes that are no message of flmq: {error}") from error
 
 
 def _read(envelope: pb.Envelope) -> Body:
-    """The message in an envelope of our version."""
+    """Return the message in an envelope of our major version."""
     field = envelope.WhichOneof("body")
     for pair in BODIES.values():
         if pair.field == field:

@@ -1,4 +1,4 @@
-"""Parameters that stay in a file: mapped when they are looked at, free of memory afterwards."""
+"""Parameters that stay in a file, mapped on access so that they take no memory in between."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["FileParameters"]
 
 
 class FileParameters(Parameters):
-    """The parameters of a blob in a file. Copies and pickles are plain ones, in memory."""
+    """Parameters of a blob in a file. Copies and pickles of it are plain `Parameters` in memory."""
 
     def __init__(self, path: Path, ref: BlobRef) -> None:
-        """Stand for the blob of ``ref`` in the file at ``path``."""
+        """Represent the blob of ``ref`` in the file at ``path``."""
         self.tensor_type = ref.tensor_type
         self.path = path
         self.ref = ref
@@ -24,7 +24,7 @@ class FileParameters(Parameters):
 
     @property
     def tensors(self) -> list[bytes]:
-        """The tensors: views of the file, or what was assigned instead."""
+        """The tensors: views of the mapped file, or what was assigned instead."""
         if self._own is None:
             return cast("list[bytes]", tensors_of(self.ref, self.map()))
         return self._own
@@ -35,11 +35,11 @@ class FileParameters(Parameters):
 
     @property
     def untouched(self) -> bool:
-        """Whether these are still the file's tensors."""
+        """Whether the tensors are still those of the file."""
         return self._own is None
 
     def map(self) -> mmap.mmap | bytes:
-        """The file as memory.
+        """Map the file into memory.
 
         Raises:
             OSError: it cannot be read.
@@ -50,16 +50,16 @@ class FileParameters(Parameters):
             return mmap.mmap(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
-        """Copy and pickle as plain parameters in memory."""
+        """Copy and pickle as plain `Parameters` in memory."""
         return Parameters, ([bytes(tensor) for tensor in self.tensors], self.tensor_type)
 
     def __repr__(self) -> str:
-        """Say what it is, not its bytes."""
+        """Return a short description, without the bytes."""
         name = type(self).__name__
         return f"{name}({len(self.ref.lengths)} tensors, {self.ref.total} bytes)"
 
     def __eq__(self, other: object) -> bool:
-        """Equal to parameters with the same bytes."""
+        """Compare the bytes with those of other parameters."""
         if not isinstance(other, Parameters):
             return NotImplemented
         mine = (self.tensor_type, self.tensors)

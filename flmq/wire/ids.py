@@ -1,7 +1,7 @@
-"""Ids that are made, not drawn: the same task has the same id, whoever computes it and when.
+"""Deterministic ids: the same task has the same id, whoever computes it and when.
 
-So publishing a task again after a crash is harmless, and a reply names its task (DESIGN.md,
-section 3). Hashes are BLAKE2b (RFC 7693) of 16 bytes, personalised by use.
+So publishing a task again after a crash is harmless, and a reply names its task (DESIGN.md, section
+3). Hashes are BLAKE2b (RFC 7693) of 16 bytes, personalised by use.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _SIZE = 16
 
 
 def task_id(job: str, server_round: int, phase: Phase, client_id: str) -> str:
-    """Id of the task of one client in one phase of one round: 32 hexadecimal digits.
+    """Return the id, 32 hexadecimal digits, of one client's task in one phase of one round.
 
     Raises:
-        OverflowError: ``server_round`` does not fit 64 bits without sign.
+        OverflowError: ``server_round`` does not fit unsigned 64 bits.
     """
     digest = blake2b(digest_size=_SIZE, person=b"flmq.task")
     digest.update(server_round.to_bytes(8, "big"))
-    # Each text with its length: no two different tasks have the same bytes.
+    # Each text is prefixed with its length, so no two different tasks have the same bytes.
     for text in (job, phase.value, client_id):
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
@@ -31,7 +31,7 @@ def task_id(job: str, server_round: int, phase: Phase, client_id: str) -> str:
 
 
 def derive_nonce(secret: bytes, task_id: str) -> bytes:
-    """A task's nonce, 16 bytes: unguessable without ``secret``, and again the same after a restart.
+    """Return a task's nonce: 16 bytes, unguessable without ``secret``, the same after a restart.
 
     Raises:
         ValueError: ``secret`` is empty or longer than 64 bytes.

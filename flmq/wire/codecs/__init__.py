@@ -14,23 +14,23 @@ from flmq.wire.codecs.none import NoCodec
 __all__ = ["CODECS", "Buffer", "Codec", "CodecUnavailable", "UnknownCodec", "get_codec"]
 
 CODECS: tuple[str, ...] = ("none", "zstd", "fp16", "bf16", "int8")
-"""Names that `get_codec` knows.
+"""Names that `get_codec` accepts.
 
 - "none": tensors as they are.
 - "zstd": lossless.
-- "fp16": 11 significant bits of each difference to the base.
-- "bf16": 8 significant bits.
-- "int8": a 1/253rd of the largest difference among 1024 neighbours.
+- "fp16": 11 significant bits of each difference from the base.
+- "bf16": 8 significant bits of each difference.
+- "int8": an error of at most 1/253 of the largest difference among 1024 neighbours.
 
-The bounds in full stand with the schemes in ``flmq.wire.codecs.lossy``.
+The schemes in ``flmq.wire.codecs.lossy`` give the exact bounds.
 """
 
 
 def get_codec(name: str) -> Codec:
-    """The codec of this name.
+    """Return the codec called ``name``.
 
     Raises:
-        UnknownCodec: there is none.
+        UnknownCodec: there is no such codec.
         CodecUnavailable: a library that it needs is not installed.
     """
     if name not in CODECS:
@@ -41,7 +41,7 @@ def get_codec(name: str) -> Codec:
         import_module("zstandard")
     except ImportError as error:
         raise CodecUnavailable(name, "zstandard") from error
-    # Imported only now, for the library is optional.
+    # Imported only here, as the library is optional.
     from flmq.wire.codecs.blockwise import BlockwiseCodec
     from flmq.wire.codecs.lossy import BFloat16, Float16, Int8
     from flmq.wire.codecs.scheme import Lossless, Scheme

@@ -1,4 +1,4 @@
-"""What a codec is, and what goes wrong when one is asked for."""
+"""The interface of codecs, and the errors of choosing one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flmq.common.errors import UsageError
 __all__ = ["Buffer", "Codec", "CodecUnavailable", "UnknownCodec"]
 
 Buffer = bytes | memoryview
-"""Bytes that are only read; a memoryview must be one of bytes and must not change while in use."""
+"""Read-only bytes; a memoryview must be of bytes and must not change while in use."""
 
 
 class UnknownCodec(UsageError):
     """There is no codec of this name."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        """Name what was asked for and what there is."""
+        """Name the requested codec and the known ones."""
         self.name = name
         self.known = known
         super().__init__(f"there is no codec {name[:80]!r}: choose one of {', '.join(known)}")
@@ -37,21 +37,21 @@ class CodecUnavailable(UsageError):
 
 
 class Codec(ABC):
-    """Makes the tensors of a model smaller for the wire, and brings them back.
+    """Compress the tensors of a model for the wire, and decompress them.
 
-    Pure and without state: one instance may be used by many threads. What is decoded depends on
-    nothing but what was encoded and the base: the same bits on every machine and for every
-    version of the libraries. The encoded bytes themselves may differ between versions of zstd.
+    Stateless: one instance may be used by many threads. The decoded tensors depend only on what was
+    encoded and on the base: the same bits on every machine and for every version of the libraries.
+    The encoded bytes may differ between versions of zstd.
 
-    ``base`` is the model that both sides have, tensor by tensor; what is sent is then the
-    difference. It is the caller's to see that both sides mean the same model, by its digest:
-    a wrong base of the right shapes gives wrong tensors, in silence.
+    ``base`` is a model that both sides have, tensor by tensor; only the difference from it is sent.
+    The caller must make sure, by its digest, that both sides use the same base: a wrong base of the
+    right shapes silently gives wrong tensors.
     """
 
     name: str
-    """What a job calls it."""
+    """The codec's name in a job's options."""
     lossless: bool
-    """Whether what is decoded is bit for bit what was encoded, for every tensor."""
+    """Whether decoding returns every tensor bit for bit."""
 
     @abstractmethod
     def encode(
@@ -59,19 +59,19 @@ class Codec(ABC):
     ) -> list[bytes]:
         """Encode each tensor, an ``.npy`` byte string, into opaque bytes.
 
-        A tensor whose shape or dtype is not that of its base, or that has none, is sent whole.
-        Bytes that are no ``.npy`` byte string (of a user's own tensor type) are kept as they
-        are, without loss: this never fails on account of what the tensors hold.
+        A tensor without a base of the same shape and dtype is sent whole. Bytes that are not an
+        ``.npy`` byte string (a user's own tensor type) are encoded losslessly: encoding never fails
+        because of what the tensors hold.
         """
 
     @abstractmethod
     def decode(
         self, encoded: Sequence[Buffer], base: Sequence[Buffer] | None = None, *, max_bytes: int
     ) -> list[bytes]:
-        """Bring back the tensors that `encode` was given, from what it returned.
+        """Return the tensors that `encode` was given, from what it returned.
 
-        At most ``max_bytes`` bytes of tensors: this is checked against what each tensor's encoding
-        promises before anything is allocated for it, and the promise is held to.
+        The decoded size is limited to ``max_bytes``: each tensor's promised size is checked before
+        anything is allocated for it, and enforced.
 
         Raises:
             MalformedMessage: truncated, damaged, too large, of another codec, or encoded against

@@ -1,4 +1,4 @@
-"""The codecs that write tensors block by block: one class, made different by its scheme."""
+"""The codecs that write tensors block by block: one class, parametrized by a scheme."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LOSSLESS = Lossless()
 
 
 class BlockwiseCodec(Codec):
-    """Writes float32 and float64 tensors by its scheme, and all others without loss.
+    """Encode float32 and float64 tensors by its scheme, and all others losslessly.
 
-    A tensor that the scheme does not accept, such as one with NaN, goes without loss too; its
+    A tensor that the scheme does not accept, such as one with NaN, is encoded losslessly too; the
     encoding says so.
     """
 
     def __init__(self, name: str, scheme: Scheme) -> None:
-        """Be called ``name``, and write by ``scheme``."""
+        """Create the codec called ``name`` that writes by ``scheme``."""
         self.name = name
         self.lossless = isinstance(scheme, Lossless)
         self._scheme = scheme
@@ -36,7 +36,7 @@ class BlockwiseCodec(Codec):
     def encode(
         self, tensors: Sequence[Buffer], base: Sequence[Buffer] | None = None
     ) -> list[bytes]:
-        """As `Codec.encode` says."""
+        """Encode as `Codec.encode` specifies."""
         bases = () if base is None else base
         with np.errstate(all="ignore"):
             return [self._encode(tensor, _at(bases, i)) for i, tensor in enumerate(tensors)]
@@ -44,12 +44,12 @@ class BlockwiseCodec(Codec):
     def decode(
         self, encoded: Sequence[Buffer], base: Sequence[Buffer] | None = None, *, max_bytes: int
     ) -> list[bytes]:
-        """As `Codec.decode` says."""
+        """Decode as `Codec.decode` specifies."""
         bases = () if base is None else base
         tensors: list[bytes] = []
         for index, record in enumerate(encoded):
             try:
-                # Numbers that a peer made up may overflow; the model's own checks find them.
+                # Numbers forged by a peer may overflow; the model's own checks find them.
                 with np.errstate(all="ignore"):
                     tensor = self._decode(record, _at(bases, index), max_bytes)
             except MalformedMessage as error:
@@ -93,7 +93,7 @@ class BlockwiseCodec(Codec):
         return tensor
 
     def _scheme_of(self, head: Head) -> Scheme:
-        """The scheme that was used; a lossy one only if it is this codec's own."""
+        """Return the scheme that was used; a lossy one only if it is this codec's own."""
         if head.code == _LOSSLESS.code:
             return _LOSSLESS
         if head.code != self._scheme.code:
@@ -111,7 +111,7 @@ def _at(buffers: Sequence[Buffer], index: int) -> Buffer | None:
 
 
 def _head(tensor: Tensor, base: Tensor | None, code: int) -> Head:
-    """The head of a tensor that is written by scheme ``code``."""
+    """Return the head of a tensor that is written by scheme ``code``."""
     flags = Flags(0)
     header = tensor.header
     if base is not None:
@@ -128,7 +128,7 @@ def _head(tensor: Tensor, base: Tensor | None, code: int) -> Head:
 
 
 def _base_words(base: Tensor, head: Head) -> NDArray:
-    """The words that the differences are to be added to."""
+    """Return the words to which the differences are added."""
     if base.array is None:
         raise MalformedMessage("it is a difference to a base that is no .npy byte string")
     words = base.words_in_order(Flags.FORTRAN in head.flags)
@@ -142,7 +142,7 @@ def _base_words(base: Tensor, head: Head) -> NDArray:
 
 
 def _check_form(tensor: bytes, header: bytes, base: Tensor | None) -> None:
-    """See that an ``.npy`` header promises what follows it, and the shape and dtype of the base."""
+    """Check that an ``.npy`` header matches what follows it, and the base's shape and dtype."""
     if not header and base is None:
         return
     spec = tensor_spec(tensor)

@@ -1,7 +1,7 @@
-"""Bytes of the same significance together: what makes numbers compressible.
+"""Group bytes of the same significance, which makes numbers compressible.
 
-The high bytes of a tensor's numbers are much alike and its low ones are noise. Side by side in
-planes, zstd finds the former and passes the latter by.
+The high bytes of a tensor's numbers are similar, the low ones are noise. When they are grouped in
+planes, zstd compresses the former and skips the latter.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ __all__ = ["shuffle_bytes", "unshuffle_bytes"]
 
 
 def shuffle_bytes(words: NDArray) -> NDArray:
-    """The bytes of unsigned ``words`` (n,): uint8, shape (n * width,), the lowest plane first."""
+    """Return the bytes of unsigned ``words`` (n,) as uint8 (n * width,), the lowest plane first."""
     width = words.dtype.itemsize
     planes = np.empty((width, len(words)), np.uint8)
-    # A shift and a narrowing copy for each plane: twice as fast as a transposition of the bytes.
+    # A shift and a narrowing copy per plane: twice as fast as transposing the bytes.
     for place in range(width):
         planes[place] = words >> words.dtype.type(8 * place)
     return planes.reshape(-1)
 
 
 def unshuffle_bytes(planes: NDArray, dtype: np.dtype[Any]) -> NDArray:
-    """The words, of the unsigned ``dtype`` in native byte order, whose planes these are."""
+    """Return the words, of the unsigned native ``dtype``, that `shuffle_bytes` made planes of."""
     width = dtype.itemsize
     rows = planes.reshape(width, -1)
     words: NDArray = rows[width - 1].astype(dtype)

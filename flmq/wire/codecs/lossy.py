@@ -1,14 +1,14 @@
-"""Float32 and float64 in fewer bits, with a stated error.
+"""Encode float32 and float64 in fewer bits, with a stated error bound.
 
-In all that follows d is a number's difference to its base (the number itself where there is no
-base), y what is decoded, and u the unit roundoff of the tensor's dtype: 2**-24 for float32 and
-2**-53 for float64. Every decoded number is rounded once more when d is added to the base: hence
-the u |y| in the bounds. Rounding is to nearest, half to even, never random: the same numbers give
-the same bits, whenever and wherever.
+Below, d is a number's difference from its base (the number itself if there is no base), y the
+decoded number, and u the unit roundoff of the tensor's dtype: 2**-24 for float32 and 2**-53 for
+float64. Every decoded number is rounded once more when d is added to the base: hence the u |y| in
+the bounds. Rounding is to nearest, half to even, never random: the same numbers give the same bits,
+whenever and wherever.
 
 Tensors with NaN, infinity, or a magnitude of a quarter of the dtype's largest number or more (or
-whose base has) are not accepted: they go without loss. So nothing overflows, then or later.
-Nor are tensors of a number or two, which would not become shorter.
+whose base has) are not accepted: they are encoded losslessly. So nothing overflows, then or later.
+Nor are tensors of one or two numbers, which would not become shorter.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ _EXPONENT = np.dtype("<i2")
 
 
 class _Lossy(Scheme):
-    """What the lossy schemes share: they see floating-point differences."""
+    """Common base of the lossy schemes, which work on floating-point differences."""
 
     def accepts(self, words: NDArray, base: NDArray | None) -> bool:
-        """Whether it pays, and all is finite and so far from overflow that no sum can reach it."""
+        """Return whether it saves bytes, and all is finite and too small to overflow in any sum."""
         if self.packed_bytes(len(words), words.dtype.itemsize) >= words.nbytes:
             return False
         return all(_is_tame(_floats(part)) for part in (words, base) if part is not None)
 
 
 class _Half(_Lossy):
-    """Sixteen bits a number: scaled by a power of two, which costs no accuracy, and rounded."""
+    """16 bits per number: scaled by a power of two, which costs no accuracy, and rounded."""
 
     def packed_bytes(self, count: int, width: int) -> int:
-        """Two a number, and the exponent of the scale."""
+        """Return the size: two bytes per number, and the exponent of the scale."""
         return 2 * count + _EXPONENT.itemsize
 
     def pack(self, words: NDArray, base: NDArray | None) -> NDArray:
-        """Planes of the rounded numbers, and the exponent."""
+        """Return the byte planes of the rounded numbers, and the exponent."""
         difference = _difference(words, base)
         exponent = _scale_exponent(difference)
         difference *= _power(exponent, difference.dtype)
@@ -58,7 +58,7 @@ class _Half(_Lossy):
         return np.concatenate((shuffle_bytes(self._round(difference)), tail))
 
     def unpack(self, packed: NDArray, base: NDArray | None, dtype: np.dtype[Any]) -> NDArray:
-        """The numbers at their scale, added to the base."""
+        """Return the scaled-back numbers added to the base."""
         floats = _float_dtype(dtype)
         exponent = int(packed[-_EXPONENT.itemsize :].view(_EXPONENT)[0])
         if abs(exponent) > _max_exponent(floats):
@@ -70,11 +70,11 @@ class _Half(_Lossy):
 
     @abstractmethod
     def _round(self, scaled: NDArray) -> NDArray:
-        """To the nearest numbers of sixteen bits, as uint16."""
+        """Round to the nearest 16-bit numbers, as uint16."""
 
     @abstractmethod
     def _widen(self, halves: NDArray) -> NDArray:
-        """The numbers that `_round` chose, in a dtype that holds them exactly."""
+        """Return the numbers that `_round` chose, in a dtype that holds them exactly."""
 
 
 class Float16(_Half):
@@ -97,8 +97,8 @@ class Float16(_Half):
 class BFloat16(_Half):
     """The upper half of an IEEE binary32 of the scaled difference.
 
-    |error| <= 2**-8 |d| + 2**-39 D + u |y| + t, with the words of `Float16`: two significant
-    decimal digits. It is less exact than `Float16`, as long, and compresses further.
+    |error| <= 2**-8 |d| + 2**-39 D + u |y| + t, in the notation of `Float16`: two significant
+    decimal digits. It is less accurate than `Float16` at the same length, but compresses better.
     """
 
     code = 2
@@ -113,33 +113,33 @@ class BFloat16(_Half):
 
 
 class Int8(_Lossy):
-    """Multiples -127 ... 127 of a step that 1024 numbers share: their largest |d| over 127.
+    """Multiples -127 ... 127 of a step shared by 1024 numbers: their largest |d| over 127.
 
     |error| <= G / 253 + u |y| + t for each number, where G is the largest |d| of its group of 1024
-    (neighbours in memory) and t the smallest normal number of the dtype. Numbers whose |d| is
-    below G / 254 become the base's.
+    (neighbours in memory) and t the smallest normal number of the dtype. Numbers whose |d| is below
+    G / 254 become the base's.
     """
 
     code = 3
 
     def packed_bytes(self, count: int, width: int) -> int:
-        """One a number, and a step a group."""
+        """Return the size: one byte per number, and one step per group."""
         return count + width * _groups(count)
 
     def pack(self, words: NDArray, base: NDArray | None) -> NDArray:
-        """The multiples, and the steps."""
+        """Return the multiples, then the steps."""
         difference = _difference(words, base)
         rows = np.zeros((_groups(len(words)), _GROUP), difference.dtype)
         rows.reshape(-1)[: len(words)] = difference
         steps = np.abs(rows).max(axis=1) / difference.dtype.type(127)
-        # Not below the normal numbers, where steps would be inexact, or zero.
+        # At least the smallest normal number: a subnormal step would be inexact, or zero.
         steps = np.maximum(steps, np.finfo(steps.dtype).tiny)
         multiples = np.rint(rows / steps[:, np.newaxis]).astype(np.int8)
         tail = steps.astype(steps.dtype.newbyteorder("<"), copy=False).view(np.uint8)
         return np.concatenate((multiples.reshape(-1)[: len(words)].view(np.uint8), tail))
 
     def unpack(self, packed: NDArray, base: NDArray | None, dtype: np.dtype[Any]) -> NDArray:
-        """Multiples times steps, added to the base."""
+        """Return multiples times steps, added to the base."""
         floats = _float_dtype(dtype)
         count = _count(len(packed), floats.itemsize)
         steps = packed[count:].view(floats.newbyteorder("<")).astype(floats)
@@ -152,9 +152,9 @@ class Int8(_Lossy):
 
 
 def _is_tame(numbers: NDArray) -> bool:
-    """Whether no number is NaN, infinite or near the end of the range."""
+    """Return whether no number is NaN, infinite or near the end of the range."""
     limit = np.finfo(numbers.dtype).max / 4
-    # False for NaN, which minimum and maximum hand on.
+    # False for NaN, which minimum and maximum propagate.
     return bool(numbers.max() < limit and numbers.min() > -limit)
 
 
@@ -163,33 +163,33 @@ def _float_dtype(words: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _floats(words: NDArray) -> NDArray:
-    """The floating-point numbers whose bits these are; a view, of the same byte order."""
+    """View the bits as floating-point numbers of the same byte order."""
     return words.view(_float_dtype(words.dtype).newbyteorder(words.dtype.byteorder))
 
 
 def _difference(words: NDArray, base: NDArray | None) -> NDArray:
-    """A new array of the numbers less their base."""
+    """Return a new array of the numbers minus their base."""
     return _floats(words).copy() if base is None else _floats(words) - _floats(base)
 
 
 def _sum(difference: NDArray, base: NDArray | None, dtype: np.dtype[Any]) -> NDArray:
-    """The words of base and difference together."""
+    """Return the words of base plus difference."""
     return (difference if base is None else difference + _floats(base)).view(dtype)
 
 
 def _scale_exponent(difference: NDArray) -> int:
-    """The k for which the largest magnitude times 2**k is in [2**14, 2**15), if k can be had."""
+    """Return k such that the largest magnitude times 2**k is in [2**14, 2**15), clamped."""
     peak = max(float(difference.max()), -float(difference.min()))
     return min(15 - math.frexp(peak)[1], _max_exponent(difference.dtype))
 
 
 def _max_exponent(floats: np.dtype[Any]) -> int:
-    """The largest k for which both 2**k and 2**-k are normal numbers."""
+    """Return the largest k for which both 2**k and 2**-k are normal numbers."""
     return -int(np.finfo(floats).minexp)
 
 
 def _power(exponent: int, floats: np.dtype[Any]) -> Any:
-    """Exactly 2**exponent, as a scalar of ``floats``."""
+    """Return exactly 2**exponent as a scalar of ``floats``."""
     return floats.type(math.ldexp(1.0, exponent))
 
 
@@ -198,5 +198,5 @@ def _groups(count: int) -> int:
 
 
 def _count(packed_bytes: int, width: int) -> int:
-    """How many numbers ``Int8`` makes ``packed_bytes`` of; the inverse of its `packed_bytes`."""
+    """Return how many numbers ``Int8`` packs into ``packed_bytes``; inverse of `packed_bytes`."""
     return packed_bytes - width * -(-packed_bytes // (_GROUP + width))

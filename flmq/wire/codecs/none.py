@@ -1,4 +1,4 @@
-"""The codec that changes nothing: what a job uses unless it asks for another."""
+"""The codec that changes nothing: a job's default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NoCodec"]
 
 
 class NoCodec(Codec):
-    """Hands tensors on as they are; ``bytes`` are not even copied."""
+    """Return tensors unchanged; ``bytes`` are not even copied."""
 
     name = "none"
     lossless = True
@@ -19,13 +19,13 @@ class NoCodec(Codec):
     def encode(
         self, tensors: Sequence[Buffer], base: Sequence[Buffer] | None = None
     ) -> list[bytes]:
-        """The same bytes."""
+        """Return the same bytes."""
         return [bytes(tensor) for tensor in tensors]
 
     def decode(
         self, encoded: Sequence[Buffer], base: Sequence[Buffer] | None = None, *, max_bytes: int
     ) -> list[bytes]:
-        """The same bytes, if they are not too many. What they hold is not looked at."""
+        """Return the same bytes, if within ``max_bytes``. Their content is not checked."""
         total = sum(len(tensor) for tensor in encoded)
         if total > max_bytes:
             raise MalformedMessage(f"tensors have {total} bytes, {max_bytes} are allowed")

@@ -1,13 +1,13 @@
-"""The head of one encoded tensor: which scheme, against what, how large, and a check sum.
+"""The head of one encoded tensor: its scheme, its base, its size, and a checksum.
 
 ::
 
     u8   layout, 1                      u64  bytes of values when decoded
     u8   code of the scheme             u16  bytes of the .npy header that follows
-    u8   flags                          u32  CRC-32 of all else
+    u8   flags                          u32  CRC-32 of everything else
     u8   bytes of a word                .npy header, then blocks (see blocks.py)
 
-All little-endian. The .npy header is left out where it is the base's.
+All little-endian. The .npy header is omitted if it equals the base's.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _START = _HEAD.size + _CRC.size
 
 
 class Flags(IntFlag):
-    """What the blocks are to be read as."""
+    """How to interpret the blocks."""
 
     DELTA = 1
-    """Differences to the base."""
+    """The blocks hold differences from the base."""
     BASE_HEADER = 2
     """The .npy header is the base's."""
     FORTRAN = 4
-    """The first index runs fastest."""
+    """The first index runs fastest (Fortran order)."""
     BIG_ENDIAN = 8
-    """Words have the most significant byte first."""
+    """Words are big-endian."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands ahead of the blocks."""
+    """The fields ahead of the blocks."""
 
     code: int
     flags: Flags
@@ -56,12 +56,12 @@ class Head:
 
     @property
     def count(self) -> int:
-        """How many words there are."""
+        """Number of words."""
         return self.values_bytes // self.width
 
 
 def write_record(head: Head, blocks: list[Buffer]) -> bytes:
-    """Head and blocks as bytes."""
+    """Serialize head and blocks."""
     fixed = _HEAD.pack(
         _LAYOUT, head.code, head.flags, head.width, head.values_bytes, len(head.header)
     )
@@ -72,10 +72,10 @@ def write_record(head: Head, blocks: list[Buffer]) -> bytes:
 
 
 def read_record(record: Buffer) -> tuple[Head, memoryview]:
-    """The head, and the blocks that follow it.
+    """Return the head, and the blocks that follow it.
 
     Raises:
-        MalformedMessage: no record of this layout, or damaged.
+        MalformedMessage: not a record of this layout, or damaged.
     """
     view = memoryview(record)
     if len(view) < _START:

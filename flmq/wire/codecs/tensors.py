@@ -1,7 +1,7 @@
-"""An ``.npy`` byte string as a header and a flat array of words, without copying the values.
+"""Split an ``.npy`` byte string into a header and a flat array of words, without copying values.
 
-A word is an unsigned integer as wide as one number of the tensor (as one of its two parts, when
-it is complex). Words stand in the order in which they lie in the bytes, and keep its byte order.
+A word is an unsigned integer as wide as one number of the tensor (or as one of the two parts of a
+complex number). Words keep the order and the byte order they have in the bytes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Tensor:
     """The parts of one tensor's bytes."""
 
     header: bytes
-    """The ``.npy`` header as it came; empty for bytes that are no ``.npy``."""
+    """The ``.npy`` header as received; empty for bytes that are not ``.npy``."""
     words: NDArray
-    """All that follows, shape (n,), unsigned; a view."""
+    """Everything after the header: unsigned, shape (n,); a view."""
     array: NDArray | None
-    """The same values in their shape and dtype; a view. None for bytes that are no ``.npy``."""
+    """The same values in their shape and dtype; a view. None for bytes that are not ``.npy``."""
 
     @property
     def fortran(self) -> bool:
@@ -39,27 +39,27 @@ class Tensor:
 
     @property
     def floating(self) -> bool:
-        """Whether the numbers are float32 or float64, of whichever byte order."""
+        """Whether the numbers are float32 or float64, in either byte order."""
         if self.array is None:
             return False
         return self.array.dtype.kind == "f" and self.array.dtype.itemsize in (4, 8)
 
     def has_form_of(self, other: Tensor) -> bool:
-        """Whether shapes and dtypes are the same."""
+        """Return whether shape and dtype are the same."""
         ours, theirs = self.array, other.array
         if ours is None or theirs is None:
             return False
         return ours.shape == theirs.shape and ours.dtype.str == theirs.dtype.str
 
     def words_in_order(self, fortran: bool) -> NDArray:
-        """The words as a tensor of that memory order has them; copied if the order is another."""
+        """Return the words in that memory order; copied if the tensor's order is another."""
         if self.array is None or self.fortran == fortran:
             return self.words
         return self.array.ravel(order="F" if fortran else "C").view(self.words.dtype)
 
 
 def open_tensor(tensor: Buffer) -> Tensor:
-    """Find the parts of a tensor's bytes. Bytes that are no ``.npy`` are words of one byte."""
+    """Split a tensor's bytes. Bytes that are not ``.npy`` become words of one byte."""
     try:
         array = bytes_to_ndarray(tensor, copy=False)
     except MalformedMessage:
@@ -70,12 +70,12 @@ def open_tensor(tensor: Buffer) -> Tensor:
 
 
 def word_dtype(width: int, big_endian: bool) -> np.dtype[Any]:
-    """Unsigned words of ``width`` bytes (1, 2, 4 or 8)."""
+    """Return the dtype of unsigned words of ``width`` bytes (1, 2, 4 or 8)."""
     return np.dtype(f"{'>' if big_endian else '<'}u{width}")
 
 
 def _words_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The words that numbers of ``dtype`` are made of."""
+    """Return the dtype of the words that make up numbers of ``dtype``."""
     number = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
     # Long doubles are 12 or 16 bytes, depending on the machine.
     width = number if number in (1, 2, 4, 8) else 8 if number % 8 == 0 else 4
