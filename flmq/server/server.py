@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
-from flmq.common.errors import AggregationError, NoInitialParameters
+from flmq.common.errors import AggregationError
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import (
@@ -14,8 +14,6 @@ from flmq.common.typing import (
     EvaluateRes,
     FitIns,
     FitRes,
-    GetParametersIns,
-    GetParametersRes,
     Parameters,
     ReconnectIns,
     Scalar,
@@ -23,19 +21,19 @@ from flmq.common.typing import (
 from flmq.observe.events import Note, RunEvent
 from flmq.round import Policy
 from flmq.server.asks.failure_summary import split, why
-from flmq.server.asks.phase_in_flight import Ask, PhaseResult, Request, accept_anything
-from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
+from flmq.server.asks.phase_in_flight import accept_anything
+from flmq.server.asks.queue_client_proxy import PhaseRunner
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.history import History
-from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.round_log import RoundLog
+from flmq.server.rounds.initial_parameters import initial_parameters
+from flmq.server.rounds.phases import Phases
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.fedavg import FedAvg
-from flmq.server.strategy.late import LateReplies, merged
 from flmq.server.strategy.reply_check import ParametersSpec, check_evaluate_reply, check_fit_reply
-from flmq.server.strategy.sink import MeanSink, StreamedResults
+from flmq.server.strategy.sink import StreamedResults
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import Ins, Res
 
@@ -55,16 +53,21 @@ class Server:
     Made by hand it calls its proxies directly; `start_server` attaches it to a job on a broker.
     """
 
-    def __init__(self, *, client_manager: ClientManager, strategy: Strategy | None = None) -> None:
-        """Use ``strategy``, or `FedAvg` with its defaults."""
+    def __init__(
+        self,
+        *,
+        client_manager: ClientManager,
+        strategy: Strategy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Use ``strategy``, or `FedAvg` with its defaults; ``clock`` gives seconds."""
         self._client_manager = client_manager
         self.parameters = Parameters(tensors=[], tensor_type="numpy.ndarray")
         self.strategy: Strategy = FedAvg() if strategy is None else strategy
         self.max_workers: int | None = None
-        self.policy = Policy(min_results=0)
-        self.seed = 0
         self.rounds_closed = 0
-        self._phase_runner: PhaseRunner | None = None
+        self._phases = Phases(client_manager)
+        self._clock = clock
         self._checkpointer: Checkpointer | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
         self._log = RoundLog.begin()
@@ -83,11 +86,9 @@ class Server:
         ``seed`` is the job's: with the round and the phase it determines whom the client manager
         chooses. With a ``checkpointer``, `fit` goes on where an earlier server of the job was.
         """
-        self._phase_runner = phase_runner
+        self._phases.attach(phase_runner, seed=seed, policy=policy, checkpointer=checkpointer)
         self._checkpointer = checkpointer
         self._emit = emit
-        self.seed = seed
-        self.policy = policy
 
     def set_max_workers(self, max_workers: int | None) -> None:
         """Limit the threads that call proxies directly; without effect on a broker."""
@@ -116,13 +117,13 @@ class Server:
             NoInitialParameters: neither strategy nor client gave any.
             NoMean: they are of a kind that the strategy cannot average.
         """
-        started = time.monotonic()
+        started = self._clock()
         history = self._begin_or_resume(timeout)
         if num_rounds > self.rounds_closed:
             self._say_what_is_lost()
         for server_round in range(self.rounds_closed + 1, num_rounds + 1):
             self._run_round(server_round, num_rounds, timeout, history)
-        return history, time.monotonic() - started
+        return history, self._clock() - started
 
     def _begin_or_resume(self, timeout: float | None) -> History:
         resumed = None if self._checkpointer is None else self._checkpointer.resume(self.strategy)
@@ -132,7 +133,9 @@ class Server:
             self._emit(Note(f"resumed after round {resumed.server_round}", resumed.server_round))
             return History.from_dict(resumed.history)
         history = History()
-        self.parameters = self._get_initial_parameters(server_round=0, timeout=timeout)
+        self.parameters = initial_parameters(
+            self.strategy, self._client_manager, self._phases, timeout, self.max_workers
+        )
         if isinstance(self.strategy, FedAvg):
             self.strategy.check_mean(self.parameters)
         self._evaluate_centrally(0, history)
@@ -193,8 +196,8 @@ class Server:
             The new parameters (None: keep the old), aggregated metrics, and what they were made
             of; None if the strategy asked nobody.
         """
-        self._begin(server_round, Phase.FIT)
-        instructions = self._planned(Phase.FIT, server_round)
+        self._phases.begin(server_round, Phase.FIT)
+        instructions = self._phases.planned(self.strategy, Phase.FIT, server_round)
         if instructions is None:
             chosen = self.strategy.configure_fit(
                 server_round, self.parameters, self._client_manager
@@ -203,19 +206,28 @@ class Server:
                 self._named("configure_fit"), chosen, FitIns
             )
         if not instructions:
-            self._note(server_round, self._why_nobody("configure_fit"))
+            self._note(server_round, self._phases.why_nobody("configure_fit"))
             return None
         sink = self.strategy.fit_sink(server_round, self.parameters)
-        gathered = self._gather(
-            Phase.FIT, server_round, instructions, timeout, self._check_fit, sink
+        # Waiting for clients to come is not the round's time.
+        self._log.started = self._clock()
+        gathered = self._phases.gather(
+            self.strategy,
+            Phase.FIT,
+            server_round,
+            instructions,
+            timeout,
+            self._check_fit,
+            sink=sink,
+            max_workers=self.max_workers,
         )
         self._log.add_fit(gathered)
         own, failures = cast("FitResultsAndFailures", split(instructions, gathered))
-        results = self._with_late(own, gathered), failures
+        results = self._phases.with_late(own, gathered), failures
         if sink is not None:
             results = StreamedResults(results[0], sink), results[1]
         if not gathered.enough:
-            self._note(server_round, self._too_few(gathered))
+            self._note(server_round, self._phases.too_few(gathered))
             return None, {}, results
         try:
             if gathered.error is not None:
@@ -241,8 +253,8 @@ class Server:
             The aggregated loss and metrics, and what they were made of; None if the strategy
             asked nobody.
         """
-        self._begin(server_round, Phase.EVALUATE)
-        instructions = self._planned(Phase.EVALUATE, server_round)
+        self._phases.begin(server_round, Phase.EVALUATE)
+        instructions = self._phases.planned(self.strategy, Phase.EVALUATE, server_round)
         if instructions is None:
             chosen = self.strategy.configure_evaluate(
                 server_round, self.parameters, self._client_manager
@@ -251,13 +263,19 @@ class Server:
             instructions = returned.checked_instructions(what, chosen, EvaluateIns)
         if not instructions:
             return None
-        gathered = self._gather(
-            Phase.EVALUATE, server_round, instructions, timeout, self._check_evaluate
+        gathered = self._phases.gather(
+            self.strategy,
+            Phase.EVALUATE,
+            server_round,
+            instructions,
+            timeout,
+            self._check_evaluate,
+            max_workers=self.max_workers,
         )
         self._log.add_evaluate(gathered)
         results = cast("EvaluateResultsAndFailures", split(instructions, gathered))
         if not gathered.enough:
-            self._note(server_round, self._too_few(gathered))
+            self._note(server_round, self._phases.too_few(gathered))
             return None, {}, results
         try:
             measured = self.strategy.aggregate_evaluate(server_round, *results)
@@ -269,47 +287,18 @@ class Server:
 
     def disconnect_all_clients(self, timeout: float | None) -> None:
         """Have every client that is here leave, as Flower's server does at its end."""
-        clients = [(client, ReconnectIns(seconds=None)) for client in self._clients()]
-        self._gather(Phase.RECONNECT, 0, clients, timeout, accept_anything)
+        here = sorted(self._client_manager.all().items())
+        self._phases.gather(
+            self.strategy,
+            Phase.RECONNECT,
+            0,
+            [(client, ReconnectIns(seconds=None)) for _, client in here],
+            timeout,
+            accept_anything,
+            max_workers=self.max_workers,
+        )
 
     # -- its parts ---------------------------------------------------------------------------
-
-    def _get_initial_parameters(self, server_round: int, timeout: float | None) -> Parameters:
-        self._begin(server_round, Phase.GET_PARAMETERS)
-        parameters = self.strategy.initialize_parameters(self._client_manager)
-        if parameters is not None:
-            return returned.checked_parameters(self._named("initialize_parameters"), parameters)
-        logger.info("asking one client for the initial parameters")
-        while True:
-            planned = self._planned(Phase.GET_PARAMETERS, server_round)
-            instructions = planned or self._choose_for_initial()
-            gathered = self._gather(
-                Phase.GET_PARAMETERS, server_round, instructions, timeout, accept_anything
-            )
-            if gathered.replies:
-                break
-            # What failed under an earlier server may be mended: then somebody is asked anew.
-            if planned is None:
-                raise NoInitialParameters(
-                    f"client {instructions[0][0].cid} gave no initial parameters "
-                    f"({why(gathered)}): implement get_parameters, or give the strategy "
-                    "initial_parameters"
-                )
-        (res,) = gathered.replies.values()
-        given = cast(GetParametersRes, res).parameters
-        # In memory: the reply's file is let go of with its round.
-        return Parameters([bytes(tensor) for tensor in given.tensors], given.tensor_type)
-
-    def _choose_for_initial(self) -> list[tuple[ClientProxy, Ins]]:
-        """One of the clients that the strategy waits for, by the seed: not who came first."""
-        needed = max(1, int(getattr(self.strategy, "min_available_clients", 1)))
-        chosen = self._client_manager.sample(1, needed)
-        if not chosen:
-            raise NoInitialParameters(
-                "the strategy has no initial_parameters and no client is there to ask: give the "
-                "strategy initial_parameters, or start a client"
-            )
-        return [(chosen[0], GetParametersIns(config={}))]
 
     def _evaluate_centrally(self, server_round: int, history: History) -> None:
         res = self.strategy.evaluate(server_round, self.parameters)
@@ -324,72 +313,8 @@ class Server:
         if server_round == 0:
             self._emit(Note(f"initial parameters: loss {loss:.4g}, {metrics}", 0))
 
-    def _begin(self, server_round: int, phase: Phase) -> None:
-        begin = getattr(self._client_manager, "begin", None)
-        if begin is not None:
-            begin(self.seed, server_round, phase.value)
-
-    def _gather(
-        self,
-        phase: Phase,
-        server_round: int,
-        instructions: Sequence[tuple[ClientProxy, Ins]],
-        timeout: float | None,
-        check: Callable[[Ins, Res], str | None],
-        sink: MeanSink | None = None,
-    ) -> PhaseResult:
-        if phase is Phase.FIT:
-            # Waiting for clients to come is not the round's time.
-            self._log.started = time.monotonic()
-        phase_runner = self._phase_runner
-        if phase_runner is None:
-            phase_runner = LocalRunner([client for client, _ in instructions], self.max_workers)
-        rounds = phase in (Phase.FIT, Phase.EVALUATE)
-        checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
-        return phase_runner.gather(
-            Request(
-                phase,
-                server_round,
-                [Ask(client.cid, ins) for client, ins in instructions],
-                timeout,
-                policy=self.policy if rounds else Policy(min_results=0),
-                check=check,
-                sink=sink,
-                state=None if checkpointer is None else checkpointer.state(self.strategy),
-                hands_over=phase is Phase.FIT
-                and self.strategy.late_replies is LateReplies.NEXT_ROUND,
-            )
-        )
-
-    def _planned(self, phase: Phase, server_round: int) -> list[tuple[ClientProxy, Any]] | None:
-        """Whom an earlier server of this job asked, and the strategy as it was then."""
-        planned = (
-            None if self._checkpointer is None else self._checkpointer.planned(phase, server_round)
-        )
-        if planned is None:
-            return None
-        self.strategy.load_state_dict(planned.state)
-        clients = self._proxies(ask.client_id for ask in planned.asks)
-        return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
-
-    def _with_late(
-        self, results: list[tuple[ClientProxy, FitRes]], gathered: PhaseResult
-    ) -> list[tuple[ClientProxy, FitRes]]:
-        """A round's own results, and the late ones of earlier rounds that count in it."""
-        if not gathered.late:
-            return results
-        clients = self._proxies(late.carried.client_id for late in gathered.late)
-        late = [(client, each.res) for client, each in zip(clients, gathered.late, strict=True)]
-        return merged(results, late)
-
-    def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:
-        """The clients of these ids, which need not be here any more."""
-        here = self._client_manager.all()
-        assert self._phase_runner is not None
-        return [here.get(each) or QueueClientProxy(each, self._phase_runner) for each in client_ids]
-
     def check_late(self, sent: ParametersSpec, res: FitRes) -> str | None:
-        """Why a late fit reply is none to what was ``sent``; None if it is one."""
+        """Why a late `FitRes` does not match what was ``sent``, or None."""
         return check_fit_reply(sent, res, self.strategy.reply_check)
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:
@@ -399,21 +324,8 @@ class Server:
     def _check_evaluate(self, ins: Ins, res: Res) -> str | None:
         return check_evaluate_reply(cast(EvaluateRes, res))
 
-    def _clients(self) -> list[ClientProxy]:
-        return [client for _, client in sorted(self._client_manager.all().items())]
-
     def _named(self, method: str) -> str:
-        return f"{type(self.strategy).__name__}.{method}"
-
-    def _why_nobody(self, asked: str) -> str:
-        shortfall = getattr(self._client_manager, "shortfall", None)
-        return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
-
-    def _too_few(self, gathered: PhaseResult) -> str:
-        return (
-            f"{gathered.counts.accepted} results, {self.policy.min_results} needed: "
-            f"the model stays as it was ({why(gathered)})"
-        )
+        return returned.method_name(self.strategy, method)
 
     def _note(self, server_round: int, text: str) -> None:
         self._log.note = text

@@ -19,9 +19,15 @@ __all__ = [
     "checked_metrics",
     "checked_model",
     "checked_parameters",
+    "method_name",
 ]
 
 _Ins = TypeVar("_Ins", FitIns, EvaluateIns)
+
+
+def method_name(strategy: object, method: str) -> str:
+    """What errors call a strategy's method: with its class, as the user wrote it."""
+    return f"{type(strategy).__name__}.{method}"
 
 
 def checked_config(

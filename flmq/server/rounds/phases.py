@@ -1,0 +1,134 @@
+"""The phases of a round as the server's loop runs them: whom to ask, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from flmq.common.phase import Phase
+from flmq.common.typing import FitRes
+from flmq.round import Policy
+from flmq.server.asks.failure_summary import why
+from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
+from flmq.server.asks.request import Ask, PhaseResult, Request, Sink
+from flmq.server.client_manager import ClientManager
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.local_runner import LocalRunner
+from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.strategy.late import LateReplies, merged
+from flmq.server.strategy.strategy import Strategy
+from flmq.wire import Ins, Res
+
+__all__ = ["Phases"]
+
+
+class Phases:
+    """Runs phases over the clients of a ``client_manager``: in this process, until `attach`."""
+
+    def __init__(self, client_manager: ClientManager) -> None:
+        """Call the proxies of ``client_manager`` directly."""
+        self._client_manager = client_manager
+        self._phase_runner: PhaseRunner | None = None
+        self._checkpointer: Checkpointer | None = None
+        self._seed = 0
+        self._policy = Policy(min_results=0)
+
+    def attach(
+        self,
+        phase_runner: PhaseRunner,
+        *,
+        seed: int,
+        policy: Policy,
+        checkpointer: Checkpointer | None,
+    ) -> None:
+        """Ask through ``phase_runner`` from now on; the rest as in `Server.attach`."""
+        self._phase_runner = phase_runner
+        self._checkpointer = checkpointer
+        self._seed = seed
+        self._policy = policy
+
+    def begin(self, server_round: int, phase: Phase) -> None:
+        """Tell the client manager which phase it chooses clients for, where it wants to know."""
+        begin = getattr(self._client_manager, "begin", None)
+        if begin is not None:
+            begin(self._seed, server_round, phase.value)
+
+    def planned(
+        self, strategy: Strategy, phase: Phase, server_round: int
+    ) -> list[tuple[ClientProxy, Any]] | None:
+        """Whom an earlier server of this job asked, or None if it had not come to the phase.
+
+        ``strategy`` is given the state that it had when it chose them.
+        """
+        planned = (
+            None if self._checkpointer is None else self._checkpointer.planned(phase, server_round)
+        )
+        if planned is None:
+            return None
+        strategy.load_state_dict(planned.state)
+        clients = self._proxies(ask.client_id for ask in planned.asks)
+        return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
+
+    def gather(
+        self,
+        strategy: Strategy,
+        phase: Phase,
+        server_round: int,
+        instructions: Sequence[tuple[ClientProxy, Ins]],
+        timeout: float | None,
+        check: Callable[[Ins, Res], str | None],
+        *,
+        sink: Sink | None = None,
+        max_workers: int | None = None,
+    ) -> PhaseResult:
+        """Ask clients, and wait until the phase closes; ``timeout`` is in seconds.
+
+        Replies that pass ``check`` go to ``sink`` as they come, where there is one.
+        ``max_workers`` bounds the threads that call proxies directly.
+        """
+        phase_runner = self._phase_runner
+        if phase_runner is None:
+            phase_runner = LocalRunner([client for client, _ in instructions], max_workers)
+        rounds = phase in (Phase.FIT, Phase.EVALUATE)
+        checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
+        return phase_runner.gather(
+            Request(
+                phase,
+                server_round,
+                [Ask(client.cid, ins) for client, ins in instructions],
+                timeout,
+                policy=self._policy if rounds else Policy(min_results=0),
+                check=check,
+                sink=sink,
+                state=None if checkpointer is None else checkpointer.state(strategy),
+                hands_over=phase is Phase.FIT and strategy.late_replies is LateReplies.NEXT_ROUND,
+            )
+        )
+
+    def with_late(
+        self, results: list[tuple[ClientProxy, FitRes]], gathered: PhaseResult
+    ) -> list[tuple[ClientProxy, FitRes]]:
+        """A round's own results, and the late ones of earlier rounds that count in it."""
+        if not gathered.late:
+            return results
+        clients = self._proxies(late.carried.client_id for late in gathered.late)
+        late = [(client, each.res) for client, each in zip(clients, gathered.late, strict=True)]
+        return merged(results, late)
+
+    def why_nobody(self, asked: str) -> str:
+        """Why the strategy's method ``asked`` chose no clients, in words."""
+        shortfall = getattr(self._client_manager, "shortfall", None)
+        return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
+
+    def too_few(self, gathered: PhaseResult) -> str:
+        """How many results are missing of those that the policy needs, in words."""
+        return (
+            f"{gathered.counts.accepted} results, {self._policy.min_results} needed: "
+            f"the model stays as it was ({why(gathered)})"
+        )
+
+    def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:
+        """The clients of these ids, which need not be here any more."""
+        here = self._client_manager.all()
+        assert self._phase_runner is not None
+        return [here.get(each) or QueueClientProxy(each, self._phase_runner) for each in client_ids]
