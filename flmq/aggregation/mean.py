@@ -12,7 +12,7 @@ from flmq.aggregation.limbs import BlockSum, empty_sums
 from flmq.aggregation.pieces import BLOCK, Scratch, pieces_of
 from flmq.aggregation.quotients import write_means
 from flmq.aggregation.stored import dump_sums, load_sums
-from flmq.aggregation.tensors import TensorSpec, check_specs, check_tensors, specs_of
+from flmq.aggregation.tensors import TensorSpec, averaged, check_specs, check_tensors, specs_of
 from flmq.aggregation.weights import checked_weight
 from flmq.common.errors import InconsistentTensors, NonFiniteValues, ZeroWeight
 
@@ -75,7 +75,7 @@ class MeanAccumulator:
 
     def __init__(self, like: Iterable[TensorSpec]) -> None:
         """Start with zero weight, for tensors of these shapes and dtypes (see ``specs_of``)."""
-        self._specs = tuple(like)
+        self._specs = tuple(map(averaged, like))
         self._weight = 0
         self._scratch = Scratch()
         self._blocks = empty_sums([s.size for s in self._specs], [s.dtype for s in self._specs])

@@ -26,7 +26,7 @@ import numpy as np
 
 from flmq.aggregation.limbs import FULL, BlockSum, Limb, empty_sums
 from flmq.aggregation.pieces import BLOCK
-from flmq.aggregation.tensors import TensorSpec
+from flmq.aggregation.tensors import TensorSpec, averaged
 from flmq.common.errors import InconsistentTensors, StoredDataError
 
 __all__ = ["dump_sums", "load_sums"]
@@ -121,7 +121,7 @@ def _read_spec(reader: _Reader) -> TensorSpec:
     (dimensions,) = reader.fields(_U8)
     shape = reader.fields(struct.Struct(f"<{dimensions}Q"))
     try:
-        return TensorSpec(tuple(shape), np.dtype(name.decode("ascii")))
+        return averaged(TensorSpec(tuple(shape), np.dtype(name.decode("ascii"))))
     except (InconsistentTensors, TypeError, ValueError) as error:
         raise _damaged(f"its tensors are none that have a mean ({error})") from error
 

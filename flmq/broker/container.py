@@ -24,6 +24,7 @@ from flmq.broker.layout import PORTABLE_SETTINGS
 from flmq.broker.management import Management
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerError, BrokerNotFound, BrokerRefusal
+from flmq.common.failure_text import error_text
 from flmq.common.urls import BrokerUrl
 
 __all__ = ["DEFAULT_IMAGE", "ContainerBroker", "daemon_objection"]
@@ -235,4 +236,4 @@ def _docker() -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return error_text(error).splitlines()[0]

@@ -23,6 +23,7 @@ from flmq.common.errors import (
     BrokerUnavailable,
     TooManyConnections,
 )
+from flmq.common.failure_text import error_text
 from flmq.common.urloptions import seconds_of, tls_context
 from flmq.common.urls import BrokerUrl
 
@@ -167,8 +168,7 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause that pika knows of, in a few words."""
-    error = _root(error)
-    return str(error) or type(error).__name__
+    return error_text(_root(error))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from flmq.client.client import Client
 from flmq.client.factory import ClientSource
 from flmq.client.numpy_client import NumPyClient
 from flmq.common.errors import AppLoadError
+from flmq.common.failure_text import named_error
 from flmq.common.tracebacks import user_traceback
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
@@ -123,8 +124,7 @@ def _import(name: str, app: str) -> ModuleType:
         ) from error
     except Exception as error:
         raise AppLoadError(
-            f"{app}: importing {name!r} failed: {type(error).__name__}: {error}\n\n"
-            f"{user_traceback(error)}"
+            f"{app}: importing {name!r} failed: {named_error(error)}\n\n{user_traceback(error)}"
         ) from error
 
 

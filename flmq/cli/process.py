@@ -15,6 +15,7 @@ from flmq.cli.stopping import TYPED_BROKER
 from flmq.common.cleaning import clean_text
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
+from flmq.common.failure_text import error_text
 from flmq.common.files import make_folder
 from flmq.common.logger import LOGGER_NAME, file_handler
 from flmq.common.tracebacks import user_traceback
@@ -60,8 +61,8 @@ def _complain(error: Exception, *, with_traceback: bool) -> None:
         whole = bool(os.environ.get("FLMQ_DEBUG"))
         trace = "".join(traceback.format_exception(error)) if whole else user_traceback(error)
         sys.stderr.write(clean_text(trace))
-    text = str(error) or type(error).__name__
-    sys.stderr.write(clean_text(f"flmq: {type(error).__name__}: {text.rstrip()}") + "\n")
+    text = error_text(error).rstrip()
+    sys.stderr.write(clean_text(f"flmq: {type(error).__name__}: {text}") + "\n")
 
 
 def hide_broker_url() -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from flmq.client.client import Client, answer
 from flmq.common.errors import InvalidReturnValue, TransportClosed
 from flmq.common.logger import logger
-from flmq.common.tracebacks import user_traceback
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
+from flmq.wire.failures import failure_of
 
-__all__ = ["LONGEST_LEAVE", "answer_task", "failure", "reply_to"]
+__all__ = ["LONGEST_LEAVE", "answer_task", "reply_to"]
 
 LONGEST_LEAVE = 24 * 3600
 """Seconds for which a server may send a client away at most."""
@@ -61,24 +61,6 @@ def reply_to(task: Task, res: Res, seconds: float) -> Reply:
     )
 
 
-def failure(kind: FailureKind, error: BaseException) -> Failure:
-    """Describe an exception for the server."""
-    return Failure(
-        kind=kind,
-        exception_type=type(error).__name__,
-        message=_shown(lambda: str(error)),
-        traceback_tail=_shown(lambda: user_traceback(error)),
-    )
-
-
-def _shown(make: Callable[[], str]) -> str:
-    """What an exception says of itself, which may be the user's code too."""
-    try:
-        return make()
-    except Exception as error:
-        return f"<it cannot be shown: {type(error).__name__}>"
-
-
 def _expired(task: Task, now: float) -> Failure | None:
     if task.deadline_unix_ms is None or now * 1000 <= task.deadline_unix_ms:
         return None
@@ -96,18 +78,18 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
     except TransportClosed:
         raise
     except Exception as error:  # whatever a task names, it is the task that fails
-        return failure(FailureKind.REFUSED, error)
+        return failure_of(FailureKind.REFUSED, error)
     assert not isinstance(ins, ReconnectIns)
     process = os.getpid()
     try:
         return answer(get_client(), ins)
     except InvalidReturnValue as error:
-        return failure(FailureKind.BAD_RETURN, error)
+        return failure_of(FailureKind.BAD_RETURN, error)
     except Exception as error:
-        return failure(FailureKind.EXCEPTION, error)
+        return failure_of(FailureKind.EXCEPTION, error)
     except BaseException as error:
         if not _ends_the_process(error):
-            return failure(FailureKind.EXCEPTION, error)
+            return failure_of(FailureKind.EXCEPTION, error)
         if os.getpid() == process:
             _say_it_ends(task, error)
         raise
@@ -142,7 +124,7 @@ def _log(task: Task, res: Res, seconds: float, level: int) -> None:
     where = f"job {task.job}, round {task.server_round}, {task.phase.value}"
     if isinstance(res, Failure):
         tail = f"\n{res.traceback_tail.rstrip()}" if res.traceback_tail else ""
-        logger.error("%s: %s: %s%s", where, res.exception_type, res.message, tail)
+        logger.error("%s: %s%s", where, res.text, tail)
     elif isinstance(res, FitRes | EvaluateRes):
         logger.log(level, "%s: %s examples in %.2f s", where, res.num_examples, seconds)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from flmq.client.work import Waiting
+from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 
 __all__ = ["Hands"]
@@ -66,5 +67,5 @@ class Hands:
         try:
             work()
         except BaseException as error:  # whatever it is, the caller's thread is to know
-            logger.error("a working thread ended: %s: %s", type(error).__name__, error)
+            logger.error("a working thread ended: %s", named_error(error))
             self.fail(error)

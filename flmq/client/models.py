@@ -16,7 +16,13 @@ from typing import cast
 
 from flmq.client.cache import ModelCache
 from flmq.common.buffers import new_buffer
-from flmq.common.errors import BrokerAccessRefused, PeerError, RunError, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    ModelTooLarge,
+    PeerError,
+    RunError,
+    TransportClosed,
+)
 from flmq.common.logger import logger
 from flmq.common.machine import available_memory
 from flmq.common.typing import Parameters
@@ -31,7 +37,7 @@ from flmq.transport import (
 )
 from flmq.wire import BlobProgress, BlobRef, blob_chunk_of, tensors_of
 
-__all__ = ["ModelNotFound", "ModelReader", "ModelTooLarge"]
+__all__ = ["ModelNotFound", "ModelReader"]
 
 _CREDIT = 16
 """Chunks under way to us: 16 MiB."""
@@ -52,19 +58,6 @@ PATIENCE = 600.0
 
 class ModelNotFound(RunError):
     """A model did not come: before the task's deadline, or however often it was asked for."""
-
-
-class ModelTooLarge(RunError):
-    """A model does not fit this worker's memory."""
-
-    def __init__(self, size: int, limit: int) -> None:
-        """Name both, in bytes."""
-        self.size = size
-        self.limit = limit
-        super().__init__(
-            f"the model has {size} bytes and this worker takes {limit}: run it on a machine with "
-            "more memory, or raise --max-model-bytes"
-        )
 
 
 class ModelReader:
@@ -305,4 +298,9 @@ class _Asking:
 
 def _check_size(ref: BlobRef, limit: int) -> None:
     if ref.total > limit:
-        raise ModelTooLarge(ref.total, limit)
+        raise ModelTooLarge(
+            ref.total,
+            limit,
+            f"the model has {ref.total} bytes and this worker takes {limit}: run it on a machine "
+            "with more memory, or raise --max-model-bytes",
+        )

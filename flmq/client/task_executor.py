@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from flmq.client.answering import answer_task, failure, reply_to
+from flmq.client.answering import answer_task, reply_to
 from flmq.client.deaths import Deaths, NoDeaths
 from flmq.client.factory import Clients
 from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.receipts import AwaitedReceipts
 from flmq.client.tasks import Tasks, asks_the_same
-from flmq.client.taskspool import without_parameters
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import (
     BrokerAccessRefused,
@@ -23,6 +22,7 @@ from flmq.common.errors import (
     UsageError,
 )
 from flmq.common.logger import logger
+from flmq.common.parameter import without_parameters
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.messaging import Sender, Sent
 from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, own_models_topology, reply_key
@@ -39,6 +39,7 @@ from flmq.wire import (
     upload_name,
 )
 from flmq.wire.codecs import get_codec
+from flmq.wire.failures import failure_of
 
 __all__ = ["TaskExecutor"]
 
@@ -263,7 +264,7 @@ def _is_over(task: Task, tasks: Tasks) -> bool:
 def _bad(reply: Reply, error: Exception) -> Reply:
     where = f"job {reply.job}, round {reply.server_round}, {reply.phase.value}"
     logger.error("%s: the result cannot be sent: %s", where, error)
-    return replace(reply, res=failure(FailureKind.BAD_RETURN, error))
+    return replace(reply, res=failure_of(FailureKind.BAD_RETURN, error))
 
 
 def level_for(clients: int) -> int:

@@ -29,6 +29,7 @@ from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
+from flmq.common.parameter import without_parameters
 from flmq.common.typing import FitRes, GetParametersRes, Parameters
 from flmq.messaging import Incoming
 from flmq.wire import (
@@ -43,7 +44,7 @@ from flmq.wire import (
     tensors_of,
 )
 
-__all__ = ["DamagedSpoolFile", "SpoolNotWritable", "TaskSpool", "without_parameters"]
+__all__ = ["DamagedSpoolFile", "SpoolNotWritable", "TaskSpool"]
 
 _REMEMBERED = 1024
 _TASK, _REPLY, _BLOB, _DAMAGED = ".task", ".reply", ".blob", ".damaged"
@@ -271,9 +272,3 @@ class TaskSpool:
     def _set_aside(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).replace(self._folder / (name + _DAMAGED))
-
-
-def without_parameters(res: object) -> FitRes | GetParametersRes:
-    """A copy of ``res`` that lacks its parameters, for they travel apart."""
-    assert isinstance(res, FitRes | GetParametersRes)
-    return replace(res, parameters=Parameters([], res.parameters.tensor_type))

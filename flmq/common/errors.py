@@ -12,8 +12,7 @@
     │   └── JobInUse             another live server runs this job
     ├── PeerError                what the other side sent
     │   ├── MalformedMessage     not decodable: garbage, truncated, oversize
-    │   ├── UnsupportedVersion   a schema of another major version
-    │   └── RejectedReply        decodable, but not an answer to what was asked
+    │   └── UnsupportedVersion   a schema of another major version
     ├── BrokerError              RabbitMQ, or the connection to it
     │   ├── BrokerUnavailable    no answer; worth retrying
     │   │   └── TooManyConnections   it answers, but its limit of connections is reached
@@ -26,7 +25,7 @@
     ├── RunError                 the federation itself
     │   ├── NotEnoughClients
     │   ├── NoInitialParameters
-    │   ├── RoundFailed
+    │   ├── ModelTooLarge        larger than where it is to be kept
     │   └── AggregationError
     │       ├── ZeroWeight       nothing to average: every weight is zero
     │       ├── InconsistentTensors  counts, shapes or dtypes differ
@@ -55,13 +54,12 @@ __all__ = [
     "JobInUse",
     "MalformedMessage",
     "MessageTooLarge",
+    "ModelTooLarge",
     "NoInitialParameters",
     "NonFiniteValues",
     "NotEnoughClients",
     "PeerError",
-    "RejectedReply",
     "ResourceLocked",
-    "RoundFailed",
     "RunError",
     "StoredDataError",
     "TooManyConnections",
@@ -165,10 +163,6 @@ class UnsupportedVersion(PeerError):
         )
 
 
-class RejectedReply(PeerError):
-    """A reply that decodes but does not answer what was asked."""
-
-
 class BrokerError(FlmqError):
     """RabbitMQ, or the connection to it, is at fault."""
 
@@ -244,8 +238,14 @@ class NoInitialParameters(RunError):
     """Neither the strategy nor a client gave initial parameters."""
 
 
-class RoundFailed(RunError):
-    """A round ended without a result and the run was told not to go on."""
+class ModelTooLarge(RunError):
+    """A model is larger than where it is to be kept: the stream of models, a worker's memory."""
+
+    def __init__(self, size: int, limit: int, text: str) -> None:
+        """Give both in bytes, and say in ``text`` what to do."""
+        self.size = size
+        self.limit = limit
+        super().__init__(text)
 
 
 class AggregationError(RunError):

@@ -8,13 +8,14 @@ before anything is allocated: bytes from a peer can promise terabytes, or a pick
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib import format as npy
 
 from flmq.common.buffers import LARGE, new_buffer
@@ -27,9 +28,13 @@ __all__ = [
     "ndarray_to_bytes",
     "ndarrays_to_parameters",
     "ndarrays_to_views",
+    "parameters_problem",
     "parameters_to_ndarrays",
     "tensor_spec",
+    "without_parameters",
 ]
+
+_Message = TypeVar("_Message")
 
 _TENSOR_TYPE = "numpy.ndarray"
 _KINDS = "biufc"
@@ -51,6 +56,20 @@ class TensorSpec:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @classmethod
+    def of(cls, tensor: npt.NDArray[Any]) -> TensorSpec:
+        """The spec of ``tensor``."""
+        return cls(tuple(tensor.shape), tensor.dtype)
+
+    def __str__(self) -> str:
+        """Such as ``float32[64, 10]``."""
+        return f"{self.dtype}{list(self.shape)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +170,7 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
     """
     layout = _layout(tensor)
     spec = layout.spec
-    flat = np.frombuffer(tensor, spec.dtype, math.prod(spec.shape), layout.offset)
+    flat = np.frombuffer(tensor, spec.dtype, prod(spec.shape), layout.offset)
     try:
         view = flat.reshape(spec.shape, order="F" if layout.fortran else "C")
     except (ValueError, OverflowError) as error:
@@ -201,7 +220,7 @@ def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
         )
     shape = tuple(int(word) for word in match["shape"].split(",") if word.strip())
     dtype = _dtype(match["descr"])
-    promised, present = math.prod(shape) * dtype.itemsize, len(tensor) - offset
+    promised, present = prod(shape) * dtype.itemsize, len(tensor) - offset
     if promised != present:
         raise MalformedMessage(
             f".npy header promises {promised} bytes (shape {shape}, {dtype}), {present} follow"
@@ -246,3 +265,16 @@ def parameters_problem(parameters: object) -> str | None:
                 "flmq.common.ndarrays_to_parameters(list_of_arrays)"
             )
     return None
+
+
+def without_parameters(message: _Message) -> _Message:
+    """A copy of ``message`` whose ``parameters`` have no tensors, for these travel or lie apart.
+
+    ``message`` is a dataclass; one without `Parameters` comes back as it is.
+    """
+    whole: Any = message
+    parameters = getattr(whole, "parameters", None)
+    if not isinstance(parameters, Parameters):
+        return message
+    bare: _Message = replace(whole, parameters=Parameters([], parameters.tensor_type))
+    return bare

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,8 @@ from flmq.common.typing import (
 )
 from flmq.server.asks.phase_in_flight import Ask, PhaseInFlight, PhaseResult, Request, Taken
 from flmq.server.client_proxy import ClientProxy
-from flmq.wire import Failure, FailureKind, Reply, Res
+from flmq.wire import FailureKind, Reply, Res
+from flmq.wire.failures import failure_of
 
 __all__ = ["LocalRunner"]
 
@@ -70,12 +70,7 @@ class LocalRunner:
         try:
             res = _checked(method(ask.ins, timeout, server_round), phase, name)
         except Exception as error:
-            res = Failure(
-                FailureKind.EXCEPTION,
-                type(error).__name__,
-                str(error),
-                "".join(traceback.format_exception(error)),
-            )
+            res = failure_of(FailureKind.EXCEPTION, error)
         return Reply(
             task_id="",
             job="",

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from flmq.common.failure_text import error_text
 from flmq.common.logger import logger
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
@@ -180,7 +181,7 @@ def _say_anew(job: str, folder: Path, bus: EventBus) -> None:
 def _reason(error: BaseException, rounds: int) -> str:
     if isinstance(error, KeyboardInterrupt):
         return f"stopped after round {rounds}"
-    return str(error) or type(error).__name__
+    return error_text(error)
 
 
 def _tell_waits(server: Server, bus: EventBus) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from flmq.common.failure_text import named_text
 from flmq.common.phase import Phase
 from flmq.common.typing import (
     DisconnectRes,
@@ -119,6 +120,11 @@ class Failure:
     """Its first `MAX_FAILURE_TEXT` bytes are sent."""
     traceback_tail: str = ""
     """Its last `MAX_FAILURE_TEXT` bytes are sent."""
+
+    @property
+    def text(self) -> str:
+        """``exception_type: message``, or the one of the two that is not empty."""
+        return named_text(self.exception_type, self.message)
 
 
 Res = FitRes | EvaluateRes | GetParametersRes | GetPropertiesRes | DisconnectRes | Failure

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from flmq.client.cache import MemoryCache
-from flmq.client.models import ModelNotFound, ModelReader, ModelTooLarge
+from flmq.client.models import ModelNotFound, ModelReader
 from flmq.common import Parameters
-from flmq.common.errors import BrokerAccessRefused, MalformedMessage, TransportClosed
+from flmq.common.errors import BrokerAccessRefused, MalformedMessage, ModelTooLarge, TransportClosed
 from flmq.common.machine import available_memory
 from flmq.transport import (
     MODELS,

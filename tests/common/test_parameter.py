@@ -21,8 +21,9 @@ from flmq.common.parameter import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
     tensor_spec,
+    without_parameters,
 )
-from flmq.common.typing import NDArray, Parameters
+from flmq.common.typing import Code, FitIns, GetPropertiesRes, NDArray, Parameters, Status
 
 _GRID = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -292,3 +293,14 @@ class TestTensorSpec:
     def test_of_one_dtype_in_two_byte_orders_differ(self) -> None:
         little, big = (tensor_spec(ndarray_to_bytes(np.zeros(2, f"{o}f4"))) for o in "<>")
         assert little != big
+
+
+def test_a_message_without_its_parameters_is_a_copy_that_keeps_the_rest() -> None:
+    ins = FitIns(ndarrays_to_parameters([np.zeros(3)]), {"lr": 0.1})
+    assert without_parameters(ins) == FitIns(Parameters([], "numpy.ndarray"), {"lr": 0.1})
+    assert len(ins.parameters.tensors) == 1
+
+
+def test_a_message_that_has_no_parameters_comes_back_as_it_is() -> None:
+    res = GetPropertiesRes(Status(Code.OK, ""), {})
+    assert without_parameters(res) is res

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import pytest
 
-from flmq.client.answering import failure
 from flmq.common.errors import InvalidClientId
 from flmq.common.names import check_client_id
 from flmq.common.parameter import ndarrays_to_parameters
@@ -16,6 +15,7 @@ from flmq.common.scalars import check_scalars
 from flmq.common.tracebacks import user_traceback
 from flmq.server.strategy import FedAvg
 from flmq.wire import FailureKind
+from flmq.wire.failures import failure_of
 
 
 def raised(what: Callable[[], Any]) -> BaseException:
@@ -83,5 +83,5 @@ def test_causes_begin_with_the_user_too_and_may_go_in_a_circle() -> None:
 
 def test_a_failure_that_is_reported_has_the_users_frames() -> None:
     names = code_of("client.py")
-    told = failure(FailureKind.EXCEPTION, raised(names["deep"]))
+    told = failure_of(FailureKind.EXCEPTION, raised(names["deep"]))
     assert "/home/user/client.py" in told.traceback_tail

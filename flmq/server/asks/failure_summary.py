@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flmq.common.typing import Code
+from flmq.common.failure_text import status_text
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.asks.phase_in_flight import PhaseResult
 from flmq.server.client_proxy import ClientProxy
@@ -40,4 +40,4 @@ def why(gathered: PhaseResult) -> str:
 
 def _status(res: Res) -> str:
     status = getattr(res, "status", None)
-    return "no status" if status is None else f"{Code(status.code).name} {status.message}".strip()
+    return "no status" if status is None else status_text(status)

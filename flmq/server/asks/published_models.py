@@ -10,9 +10,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from flmq.common.errors import BrokerRefusal, RunError
+from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.common.logger import logger
 from flmq.common.typing import EvaluateIns, FitIns, Parameters
 from flmq.messaging import Sender
@@ -20,7 +20,7 @@ from flmq.server.asks.phase_in_flight import Ask
 from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
-__all__ = ["ModelTooLarge", "PublishedModels", "without_parameters"]
+__all__ = ["PublishedModels"]
 
 _REMEMBERED = 8
 """Models that no phase in flight needs and that may be needed again."""
@@ -30,19 +30,6 @@ _OWN_EXPIRES = 600.0
 """Seconds for which a client's own model waits in its queue."""
 _AGAIN_AFTER = 3.0
 """Seconds within which a model is not published once more: whoever asks finds that copy."""
-
-
-class ModelTooLarge(RunError):
-    """The stream of models cannot keep a model of this size until everybody has read it."""
-
-    def __init__(self, size: int, limit: int) -> None:
-        """Name both, in bytes."""
-        self.size = size
-        self.limit = limit
-        super().__init__(
-            f"a model of {size} bytes cannot be published: the stream of models keeps {limit} "
-            "bytes, and needs room for two; train a smaller model, or give parts of it"
-        )
 
 
 @dataclass(slots=True)
@@ -180,7 +167,13 @@ class PublishedModels:
             if shared.published or parameters is None or not ref.is_shared:
                 return 0
         if ref.total > STREAM_MAX_BYTES // 2:
-            raise ModelTooLarge(ref.total, STREAM_MAX_BYTES)
+            raise ModelTooLarge(
+                ref.total,
+                STREAM_MAX_BYTES,
+                f"a model of {ref.total} bytes cannot be published: the stream of models keeps "
+                f"{STREAM_MAX_BYTES} bytes, and needs room for two; train a smaller model, or "
+                "give parts of it",
+            )
         if not self._declared:
             self._declare()
             self._declared = True
@@ -225,8 +218,3 @@ def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str], bool]]:
         for parameters, clients in groups.values()
         if size_of(parameters) > INLINE_BYTES
     ]
-
-
-def without_parameters(ins: FitIns | EvaluateIns) -> FitIns | EvaluateIns:
-    """A copy of ``ins`` that lacks its parameters, for they are published apart."""
-    return replace(ins, parameters=Parameters([], ins.parameters.tensor_type))

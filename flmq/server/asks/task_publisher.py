@@ -13,13 +13,13 @@ from dataclasses import replace
 from functools import partial
 
 from flmq.common.errors import TransportClosed
+from flmq.common.parameter import without_parameters
 from flmq.common.typing import EvaluateIns, FitIns
 from flmq.messaging import Sender
 from flmq.observe.events import RunEvent
 from flmq.round import Event, ReplyFailed, TaskUnroutable
 from flmq.server.asks.job import Job
 from flmq.server.asks.phase_in_flight import PhaseInFlight, Request
-from flmq.server.asks.published_models import without_parameters
 from flmq.server.asks.task_table import TaskTable
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.transport import TASKS, Address, PublishOutcome, task_key

@@ -121,7 +121,7 @@ def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
         except MalformedMessage as error:
             return f"tensor {index} cannot be read ({error}): send what numpy.save writes"
         if like is not None:
-            spec = TensorSpec(values.shape, values.dtype)
+            spec = TensorSpec.of(values)
             if reason := _check_spec(index, like.specs[index], spec):
                 return reason
         if (at := _first_not_finite(values)) is not None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from flmq.common import EvaluateIns, FitIns, GetPropertiesIns, Parameters
-from flmq.common.errors import BrokerRefusal
+from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.messaging import Sender
 from flmq.server.asks.phase_in_flight import Ask
-from flmq.server.asks.published_models import ModelTooLarge, PublishedModels, without_parameters
+from flmq.server.asks.published_models import PublishedModels
 from flmq.transport import (
     MODELS,
     Transport,
@@ -189,12 +189,6 @@ def test_a_stream_that_was_deleted_by_hand_is_named(
     refs = models.refer(asks(model(1), "a", "b"))
     with pytest.raises(BrokerRefusal, match="the stream of models is gone"):
         models.publish(refs.values())
-
-
-def test_a_task_that_names_its_model_lacks_its_parameters() -> None:
-    ins = FitIns(model(1), {"lr": 0.1})
-    assert without_parameters(ins) == FitIns(Parameters([], "numpy.ndarray"), {"lr": 0.1})
-    assert len(ins.parameters.tensors) == 1
 
 
 def test_a_stream_that_was_deleted_is_made_anew(transport: Transport) -> None:
