@@ -128,7 +128,7 @@ CLOCK_READERS = {
     "flmq.broker.container.ContainerBroker",
     "flmq.broker.node.PrivateNode",
     "flmq.cli.children.Children",
-    "flmq.cli.recorder.RunRecorder",
+    "flmq.observe.recorder.RunRecorder",
     "flmq.client.cache.FolderCache",
     "flmq.client.deaths.FolderDeaths",
     "flmq.client.herald.Herald",
