@@ -1,7 +1,7 @@
-"""Where a RabbitMQ comes from: a given URL, a private node, a container, a standing broker.
+"""Find or start a RabbitMQ: a given URL, a private node, a container, or a persistent node.
 
-`find.obtain_broker` decides; `persistent_nodes` keeps one up for a laptop; `doctor` says what is
-missing.
+`find.obtain_broker` decides; `persistent_nodes` keeps a node running on a laptop; `doctor` says
+what is missing.
 """
 
 from __future__ import annotations

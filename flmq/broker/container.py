@@ -1,10 +1,9 @@
 """A RabbitMQ in a container, from a Docker-compatible daemon, through testcontainers.
 
-Needs the extra ``docker`` (``pip install 'flmq[docker]'``); nothing of it is imported before a
-container is wanted. testcontainers' general container is used, not its RabbitMqContainer: that has
-moved from one module to another between releases, and its way of waiting neither ends in a time of
-our choosing nor says why a login fails. The reaper of testcontainers removes the container when
-this process dies.
+Needs the extra ``docker`` (``pip install 'flmq[docker]'``), which is imported only when a container
+is requested. It uses testcontainers' generic container, not its RabbitMqContainer: that one has
+moved between modules from release to release, and its wait has no timeout of our choosing and does
+not say why a login fails. testcontainers' reaper removes the container when this process dies.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from flmq.common.urls import BrokerUrl
 __all__ = ["DEFAULT_IMAGE", "ContainerBroker", "daemon_objection"]
 
 DEFAULT_IMAGE = "rabbitmq:4.2-management"
-"""What runs unless ``FLMQ_RABBITMQ_IMAGE`` names another image."""
+"""The image to run unless ``FLMQ_RABBITMQ_IMAGE`` names another."""
 
 _AMQP, _MANAGEMENT = 5672, 15672
 _SOCKET = "unix:///var/run/docker.sock"
 
 
 class ContainerBroker:
-    """A RabbitMQ in a container of one's own. A context manager; not thread-safe."""
+    """A RabbitMQ in a container of its own. A context manager; not thread-safe."""
 
     def __init__(
         self,
@@ -47,7 +46,10 @@ class ContainerBroker:
         start_timeout: float = 120.0,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare a container of ``image``; nothing happens before `start`."""
+        """Prepare a container of ``image``; nothing is started before `start`.
+
+        ``start_timeout`` is in seconds.
+        """
         environ = os.environ if environ is None else environ
         self.image = image or environ.get("FLMQ_RABBITMQ_IMAGE") or DEFAULT_IMAGE
         self._management = management
@@ -58,17 +60,17 @@ class ContainerBroker:
 
     @property
     def url(self) -> str:
-        """AMQP URL of the broker, with its random password: not for logs."""
+        """AMQP URL of the broker, including its random password: do not log it."""
         return self._running_address().full
 
     @property
     def shown_url(self) -> str:
-        """The same without the password."""
+        """The URL without the password."""
         return str(self._running_address())
 
     @property
     def management(self) -> Management:
-        """The management API; `BrokerRefusal` unless made with ``management=True``."""
+        """The management API; raises `BrokerRefusal` unless made with ``management=True``."""
         if not self._management:
             raise BrokerRefusal("this container runs without its management port: management=True")
         address = self._running_address()
@@ -76,10 +78,13 @@ class ContainerBroker:
         return Management(address.host, port, address.user, address.password)
 
     def start(self) -> Self:
-        """Start the container and return when the broker takes logins.
+        """Start the container and return when the broker accepts logins.
 
-        Takes seconds, or minutes where the image must be fetched first. Raises `BrokerNotFound`
-        when there is no testcontainers, no daemon, no such image, or the broker does not come up.
+        Takes seconds, or minutes if the image must be pulled first.
+
+        Raises:
+            BrokerNotFound: testcontainers, the daemon or the image is missing, or the broker does
+                not come up in time.
         """
         if self._container is not None:
             return self
@@ -126,7 +131,7 @@ class ContainerBroker:
         return container
 
     def _environment(self) -> dict[str, str]:
-        # As arguments of the server: a file would have to be on the daemon's machine.
+        # Set as server arguments: a file would have to be on the daemon's machine.
         limits = " ".join(f"-rabbit {key} {value}" for key, value in PORTABLE_SETTINGS.items())
         return {
             "RABBITMQ_DEFAULT_USER": "flmq",
@@ -168,9 +173,9 @@ class ContainerBroker:
 
 
 def daemon_objection() -> str | None:
-    """Say why no container can be started here; None when a Docker-compatible daemon answers."""
+    """Return why no container can be started here; None if a Docker-compatible daemon answers."""
     try:
-        # testcontainers warns of its own deprecations while it is imported: no concern of the user.
+        # Importing testcontainers warns about its own deprecations, which do not concern the user.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from testcontainers.core.docker_client import get_docker_host
@@ -194,7 +199,7 @@ def daemon_objection() -> str | None:
 
 
 def _socket_objection(host: str) -> str | None:
-    """Try the daemon's socket barely first: docker's client leaves one open when that fails."""
+    """Try a plain connection to the daemon's socket first: docker's client leaks one on failure."""
     scheme, _, path = host.partition("://")
     if scheme not in ("unix", "http+unix"):
         return None
@@ -221,8 +226,7 @@ def _docker_errors_translated(image: str) -> Iterator[None]:
             f"the container of {image} could not be started: {_first_line(error)}"
         ) from error
     except (KeyError, OSError, RuntimeError) as error:
-        # What testcontainers lets through when a container ends at once, or when it guesses wrong
-        # how to reach one.
+        # Raised by testcontainers if a container exits at once, or if it guesses the wrong address.
         raise BrokerNotFound(
             f"the container of {image} started but is not to be reached ({error!r}); perhaps "
             "TESTCONTAINERS_CONNECTION_MODE=docker_host helps"

@@ -1,6 +1,6 @@
-"""What is here, what answers, what is missing, and the command that mends it.
+"""Check the installation and the broker, and name the command that fixes each problem.
 
-Passwords appear in no finding.
+No finding contains a password.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class Check:
 
     name: str
     ok: bool | None
-    """None: not needed, or nothing to judge."""
+    """None if not needed, or if it cannot be judged."""
     found: str
     mend: str = ""
-    """The command that mends it, "" where nothing needs mending."""
+    """The command that fixes it; empty if nothing needs fixing."""
 
 
 def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> list[Check]:
-    """Look at everything flmq rests on, in some seconds; never raises.
+    """Check everything that flmq depends on, within a few seconds; never raises.
 
-    The broker looked at is ``url``, else FLMQ_BROKER_URL, as for `flmq server` and `flmq client`.
-    Whoever reads the list judges by ``any(check.ok is False for check in checks)``.
+    The broker checked is ``url``, or else FLMQ_BROKER_URL, as for `flmq server` and `flmq client`.
+    Something is wrong if ``any(check.ok is False for check in checks)``.
     """
     environ = os.environ if environ is None else environ
     address = url or environ.get("FLMQ_BROKER_URL")
@@ -81,7 +81,7 @@ def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = No
 
 
 def supported_version(version: str) -> bool:
-    """Whether flmq runs on this RabbitMQ: 3.10 through 4.x."""
+    """Return whether flmq supports this RabbitMQ version: 3.10 through 4.x."""
     numbers = _numbers(version)
     return bool(numbers) and numbers[:2] >= _OLDEST and numbers[0] <= _NEWEST_MAJOR
 
@@ -147,7 +147,7 @@ def _version_of(package: str) -> str:
 
 
 def _local_broker(environ: Mapping[str, str], *, needed: bool) -> Iterator[Check]:
-    """RabbitMQ, Erlang and Docker on this machine: one way to a broker is enough."""
+    """Check RabbitMQ, Erlang and Docker on this machine: one way to get a broker is enough."""
     objection = daemon_objection()
     try:
         programs: Programs | None = find_programs(environ)
@@ -176,7 +176,7 @@ def _local_broker(environ: Mapping[str, str], *, needed: bool) -> Iterator[Check
 
 
 def _standing(environ: Mapping[str, str]) -> Check:
-    """The brokers of ``flmq broker up``."""
+    """Check the persistent nodes of ``flmq broker up``."""
     try:
         all_of_them = [
             persistent_nodes.status(name, environ=environ)
@@ -218,13 +218,13 @@ def _broker(url: str | None, api: str | None) -> Iterator[Check]:
 
 
 def _plugins(address: BrokerUrl, api: str | None) -> Check:
-    """Which plugins the broker runs, as its management API knows; flmq itself needs none."""
+    """List the broker's plugins as the management API reports them; flmq itself needs none."""
     name, mend = (
         "broker plugins",
         "rabbitmq-plugins enable rabbitmq_management, to have them listed",
     )
     if address.tls and api is None:
-        # Its password has not travelled in the clear so far.
+        # Do not send in the clear the password of a broker that is reached by TLS.
         return Check(name, None, "not asked, for the way to the management API is not encrypted")
     try:
         nodes = management_of(address, api, timeout=2.0).call("GET", "/api/nodes")
@@ -232,13 +232,13 @@ def _plugins(address: BrokerUrl, api: str | None) -> Check:
     except BrokerError as error:
         return Check(name, None, f"not known: {error}", mend)
     if not plugins:
-        # The API itself is one; a node reports for the first time some seconds after its start.
+        # The API itself is a plugin; a node first reports its plugins some seconds after its start.
         return Check(name, None, "not known yet: the broker has only just started")
     return Check(name, True, ", ".join(sorted(plugins)))
 
 
 def _policies(address: BrokerUrl, api: str | None) -> Check:
-    """Which policies may drop what flmq sends; only the management API knows."""
+    """Find policies that may drop flmq's messages; only the management API knows."""
     name, vhost = "broker policies", address.vhost
     mend = f"rabbitmqctl list_policies -p {vhost}; rabbitmqctl list_operator_policies -p {vhost}"
     if address.tls and api is None:

@@ -1,6 +1,6 @@
-"""Where a broker comes from: a URL, this machine's RabbitMQ, a container; in this order.
+"""Find a broker, in this order: a given URL, this machine's RabbitMQ, a container.
 
-The demo, the tests and the benchmarks all ask here.
+Used by the demo, the tests and the benchmarks.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker that takes logins."""
+    """A broker that accepts logins."""
 
     url: str = field(repr=False)
-    """With its password: not for logs."""
+    """Includes the password: do not log it."""
     shown_url: str
-    """Without."""
+    """Without the password."""
     origin: Origin
     management: Management | None = None
-    """The management API, where it was asked for."""
+    """The management API; None if not requested."""
     node: PrivateNode | None = None
-    """The private node, where it is one."""
+    """The private node; None if the broker is something else."""
 
 
 @contextlib.contextmanager
@@ -55,16 +55,19 @@ def obtain_broker(
     environ: Mapping[str, str] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Iterator[Broker]:
-    """Yield a broker; what was started for it is stopped, and gone, at the end.
+    """Yield a broker; what was started for it is stopped and removed at the end.
 
-    ``url``, or FLMQ_BROKER_URL, comes first: it must answer, nothing else is tried. Then the local
-    rabbitmq-server, as a `PrivateNode` with ``settings`` in its rabbitmq.conf; then a container.
-    With ``management`` the management API is there too; a given broker has it where
-    FLMQ_MANAGEMENT_URL says, or on its host's port 15672, for the same user. ``on_step`` is told
-    in a few words what is being started, before it takes its seconds.
+    ``url``, or FLMQ_BROKER_URL, comes first: it must answer, and nothing else is tried. Next the
+    local rabbitmq-server, as a `PrivateNode` with ``settings`` in its rabbitmq.conf; then a
+    container. With ``management`` the management API is available too; for a given broker, at
+    FLMQ_MANAGEMENT_URL or on port 15672 of its host, as the same user. ``on_step`` is called with a
+    short text on what is being started, before it takes its seconds.
 
-    Raises `InvalidBrokerUrl`, `BrokerUnavailable` or `BrokerAccessRefused` for a URL that does not
-    work, and `BrokerNotFound`, which says how to get a broker, where there is none.
+    Raises:
+        InvalidBrokerUrl: the given URL cannot be used.
+        BrokerUnavailable: the given broker does not answer.
+        BrokerAccessRefused: the given broker refuses the login.
+        BrokerNotFound: no broker was given or found; says how to get one.
     """
     environ = os.environ if environ is None else environ
     tell = on_step or (lambda _: None)
@@ -93,7 +96,7 @@ def obtain_broker(
 
 
 def _given_management(address: BrokerUrl, environ: Mapping[str, str]) -> Management:
-    """The management API of a given broker, tried out."""
+    """Return the management API of a given broker, after a test call."""
     management = management_of(address, environ.get("FLMQ_MANAGEMENT_URL"))
     try:
         management.call("GET", "/api/whoami")
@@ -106,11 +109,11 @@ def _given_management(address: BrokerUrl, environ: Mapping[str, str]) -> Managem
 
 
 def _local_programs(environ: Mapping[str, str]) -> Programs | str:
-    """The local programs, or why a private node is out of the question."""
+    """Return the local programs, or why a private node is impossible."""
     if not processes.supported():
         return "private nodes need Linux"
     if environ.get("FLMQ_RABBITMQ_SERVER"):
-        # Named on purpose: if it does not work, that is to be said, not passed over.
+        # The user named it on purpose: report that it does not work, rather than ignore it.
         return find_programs(environ)
     try:
         return find_programs(environ)

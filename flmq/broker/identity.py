@@ -1,7 +1,7 @@
-"""Who a private node is: its name, secrets and ports, kept in its folder between starts.
+"""The identity of a private node: name, secrets and ports, kept in its folder between starts.
 
 RabbitMQ names its data after the node and creates its first user only in an empty database, so a
-node that is to find its data again must come back under the same identity.
+node that is to find its data again must start with the same identity.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE = "identity.json"
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Name, secrets and ports of a node. Nodes of one cluster share ``cookie`` and epmd's port."""
+    """Name, secrets and ports of a node. Nodes of a cluster share ``cookie`` and epmd's port."""
 
     name: str
     ports: NodePorts
@@ -35,18 +35,19 @@ class NodeIdentity:
 
     @property
     def url(self) -> BrokerUrl:
-        """Where and how one logs in."""
+        """The broker URL, including the login."""
         return BrokerUrl(LOOPBACK, self.ports.amqp, self.vhost, self.user, self.password)
 
     def save(self, folder: Path) -> None:
-        """Write it into ``folder``, readable by its owner alone."""
+        """Write the identity into ``folder``, readable by its owner alone."""
         write_private(folder / _FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 def load_identity(folder: Path) -> NodeIdentity | None:
-    """Read the identity kept in ``folder``; None where there is none.
+    """Read the identity kept in ``folder``; None if there is none.
 
-    Raises `StoredDataError` when the file is there and cannot be read.
+    Raises:
+        StoredDataError: the file exists but cannot be read.
     """
     file = folder / _FILE
     try:
@@ -62,7 +63,7 @@ def load_identity(folder: Path) -> NodeIdentity | None:
 
 
 def new_identity() -> NodeIdentity:
-    """Make up a node that nothing on this machine collides with."""
+    """Return a new random identity that does not collide with others on this machine."""
     return NodeIdentity(
         name=f"flmq-{secrets.token_hex(4)}@localhost",
         ports=free_ports(),
@@ -72,7 +73,7 @@ def new_identity() -> NodeIdentity:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write ``text`` to ``file`` at once or not at all, readable by its owner alone."""
+    """Write ``text`` to ``file`` atomically, readable by its owner alone."""
     draft = file.with_name(file.name + ".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

@@ -1,4 +1,4 @@
-"""Where RabbitMQ's and Erlang's programs are on this machine."""
+"""Locate the programs of RabbitMQ and Erlang on this machine."""
 
 from __future__ import annotations
 
@@ -28,35 +28,36 @@ Any one of these will do:
   Docker             pip install 'flmq[docker]', and a daemon that answers
   no broker at all   flmq demo --in-memory shows flmq without RabbitMQ"""
 
-# Debian's programs on PATH are wrappers that change to the user rabbitmq; these are what they call.
+# Debian's programs on PATH are wrappers that switch to the user rabbitmq; they call these.
 _PREFERRED = Path("/usr/lib/rabbitmq/bin")
 _WRAPPER = "rabbitmq-script-wrapper"
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin"
 
 
 class NotInstalled(BrokerNotFound):
-    """What a private node is made of is not all here."""
+    """A program that a private node needs is not installed."""
 
     def __init__(self, reason: str) -> None:
-        """Keep the bare ``reason``; the text adds how to get a broker."""
+        """Set the bare ``reason``; the message adds how to get a broker."""
         self.reason = reason
         super().__init__(f"{reason}. {HOW_TO_GET_ONE}")
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs that a private node is made of."""
+    """Paths of the programs that a private node needs."""
 
     server: Path
     ctl: Path
     epmd: Path
-    """Erlang's port mapper daemon, through which its nodes find each other."""
+    """Erlang's port mapper daemon, through which nodes find each other."""
 
 
 def find_programs(environ: Mapping[str, str] | None = None) -> Programs:
-    """Find them; ``FLMQ_RABBITMQ_SERVER`` may name the server's binary of an unpacked release.
+    """Find the programs; ``FLMQ_RABBITMQ_SERVER`` may name the server of an unpacked release.
 
-    Raises `NotInstalled`, a `BrokerNotFound` that says what is missing and how to get it.
+    Raises:
+        NotInstalled: one is missing; says which and how to get it.
     """
     environ = os.environ if environ is None else environ
     server = _server(environ)
@@ -69,7 +70,7 @@ def find_programs(environ: Mapping[str, str] | None = None) -> Programs:
 
 
 def server_version(programs: Programs) -> str:
-    """Version of the installed RabbitMQ, "" when its files do not tell. Starts nothing."""
+    """Return the version of the installed RabbitMQ without starting it; empty if unknown."""
     home = programs.server.resolve().parent.parent
     for folder in (home, *sorted(home.glob("plugins/rabbit-*"))):
         found = re.search(r"(?:rabbitmq_server|rabbit)-(\d+(?:\.\d+)+)", folder.name)
@@ -79,7 +80,7 @@ def server_version(programs: Programs) -> str:
 
 
 def erlang_release(environ: Mapping[str, str] | None = None) -> str | None:
-    """Release of the Erlang on PATH, as "25"; None when there is none or it does not run."""
+    """Return the release of the Erlang on PATH, such as "25"; None if absent or not running."""
     erl = shutil.which("erl", path=_search_path(os.environ if environ is None else environ))
     if erl is None:
         return None
@@ -121,5 +122,5 @@ def _epmd(environ: Mapping[str, str]) -> Path:
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    # Where servers are installed is often missing from an ordinary user's PATH.
+    # An ordinary user's PATH often lacks the folders where servers are installed.
     return f"{environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"

@@ -1,7 +1,7 @@
-"""What a private node finds in its folder and its environment: configuration, plugins, cookie.
+"""The files and environment of a private node: configuration, plugins, cookie.
 
-Every key is known to RabbitMQ 3.10 through 4.3; an unknown one would stop a node from booting.
-See configure, consumers (acknowledgement timeout) and networking at https://www.rabbitmq.com/docs.
+Every key is known to RabbitMQ 3.10 through 4.3; an unknown one would keep a node from booting. See
+configure, consumers (acknowledgement timeout) and networking at https://www.rabbitmq.com/docs.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ PORTABLE_SETTINGS: Mapping[str, int] = {
     # s
     "heartbeat": 60,
 }
-"""What flmq sets on any broker that it starts, in rabbitmq.conf or as Erlang arguments."""
+"""Settings of every broker that flmq starts, in rabbitmq.conf or as Erlang arguments."""
 
 _INHERITED = ("PATH", "TMPDIR", "TZ", "USER", "LOGNAME", "LD_LIBRARY_PATH")
 _LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
-# Chunks of 1 MiB in memory that the node keeps: by itself it takes each from the system and gives
-# it back, which was a quarter of its CPU time. erts_alloc(3): threshold and sizes in KiB.
+# Put chunks of 1 MiB into memory that the node keeps: by default it gets each from the system and
+# returns it, which took a quarter of its CPU time. erts_alloc(3): threshold and sizes in KiB.
 _KEEP_MEMORY = "+MBsbct 16384 +MBsmbcs 16384 +MBlmbcs 65536"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """The places in a node's folder."""
+    """The paths in a node's folder."""
 
     path: Path
 
     @property
     def home(self) -> Path:
-        """The node's HOME, for its cookie."""
+        """The node's HOME, which holds its cookie."""
         return self.path / "home"
 
     @property
     def logs(self) -> Path:
-        """The folder of its logs."""
+        """The folder of the node's logs."""
         return self.path / "log"
 
     @property
@@ -56,16 +56,16 @@ class NodeFolder:
 
     @property
     def output(self) -> Path:
-        """What the server printed, and epmd."""
+        """What the server and epmd printed."""
         return self.logs / "output.log"
 
     @property
     def pid_file(self) -> Path:
-        """The pid of the server that was started last."""
+        """The pid of the most recently started server."""
         return self.path / "server.pid"
 
     def write(self, identity: NodeIdentity, settings: Mapping[str, str], management: bool) -> None:
-        """Create what is missing and write the configuration for the next start."""
+        """Create missing files and folders, and write the configuration for the next start."""
         for folder in (self.home, self.logs, self.path / "data"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         identity.save(self.path)
@@ -81,10 +81,10 @@ class NodeFolder:
 
 
 def node_environment(identity: NodeIdentity, folder: NodeFolder) -> dict[str, str]:
-    """Return the environment of the node and of every tool that speaks to it.
+    """Return the environment of the node and of every tool that talks to it.
 
-    Built from nothing but a few inherited variables, so that neither the machine's RabbitMQ
-    configuration nor a variable of the caller changes the node.
+    It inherits only a few variables, so that neither the machine's RabbitMQ configuration nor the
+    caller's environment changes the node.
     """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     path = folder.path
@@ -110,10 +110,10 @@ def node_environment(identity: NodeIdentity, folder: NodeFolder) -> dict[str, st
         "RABBITMQ_LOGS": str(folder.log),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK_ONLY} {_KEEP_MEMORY}",
         "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK_ONLY,
-        # Else the tools of all nodes on the machine share eleven ports.
+        # Otherwise the tools of all nodes on the machine share eleven ports.
         "RABBITMQ_CTL_DIST_PORT_MIN": "0",
         "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-        # The start script then becomes the server instead of waiting for it: one pid for both.
+        # The start script then execs the server instead of waiting for it: one pid for both.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
@@ -130,11 +130,11 @@ def _settings(identity: NodeIdentity, management: bool) -> dict[str, str]:
         "default_permissions.write": ".*",
         **{key: str(value) for key, value in PORTABLE_SETTINGS.items()},
         "vm_memory_high_watermark.relative": "0.4",
-        # A laptop's disk may be nearly full; a node that blocks for it helps nobody.
+        # A laptop's disk may be nearly full; that should not block the node.
         "disk_free_limit.absolute": "200MB",
         "tcp_listen_options.sndbuf": "131072",
         "tcp_listen_options.recbuf": "131072",
-        # The default on 4.x, and the only one there.
+        # The default on 4.x, and its only possible value there.
         "classic_queue.default_version": "2",
         "log.console": "false",
         "log.file.level": "info",

@@ -1,7 +1,7 @@
 """A small client of RabbitMQ's management HTTP API, for virtual hosts and permissions.
 
-A call takes some 15 ms, where ``rabbitmqctl`` starts an Erlang machine each time (0.4 s and up).
-See https://www.rabbitmq.com/docs/http-api-reference.
+A call takes some 15 ms, whereas ``rabbitmqctl`` starts an Erlang VM each time (0.4 s and up). See
+https://www.rabbitmq.com/docs/http-api-reference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flmq.common.urls import BrokerUrl
 __all__ = ["MANAGEMENT_PORT", "Management", "management_of"]
 
 MANAGEMENT_PORT = 15672
-"""Where the API is unless somebody has moved it."""
+"""The API's default port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Management:
     user: str
     password: str = field(repr=False)
     timeout: float = 10.0
-    """Seconds for a call."""
+    """Timeout of a call in seconds."""
 
     def add_vhost(self, vhost: str) -> None:
         """Create virtual host ``vhost`` and give this user all permissions on it."""
@@ -41,14 +41,16 @@ class Management:
         self.call("PUT", f"/api/permissions/{name}/{quote(self.user, safe='')}", everything)
 
     def delete_vhost(self, vhost: str) -> None:
-        """Delete ``vhost`` with all it holds, and close its connections."""
+        """Delete ``vhost`` and everything in it, and close its connections."""
         self.call("DELETE", f"/api/vhosts/{quote(vhost, safe='')}")
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Make one call; return the decoded answer, None where it is empty.
+        """Make one call; return the decoded answer, or None if it is empty.
 
-        Raises `BrokerUnavailable` (nobody answers), `BrokerAccessRefused` (401, 403) and
-        `BrokerRefusal` (any other refusal).
+        Raises:
+            BrokerUnavailable: no answer.
+            BrokerAccessRefused: status 401 or 403.
+            BrokerRefusal: any other error status.
         """
         login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
@@ -80,7 +82,8 @@ def management_of(
 ) -> Management:
     """Return the API of the broker at ``address``, for the same user.
 
-    It is where ``url`` says (``http://host:port``), else on the broker's host at the usual port.
+    It is at ``url`` (``http://host:port``) if given, else on the broker's host at the default port.
+    ``timeout`` is in seconds.
     """
     parts = urlsplit(url or "")
     host, port = parts.hostname or address.host, parts.port or MANAGEMENT_PORT

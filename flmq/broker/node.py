@@ -1,8 +1,8 @@
-"""A private RabbitMQ node: started from the local binary, used, stopped, and nothing left of it.
+"""A private RabbitMQ node: started from the local binary, used, stopped, and removed without trace.
 
-It listens on loopback alone, on ports of its own, under its own name, cookie and epmd, so that it
-meets neither the machine's RabbitMQ nor another private node. Its life is its owner's: a watchdog
-ends it when this Python process dies, however it dies, unless it was started unguarded.
+It listens on loopback only, on its own ports, under its own name, cookie and epmd, so that it
+interferes neither with the machine's RabbitMQ nor with other private nodes. Unless started
+unguarded, a watchdog ends it when this Python process dies, however it dies.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _POLL = 0.05
 
 
 class PrivateNode:
-    """One RabbitMQ node of one's own. A context manager; not thread-safe.
+    """A private RabbitMQ node. A context manager; not thread-safe.
 
-    With a ``folder`` the node keeps data, name and login there and finds them at its next start;
-    without one it lives in a temporary folder, which `stop` deletes. ``identity`` sets name, cookie
-    and ports from outside (nodes of one cluster share a cookie). ``settings`` are lines of
-    rabbitmq.conf, over flmq's own. ``management`` turns the management API on. ``guarded=False``
-    lets the node outlive this process, to be stopped by another one given the same folder.
+    With a ``folder``, the node keeps data, name and login there and finds them at its next start;
+    without one it uses a temporary folder, which `stop` deletes. ``identity`` sets name, cookie and
+    ports (nodes of a cluster share a cookie). ``settings`` are lines of rabbitmq.conf that override
+    flmq's own. ``management`` enables the management API. ``guarded=False`` lets the node outlive
+    this process; another one can stop it, given the same folder.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class PrivateNode:
     ) -> None:
         """Prepare a node; nothing is started or written before `start`.
 
-        Raises `StoredDataError` when ``folder`` holds a damaged identity, `BrokerNotFound` on a
-        system without /proc.
+        Raises:
+            StoredDataError: ``folder`` holds a damaged identity.
+            BrokerNotFound: the system has no /proc.
         """
         if not processes.supported():
             raise BrokerNotFound(
@@ -83,7 +84,7 @@ class PrivateNode:
         self._given_programs = programs
         known = identity or load_identity(folder)
         self._identity = known or new_identity()
-        # Ports that somebody may know already are kept; fresh ones may be chosen again.
+        # Ports that others may already know are kept; fresh ones may be chosen again.
         self._ports_are_known = known is not None
         self._settings = dict(settings or {})
         self._management = management
@@ -95,27 +96,27 @@ class PrivateNode:
 
     @property
     def url(self) -> str:
-        """AMQP URL of the node, with its random password: not for logs."""
+        """AMQP URL of the node, including its random password: do not log it."""
         return self._identity.url.full
 
     @property
     def shown_url(self) -> str:
-        """The same without the password."""
+        """The URL without the password."""
         return str(self._identity.url)
 
     @property
     def name(self) -> str:
-        """Erlang name of the node, as ``flmq-1a2b3c4d@localhost``."""
+        """Erlang name of the node, such as ``flmq-1a2b3c4d@localhost``."""
         return self._identity.name
 
     @property
     def ports(self) -> NodePorts:
-        """Its loopback ports."""
+        """The node's loopback ports."""
         return self._identity.ports
 
     @property
     def folder(self) -> Path:
-        """Where its data, configuration and logs are."""
+        """The folder of the node's data, configuration and logs."""
         return self._folder.path
 
     @property
@@ -125,7 +126,7 @@ class PrivateNode:
 
     @property
     def management(self) -> Management:
-        """The management API; `BrokerRefusal` unless the node was made with ``management=True``."""
+        """The management API; raises `BrokerRefusal` unless made with ``management=True``."""
         if not self._management:
             raise BrokerRefusal("this node runs without its management API: management=True")
         who = self._identity
@@ -133,7 +134,7 @@ class PrivateNode:
 
     @property
     def pid(self) -> int | None:
-        """Pid of the running server, also when another process started it; None when it is down."""
+        """Pid of the running server, even if another process started it; None if it is down."""
         return _server_pid(self._folder)
 
     @property
@@ -142,11 +143,12 @@ class PrivateNode:
         return self.pid is not None
 
     def start(self) -> Self:
-        """Start the node and return when it takes logins; nothing to do when it runs already.
+        """Start the node and return when it accepts logins; do nothing if it is running.
 
-        Takes some 5 to 8 s. A node that was started before comes back on the same ports. Raises
-        `BrokerNotFound` when no RabbitMQ is installed, and, naming its log, when it does not come
-        up.
+        Takes some 5 to 8 s. A node that was started before comes back on the same ports.
+
+        Raises:
+            BrokerNotFound: RabbitMQ is not installed, or the node does not come up (names its log).
         """
         if self.running:
             return self
@@ -163,9 +165,9 @@ class PrivateNode:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Stop the node and all its processes; after ``timeout`` s of grace they are killed.
+        """Stop the node and all its processes; kill them after ``timeout`` seconds.
 
-        The default is 20 s, and 2 s where the data goes with the node. A temporary folder is
+        The default is 20 s, or 2 s if the data is deleted with the node. A temporary folder is
         deleted, unless the node had failed: then a warning names its log.
         """
         self._notice_crash()
@@ -186,14 +188,15 @@ class PrivateNode:
         self._pid = None
 
     def restart(self) -> None:
-        """Stop the server with grace and start it again: same data, same ports."""
+        """Stop the server gracefully and start it again: same data, same ports."""
         self._halt(timeout=20.0)
         self.start()
 
     def ctl(self, *arguments: str, timeout: float = 60.0) -> str:
-        """Run ``rabbitmqctl`` on this node and return what it prints. Takes a second or two.
+        """Run ``rabbitmqctl`` on this node and return its output. Takes one or two seconds.
 
-        Raises `BrokerRefusal` with the end of its output when it fails.
+        Raises:
+            BrokerRefusal: it fails; with the end of its output.
         """
         command = [str(self._programs.ctl), "-q", "-n", self.name, *arguments]
         env = {**node_environment(self._identity, self._folder), processes.MARK: str(self.folder)}
@@ -212,8 +215,8 @@ class PrivateNode:
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang ``expression`` inside the node; return its printed value.
 
-        For tests that bend a setting of a running node, as
-        ``application:set_env(rabbit, channel_tick_interval, 1000).``
+        For tests that change a setting of a running node, such as ``application:set_env(rabbit,
+        channel_tick_interval, 1000).``
         """
         return self.ctl("eval", expression).strip()
 
@@ -236,14 +239,14 @@ class PrivateNode:
 
     def _start_once(self) -> None:
         programs = self._programs
-        # What a crash left (epmd, port programs) would hold the ports.
+        # Processes left by a crash (epmd, port programs) would hold the ports.
         self._halt(timeout=0.0)
         busy = self.ports.busy()
         if busy:
             raise _PortTaken(f"port {busy[0]} of {LOOPBACK} is in use by another program")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.write(self._identity, self._settings, self._management)
-        # So that a failure shows this start's words only.
+        # So that a failure shows the output of this start only.
         self._folder.output.unlink(missing_ok=True)
         try:
             self._set_watchdog()
@@ -273,7 +276,7 @@ class PrivateNode:
         )
 
     def _start_epmd(self, programs: Programs) -> None:
-        """Start it ourselves: Erlang's own way leaves it behind, nobody's child."""
+        """Start epmd as our child; started by Erlang, it would be left behind as an orphan."""
         port = self.ports.epmd
         self._spawn([str(programs.epmd), "-port", str(port), "-address", LOOPBACK])
         deadline = time.monotonic() + 10.0
@@ -305,7 +308,7 @@ class PrivateNode:
 
     def _takes_login(self) -> bool:
         try:
-            # First a bare connection, which is refused faster and more quietly than a login.
+            # Try a bare connection first, which is refused faster and more quietly than a login.
             socket.create_connection((LOOPBACK, self.ports.amqp), 1).close()
             ask_broker(self._identity.url)
         except (OSError, BrokerUnavailable, BrokerAccessRefused, BrokerRefusal):
@@ -347,7 +350,7 @@ class PrivateNode:
     def _release_watchdog(self) -> None:
         guard, self._watchdog = self._watchdog, None
         if guard is not None and guard.stdin is not None:
-            # It may have been killed by somebody; then there is nothing to release.
+            # Somebody may have killed it; then there is nothing to release.
             with contextlib.suppress(BrokenPipeError):
                 guard.stdin.write(b".")
                 guard.stdin.flush()
@@ -359,13 +362,16 @@ class PrivateNode:
 def end_node(folder: Path, *, timeout: float = 20.0) -> bool:
     """Stop the node in ``folder``, whoever started it; return whether it was running.
 
-    Its server has ``timeout`` seconds to go by itself; then all processes of the node are killed.
-    Raises `BrokerRefusal` when some do not end, for they belong to another user.
+    The server gets ``timeout`` seconds to stop by itself; then all processes of the node are
+    killed.
+
+    Raises:
+        BrokerRefusal: some cannot be killed, as they belong to another user.
     """
     place = NodeFolder(folder.absolute())
     pid = _server_pid(place)
     if pid is not None and timeout > 0:
-        # RabbitMQ takes SIGTERM for the order to close its queues and go.
+        # On SIGTERM, RabbitMQ closes its queues and exits.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         processes.wait_gone(pid, timeout)
@@ -379,7 +385,7 @@ def end_node(folder: Path, *, timeout: float = 20.0) -> bool:
 
 
 def _server_pid(place: NodeFolder) -> int | None:
-    """The recorded pid, if that process is alive and the node's."""
+    """Return the recorded pid if that process is alive and belongs to the node, else None."""
     try:
         pid = int(place.pid_file.read_text())
     except (OSError, ValueError):
@@ -388,4 +394,4 @@ def _server_pid(place: NodeFolder) -> int | None:
 
 
 class _PortTaken(BrokerNotFound):
-    """A port was taken between choosing it and listening on it."""
+    """A port was taken between being chosen and being listened on."""

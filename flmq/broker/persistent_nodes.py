@@ -1,8 +1,8 @@
-"""Standing brokers: private nodes that outlive the command that started them.
+"""Persistent brokers: private nodes that outlive the command that started them.
 
 ``flmq broker up``, ``status`` and ``down`` work on these. Each has a name and a folder under
-``$XDG_STATE_HOME/flmq/broker`` (``~/.local/state`` where that is not set): its data, its logs, and
-``state.json`` with what others need to know of it, readable by its owner alone.
+``$XDG_STATE_HOME/flmq/broker`` (default ``~/.local/state``): its data, its logs, and ``state.json``
+with what other processes need to know about it, readable by its owner alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class InvalidBrokerName(UsageError):
-    """A name that no standing broker can have."""
+    """A name is not valid for a persistent broker."""
 
     def __init__(self, name: str) -> None:
         """Name the offending name."""
@@ -58,16 +58,16 @@ class InvalidBrokerName(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class StandingNode:
-    """A standing broker as it was started last."""
+    """A persistent broker as it was last started."""
 
     name: str
     url: str = field(repr=False)
-    """With its password: not for logs."""
+    """Includes the password: do not log it."""
     shown_url: str
     pid: int
     amqp_port: int
     management_url: str | None
-    """Where the management API is, without a login; None: started without it."""
+    """URL of the management API, without a login; None if started without it."""
     folder: str
     log: str
     started: float
@@ -76,35 +76,35 @@ class StandingNode:
 
 @dataclass(frozen=True, slots=True)
 class StandingUp:
-    """What `up` did."""
+    """Result of `up`."""
 
     node: StandingNode
     already: bool
-    """It was up before; nothing was started or changed."""
+    """It was running already; nothing was started or changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandingStatus:
-    """How a standing broker is."""
+    """State of a persistent broker."""
 
     name: str
     node: StandingNode | None
-    """None: there never was one, or it has been purged."""
+    """None if it was never started, or has been purged."""
     running: bool
     version: str
-    """RabbitMQ's version, "" when it takes no login."""
+    """RabbitMQ's version; empty if it does not accept logins."""
     trouble: str
-    """Why it takes no login although it runs, "" otherwise."""
+    """Why it does not accept logins although it is running; otherwise empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandingDown:
-    """What `down` did."""
+    """Result of `down`."""
 
     name: str
     was_running: bool
     purged: bool
-    """Its folder is deleted, data and all."""
+    """Whether its folder was deleted, including the data."""
     folder: str
 
 
@@ -114,10 +114,14 @@ def up(
     management: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> StandingUp:
-    """Start the standing broker ``name``, or find that it is up already. Takes some seconds.
+    """Start the persistent broker ``name`` unless it is running. Takes some seconds.
 
-    It comes back with its data and on its old URL. Raises `InvalidBrokerName`, `BrokerNotFound`
-    when it cannot be started, `StoredDataError` when its folder is damaged.
+    It comes back with its data and at its old URL.
+
+    Raises:
+        InvalidBrokerName: the name is not valid.
+        BrokerNotFound: it cannot be started.
+        StoredDataError: its folder is damaged.
     """
     place = _place(name, environ)
     with _lock(place.parent):
@@ -135,7 +139,7 @@ def up(
 
 
 def status(name: str = DEFAULT_NAME, *, environ: Mapping[str, str] | None = None) -> StandingStatus:
-    """Say how the standing broker ``name`` is; changes nothing."""
+    """Return the state of the persistent broker ``name``; changes nothing."""
     place = _place(name, environ)
     known = _load(place) if place.is_dir() else None
     if known is None or PrivateNode(place / "node").pid != known.pid:
@@ -153,15 +157,15 @@ def down(
     purge: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> StandingDown:
-    """Stop the standing broker ``name`` with all its processes; no error when it is down.
+    """Stop the persistent broker ``name`` and all its processes; no error if it is down.
 
-    Its data stays for the next `up`; ``purge`` deletes it.
+    Its data is kept for the next `up`; ``purge`` deletes it.
     """
     place = _place(name, environ)
     if not place.is_dir():
         return StandingDown(name, was_running=False, purged=False, folder=str(place))
     with _lock(place.parent):
-        # Not through its identity: a damaged folder can still be brought down and purged.
+        # Do not load its identity: a damaged folder can then still be stopped and purged.
         was_running = end_node(place / "node")
         if purge:
             shutil.rmtree(place)
@@ -169,7 +173,7 @@ def down(
 
 
 def standing_names(*, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Names of the standing brokers that were started here once and not purged, sorted."""
+    """Return the sorted names of the persistent brokers started here and not purged."""
     root = _root(environ)
     if not root.is_dir():
         return []
@@ -179,7 +183,7 @@ def standing_names(*, environ: Mapping[str, str] | None = None) -> list[str]:
 def _root(environ: Mapping[str, str] | None) -> Path:
     environ = os.environ if environ is None else environ
     given = environ.get("XDG_STATE_HOME", "")
-    # The XDG base directory specification: a path that is not absolute is ignored.
+    # XDG base directory specification: ignore a path that is not absolute.
     state = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
     return state / "flmq" / "broker"
 
@@ -192,7 +196,7 @@ def _place(name: str, environ: Mapping[str, str] | None) -> Path:
 
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    """Let one command at a time bring brokers up or down here."""
+    """Let one command at a time start or stop brokers here."""
     make_folder(root)
     with process_lock(root / ".lock"):
         yield

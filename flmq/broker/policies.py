@@ -1,4 +1,4 @@
-"""Policies of an operator that have RabbitMQ drop what flmq has sent."""
+"""Find policies, set by an operator, that make RabbitMQ drop flmq's messages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["dropping_policies"]
 
 _DROPPING = ("message-ttl", "max-length", "max-length-bytes", "expires")
 _QUEUES = ("flmq.client.a", "flmq.replies.a", "flmq.uploads.a", "flmq.presence.a", "flmq.dead")
-"""One of each kind of queue that a policy can make drop messages."""
+"""An example of each kind of queue from which a policy can drop messages."""
 
 
 def dropping_policies(management: Management, vhost: str) -> list[tuple[str, str]]:
-    """Each such policy of ``vhost``, in one line, and the command that removes it.
+    """Return a line on each such policy of ``vhost``, and the command that removes it.
 
-    Raises `BrokerUnavailable`, `BrokerAccessRefused` and `BrokerRefusal` as the API's call does.
+    Raises:
+        BrokerUnavailable: the management API does not answer.
+        BrokerAccessRefused: it refuses the login.
+        BrokerRefusal: it refuses the call.
     """
     name = quote(vhost, safe="")
     found: list[tuple[str, str]] = []
@@ -45,7 +48,7 @@ def _judge(policy: Mapping[str, Any], kind: str, vhost: str) -> Iterator[tuple[s
 
 
 def _matches(pattern: str, queue: str) -> bool:
-    """Whether a policy's pattern finds ``queue``; one that only Erlang can read may."""
+    """Return whether a policy's pattern matches ``queue``; True if only Erlang can parse it."""
     try:
         return re.search(pattern, queue) is not None
     except re.error:

@@ -1,7 +1,7 @@
 """Loopback ports for a private node.
 
-They are taken from below the range from which Linux gives out ports by itself (32768 up), so that a
-node that is down for a moment does not lose its port to some outgoing connection.
+They are chosen below the range that Linux assigns automatically (32768 and up), so that a node that
+is briefly down does not lose its port to some outgoing connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["LOOPBACK", "NodePorts", "free_ports", "is_free"]
 
 _LOWEST, _HIGHEST = 20000, 32000
 LOOPBACK = "127.0.0.1"
-"""All that a private node listens on."""
+"""The only address that a private node listens on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class NodePorts:
     management: int
 
     def busy(self) -> list[int]:
-        """Those in use by somebody now."""
+        """Return the ports that are in use now."""
         ports = (self.amqp, self.distribution, self.epmd, self.management)
         return [port for port in ports if not is_free(port)]
 
 
 def free_ports() -> NodePorts:
-    """Choose four different free ports. Nothing holds them: take them soon, or choose again."""
-    # The system's randomness: two processes that seeded alike must not choose alike.
+    """Choose four different free ports. They are not reserved: use them soon, or choose again."""
+    # System randomness: two processes with the same seed must not choose the same ports.
     candidates = random.SystemRandom().sample(range(_LOWEST, _HIGHEST), 400)
     chosen = [port for port in candidates if is_free(port)][:4]
     if len(chosen) < 4:
@@ -48,9 +48,9 @@ def free_ports() -> NodePorts:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on ``port`` of the loopback interface now."""
+    """Return whether a server could listen on loopback ``port`` now."""
     with socket.socket() as probe:
-        # As Erlang's listeners do: connections that linger from the last one are no obstacle.
+        # As Erlang's listeners do: lingering connections of the last listener are no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""Asking a broker who it is: one login, its answer, and out again."""
+"""Ask a broker for its properties: log in, read the answer, log out."""
 
 from __future__ import annotations
 
@@ -34,26 +34,29 @@ _NEEDED = ("basic.nack", "publisher_confirms", "consumer_cancel_notify", "connec
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """What a broker says of itself at login."""
+    """What a broker reports at login."""
 
     product: str
     version: str
     cluster: str
     missing: tuple[str, ...]
-    """Of the protocol extensions that flmq needs, those it does not offer."""
+    """The protocol extensions that flmq needs but the broker lacks."""
     can_declare: bool | None
-    """Whether this login may declare a queue; None: not tried."""
+    """Whether this login may declare a queue; None if not tried."""
     alarm: str = ""
-    """Why it holds publishers back, in its words; empty: it does not, or nothing was tried."""
+    """The broker's reason for blocking publishers; empty if it does not, or if not tried."""
 
 
 def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -> BrokerFacts:
-    """Log in at ``url``, within some ``timeout`` seconds, and return what the broker says.
+    """Log in at ``url``, within about ``timeout`` seconds, and return what the broker reports.
 
-    With ``declare`` a queue is declared as a trial, exclusive and thus gone at once, and an empty
-    message is sent through it.
-    Raises `BrokerUnavailable` when nobody answers there, `BrokerAccessRefused` when the login or
-    the virtual host is refused, `BrokerRefusal` when what answers does not speak AMQP 0-9-1.
+    With ``declare``, also declare an exclusive trial queue, deleted at once, and send an empty
+    message through it.
+
+    Raises:
+        BrokerUnavailable: nobody answers there.
+        BrokerAccessRefused: the login or the virtual host is refused.
+        BrokerRefusal: what answers does not speak AMQP 0-9-1.
     """
     with _translated(url), _quiet_pika():
         connection = pika.BlockingConnection(_parameters(url, timeout))
@@ -61,14 +64,14 @@ def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -
             facts = _facts(connection._impl.server_properties or {})
             return facts if not declare else _with_trial(facts, connection, timeout)
         finally:
-            # A broker that holds publishers back hears nothing of them, not even that they go.
+            # A broker that blocks a publisher reads nothing from it, not even its goodbye.
             with contextlib.suppress(AMQPError):
                 if connection.is_open:
                     connection.close()
 
 
 def _parameters(url: BrokerUrl, timeout: float) -> pika.ConnectionParameters:
-    # Not pika's own reading of URLs, which knows other options.
+    # Do not use pika's URLParameters, which accepts other options.
     seconds_of(url)
     tls = tls_context(url)
     return pika.ConnectionParameters(
@@ -99,7 +102,7 @@ def _facts(properties: dict[str, object]) -> BrokerFacts:
 def _with_trial(
     facts: BrokerFacts, connection: pika.BlockingConnection, timeout: float
 ) -> BrokerFacts:
-    """Declare, and publish: a broker says that it holds publishers back when one publishes."""
+    """Declare a queue and publish: only a publisher is told that the broker blocks publishers."""
     alarms: list[str] = []
     connection.add_on_connection_blocked_callback(
         lambda _, frame: alarms.append(_text(frame.method.reason))
@@ -119,7 +122,7 @@ def _with_trial(
             if not channel.is_open:
                 break
     except pika.exceptions.ChannelClosedByBroker:
-        pass  # no permission to write there, and so no word of alarms
+        pass  # without write permission, alarms cannot be seen
     return replace(facts, can_declare=True, alarm=alarms[0] if alarms else "")
 
 
@@ -167,7 +170,7 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause that pika knows of, in a few words."""
+    """Return the innermost cause that pika reports, in a few words."""
     return error_text(_root(error))
 
 
@@ -182,7 +185,7 @@ def _root(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def _quiet_pika() -> Iterator[None]:
-    """Keep pika's own account of a failed login, several lines of it, from the user's terminal."""
+    """Suppress pika's own log of a failed login, which is several lines."""
     logger = logging.getLogger("pika")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,10 +1,10 @@
-"""The processes of a private node: started, recognised and ended.
+"""Start, recognise and end the processes of a private node.
 
 Erlang scatters processes: the virtual machine, its port programs, ``epmd``, which leaves its
-parent, and short-lived ones. What they share is their environment, so each is started with
+parent, and short-lived ones. They share their environment, so each is started with
 ``FLMQ_NODE_FOLDER`` set to the node's folder, and /proc tells which processes carry it. That holds
-after any fork, after the death of any parent, and for processes of an earlier Python process; and
-a pid that was used again by another program is not mistaken for ours.
+after any fork, after the death of any parent, and for processes of an earlier Python process; and a
+pid reused by another program is not mistaken for ours.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from pathlib import Path
 __all__ = ["MARK", "belongs", "end_all", "members", "spawn", "supported", "wait_gone"]
 
 MARK = "FLMQ_NODE_FOLDER"
-"""The variable that every process of a node carries: the node's folder."""
+"""The environment variable with the node's folder, which every process of the node has."""
 
 _PROC = Path("/proc")
 _POLL = 0.05
 _INSTANT = 0.001
-# Kept so that children that end are reaped; those that were left running on purpose stay here.
+# Kept so that ended children are reaped; those left running on purpose stay here.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def supported() -> bool:
-    """Whether this system has a Linux /proc, which everything here rests on."""
+    """Return whether this system has a Linux /proc, which this module needs."""
     return (_PROC / "self" / "environ").exists()
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> int:
     """Start ``argv`` in its own session, its output appended to ``log``; return its pid.
 
-    A session of its own keeps the terminal's Ctrl-C away from it. Raises OSError when the program
-    cannot be started.
+    Its own session shields it from the terminal's Ctrl-C.
+
+    Raises:
+        OSError: the program cannot be started.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -55,7 +57,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) 
 
 
 def members(folder: Path) -> list[int]:
-    """Pids of the live processes that belong to the node in ``folder``."""
+    """Return the pids of the live processes that belong to the node in ``folder``."""
     _reap()
     return [
         int(entry.name)
@@ -65,10 +67,9 @@ def members(folder: Path) -> list[int]:
 
 
 def belongs(pid: int, folder: Path) -> bool:
-    """Whether ``pid`` is alive and belongs to the node in ``folder``.
+    """Return whether ``pid`` is alive and belongs to the node in ``folder``.
 
-    Of a child of ours the system says so itself: /proc may show nothing of a process that is just
-    replacing itself by another program.
+    For a child of ours, ask the system: /proc may be empty for a process in the middle of exec.
     """
     child = _children.get(pid)
     if child is not None:
@@ -78,9 +79,9 @@ def belongs(pid: int, folder: Path) -> bool:
 
 
 def wait_gone(pid: int, timeout: float) -> bool:
-    """Wait up to ``timeout`` seconds until ``pid`` holds no port or file; return whether so.
+    """Wait up to ``timeout`` seconds until ``pid`` holds no port or file; return whether it did.
 
-    For a process that `belongs` said is ours, a moment ago.
+    For a process that `belongs` has just recognised as ours.
     """
     deadline = time.monotonic() + timeout
     while not _gone(pid):
@@ -91,11 +92,11 @@ def wait_gone(pid: int, timeout: float) -> bool:
 
 
 def end_all(folder: Path, timeout: float = 10.0) -> list[int]:
-    """Kill all processes of the node in ``folder``; return those left after ``timeout`` seconds."""
+    """Kill the processes of the node in ``folder``; return those alive after ``timeout`` s."""
     deadline = time.monotonic() + timeout
     while (left := members(folder)) and time.monotonic() < deadline:
         for pid in left:
-            # It may have ended since, or belong to another user: the next look tells.
+            # It may have ended since, or belong to another user: the next check tells.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         for pid in left:
@@ -107,8 +108,7 @@ def _carries(entry: Path, folder: Path) -> bool:
     wanted = f"{MARK}={folder}".encode()
     try:
         environ = (entry / "environ").read_bytes()
-        # A program that replaces itself by another (the start script, by Erlang) has no
-        # environment for an instant.
+        # During exec (the start script execs Erlang), a process briefly has no environment.
         while not environ and _in_exec(entry):
             time.sleep(_INSTANT)
             environ = (entry / "environ").read_bytes()
@@ -118,7 +118,7 @@ def _carries(entry: Path, folder: Path) -> bool:
 
 
 def _in_exec(entry: Path) -> bool:
-    """Whether the process is in the middle of execve; zombies and kernel threads never are."""
+    """Return whether the process is in the middle of execve (not a zombie or kernel thread)."""
     if not (entry / "exe").is_symlink() or not (entry / "exe").readlink().name:
         return False
     # proc(5): field 50 is env_start, zero until the new program's stack is laid out. The name in
@@ -128,16 +128,16 @@ def _in_exec(entry: Path) -> bool:
 
 
 def _gone(pid: int) -> bool:
-    """Whether the process is wholly at its end.
+    """Return whether the process has ended completely.
 
-    Its environment goes first, its sockets later, so `belongs` is no measure for this.
+    Its environment disappears first, its sockets later, so `belongs` is not enough.
     """
     _reap()
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return True
-    # A zombie whose other threads (field 20 counts all) are not through is still at it.
+    # A zombie whose other threads (field 20 counts all) still run has not ended yet.
     return fields[0] in "ZX" and int(fields[17]) <= 1
 
 

@@ -1,10 +1,10 @@
-"""Ends a node whose owner has died without a word, as after ``kill -9``.
+"""End a node whose owner has died without stopping it, as after ``kill -9``.
 
 Runs as a script of its own, with the standard library alone. PR_SET_PDEATHSIG would be shorter, but
 it fires when the *thread* that started the node ends, and does not reach epmd or the port programs.
-A watchdog sees the owner's end in two ways: its standard input, a pipe that the owner holds, comes
-to its end; and the owner's pidfd becomes readable, even where a forked child has inherited the
-pipe. One byte on the pipe, before either, means that the node is no longer its concern.
+The watchdog notices the owner's end in two ways: its standard input, a pipe held by the owner,
+reaches end of file; and the owner's pidfd becomes readable, even if a forked child has inherited
+the pipe. One byte on the pipe before either releases the watchdog.
 
 Usage: ``watchdog.py OWNER_PID FOLDER keep|remove``; ``remove`` deletes the folder afterwards.
 """
@@ -21,15 +21,15 @@ import time
 from pathlib import Path
 
 _QUIET = 0.3
-"""Seconds without a process of the node after which none is expected any more."""
+"""Seconds without any process of the node after which no more are expected."""
 
 
 def _await_end(owner: int) -> bool:
-    """Wait for the owner's word or end; return whether it ended without a word."""
+    """Wait for the owner's byte or end; return whether it ended without sending one."""
     watched: list[int] = [0]
     with contextlib.suppress(OSError, AttributeError):
         watched.append(os.pidfd_open(owner))
-    # Asked after the pidfd is open: a pid that was given to another process since is noticed.
+    # Checked after opening the pidfd, to notice a pid that has been reused by another process.
     if os.getppid() != owner:
         return True
     readable, _, _ = select.select(watched, [], [])
@@ -57,7 +57,7 @@ def _end(folder: str) -> None:
 
 
 def main(owner: str, folder: str, afterwards: str) -> None:
-    """Watch until the owner speaks or ends."""
+    """Watch until the owner releases the watchdog or ends."""
     if _await_end(int(owner)):
         _end(folder)
         if afterwards == "remove":

@@ -1,1 +1,1 @@
-"""Data to try federations on, and seeded ways to part it among clients."""
+"""Data to try federations with, and seeded ways to partition it among clients."""

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, split once and parted among clients: no network needed."""
+"""Scikit-learn's handwritten digits, split once and partitioned among clients; offline."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ class Digits:
 
 @lru_cache(maxsize=4)
 def load_digits(seed: int = 42) -> Digits:
-    """Images and labels, 80 % to train and 20 % to test, stratified by class; read-only.
+    """Return images and labels, 80 % for training and 20 % for testing; read-only.
 
-    The same ``seed`` gives the same split in every process. Raises ``MissingExtra`` where
-    scikit-learn is not installed.
+    The split is stratified by class. The same ``seed`` gives the same split in every process.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
     """
     images, labels = _from_scikit_learn()
     train, test = _split(labels, checked_seed(seed))
     parts = (images[train], labels[train], images[test], labels[test])
     for part in parts:
-        # Shared by all callers through the cache.
+        # The cache shares them among all callers.
         part.setflags(write=False)
     return Digits(*parts)
 
@@ -53,11 +55,13 @@ def load_digits(seed: int = 42) -> Digits:
 def client_shard(
     num_clients: int, partition: str | Partitioner, seed: int, index: int, alpha: float = 0.5
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The training images and labels of client ``index`` of ``num_clients``.
+    """Return the training images and labels of client ``index`` of ``num_clients``.
 
-    ``partition`` is a partitioner or a name that ``make_partitioner`` takes, with ``alpha`` for
-    "dirichlet"; ``seed`` decides the split and the partition. Raises ``CannotPartition`` for an
-    index out of range, an unknown partition, or more clients than it can serve.
+    ``partition`` is a partitioner or a name that ``make_partitioner`` accepts, with ``alpha`` for
+    "dirichlet"; ``seed`` decides the split and the partition.
+
+    Raises:
+        CannotPartition: index out of range, unknown partition, or too many clients.
     """
     digits = load_digits(seed)
     if isinstance(partition, str):
@@ -73,7 +77,7 @@ def client_shard(
 
 
 def check_data() -> None:
-    """Raise ``MissingExtra`` where `load_digits` would."""
+    """Raise ``MissingExtra`` if `load_digits` would."""
     check_installed(_WHAT, "scikit-learn", "sklearn")
 
 
@@ -88,7 +92,7 @@ def _from_scikit_learn() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def _split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions to train and to test on, both ascending, every class in the same proportion."""
+    """Return the positions for training and testing, both ascending, stratified by class."""
     from sklearn.model_selection import train_test_split
 
     train, test = train_test_split(

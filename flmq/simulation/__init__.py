@@ -1,4 +1,4 @@
-"""Thousands of clients in one process, by the same code as over a broker."""
+"""Simulate thousands of clients in one process, with the same code as over a broker."""
 
 from __future__ import annotations
 

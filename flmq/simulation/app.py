@@ -1,4 +1,4 @@
-"""A whole federation in one process: server, workers and an in-memory broker between them."""
+"""A whole federation in one process: server, clients and an in-memory broker between them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = ["InvalidSimulation", "SimulatedClientsFailed", "simulate", "start_sim
 
 
 class InvalidSimulation(UsageError):
-    """Arguments of `start_simulation` that cannot be honoured."""
+    """The arguments of `start_simulation` contradict each other or are invalid."""
 
 
 class SimulatedClientsFailed(RunError):
-    """The threads of the simulated clients ended: nobody is left to train."""
+    """The threads of the simulated clients died: nobody is left to train."""
 
     def __init__(self, error: BaseException) -> None:
-        """Name what ended them."""
+        """Name the error that ended them."""
         super().__init__(
             f"the simulated clients ended ({type(error).__name__}: {error}): please report this "
             "with the log"
@@ -63,20 +63,20 @@ def start_simulation(
     threads: int | None = None,
     observers: Sequence[Observer] = (),
 ) -> History:
-    """Run a federation of simulated clients, and return what was measured.
+    """Run a federation of simulated clients, and return its history.
 
-    A client is made for each task, as in Flower's simulation: what must last belongs into a
-    variable of one's own. The clients share this process, and so Python's lock: numpy and torch
-    release it while they compute.
+    A client is created for each task, as in Flower's simulation: keep what must last outside of it.
+    The clients share this process, and so Python's GIL, which numpy and torch release while they
+    compute.
 
     Args:
-        client_fn: makes a client, given a `ClientContext`, whose ``node_config`` has
+        client_fn: creates a client from a `ClientContext`, whose ``node_config`` has
             ``partition-id`` (0 to ``num_clients`` - 1) and ``num-partitions``.
-        num_clients: how many; their ids are ``0``, ``1``, ...
-        clients_ids: their ids, in place of ``num_clients``.
-        client_resources: accepted for Flower's sake, without effect; so are ``ray_init_args`` and
-            ``keep_initialised``: there is no Ray here.
-        server: as in `start_server`, and so ``config``, ``strategy``, ``client_manager``,
+        num_clients: number of clients; their ids are ``0``, ``1``, ...
+        clients_ids: the clients' ids, in place of ``num_clients``.
+        client_resources: accepted for compatibility with Flower, and ignored, as there is no Ray
+            here; likewise ``ray_init_args`` and ``keep_initialised``.
+        server: as in `start_server`; likewise ``config``, ``strategy``, ``client_manager``,
             ``job``, ``seed`` and ``observers``.
         config: see ``server``.
         strategy: see ``server``.
@@ -85,11 +85,11 @@ def start_simulation(
         keep_initialised: see ``client_resources``.
         job: see ``server``.
         seed: see ``server``.
-        threads: tasks done at a time; None: one a processor.
+        threads: number of tasks run concurrently; None for one per processor.
         observers: see ``server``.
 
     Raises:
-        UsageError: arguments contradict each other or are not usable.
+        UsageError: arguments contradict each other or are invalid.
         RunError: the run cannot go on.
     """
     show_on_console()
@@ -112,8 +112,8 @@ def simulate(
     threads: int | None = None,
     keep_clients: bool,
 ) -> History:
-    """Run ``clients``, given with their properties, and a server over an in-memory broker."""
-    # Else the first round would choose among those that were quick to say hello.
+    """Run ``clients`` (ids with their properties) and a server over an in-memory broker."""
+    # Otherwise the first round would sample only among the clients that registered quickly.
     options = replace(options, clients=len(clients))
     broker = MemoryBroker()
     bus = EventBus((RunLog(), *options.observers))
@@ -140,7 +140,7 @@ def simulate(
 
 
 def _work(worker: Worker, server: MemoryTransport, ended: list[BaseException]) -> None:
-    """Be the clients; where they end before their time, the server's run is to end with them."""
+    """Run the clients; if they end early, end the server's run too."""
     try:
         worker.run()
     except BaseException as error:

@@ -116,9 +116,7 @@ def check_version(version: str) -> None:
 
 
 def too_many_properties(count: int, items: Iterable[tuple[object, object]]) -> str:
-    """Return why the ``count`` properties ``items`` are too many or too large; empty if they are
-    not.
-    """
+    """Return why the ``count`` properties are too many or too large; empty if they are not."""
     if count > MAX_PROPERTIES:
         return f"{count} properties: {MAX_PROPERTIES} at most"
     size = size_of_properties(items)

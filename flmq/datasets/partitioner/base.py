@@ -1,4 +1,4 @@
-"""The one interface of all partitioners, and the checks that they share."""
+"""The interface of all partitioners, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from flmq.datasets.errors import CannotPartition
 __all__ = ["Indices", "Labels", "Partitioner"]
 
 Labels = NDArray[Any]
-"""Shape (n,): one label or id a sample, of any dtype that can be sorted."""
+"""Shape (n,): one label or id per sample, of any sortable dtype."""
 Indices = NDArray[np.int64]
-"""Shape (k,), ascending: the samples of one partition, as positions in the labels."""
+"""Shape (k,), ascending: the samples of one partition, as indices into the labels."""
 
 
 class Partitioner(ABC):
-    """Parts samples 0..n-1 among partitions: disjoint, covering all, none empty.
+    """Partition samples 0..n-1: disjoint, covering all, none empty.
 
-    A function of the constructor's arguments and the labels alone: the same seed gives the same
-    parts in every process, so that each client can compute its own.
+    The result depends on the constructor's arguments and the labels alone: the same seed gives the
+    same partitions in every process, so that each client can compute its own.
     """
 
     @abstractmethod
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions of the samples with these ``labels`` (shape (n,)), by partition number.
+        """Return the partitions of the samples with these ``labels`` (shape (n,)), by number.
 
-        Raises ``CannotPartition`` where the labels cannot be parted as asked.
+        Raises:
+            CannotPartition: the labels cannot be partitioned as requested.
         """
 
 
 def checked_labels(labels: Labels, at_least: int) -> Labels:
-    """``labels`` as an array of one dimension, if there are ``at_least`` so many."""
+    """Return ``labels`` as a one-dimensional array, if there are at least ``at_least``."""
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise CannotPartition(
@@ -49,17 +50,17 @@ def checked_labels(labels: Labels, at_least: int) -> Labels:
 
 
 def checked_count(name: str, value: int, at_least: int = 1) -> int:
-    """``value`` if it is an integer of ``at_least`` so much."""
+    """Return ``value`` if it is an integer of at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
         raise CannotPartition(f"{name} is {value!r}: give an integer of at least {at_least}")
     return int(value)
 
 
 def checked_seed(seed: int) -> int:
-    """``seed`` if numpy's generators take it."""
+    """Return ``seed`` if numpy's generators accept it."""
     return checked_count("seed", seed, at_least=0)
 
 
 def gathered(pieces: list[Indices]) -> Indices:
-    """One partition from its ``pieces``, ascending: its order says nothing of how it grew."""
+    """Join ``pieces`` into one partition, in ascending order, which hides how it was assembled."""
     return np.sort(np.concatenate(pieces)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Partitioners that deal whole classes, runs of a class, or natural ids."""
+"""Partitioners that assign whole classes, shards of sorted labels, or natural ids."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["NaturalIdPartitioner", "PathologicalPartitioner", "ShardPartitioner"
 
 
 class PathologicalPartitioner(Partitioner):
-    """Exactly c classes a partition (arXiv:2102.02079).
+    """Exactly c classes per partition (arXiv:2102.02079).
 
-    Each partition takes the c classes that fewest took before it, ties broken by the seed; so
-    every class is held, by numbers of partitions that differ by at most one. The holders of a
-    class share its samples near-equally.
+    Each partition takes the c classes that fewest partitions hold so far, ties broken by the seed;
+    so the numbers of partitions that hold each class differ by at most one. The holders of a class
+    share its samples near-equally.
     """
 
     def __init__(self, num_partitions: int, num_classes_per_partition: int, seed: int = 42) -> None:
-        """Part among ``num_partitions`` with ``num_classes_per_partition`` classes each."""
+        """Create ``num_partitions``, each with ``num_classes_per_partition`` classes."""
         self.num_partitions = checked_count("num_partitions", num_partitions)
         self.num_classes_per_partition = checked_count(
             "num_classes_per_partition", num_classes_per_partition
@@ -36,7 +36,7 @@ class PathologicalPartitioner(Partitioner):
         self.seed = checked_seed(seed)
 
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions of ``labels`` (shape (n,))."""
+        """Return the partitions of ``labels`` (shape (n,))."""
         labels = checked_labels(labels, self.num_partitions * self.num_classes_per_partition)
         classes = np.unique(labels)
         self._check_classes(classes.size)
@@ -68,7 +68,7 @@ class PathologicalPartitioner(Partitioner):
             )
 
     def _deal_classes(self, num_classes: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which partition (row) holds which class (column)."""
+        """Return a mask of which partition (row) holds which class (column)."""
         held = np.zeros((self.num_partitions, num_classes), dtype=np.bool_)
         for row in held:
             taken = held.sum(axis=0)
@@ -77,10 +77,10 @@ class PathologicalPartitioner(Partitioner):
 
 
 class ShardPartitioner(Partitioner):
-    """Sort by label, cut in n times s shards, deal s to each of n partitions (McMahan 2017)."""
+    """Sort by label, cut into n times s shards, assign s to each of n partitions (McMahan 2017)."""
 
     def __init__(self, num_partitions: int, num_shards_per_partition: int, seed: int = 42) -> None:
-        """Part among ``num_partitions``, each of ``num_shards_per_partition`` near-equal shards."""
+        """Create ``num_partitions``, each of ``num_shards_per_partition`` near-equal shards."""
         self.num_partitions = checked_count("num_partitions", num_partitions)
         self.num_shards_per_partition = checked_count(
             "num_shards_per_partition", num_shards_per_partition
@@ -88,7 +88,7 @@ class ShardPartitioner(Partitioner):
         self.seed = checked_seed(seed)
 
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions of ``labels`` (shape (n,))."""
+        """Return the partitions of ``labels`` (shape (n,))."""
         num_shards = self.num_partitions * self.num_shards_per_partition
         labels = checked_labels(labels, num_shards)
         rng = np.random.default_rng(self.seed)
@@ -102,10 +102,10 @@ class ShardPartitioner(Partitioner):
 class NaturalIdPartitioner(Partitioner):
     """One partition for each id in the data (a writer, a patient, a device), in the ids' order.
 
-    ``labels`` are the column of ids; the number of partitions is that of the ids.
+    ``labels`` is the column of ids; there are as many partitions as ids.
     """
 
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions of the samples with these ids (shape (n,))."""
+        """Return the partitions of the samples with these ids (shape (n,))."""
         ids, position = np.unique(checked_labels(labels, 1), return_inverse=True)
         return [np.flatnonzero(position == number).astype(np.int64) for number in range(ids.size)]

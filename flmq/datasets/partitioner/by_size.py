@@ -1,4 +1,4 @@
-"""Partitioners that look at sizes alone: near-equal, linear, square, exponential."""
+"""Partitioners that set sizes only: near-equal, linear, square, exponential."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = [
 
 
 class _SizePartitioner(Partitioner):
-    """Shuffles the samples and cuts them in the sizes of the subclass."""
+    """Shuffle the samples and cut them into the subclass's sizes."""
 
     def __init__(self, num_partitions: int, seed: int = 42) -> None:
-        """Part among ``num_partitions``, shuffled by ``seed``."""
+        """Create ``num_partitions`` of samples shuffled by ``seed``."""
         self.num_partitions = checked_count("num_partitions", num_partitions)
         self.seed = checked_seed(seed)
 
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions; of ``labels`` only the number matters."""
+        """Return the partitions; only the number of ``labels`` matters."""
         count = checked_labels(labels, self.num_partitions).size
         order = np.random.default_rng(self.seed).permutation(count)
         return [gathered([part]) for part in np.split(order, np.cumsum(self._sizes(count))[:-1])]
 
     @abstractmethod
     def _sizes(self, count: int) -> NDArray[np.int64]:
-        """Shape (num_partitions,), each at least 1, summing to ``count``."""
+        """Return the sizes, shape (num_partitions,), each at least 1, summing to ``count``."""
 
 
 class IidPartitioner(_SizePartitioner):
@@ -61,7 +61,7 @@ class _GrowingPartitioner(_SizePartitioner):
     def _sizes(self, count: int) -> NDArray[np.int64]:
         weights = self._weights(np.arange(self.num_partitions, dtype=np.float64))
         sizes: NDArray[np.int64] = np.floor(weights / weights.sum() * count).astype(np.int64)
-        # What rounding down left over goes to the largest part, where it is least noticed.
+        # The remainder of rounding down goes to the largest partition, where it matters least.
         sizes[-1] += count - sizes.sum()
         if sizes.min() < 1:
             raise CannotPartition(
@@ -73,7 +73,7 @@ class _GrowingPartitioner(_SizePartitioner):
 
     @abstractmethod
     def _weights(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weight of each partition number, both of shape (num_partitions,)."""
+        """Return the weight of each partition number, both of shape (num_partitions,)."""
 
 
 class LinearPartitioner(_GrowingPartitioner):
@@ -94,6 +94,6 @@ class ExponentialPartitioner(_GrowingPartitioner):
     """Partition k has a size proportional to exp(k): the last holds 63 % of all."""
 
     def _weights(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Against the largest, so that no number of partitions overflows.
+        # Relative to the largest, so that no number of partitions overflows.
         weights: NDArray[np.float64] = np.exp(numbers - numbers[-1])
         return weights

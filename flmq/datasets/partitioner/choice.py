@@ -1,4 +1,4 @@
-"""Partitioners by the short names that a command line or a client's properties carry."""
+"""Partitioners by the short names used on the command line and in client properties."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flmq.datasets.partitioner.dirichlet import DirichletPartitioner
 __all__ = ["PARTITIONS", "make_partitioner"]
 
 _CLASSES_PER_CLIENT = 2
-"""Classes or shards a client, as in the experiments of McMahan 2017."""
+"""Classes or shards per client, as in the experiments of McMahan 2017."""
 
 _MAKERS: dict[str, Callable[[int, float, int], Partitioner]] = {
     "dirichlet": lambda n, alpha, seed: DirichletPartitioner(n, alpha, seed=seed),
@@ -31,16 +31,18 @@ _MAKERS: dict[str, Callable[[int, float, int], Partitioner]] = {
 }
 
 PARTITIONS: tuple[str, ...] = tuple(sorted(_MAKERS))
-"""The names that ``make_partitioner`` takes."""
+"""The names that ``make_partitioner`` accepts."""
 
 
 def make_partitioner(
     name: str, num_partitions: int, alpha: float = 0.5, seed: int = 42
 ) -> Partitioner:
-    """The partitioner called ``name``; ``alpha`` is for "dirichlet" alone.
+    """Return the partitioner called ``name``; ``alpha`` applies to "dirichlet" only.
 
-    "pathological" and "shard" give 2 classes or shards a partition. Raises ``CannotPartition``
-    for a name that is not in ``PARTITIONS``.
+    "pathological" and "shard" give 2 classes or shards per partition.
+
+    Raises:
+        CannotPartition: the name is not in ``PARTITIONS``.
     """
     maker = _MAKERS.get(name)
     if maker is None:

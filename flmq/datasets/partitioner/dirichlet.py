@@ -1,4 +1,4 @@
-"""Label skew of any degree: each class is shared out by a draw from a Dirichlet distribution."""
+"""Label skew of any degree: each class is distributed by a draw from a Dirichlet distribution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flmq.datasets.partitioner.base import (
 __all__ = ["DirichletPartitioner"]
 
 _TRIES = 1000
-"""Draws before giving up. At 1 ms a draw this is a second; what has not come by then is too
+"""Draws before giving up. At 1 ms a draw this is a second; success after that is too
 unlikely to wait for."""
 
 
@@ -29,7 +29,7 @@ class DirichletPartitioner(Partitioner):
     """Per class, p ~ Dir(alpha, ..., alpha), cut at floor(cumsum(p) n_class) (arXiv:1905.12022).
 
     Small ``alpha`` gives partitions of few classes, large ``alpha`` near-equal mixtures. All is
-    drawn again while a partition has fewer than ``min_partition_size`` samples.
+    redrawn while a partition has fewer than ``min_partition_size`` samples.
     """
 
     def __init__(
@@ -40,22 +40,22 @@ class DirichletPartitioner(Partitioner):
         self_balancing: bool = False,
         seed: int = 42,
     ) -> None:
-        """Part among ``num_partitions`` with concentration ``alpha`` > 0.
+        """Create ``num_partitions`` with concentration ``alpha`` > 0.
 
-        ``self_balancing``: a partition that has its n-th of all samples gets no more of the
-        classes that follow.
+        ``self_balancing``: a partition that already has 1/n of all samples gets none of the
+        following classes.
         """
         self.num_partitions = checked_count("num_partitions", num_partitions)
         if not (math.isfinite(alpha) and alpha > 0):
             raise CannotPartition(f"alpha is {alpha!r}: give a finite number above 0, such as 0.5")
         self.alpha = float(alpha)
-        # An empty partition is a client that cannot train: one sample is the least.
+        # An empty partition is a client that cannot train: at least one sample.
         self.min_partition_size = checked_count("min_partition_size", min_partition_size)
         self.self_balancing = self_balancing
         self.seed = checked_seed(seed)
 
     def partition(self, labels: Labels) -> list[Indices]:
-        """All partitions of ``labels`` (shape (n,))."""
+        """Return the partitions of ``labels`` (shape (n,))."""
         labels = checked_labels(labels, self.num_partitions * self.min_partition_size)
         classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         rng = np.random.default_rng(self.seed)
@@ -82,7 +82,7 @@ class DirichletPartitioner(Partitioner):
             share = rng.dirichlet(np.full(self.num_partitions, self.alpha))
             if self.self_balancing:
                 share = _only_open(share, sizes < total / self.num_partitions)
-            # The last partition takes the rest: cumsum may end a hair below 1.
+            # The last partition takes the rest: cumsum may end slightly below 1.
             cuts = np.floor(np.cumsum(share)[:-1] * samples.size).astype(np.int64)
             for number, piece in enumerate(np.split(rng.permutation(samples), cuts)):
                 pieces[number].append(piece)
@@ -91,9 +91,9 @@ class DirichletPartitioner(Partitioner):
 
 
 def _only_open(share: NDArray[np.float64], is_open: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``share`` among the open partitions alone, summing to 1."""
+    """Return ``share`` restricted to the open partitions, summing to 1."""
     kept = np.where(is_open, share, 0.0)
-    # With a tiny alpha all of the draw may have gone to the closed; then the open share equally.
+    # With a tiny alpha the closed ones may have drawn everything; then the open share equally.
     if kept.sum() <= 0:
         kept = is_open.astype(np.float64)
     result: NDArray[np.float64] = kept / kept.sum()
