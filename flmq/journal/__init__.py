@@ -1,4 +1,4 @@
-"""The store under a run: its records, models and replies, whole after any crash."""
+"""The journal of a run: its records, models and replies, complete after any crash."""
 
 from __future__ import annotations
 

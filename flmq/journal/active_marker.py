@@ -1,7 +1,8 @@
-"""Whether a live process is in charge of a run: a file lock that the system drops with its owner.
+"""Mark a run as active: a file lock that the operating system releases when its owner dies.
 
-It only tells; what keeps a predecessor from writing is the fencing epoch. Each server has a file of
-its own, named by its epoch, for a stopped predecessor holds its lock until it dies.
+It is informative only; the fencing epoch is what keeps a predecessor from writing. Each server
+locks a file of its own, named by its epoch, as a suspended predecessor holds its lock until it
+dies.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ __all__ = ["ActiveMarker", "is_in_charge"]
 
 _FILES = "charge*.lock"
 _PATIENCE = 5.0
-"""Seconds for somebody who just looks whether we hold it."""
+"""Seconds to wait for another process that briefly takes the lock to see if it is held."""
 
 
 class ActiveMarker:
-    """This process's word that it is in charge of a run."""
+    """This process's lock that marks it as in charge of a run."""
 
     def __init__(self, folder: Path, epoch: int) -> None:
-        """Give it for the run in ``folder``; raises `JournalNotWritable`."""
+        """Acquire the lock for the run in ``folder``; raises `JournalNotWritable`."""
         self._path = folder / f"charge.{epoch}.lock"
         for left in folder.glob(_FILES):
             if not is_held(left):
@@ -32,10 +33,10 @@ class ActiveMarker:
             self._lock.acquire(timeout=_PATIENCE)
 
     def release(self) -> None:
-        """Take it back. Idempotent."""
+        """Release the lock. Idempotent."""
         self._lock.release()
 
 
 def is_in_charge(folder: Path) -> bool:
-    """Whether some live process is in charge of the run in ``folder``."""
+    """Return whether a live process is in charge of the run in ``folder``."""
     return any(is_held(path) for path in folder.glob(_FILES))

@@ -1,6 +1,6 @@
-"""Parameters on the disk and who needs them: put first, named by a record then, swept at last.
+"""Parameters on disk, and which records need them: written, then named, at last swept.
 
-Each method that takes a transaction works within that of its caller.
+Methods that take a transaction run within that of their caller.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ UNION SELECT digest FROM asks WHERE digest IS NOT NULL
 
 
 class BlobStore:
-    """The files of a run, of which its database knows. Thread-safe."""
+    """The blob files of a run, as known to its database. Thread-safe."""
 
     def __init__(self, folder: Path, seal: Seal) -> None:
-        """Use the run in ``folder``; check what its database says by ``seal``."""
+        """Use the run in ``folder``; verify what its database says with ``seal``."""
         self.blobs = BlobFolder(folder)
         self.replies = ReplyFolder(folder)
         self._seal = seal
         self._lock = threading.Lock()
-        # What no record names yet, but will: a sweep spares it.
+        # Not yet named by a record, but about to be: a sweep must keep them.
         self._put: dict[str, BlobRef] = {}
         self._adopted: set[Path] = set()
         self._loaded: weakref.WeakValueDictionary[str, MappedParameters] = (
@@ -55,7 +55,7 @@ class BlobStore:
     # -- parameters by digest ----------------------------------------------------------------
 
     def put(self, parameters: Parameters, ref: BlobRef | None = None) -> BlobRef:
-        """Have ``parameters`` on the disk; raises `JournalNotWritable`."""
+        """Write ``parameters`` to disk; raises `JournalNotWritable`."""
         ref = refer(parameters) if ref is None else ref
         with self._lock:
             self._put[ref.digest] = ref
@@ -63,7 +63,7 @@ class BlobStore:
         return ref
 
     def name(self, tx: sqlite3.Connection, digests: Iterable[str]) -> None:
-        """Have the database know blobs that one of its records is about to name.
+        """Enter blobs into the database that one of its records is about to name.
 
         Raises:
             RuntimeError: one was not put.
@@ -83,13 +83,13 @@ class BlobStore:
                 )
 
     def named(self, digests: Iterable[str]) -> None:
-        """Take note that records name these now, durably."""
+        """Mark blobs as named by durable records, so that they need no protection from a sweep."""
         with self._lock:
             for digest in digests:
                 self._put.pop(digest, None)
 
     def ref(self, tx: sqlite3.Connection, digest: str) -> BlobRef:
-        """What the blob looks like; raises `JournalDamaged` where the database does not know it."""
+        """Return the blob's reference; raises `JournalDamaged` if the database lacks it."""
         with self._lock:
             ref = self._put.get(digest)
         if ref is not None:
@@ -101,7 +101,7 @@ class BlobStore:
         return BlobRef(digest, outline["type"], outline["lengths"])
 
     def load(self, ref: BlobRef) -> MappedParameters:
-        """The blob's parameters: the same object as long as somebody holds it."""
+        """Return the blob's parameters; the same object while anybody holds it."""
         loaded = self._loaded.get(ref.digest)
         if loaded is None or not loaded.untouched:
             loaded = self.blobs.load(ref)
@@ -111,7 +111,7 @@ class BlobStore:
     # -- a strategy's state ------------------------------------------------------------------
 
     def put_state(self, state: Mapping[str, StateValue], name: str) -> tuple[bytes, str | None]:
-        """A state as its record holds it, and the digest of its large arrays.
+        """Return a state as stored in its record, and the digest of its large arrays, if any.
 
         Raises:
             UnsavableState: a value that cannot be stored exactly; names it.
@@ -125,7 +125,7 @@ class BlobStore:
     def load_state(
         self, tx: sqlite3.Connection, stored: bytes, digest: str | None
     ) -> dict[str, Any]:
-        """The state that `put_state` stored."""
+        """Return the state that `put_state` stored."""
         document = self._seal.open(stored)
         if digest is None:
             return join_state(document, ())
@@ -140,12 +140,12 @@ class BlobStore:
         return self.replies.adopt(task_id, ref, path)
 
     def release(self, task_id: str, ref: BlobRef) -> None:
-        """Spare a reply's file no longer."""
+        """Stop protecting a reply's file from a sweep."""
         with self._lock:
             self._adopted.discard(self.replies.path(task_id, ref))
 
     def contributed(self, contributions: Iterable[Contribution]) -> None:
-        """Take note that records name these replies now, durably."""
+        """Mark these replies as named by durable records."""
         with self._lock:
             for what in contributions:
                 if what.blob is not None:
@@ -154,7 +154,7 @@ class BlobStore:
     # -- cleaning up -------------------------------------------------------------------------
 
     def sweep(self, tx: sqlite3.Connection, replies: Iterable[Path]) -> None:
-        """Remove the files that no record names; ``replies`` are those that some do."""
+        """Remove the files that no record names; ``replies`` are the named reply files."""
         with self._lock:
             needed, spared = set(self._put), set(self._adopted)
         needed.update(digest for (digest,) in tx.execute(_NAMED))
@@ -165,6 +165,6 @@ class BlobStore:
         self.replies.sweep(spared.union(replies))
 
     def tidy(self) -> None:
-        """Remove what writers that died left half-written."""
+        """Remove the half-written files of writers that died."""
         remove_temporaries(self.blobs.folder)
         remove_temporaries(self.replies.folder)

@@ -1,7 +1,7 @@
 """The files beside the database: parameters by digest, and replies' parameters by task.
 
-A file's name says what is in it, so writing it twice, or by two servers of which one is no longer
-in charge, does no harm. Which files are needed is known to the database alone.
+A file's name determines its content, so writing it twice, or by two servers of which one is no
+longer in charge, does no harm. Only the database knows which files are needed.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class BlobFolder:
         make_folder(self.folder)
 
     def path(self, digest: str) -> Path:
-        """Where the blob is, or would be."""
+        """Return the path of the blob, whether or not it exists."""
         return self.folder / f"{digest}{_SUFFIX}"
 
     def put(self, ref: BlobRef, parameters: Parameters) -> Path:
-        """Have ``parameters`` on the disk; their file is left alone if it is there.
+        """Write ``parameters`` to disk; an existing file is left alone.
 
         Raises:
             JournalNotWritable: they cannot be written.
         """
         path = self.path(ref.digest)
         with writing(path):
-            # What bears its name was complete when it got it; a wrong length was done to it later.
+            # A file was complete when it was given its name; a wrong length means later damage.
             there = path.exists() and path.stat().st_size == ref.total
         if not there:
             replace(path, parameters.tensors)
         return path
 
     def load(self, ref: BlobRef) -> MappedParameters:
-        """The blob's parameters; raises `JournalDamaged` where they are not."""
+        """Return the blob's parameters; raises `JournalDamaged` if they are missing or damaged."""
         return MappedParameters(self.path(ref.digest), ref)
 
     def sweep(self, needed: Iterable[str]) -> None:
@@ -65,31 +65,31 @@ class ReplyFolder:
         make_folder(self.folder)
 
     def path(self, task_id: str, ref: BlobRef) -> Path:
-        """Where the parameters of this reply are, or would be.
+        """Return the path of this reply's parameters, whether or not it exists.
 
-        The digest is part of the name: two answers to one task, the second of which a server that
-        is no longer in charge takes in, do not overwrite each other.
+        The digest is part of the name, so that two answers to one task do not overwrite each other,
+        even if the second is received by a server that is no longer in charge.
         """
         return self.folder / f"{task_id}.{ref.digest[:16]}"
 
     def adopt(self, task_id: str, ref: BlobRef, source: Path) -> Path:
-        """Take over the file ``source``, durably; raises `JournalNotWritable`."""
+        """Take over the file ``source`` durably; raises `JournalNotWritable`."""
         path = self.path(task_id, ref)
         move(source, path)
         return path
 
     def load(self, task_id: str, ref: BlobRef) -> MappedParameters:
-        """The reply's parameters; raises `JournalDamaged` where they are not."""
+        """Return the reply's parameters; raises `JournalDamaged` if missing or damaged."""
         return MappedParameters(self.path(task_id, ref), ref)
 
     def sweep(self, needed: Iterable[Path]) -> None:
-        """Remove every file that is not ``needed``."""
+        """Remove every file that is not in ``needed``."""
         _sweep(self.folder, {path.name for path in needed})
 
 
 def _sweep(folder: Path, needed: set[str]) -> None:
     with writing(folder):
         for path in folder.iterdir():
-            # Half a file may be somebody's who is just writing it.
+            # A partial file may belong to somebody who is just writing it.
             if path.name not in needed and path.suffix != TEMPORARY:
                 path.unlink(missing_ok=True)

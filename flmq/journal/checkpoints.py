@@ -1,6 +1,6 @@
-"""The checkpoints' table: what a run goes on from, and which models stay on disk.
+"""The table of checkpoints: what a run resumes from, and which models stay on disk.
 
-Each function works within a transaction of its caller.
+Each method runs within a transaction of its caller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["CheckpointTable", "StoredCheckpoint"]
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A row; the parameters are in the blob ``digest``."""
+    """A row of the table; the parameters are in the blob ``digest``."""
 
     server_round: int
     at_unix_ms: int
@@ -31,14 +31,14 @@ class StoredCheckpoint:
 
 
 class CheckpointTable:
-    """Rows of checkpoints: all stay, for their summary; some with what a run goes on from."""
+    """Rows of checkpoints: all keep their summary, some also the data to resume from."""
 
     def __init__(self, seal: Seal) -> None:
-        """Check what is read by ``seal``."""
+        """Verify what is read with ``seal``."""
         self._seal = seal
 
     def add(self, tx: sqlite3.Connection, row: StoredCheckpoint) -> None:
-        """Enter a checkpoint, in place of one of the same round.
+        """Insert a checkpoint, replacing one of the same round.
 
         Raises:
             ValueError: there is one of a later round.
@@ -61,7 +61,7 @@ class CheckpointTable:
         )
 
     def last(self, tx: sqlite3.Connection) -> StoredCheckpoint | None:
-        """The one of the latest round."""
+        """Return the checkpoint of the latest round; None if there are none."""
         row = tx.execute(
             "SELECT server_round, at_unix_ms, summary, digest, history, state, state_digest"
             " FROM checkpoints ORDER BY server_round DESC LIMIT 1"
@@ -69,12 +69,12 @@ class CheckpointTable:
         return None if row is None else StoredCheckpoint(*row)
 
     def last_round(self, tx: sqlite3.Connection) -> int | None:
-        """The latest round that has one."""
+        """Return the latest round that has a checkpoint; None if none has."""
         (last,) = tx.execute("SELECT max(server_round) FROM checkpoints").fetchone()
         return None if last is None else int(last)
 
     def summaries(self, tx: sqlite3.Connection) -> dict[int, dict[str, Any]]:
-        """What each checkpoint says of its round, kept or not."""
+        """Return the summary of each checkpoint by round, whether or not its model is kept."""
         return {
             server_round: self._seal.unpack(summary)
             for server_round, summary in tx.execute(
@@ -85,7 +85,7 @@ class CheckpointTable:
     def kept(
         self, tx: sqlite3.Connection, policy: KeepPolicy
     ) -> list[tuple[int, str, int, dict[str, Any], tuple[str, ...]]]:
-        """Round, digest, time, summary of those that are there, and what each is kept as."""
+        """Return round, digest, time, summary, and the reasons for keeping, of kept models."""
         rows = [
             (server_round, digest, at, self._seal.unpack(summary))
             for server_round, digest, at, summary in tx.execute(
@@ -97,7 +97,7 @@ class CheckpointTable:
         return [(*row, reasons[row[0]]) for row in rows]
 
     def apply(self, tx: sqlite3.Connection, policy: KeepPolicy) -> None:
-        """Let go of the models that ``policy`` does not keep."""
+        """Drop the models that ``policy`` does not keep."""
         for server_round, _, _, _, kept_as in self.kept(tx, policy):
             if not kept_as:
                 tx.execute(
@@ -110,10 +110,10 @@ class CheckpointTable:
 def _reasons(
     summaries: Mapping[int, Mapping[str, Any]], policy: KeepPolicy
 ) -> dict[int, tuple[str, ...]]:
-    """What each of these rounds is kept as; empty: nothing."""
+    """Return why each of these rounds is kept; an empty tuple means that it is not."""
     last = max(summaries, default=None)
     scores = {number: _score(summary, policy.best) for number, summary in summaries.items()}
-    # The first of equals, for rounds come in order: the best so far never changes by a tie.
+    # On a tie the first wins, so that the best never changes by a tie.
     best = max(scores, key=scores.__getitem__, default=None)
     if best is not None and scores[best] == -math.inf:
         best = None
@@ -132,7 +132,7 @@ def _reasons(
 
 
 def _score(summary: Mapping[str, Any], best: str | None) -> float:
-    """How good a round is, by its summary: the more the better; -inf: unknown."""
+    """Return how good a round is by its summary: higher is better; -inf if unknown."""
     if best is None:
         return -math.inf
     if best == "loss":

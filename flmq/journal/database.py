@@ -1,7 +1,7 @@
 """The SQLite database: one connection, one lock, whole transactions, errors that say what to do.
 
-WAL mode with ``synchronous=FULL``: a transaction is on the disk when its block is left, and a crash
-at any moment leaves all of it or nothing (SQLite, "Write-Ahead Logging" and "PRAGMA synchronous").
+WAL mode with ``synchronous=FULL``: a transaction is on disk when its block is left, and a crash at
+any moment leaves all of it or nothing (SQLite, "Write-Ahead Logging" and "PRAGMA synchronous").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUSY_SECONDS = 20.0
 _WAL_BYTES = 64 << 20
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _LACKS = re.compile("no such (table|column|index)|has no column named")
-"""What SQLite says where a table or column of ours is not there: it has no code for it."""
+"""SQLite's messages on a missing table or column, for which it has no error code."""
 _TROUBLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -33,7 +33,7 @@ _TROUBLE = {
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database at ``path``, which must be there, for use by any thread."""
+    """Open the existing database at ``path`` for use by any thread."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -45,7 +45,7 @@ def connect(path: Path) -> sqlite3.Connection:
         "synchronous=FULL",
         "foreign_keys=ON",
         "trusted_schema=OFF",
-        "secure_delete=OFF",  # some systems' SQLite would write zeros over all that is let go
+        "secure_delete=OFF",  # some systems' SQLite would overwrite all deleted data with zeros
         f"journal_size_limit={_WAL_BYTES}",
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -71,10 +71,10 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """See one consistent state, of which the block just makes sense.
+        """Run the block on one consistent snapshot; errors of decoding in it mean damage.
 
         Raises:
-            JournalDamaged: it makes none.
+            JournalDamaged: the block cannot make sense of what it reads.
         """
         try:
             with self._transaction("BEGIN") as connection:
@@ -88,32 +88,32 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Change it: durable after the block; an exception in the block leaves all as it was.
+        """Run the block in a transaction: durable afterwards; rolled back if the block raises.
 
         Raises:
-            JournalGone: its file was deleted, moved or replaced.
-            JournalNotWritable: it cannot be written; all is as it was.
+            JournalGone: the file was deleted, moved or replaced.
+            JournalNotWritable: it cannot be written; nothing has changed.
         """
-        if self.gone:  # SQLite would go on writing into a file without a name
+        if self.gone:  # SQLite would go on writing to the unlinked file
             raise JournalGone(self.path.parent)
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     @property
     def gone(self) -> bool:
-        """Whether what is at our path is not the file that we opened."""
+        """Whether the file at our path is no longer the one that we opened."""
         return _file_at(self.path) != self._file
 
     def fold(self) -> None:
-        """Write the log's content into the database file, as far as no reader is in the way."""
+        """Checkpoint the log into the database file, as far as readers allow."""
         with self._lock, self._translated():
-            # A reader that was stopped in the middle shall not hold up the run.
+            # A reader that was suspended midway must not block the run.
             self._connection.execute("PRAGMA busy_timeout=0")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
 
     def close(self) -> None:
-        """Leave it. Idempotent."""
+        """Close the connection. Idempotent."""
         with self._lock:
             self._closed = True
             self._connection.close()
@@ -133,7 +133,7 @@ class Database:
                     raise
 
     def _roll_back(self) -> None:
-        # Some errors have SQLite roll back by itself.
+        # On some errors, SQLite rolls back by itself.
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -156,7 +156,7 @@ class Database:
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
-    """Which file it is, whatever it is called; None: there is none."""
+    """Return device and inode of the file at ``path``; None if there is none."""
     try:
         status = path.stat()
     except OSError:

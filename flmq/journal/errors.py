@@ -1,17 +1,17 @@
-"""What can go wrong between a run and its folder, beside the general errors of `flmq.common`.
+"""Errors of storing a run in its folder, besides the general ones of `flmq.common`.
 
 ::
 
     StoredDataError
-    ├── JournalDamaged       what was stored is not there, or not what was stored
+    ├── JournalDamaged       a file is missing, or does not hold what was stored
     ├── NewerJournal         written by a newer flmq
-    ├── JournalGone          the folder was deleted or moved under its server
-    └── NotKept              it was there, and the run was told not to keep it
+    ├── JournalGone          the folder was deleted or moved while its server was running
+    └── NotKept              deleted, as the run was not told to keep it
     RunError
     ├── JournalNotWritable   no space, no permission, no lock
     └── Fenced               another server took charge
     InvalidReturnValue
-    └── UnsavableState       a strategy's state holds what cannot be stored
+    └── UnsavableState       a strategy's state holds a value that cannot be stored
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NewerJournal(StoredDataError):
 
 
 class JournalGone(StoredDataError):
-    """The run's folder was taken away under its server."""
+    """The run's folder was deleted or moved while its server was running."""
 
     def __init__(self, folder: Path) -> None:
         """Name the run's folder."""
@@ -71,11 +71,11 @@ class JournalGone(StoredDataError):
 
 
 class NotKept(StoredDataError):
-    """What is asked for was let go once its round was over."""
+    """The requested data was deleted once its round was over."""
 
 
 class JournalNotWritable(RunError):
-    """The run's folder cannot be written; what it holds is as it was before the attempt."""
+    """The run's folder cannot be written; its content is unchanged."""
 
     def __init__(self, path: Path, why: str) -> None:
         """Name the file and the cause."""
@@ -104,7 +104,7 @@ class UnsavableState(InvalidReturnValue):
     """A strategy's state holds a value that cannot be stored exactly."""
 
     def __init__(self, where: str, value: object, advice: str = "") -> None:
-        """Say ``where`` in the state the value is."""
+        """Say ``where`` in the state the value is, with ``advice``."""
         self.where = where
         self.kind = type(value).__qualname__
         super().__init__(

@@ -1,4 +1,4 @@
-"""The journal's files: whole after a crash, or not there; what prevents that is named."""
+"""The journal's files: complete after a crash, or absent; errors name the cause."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 TEMPORARY = ".tmp"
-"""How the name of a file ends that is not whole yet."""
+"""Suffix of files that are not complete yet."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing ``path`` into `JournalNotWritable`."""
+    """Convert OSErrors of writing ``path`` to `JournalNotWritable`."""
     try:
         yield
     except OSError as error:
@@ -33,17 +33,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make ``path`` and what is missing above it, durably."""
+    """Create ``path`` and missing parents durably."""
     with writing(path):
         for folder in files.make_folder(path):
             files.fsync_folder(folder.parent)
 
 
 def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Put a file of ``parts`` at ``path``: after a crash the old is there, or the new.
+    """Write a file of ``parts`` at ``path`` atomically: a crash leaves the old or the new.
 
     Raises:
-        JournalNotWritable: it cannot be; the old is there.
+        JournalNotWritable: it cannot be written; the old file is left.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     with writing(path), files.replacing(path, temporary) as file:
@@ -52,7 +52,7 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Make ``source`` durable and rename it to ``target``, on the same file system.
+    """Flush ``source`` to disk and rename it to ``target``, on the same file system.
 
     Raises:
         JournalNotWritable: it cannot be moved.
@@ -62,7 +62,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove_temporaries(folder: Path, name: str = "") -> None:
-    """Remove what writers that died left half-written in ``folder``, of files ``name`` if given."""
+    """Remove half-written files left in ``folder`` by writers that died, of ``name`` if given."""
     with writing(folder):
         for path in folder.glob(f"{name}*{TEMPORARY}"):
             path.unlink(missing_ok=True)

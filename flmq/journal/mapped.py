@@ -1,4 +1,4 @@
-"""Parameters that the journal keeps on disk: checked once, mapped when they are looked at."""
+"""Parameters that the journal keeps on disk: verified once, mapped on access."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["MappedParameters"]
 
 
 class MappedParameters(FileParameters):
-    """Parameters in a file of the journal's."""
+    """Parameters in a file of the journal."""
 
     def __init__(self, path: Path, ref: BlobRef) -> None:
-        """Stand for the blob of ``ref`` in the file at ``path``, whose bytes are read and checked.
+        """Represent the blob of ``ref`` in the file at ``path``, which is read and verified.
 
         Raises:
             JournalDamaged: the file is missing, or holds something else.
@@ -27,7 +27,7 @@ class MappedParameters(FileParameters):
             raise JournalDamaged(path, f"has digest {found[:16]}..., not {ref.digest[:16]}...")
 
     def map(self) -> mmap.mmap | bytes:
-        """The file as memory."""
+        """Map the file into memory."""
         try:
             size = self.path.stat().st_size
             if size != self.ref.total:

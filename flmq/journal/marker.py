@@ -1,6 +1,6 @@
-"""``run.json``: says that a run lives in this folder, even where its database says nothing.
+"""``run.json`` marks a folder as a run's, even if its database is empty.
 
-Without it an emptied database would look like a run that has not begun, and begin anew.
+Without it, an emptied database would look like a run that has not begun, and begin anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MARKER = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Whose folder this is."""
+    """Which run the folder belongs to."""
 
     job: str
     run_id: str
@@ -31,13 +31,13 @@ class Marker:
 
 
 def write_marker(folder: Path, marker: Marker) -> None:
-    """Write it durably; raises `JournalNotWritable`."""
+    """Write the marker durably; raises `JournalNotWritable`."""
     text = json.dumps(asdict(marker), indent=2) + "\n"
     replace(folder / MARKER, [text.encode()])
 
 
 def read_marker(folder: Path) -> Marker | None:
-    """The folder's marker; None if it has none.
+    """Return the folder's marker; None if it has none.
 
     Raises:
         JournalDamaged: it cannot be read.

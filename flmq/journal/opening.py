@@ -1,7 +1,7 @@
-"""Opening a run's folder: a new one is made whole, an old one is looked over before it is believed.
+"""Open a run's folder: create a new one atomically, and verify an existing one.
 
-The database comes into being under another name, with all its tables, and gets its own by a link:
-so a database that is empty or lacks a table was never ours to find, and is damage.
+The database is created under another name, with all its tables, and then linked to its own: so a
+database that is empty or lacks a table was not left by a crash, but is damaged.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DATABASE = "journal.db"
 
 
 def open_database(folder: Path, *, create: bool) -> Database:
-    """Open the database of the run in ``folder``, which is made if it is not there.
+    """Open the database of the run in ``folder``; create it if it does not exist.
 
     Raises:
-        JournalDamaged: what is there is not whole; or nothing is, and ``create`` is not set.
+        JournalDamaged: it is damaged; or there is none and ``create`` is not set.
         NewerJournal: a newer flmq wrote it.
-        JournalNotWritable: it cannot be made or opened.
+        JournalNotWritable: it cannot be created or opened.
     """
     marked = read_marker(folder)
     path = folder / DATABASE
@@ -42,7 +42,7 @@ def open_database(folder: Path, *, create: bool) -> Database:
             raise JournalDamaged(path, "is missing")
         _create(path)
     if path.stat().st_size == 0:
-        # SQLite would take it for a new one, and remove its log.
+        # SQLite would treat it as a new database, and remove its log.
         raise JournalDamaged(path, "is empty")
     database = Database(path)
     try:
@@ -56,7 +56,7 @@ def open_database(folder: Path, *, create: bool) -> Database:
 
 
 def _leftover(folder: Path) -> str:
-    """What of a run lies in ``folder`` beside the database; empty: nothing."""
+    """Return which parts of a run lie in ``folder`` beside the database; empty if none."""
     log = folder / f"{DATABASE}-wal"
     if log.exists() and log.stat().st_size:
         return f"its log {log.name} stands beside it"
@@ -67,7 +67,7 @@ def _leftover(folder: Path) -> str:
 
 
 def _create(path: Path) -> None:
-    """Make an empty database; one that another process makes meanwhile is as good."""
+    """Create an empty database, unless another process does so first."""
     make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     with writing(path):
@@ -83,7 +83,7 @@ def _create(path: Path) -> None:
 
 
 def _fill(path: Path) -> None:
-    path.touch(mode=0o600)  # it holds the job's secret; SQLite's log takes the mode over
+    path.touch(mode=0o600)  # it holds the job's secret; SQLite's log inherits the mode
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -101,13 +101,13 @@ def _fill(path: Path) -> None:
 
 
 def _bring_up(database: Database) -> None:
-    """Make a database of an earlier format one of ours; its records stay."""
+    """Migrate a database of an earlier format to the current one; its records stay."""
     with database.reading() as tx:
         (found,) = tx.execute("PRAGMA user_version").fetchone()
     if found == FORMAT:
         return
     with database.writing() as tx:
-        # Another process may have been here meanwhile.
+        # Another process may have migrated it meanwhile.
         (found,) = tx.execute("PRAGMA user_version").fetchone()
         for earlier in range(found, FORMAT):
             for statement in filter(None, map(str.strip, UPGRADES[earlier].split(";"))):
@@ -116,7 +116,7 @@ def _bring_up(database: Database) -> None:
 
 
 def _look_for_columns(database: Database) -> None:
-    """Whether all tables are there and have their columns; more is no harm."""
+    """Check that all tables exist and have their columns; additional ones are fine."""
     with contextlib.closing(sqlite3.connect(":memory:")) as new:
         new.executescript(SCHEMA)
         wanted = _columns(new)
@@ -130,7 +130,7 @@ def _look_for_columns(database: Database) -> None:
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
-    """Names of columns by table."""
+    """Return the column names of each table."""
     columns: dict[str, set[str]] = {}
     for table, column in connection.execute(
         "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c "

@@ -1,4 +1,4 @@
-"""What a run's folder says: for going on with the run, and for people."""
+"""Read a run's folder: to resume the run, and to show it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = ["JournalReader"]
 
 
 class JournalReader:
-    """All that can be read of a run; anybody may, whoever is in charge. Thread-safe.
+    """Everything that can be read of a run, whoever is in charge of it. Thread-safe.
 
-    Every method raises `JournalDamaged` where a file is not what was stored.
+    Every method raises `JournalDamaged` if a file does not hold what was stored.
     """
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -46,46 +46,46 @@ class JournalReader:
         self._phases = PhaseTables(self._seal, self._blob_store.load_state)
         self._checkpoints = CheckpointTable(self._seal)
         self.identity: JobIdentity | None = self._recognize()
-        """Whose run this is; None before `begin`."""
+        """Identity of the run; None before `begin`."""
 
     # -- whose run it is ---------------------------------------------------------------------
 
     def fingerprint(self) -> dict[str, str]:
-        """What `begin` was told of code and configuration."""
+        """Return the fingerprint of code and configuration that `begin` was given."""
         with self._db.reading() as tx:
             return self._run.fingerprint(tx)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What `begin` was told for people."""
+        """Return the information for people that `begin` was given."""
         with self._db.reading() as tx:
             return self._run.about(tx)
 
     @property
     def started_unix_ms(self) -> int:
-        """When the run was begun, by the clock of that server."""
+        """Return when the run began, in Unix ms by that server's clock."""
         with self._db.reading() as tx:
             return self._run.created_unix_ms(tx)
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """How the run ended; None if it has not."""
+        """Return how the run ended; None if it has not."""
         with self._db.reading() as tx:
             return self._run.ending(tx)
 
     # -- parameters --------------------------------------------------------------------------
 
     def parameters(self, digest: str) -> Parameters:
-        """The parameters that a plan or a checkpoint names, on disk; checked, then mapped.
+        """Return the parameters with this digest, of a plan or checkpoint: verified and mapped.
 
-        While somebody holds them the same object comes back.
+        While anybody holds them, the same object is returned.
         """
         with self._db.reading() as tx:
             ref = self._blob_store.ref(tx, digest)
         return self._blob_store.load(ref)
 
     def reply_parameters(self, contribution: Contribution) -> Parameters | None:
-        """The parameters that a contribution names, on disk; None: they are in its reply."""
+        """Return the parameters of a contribution from disk; None if they are in its reply."""
         if contribution.blob is None:
             return None
         return self._blob_store.replies.load(contribution.task_id, contribution.blob)
@@ -93,36 +93,36 @@ class JournalReader:
     # -- phases, rounds, checkpoints ---------------------------------------------------------
 
     def first_call(self, server_round: int, phase: Phase) -> int:
-        """Where a restarted server begins to count the calls of a phase.
+        """Return from which number on a restarted server counts the calls of a phase.
 
-        Calls below belong to rounds that have their checkpoint; from here on `find_phase` knows
-        those that the server before this one has opened.
+        Lower calls belong to rounds that have a checkpoint; from this one on, `find_phase` finds
+        those that the previous server opened.
         """
         with self._db.reading() as tx:
             return self._phases.first_call(tx, server_round, phase)
 
     def closed_phase(self, key: PhaseKey) -> ClosedPhase | None:
-        """How a phase was closed, without its plan and replies; None: it is open, or never was."""
+        """Return how a phase was closed, without plan and replies; None if it is not closed."""
         with self._db.reading() as tx:
             return self._phases.closed(tx, key)
 
     def last_closed(self, phase: Phase) -> int:
-        """The last round whose phase of this kind has closed; 0 if none has."""
+        """Return the last round whose phase of this kind has closed; 0 if none has."""
         with self._db.reading() as tx:
             return self._phases.last_closed(tx, phase)
 
     def waiting_late(self) -> list[CarriedReply]:
-        """Late replies that are kept for a later round which has not closed, by client id."""
+        """Return late replies kept for a later round that has not closed, by client id."""
         with self._db.reading() as tx:
             return list(self._phases.late.waiting(tx))
 
     def carried_into(self, key: PhaseKey) -> list[CarriedReply]:
-        """Late replies that count in a phase which has closed, by client id."""
+        """Return the late replies that count in a closed phase, by client id."""
         with self._db.reading() as tx:
             return self._phases.carried_into(tx, key)
 
     def last_checkpoint(self) -> Checkpoint | None:
-        """What the run goes on from; None before the first."""
+        """Return what the run resumes from; None before the first checkpoint."""
         with self._db.reading() as tx:
             row = self._checkpoints.last(tx)
             if row is None:
@@ -133,7 +133,7 @@ class JournalReader:
         return Checkpoint(row.server_round, self._blob_store.load(ref), history, state, summary)
 
     def checkpoints(self) -> list[CheckpointInfo]:
-        """The models that are kept; `parameters` loads them by digest."""
+        """Return the models that are kept; `parameters` loads them by digest."""
         with self._db.reading() as tx:
             return [
                 CheckpointInfo(
@@ -152,12 +152,12 @@ class JournalReader:
 
     @property
     def rounds_done(self) -> int:
-        """Number of the last round that has its checkpoint; 0 before the first."""
+        """Number of the last round with a checkpoint; 0 before the first."""
         with self._db.reading() as tx:
             return self._checkpoints.last_round(tx) or 0
 
     def rounds(self) -> list[RoundRow]:
-        """Every round with what became of every task."""
+        """Return every round with the outcome of every task."""
         with self._db.reading() as tx:
             summaries = self._checkpoints.summaries(tx)
             phases = self._phases.rows(tx)
@@ -167,7 +167,7 @@ class JournalReader:
         ]
 
     def _recognize(self) -> JobIdentity | None:
-        """Whose run this is, by its database; what stands beside must agree."""
+        """Return the run's identity from its database; the marker beside it must agree."""
         marker = read_marker(self.folder)
         with self._db.reading() as tx:
             identity = self._run.identity(tx)
@@ -178,7 +178,7 @@ class JournalReader:
                 return None
             created = self._run.created_unix_ms(tx)
         if marker is None:
-            # A crash within `begin`, or somebody's tidiness.
+            # A crash within `begin`, or somebody deleted it.
             write_marker(self.folder, Marker(identity.name, identity.run_id, created))
         elif marker.run_id != identity.run_id:
             what = f"is of run {identity.run_id}, and {MARKER} beside it of run {marker.run_id}"

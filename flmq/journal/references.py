@@ -1,4 +1,4 @@
-"""A blob's reference as a record holds it."""
+"""How a record stores a blob's reference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["ref_in", "ref_out"]
 
 
 def ref_out(ref: BlobRef) -> Mapping[str, Any]:
-    """What is stored for ``ref``."""
+    """Return ``ref`` in its stored form."""
     return {"ref": astuple(ref)}
 
 
 def ref_in(stored: Mapping[str, Any]) -> BlobRef:
-    """The reference that `ref_out` stored."""
+    """Return the reference that `ref_out` stored."""
     return BlobRef(*stored["ref"])

@@ -1,4 +1,4 @@
-"""The runs in a folder, at a glance."""
+"""List the runs in a folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["list_runs", "look_at"]
 
 
 def list_runs(runs_dir: Path) -> list[RunInfo]:
-    """Every run in ``runs_dir``, the latest first; a damaged one with what is wrong with it.
+    """Return every run in ``runs_dir``, latest first; damaged ones with what is wrong.
 
-    A folder without a journal is none; neither is a ``runs_dir`` that is not there an error.
+    Folders without a journal are skipped; a missing ``runs_dir`` is not an error.
     """
     if not runs_dir.is_dir():
         return []
@@ -30,7 +30,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def look_at(folder: Path) -> RunInfo:
-    """The run in ``folder``; a damaged one, or none, with what is wrong with it."""
+    """Describe the run in ``folder``; if damaged or missing, with what is wrong."""
     try:
         journal = Journal.open(folder, create=False)
     except FlmqError as error:

@@ -1,6 +1,6 @@
-"""The one row that says whose run it is, who is in charge of it, and whether it is over.
+"""The single row with the run's identity, who is in charge of it, and whether it is over.
 
-Each function works within a transaction of its caller.
+Each method runs within a transaction of its caller.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["RunTable"]
 
 
 class RunTable:
-    """The run's own row; there is none before `begin`."""
+    """The run's own row; absent before `begin`."""
 
     def __init__(self, seal: Seal) -> None:
-        """Check what is read by ``seal``."""
+        """Verify what is read with ``seal``."""
         self._seal = seal
 
     def begin(
@@ -32,7 +32,7 @@ class RunTable:
         about: Mapping[str, StateValue],
         now_ms: int,
     ) -> None:
-        """Enter the run; raises `JobInUse` where there is one."""
+        """Insert the run; raises `JobInUse` if there is one."""
         if tx.execute("SELECT 1 FROM run").fetchone() is not None:
             raise JobInUse(identity.name)
         pack = self._seal.pack
@@ -52,7 +52,7 @@ class RunTable:
         )
 
     def identity(self, tx: sqlite3.Connection) -> JobIdentity | None:
-        """Whose run it is; None before `begin`."""
+        """Return the run's identity; None before `begin`."""
         row = tx.execute("SELECT name, run_id, secret, seed FROM run").fetchone()
         if row is None:
             return None
@@ -60,29 +60,29 @@ class RunTable:
         return JobIdentity(name, run_id, secret, self._seal.unpack(seed)["seed"])
 
     def created_unix_ms(self, tx: sqlite3.Connection) -> int:
-        """When the run was begun."""
+        """Return when the run began, in Unix ms."""
         return int(_row(tx, "SELECT created_unix_ms FROM run"))
 
     def epoch(self, tx: sqlite3.Connection) -> int:
-        """The fencing epoch; 0: nobody has taken charge yet."""
+        """Return the fencing epoch; 0 if nobody has taken charge yet."""
         return int(_row(tx, "SELECT epoch FROM run"))
 
     def name(self, tx: sqlite3.Connection) -> str:
-        """The job's."""
+        """Return the job's name."""
         return str(_row(tx, "SELECT name FROM run"))
 
     def raise_epoch(self, tx: sqlite3.Connection, at_least: int) -> int:
-        """A new fencing epoch, greater than any before."""
+        """Store and return a new fencing epoch, greater than any before."""
         epoch = max(self.epoch(tx) + 1, at_least)
         tx.execute("UPDATE run SET epoch = ?", (epoch,))
         return epoch
 
     def fingerprint(self, tx: sqlite3.Connection) -> dict[str, Any]:
-        """What `begin` was told."""
+        """Return the fingerprint that `begin` was given."""
         return self._seal.unpack(_row(tx, "SELECT fingerprint FROM run"))
 
     def about(self, tx: sqlite3.Connection) -> dict[str, Any]:
-        """What `begin` was told."""
+        """Return the information for people that `begin` was given."""
         return self._seal.unpack(_row(tx, "SELECT about FROM run"))
 
     def keep(self, tx: sqlite3.Connection, policy: KeepPolicy) -> None:
@@ -90,15 +90,15 @@ class RunTable:
         tx.execute("UPDATE run SET keep = ?", (self._seal.pack(_keep_out(policy), "keep"),))
 
     def policy(self, tx: sqlite3.Connection) -> KeepPolicy:
-        """What stays on disk."""
+        """Return the policy of what stays on disk."""
         return KeepPolicy(**self._seal.unpack(_row(tx, "SELECT keep FROM run")))
 
     def finish(self, tx: sqlite3.Connection, ending: Mapping[str, StateValue]) -> None:
-        """Enter how the run ended."""
+        """Store how the run ended."""
         tx.execute("UPDATE run SET finished = ?", (self._seal.pack(ending, "ending"),))
 
     def ending(self, tx: sqlite3.Connection) -> dict[str, Any] | None:
-        """How the run ended; None if it has not, or has not begun."""
+        """Return how the run ended; None if it has not ended or not begun."""
         row = tx.execute("SELECT finished FROM run").fetchone()
         return None if row is None or row[0] is None else self._seal.unpack(row[0])
 

@@ -1,16 +1,15 @@
-"""A strategy's state as bytes and back, exactly: JSON with marked types, never a pickle.
+"""A strategy's state as bytes and back, exactly: JSON with tagged types, never a pickle.
 
-JSON's own values stand for themselves. What JSON lacks is an object with the one key that begins
+JSON's own values are stored as such. Other types become an object with a single key that begins
 with ``~``::
 
-    {"~int": "-0x1f..."}        an int outside 64 bits
+    {"~int": "-0x1f..."}        an int outside signed 64 bits
     {"~float": "7ff8..."}       NaN or infinity: its eight bytes
     {"~bytes": base64}          {"~tuple": [...]}        {"~dict": [[key, value], ...]}
     {"~array": {dtype, shape, fortran, bytes | blob}}    {"~scalar": {dtype, bytes}}
     {"~generator": {kind, seed, state}}                  {"~random": state}
 
-Large arrays may be kept apart (`split_state`), so that those that did not change are not written
-again.
+Large arrays may be stored separately (`split_state`), so that unchanged ones are not written again.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ StateValue: TypeAlias = (
     "bool | int | float | str | bytes | np.ndarray[Any, Any] | np.generic | np.random.Generator"
     " | random.Random | Sequence[StateValue] | Mapping[Any, StateValue] | None"
 )
-"""What a strategy may save. Types are kept exactly: a tuple comes back a tuple, float32 float32."""
+"""What a strategy may save. Types are kept exactly: tuples stay tuples, float32 stays float32."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -58,7 +57,7 @@ _BIT_GENERATORS = {
 
 
 def encode_state(state: Mapping[str, StateValue], name: str = "state_dict()") -> bytes:
-    """Turn ``state`` into JSON (ASCII); ``name`` is what it is called in errors.
+    """Encode ``state`` as JSON (ASCII); ``name`` names it in errors.
 
     Raises:
         UnsavableState: a value that cannot be stored exactly; names it.
@@ -67,10 +66,10 @@ def encode_state(state: Mapping[str, StateValue], name: str = "state_dict()") ->
 
 
 def decode_state(document: Buffer) -> dict[str, Any]:
-    """The state that `encode_state` wrote; its arrays are writable.
+    """Decode the state that `encode_state` wrote; its arrays are writable.
 
     Raises:
-        StoredDataError: not what `encode_state` writes.
+        StoredDataError: not written by `encode_state`.
     """
     return join_state(document, ())
 
@@ -78,7 +77,7 @@ def decode_state(document: Buffer) -> dict[str, Any]:
 def split_state(
     state: Mapping[str, StateValue], inline_bytes: int | None, name: str = "state_dict()"
 ) -> tuple[bytes, list[Buffer]]:
-    """As `encode_state`, but arrays of more than ``inline_bytes`` apart, in order, uncopied.
+    """Encode as `encode_state` does, but return arrays above ``inline_bytes`` separately, uncopied.
 
     Raises:
         UnsavableState: a value that cannot be stored exactly; names it.
@@ -90,10 +89,10 @@ def split_state(
 
 
 def join_state(document: Buffer, apart: Sequence[Buffer]) -> dict[str, Any]:
-    """The state that `split_state` took to pieces; its arrays are writable copies.
+    """Decode the state that `split_state` encoded; its arrays are writable copies.
 
     Raises:
-        StoredDataError: not what `split_state` writes.
+        StoredDataError: not written by `split_state`.
     """
     try:
         state = _Decoder(apart).decode(json.loads(bytes(document)))
@@ -114,17 +113,17 @@ def join_state(document: Buffer, apart: Sequence[Buffer]) -> dict[str, Any]:
 
 
 class _Encoder:
-    """From values to what JSON holds."""
+    """Convert values to what JSON can hold."""
 
     def __init__(self, inline_bytes: int | None) -> None:
         self._inline_bytes = inline_bytes
         self.apart: list[Buffer] = []
 
     def encode(self, value: object, where: str, depth: int) -> Any:
-        """``value``, which is found at ``where``."""
+        """Encode ``value``, which is at the place ``where`` (for errors)."""
         if depth > _MAX_DEPTH:
             raise UnsavableState(where, value, "it is nested too deeply, or holds itself")
-        # By exact type: a subclass (an Enum, a defaultdict) would come back as something else.
+        # By exact type: a subclass (an Enum, a defaultdict) would be restored as something else.
         kind = type(value)
         if value is None or kind in (bool, str):
             return value
@@ -152,7 +151,7 @@ class _Encoder:
 
     def _array(self, array: np.ndarray[Any, Any], where: str) -> Any:
         _check_dtype(array, array.dtype, where)
-        # The order in memory decides in which order numpy adds up, and with it the last bits.
+        # The memory order decides in which order numpy adds, and so the last bits.
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
         flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1)
         data: Buffer = flat.view(np.uint8).data if flat.nbytes else b""
@@ -182,13 +181,13 @@ class _Encoder:
 
 
 class _Decoder:
-    """From what JSON holds to values."""
+    """Convert what JSON holds to values."""
 
     def __init__(self, apart: Sequence[Buffer]) -> None:
         self._apart = apart
 
     def decode(self, stored: Any) -> Any:
-        """The value that ``stored`` stands for."""
+        """Return the value that ``stored`` represents."""
         if isinstance(stored, list):
             return [self.decode(item) for item in stored]
         if not isinstance(stored, dict):
@@ -261,7 +260,7 @@ _PLAIN = {int: _plain_int, float: _plain_float, bytes: _plain_bytes}
 
 
 def _scalar(value: np.generic, where: str) -> Any:
-    # A text's own dtype and bytes drop zeros at its end; the text itself has them.
+    # numpy's dtype and bytes of a text drop trailing zeros; the text itself keeps them.
     if isinstance(value, np.str_):
         return {"dtype": "U", "bytes": _base64(value.encode("utf-32-le", "surrogatepass"))}
     if isinstance(value, np.bytes_):
@@ -283,7 +282,7 @@ def _read_scalar(stored: Any) -> Any:
 
 
 def _check_dtype(value: object, dtype: np.dtype[Any], where: str) -> None:
-    # ml_dtypes' bfloat16 and its kin call themselves void: their name would be lost.
+    # ml_dtypes' bfloat16 and the like report themselves as void: their name would be lost.
     if _DTYPE.fullmatch(dtype.str) is None or np.dtype(dtype.str) != dtype:
         raise UnsavableState(
             where,

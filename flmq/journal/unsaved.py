@@ -1,9 +1,9 @@
-"""Finding what an object changed in itself: state that a checkpoint would have to hold.
+"""Detect which attributes of an object changed: state that a checkpoint should hold.
 
-A strategy without ``state_dict`` is taken at its word that it has no state, and watched. Values
-are compared by a hash of their pickle (buffers of arrays without a copy), so that changes in place
-show. What cannot be pickled is taken apart as far as it is containers and plain objects; the rest
-is compared by identity and, failing that, by ``==``.
+A strategy without ``state_dict`` is assumed to be stateless, and watched. Values are compared by a
+hash of their pickle (buffers of arrays without a copy), so that changes in place show. What cannot
+be pickled is taken apart as far as it consists of containers and plain objects; the rest is
+compared by identity and, failing that, by ``==``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["AttributeWatch"]
 
 _MISSING = object()
 _MAX_DEPTH = 20
-# Compared by identity and not taken apart: their insides are code, or the world's.
+# Compared by identity and not taken apart: they hold code or external resources.
 _WHOLE = (
     type,
     functools.partial,
@@ -31,21 +31,21 @@ _WHOLE = (
 
 
 class AttributeWatch:
-    """Which attributes of an object differ from how they were. For one thread."""
+    """Detect which attributes of an object differ from a snapshot. Not thread-safe."""
 
     def __init__(self, watched: object, ignore: Collection[str] = ()) -> None:
-        """Remember how ``watched`` is now, but for the attributes in ``ignore``."""
+        """Take a snapshot of ``watched``, except the attributes in ``ignore``."""
         self._watched = watched
         self._ignore = frozenset(ignore)
         self._then: dict[str, _Print] = {}
         self.accept()
 
     def accept(self) -> None:
-        """Take the object as it is now for unchanged."""
+        """Take a new snapshot."""
         self._then = self._look()
 
     def changed(self) -> tuple[str, ...]:
-        """Names of attributes that were added, removed or changed since, in order."""
+        """Return the names of attributes added, removed or changed since the snapshot, in order."""
         now = self._look()
         names = sorted(self._then.keys() | now.keys())
         return tuple(name for name in names if self._then.get(name) != now.get(name))
@@ -59,7 +59,7 @@ class AttributeWatch:
 
 
 class _Print:
-    """What a value looked like."""
+    """Fingerprint of a value."""
 
     __slots__ = ("_hash", "_objects")
 
@@ -94,12 +94,12 @@ class _Print:
 
 
 def _add_pickle(value: object, hasher: Any) -> bool:
-    """Hash the pickle of ``value``; False, with nothing hashed, if it has none."""
+    """Hash the pickle of ``value``; return False, with nothing hashed, if it has none."""
     buffers: list[pickle.PickleBuffer] = []
     try:
         pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
-    except Exception:  # whatever the user's own __reduce__ raises
+    except Exception:  # the user's own __reduce__ may raise anything
         return False
     for data in (pickled, *views):
         hasher.update(len(data).to_bytes(8, "big"))
@@ -108,7 +108,7 @@ def _add_pickle(value: object, hasher: Any) -> bool:
 
 
 def _parts(value: object) -> list[object] | None:
-    """What ``value`` consists of; None if it is not to be taken apart."""
+    """Return the parts of ``value``; None if it is not to be taken apart."""
     if isinstance(value, dict):
         return [part for item in value.items() for part in item]
     if isinstance(value, list | tuple):
@@ -120,7 +120,7 @@ def _parts(value: object) -> list[object] | None:
 
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
-    """The object's own attributes: of its dictionary, and of its classes' slots."""
+    """Yield the object's own attributes: of its dictionary, and of its classes' slots."""
     yield from list(getattr(value, "__dict__", {}).items())
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
@@ -135,5 +135,5 @@ def _same(one: object, other: object) -> bool:
         return True
     try:
         return type(one) is type(other) and bool(one == other)
-    except Exception:  # an array of truths, or the user's own __eq__
+    except Exception:  # the result is an array of bools, or the user's own __eq__ raised
         return False
