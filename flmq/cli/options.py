@@ -1,18 +1,21 @@
-"""Options that several commands share, with the environment variables that set them."""
+"""Parameters of commands: those made of a dataclass's options, and those that commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import UsageError
+from flmq.common.options import Option, options_of
 from flmq.common.typing import Scalar
 
-__all__ = ["Broker", "InvalidPair", "RunsDir", "Site", "pairs"]
+__all__ = ["Broker", "InvalidPair", "RunsDir", "pairs", "with_options"]
 
 Broker = Annotated[
     str | None,
@@ -25,14 +28,58 @@ Broker = Annotated[
         "environment variable: other users of this machine can read command lines.",
     ),
 ]
-Site = Annotated[
-    str,
-    typer.Option("--site", envvar="FLMQ_SITE", help="The datacenter this process stands in."),
-]
 RunsDir = Annotated[
     Path,
     typer.Option("--runs-dir", envvar="FLMQ_RUNS_DIR", help="Folder of the runs' records."),
 ]
+
+
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that calls ``function``, for typer.
+
+    Each parameter of ``function`` whose type is a dataclass with options (`flmq.common.options`) is
+    typed option by option, and made from what was typed.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, dict[str, Option]]] = {}
+    for parameter in signature.parameters.values():
+        if declared := dict(options_of(parameter.annotation)):
+            groups[parameter.name] = parameter.annotation, declared
+            parameters += (_parameter(name, each) for name, each in declared.items())
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(function)
+    def command(**typed: Any) -> None:
+        for group, (kind, declared) in groups.items():
+            values = {name: _read(each, typed.pop(name)) for name, each in declared.items()}
+            typed[group] = kind(**values)
+        function(**typed)
+
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(name: str, said: Option) -> inspect.Parameter:
+    shown = typer.Option(
+        *said.names,
+        envvar=said.env,
+        min=said.at_least,
+        max=said.at_most,
+        help=said.help,
+        show_default=said.show_default,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=said.default,
+        annotation=Annotated[said.type, shown],
+    )
+
+
+def _read(said: Option, typed: Any) -> Any:
+    return typed if said.read is None or typed is None else said.read(typed)
 
 
 class InvalidPair(UsageError):

@@ -12,6 +12,7 @@ from flmq.client.models import PATIENCE
 from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
 from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
+from flmq.common.options import check_ranges, option
 from flmq.common.typing import Scalar
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT, too_many_properties
@@ -39,44 +40,79 @@ def check_properties(client_id: str, properties: Mapping[str, Scalar]) -> None:
 class WorkerOptions:
     """How a worker works."""
 
-    site: str = DEFAULT_SITE
-    state_dir: Path | None = None
-    """A folder that outlives the process: for the worker's spool, and for what its clients keep."""
-    ack: AckPolicy | None = None
-    """When the broker may forget a task; None: ACCEPT with a ``state_dir``, else RESULT."""
-    once: bool = False
-    """Whether to stop when the first job ends that a server greeted us for; others that have asked
-    us by then are served to their end."""
-    standby: bool = False
-    """Whether to wait, rather than fail, while another live process has the client id."""
-    heartbeat: float = 30.0
-    """Seconds between heartbeats, unless a server asks for more."""
+    once: bool = option(
+        False,
+        "Stop when the first job ends, and others that it works in by then.",
+        names=("--once",),
+    )
+    site: str = option(DEFAULT_SITE, "The datacenter this process stands in.", env="FLMQ_SITE")
+    state_dir: Path | None = option(
+        None,
+        "Folder that outlives the process: for the spool of tasks and replies, and for what the "
+        "client itself keeps.",
+        env="FLMQ_STATE_DIR",
+    )
+    ack: AckPolicy | None = option(
+        None,
+        "When the broker may forget a task: once it is in the spool (accept; needs --state-dir, "
+        "and is the default with it), or once its reply is sent (result).",
+        env="FLMQ_ACK",
+    )
+    standby: bool = option(
+        False,
+        "Wait while another process has this client id, and take over when it ends; or fail at "
+        "once.",
+        names=("--standby/--no-standby",),
+        typed_default=True,
+    )
+    cache_dir: Path | None = option(
+        None,
+        "Folder for models, which the workers of a machine may share. Default: in memory.",
+        env="FLMQ_CACHE_DIR",
+    )
+    cache_bytes: int = option(
+        DEFAULT_CACHE_BYTES, "Bytes of models to keep, in all.", env="FLMQ_CACHE_BYTES", at_least=0
+    )
+    max_model_bytes: int | None = option(
+        None,
+        "Refuse larger models at once. Default: what fits the memory that is free.",
+        env="FLMQ_MAX_MODEL_BYTES",
+        at_least=1,
+    )
+    max_deaths: int = option(
+        3,
+        "Deaths of this client in one task (out of memory, a crash, kill -9) after which it is "
+        "reported as failed; 0: never.",
+        env="FLMQ_MAX_DEATHS",
+        at_least=0,
+    )
+    model_patience: float = option(
+        PATIENCE,
+        "Seconds for which a model that is not there is asked for, before its task fails.",
+        env="FLMQ_MODEL_PATIENCE",
+        at_least=1,
+        unit="seconds",
+    )
+    heartbeat: float = option(
+        30.0,
+        "Seconds between signs of life.",
+        env="FLMQ_HEARTBEAT",
+        at_least=MIN_HEARTBEAT,
+        at_most=MAX_HEARTBEAT,
+        unit="seconds",
+    )
     threads: int = 1
     """Tasks done at a time; more than one only makes sense for several clients."""
     keep_clients: bool = True
     """Whether a client lives as long as its job, or is made for each task."""
-    cache_dir: Path | None = None
-    """A folder for models, which workers of one machine may share; None: in memory."""
-    cache_bytes: int = DEFAULT_CACHE_BYTES
-    """Models that are kept, in all."""
-    max_model_bytes: int | None = None
-    """A larger model is refused at once; None: what fits the memory that is free."""
-    max_deaths: int = 3
-    """Processes that may die in one task before it is reported as failed; 0: any number."""
-    model_patience: float = PATIENCE
-    """Seconds for which a model that is not there is asked for, before its task fails."""
 
     def __post_init__(self) -> None:
-        """Refuse options that contradict each other.
+        """Refuse options that are out of their range, or contradict each other.
 
         Raises:
-            InvalidWorkerOptions: ACCEPT without a folder, or no heartbeat that can be kept.
+            InvalidWorkerOptions: one is out of its range, or ACCEPT has no folder.
         """
-        if not MIN_HEARTBEAT <= self.heartbeat <= MAX_HEARTBEAT:
-            raise InvalidWorkerOptions(
-                f"heartbeat is {self.heartbeat}: give {MIN_HEARTBEAT:g} to {MAX_HEARTBEAT:g}, in "
-                "seconds"
-            )
+        check_ranges(self, InvalidWorkerOptions)
         if self.ack is AckPolicy.ACCEPT and self.state_dir is None:
             raise InvalidWorkerOptions(
                 "ack=accept needs a folder that outlives the process: give --state-dir, or "

@@ -11,7 +11,7 @@ from flmq.common.urls import parse_broker_url
 from flmq.observe.bus import EventBus
 from flmq.observe.events import ConnectionChanged, Observer
 from flmq.observe.run_log import RunLog
-from flmq.server.asks.coordinator import CoordinatorOptions
+from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.history import History

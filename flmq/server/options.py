@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from flmq.common.environment import RUNS_DIR
+from flmq.common.options import option
 from flmq.journal.records import KeepPolicy
 from flmq.observe.events import Observer, RunEvent
-from flmq.server.asks.coordinator import CoordinatorOptions
+from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.strategy.late import LateReplies
 
 __all__ = ["ResumePolicy", "RunOptions"]
@@ -30,24 +32,38 @@ class ResumePolicy(Enum):
 class RunOptions:
     """How a run is run."""
 
-    job: str | None = None
-    """Name of the job; None: a readable name of its own each time."""
-    seed: int | None = None
-    """Of the choice of clients; None: made from the job's name."""
-    runs_dir: Path | None = None
-    """Folder of the runs' folders, in which each has its journal; None: no journal, and a run that
-    ends with its server."""
+    job: str | None = option(
+        None, "Name of the job. Default: one of its own each time.", env="FLMQ_JOB"
+    )
+    seed: int | None = option(None, "Of the choice of clients. Default: made from the job's name.")
+    runs_dir: Path | None = option(
+        None,
+        "Folder of the runs' records.",
+        env=RUNS_DIR,
+        typed_as=Path,
+        typed_default=Path("runs"),
+    )
+    """In it each run has its folder with its journal; None: no journal, and a run that ends with
+    its server."""
+    standby: bool = option(
+        False,
+        "Wait while another server has the job, and take over when it is gone; or fail at once.",
+        names=("--standby/--no-standby",),
+        typed_default=True,
+    )
+    late: LateReplies | None = option(
+        None,
+        "What becomes of training that comes after its round closed, instead of what the strategy "
+        "says: drop, or next-round (it counts there).",
+        show_default=False,
+    )
     resume: ResumePolicy = ResumePolicy.SAME
     anew: bool = False
     """Whether the caller has moved an earlier run of the job aside, to begin anew."""
     keep: KeepPolicy = field(default_factory=KeepPolicy)
     """Which models and replies stay on disk."""
-    standby: bool = False
-    """Whether to wait, rather than fail, while another live server has the job."""
     clients: int = 0
     """Clients to wait for before the first round, whatever the strategy waits for."""
-    late: LateReplies | None = None
-    """What becomes of replies that come after their round closed; None: what the strategy says."""
     coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
     """How clients are asked."""
     observers: Sequence[Observer] = field(default_factory=tuple)

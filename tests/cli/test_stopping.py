@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flmq.cli import client, server
+from flmq.cli.main import app
 from flmq.cli.stopping import PART_OF_DEMO, TYPED_BROKER, in_order, typed_again
 from flmq.client.options import WorkerOptions
 from flmq.client.tasks import AckPolicy
@@ -72,7 +74,7 @@ def _server(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> str
 
     monkeypatch.setattr(server, "serve", interrupt)
     monkeypatch.setenv("FLMQ_BROKER_URL", "amqp://localhost")
-    server.server("app:server", job="job", runs_dir=folder)
+    CliRunner().invoke(app, ["server", "app:server", "--job=job", f"--runs-dir={folder}"])
     return told[0]
 
 

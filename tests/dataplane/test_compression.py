@@ -13,7 +13,7 @@ from flmq.common.errors import UsageError
 from flmq.common.phase import Phase
 from flmq.common.typing import Code, FitRes, Parameters, Status
 from flmq.observe.events import RoundClosed, RunEnded, RunEvent
-from flmq.server.asks.coordinator import CoordinatorOptions
+from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.components import ServerAppComponents
 from flmq.server.options import RunOptions
 from flmq.server.replies.uploads import Spoiled, Uploads

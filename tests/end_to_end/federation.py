@@ -36,7 +36,7 @@ from flmq.journal.records import KeepPolicy
 from flmq.messaging import Sender
 from flmq.observe.bus import EventBus
 from flmq.observe.events import ClientOutcome, Observer, Outcome, RoundClosed, RunEnded, RunEvent
-from flmq.server.asks.coordinator import CoordinatorOptions
+from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
 from flmq.server.history import History

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import UsageError
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.journal.records import PhaseKey
 from flmq.messaging import Inbox, Sender
 from flmq.observe.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
 from flmq.server.asks.job import Job
+from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.asks.phase_in_flight import PhaseInFlight, PhaseResult, Request
 from flmq.server.asks.published_models import PublishedModels
 from flmq.server.asks.task_publisher import TaskPublisher
@@ -30,7 +29,6 @@ from flmq.server.replies.listener import Listener
 from flmq.server.replies.uploads import Uploads
 from flmq.server.resumption.job_journal import JobJournal, Planned
 from flmq.transport import (
-    DEFAULT_SITE,
     TASKS,
     Address,
     Transport,
@@ -41,61 +39,14 @@ from flmq.transport import (
     uploads_queue,
 )
 from flmq.wire import BlobRef, JobEnded, RollCall
-from flmq.wire.bounds import MAX_HEARTBEAT, MAX_PRESENCE_BYTES, MIN_HEARTBEAT
-from flmq.wire.codecs import get_codec
+from flmq.wire.bounds import MAX_PRESENCE_BYTES
 
-__all__ = ["Coordinator", "CoordinatorOptions", "InvalidCoordinatorOptions"]
+__all__ = ["Coordinator"]
 
 _PREFETCH = 48
 """Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
 _ROLL_CALL_EXPIRES = 30.0
 _DAY = 24 * 3600.0
-
-
-class InvalidCoordinatorOptions(UsageError):
-    """Options of a server that cannot be kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorOptions:
-    """How a coordinator coordinates."""
-
-    sites: tuple[str, ...] = (DEFAULT_SITE,)
-    """Datacenters whose clients are called."""
-    heartbeat: float = 30.0
-    """Seconds between the heartbeats that clients are asked for."""
-    max_reply_bytes: int | None = None
-    """A larger reply is refused, before space is taken for it; None: four times what was sent to
-    its client, and 64 MiB."""
-    spool_dir: Path | None = None
-    """Folder for replies in progress; None: a temporary one."""
-    compression: str = "none"
-    """How clients may compress their replies: a name of `flmq.wire.codecs.CODECS`."""
-    clients_allowed: frozenset[str] | None = None
-    """Ids of the clients that may take part; None: all."""
-
-    def __post_init__(self) -> None:
-        """Refuse what clients would not take.
-
-        Raises:
-            InvalidCoordinatorOptions: no heartbeat that can be kept.
-        """
-        if not MIN_HEARTBEAT <= self.heartbeat <= MAX_HEARTBEAT:
-            raise InvalidCoordinatorOptions(
-                f"heartbeat is {self.heartbeat}: give {MIN_HEARTBEAT:g} to {MAX_HEARTBEAT:g}, in "
-                "seconds"
-            )
-
-    @property
-    def codec(self) -> str:
-        """What tasks offer; empty: no compression.
-
-        Raises:
-            UnknownCodec: there is none of that name.
-            CodecUnavailable: its library is not installed.
-        """
-        name = get_codec(self.compression).name
-        return "" if name == "none" else name
 
 
 class Coordinator:

@@ -1,0 +1,85 @@
+"""How a coordinator asks clients: its options as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flmq.common.errors import UsageError
+from flmq.common.options import check_ranges, option
+from flmq.server.presence.allow_list import read_allow_list
+from flmq.transport import DEFAULT_SITE
+from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
+from flmq.wire.codecs import CODECS, get_codec
+
+__all__ = ["CoordinatorOptions", "InvalidCoordinatorOptions"]
+
+
+class InvalidCoordinatorOptions(UsageError):
+    """Options of a server that are out of their range."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """How a coordinator asks clients."""
+
+    heartbeat: float = option(
+        30.0,
+        "Seconds between clients' signs of life; 2.5 of them missed is away.",
+        env="FLMQ_HEARTBEAT",
+        at_least=MIN_HEARTBEAT,
+        at_most=MAX_HEARTBEAT,
+        unit="seconds",
+    )
+    sites: tuple[str, ...] = option(
+        (DEFAULT_SITE,),
+        "Datacenters whose clients take part.",
+        names=("--site",),
+        env="FLMQ_SITES",
+        typed_as=list[str],
+        show_default=False,
+        read=tuple,
+    )
+    compression: str = option(
+        "none",
+        f"How clients compress their replies: {', '.join(CODECS)}. zstd loses nothing; the others "
+        "round, within stated bounds (docs/performance.md).",
+        env="FLMQ_COMPRESSION",
+    )
+    max_reply_bytes: int | None = option(
+        None,
+        "Refuse larger replies. Default: four times what was sent, and 64 MiB.",
+        env="FLMQ_MAX_REPLY_BYTES",
+        at_least=1,
+        show_default=False,
+    )
+    clients_allowed: frozenset[str] | None = option(
+        None,
+        "File with the ids of the clients that may take part, one a line. Default: all.",
+        names=("--clients-allow",),
+        env="FLMQ_CLIENTS_ALLOW",
+        typed_as=Path | None,
+        show_default=False,
+        read=read_allow_list,
+    )
+    spool_dir: Path | None = None
+    """Folder for replies in progress; None: a temporary one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what clients would not take.
+
+        Raises:
+            InvalidCoordinatorOptions: an option is out of its range.
+        """
+        check_ranges(self, InvalidCoordinatorOptions)
+
+    @property
+    def codec(self) -> str:
+        """The name that tasks offer; empty for no compression.
+
+        Raises:
+            UnknownCodec: there is none of that name.
+            CodecUnavailable: its library is not installed.
+        """
+        name = get_codec(self.compression).name
+        return "" if name == "none" else name
