@@ -23,6 +23,7 @@ WITHOUT_ALL = {
     "flmq.server.presence",
     "flmq.server.replies",
     "flmq.server.resumption",
+    "flmq.server.rounds",
     # The wire's own tables, behind flmq.wire.
     "flmq.wire.serde",
     "flmq.wire.serde.contract",
