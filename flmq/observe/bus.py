@@ -1,82 +1,120 @@
-"""The way of run events to their observers: in order, on one thread that nothing waits for."""
+"""The way of events to their observers: in order, each on a thread that nothing waits for."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from flmq.common.logger import logger
-from flmq.observe.events import Observer, RunEvent
+from flmq.observe.events import Observer, RunEvent, WorkerEvent
+from flmq.observe.mailbox import Mailbox
+from flmq.observe.past_rounds import PastRounds
+from flmq.observe.so_far import RunSoFar
 
-__all__ = ["EventBus"]
+__all__ = ["EventBus", "WorkerBus"]
 
-
+_LIMIT = 100_000
+"""Events that wait for an observer at most, by and large: some 50 MB of clients' outcomes."""
 _STUCK_AFTER = 10.0
 """Seconds in one call after which an observer is not waited for any more, at the end."""
 
+_Event = TypeVar("_Event")
 
-class EventBus:
-    """Hands each event to every observer, one at a time and in the order of `emit`."""
+
+class _Bus(Generic[_Event]):
+    """Hands each event to every observer, in the order of `emit`."""
 
     def __init__(
-        self, observers: Sequence[Observer] = (), *, stuck_after: float = _STUCK_AFTER
+        self,
+        observers: Sequence[Callable[[_Event], None]] = (),
+        *,
+        limit: int = _LIMIT,
+        stuck_after: float = _STUCK_AFTER,
     ) -> None:
-        """Start the thread that calls the ``observers``."""
-        self._observers = tuple(observers)
-        self._stuck_after = stuck_after
-        self._events: SimpleQueue[RunEvent | None] = SimpleQueue()
-        self._call: tuple[Observer, RunEvent, float] | None = None
-        """What is being called, with what, and since when in monotonic seconds."""
-        self._thread = threading.Thread(target=self._run, name="flmq-events", daemon=True)
-        self._thread.start()
+        """Begin to call the ``observers``, each on a thread of its own.
 
-    def emit(self, event: RunEvent) -> None:
-        """Queue ``event``. Never blocks; any thread may call it, also with a lock held."""
-        self._events.put(event)
+        Where more than ``limit`` events wait for one of them, it is told less: see `Mailbox`. One
+        that does not come back from a call for ``stuck_after`` seconds is left behind at the end.
+        """
+        self._limit = limit
+        self._stuck_after = stuck_after
+        self._lock = threading.Lock()
+        self._mailboxes: list[Mailbox[_Event]] = []
+        self._closed = False
+        for observer in observers:
+            self.attach(observer)
+
+    def attach(self, observer: Callable[[_Event], None]) -> None:
+        """Call ``observer`` too, from now on. Any thread may call this, at any time."""
+        with self._lock:
+            self._add(Mailbox(observer, self._limit))
+
+    def _add(self, mailbox: Mailbox[_Event]) -> None:
+        if self._closed:
+            mailbox.end()
+        else:
+            self._mailboxes.append(mailbox)
+
+    def emit(self, event: _Event) -> None:
+        """Have ``event`` observed. Never blocks; any thread may call it, also with a lock held."""
+        with self._lock:
+            for mailbox in self._mailboxes:
+                mailbox.put(event)
 
     def close(self) -> None:
         """Wait until every event has been observed, then end. Idempotent.
 
         An observer that does not come back from one of them is named in the log, and left.
         """
-        if not self._thread.is_alive():
-            return
-        self._events.put(None)
-        while self._thread.is_alive():
-            self._thread.join(min(0.1, self._stuck_after))
-            call = self._call
-            if call is not None and time.monotonic() - call[2] > self._stuck_after:
-                logger.error(
-                    "an observer of the run, %s, has not come back from %s for %.0f s and is not "
-                    "waited for: what followed was observed by nobody, %d events",
-                    _name(call[0]),
-                    type(call[1]).__name__,
-                    time.monotonic() - call[2],
-                    max(0, self._events.qsize() - 1),
-                )
-                return
-
-    def _run(self) -> None:
-        while (event := self._events.get()) is not None:
-            for observer in self._observers:
-                self._call = observer, event, time.monotonic()
-                self._tell(observer, event)
-            self._call = None
-
-    def _tell(self, observer: Observer, event: RunEvent) -> None:
-        what = type(event).__name__
-        try:
-            observer(event)
-        except OSError as error:
-            # A full disk, or the like: what to do about it the run's own error says.
-            logger.error("an observer of the run could not write on %s: %s", what, error)
-        except BaseException:
-            # Also sys.exit(): it would end this thread, and nobody would observe anything more.
-            logger.exception("an observer of the run, %s, failed on %s", _name(observer), what)
+        with self._lock:
+            mailboxes, self._mailboxes, self._closed = self._mailboxes, [], True
+        for mailbox in mailboxes:
+            mailbox.end()
+        for mailbox in mailboxes:
+            mailbox.join(self._stuck_after)
 
 
-def _name(observer: Observer) -> str:
-    """What its author calls it."""
-    return getattr(observer, "__qualname__", type(observer).__qualname__)
+class WorkerBus(_Bus[WorkerEvent]):
+    """A worker's events."""
+
+
+class EventBus(_Bus[RunEvent]):
+    """A run's events. Who comes late is told first what it missed, and nothing twice."""
+
+    def __init__(
+        self,
+        observers: Sequence[Observer] = (),
+        *,
+        limit: int = _LIMIT,
+        stuck_after: float = _STUCK_AFTER,
+    ) -> None:
+        """As of any bus."""
+        self._so_far = RunSoFar()
+        super().__init__(observers, limit=limit, stuck_after=stuck_after)
+
+    @classmethod
+    def of(cls, observers: Sequence[Observer] | EventBus) -> EventBus:
+        """A bus with these ``observers``; one that is a bus already is taken as it is."""
+        return observers if isinstance(observers, EventBus) else cls(observers)
+
+    def attach(self, observer: Observer) -> None:
+        """Call ``observer`` too. Any thread may call this, at any time.
+
+        In mid-run it is told first what it missed: the run's start, how each round closed, the
+        last of every client and connection, and all of the round that is open; where the run has
+        a journal, also what became of each client in the rounds that are over, as far as the
+        journal knows (outcomes and reasons; of replies no seconds, examples and metrics).
+        """
+        with self._lock:
+            past = PastRounds(lambda: self._so_far.folder)
+            mailbox: Mailbox[RunEvent] = Mailbox(observer, self._limit, past)
+            for event in self._so_far:
+                mailbox.put(event, is_past=True)
+            self._add(mailbox)
+
+    def emit(self, event: RunEvent) -> None:
+        """As of any bus."""
+        with self._lock:
+            self._so_far.add(event)
+            for mailbox in self._mailboxes:
+                mailbox.put(event)

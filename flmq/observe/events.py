@@ -1,7 +1,7 @@
-"""What a run tells its observers: the live view, the log, the run's record.
+"""What a run tells its observers (the live view, the log, its record), and what a worker does.
 
-Observers are called on the server's threads, one at a time and in order. They must not block
-for long; an exception of theirs is logged and does not end the run.
+An observer is called with one event at a time, in order, on a thread of its own. One that blocks
+holds up nobody; an exception of its is logged and does not end the run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,30 @@ __all__ = [
     "ClientPresence",
     "ClientsAwaited",
     "ConnectionChanged",
+    "EventsDropped",
     "Note",
     "Observer",
     "Outcome",
     "Phase",
     "PhaseClosed",
     "PhaseOpened",
+    "ReceiptCame",
+    "ReplySent",
     "RoundClosed",
     "RoundCounts",
     "RunEnded",
     "RunEvent",
     "RunStarted",
+    "TaskReceived",
+    "TaskRef",
+    "TrainingEnded",
+    "TrainingStarted",
+    "WorkerEvent",
+    "WorkerObserver",
 ]
+
+
+_STRAGGLERS = (Outcome.LATE, Outcome.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +107,18 @@ class ClientOutcome:
     """The end of the client's traceback, where there is one."""
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     """The client's own, of a reply that was accepted."""
+    task_id: str = ""
+    """Of the task, where it is known."""
+
+    @property
+    def is_straggler(self) -> bool:
+        """Whether it is about a reply that came late or again, to a phase of a round."""
+        return self.outcome in _STRAGGLERS and self.phase in (Phase.FIT, Phase.EVALUATE)
 
 
 @dataclass(frozen=True, slots=True)
 class RoundCounts:
-    """How many clients got which word.
+    """How many clients had which outcome.
 
     asked = accepted + failed + rejected + silent + unroutable.
     """
@@ -179,6 +198,14 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsDropped:
+    """This observer was so slow that it was not told some events."""
+
+    counts: Mapping[str, int]
+    """How many, by the name of their type."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The run is over, or this server of it."""
 
@@ -201,6 +228,67 @@ class RunEnded:
     """Why no round changed the model, where none did though it should have."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """Which task: of which job, round, phase and client."""
+
+    job: str
+    server_round: int
+    phase: Phase
+    client_id: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReceived:
+    """A task came to a worker."""
+
+    task: TaskRef
+    at: float
+    """Unix seconds by the worker's clock, as in the events that follow."""
+    again: bool = False
+    """Whether the broker delivered it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStarted:
+    """A worker begins to do a task: it reads the model and calls the client."""
+
+    task: TaskRef
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEnded:
+    """A worker has done a task."""
+
+    task: TaskRef
+    at: float
+    seconds: float
+    num_examples: int | None = None
+    error: str = ""
+    """What it failed with; "": it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySent:
+    """The broker has all of a worker's reply."""
+
+    task: TaskRef
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptCame:
+    """The server told a worker what became of its reply."""
+
+    task: TaskRef
+    at: float
+    outcome: str
+    """"accepted", "rejected", "late" or "duplicate"."""
+    reason: str = ""
+
+
 RunEvent = (
     RunStarted
     | ClientPresence
@@ -211,6 +299,18 @@ RunEvent = (
     | RoundClosed
     | ConnectionChanged
     | Note
+    | EventsDropped
     | RunEnded
 )
 Observer = Callable[[RunEvent], None]
+
+WorkerEvent = (
+    TaskReceived
+    | TrainingStarted
+    | TrainingEnded
+    | ReplySent
+    | ReceiptCame
+    | ConnectionChanged
+    | EventsDropped
+)
+WorkerObserver = Callable[[WorkerEvent], None]

@@ -1,16 +1,25 @@
-"""The rounds of earlier servers, as events: for views and records of a run that goes on."""
+"""Rounds that are over, as events from the journal: for those who did not observe them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from flmq.common.phase import Phase
 from flmq.journal import Journal
 from flmq.journal.records import PhaseRow, RoundRow
-from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.observe.events import (
+    ClientOutcome,
+    PhaseClosed,
+    PhaseOpened,
+    RoundClosed,
+    RoundCounts,
+    RunEvent,
+)
 from flmq.round import Outcome
 
-__all__ = ["past_rounds"]
+__all__ = ["PastRounds", "past_rounds"]
 
 
 def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
@@ -18,6 +27,58 @@ def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
     return tuple(
         _closed(row, num_rounds) for row in journal.rounds() if row.done and row.server_round > 0
     )
+
+
+class PastRounds:
+    """The details of rounds that are over, for observers that were not told them at the time."""
+
+    def __init__(self, folder: Callable[[], str]) -> None:
+        """``folder`` gives that of the run; "": it has no journal."""
+        self._folder = folder
+        self._rows: dict[int, RoundRow] = {}
+        """Read already, and not told yet: many rounds are read at once."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a journal."""
+        return bool(self._folder())
+
+    def details(self, closed: RoundClosed) -> list[RunEvent]:
+        """The phases of a round, and what became of each client; late replies are not among it.
+
+        Raises:
+            StoredDataError: the journal is not what it was.
+        """
+        number = closed.server_round
+        if number not in self._rows:
+            journal = Journal.open(Path(self._folder()), create=False)
+            try:
+                rows = journal.rounds()
+            finally:
+                journal.close()
+            self._rows = {row.server_round: row for row in rows if row.done}
+        row = self._rows.get(number)
+        self._rows = {at: each for at, each in self._rows.items() if at > number}
+        return [] if row is None else list(_details(row))
+
+
+def _details(row: RoundRow) -> Iterator[RunEvent]:
+    for phase in row.phases:
+        asked = tuple(sorted(outcome.client_id for outcome in phase.outcomes))
+        yield PhaseOpened(row.server_round, phase.phase, asked, None)
+        for each in phase.outcomes:
+            yield ClientOutcome(
+                row.server_round, phase.phase, each.client_id, each.outcome, each.reason
+            )
+        yield PhaseClosed(
+            row.server_round,
+            phase.phase,
+            _counts(phase),
+            phase.seconds,
+            phase.bytes_down,
+            phase.bytes_up,
+            phase.reason,
+        )
 
 
 def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:

@@ -31,7 +31,7 @@ from flmq.observe.record import (
     write_record,
 )
 from flmq.observe.remarks import Remarker
-from flmq.observe.stragglers import Stragglers, is_straggler, with_straggler
+from flmq.observe.stragglers import Stragglers, with_straggler
 
 __all__ = ["RunRecorder"]
 
@@ -154,14 +154,14 @@ class RunRecorder:
         if text is not None:
             self._add_to_closed(round_of(text), event, outcome)
             return
-        if is_straggler(event):
+        if event.is_straggler:
             self._stragglers.hear(event)
         self._outcomes.append((event.server_round, outcome))
 
     def _add_to_closed(
         self, closed: RoundRecord, event: ClientOutcome, outcome: OutcomeRecord
     ) -> None:
-        if is_straggler(event):
+        if event.is_straggler:
             closed = with_straggler(closed, event)
         if closed.server_round < self._whole_from:
             closed = replace(closed, outcomes_left_out=closed.outcomes_left_out + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flmq.common.cleaning import one_line
@@ -10,13 +11,14 @@ from flmq.observe.events import (
     ClientPresence,
     ClientsAwaited,
     ConnectionChanged,
+    EventsDropped,
     Note,
     Outcome,
     RoundClosed,
     RunEvent,
 )
 
-__all__ = ["BROKEN_STATES", "Remark", "Remarker", "remark_on", "waiting_for"]
+__all__ = ["BROKEN_STATES", "Remark", "Remarker", "counted", "remark_on", "waiting_for"]
 
 BROKEN_STATES = ("lost", "blocked")
 """States of a connection in which it does not serve. "closed" is its owner's wish."""
@@ -51,6 +53,9 @@ def remark_on(event: RunEvent) -> Remark | None:
             return Remark("broker", text, good=event.state not in BROKEN_STATES)
         case Note():
             return Remark("note", one_line(event.text), True, event.server_round)
+        case EventsDropped():
+            text = f"too slow to be told {counted(event.counts)}: left out here"
+            return Remark("note", text, good=False)
         case RoundClosed() if event.note or event.incomplete_uploads:
             parts = [one_line(event.note)] if event.note else []
             if event.incomplete_uploads:
@@ -79,6 +84,11 @@ class Remarker:
             else:
                 self._broken.discard(event.role)
         return remark_on(event)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Events by kind, as in ``3 ClientOutcome, 1 Note``."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def waiting_for(event: ClientsAwaited) -> str:

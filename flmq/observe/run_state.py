@@ -21,7 +21,7 @@ from flmq.observe.events import (
     RunStarted,
 )
 from flmq.observe.remarks import BROKEN_STATES, Remark, Remarker
-from flmq.observe.stragglers import Stragglers, is_straggler, with_straggler
+from flmq.observe.stragglers import Stragglers, with_straggler
 
 __all__ = ["Board", "Cell", "Stage"]
 
@@ -135,7 +135,7 @@ class Board:
         )
 
     def _mark(self, event: ClientOutcome) -> None:
-        if is_straggler(event):
+        if event.is_straggler:
             self._count_straggler(event)
             return
         stage, cell = self.stage, _CELLS.get(event.outcome)

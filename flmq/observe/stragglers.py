@@ -8,17 +8,12 @@ from typing import Any, TypeVar
 
 from flmq.observe.events import ClientOutcome, Outcome, Phase, RoundClosed
 
-__all__ = ["Stragglers", "is_straggler", "with_straggler"]
+__all__ = ["Stragglers", "with_straggler"]
 
 _WORDS = (Outcome.LATE, Outcome.DUPLICATE)
 _PHASES = (Phase.FIT, Phase.EVALUATE)
 # Anything with the counts of a round's phases in fields of their names.
 _Round = TypeVar("_Round", bound=Any)
-
-
-def is_straggler(event: ClientOutcome) -> bool:
-    """Whether ``event`` is about a reply that came late or again, to a phase of a round."""
-    return event.outcome in _WORDS and event.phase in _PHASES
 
 
 def with_straggler(closed: _Round, event: ClientOutcome) -> _Round:

@@ -43,7 +43,7 @@ def start_server(
     compression: str = "none",
     max_reply_bytes: int | None = None,
     clients_allow: Path | str | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Observer] | EventBus = (),
 ) -> History:
     """Run a job over RabbitMQ, and return what was measured. Blocks until the job is over.
 
@@ -70,7 +70,8 @@ def start_server(
         max_reply_bytes: a larger reply is refused before anything of it is stored; None: four
             times what was sent to its client, and 64 MiB.
         clients_allow: a file with the ids of the clients that may take part, one a line; None: all.
-        observers: called with each event of the run (`flmq.observe.events`).
+        observers: called with each event of the run (`flmq.observe.events`); an `EventBus`, which
+            is closed at the end, lets more be attached in mid-run.
 
     Raises:
         UsageError: arguments contradict each other or are not usable.
@@ -108,7 +109,8 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
     # Mistakes in the parts are told before anything is asked of a broker.
     server, config = build_server(parts)
     parts = ServerAppComponents(server=server, config=config)
-    bus = EventBus((RunLog(), *options.observers))
+    bus = EventBus.of(options.observers)
+    bus.attach(RunLog())
     try:
         for source in options.sources:
             source(bus.emit)

@@ -10,6 +10,7 @@ from pathlib import Path
 from flmq.common.environment import RUNS_DIR
 from flmq.common.options import option
 from flmq.journal.records import KeepPolicy
+from flmq.observe.bus import EventBus
 from flmq.observe.events import Observer, RunEvent
 from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.strategy.late import LateReplies
@@ -66,8 +67,8 @@ class RunOptions:
     """Clients to wait for before the first round, whatever the strategy waits for."""
     coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
     """How clients are asked."""
-    observers: Sequence[Observer] = field(default_factory=tuple)
-    """Who is told how the run goes."""
+    observers: Sequence[Observer] | EventBus = field(default_factory=tuple)
+    """Who is told how the run goes; to an `EventBus` more can be attached in mid-run."""
     sources: Sequence[Callable[[Callable[[RunEvent], None]], None]] = field(default_factory=tuple)
     """Called before the run with a function that tells observers an event, from any thread: for
     what others than the server have to say."""

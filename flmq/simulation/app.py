@@ -61,7 +61,7 @@ def start_simulation(
     job: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Observer] | EventBus = (),
 ) -> History:
     """Run a federation of simulated clients, and return its history.
 
@@ -116,7 +116,8 @@ def simulate(
     # Otherwise the first round would sample only among the clients that registered quickly.
     options = replace(options, clients=len(clients))
     broker = MemoryBroker()
-    bus = EventBus((RunLog(), *options.observers))
+    bus = EventBus.of(options.observers)
+    bus.attach(RunLog())
     worker_options = WorkerOptions(
         threads=threads or os.cpu_count() or 1, keep_clients=keep_clients, max_deaths=0
     )

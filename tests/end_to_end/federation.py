@@ -265,7 +265,7 @@ class Federation:
         seed: int | None = 7,
         heartbeat: float = 1.0,
         max_reply_bytes: int | None = None,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer] | EventBus = (),
         runs_dir: Path | None = None,
         keep: KeepPolicy | None = None,
         late: LateReplies | None = None,
@@ -274,7 +274,8 @@ class Federation:
         clients_allowed: frozenset[str] | None = None,
     ) -> RunningServer:
         """Start a server."""
-        watch = Watch()
+        watch, bus = Watch(), EventBus.of(observers)
+        bus.attach(watch)
         parts = ServerAppComponents(
             server=server,
             config=config or ServerConfig(rounds, timeout),
@@ -289,7 +290,7 @@ class Federation:
                 max_reply_bytes=max_reply_bytes,
                 clients_allowed=clients_allowed,
             ),
-            observers=(watch, *observers),
+            observers=bus,
             runs_dir=runs_dir,
             keep=keep or KeepPolicy(),
             late=late,
@@ -299,7 +300,6 @@ class Federation:
         transport = self.rig.transport()
 
         def run() -> History:
-            bus = EventBus(options.observers)
             try:
                 return run_server(transport, parts, options, bus=bus, broker="test")
             finally:

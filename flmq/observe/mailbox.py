@@ -1,0 +1,265 @@
+"""What one observer has not been told yet: in order, bounded, and told on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar, cast
+
+from flmq.common.errors import FlmqError
+from flmq.common.logger import logger
+from flmq.observe.events import (
+    ClientOutcome,
+    ClientPresence,
+    ClientsAwaited,
+    EventsDropped,
+    PhaseClosed,
+    PhaseOpened,
+    ReceiptCame,
+    ReplySent,
+    RoundClosed,
+    RunEvent,
+    TaskReceived,
+    TrainingEnded,
+    TrainingStarted,
+)
+from flmq.observe.remarks import counted
+
+__all__ = ["Mailbox", "Past", "detail_of", "state_of"]
+
+_Event = TypeVar("_Event")
+_BY_TASK = (
+    ClientOutcome,
+    TaskReceived,
+    TrainingStarted,
+    TrainingEnded,
+    ReplySent,
+    ReceiptCame,
+)
+"""Events of which there may be any number: some for each client and task."""
+
+
+class Past(Protocol):
+    """Where the details of rounds that are over can be had again."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether they can."""
+
+    def details(self, closed: RoundClosed) -> Iterable[RunEvent]:
+        """All of a round between its beginning and its end."""
+
+
+class Mailbox(Generic[_Event]):
+    """The events that wait for one observer. `put` never blocks, however long the observer does.
+
+    Where more than ``limit`` wait, some are left out, in this order:
+
+    1. of each client's presence, and of waiting for clients, all but the last;
+    2. all details of rounds that the observer was told nothing of yet, where a journal has them:
+       they are told from it when such a round is over;
+    3. the oldest outcomes of clients, and the oldest events of a worker's tasks.
+
+    What is left out for good is counted, in the log and in an `EventsDropped` for the observer.
+    How rounds and phases closed, notes, connections and ends are never left out: they are few.
+    """
+
+    def __init__(
+        self, observer: Callable[[_Event], None], limit: int, past: Past | None = None
+    ) -> None:
+        """Tell ``observer``, on a thread that begins now; ``past`` is where the journal is."""
+        self._observer = observer
+        self._past = past
+        self._limit = self._thin_at = limit
+        self._changed = threading.Condition()
+        self._waiting: deque[_Event | None] = deque()
+        self._retold: set[int] = set()
+        """Rounds whose details do not wait here: they are told with the round's end."""
+        self._begun: set[int] = set()
+        """Rounds of which the observer was told some details, and not the end."""
+        self._dropped: Counter[str] = Counter()
+        self._call: tuple[str, float] | None = None
+        """What is being called with, and since when in monotonic seconds."""
+        self._thread = threading.Thread(target=self._run, name="flmq-events", daemon=True)
+        self._thread.start()
+
+    def put(self, event: _Event, *, is_past: bool = False) -> None:
+        """Have the observer told. Any thread may call it, also with a lock held.
+
+        If it ``is_past``, details of rounds that are over by now did not come here before it.
+        """
+        with self._changed:
+            if is_past and isinstance(event, RoundClosed) and self._has_past:
+                self._retold.add(event.server_round)
+            if detail_of(event) in self._retold:
+                return
+            self._waiting.append(event)
+            if len(self._waiting) > self._thin_at:
+                self._thin()
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Tell what waits, and then no more. Idempotent."""
+        with self._changed:
+            self._waiting.append(None)
+            self._changed.notify()
+
+    def join(self, stuck_after: float) -> None:
+        """Wait until all is told, as long as the observer comes back within ``stuck_after`` s."""
+        while self._thread.is_alive():
+            self._thread.join(min(0.1, stuck_after))
+            call = self._call
+            if call is not None and time.monotonic() - call[1] > stuck_after:
+                with self._changed:
+                    left = sum(each is not None for each in self._waiting)
+                logger.error(
+                    "an observer of the run, %s, has not come back from %s for %.0f s and is not "
+                    "waited for: it is not told what followed, %d events",
+                    self._name,
+                    call[0],
+                    time.monotonic() - call[1],
+                    left + self._dropped.total(),
+                )
+                return
+
+    # -- too much ----------------------------------------------------------------------------
+
+    def _thin(self) -> None:
+        """Leave out what the class says, until three quarters of the limit wait and what stays."""
+        most = self._limit * 3 // 4
+        self._keep_last_states()
+        if self._has_past:
+            self._leave_to_the_journal(most)
+        self._drop_oldest(sum(isinstance(each, _BY_TASK) for each in self._waiting) - most)
+        # Where all that is left must stay, not every event shall have us look for more.
+        self._thin_at = max(self._limit, len(self._waiting) + self._limit // 4)
+
+    def _keep_last_states(self) -> None:
+        known: set[tuple[str, ...]] = set()
+        kept: deque[_Event | None] = deque()
+        for each in reversed(self._waiting):
+            state = state_of(each)
+            if state is None or state not in known:
+                kept.appendleft(each)
+            else:
+                self._dropped[type(each).__name__] += 1
+            if state is not None:
+                known.add(state)
+        self._waiting = kept
+
+    def _leave_to_the_journal(self, most: int) -> None:
+        """Leave out the details of the oldest rounds that the observer has not begun."""
+        sizes = Counter(
+            number
+            for each in self._waiting
+            if (number := detail_of(each)) and number not in self._begun
+        )
+        excess = len(self._waiting) - most
+        for number in sorted(sizes):
+            if excess <= 0:
+                break
+            self._retold.add(number)
+            excess -= sizes[number]
+        self._waiting = deque(each for each in self._waiting if detail_of(each) not in self._retold)
+
+    def _drop_oldest(self, excess: int) -> None:
+        kept: deque[_Event | None] = deque()
+        for each in self._waiting:
+            if excess > 0 and isinstance(each, _BY_TASK):
+                self._dropped[type(each).__name__] += 1
+                excess -= 1
+            else:
+                kept.append(each)
+        self._waiting = kept
+
+    # -- telling: the observer's thread ------------------------------------------------------
+
+    def _run(self) -> None:
+        while (event := self._next()) is not None:
+            if isinstance(event, RoundClosed):
+                for each in self._details(event):
+                    self._tell(cast(_Event, each))
+            self._tell(event)
+
+    def _next(self) -> _Event | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting)
+            if self._dropped:
+                return self._say_dropped()
+            event = self._waiting.popleft()
+            self._thin_at = self._limit
+            if number := detail_of(event):
+                self._begun.add(number)
+            return event
+
+    def _say_dropped(self) -> _Event:
+        dropped, self._dropped = self._dropped, Counter()
+        logger.warning(
+            "an observer of the run, %s, is too slow: %d events are left out for it (%s)",
+            self._name,
+            dropped.total(),
+            counted(dropped),
+        )
+        return cast(_Event, EventsDropped(dict(dropped)))
+
+    def _details(self, closed: RoundClosed) -> Iterable[RunEvent]:
+        """What did not wait here of a round that is over."""
+        with self._changed:
+            self._begun.discard(closed.server_round)
+            if self._past is None or closed.server_round not in self._retold:
+                return ()
+            self._retold.discard(closed.server_round)
+        try:
+            return self._past.details(closed)
+        except (FlmqError, RuntimeError) as error:
+            logger.error(
+                "an observer of the run, %s, is not told who did what in round %d: %s",
+                self._name,
+                closed.server_round,
+                error,
+            )
+            return ()
+
+    @property
+    def _has_past(self) -> bool:
+        return self._past is not None and self._past.is_known
+
+    def _tell(self, event: _Event) -> None:
+        what = type(event).__name__
+        self._call = what, time.monotonic()
+        try:
+            self._observer(event)
+        except OSError as error:
+            # A full disk, or the like: what to do about it the run's own error says.
+            logger.error("an observer of the run could not write on %s: %s", what, error)
+        except BaseException:
+            # Also sys.exit(): it would end this thread, and the observer be told nothing more.
+            logger.exception("an observer of the run, %s, failed on %s", self._name, what)
+        self._call = None
+
+    @property
+    def _name(self) -> str:
+        """What its author calls the observer."""
+        return getattr(self._observer, "__qualname__", type(self._observer).__qualname__)
+
+
+def state_of(event: object) -> tuple[str, ...] | None:
+    """What ``event`` tells the state of, where only the last such event counts; else None."""
+    match event:
+        case ClientPresence():
+            return "presence", event.client_id
+        case ClientsAwaited():
+            return ("awaited",)
+    return None
+
+
+def detail_of(event: object) -> int | None:
+    """The round that ``event`` is a detail of: told again, from a journal, once it is over."""
+    match event:
+        case PhaseOpened() | PhaseClosed():
+            return event.server_round
+        case ClientOutcome() if not event.is_straggler:
+            return event.server_round
+    return None
