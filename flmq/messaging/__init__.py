@@ -1,4 +1,4 @@
-"""Envelopes and blobs over a transport: sent, taken in, laid aside where nobody can read them."""
+"""Send and receive envelopes and blobs over a transport; dead-letter what cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many messages are laid aside for a person to see: a sample of a flood, and its number."""
+"""Limit how many messages are dead-lettered: a sample of a flood, and the number of the others."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _SAY_EVERY = 10.0
 
 
 class DeadLetterLimit:
-    """A hundred at once and ten a second go to ``flmq.dead``; the others are counted. One thread's.
+    """Send at most a hundred at once and ten a second to ``flmq.dead``; count the others.
 
-    Each costs a publication and its confirm, and stays in a queue: whoever sends garbage in
-    thousands would hold up everything else, and fill the broker's disk.
+    Each costs a publication and its confirm, and stays in a queue: a sender of garbage in thousands
+    would otherwise delay everything else, and fill the broker's disk. Not thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` gives seconds."""
+        """Start with the full allowance; ``clock`` gives seconds."""
         self._clock = clock
         self._left: float = _AT_ONCE
         self._refilled = self._said = clock()
         self._dropped = 0
         self._last = ("", "")
         self.dropped = 0
-        """Messages that were dropped, so far."""
+        """Number of messages dropped so far."""
 
     def admits(self, queue: str, reason: str) -> bool:
-        """Whether one more may be laid aside; if not, it is counted, to be dropped."""
+        """Return whether one more may be dead-lettered; if not, count it as dropped."""
         now = self._clock()
         self._left = min(_AT_ONCE, self._left + (now - self._refilled) * _A_SECOND)
         self._refilled = now
@@ -45,7 +45,7 @@ class DeadLetterLimit:
         return False
 
     def say(self) -> None:
-        """Tell the log, in one line every ten seconds, how many were dropped."""
+        """Log how many were dropped, one line every ten seconds."""
         if not self._dropped or self._clock() - self._said < _SAY_EVERY:
             return
         queue, reason = self._last

@@ -1,4 +1,4 @@
-"""The way in: deliveries become letters; what cannot be decoded goes to the dead letters."""
+"""Receiving: decode deliveries to `Incoming` messages; dead-letter what cannot be decoded."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Inbox", "Incoming"]
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """An envelope's body, or a blob's chunk, and the delivery that brought it."""
+    """A decoded envelope or a blob's chunk, with the delivery that brought it."""
 
     body: Body | BlobChunk
     bytes: int
-    """Length of the encoded envelope, or of the chunk."""
+    """Size in bytes of the encoded envelope, or of the chunk."""
     delivery: Delivery
-    """What to ack once it is dealt with."""
+    """What to ack once the message is dealt with."""
 
 
 class Inbox:
-    """Takes envelopes from one consumer. `receive` is for one thread, `ack` for any."""
+    """Receive envelopes from one consumer. `receive` is for one thread, `ack` for any."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Inbox:
         on_dead: Callable[[str], None] | None = None,
         largest: Mapping[str, int] | None = None,
     ) -> None:
-        """Read from ``consumer``; dead letters go out through ``sender``.
+        """Read from ``consumer``; dead letters are sent through ``sender``.
 
-        ``on_dead`` is told each reason. ``largest`` gives the bytes of what is taken from a queue
-        at most, for queues of small messages: more is not even decoded.
+        ``on_dead`` is called with each reason. ``largest`` limits the bytes of messages by queue,
+        for queues of small messages: larger ones are not even decoded.
         """
         self._consumer = consumer
         self._sender = sender
@@ -50,7 +50,7 @@ class Inbox:
         self._limit = DeadLetterLimit()
 
     def receive(self, timeout: float | None) -> Incoming | None:
-        """Next envelope; None after ``timeout`` seconds, and after a message that brought none."""
+        """Return the next envelope; None after ``timeout`` seconds or an unusable message."""
         self._limit.say()
         delivery = self._consumer.receive(timeout)
         if delivery is None:
@@ -68,11 +68,11 @@ class Inbox:
         return Incoming(body, len(message.body), delivery)
 
     def ack(self, incoming: Incoming) -> None:
-        """Say that the envelope has been dealt with."""
+        """Acknowledge a message that has been dealt with."""
         self._consumer.ack(incoming.delivery)
 
     def dead_letter(self, incoming: Incoming, reason: str) -> None:
-        """Move an envelope that nobody can use to the dead letters."""
+        """Move a message that nobody can use to the dead-letter queue."""
         self._bury(incoming.delivery, reason)
 
     def _check_size(self, queue: str, size: int) -> None:
@@ -81,9 +81,9 @@ class Inbox:
             raise MalformedMessage(f"{size} bytes are more than the {largest} that come here")
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
-        """Move a message to the dead letters, and ack it once it is there.
+        """Move a delivery to the dead-letter queue, and ack it once it is there.
 
-        Of a flood only a sample, with the number of the others: see `DeadLetterLimit`.
+        Only a sample of a flood is moved, with the number of the others: see `DeadLetterLimit`.
         """
         if self._on_dead is not None:
             self._on_dead(reason)

@@ -1,4 +1,4 @@
-"""The way out: an envelope's body becomes a message, and large parameters a blob's chunks."""
+"""Sending: encode envelopes to messages, and large parameters to a blob's chunks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Sender", "Sent"]
 
 _REASON_BYTES = 1000
 _NOBODY = "!size"
-"""A routing key that nobody has bound: neither client ids nor jobs have such names."""
+"""A routing key that nobody binds: no client id or job can have such a name."""
 _KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
-"""Of a dead letter's headers, and of each: together far below what a frame holds."""
+"""Limits of a dead letter's headers: their number, and the characters of each."""
 _ROUTING_HEADERS = frozenset({"CC", "BCC"})
-"""RabbitMQ would send the dead letter on by these."""
+"""RabbitMQ would route the dead letter by these headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class Sent:
     """An envelope on its way."""
 
     bytes: int
-    """Length of the encoded envelope."""
+    """Size in bytes of the encoded envelope."""
     outcome: Future[PublishOutcome]
-    """Resolved when all of it is confirmed, or came back, or any of it failed."""
+    """Resolves when all of it is confirmed or returned, or when any of it has failed."""
 
 
 class Sender:
-    """Sends envelopes through one publisher. Thread-safe; not its owner: closing is not its own."""
+    """Send envelopes through one publisher, which it does not close. Thread-safe."""
 
     def __init__(self, publisher: Publisher, *, user_id: str | None = None) -> None:
-        """Send through ``publisher``, stating ``user_id`` where the broker shall validate it."""
+        """Send through ``publisher``; the broker validates ``user_id`` if it is given."""
         self._publisher = publisher
         self._user_id = user_id
         self._asking = threading.Lock()
@@ -60,7 +60,7 @@ class Sender:
     ) -> Sent:
         """Encode and publish ``body``; see `Publisher.publish` for what may block or fail.
 
-        ``expiration`` is in seconds; ``correlation_id`` says what it is an answer to.
+        ``expiration`` is in seconds; ``correlation_id`` is the id of the message that it answers.
         """
         data = encode(body)
         message = Message(
@@ -75,10 +75,10 @@ class Sender:
         return Sent(len(data), self._publisher.publish(address, message, mandatory=mandatory))
 
     def chunk_bytes(self, exchange: str) -> int:
-        """The largest chunk to send, 1 MiB or what the broker takes. Asks it once, and blocks.
+        """Return the largest chunk to send in bytes: 1 MiB, or the broker's limit. Blocks once.
 
-        It is asked by a message that large which ``exchange`` has no queue for, since AMQP has no
-        other word for it.
+        AMQP has no method to ask for the limit, so a message of that size is published to
+        ``exchange`` with a routing key that no queue has.
         """
         with self._asking:
             if self._chunk_bytes is None:
@@ -110,7 +110,7 @@ class Sender:
     ) -> Sent:
         """Publish a blob's chunks, each under ``name``; the bytes of ``tensors`` are not copied.
 
-        Blocks while the publisher's window is full, so memory is bounded by that.
+        Blocks while the publisher's window is full, which bounds memory.
         """
         outcomes = []
         for index, data in iter_chunks(ref, tensors):
@@ -127,9 +127,9 @@ class Sender:
         return Sent(ref.total, _all(outcomes))
 
     def dead_letter(self, delivery: Delivery, reason: str) -> Future[PublishOutcome]:
-        """Lay a message that could not be processed aside in ``flmq.dead``, for a person to see.
+        """Send a message that could not be processed to ``flmq.dead``, for a person to look at.
 
-        What of its properties cannot be sent on is cut, or left out and counted in a header.
+        Properties that cannot be forwarded are cut, or dropped and counted in a header.
         """
         message = delivery.message
         own: dict[str, HeaderValue] = {
@@ -157,19 +157,19 @@ class Sender:
 
 
 def _cut(text: str, size: int) -> str:
-    """The first ``size`` bytes of a text, as UTF-8."""
+    """Return the first ``size`` bytes of a text, as UTF-8."""
     return text.encode(errors="backslashreplace")[:size].decode(errors="ignore")
 
 
 def _may_stay(name: str, value: HeaderValue) -> bool:
-    """Whether a header goes along with a dead letter."""
+    """Return whether a header is forwarded with a dead letter."""
     if isinstance(value, str | bytes) and len(value) > _KEPT_HEADER_CHARACTERS:
         return False
     return name not in _ROUTING_HEADERS and len(name.encode()) <= SHORT_STRING_BYTES
 
 
 def _all(outcomes: Iterable[Future[PublishOutcome]]) -> Future[PublishOutcome]:
-    """One future for several: failed with the first failure, unroutable if any is."""
+    """Combine several futures: fails with the first failure, unroutable if any is."""
     waiting = list(outcomes)
     whole: Future[PublishOutcome] = Future()
     lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""The transport: one small interface, and what stands behind it.
+"""The transport: one small interface to a message broker, with two implementations.
 
-The interface is in `flmq.transport.base`, what is declared in `flmq.transport.topology`; both are
-offered here. Implementations: `flmq.transport.memory` and `flmq.transport.rabbitmq`.
+The interface is in `flmq.transport.base`, the topology in `flmq.transport.topology`; both are
+re-exported here. Implementations: `flmq.transport.memory` and `flmq.transport.rabbitmq`.
 """
 
 from __future__ import annotations
@@ -113,12 +113,15 @@ def open_transport(
 ) -> Transport:
     """Connect to the broker at ``url``, ``amqp://`` or ``amqps://``.
 
-    ``name`` is shown by RabbitMQ's tools; ``listener`` is told when the broker is lost, when it
-    is back, and once a minute between, whatever the number of connections. Raises
-    `InvalidBrokerUrl`, `BrokerUnavailable` or `BrokerAccessRefused`, as
-    `flmq.transport.rabbitmq.RabbitMQTransport` does.
+    RabbitMQ's tools show ``name``; ``listener`` is called when the broker is lost, when it is back,
+    and once a minute in between, whatever the number of connections.
+
+    Raises:
+        InvalidBrokerUrl: the URL cannot be used.
+        BrokerUnavailable: the broker does not answer.
+        BrokerAccessRefused: wrong credentials or virtual host.
     """
-    from flmq.transport.rabbitmq import RabbitMQTransport  # pika only where it is needed
+    from flmq.transport.rabbitmq import RabbitMQTransport  # import pika only when needed
 
     told = None if listener is None else OutageReporter(listener)
     return RabbitMQTransport(url, name=name, listener=told)

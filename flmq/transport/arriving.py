@@ -1,8 +1,8 @@
-"""What arrives from a broker becomes a `Message`, whatever its sender put into it.
+"""Convert what a broker delivers to a `Message`, whatever its sender put into it.
 
-AMQP's short strings are bytes that nobody checks, headers are tables of any depth, and a client
-library hands over what it makes of them. Here, once, all of it gets the types that `Message` says;
-above this border nobody need ask. Nothing here raises.
+AMQP's short strings are unchecked bytes, headers are tables of any depth, and the client library
+passes on whatever it decodes. Here, once, everything is converted to the types that `Message`
+declares, so that no code above needs to check. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def message_of(
     expiration: object = None,
     delivery_mode: object = None,
 ) -> Message:
-    """Make a message of AMQP properties that may hold anything; None: not stated."""
+    """Make a message of AMQP properties that may hold anything; None means not set."""
     return Message(
         body=body,
         type=text_of(type_),
@@ -42,12 +42,12 @@ def message_of(
 
 
 def unreadable_message(body: bytes, reason: str) -> Message:
-    """Make a message whose properties no one could read; ``reason`` says why."""
+    """Make a message whose properties could not be read; ``reason`` says why."""
     return Message(body, persistent=True, unreadable=reason or "unreadable properties")
 
 
 def text_of(value: object) -> str:
-    """Text that UTF-8 can carry, with escapes for what it cannot; of no text, only its type."""
+    """Return text that UTF-8 can encode, escaping what it cannot; for a non-text, its type only."""
     match value:
         case None:
             return ""
@@ -59,7 +59,7 @@ def text_of(value: object) -> str:
 
 
 def _headers(headers: object) -> dict[str, HeaderValue]:
-    """Keep what `Message` can hold; the broker's own nested tables (x-death) are left out."""
+    """Keep the headers that `Message` can hold; drop the broker's own nested tables (x-death)."""
     if not isinstance(headers, Mapping):
         return {}
     kept: dict[str, HeaderValue] = {}
@@ -68,7 +68,7 @@ def _headers(headers: object) -> dict[str, HeaderValue]:
             case bool() | bytes():
                 kept[text_of(name)] = value
             case int() if -(2**63) <= value < 2**63:
-                # pika's 64-bit integers are of a class of its own.
+                # pika has its own class for 64-bit integers.
                 kept[text_of(name)] = int(value)
             case str():
                 kept[text_of(name)] = text_of(value)
@@ -76,7 +76,7 @@ def _headers(headers: object) -> dict[str, HeaderValue]:
 
 
 def _seconds(expiration: object) -> float | None:
-    """Read milliseconds; what others wrote may be no number, or none that a queue keeps."""
+    """Convert text of milliseconds to seconds; None if not a number that a queue accepts."""
     try:
         milliseconds = int(text_of(expiration))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What AMQP 0-9-1 can carry, checked before a message leaves, the same for every transport.
+"""Check that AMQP 0-9-1 can carry a message before it is sent, the same for every transport.
 
 Sizes: a "short string" has at most 255 bytes (AMQP 0-9-1, section 4.2.5.3); all properties of a
 message travel in one frame, whose size RabbitMQ limits (frame_max, 128 KiB).
@@ -26,17 +26,19 @@ __all__ = [
 
 SHORT_STRING_BYTES = 255
 MAX_HEADER_BYTES = 64 * 1024
-"""All of a message's headers, well inside one frame."""
+"""Bytes of all of a message's headers, well within one frame."""
 _MAX_EXPIRATION = 2**32 / 1000 - 1
-"""Seconds; RabbitMQ keeps milliseconds and refuses more than 2**32 of them."""
+"""Seconds; RabbitMQ counts milliseconds and refuses more than 2**32."""
 
 
 def check_outgoing(address: Address, message: Message) -> bytes | memoryview:
-    """Return a body that nobody changes, or refuse what no broker could carry.
+    """Return the message's body in an immutable form, or refuse what no broker could carry.
 
-    It is a copy, unless it is bytes or a view of bytes through which nothing can be changed.
+    The body is copied, unless it is bytes or a read-only view of bytes.
 
-    Raises `TypeError` for a body that is not bytes-like, `BrokerRefusal` for the rest.
+    Raises:
+        TypeError: the body is not bytes-like.
+        BrokerRefusal: anything else is not allowed.
     """
     if not isinstance(message.body, bytes | bytearray | memoryview):
         raise TypeError(f"a message body is bytes-like, not {type(message.body).__name__}")
@@ -60,18 +62,18 @@ def check_outgoing(address: Address, message: Message) -> bytes | memoryview:
 
 
 def _is_plain(view: memoryview) -> bool:
-    """Whether a view is of bytes in a row, as long as it says, that it cannot change."""
+    """Return whether a view is read-only, contiguous and of single bytes."""
     return view.readonly and view.ndim == 1 and view.itemsize == 1 and view.c_contiguous
 
 
 def check_prefetch(prefetch: int) -> None:
-    """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "without limit"."""
+    """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "no limit"."""
     if not 1 <= prefetch <= 65535:
         raise BrokerRefusal(f"prefetch is {prefetch}: choose 1 to 65535")
 
 
 def check_queues(queues: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of queues to consume, each once; refuse none at all."""
+    """Return the queue names to consume, without repetitions; refuse an empty list."""
     if not queues:
         raise BrokerRefusal("there is no queue to consume: name one at least")
     return tuple(dict.fromkeys(queues))
@@ -93,7 +95,7 @@ def check_exclusive(queue: Queue | None, *, exclusive: bool) -> None:
 
 
 def check_offset(queue: Queue | None, offset: StreamOffset | None) -> None:
-    """Refuse a stream without an offset, and an offset for what is no stream."""
+    """Refuse a stream without an offset, and an offset for a queue that is not a stream."""
     if queue is None:
         return
     if queue.type is QueueType.STREAM and offset is None:
@@ -103,7 +105,7 @@ def check_offset(queue: Queue | None, offset: StreamOffset | None) -> None:
 
 
 def wrong_user(stated: str, user: str) -> BrokerRefusal:
-    """Make the error for a message that claims to come from somebody else."""
+    """Return the error for a message whose ``user_id`` is somebody else's."""
     return BrokerRefusal(
         f"message says user_id {stated!r}, but the connection is {user!r}'s: leave user_id out or "
         "connect as that user"

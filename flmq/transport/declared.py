@@ -1,4 +1,4 @@
-"""What a transport has declared, so that it can declare it again after a loss."""
+"""Remember what a transport has declared, to declare it again after a loss."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Declared"]
 
 
 class Declared:
-    """Exchanges, queues and bindings, each once, in the order they were declared. Thread-safe."""
+    """Exchanges, queues and bindings, each once, in order of declaration. Thread-safe."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start empty."""
         self._lock = threading.Lock()
-        # Replaced, never changed: a reader keeps what it began with.
+        # Replaced, never modified: a reader keeps its snapshot.
         self._exchanges: dict[str, Exchange] = {}
         self._queues: dict[str, Queue] = {}
         self._bindings: dict[Binding, None] = {}
@@ -41,13 +41,13 @@ class Declared:
             }
 
     def queue(self, name: str) -> Queue | None:
-        """Return what a queue was declared as, if it was."""
+        """Return how a queue was declared; None if it was not."""
         return self._queues.get(name)
 
     def find(self, name: str, argument: str, value: int | str | None) -> bool:
-        """Note that a queue is there with another value of an argument; None: without it.
+        """Note that a queue exists with another value of an argument (None: without it).
 
-        False if that was known.
+        Return False if that was known already.
         """
         with self._lock:
             known = (name, argument) in self._found and self._found[name, argument] == value
@@ -55,7 +55,7 @@ class Declared:
         return not known
 
     def as_found(self, topology: Topology) -> Topology:
-        """``topology`` with its queues as they were found."""
+        """Return ``topology`` with its queues' arguments as they exist on the broker."""
         return replace(topology, queues=tuple(self._as_found(one) for one in topology.queues))
 
     def _as_found(self, queue: Queue) -> Queue:
@@ -64,7 +64,7 @@ class Declared:
         return replace(queue, arguments={n: v for n, v in arguments.items() if v is not None})
 
     def topology(self) -> Topology:
-        """Everything."""
+        """Return everything."""
         return Topology(
             tuple(self._exchanges.values()),
             tuple(self._queues.values()),
@@ -72,7 +72,7 @@ class Declared:
         )
 
     def shared(self) -> Topology:
-        """Everything but exclusive queues and streams."""
+        """Return everything except exclusive queues and streams."""
         apart = self.exclusive() + self.streams()
         return Topology(
             tuple(self._exchanges.values()),
@@ -81,11 +81,11 @@ class Declared:
         )
 
     def exclusive(self) -> Topology:
-        """The exclusive queues, which live on the connection that declared them."""
+        """Return the exclusive queues, which live on the connection that declared them."""
         return self._only(lambda queue: queue.exclusive)
 
     def streams(self) -> Topology:
-        """The streams."""
+        """Return the streams."""
         return self._only(lambda queue: queue.type is QueueType.STREAM)
 
     def _only(self, wanted: Callable[[Queue], bool]) -> Topology:

@@ -1,7 +1,7 @@
-"""What people hear of an outage: that the broker is lost, that it is back, a word a minute between.
+"""Report an outage in few words: the broker is lost, it is back, and one line a minute in between.
 
-A process has several connections, and each tries again and again: told one by one that is some
-twenty lines an outage.
+A process has several connections, and each retries again and again: reported one by one, that is
+some twenty lines an outage.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ _Key = tuple[str, int]
 
 
 class OutageReporter:
-    """A listener that tells another one of a transport's connections as of one. Thread-safe.
+    """A listener that reports all of a transport's connections as one. Thread-safe.
 
-    What it tells has no role. A connection that is lost counts for more than one that is held
-    back.
+    Its events have no role. A lost connection outweighs a blocked one.
     """
 
     def __init__(
         self, listener: StateListener, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Tell ``listener``; ``clock`` is monotonic, in seconds."""
+        """Report to ``listener``; ``clock`` is monotonic, in seconds."""
         self._listener = listener
         self._clock = clock
         self._lock = threading.Lock()
@@ -39,7 +38,7 @@ class OutageReporter:
         self._said_at = 0.0
 
     def __call__(self, event: ConnectionEvent) -> None:
-        """Hear of one connection; tell what is news of all."""
+        """Take an event of one connection; report it if it is news for all."""
         with self._lock:
             detail = self._news(event)
             if detail is not None and self._told is not None:
@@ -67,7 +66,7 @@ class OutageReporter:
         return None
 
     def _whole(self, event: ConnectionEvent) -> ConnectionState:
-        """The state of all connections: the worst of them."""
+        """Return the state of all connections: the worst of them."""
         for state in (ConnectionState.LOST, ConnectionState.BLOCKED):
             if state in self._troubled.values():
                 return state

@@ -1,7 +1,7 @@
-"""How flmq waits before it tries again: one policy, exponential with full jitter.
+"""How flmq waits before retrying: one policy, exponential backoff with full jitter.
 
-Jitter matters: thousands of workers reconnect after one broker restart. `fast_retries` is the
-switch for tests.
+Jitter matters: thousands of workers reconnect after one broker restart. `fast_retries` is for
+tests.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ __all__ = ["Backoff", "Pace", "current_pace", "fast_retries", "while_locked"]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The figures of the policy, in seconds."""
+    """Parameters of the policy, in seconds."""
 
     first: float = 0.5
-    """Upper bound of the first wait, doubled for each one after it."""
+    """Upper bound of the first wait, doubled for each following one."""
     longest: float = 3.0
-    """So that all are back soon after the broker is; a process tries with one connection."""
+    """Upper bound of all waits: everybody is back soon; only one connection per process tries."""
     refused: float = 10.0
-    """Between tries of what was refused: perhaps a password or a permission is on its way."""
+    """Between tries of what was refused: a password or a permission may be granted soon."""
     crowded: float = 30.0
-    """The longest wait where the broker takes no further connections."""
+    """The longest wait while the broker accepts no further connections."""
     lock: float = 3.0
-    """How long a lock may be held by a predecessor that was just killed."""
+    """How long a predecessor that was just killed may still hold a lock."""
     healthy: float = 10.0
-    """A connection that held this long begins anew with the first wait when it is lost."""
+    """After a connection that held this long, backoff starts over with the first wait."""
 
 
 _NORMAL = Pace()
@@ -50,7 +50,7 @@ _pace = _NORMAL
 
 
 def current_pace() -> Pace:
-    """Return the figures in force."""
+    """Return the parameters in force."""
     return _pace
 
 
@@ -66,18 +66,18 @@ def fast_retries() -> Iterator[None]:
 
 
 class Backoff:
-    """The waits of one series of tries."""
+    """The waiting times of one series of tries."""
 
     def __init__(self) -> None:
-        """Begin a series."""
+        """Start a series."""
         self._state = RetryCallState(Retrying(), None, (), {})
 
     def reset(self) -> None:
-        """Begin anew, after a success."""
+        """Start over, after a success."""
         self._state.attempt_number = 1
 
     def next(self, longest: float | None = None) -> float:
-        """Return the seconds until the next try, ``longest`` at most (None: the pace's)."""
+        """Return the seconds until the next try, at most ``longest`` (None: the policy's limit)."""
         pace = current_pace()
         most = pace.longest if longest is None else longest
         wait = wait_random_exponential(multiplier=pace.first, max=most, min=pace.first / 5)
@@ -87,7 +87,7 @@ class Backoff:
 
 
 def while_locked(stop: threading.Event) -> Retrying:
-    """Try again while something is locked, for as long as a dead predecessor may hold it."""
+    """Retry while something is locked, for as long as a dead predecessor may hold it."""
     return Retrying(
         retry=retry_if_exception_type(ResourceLocked),
         stop=stop_after_delay(current_pace().lock),

@@ -1,7 +1,7 @@
-"""What stands on the broker: exchanges, queues and bindings, as data (DESIGN: "On the broker").
+"""The topology on the broker: exchanges, queues and bindings, as data (DESIGN: "On the broker").
 
-One virtual host is one federation. Names are fixed; a site is a datacenter, and ``main`` where
-there is only one.
+One virtual host is one federation. Names are fixed; a site is a datacenter, and ``main`` if there
+is only one.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ AMOUNTS = frozenset(
         "x-stream-max-segment-size-bytes",
     }
 )
-"""Arguments that say how much or how long: a queue that has others is used as it is."""
+"""Arguments that only limit an amount or a time: a queue with other values is used as it is."""
 
 _EVERYBODY = "!all"
-"""Routing word for every client of a site; '!' cannot stand in a client id."""
+"""Routing key word for all clients of a site; '!' cannot occur in a client id."""
 
 _DAY = 24 * 3600
 _CLIENT_QUEUE_EXPIRES = 7 * _DAY
@@ -77,7 +77,7 @@ _JOB_QUEUE_EXPIRES = 7 * _DAY
 _OWN_MODELS_EXPIRE = 3600
 _PRESENCE_TTL = 60
 STREAM_MAX_BYTES = 8 * 1024**3
-"""What the stream of models keeps, at least: it drops whole segments beyond that."""
+"""Minimum that the stream of models keeps: it drops whole segments beyond that."""
 _STREAM_MAX_AGE = "2h"
 _STREAM_SEGMENT_BYTES = 64 * 1024**2
 _DEAD_MAX_BYTES = 256 * 1024 * 1024
@@ -92,7 +92,7 @@ class ExchangeType(Enum):
 
 
 class QueueType(Enum):
-    """RabbitMQ's queue types; always stated, for a virtual host may have another default."""
+    """RabbitMQ's queue types; always given, as a virtual host may have another default."""
 
     CLASSIC = "classic"
     QUORUM = "quorum"
@@ -109,20 +109,20 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue and the arguments it is declared with."""
+    """A queue and the arguments with which it is declared."""
 
     name: str
     type: QueueType = QueueType.CLASSIC
     durable: bool = True
     exclusive: bool = False
-    """Belongs to the declaring transport and goes with it."""
+    """Belongs to the declaring transport, and is deleted with it."""
     arguments: Mapping[str, bool | int | str] = field(default_factory=dict)
-    """RabbitMQ's ``x-`` arguments besides ``x-queue-type``."""
+    """RabbitMQ's ``x-`` arguments other than ``x-queue-type``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Messages of exchange ``source`` with ``routing_key`` go to ``destination``."""
+    """Route messages of exchange ``source`` with ``routing_key`` to ``destination``."""
 
     source: str
     destination: str
@@ -140,7 +140,7 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
     def __add__(self, other: Topology) -> Topology:
-        """Both."""
+        """Return the union of both."""
         return Topology(
             self.exchanges + other.exchanges,
             self.queues + other.queues,
@@ -149,62 +149,62 @@ class Topology:
 
 
 def client_queue(client_id: str) -> str:
-    """Queue that a client works from."""
+    """Return the name of the queue from which a client receives tasks."""
     return f"flmq.client.{client_id}"
 
 
 def own_models_queue(client_id: str) -> str:
-    """Queue of the models that are one client's own, in chunks."""
+    """Return the name of the queue of models for one client alone, in chunks."""
     return f"flmq.models.{client_id}"
 
 
 def replies_queue(job: str) -> str:
-    """Queue of a job's replies."""
+    """Return the name of the queue of a job's replies."""
     return f"flmq.replies.{job}"
 
 
 def uploads_queue(job: str) -> str:
-    """Queue of the chunks that follow a job's large replies."""
+    """Return the name of the queue of chunks of a job's large replies."""
     return f"flmq.uploads.{job}"
 
 
 def presence_queue(job: str) -> str:
-    """Queue of the hellos a job hears."""
+    """Return the name of the queue of hellos to a job."""
     return f"flmq.presence.{job}"
 
 
 def lock_queue(job: str) -> str:
-    """Exclusive queue that nobody reads: the connection that holds it is the job's server."""
+    """Return the name of the exclusive queue whose holder is the job's server; nobody reads it."""
     return f"flmq.lock.{job}"
 
 
 def task_key(site: str, client_id: str) -> str:
-    """Routing key on ``flmq.tasks`` of one client."""
+    """Return the routing key of one client's tasks on ``flmq.tasks``."""
     return f"{site}.{client_id}"
 
 
 def own_model_key(site: str, client_id: str) -> str:
-    """Routing key on ``flmq.tasks`` of a model that is one client's own."""
+    """Return the routing key of one client's own models on ``flmq.tasks``."""
     return f"{site}.{client_id}.model"
 
 
 def everybody_key(site: str) -> str:
-    """Routing key on ``flmq.tasks`` of every client of a site."""
+    """Return the routing key of all clients of a site on ``flmq.tasks``."""
     return f"{site}.{_EVERYBODY}"
 
 
 def reply_key(site: str, client_id: str, job: str) -> str:
-    """Routing key on ``flmq.replies`` and ``flmq.uploads``."""
+    """Return the routing key on ``flmq.replies`` and ``flmq.uploads``."""
     return f"{site}.{client_id}.{job}"
 
 
 def presence_key(site: str, client_id: str) -> str:
-    """Routing key on ``flmq.presence``."""
+    """Return the routing key on ``flmq.presence``."""
     return f"{site}.{client_id}"
 
 
 def federation_topology(site: str = DEFAULT_SITE) -> Topology:
-    """The fixed exchanges and the dead-letter queue, which every process declares."""
+    """Return the fixed exchanges and the dead-letter queue, which every process declares."""
     return Topology(
         exchanges=(
             Exchange(TASKS, ExchangeType.TOPIC),
@@ -229,7 +229,7 @@ def federation_topology(site: str = DEFAULT_SITE) -> Topology:
 
 
 def models_topology() -> Topology:
-    """The stream of models, which is declared when a model needs it (docs/decisions.md)."""
+    """Return the stream of models, declared when a model first needs it (docs/decisions.md)."""
     stream = Queue(
         MODELS,
         QueueType.STREAM,
@@ -243,7 +243,7 @@ def models_topology() -> Topology:
 
 
 def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
-    """One client's queue: durable, gone a week after its client was last seen."""
+    """Return one client's queue: durable, deleted a week after the client was last seen."""
     name = client_queue(client_id)
     return Topology(
         queues=(Queue(name, arguments={"x-expires": _CLIENT_QUEUE_EXPIRES * 1000}),),
@@ -255,7 +255,7 @@ def client_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
 
 
 def own_models_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
-    """One client's queue of models, which it makes when it asks for one; soon gone when unused."""
+    """Return one client's queue of its own models, declared on request and deleted when unused."""
     name = own_models_queue(client_id)
     return Topology(
         queues=(Queue(name, arguments={"x-expires": _OWN_MODELS_EXPIRE * 1000}),),
@@ -264,10 +264,10 @@ def own_models_topology(client_id: str, site: str = DEFAULT_SITE) -> Topology:
 
 
 def job_topology(job: str) -> Topology:
-    """One job's lock, its presence queue, and the queues of replies and of their chunks.
+    """Return a job's lock, its presence queue, and the queues of replies and of their chunks.
 
-    The lock is an exclusive queue and not an exclusive presence queue, for RabbitMQ lets only the
-    declaring connection consume from an exclusive one.
+    The lock is an exclusive queue of its own, rather than an exclusive presence queue, as RabbitMQ
+    lets only the declaring connection consume from an exclusive one.
     """
     return Topology(
         queues=(
@@ -281,8 +281,8 @@ def job_topology(job: str) -> Topology:
                     "x-expires": _DAY * 1000,
                 },
             ),
-            # Chunks are many bytes, and their worker keeps them until the server has them all:
-            # they need no replicas, whose writing and syncing costs as much as all the rest.
+            # Chunks are large, and their worker keeps them until the server has them all: they need
+            # no replicas, whose writing and syncing would cost as much as everything else.
             Queue(
                 uploads_queue(job),
                 arguments={

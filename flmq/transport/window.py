@@ -1,4 +1,4 @@
-"""How much may be published and not yet confirmed."""
+"""The limit on messages that are published but not yet confirmed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 __all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window"]
 
 MAX_MESSAGES = 512
-"""Enough to keep a connection busy over a long way; measured 6-20 thousand messages a second."""
+"""Messages; enough to keep a long-distance connection busy (measured 6-20 thousand a second)."""
 MAX_BYTES = 16 * 1024 * 1024
-"""Bounds the memory of a publisher that sends a model in 1 MiB chunks."""
+"""Bytes; bounds the memory of a publisher that sends a model in 1 MiB chunks."""
 
 
 @dataclass(slots=True)
 class Window:
-    """Counts messages and bytes. Not thread-safe: its owner locks."""
+    """Count messages and bytes. Not thread-safe: its owner locks."""
 
     max_messages: int
     max_bytes: int
@@ -22,7 +22,7 @@ class Window:
     bytes: int = 0
 
     def is_full(self) -> bool:
-        """Whether the next one must wait; one message alone may be of any size."""
+        """Whether the next message must wait; a single message may be of any size."""
         return self.messages >= self.max_messages or (
             self.messages > 0 and self.bytes >= self.max_bytes
         )
@@ -33,6 +33,6 @@ class Window:
         self.bytes += size
 
     def remove(self, size: int) -> None:
-        """Count it out again."""
+        """Remove a message of ``size`` bytes from the count."""
         self.messages -= 1
         self.bytes -= size

@@ -1,4 +1,4 @@
-"""A message broker inside one process, with RabbitMQ's semantics and faults on demand."""
+"""An in-process message broker with RabbitMQ's semantics, and faults on demand."""
 
 from __future__ import annotations
 

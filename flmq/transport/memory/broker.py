@@ -1,4 +1,4 @@
-"""The memory broker itself: who is connected to its virtual host, and faults on demand."""
+"""The memory broker: its connected transports, its virtual host, and faults on demand."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
 
 class Peer(Protocol):
-    """A transport, as the broker speaks to it; every call comes under the broker's lock."""
+    """A transport as seen by the broker; all calls are made under the broker's lock."""
 
     def lost(self, reason: str) -> None:
-        """Give up every connection: un-acked messages go back, confirms will not come."""
+        """Drop every connection: un-acked messages go back, confirms will not come."""
 
     def returned(self) -> None:
-        """Connect again."""
+        """Reconnect."""
 
     def blocked(self) -> None:
-        """Publishers are held back."""
+        """Note that publishers are blocked."""
 
     def unblocked(self) -> None:
-        """Publishers may go on."""
+        """Note that publishers may go on."""
 
     def cancelled(self, queue: str) -> None:
-        """A queue that may be consumed here is gone."""
+        """Note that a queue that may be consumed here is gone."""
 
 
 class MemoryBroker:
-    """RabbitMQ's behaviour in memory: the parts flmq uses, somewhat stricter.
+    """The parts of RabbitMQ that flmq uses, in memory and somewhat stricter.
 
-    Its state is in the instance; `MemoryTransport` connects to it; threads may share it. Fault
-    methods (`drop_connections`, `down`, `block`, `lose_acks`, ...) are for tests.
+    State is kept in the instance; `MemoryTransport` connects to it; thread-safe. The fault methods
+    (`drop_connections`, `down`, `block`, `lose_acks`, ...) are for tests.
     """
 
     def __init__(
@@ -63,34 +63,35 @@ class MemoryBroker:
     # Faults on demand
 
     def drop_connections(self, reason: str = "connection reset by peer") -> None:
-        """Break every connection once; all come back at once, exclusive queues are made anew."""
+        """Break every connection once; all reconnect at once, exclusive queues are redeclared."""
         with self.scheduler.locked():
             self._lose_all(reason)
             self._return_all()
 
     def down(self, reason: str = "connection refused") -> None:
-        """Break every connection and let nobody connect until `up`. What is queued stays."""
+        """Break every connection and refuse new ones until `up`. Queued messages stay."""
         with self.scheduler.locked():
             self.is_up = False
             self._lose_all(reason)
 
     def up(self) -> None:
-        """Let everybody connect again."""
+        """Accept connections again."""
         with self.scheduler.locked():
             self.is_up = True
             self._return_all()
 
     def restart(self) -> None:
-        """Stop and start: what is not durable and persistent is gone, the rest redelivered."""
+        """Stop and start: lose what is not durable or persistent, redeliver the rest."""
         with self.scheduler.locked():
             self._lose_all("broker restarted")
             self.vhost.restart()
             self._return_all()
 
     def wipe(self) -> None:
-        """Lose all data, as a node whose disk was replaced; each who connects declares it anew.
+        """Lose all data, like a node with a replaced disk; reconnecting clients redeclare it.
 
-        Who connected last is back first, so that what it sends may find no queue of the others.
+        Transports reconnect in reverse order of connecting, so that messages of the first ones back
+        may find others' queues missing.
         """
         with self.scheduler.locked():
             self._lose_all("broker lost its data")
@@ -100,26 +101,26 @@ class MemoryBroker:
                 self._return_all()
 
     def block(self) -> None:
-        """Hold publishers back, as a memory or disk alarm does; consumers go on."""
+        """Block publishers, as a memory or disk alarm does; consumers go on."""
         with self.scheduler.locked():
             self.is_blocked = True
             for peer in list(self._peers):
                 peer.blocked()
 
     def unblock(self) -> None:
-        """Let publishers go on."""
+        """Unblock publishers."""
         with self.scheduler.locked():
             self.is_blocked = False
             for peer in list(self._peers):
                 peer.unblocked()
 
     def lose_acks(self) -> None:
-        """Forget every ack from now until the next connection loss: those messages come again."""
+        """Ignore every ack until the next connection loss: those messages are redelivered."""
         with self.scheduler.locked():
             self.faults.losing_acks = True
 
     def lose_confirms(self) -> None:
-        """Send no confirm from now until the next connection loss: publishers send again."""
+        """Send no confirms until the next connection loss: publishers send again."""
         with self.scheduler.locked():
             self.faults.losing_confirms = True
 
@@ -129,21 +130,21 @@ class MemoryBroker:
             self.faults.duplicates = count
 
     def delay(self, seconds: float) -> None:
-        """Let published messages arrive ``seconds`` late, in their order; 0 ends it."""
+        """Delay published messages by ``seconds``, keeping their order; 0 ends it."""
         with self.scheduler.locked():
             self.faults.delay = seconds
 
     def reorder(self, seed: int | None) -> None:
-        """Put messages at random places of their queues; None ends it."""
+        """Insert messages at random positions of their queues; None ends it."""
         with self.scheduler.locked():
             self.faults.order = None if seed is None else random.Random(seed)
 
     def inject(
         self, address: Address, body: bytes, *, unreadable: str = "", **properties: object
     ) -> None:
-        """Publish what no publisher of ours would: any ``properties`` of AMQP, of any type.
+        """Publish what none of our publishers would: any AMQP ``properties``, of any type.
 
-        With ``unreadable`` their reader is to find that it cannot read them, for that reason.
+        With ``unreadable``, the reader finds that it cannot read the properties, for that reason.
         """
         message = (
             unreadable_message(body, unreadable) if unreadable else message_of(body, **properties)
@@ -154,11 +155,11 @@ class MemoryBroker:
     # What transports ask for, under the lock
 
     def connect(self, peer: Peer) -> None:
-        """Know a transport from now on."""
+        """Register a transport."""
         self._peers.append(peer)
 
     def disconnect(self, peer: Peer) -> None:
-        """Forget a transport, and delete its exclusive queues."""
+        """Unregister a transport, and delete its exclusive queues."""
         if peer in self._peers:
             self._peers.remove(peer)
         self.vhost.delete_exclusive(peer)

@@ -1,4 +1,4 @@
-"""Time for the memory broker: real, or in a test's hands; and what is to happen later."""
+"""Time for the memory broker, real or controlled by a test; and timers."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ class Clock:
     """Real time, in seconds from an arbitrary origin."""
 
     def now(self) -> float:
-        """Return the time now."""
+        """Return the current time in seconds."""
         return time.monotonic()
 
     def drive(self, run_due: Callable[[], None]) -> bool:
-        """Offer to call ``run_due`` when time has moved; False: the caller must wait itself."""
+        """Offer to call ``run_due`` when time moves; False: the caller must wait itself."""
         return False
 
 
 class ManualClock(Clock):
-    """Time that stands still until a test moves it."""
+    """Time that stands still until a test advances it."""
 
     def __init__(self, start: float = 0.0) -> None:
-        """Begin at ``start`` seconds."""
+        """Start at ``start`` seconds."""
         self._now = start
         self._driven: list[Callable[[], None]] = []
 
     def now(self) -> float:
-        """Return the time now."""
+        """Return the current time in seconds."""
         return self._now
 
     def drive(self, run_due: Callable[[], None]) -> bool:
-        """Call ``run_due`` at every `advance`."""
+        """Call ``run_due`` at every `advance`; return True."""
         self._driven.append(run_due)
         return True
 
     def advance(self, seconds: float) -> None:
-        """Move time on, and let everything happen that is due by then."""
+        """Advance time by ``seconds``, and run everything that is due by then."""
         if seconds < 0:
             raise ValueError(f"time cannot be moved by {seconds} s: it only goes forward")
         self._now += seconds
@@ -52,10 +52,10 @@ class ManualClock(Clock):
 
 
 class Timers:
-    """Actions at a time, in its order. With a real clock a thread waits while there are any."""
+    """Run actions at given times, in order. With a real clock, in a thread while there are any."""
 
     def __init__(self, clock: Clock, run: Callable[[Callable[[], None]], None]) -> None:
-        """Take the clock, and ``run``, which calls an action under the broker's lock."""
+        """Use ``clock``, and ``run``, which calls an action under the broker's lock."""
         self._clock = clock
         self._run = run
         self._condition = threading.Condition()
@@ -65,7 +65,7 @@ class Timers:
         self._driven = clock.drive(self.run_due)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do ``action`` at ``when`` on the clock."""
+        """Run ``action`` at the time ``when`` of the clock (seconds)."""
         with self._condition:
             self._count += 1
             heapq.heappush(self._heap, (when, self._count, action))
@@ -77,7 +77,7 @@ class Timers:
             self._condition.notify()
 
     def run_due(self) -> None:
-        """Do what is due now."""
+        """Run the actions that are due now."""
         while (action := self._pop_due()) is not None:
             self._run(action)
 
@@ -88,11 +88,11 @@ class Timers:
         return None
 
     def _wait(self) -> None:
-        """Live as long as there is something to wait for."""
+        """Wait in a thread that lives as long as there are timers."""
         while True:
             try:
                 self.run_due()
-            except BaseException:  # a bug must not end the thread: what is due later waits for it
+            except BaseException:  # a bug must not end the thread: later actions depend on it
                 _log.exception("what was due at a time failed")
             with self._condition:
                 if not self._heap:

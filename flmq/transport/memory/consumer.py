@@ -26,7 +26,7 @@ class _Tag:
 
 
 class MemoryConsumer(Consumer):
-    """Takes messages from queues of a `MemoryBroker`; made by `MemoryTransport.consumer`."""
+    """Receive messages from queues of a `MemoryBroker`; created by `MemoryTransport.consumer`."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MemoryConsumer(Consumer):
         on_close: Callable[[MemoryConsumer], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start without a subscription; see `subscribe`. ``clock`` gives seconds."""
+        """Create a consumer without subscriptions; see `subscribe`. ``clock`` gives seconds."""
         self.queues = tuple(queues)
         self.exclusive = exclusive
         self.offset = offset
@@ -52,10 +52,10 @@ class MemoryConsumer(Consumer):
         self._arrived = threading.Condition(broker.scheduler.lock)
         self._buffer: deque[Delivery] = deque()
         self._share = max(1, prefetch // len(self.queues))
-        """RabbitMQ counts prefetch per queue: each gets an equal share of it, and one at least."""
+        """RabbitMQ counts prefetch per queue: each gets an equal share, at least one."""
         self._unacked: dict[int, tuple[MemoryQueue, Stored]] = {}
         self._taken: Counter[str] = Counter()
-        """Un-acked messages of each queue."""
+        """Number of un-acked messages of each queue."""
         self._lost_acks: list[tuple[MemoryQueue, Stored]] = []
         self._next = 0
         self._problem: FlmqError | None = None
@@ -81,7 +81,7 @@ class MemoryConsumer(Consumer):
                 self._arrived.wait(remaining)
 
     def ack(self, delivery: Delivery) -> None:
-        """Let the broker forget the message."""
+        """Tell the broker to forget the message."""
         with self._broker.scheduler.locked():
             settled = self._settle(delivery, "ack")
             if settled is None:
@@ -91,7 +91,7 @@ class MemoryConsumer(Consumer):
             settled[0].dispatch()
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
-        """Give the message back, or drop it to the queue's dead-letter exchange."""
+        """Return the message to its queue, or drop it to the dead-letter exchange."""
         with self._broker.scheduler.locked():
             settled = self._settle(delivery, "reject")
             if settled is None:
@@ -104,7 +104,7 @@ class MemoryConsumer(Consumer):
             queue.dispatch()
 
     def close(self) -> None:
-        """Stop consuming; what is un-acked goes back."""
+        """Stop consuming; un-acked messages go back."""
         with self._broker.scheduler.locked():
             self.end()
 
@@ -119,12 +119,12 @@ class MemoryConsumer(Consumer):
             queue.subscribe(self)
 
     def lost(self) -> None:
-        """Lose the connection: everything un-acked goes back, tags grow stale."""
+        """Lose the connection: everything un-acked goes back, its tags become stale."""
         subscribed, self.subscribed = self.subscribed, {}
         for delivery in reversed(self._buffer):
             offset = offset_of(delivery)
             if offset is not None and delivery.queue in self.offsets:
-                self.offsets[delivery.queue] = offset  # nobody has seen it yet
+                self.offsets[delivery.queue] = offset  # not received yet
         self._buffer.clear()
         back: dict[str, list[Stored]] = {}
         for queue, stored in [*self._lost_acks, *self._unacked.values()]:
@@ -138,12 +138,12 @@ class MemoryConsumer(Consumer):
             queue.dispatch()
 
     def fail(self, problem: FlmqError) -> None:
-        """Let `receive` raise: the queues cannot be consumed any more."""
+        """Make `receive` raise ``problem``: the queues can no longer be consumed."""
         self._problem = problem
         self._arrived.notify_all()
 
     def end(self) -> None:
-        """Close."""
+        """Close the consumer."""
         if not self._closed:
             self._closed = True
             self.lost()
@@ -153,7 +153,7 @@ class MemoryConsumer(Consumer):
     # What its queues do (flmq.transport.memory.queue.QueueConsumer)
 
     def has_room(self, queue: MemoryQueue) -> bool:
-        """Whether prefetch allows one more of ``queue``."""
+        """Return whether prefetch allows one more message of ``queue``."""
         return self._taken[queue.spec.name] < self._share
 
     def take(self, queue: MemoryQueue, stored: Stored) -> None:

@@ -19,20 +19,20 @@ __all__ = ["MemoryPublisher"]
 
 @dataclass(slots=True, eq=False)
 class _Outgoing:
-    """A message whose fate is not known yet."""
+    """A message whose outcome is not known yet."""
 
     address: Address
     message: Message
     mandatory: bool
     future: Future[PublishOutcome] = field(default_factory=Future)
     under_way: bool = False
-    """Delayed, or taken by the broker without a confirm."""
+    """Delayed, or accepted by the broker without a confirm."""
     epoch: int = 0
     """The connection it was last sent on."""
 
 
 class MemoryPublisher(Publisher):
-    """Publishes to a `MemoryBroker`; made by `MemoryTransport.publisher`."""
+    """Publish to a `MemoryBroker`; created by `MemoryTransport.publisher`."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class MemoryPublisher(Publisher):
         on_close: Callable[[MemoryPublisher], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Publish as ``user``. ``clock`` gives seconds."""
+        """Publish as the user ``user``. ``clock`` gives seconds."""
         self._broker = broker
         self._user = user
         self._on_close = on_close
@@ -59,7 +59,7 @@ class MemoryPublisher(Publisher):
     def publish(
         self, address: Address, message: Message, *, mandatory: bool = True
     ) -> Future[PublishOutcome]:
-        """Send ``message``; the future resolves when its fate is known."""
+        """Send ``message``; the future resolves to its outcome."""
         out = _Outgoing(address, message, mandatory)
         out.future.set_running_or_notify_cancel()
         try:
@@ -95,13 +95,13 @@ class MemoryPublisher(Publisher):
     # What its transport does, under the broker's lock
 
     def lost(self) -> None:
-        """Lose the connection: nothing that is pending will be confirmed on it."""
+        """Lose the connection: nothing pending will be confirmed on it."""
         self._epoch += 1
         for out in self._pending:
             out.under_way = False
 
     def send_pending(self) -> None:
-        """Send what waits, in its order."""
+        """Send the waiting messages, in order."""
         for out in list(self._pending):
             if not out.under_way:
                 self._send(out)
@@ -134,7 +134,7 @@ class MemoryPublisher(Publisher):
             self._arrive(out, out.epoch)
 
     def _arrive(self, out: _Outgoing, epoch: int) -> None:
-        """Reach the broker, unless the connection was lost on the way."""
+        """Deliver the message to the broker, unless the connection was lost meanwhile."""
         if epoch != self._epoch or out not in self._pending:
             return
         try:
@@ -142,7 +142,7 @@ class MemoryPublisher(Publisher):
         except FlmqError as error:
             self._finish(out, error)
             return
-        if routed is None:  # a nack: again when there is room
+        if routed is None:  # a nack: send again when there is room
             self._broker.vhost.when_room(
                 out.address, len(out.message.body), lambda: self._arrive(out, epoch)
             )

@@ -1,4 +1,4 @@
-"""One queue of the memory broker: what waits, who consumes, limits, expiry, dead letters."""
+"""One queue of the memory broker: messages, consumers, limits, expiry, dead letters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stored:
     exchange: str
     routing_key: str
     deaths: tuple[tuple[str, str], ...] = ()
-    """(queue, reason) of each time it was dead-lettered."""
+    """(queue, reason) for each time it was dead-lettered."""
     sequence: int = 0
     expires_at: float | None = None
     redelivered: bool = False
@@ -46,23 +46,23 @@ class Stored:
 
 
 class QueueConsumer(Protocol):
-    """What a queue must know of its consumer."""
+    """A consumer as seen by a queue."""
 
     exclusive: bool
     offset: StreamOffset | None
-    """Where to begin to read streams."""
+    """Where to start reading streams."""
     offsets: dict[str, StreamOffset]
-    """Where to go on to read each stream that was begun."""
+    """Where to continue reading each stream that was started."""
 
     def has_room(self, queue: MemoryQueue) -> bool:
-        """Whether prefetch allows one more of ``queue``."""
+        """Return whether prefetch allows one more message of ``queue``."""
 
     def take(self, queue: MemoryQueue, stored: Stored) -> None:
-        """Accept a message, un-acked from now on."""
+        """Accept a message, which is un-acked from now on."""
 
 
 class QueueHost(Protocol):
-    """What a queue needs of its virtual host."""
+    """A virtual host as seen by a queue."""
 
     scheduler: Scheduler
 
@@ -76,29 +76,29 @@ class MemoryQueue:
 
     spec: Queue
     owner: object
-    """The transport that an exclusive queue belongs to."""
+    """The transport that owns an exclusive queue."""
     host: QueueHost
     ready: deque[Stored] = field(default_factory=deque)
     ready_bytes: int = 0
     consumers: deque[QueueConsumer] = field(default_factory=deque)
     on_room: deque[Callable[[], None]] = field(default_factory=deque)
-    """Publishers that were refused for want of room, to be told when there is some."""
+    """Callbacks of publishers refused because the queue was full; called when there is room."""
     expires_at: float | None = None
-    """When an unused queue goes; None while it is used, or for ever."""
+    """When the unused queue expires; None while it is in use, or if it never does."""
     _sequence: int = 0
 
     def __post_init__(self) -> None:
-        """Check the arguments as a broker would."""
+        """Validate the arguments as a broker would."""
         check_queue(self.spec)
         self.touch()
 
     def argument(self, name: str) -> int | None:
-        """Return a numeric argument, if it was given."""
+        """Return a numeric argument; None if it was not given."""
         value = self.spec.arguments.get(name)
         return None if value is None else int(value)
 
     def touch(self) -> None:
-        """Start ``x-expires`` anew, as use and declaration do."""
+        """Restart ``x-expires``, as use and declaration do."""
         expires = self.argument("x-expires")
         unused = expires is not None and not self.consumers
         self.expires_at = self.host.scheduler.now() + expires / 1000 if unused and expires else None
@@ -106,16 +106,16 @@ class MemoryQueue:
     # Coming in
 
     def has_room_for(self, size: int) -> bool:
-        """Whether the queue takes a message of ``size`` bytes; drop-head queues always do."""
+        """Return whether a message of ``size`` bytes fits; always True for drop-head queues."""
         return self.spec.arguments.get("x-overflow") != "reject-publish" or not self._over(1, size)
 
     def enqueue(self, stored: Stored, at: int | None = None) -> None:
-        """Add at the tail, or at a position for a fault's sake, and deliver what can be."""
+        """Add a message at the tail, or at position ``at`` (a fault), and deliver."""
         self._sequence += 1
         stored.sequence = self._sequence
         self._set_expiry(stored)
         if not self.ready and (consumer := self._next_consumer()) is not None:
-            consumer.take(self, stored)  # also what expires at once: "immediately or never"
+            consumer.take(self, stored)  # even if it expires at once: "immediately or never"
             return
         if at is None:
             self.ready.append(stored)
@@ -127,7 +127,7 @@ class MemoryQueue:
             self._die(self._pop(), "maxlen")
 
     def give_back(self, returned: Iterable[Stored]) -> None:
-        """Put un-acked messages back where they were; they count as redelivered."""
+        """Return un-acked messages to their places; they count as redelivered."""
         limit = self.argument("x-delivery-limit")
         keep: list[Stored] = []
         for stored in returned:
@@ -147,7 +147,7 @@ class MemoryQueue:
         self.ready.extendleft(reversed(keep))
 
     def recover(self) -> None:
-        """Go on after a restart: what is not persistent is gone, the rest is redelivered."""
+        """Recover from a restart: drop what is not persistent, redeliver the rest."""
         self.ready = deque(stored for stored in self.ready if stored.message.persistent)
         self.ready_bytes = sum(len(stored.message.body) for stored in self.ready)
         for stored in self.ready:
@@ -157,7 +157,7 @@ class MemoryQueue:
     # Going out
 
     def dispatch(self) -> None:
-        """Deliver to consumers with room, in turn."""
+        """Deliver to consumers with room, in round-robin order."""
         while True:
             self.drop_expired()
             if not self.ready or (consumer := self._next_consumer()) is None:
@@ -166,7 +166,7 @@ class MemoryQueue:
         self.tell_room()
 
     def drop_expired(self) -> None:
-        """Let expired messages go from the head, where RabbitMQ looks for them too."""
+        """Drop expired messages from the head, the only place where RabbitMQ looks for them."""
         now = self.host.scheduler.now()
         while self.ready and (expiry := self.ready[0].expires_at) is not None and expiry <= now:
             self._die(self._pop(), "expired")
@@ -178,14 +178,14 @@ class MemoryQueue:
     # Consumers
 
     def check_consumer(self, owner: object, *, exclusive: bool) -> None:
-        """Refuse a consumer that another one, or another owner, excludes."""
+        """Refuse a consumer that is excluded by another one or by the queue's owner."""
         self.check_owner(owner)
         held = any(consumer.exclusive for consumer in self.consumers)
         if held or (exclusive and self.consumers):
             raise ResourceLocked(self.spec.name)
 
     def check_owner(self, owner: object) -> None:
-        """Refuse anybody but the owner of an exclusive queue."""
+        """Refuse everybody but the owner of an exclusive queue."""
         if self.spec.exclusive and self.owner is not owner:
             raise ResourceLocked(self.spec.name)
 
@@ -233,7 +233,8 @@ class MemoryQueue:
             return
         stored.expires_at = self.host.scheduler.now() + min(choices)
         if "x-dead-letter-exchange" in self.spec.arguments:
-            # Elsewhere nobody can tell whether it went at its time or when the head was looked at.
+            # Behind the head, nobody can tell whether it was dropped on time or when it became the
+            # head.
             self.host.scheduler.at(stored.expires_at, self.dispatch)
 
     def _die(self, stored: Stored, reason: str) -> None:
@@ -244,13 +245,13 @@ class MemoryQueue:
         self.host.dead_letter(exchange, died(stored, self.spec.name, reason, str(key)))
 
     def tell_room(self) -> None:
-        """Let refused publishers try again."""
+        """Let publishers that were refused try again."""
         while self.on_room:
             self.host.scheduler.soon(self.on_room.popleft())
 
 
 def died(stored: Stored, queue: str, reason: str, routing_key: str) -> Stored:
-    """Make the dead letter of a message, with the headers that RabbitMQ gives it."""
+    """Return a message's dead letter, with the headers that RabbitMQ sets."""
     old = stored.message
     headers = {
         "x-first-death-exchange": stored.exchange,
@@ -271,7 +272,7 @@ def died(stored: Stored, queue: str, reason: str, routing_key: str) -> Stored:
 
 
 def check_queue(spec: Queue) -> None:
-    """Refuse arguments that this broker does not know, or of the wrong type or range."""
+    """Refuse arguments that are unknown, or of the wrong type or range."""
     check_short("queue name", spec.name)
     for name, value in spec.arguments.items():
         wanted = _ARGUMENTS.get(name)

@@ -1,7 +1,7 @@
-"""Which queues a message goes to: exchanges and bindings as AMQP 0-9-1 defines them.
+"""To which queues a message is routed: exchanges and bindings as AMQP 0-9-1 defines them.
 
 Direct, fanout and topic exchanges, exchange-to-exchange bindings (RabbitMQ) and the default
-exchange. The way of a (exchange, routing key) is remembered until a binding changes.
+exchange. The route of an (exchange, routing key) is cached until a binding changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Router:
     """Exchanges and bindings of one virtual host. Not thread-safe: the broker locks."""
 
     def __init__(self) -> None:
-        """Start with the default exchange alone."""
+        """Start with the default exchange only."""
         self._exchanges: dict[str, ExchangeType] = {}
         self._bindings: dict[str, dict[str, dict[Binding, None]]] = {}
         """Source exchange -> routing key -> bindings, in the order they were made."""
@@ -29,7 +29,7 @@ class Router:
         self._cache: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def declare(self, exchange: Exchange) -> None:
-        """Add an exchange, or check that the one there is of the same type."""
+        """Add an exchange, or check that the existing one is of the same type."""
         there = self._exchanges.setdefault(exchange.name, exchange.type)
         if there is not exchange.type:
             raise BrokerRefusal(
@@ -39,7 +39,7 @@ class Router:
         self._bindings.setdefault(exchange.name, {})
 
     def add_queue(self, name: str) -> None:
-        """Let the default exchange know a queue."""
+        """Make a queue known to the default exchange."""
         self._queues.add(name)
         self._cache.clear()
 
@@ -51,7 +51,7 @@ class Router:
         self._cache.clear()
 
     def bind(self, binding: Binding) -> None:
-        """Add a binding; again is no error."""
+        """Add a binding; repeating it is no error."""
         known = self._exchanges if binding.to_exchange else self._queues
         if binding.source not in self._exchanges:
             raise no_exchange(binding.source)
@@ -110,12 +110,12 @@ class Router:
 
 
 def no_exchange(name: str) -> BrokerRefusal:
-    """Make the error for an exchange that is not there."""
+    """Return the error for an exchange that does not exist."""
     return BrokerRefusal(f"no exchange {name!r}: declare the topology before publishing to it")
 
 
 def topic_matches(pattern: str, routing_key: str) -> bool:
-    """Whether a topic binding takes a key: ``*`` is one word, ``#`` any number of words."""
+    """Return whether a topic binding matches: ``*`` is one word, ``#`` any number of words."""
     words = tuple(routing_key.split(".")) if routing_key else ()
     return _match(tuple(pattern.split(".")) if pattern else (), words)
 

@@ -1,7 +1,7 @@
-"""One thing at a time: the memory broker's lock, and what is put off until later.
+"""The memory broker's lock, and what is deferred until it is released or until later.
 
-Everything happens under one lock; what others must be told (futures, listeners) waits until it
-is released, so that no code of theirs runs inside. Nothing polls: who waits is notified.
+Everything happens under one lock; calls to others (futures, listeners) wait until it is released,
+so that no code of theirs runs inside. Nothing polls: waiting threads are notified.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """Holds the broker's lock, and does what is due. Thread-safe."""
+    """Hold the broker's lock, and run what is due. Thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
-        """Tell the time by ``clock``."""
+        """Use ``clock`` for the time."""
         self.lock = threading.Lock()
         self._clock = clock
         self._timers = Timers(clock, self._run_locked)
@@ -29,7 +29,7 @@ class Scheduler:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, which is not reentrant; afterwards do what was left with `later`."""
+        """Hold the lock, which is not reentrant; afterwards run what was deferred with `later`."""
         effects: deque[Callable[[], None]] = deque()
         try:
             with self.lock:
@@ -44,11 +44,11 @@ class Scheduler:
                 effect()
 
     def soon(self, action: Callable[[], None]) -> None:
-        """Do something under the lock when the present action is over: keeps the stack flat."""
+        """Run ``action`` under the lock after the current one: keeps the stack flat."""
         self._soon.append(action)
 
     def later(self, effect: Callable[[], None]) -> None:
-        """Do something as soon as the lock is free: futures and listeners are not ours."""
+        """Run ``effect`` as soon as the lock is released: futures and listeners are not ours."""
         self._effects.append(effect)
 
     def now(self) -> float:
@@ -56,7 +56,7 @@ class Scheduler:
         return self._clock.now()
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do ``action`` under the lock at ``when``."""
+        """Run ``action`` under the lock at the time ``when`` (seconds)."""
         self._timers.at(when, action)
 
     def _run_locked(self, action: Callable[[], None]) -> None:

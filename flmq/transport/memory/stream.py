@@ -1,4 +1,4 @@
-"""A stream of the memory broker: kept for everybody, read from an offset on."""
+"""A stream of the memory broker: messages stay for all readers, each reading from its offset."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from flmq.transport.memory.queue import MemoryQueue, QueueConsumer, Stored
 __all__ = ["MemoryStream"]
 
 _MAX_BYTES = 2 * 1024**3
-"""A stream on disk may keep more; in memory this is plenty."""
+"""A stream on disk may keep more; in memory this is enough."""
 
 
 @dataclass(slots=True, eq=False)
 class MemoryStream(MemoryQueue):
-    """A stream, as RabbitMQ's AMQP 0-9-1 side shows one. ``sequence`` is the offset."""
+    """A stream, as RabbitMQ shows it to AMQP 0-9-1 clients. ``sequence`` is the offset."""
 
     unix_clock: Callable[[], float] = time.time
-    """What datetimes mean, whatever the broker's clock."""
+    """The clock that datetimes refer to, whatever the broker's clock."""
     _cursors: dict[QueueConsumer, int] = field(default_factory=dict)
     _times: dict[int, float] = field(default_factory=dict)
 
     # Coming in
 
     def has_room_for(self, size: int) -> bool:
-        """Always: what is oldest goes."""
+        """Return True: the oldest messages are dropped."""
         return True
 
     def enqueue(self, stored: Stored, at: int | None = None) -> None:
@@ -46,18 +46,18 @@ class MemoryStream(MemoryQueue):
         self.dispatch()
 
     def give_back(self, returned: Iterable[Stored]) -> None:
-        """Nothing was taken away."""
+        """Do nothing: reading removes nothing."""
 
     def drop_expired(self) -> None:
-        """Messages of streams do not expire one by one."""
+        """Do nothing: messages of streams do not expire individually."""
 
     def reject(self, stored: Stored) -> None:
-        """Nothing was taken away."""
+        """Do nothing: reading removes nothing."""
 
     # Going out
 
     def subscribe(self, consumer: QueueConsumer) -> None:
-        """Begin to read where the consumer wants to."""
+        """Start reading where the consumer wants to."""
         offset = consumer.offsets.get(self.spec.name, consumer.offset)
         assert offset is not None, "check_offset was called under the same lock"
         self._cursors[consumer] = self._resolve(offset)
@@ -65,12 +65,12 @@ class MemoryStream(MemoryQueue):
         MemoryQueue.subscribe(self, consumer)
 
     def unsubscribe(self, consumer: QueueConsumer) -> None:
-        """Forget a reader."""
+        """Remove a reader."""
         self._cursors.pop(consumer, None)
         MemoryQueue.unsubscribe(self, consumer)
 
     def dispatch(self) -> None:
-        """Give every reader what it has room for."""
+        """Deliver to every reader as much as it has room for."""
         for consumer in self.consumers:
             while consumer.has_room(self) and (stored := self._at(self._cursors[consumer])):
                 self._cursors[consumer] = stored.sequence + 1
@@ -78,7 +78,7 @@ class MemoryStream(MemoryQueue):
                 consumer.take(self, replace(stored))
 
     def _at(self, offset: int) -> Stored | None:
-        """The message at ``offset``, or the oldest that is kept; None at the end."""
+        """Return the message at ``offset``, or the oldest one kept; None at the end."""
         if not self.ready:
             return None
         index = max(0, offset - self.ready[0].sequence)
@@ -99,5 +99,5 @@ class MemoryStream(MemoryQueue):
         raise ValueError(f"no offset of a stream: {offset!r}")
 
     def _since(self, when: float) -> int:
-        """Offset of the first message that came at ``when`` (Unix seconds) or later."""
+        """Return the offset of the first message that came at ``when`` (Unix seconds) or later."""
         return next((o for o, time in self._times.items() if time >= when), self._sequence)

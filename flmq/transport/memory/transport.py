@@ -1,4 +1,4 @@
-"""The transport over a `MemoryBroker`: connections that can be lost, one set a transport."""
+"""The transport over a `MemoryBroker`, with connections that can be lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["MemoryTransport"]
 
 
 class MemoryTransport(Transport):
-    """One process's view of a `MemoryBroker`."""
+    """A `MemoryBroker` as one process uses it."""
 
     def __init__(
         self,
@@ -36,9 +36,10 @@ class MemoryTransport(Transport):
         name: str = "",
         user: str = "guest",
     ) -> None:
-        """Connect as ``user``, whom the broker checks each message's ``user_id`` against.
+        """Connect as ``user``, against which the broker checks each message's ``user_id``.
 
-        Raises `BrokerUnavailable` while the broker is down.
+        Raises:
+            BrokerUnavailable: the broker is down.
         """
         self.broker = broker
         self.user = user
@@ -66,14 +67,14 @@ class MemoryTransport(Transport):
             self._declared.add(topology)
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue and what it holds."""
+        """Delete a queue and its messages."""
         with self.broker.scheduler.locked():
             self._wait_until_up()
             self._declared.forget_queue(name)
             self.broker.vhost.delete_queue(name, self)
 
     def inspect_queue(self, name: str) -> QueueInfo | None:
-        """Look at a queue; None when there is none."""
+        """Return a queue's counts; None if there is none."""
         with self.broker.scheduler.locked():
             self._wait_until_up()
             return self.broker.vhost.inspect_queue(name, self)
@@ -136,7 +137,7 @@ class MemoryTransport(Transport):
     # What the broker tells (flmq.transport.memory.broker.Peer)
 
     def lost(self, reason: str) -> None:
-        """Give up every connection."""
+        """Drop every connection."""
         for consumer in self._consumers:
             consumer.lost()
         for publisher in self._publishers:
@@ -144,7 +145,7 @@ class MemoryTransport(Transport):
         self._tell_all(ConnectionState.LOST, f"{reason}; next try when the broker is up")
 
     def returned(self) -> None:
-        """Connect again: declare what was declared, consume, send what is pending."""
+        """Reconnect: redeclare everything, consume, send what is pending."""
         problem: FlmqError | None = None
         try:
             self.broker.vhost.declare(self._declared.topology(), self)
@@ -158,20 +159,20 @@ class MemoryTransport(Transport):
         self._connected.notify_all()
 
     def blocked(self) -> None:
-        """Say that publishers are held back."""
+        """Report that publishers are blocked."""
         for _ in self._publishers:
             self._tell("publisher", ConnectionState.BLOCKED, "memory or disk alarm")
 
     def unblocked(self) -> None:
-        """Let publishers go on."""
+        """Unblock publishers."""
         for publisher in list(self._publishers):
             self._tell("publisher", ConnectionState.CONNECTED, "no longer blocked")
             publisher.send_pending()
 
     def cancelled(self, queue: str) -> None:
-        """Declare a deleted queue again if it is ours, and consume it again, a while later.
+        """Redeclare a deleted queue, if it is ours, and consume it again, after a short delay.
 
-        As over RabbitMQ: until then there is no such queue, and who publishes to it is told so.
+        As over RabbitMQ: until then the queue does not exist, and publishers are told so.
         """
         concerned = [consumer for consumer in self._consumers if queue in consumer.subscribed]
         if not concerned:

@@ -1,4 +1,4 @@
-"""The memory broker's virtual host: its exchanges, queues and streams, and what is routed there."""
+"""The memory broker's virtual host: its exchanges, queues and streams, and its routing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _log = logging.getLogger(__name__)
 
 
 class VirtualHost:
-    """Declares, routes and keeps. Not thread-safe: call it under the scheduler's lock."""
+    """Declare queues, route and store messages. Not thread-safe: the scheduler's lock is held."""
 
     def __init__(
         self, scheduler: Scheduler, faults: Faults, on_removed: Callable[[str], None]
     ) -> None:
-        """Start empty. ``on_removed`` is told the name of each queue that goes."""
+        """Start empty. ``on_removed`` is called with the name of each removed queue."""
         self.scheduler = scheduler
         self._faults = faults
         self._on_removed = on_removed
@@ -48,7 +48,7 @@ class VirtualHost:
             self._router.bind(binding)
 
     def delete_queue(self, name: str, owner: object) -> None:
-        """Delete a queue if it is there."""
+        """Delete a queue if it exists."""
         queue = self.find(name)
         if queue is not None:
             queue.check_owner(owner)
@@ -61,17 +61,17 @@ class VirtualHost:
                 self._remove(queue)
 
     def inspect_queue(self, name: str, owner: object) -> QueueInfo | None:
-        """Look at a queue; None when there is none."""
+        """Return a queue's counts; None if there is none."""
         queue = self.find(name)
         if queue is None:
             return None
         queue.check_owner(owner)
-        queue.touch()  # as in RabbitMQ, where looking is a passive declaration
+        queue.touch()  # as in RabbitMQ, where inspecting is a passive declaration
         queue.drop_expired()
         return QueueInfo(name, len(queue.ready), len(queue.consumers))
 
     def find(self, name: str) -> MemoryQueue | None:
-        """Return a queue that exists now; one that was unused for too long does not."""
+        """Return the queue; None if there is none, or if it has expired."""
         queue = self._queues.get(name)
         if queue is None or queue.expires_at is None or queue.expires_at > self.scheduler.now():
             return queue
@@ -96,7 +96,7 @@ class VirtualHost:
             queue.check_consumer(owner, exclusive=exclusive)
 
     def restart(self) -> None:
-        """Drop what a broker's restart costs: all that is not durable and persistent."""
+        """Drop what a broker's restart loses: all that is not durable and persistent."""
         for queue in list(self._queues.values()):
             if queue.spec.durable:
                 queue.recover()
@@ -112,7 +112,7 @@ class VirtualHost:
     # Messages
 
     def publish(self, address: Address, message: Message) -> bool | None:
-        """Route a message. True: in its queues; False: there is none; None: a queue is full."""
+        """Route a message: True if enqueued, False if unroutable, None if a queue is full."""
         size = len(message.body)
         queues = self._route(address.exchange, address.routing_key)
         for queue in queues:
@@ -123,12 +123,12 @@ class VirtualHost:
         return bool(queues)
 
     def when_room(self, address: Address, size: int, tell: Callable[[], None]) -> None:
-        """Call ``tell`` once when the queue that has no room for ``size`` bytes may have some."""
+        """Call ``tell`` once when a queue that had no room for ``size`` bytes may have some."""
         queues = self._route(address.exchange, address.routing_key)
         next(queue for queue in queues if not queue.has_room_for(size)).on_room.append(tell)
 
     def dead_letter(self, exchange: str, stored: Stored) -> None:
-        """Publish a dead letter once the present action is over."""
+        """Publish a dead letter after the current action."""
         self.scheduler.soon(lambda: self._publish_dead(exchange, stored))
 
     # Inside
@@ -145,8 +145,8 @@ class VirtualHost:
         try:
             queues = self._route(exchange, stored.routing_key)
         except BrokerRefusal:
-            return  # as RabbitMQ: a dead-letter exchange that is missing takes nothing
-        # A message that dies of itself in a circle is dropped (RabbitMQ, dead lettering).
+            return  # as RabbitMQ: without the dead-letter exchange, the message is dropped
+        # A message that is dead-lettered in a cycle is dropped (RabbitMQ, dead lettering).
         circle = set() if _was_rejected(stored) else {queue for queue, _ in stored.deaths}
         self._enqueue([queue for queue in queues if queue.spec.name not in circle], stored)
 
@@ -183,7 +183,7 @@ def _was_rejected(stored: Stored) -> bool:
 
 
 def _form(spec: Queue) -> Queue:
-    """What of a queue must be as it is declared: all but amounts."""
+    """Return the properties of a queue that must match: all but amounts."""
     fixed = {name: value for name, value in spec.arguments.items() if name not in AMOUNTS}
     return replace(spec, arguments=fixed)
 

@@ -1,4 +1,4 @@
-"""The transport over RabbitMQ, by pika. The one package that imports pika to move messages."""
+"""The transport over RabbitMQ with pika: the only package that moves messages with pika."""
 
 from __future__ import annotations
 

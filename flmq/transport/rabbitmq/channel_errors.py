@@ -1,7 +1,7 @@
-"""Which of several messages under way made RabbitMQ close the channel.
+"""Find the message that made RabbitMQ close the channel.
 
-The broker closes a channel with a code and a sentence, never with the message's number; but the
-sentence names what it did not like, and it takes messages in order.
+The broker closes a channel with a code and a sentence, without the message's number; but the
+sentence names what was wrong, and it processes messages in order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USER = re.compile(r"user_id property set to '([^']*)'")
 def culprit(reason: str, sent: Iterable[tuple[Address, Message]]) -> int | None:
     """Return the index in ``sent`` (in order, unconfirmed) of the message at fault.
 
-    None when the reason does not tell; then they must be sent again one by one.
+    None if the reason does not tell; then the messages must be sent again one by one.
     """
     for index, (address, message) in enumerate(sent):
         if _fits(reason, address, message):
@@ -31,7 +31,7 @@ def culprit(reason: str, sent: Iterable[tuple[Address, Message]]) -> int | None:
 
 
 def size_limit(reason: str) -> int | None:
-    """Return the broker's max_message_size in bytes, when ``reason`` is that it was exceeded."""
+    """Return the broker's max_message_size in bytes if ``reason`` is that it was exceeded."""
     match = _SIZE.search(reason)
     return int(match[2]) if match else None
 

@@ -1,7 +1,7 @@
-"""AMQP methods one after the other on a channel, without blocking its thread.
+"""Sequences of AMQP methods on a channel, without blocking its thread.
 
-An operation is a generator: each ``yield`` hands out a method that takes ``callback=``, and
-gets the broker's answer back. The channel's closing ends it with an error.
+An operation is a generator: each ``yield`` gives a method that takes ``callback=``, and receives
+the broker's answer. If the channel closes, the operation fails.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class StepsRun(Generic[T]):
 
 
 def declare(topology: Topology, channel: Any) -> Steps[None]:
-    """Declare everything, in its order."""
+    """Declare everything, in the topology's order."""
     for exchange in topology.exchanges:
         yield partial(channel.exchange_declare, exchange.name, exchange.type.value, durable=True)
     for queue in topology.queues:
@@ -80,11 +80,11 @@ def declare(topology: Topology, channel: Any) -> Steps[None]:
 
 
 def delete_queue(name: str, channel: Any) -> Steps[None]:
-    """Delete a queue; the broker does not mind when there is none."""
+    """Delete a queue; no error if there is none."""
     yield partial(channel.queue_delete, name)
 
 
 def inspect_queue(name: str, channel: Any) -> Steps[QueueInfo]:
-    """Look at a queue; the broker answers 404 when there is none."""
+    """Return a queue's counts; the broker answers 404 if there is none."""
     answer = yield partial(channel.queue_declare, name, passive=True)
     return QueueInfo(name, answer.method.message_count, answer.method.consumer_count)

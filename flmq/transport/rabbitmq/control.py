@@ -1,7 +1,7 @@
 """The control connection: declares, deletes, inspects, and holds what is exclusive.
 
-It never publishes. After a loss it declares everything anew before anything else happens over
-the transport: publishers and consumers wait for that with `when_ready`.
+It never publishes. After a loss it redeclares everything before anything else happens over the
+transport: publishers and consumers wait for that with `when_ready`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[Any], Steps[T]]
-"""Makes an operation for the channel it gets."""
+"""Creates an operation on the given channel."""
 
 _LOCKED_AGAIN_SECONDS = 0.5
 
@@ -47,10 +47,10 @@ class _Job:
 
 
 class Control:
-    """Operations over the control connection, one at a time, in order. Thread-safe."""
+    """Run operations on the control connection, one at a time, in order. Thread-safe."""
 
     def __init__(self, connection: IOConnection, declared: Declared) -> None:
-        """Use ``connection`` and declare ``declared`` again whenever it comes back."""
+        """Use ``connection``; redeclare ``declared`` whenever it comes back."""
         self._connection = connection
         self._declared = declared
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class Control:
     # For any thread
 
     def call(self, work: Work[T]) -> T:
-        """Do ``work`` and wait for it, over as many connections as it takes."""
+        """Run ``work`` and wait for it, over as many connections as it takes."""
         future: Future[T] = Future()
 
         def done(result: Any, error: BrokerError | None) -> None:
@@ -79,11 +79,11 @@ class Control:
         return future.result()
 
     def declare(self, topology: Topology) -> None:
-        """Declare ``topology``, and wait for it; a queue that has other amounts stays as it is."""
+        """Declare ``topology``, and wait; a queue that differs in amounts only stays as it is."""
         self.call(lambda channel: declare(self._declared.as_found(topology), channel))
 
     def restore(self, done: Callable[[BrokerError | None], None]) -> None:
-        """Declare everything anew; ``done`` is called on the control connection's thread."""
+        """Redeclare everything; ``done`` is called on the control connection's thread."""
         self._enqueue(_Job(self._declare_all, lambda _, error: done(error)))
 
     def when_ready(self, action: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class Control:
         self._connection.post(check)
 
     def close(self) -> None:
-        """Fail what is waiting, and everything later, with `TransportClosed`."""
+        """Fail all waiting and later operations with `TransportClosed`."""
         with self._lock:
             self._closed = True
             jobs = [*([self._current] if self._current else []), *self._jobs]
@@ -110,14 +110,14 @@ class Control:
     # For the connection's thread (ConnectionUser)
 
     def connection_up(self, connection: Any) -> None:
-        """Declare everything, then do what has waited."""
+        """Redeclare everything, then run the waiting operations."""
         self._amqp = connection
         with self._lock:
             self._jobs.appendleft(_Job(self._declare_all, self._restored))
         self._next()
 
     def connection_lost(self, problem: BrokerError) -> None:
-        """Keep what is under way for the next connection."""
+        """Keep the current operation for the next connection."""
         self._amqp = None
         self._ready = False
         with self._lock:
@@ -184,14 +184,14 @@ class Control:
         self._next()
 
     def _takes_as_found(self, other: OtherAmount) -> bool:
-        """Note a queue's own amounts, to declare it with them; False: that was tried."""
+        """Note a queue's actual amounts for the next declaration; False if tried before."""
         if not self._declared.find(other.queue, other.argument, other.found):
             return False
         _log.warning("%s", other)
         return True
 
     def _declare_all(self, channel: Any) -> Steps[None]:
-        # Streams last: one whose node is down shall keep no other queue away.
+        # Streams last: one whose node is down must not hold up other queues.
         streams = self._declared.streams()
         for topology in (self._declared.shared(), self._declared.exclusive(), streams):
             yield from declare(self._declared.as_found(topology), channel)
@@ -207,7 +207,7 @@ class Control:
             self._connection.call_later(current_pace().refused, self._restore_again)
         else:
             _log.warning("cannot declare again what was declared before: %s", error)
-        # What needs nothing of what is missing can go on.
+        # Operations that do not need what is missing can go on.
         self._ready = True
         waiting, self._waiting = self._waiting, []
         for action in waiting:

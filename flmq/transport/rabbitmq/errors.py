@@ -1,4 +1,4 @@
-"""pika's and RabbitMQ's errors as flmq's: one table by exception, one by AMQP reply code.
+"""Translate pika's and RabbitMQ's errors: one table by exception, one by AMQP reply code.
 
 A test lists ``pika.exceptions`` and fails on a class without a row.
 """
@@ -30,10 +30,10 @@ __all__ = ["CODES", "ROWS", "OtherAmount", "reply_code", "translate", "translate
 Kind = type[BrokerError]
 
 CONNECTIONS_NEEDED = 3
-"""Of one process: what declares and inspects, what publishes, what consumes."""
+"""Connections of one process: one to declare and inspect, one to publish, one to consume."""
 
 ROWS: Mapping[type[BaseException], Kind] = {
-    # The way to the broker: try again.
+    # The connection to the broker: retry.
     px.AMQPError: BrokerUnavailable,
     px.AMQPConnectionError: BrokerUnavailable,
     px.AMQPHeartbeatTimeout: BrokerUnavailable,
@@ -41,18 +41,18 @@ ROWS: Mapping[type[BaseException], Kind] = {
     px.ConnectionOpenAborted: BrokerUnavailable,  # by pika, when stack_timeout is over
     px.ConnectionWrongStateError: BrokerUnavailable,
     px.StreamLostError: BrokerUnavailable,
-    # What the broker said; see CODES.
+    # The broker's answer; see CODES.
     px.ConnectionClosed: BrokerUnavailable,
     px.ConnectionClosedByBroker: BrokerUnavailable,
     px.ConnectionClosedByClient: TransportClosed,
     px.ChannelClosed: BrokerUnavailable,
     px.ChannelClosedByBroker: BrokerUnavailable,
     px.ChannelClosedByClient: TransportClosed,
-    # Who we are.
+    # Authentication.
     px.AuthenticationError: BrokerAccessRefused,
     px.ProbableAuthenticationError: BrokerAccessRefused,
     px.ProbableAccessDeniedError: BrokerAccessRefused,
-    # A channel's state: it is opened again.
+    # A channel's state: it is reopened.
     px.AMQPChannelError: BrokerUnavailable,
     px.ChannelError: BrokerUnavailable,
     px.ChannelWrongStateError: BrokerUnavailable,
@@ -60,14 +60,14 @@ ROWS: Mapping[type[BaseException], Kind] = {
     px.NackError: BrokerUnavailable,
     px.NoFreeChannels: BrokerUnavailable,
     px.UnroutableError: BrokerRefusal,
-    # Not RabbitMQ, or not in order: trying again seldom helps, but the bytes may be at fault.
+    # Not RabbitMQ, or a protocol error: retrying seldom helps, but the bytes may be at fault.
     px.BodyTooLongError: BrokerUnavailable,
     px.IncompatibleProtocolError: BrokerUnavailable,
     px.InvalidFrameError: BrokerUnavailable,
     px.ProtocolSyntaxError: BrokerUnavailable,
     px.ProtocolVersionMismatch: BrokerUnavailable,
     px.UnexpectedFrameError: BrokerUnavailable,
-    # What we asked for cannot be sent.
+    # Our request cannot be sent.
     px.DuplicateConsumerTag: BrokerRefusal,
     px.DuplicateGetOkCallback: BrokerRefusal,
     px.InvalidChannelNumber: BrokerRefusal,
@@ -76,7 +76,7 @@ ROWS: Mapping[type[BaseException], Kind] = {
     px.ReentrancyError: BrokerRefusal,
     px.ShortStringTooLong: BrokerRefusal,
     px.UnsupportedAMQPFieldException: BrokerRefusal,
-    # Beneath pika.
+    # Below pika.
     workflow.AMQPConnectorException: BrokerUnavailable,
     ssl.SSLCertVerificationError: BrokerAccessRefused,
     OSError: BrokerUnavailable,
@@ -109,11 +109,11 @@ _EXCEPTIONS_BY_TEXT: tuple[tuple[int, str, Kind], ...] = (
     (530, "limit", TooManyConnections),  # connections of a user, a virtual host, a node
     (530, "is down", BrokerUnavailable),
 )
-"""Replies whose text says something else than their code usually does."""
+"""Replies whose text changes the usual meaning of their code."""
 
 
 def translate(error: BaseException, url: BrokerUrl) -> BrokerError:
-    """Make flmq's error of ``error``, with it as its cause; the text names no password."""
+    """Return flmq's error for ``error``, as its cause; the text contains no password."""
     if isinstance(error, BrokerError):
         return error
     root = _root(error)
@@ -125,7 +125,7 @@ def translate(error: BaseException, url: BrokerUrl) -> BrokerError:
 
 @contextmanager
 def translated(url: BrokerUrl) -> Iterator[None]:
-    """Raise what pika raises inside as flmq's error."""
+    """Translate what pika raises in the block to flmq's errors."""
     try:
         yield
     except (px.AMQPError, px.ChannelError, px.ReentrancyError, OSError) as error:
@@ -133,7 +133,7 @@ def translated(url: BrokerUrl) -> Iterator[None]:
 
 
 def reply_code(error: BaseException | None) -> int | None:
-    """Return the AMQP reply code behind an error, if the broker gave one."""
+    """Return the AMQP reply code behind an error; None if the broker gave none."""
     while error is not None:
         if isinstance(error, px.ChannelClosed | px.ConnectionClosed):
             return int(error.reply_code)
@@ -154,7 +154,7 @@ _HOMELESS = re.compile(r"home node .* of durable queue '([^']*)'")
 
 
 def _root(error: BaseException) -> BaseException:
-    """Unwrap what pika's connection workflow wraps."""
+    """Unwrap the errors that pika's connection workflow wraps."""
     while True:
         if isinstance(error, workflow.AMQPConnectionWorkflowFailed) and error.exceptions:
             error = error.exceptions[-1]
@@ -178,7 +178,7 @@ def _kind(root: BaseException) -> Kind:
 
 
 def _said(error: BaseException) -> str:
-    """Return what the error says, in one line."""
+    """Return the error's text in one line."""
     if isinstance(error, px.ChannelClosed | px.ConnectionClosed):
         return str(error.reply_text)
     if isinstance(error, px.ConnectionOpenAborted):
@@ -209,7 +209,7 @@ def _unavailable(said: str, url: BrokerUrl) -> BrokerError:
 
 
 def _clear_away(vhost: str, queue: str) -> str:
-    """Erlang that forgets a queue which no process serves: by name, on RabbitMQ 4 by its record."""
+    """Return Erlang code that deletes a queue without a process (on RabbitMQ 4 by its record)."""
     return (
         f'N = rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>), U = <<"flmq">>, '
         "try rabbit_amqqueue:internal_delete(N, U) catch error:function_clause -> "
@@ -249,10 +249,10 @@ def _distrusted(said: str, url: BrokerUrl) -> BrokerError:
 
 
 class OtherAmount(BrokerRefusal):
-    """A queue is there with another value of an argument that only says how much or how long."""
+    """A queue exists with another value of an argument that only limits an amount or a time."""
 
     def __init__(self, queue: str, argument: str, ours: str, theirs: str) -> None:
-        """Name the queue, its argument, and both values in the broker's words."""
+        """Name the queue, its argument, and both values as the broker shows them."""
         self.queue = queue
         self.argument = argument
         self.found = _value(theirs)
@@ -263,7 +263,7 @@ class OtherAmount(BrokerRefusal):
 
 
 def _value(said: str) -> int | str | None:
-    """A queue argument's value in the broker's words; None: it has none."""
+    """Return a queue argument's value as the broker shows it; None if it has none."""
     if (match := _VALUE.search(said)) is None:
         return None
     return match[1] if match[2] == "longstr" else int(match[1])
@@ -306,6 +306,6 @@ _TEXTS: Mapping[Kind, Callable[[str, BrokerUrl], BrokerError]] = {
 
 
 def _plain(said: str) -> str:
-    """Strip the class names that pika puts around the broker's words."""
+    """Strip the class names that pika adds to the broker's message."""
     match = re.search(r"\(\d{3}\) ['\"](.*)['\"]$", said)
     return match[1] if match else said

@@ -1,8 +1,8 @@
-"""What a forked child does with its parent's connections: it lets go of them.
+"""Release a parent's connections in a forked child.
 
-A child that user code forks (a data loader's worker, say) has copies of the parent's sockets. Were
-the parent killed, the broker would think it alive for as long as its children live, and let nobody
-take its place. Other processes (subprocesses, spawned ones) inherit no sockets.
+A child forked by user code (a data loader's worker, for example) has copies of the parent's
+sockets. If the parent were killed, the broker would consider it alive as long as its children live,
+and let nobody take its place. Other processes (subprocesses, spawned ones) inherit no sockets.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ _loops: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def let_go_in_children(loop: Any) -> None:
-    """Have forked children close what pika's ``loop`` watches, connecting sockets included."""
+    """Make forked children release the sockets of pika's ``loop``, connecting ones included."""
     _loops.add(loop)
 
 
 def forget(loop: Any) -> None:
-    """Leave a loop alone that is closed: its numbers may be other files' by now."""
+    """Forget a closed loop: its descriptors may by now be other files."""
     _loops.discard(loop)
 
 
 def descriptors(loop: Any) -> list[int]:
-    """The file descriptors that a loop of pika's watches: pika names them nowhere."""
+    """Return the file descriptors that a pika loop watches; pika has no public way to get them."""
     return list(getattr(getattr(loop, "_poller", None), "_fd_handlers", ()))
 
 
 def _let_go() -> None:
-    """Put the null device in the sockets' place.
+    """Replace the sockets by the null device.
 
-    Closed, their numbers would go to other files, which Python would close with its sockets.
+    If they were closed, their numbers would be reused for other files, which Python would then
+    close with its sockets.
     """
     watched = [number for loop in list(_loops) for number in descriptors(loop)]
     if not watched:
@@ -43,7 +44,7 @@ def _let_go() -> None:
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR)
         for number in watched:
-            with contextlib.suppress(OSError, ValueError):  # one that is closed already
+            with contextlib.suppress(OSError, ValueError):  # already closed
                 os.dup2(null, number, inheritable=False)
         os.close(null)
 

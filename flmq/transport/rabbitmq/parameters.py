@@ -1,4 +1,4 @@
-"""From a broker URL to pika's connection parameters."""
+"""Convert a broker URL to pika's connection parameters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ trainer may keep the GIL from the connection's thread for a while."""
 
 
 def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.ConnectionParameters:
-    """Build what pika needs; ``connection_name`` is shown by RabbitMQ's tools.
+    """Return pika's parameters; RabbitMQ's tools show ``connection_name``.
 
-    The URL's options: ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for
-    amqps ``cafile``, ``certfile``, ``keyfile``. Raises `InvalidBrokerUrl` for others.
+    The URL's options: ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for amqps
+    ``cafile``, ``certfile``, ``keyfile``.
+
+    Raises:
+        InvalidBrokerUrl: another option, or an invalid value.
     """
     options, tls = seconds_of(url), tls_context(url)
     return pika.ConnectionParameters(
@@ -29,7 +32,7 @@ def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.Connecti
         heartbeat=round(heartbeat_of(url)),
         socket_timeout=options.get("socket_timeout", 10.0),
         stack_timeout=options.get("stack_timeout", 15.0),
-        # Our own policy retries (flmq.transport.retry); a blocked publisher waits it out.
+        # We retry by our own policy (flmq.transport.retry); a blocked publisher just waits.
         connection_attempts=1,
         blocked_connection_timeout=None,
         ssl_options=None if tls is None else pika.SSLOptions(tls, url.host),
@@ -38,5 +41,5 @@ def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.Connecti
 
 
 def heartbeat_of(url: BrokerUrl) -> float:
-    """Seconds between heartbeats; 0: none."""
+    """Return the seconds between heartbeats; 0 if there are none."""
     return seconds_of(url).get("heartbeat", DEFAULT_HEARTBEAT)

@@ -1,4 +1,4 @@
-"""flmq's `Message` to AMQP properties, and back."""
+"""Convert flmq's `Message` to AMQP properties, and back."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PERSISTENT = 2
 
 
 class UnreadableProperties(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
-    """In place of properties that pika could not read."""
+    """Stands for properties that pika could not read."""
 
     def __init__(self, reason: str) -> None:
-        """All of them absent; ``reason`` is why."""
+        """Leave all properties unset; ``reason`` says why."""
         super().__init__()
         self.reason = reason
 
 
 def to_properties(message: Message, number: int) -> pika.BasicProperties:
-    """Make the properties; ``number`` tells a message from others when it is returned."""
+    """Return the AMQP properties; ``number`` identifies a message if it is returned."""
     expiration = message.expiration
     return pika.BasicProperties(
         app_id=f"{_APP}{number}",
@@ -40,13 +40,13 @@ def to_properties(message: Message, number: int) -> pika.BasicProperties:
 
 
 def number_of(properties: pika.BasicProperties) -> int | None:
-    """Return the number of a returned message; None for what is none of ours."""
+    """Return the number of a returned message; None if it is not one of ours."""
     app, found, number = text_of(properties.app_id).partition(_APP)
     return int(number) if found and not app and number.isdecimal() else None
 
 
 def from_amqp(properties: Any, body: bytes) -> Message:
-    """Make the message that was delivered."""
+    """Return the message that was delivered."""
     if isinstance(properties, UnreadableProperties):
         return unreadable_message(body, properties.reason)
     return message_of(

@@ -1,10 +1,10 @@
-"""A pika connection that outlives headers which pika cannot read.
+"""A pika connection that survives headers which pika cannot decode.
 
-pika decodes a message's properties in the connection's loop, and what it cannot decode (a time
-beyond the year 9999, a float that is no number, tables nested deeper than Python's stack) ends the
-connection; the broker then delivers the same message to the next one, without end. Here such a
-message is delivered without its properties instead, and says so. The method for that is a private
-one; with a pika that has no such method it is as it was.
+pika decodes a message's properties in the connection's loop, and a property that it cannot decode
+(a time beyond the year 9999, a float that is not a number, tables nested deeper than Python's
+stack) ends the connection; the broker then redelivers the same message to the next one, forever.
+This class delivers such a message without its properties instead, and says so. It overrides a
+private method; a pika without that method works unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTENT_HEAD = struct.Struct(">HHQ")
 
 
 class ReadingConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
-    """Reads on after a content header that cannot be decoded."""
+    """Continue reading after a content header that cannot be decoded."""
 
     def _read_frame(self) -> Any:
         try:
@@ -38,7 +38,7 @@ class ReadingConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ha
 
 
 def _header(data: bytes, error: Exception) -> tuple[int, frame.Header] | None:
-    """The content header at the beginning of ``data``, without properties; None: it is none."""
+    """Return the content header at the start of ``data``, without properties; None if not one."""
     if len(data) < _FRAME_HEAD.size + _CONTENT_HEAD.size:
         return None
     kind, channel, size = _FRAME_HEAD.unpack_from(data)

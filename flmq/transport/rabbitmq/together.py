@@ -1,7 +1,7 @@
-"""The connections of one process, which wait for their broker together.
+"""The connections of one process wait for their broker together.
 
-While it is away one of them tries, for all: a thousand clients are a thousand tries, not three
-thousand. When that one is in, the others follow at once.
+While it is away, one of them tries on behalf of all: a thousand clients make a thousand tries, not
+three thousand. When that one is connected, the others follow at once.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ class Waiting(Protocol):
     """A connection that was lost."""
 
     def follow(self) -> None:
-        """Try now, for the broker has answered another. Called on that one's thread."""
+        """Try now, as another connection has succeeded. Called on that one's thread."""
 
 
 class Together:
-    """Who of a transport's connections waits for the broker. Thread-safe."""
+    """Which of a transport's connections are waiting for the broker. Thread-safe."""
 
     def __init__(self) -> None:
-        """Begin with nobody waiting."""
+        """Start with none waiting."""
         self._lock = threading.Lock()
         self._waiting: dict[Waiting, None] = {}
 
     def wait(self, connection: Waiting) -> None:
-        """Note that it was lost, or still is."""
+        """Note that ``connection`` was lost, or still is."""
         with self._lock:
             self._waiting.setdefault(connection)
 
     def leads(self, connection: Waiting) -> bool:
-        """Whether it is the one that tries: who has waited longest."""
+        """Return whether ``connection`` is the one to try: the one that has waited longest."""
         with self._lock:
             return next(iter(self._waiting), connection) is connection
 
     def leave(self, connection: Waiting) -> None:
-        """Note that it waits no more, for it is not wanted any more."""
+        """Note that ``connection`` is no longer wanted and stops waiting."""
         with self._lock:
             self._waiting.pop(connection, None)
 
     def arrived(self, connection: Waiting) -> None:
-        """Note that it is in, and have the others follow."""
+        """Note that ``connection`` is open, and make the others follow."""
         with self._lock:
             self._waiting.pop(connection, None)
             others = list(self._waiting)

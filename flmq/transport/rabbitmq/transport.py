@@ -1,4 +1,4 @@
-"""The transport over RabbitMQ: its connections, and who works over them."""
+"""The transport over RabbitMQ: its connections, publishers and consumers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ class RabbitMQTransport(Transport):
 
         ``url`` is ``amqp://user:password@host:port/vhost`` or ``amqps://...``, with options
         ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for amqps ``cafile``,
-        ``certfile``, ``keyfile``. ``name`` is shown by RabbitMQ's tools. The listener is told of
-        each connection's state, one line each, on the connection's thread: it must not block.
+        ``certfile``, ``keyfile``. RabbitMQ's tools show ``name``. The listener is called with each
+        change of each connection's state, on the connection's thread: it must not block.
         ``max_unconfirmed`` messages and ``max_unconfirmed_bytes`` bound each publisher's window.
 
-        Raises `BrokerUnavailable` when nobody answers, `BrokerAccessRefused` for wrong
-        credentials or virtual host, `InvalidBrokerUrl`.
+        Raises:
+            InvalidBrokerUrl: the URL cannot be used.
+            BrokerUnavailable: nobody answers.
+            BrokerAccessRefused: wrong credentials or virtual host.
         """
         self._url = parse_broker_url(url) if isinstance(url, str) else url
         self._name = name
@@ -59,14 +61,14 @@ class RabbitMQTransport(Transport):
         self._publishers: list[RabbitMQPublisher] = []
         self._consumers: list[RabbitMQConsumer] = []
         self._connections: list[IOConnection] = []
-        """Of publishers and consumers, also while they are being opened."""
+        """Connections of publishers and consumers, also while they are being opened."""
         self._together = Together()
         self._connection = self._new_connection("control")
         self._control = Control(self._connection, self._declared)
         self._connection.open()
 
     def __repr__(self) -> str:
-        """Show where it leads, without the password."""
+        """Show the URL without the password."""
         return f"RabbitMQTransport({self._url})"
 
     def declare(self, topology: Topology) -> None:
@@ -77,12 +79,12 @@ class RabbitMQTransport(Transport):
         self._declared.add(topology)
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue and what it holds."""
+        """Delete a queue and its messages."""
         self._declared.forget_queue(name)
         self._control.call(partial(steps.delete_queue, name))
 
     def inspect_queue(self, name: str) -> QueueInfo | None:
-        """Look at a queue; None when there is none."""
+        """Return a queue's counts; None if there is none."""
         try:
             return self._control.call(partial(steps.inspect_queue, name))
         except BrokerRefusal as refusal:
@@ -113,10 +115,10 @@ class RabbitMQTransport(Transport):
     ) -> RabbitMQConsumer:
         """Consume ``queues``.
 
-        RabbitMQ counts prefetch per queue, so each gets an equal share of it, and one at least.
-        Exclusive queues can only be consumed over the connection that declared them: a consumer
-        of one of them works over the control connection. So does a reader of streams, which is
-        opened for one model and closed again: a connection for each took longer than 5 MB do.
+        RabbitMQ counts prefetch per queue, so each gets an equal share, at least one. Exclusive
+        queues can only be consumed over the connection that declared them, so their consumers use
+        the control connection. So do readers of streams, which are opened for one model and then
+        closed: opening a connection for each took longer than transferring 5 MB.
         """
         check_prefetch(prefetch)
         queues = check_queues(queues)
@@ -142,7 +144,7 @@ class RabbitMQTransport(Transport):
             on_close=self._forget_consumer,
         )
         with self._lock:
-            if self._closed.is_set():  # nobody would close it any more
+            if self._closed.is_set():  # close() has run already and would not close it
                 raise _closed()
             self._consumers.append(consumer)
         try:

@@ -1,11 +1,11 @@
-"""What pika does not offer as an option, in one guarded place.
+"""Tune what pika does not offer as options, guarded and in one place.
 
 pika reads 4 KiB at a time and copies its frame buffer for each piece. Receiving 315 MB in messages
 of 1 MiB took 0.75 s of CPU that way, and 0.37 s with 256 KiB (pika 1.4.4, loopback). And glibc
-gives memory back to the system after each large message only to take it again for the next, page
-fault by page fault: keeping some tens of megabytes halves the rest; 64 KiB at a time is then best.
-What is sent pika copies four times: whole, in pieces of a frame, and each frame twice as it is put
-together.
+returns memory to the system after each large message only to get it back for the next, page fault
+by page fault: keeping some tens of megabytes halves the rest; 64 KiB at a time is then best. When
+sending, pika copies four times: the whole body, in pieces of a frame, and each frame twice as it is
+assembled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECEIVE_BYTES = 64 * 1024
 _FRAME_HEAD = struct.Struct(">BHI")
 _FRAME_END = bytes([spec.FRAME_END])
 _views = False
-"""Whether pika takes views to send."""
+"""Whether pika can send memoryviews."""
 
 # mallopt(3): parameter, and bytes.
 _M_TRIM_THRESHOLD = (-1, 32 << 20)
@@ -36,10 +36,10 @@ _M_MMAP_THRESHOLD = (-3, 32 << 20)
 
 
 def tune() -> bool:
-    """Raise pika's receive size, and leave reports to us; False when this pika has no such thing.
+    """Raise pika's receive size, and silence its reports; False if this pika has no such setting.
 
-    pika logs each failed attempt as an error with a traceback; the connection's listener is told
-    in one line instead. Whoever sets the level of the logger ``pika`` gets them all the same.
+    pika logs each failed attempt as an error with a traceback; the connection's listener gets one
+    line instead. Setting the level of the logger ``pika`` shows them all again.
     """
     logger = logging.getLogger("pika")
     if logger.level == logging.NOTSET:
@@ -54,7 +54,7 @@ def tune() -> bool:
 
 
 def _tune_sending() -> bool:
-    """Send views of bytes, not copies of them; each frame is put together in one step."""
+    """Send views of bytes, not copies of them, and assemble each frame in one step."""
     global _views
     sample = frame.Body(7, b"sample")
     original = getattr(channel, "as_bytes", None)
@@ -71,18 +71,18 @@ def _tune_sending() -> bool:
 
 
 def sendable(body: bytes | memoryview) -> bytes | memoryview:
-    """What this pika takes for a message's body: a view as it is, or a copy of it."""
+    """Return a body that this pika can send: the view itself, or a copy of it."""
     return body if _views else bytes(body)
 
 
 def _marshal(body: frame.Body) -> bytes:
-    """A frame of a message's body: AMQP 0-9-1, section 4.2.3."""
+    """Return a body frame: AMQP 0-9-1, section 4.2.3."""
     head = _FRAME_HEAD.pack(spec.FRAME_BODY, body.channel_number, len(body.fragment))
     return b"".join((head, body.fragment, _FRAME_END))
 
 
 def keep_memory() -> bool:
-    """Have glibc keep up to 32 MiB of freed memory; False where there is no glibc.
+    """Make glibc keep up to 32 MiB of freed memory; return False without glibc.
 
     ``FLMQ_KEEP_MEMORY=0`` leaves the allocator as it is.
     """
