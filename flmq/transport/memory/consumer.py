@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,9 +36,8 @@ class MemoryConsumer(Consumer):
         exclusive: bool,
         offset: StreamOffset | None,
         on_close: Callable[[MemoryConsumer], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a consumer without subscriptions; see `subscribe`. ``clock`` gives seconds."""
+        """Create a consumer without subscriptions; see `subscribe`."""
         self.queues = tuple(queues)
         self.exclusive = exclusive
         self.offset = offset
@@ -48,7 +46,6 @@ class MemoryConsumer(Consumer):
         self._broker = broker
         self._prefetch = prefetch
         self._on_close = on_close
-        self._clock = clock
         self._arrived = threading.Condition(broker.scheduler.lock)
         self._buffer: deque[Delivery] = deque()
         self._share = max(1, prefetch // len(self.queues))
@@ -65,20 +62,15 @@ class MemoryConsumer(Consumer):
 
     def receive(self, timeout: float | None = None) -> Delivery | None:
         """Return the next delivery, or None after ``timeout`` seconds."""
-        deadline = None if timeout is None else self._clock() + timeout
         with self._broker.scheduler.locked():
-            while True:
-                if self._closed:
-                    raise TransportClosed("the consumer is closed: open another one")
-                handed = len(self._unacked) - len(self._buffer)
-                if self._buffer and handed < self._prefetch:
-                    return self._buffer.popleft()
-                if self._problem is not None:
-                    raise self._problem
-                remaining = None if deadline is None else deadline - self._clock()
-                if remaining is not None and remaining <= 0:
-                    return None
-                self._arrived.wait(remaining)
+            self._arrived.wait_for(self._has_news, timeout)
+            if self._closed:
+                raise TransportClosed("the consumer is closed: open another one")
+            if self._may_hand_over():
+                return self._buffer.popleft()
+            if self._problem is not None:
+                raise self._problem
+            return None
 
     def ack(self, delivery: Delivery) -> None:
         """Tell the broker to forget the message."""
@@ -174,6 +166,14 @@ class MemoryConsumer(Consumer):
         self._arrived.notify()
 
     # Inside
+
+    def _has_news(self) -> bool:
+        return self._closed or self._problem is not None or self._may_hand_over()
+
+    def _may_hand_over(self) -> bool:
+        # Prefetch counts for each queue there, and over all of them here.
+        handed = len(self._unacked) - len(self._buffer)
+        return bool(self._buffer) and handed < self._prefetch
 
     def _settle(self, delivery: Delivery, verb: str) -> tuple[MemoryQueue, Stored] | None:
         tag = delivery.tag

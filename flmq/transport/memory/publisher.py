@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -35,17 +34,12 @@ class MemoryPublisher(Publisher):
     """Publish to a `MemoryBroker`; created by `MemoryTransport.publisher`."""
 
     def __init__(
-        self,
-        broker: MemoryBroker,
-        user: str,
-        on_close: Callable[[MemoryPublisher], None],
-        clock: Callable[[], float] = time.monotonic,
+        self, broker: MemoryBroker, user: str, on_close: Callable[[MemoryPublisher], None]
     ) -> None:
-        """Publish as the user ``user``. ``clock`` gives seconds."""
+        """Publish as the user ``user``."""
         self._broker = broker
         self._user = user
         self._on_close = on_close
-        self._clock = clock
         self._changed = threading.Condition(broker.scheduler.lock)
         self._pending: dict[_Outgoing, None] = {}
         self._window = Window(MAX_MESSAGES, MAX_BYTES)
@@ -80,12 +74,10 @@ class MemoryPublisher(Publisher):
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Wait up to ``timeout`` seconds for outstanding confirms, then close."""
-        deadline = self._clock() + timeout
         with self._broker.scheduler.locked():
             self._closing = True
             self._changed.notify_all()
-            while self._pending and (remaining := deadline - self._clock()) > 0:
-                self._changed.wait(remaining)
+            self._changed.wait_for(lambda: not self._pending, timeout)
             for out in list(self._pending):
                 self._finish(out, _closed())
             if not self._closed:

@@ -8,7 +8,6 @@ control) attach as a `ConnectionUser` and are called on the thread.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -19,27 +18,22 @@ from typing import Any, Protocol
 import pika
 from pika.adapters.select_connection import IOLoop
 
-from flmq.common.errors import (
-    BrokerAccessRefused,
-    BrokerError,
-    TooManyConnections,
-    TransportClosed,
-)
+from flmq.common.errors import BrokerAccessRefused, BrokerError, TransportClosed
 from flmq.common.urls import BrokerUrl
-from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
+from flmq.transport.base import ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.forks import forget, let_go_in_children
 from flmq.transport.rabbitmq.parameters import connection_parameters
 from flmq.transport.rabbitmq.reading import ReadingConnection
+from flmq.transport.rabbitmq.reconnection import Reconnection
+from flmq.transport.rabbitmq.states import StateReports
 from flmq.transport.rabbitmq.together import Together
 from flmq.transport.rabbitmq.tuning import keep_memory, tune
-from flmq.transport.retry import Backoff, current_pace
 
 __all__ = ["ConnectionUser", "IOConnection"]
 
 _log = logging.getLogger(__name__)
 
-_numbers = itertools.count(1)
 _CLOSE_SECONDS = 3.0
 """How long a peer may take to answer Connection.Close before the socket is closed."""
 
@@ -65,32 +59,30 @@ class IOConnection:
         *,
         name: str = "",
         listener: StateListener | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; see `open`. ``role`` and ``name`` are shown by RabbitMQ's tools.
 
         While the broker is away it is waited for ``together`` with the transport's others.
+        ``clock`` gives seconds.
         """
         tune()
         keep_memory()
         self.url = url
         self._role = role
-        self._number = next(_numbers)
-        self._together = together
         self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
-        self._listener = listener
+        self.states = StateReports(role, listener)
+        """What the listener hears. For the connection's thread."""
         self._loop = IOLoop()
         let_go_in_children(self._loop)
         self._thread = threading.Thread(target=self._run, name=f"flmq-{role}", daemon=True)
         self._opened: Future[None] = Future()
         self._patient = False
-        self._backoff = Backoff()
+        self._retry = Reconnection(self._loop, self.post, self._attempt, together, clock)
         self._users: list[ConnectionUser] = []
         self._amqp: Any = None
         """The pika connection while there is one, open or not."""
-        self._up_since: float | None = None
-        self._held: set[object] = set()
-        """Those whom the broker holds back."""
-        self._retry: Any = None
+        self._up = False
         self._closing = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -127,7 +119,7 @@ class IOConnection:
 
         def attach() -> None:
             self._users.append(user)
-            if self._up_since is not None:
+            if self._up:
                 user.connection_up(self._amqp)
 
         self.post(attach)
@@ -148,18 +140,6 @@ class IOConnection:
         """Run ``action`` on this thread later."""
         self._loop.call_later(seconds, action)
 
-    def hold(self, who: object, reason: str) -> None:
-        """Tell that the broker lets ``who`` do nothing at the moment; it goes on trying."""
-        self._held.add(who)
-        self._tell(ConnectionState.BLOCKED, reason)
-
-    def release(self, who: object) -> None:
-        """Tell that it does again, if it did not."""
-        if who in self._held:
-            self._held.discard(who)
-            if not self._held:
-                self._tell(ConnectionState.CONNECTED, "no longer held back")
-
     def _run(self) -> None:
         self.post(self._attempt)
         while not self._ended.is_set():
@@ -177,23 +157,9 @@ class IOConnection:
         else:
             self._abort()
 
-    def follow(self) -> None:
-        """Try now, if it waits: for any thread (`Together`)."""
-        self.post(self._follow)
-
-    def _follow(self) -> None:
-        if self._retry is not None and not self._closing:
-            self._loop.remove_timeout(self._retry)
-            self._attempt()
-
-    def _attempt_if_first(self) -> None:
-        if self._together.leads(self):
-            self._attempt()
-        else:
-            self._retry = self._loop.call_later(current_pace().longest, self._attempt_if_first)
-
     def _attempt(self) -> None:
-        self._retry = None
+        if self._closing:
+            return
         self._amqp = ReadingConnection(
             self._parameters,
             on_open_callback=self._on_open,
@@ -203,15 +169,13 @@ class IOConnection:
         )
 
     def _on_open(self, connection: Any) -> None:
-        self._up_since = time.monotonic()
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._tell(ConnectionState.CONNECTED)
+        self._up = True
+        self.states.up(connection)
         for user in list(self._users):
             user.connection_up(connection)
         if not self._opened.done():
             self._opened.set_result(None)
-        self._together.arrived(self)
+        self._retry.up()
 
     def _on_open_error(self, _: Any, error: BaseException) -> None:
         self._amqp = None
@@ -224,44 +188,25 @@ class IOConnection:
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         self._amqp = None
-        self._held.clear()
-        up_since, self._up_since = self._up_since, None
+        self._up = False
+        self.states.down()
         problem = translate(error, self.url)
         for user in list(self._users):
             user.connection_lost(problem)
         if self._closing:
             self._end(problem)
             return
-        if up_since is not None and time.monotonic() - up_since > current_pace().healthy:
-            self._backoff.reset()
         self._try_again(problem)
 
     def _try_again(self, problem: BrokerError) -> None:
-        if isinstance(problem, BrokerAccessRefused):
-            seconds = current_pace().refused
-        elif isinstance(problem, TooManyConnections):
-            seconds = self._backoff.next(current_pace().crowded)
-        else:
-            seconds = self._backoff.next()
-        self._together.wait(self)
-        self._retry = self._loop.call_later(seconds, self._attempt_if_first)
-        self._tell(ConnectionState.LOST, f"{problem}; next try in {seconds:.1f} s")
-
-    def _on_blocked(self, _: Any, frame: Any) -> None:
-        self._tell(
-            ConnectionState.BLOCKED, f"RabbitMQ holds publishers back: {frame.method.reason}"
-        )
-
-    def _on_unblocked(self, *_: Any) -> None:
-        self._tell(ConnectionState.CONNECTED, "no longer blocked")
+        seconds = self._retry.again(problem)
+        self.states.tell(ConnectionState.LOST, f"{problem}; next try in {seconds:.1f} s")
 
     def _shut(self) -> None:
         if self._closing:
             return
         self._closing = True
         if self._amqp is None:
-            if self._retry is not None:
-                self._loop.remove_timeout(self._retry)
             self._end(TransportClosed("closed while it was lost"))
             return
         self._loop.call_later(_CLOSE_SECONDS, self._abort)
@@ -276,19 +221,11 @@ class IOConnection:
             self._amqp._terminate_stream(error)
 
     def _end(self, problem: BrokerError) -> None:
-        self._together.leave(self)
+        self._retry.end()
         with self._lock:
             self._ended.set()
         self._loop.stop()
         if not self._opened.done():
             self._opened.set_exception(problem)
         else:
-            self._tell(ConnectionState.CLOSED)
-
-    def _tell(self, state: ConnectionState, detail: str = "") -> None:
-        if self._listener is None:
-            return
-        try:
-            self._listener(ConnectionEvent(self._role, state, detail, self._number))
-        except BaseException:  # a listener's mistake must not cost the connection
-            _log.exception("the listener of the %s connection failed", self._role)
+            self.states.tell(ConnectionState.CLOSED)

@@ -58,6 +58,8 @@ class Control:
         self._current: _Job | None = None
         self._amqp: Any = None
         self._ready = False
+        self._losses = 0
+        """How often it was lost: what waits over a connection that is gone waits in vain."""
         self._waiting: list[Callable[[], None]] = []
         self._backoff = Backoff()
         self._closed = False
@@ -120,10 +122,11 @@ class Control:
         """Keep the current operation for the next connection."""
         self._amqp = None
         self._ready = False
+        self._losses += 1
         with self._lock:
-            current, self._current = self._current, None
-            if current is not None and current.done != self._restored:
-                self._jobs.appendleft(current)
+            kept = [*([self._current] if self._current else []), *self._jobs]
+            self._jobs = deque(job for job in kept if job.done != self._restored)
+            self._current = None
 
     # Inside
 
@@ -174,10 +177,10 @@ class Control:
             self._next()
             return
         if again:
-            self._connection.hold("call", str(error))
+            self._connection.states.hold("call", str(error))
             self._connection.call_later(self._backoff.next(), self._next)
             return
-        self._connection.release("call")
+        self._connection.states.release("call")
         if error is None:
             self._backoff.reset()
         job.done(result, error)
@@ -198,13 +201,13 @@ class Control:
 
     def _restored(self, _: None, error: BrokerError | None) -> None:
         if error is None:
-            self._connection.release("restore")
+            self._connection.states.release("restore")
         elif isinstance(error, ResourceLocked):
             _log.warning("%s; perhaps our own that died: trying again", error)
-            self._connection.call_later(_LOCKED_AGAIN_SECONDS, self._restore_again)
+            self._restore_later(_LOCKED_AGAIN_SECONDS)
         elif isinstance(error, BrokerUnavailable | BrokerAccessRefused):
-            self._connection.hold("restore", str(error))
-            self._connection.call_later(current_pace().refused, self._restore_again)
+            self._connection.states.hold("restore", str(error))
+            self._restore_later(current_pace().refused)
         else:
             _log.warning("cannot declare again what was declared before: %s", error)
         # Operations that do not need what is missing can go on.
@@ -213,9 +216,15 @@ class Control:
         for action in waiting:
             action()
 
-    def _restore_again(self) -> None:
-        if self._ready:
-            self._enqueue(_Job(self._declare_all, self._restored))
+    def _restore_later(self, seconds: float) -> None:
+        """Declare everything once more, unless another connection has begun with that."""
+        losses = self._losses
+
+        def again() -> None:
+            if losses == self._losses:
+                self._enqueue(_Job(self._declare_all, self._restored))
+
+        self._connection.call_later(seconds, again)
 
 
 def _closed() -> TransportClosed:

@@ -13,11 +13,12 @@ from flmq.transport.checks import check_exclusive, check_offset, check_prefetch,
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq import channel_ops as steps
 from flmq.transport.rabbitmq.connection import IOConnection
-from flmq.transport.rabbitmq.consumer import RabbitMQConsumer, Subscription
+from flmq.transport.rabbitmq.consumer import RabbitMQConsumer
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import reply_code
 from flmq.transport.rabbitmq.parameters import heartbeat_of
 from flmq.transport.rabbitmq.publisher import RabbitMQPublisher
+from flmq.transport.rabbitmq.subscription import Subscription
 from flmq.transport.rabbitmq.together import Together
 from flmq.transport.retry import current_pace, while_locked
 from flmq.transport.topology import Topology

@@ -1,0 +1,140 @@
+"""A consumer's deliveries from the broker's hand-over to their ack, over any number of channels.
+
+Each channel is a generation. Tags belong to one; an ack for an older one is dropped, for the
+broker has put the message back and delivers it again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from flmq.common.errors import BrokerError, TransportClosed
+from flmq.transport.base import Delivery
+
+__all__ = ["Tag", "UnackedDeliveries"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a delivery is settled by."""
+
+    owner: object
+    generation: int
+    number: int
+    """The channel's delivery tag."""
+
+
+class UnackedDeliveries:
+    """Those that wait for `receive`, and those that wait to be settled. Thread-safe."""
+
+    def __init__(self, prefetch: int) -> None:
+        """Hand over ``prefetch`` at most that are not settled."""
+        self._prefetch = prefetch
+        self._changed = threading.Condition()
+        self._buffer: deque[Delivery] = deque()
+        self._handed: set[object] = set()
+        self._unsettled: set[object] = set()
+        self._settlements: deque[tuple[Tag, str]] = deque()
+        self._problem: BrokerError | None = None
+        self.generation = 0
+        """Changed on the connection's thread alone."""
+        self.closed = False
+
+    # For any thread
+
+    def receive(self, timeout: float | None) -> Delivery | None:
+        """Return the next delivery, or None after ``timeout`` seconds (None: wait without end).
+
+        Raises what `fail` was told, and `TransportClosed` after `close`.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_news, timeout)
+            if self.closed:
+                raise TransportClosed("the consumer is closed: open another one")
+            if self._may_hand_over():
+                delivery = self._buffer.popleft()
+                self._handed.add(delivery.tag)
+                return delivery
+            if self._problem is not None:
+                raise self._problem
+            return None
+
+    def settle(self, delivery: Delivery, verb: str) -> int:
+        """Note that a delivery is to be settled; return how many are now; 0: its channel is gone.
+
+        Raises `ValueError` for what another consumer received.
+        """
+        tag = delivery.tag
+        if not isinstance(tag, Tag) or tag.owner is not self:
+            raise ValueError("a delivery is settled with the consumer that received it")
+        with self._changed:
+            if tag not in self._unsettled:
+                return 0
+            self._unsettled.discard(tag)
+            self._handed.discard(tag)
+            self._settlements.append((tag, verb))
+            self._changed.notify()
+            return len(self._settlements)
+
+    def fail(self, problem: BrokerError) -> None:
+        """Have `receive` raise ``problem`` once nothing is left to hand over."""
+        with self._changed:
+            self._problem = problem
+            self._changed.notify_all()
+
+    def close(self) -> bool:
+        """Have `receive` raise `TransportClosed`; False: it was closed before."""
+        with self._changed:
+            if self.closed:
+                return False
+            self.closed = True
+            self._changed.notify_all()
+            return True
+
+    # For the connection's thread
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is a problem that `receive` raises."""
+        return self._problem is not None
+
+    def begin(self) -> int:
+        """Begin a new generation, for a new channel; return its number."""
+        with self._changed:
+            self.generation += 1
+            return self.generation
+
+    def add(self, delivery: Delivery, generation: int) -> bool:
+        """Take in what came over the channel of ``generation``; False: that channel is gone."""
+        with self._changed:
+            if generation != self.generation or self.closed:
+                return False
+            self._buffer.append(delivery)
+            self._unsettled.add(delivery.tag)
+            self._changed.notify()
+            return True
+
+    def lose(self) -> list[Delivery]:
+        """Forget everything, for the channel is gone; return what nobody has received, in order."""
+        with self._changed:
+            self.generation += 1
+            unseen = list(self._buffer)
+            self._buffer.clear()
+            self._handed.clear()
+            self._unsettled.clear()
+            return unseen
+
+    def take_settlements(self) -> deque[tuple[Tag, str]]:
+        """Return what is to be told to the broker, in order: tags, and what to do with each."""
+        with self._changed:
+            settlements, self._settlements = self._settlements, deque()
+            return settlements
+
+    def _has_news(self) -> bool:
+        return self.closed or self._problem is not None or self._may_hand_over()
+
+    def _may_hand_over(self) -> bool:
+        # The broker counts prefetch per queue, the interface over all of them.
+        return bool(self._buffer) and len(self._handed) < self._prefetch

@@ -1,0 +1,88 @@
+"""What the control connection declares again, over a connection that comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from flmq.common.errors import BrokerUnavailable
+from flmq.common.urls import parse_broker_url
+from flmq.transport import Exchange, ExchangeType, Topology
+from flmq.transport.declared import Declared
+from flmq.transport.rabbitmq.control import Control
+from flmq.transport.rabbitmq.states import StateReports
+
+
+class Channel:
+    """One on which every declaration meets ``problem``."""
+
+    is_open = True
+
+    def __init__(self, problem: Exception | None) -> None:
+        self._problem = problem
+
+    def add_on_close_callback(self, _: object) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def exchange_declare(self, *_: object, callback: Callable[[Any], None], **__: object) -> None:
+        if self._problem is not None:
+            raise self._problem
+        callback(None)
+
+
+class Connection:
+    """One whose thread is the test's, and whose timers fire when it says."""
+
+    url = parse_broker_url("amqp://guest:guest@nowhere/")
+    is_open = True
+
+    def __init__(self) -> None:
+        self.states = StateReports("control", None)
+        self.timers: list[Callable[[], None]] = []
+        self.problem: Exception | None = None
+        self.opened = 0
+
+    def attach(self, _: object) -> None:
+        pass
+
+    def post(self, action: Callable[[], None]) -> None:
+        action()
+
+    def call_later(self, _: float, action: Callable[[], None]) -> None:
+        self.timers.append(action)
+
+    def channel(self, on_open_callback: Callable[[Any], None]) -> None:
+        self.opened += 1
+        on_open_callback(Channel(self.problem))
+
+    def fire(self) -> None:
+        """Let everything happen that is due."""
+        timers, self.timers = self.timers, []
+        for action in timers:
+            action()
+
+
+@pytest.mark.parametrize("code", [403, 405])
+def test_one_try_to_declare_again_waits_however_often_the_connection_is_lost(code: int) -> None:
+    connection: Any = Connection()
+    declared = Declared()
+    declared.add(Topology((Exchange("x", ExchangeType.FANOUT),)))
+    control = Control(connection, declared)
+    connection.problem = ChannelClosedByBroker(code, "no")
+    for _ in range(5):
+        control.connection_up(connection)
+        control.connection_lost(BrokerUnavailable("gone"))
+    control.connection_up(connection)
+    for _ in range(3):
+        before = connection.opened
+        connection.fire()
+        assert connection.opened == before + 1
+    connection.problem = None
+    connection.fire()
+    assert connection.timers == []
