@@ -33,8 +33,8 @@ from flmq.server.rounds.phases import Phases
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.reply_check import ParametersSpec, check_evaluate_reply, check_fit_reply
-from flmq.server.strategy.sink import StreamedResults
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.streaming import StreamedResults, says_it_streams
 from flmq.wire import Ins, Res
 
 __all__ = ["Server"]
@@ -197,6 +197,7 @@ class Server:
             of; None if the strategy asked nobody.
         """
         self._phases.begin(server_round, Phase.FIT)
+        self.strategy.global_parameters = self.parameters
         instructions = self._phases.planned(self.strategy, Phase.FIT, server_round)
         if instructions is None:
             chosen = self.strategy.configure_fit(
@@ -208,7 +209,9 @@ class Server:
         if not instructions:
             self._note(server_round, self._phases.why_nobody("configure_fit"))
             return None
-        sink = self.strategy.fit_sink(server_round, self.parameters)
+        combine = None
+        if says_it_streams(self.strategy):
+            combine = self.strategy.combine(server_round, self.parameters)
         # Waiting for clients to come is not the round's time.
         self._log.started = self._clock()
         gathered = self._phases.gather(
@@ -218,14 +221,14 @@ class Server:
             instructions,
             timeout,
             self._check_fit,
-            sink=sink,
+            combine=combine,
             max_workers=self.max_workers,
         )
         self._log.add_fit(gathered)
         own, failures = cast("FitResultsAndFailures", split(instructions, gathered))
         results = self._phases.with_late(own, gathered), failures
-        if sink is not None:
-            results = StreamedResults(results[0], sink), results[1]
+        if combine is not None:
+            results = StreamedResults(results[0], combine), results[1]
         if not gathered.enough:
             self._note(server_round, self._phases.too_few(gathered))
             return None, {}, results

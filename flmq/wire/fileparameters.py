@@ -33,6 +33,11 @@ class FileParameters(Parameters):
     def tensors(self, tensors: list[bytes]) -> None:
         self._own = tensors
 
+    def tensor(self, index: int) -> memoryview:
+        """One tensor of the file: a read-only view of a mapping that goes with it."""
+        start = sum(self.ref.lengths[:index])
+        return memoryview(self.map()).toreadonly()[start : start + self.ref.lengths[index]]
+
     @property
     def untouched(self) -> bool:
         """Whether the tensors are still those of the file."""

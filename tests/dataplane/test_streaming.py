@@ -18,7 +18,7 @@ from flmq.observe.events import RunEnded
 from flmq.server.replies.spool import SpooledParameters
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
-from flmq.server.strategy.sink import StreamedResults
+from flmq.server.strategy.streaming import StreamedResults
 from tests.dataplane.looks import mean_of, trained
 from tests.end_to_end.federation import Federation, Nudge, initial
 from tests.transport.rigs import eventually

@@ -11,7 +11,7 @@ from flmq.client import NumPyClient
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.observe.events import PhaseOpened, RoundClosed, RoundCounts, RunEnded, RunEvent
 from flmq.observe.learned import Learned
-from flmq.server.strategy import FedAvg
+from flmq.server.strategy import AllReplies, FedAvg
 from flmq.server.strategy.fedavg import NoMean
 from tests.end_to_end.federation import Federation, fed_avg, initial
 
@@ -84,15 +84,15 @@ def test_a_model_without_a_mean_is_refused_before_anybody_is_asked(
     memory_federation.serve("a", "b")
     model = ndarrays_to_parameters([np.zeros(2), np.zeros(3, dtype)])
     server = memory_federation.run(FedAvg(initial_parameters=model))
-    with pytest.raises(NoMean, match=r"tensor 1.*Cast them, or override aggregate_parameters"):
+    with pytest.raises(NoMean, match=r"tensor 1.*Cast them, or override combine"):
         server.history()
     assert server.watch.of(PhaseOpened) == []
 
 
 def test_whoever_does_something_else_than_averaging_may_have_any_model() -> None:
     class Own(FedAvg):
-        def aggregate_parameters(self, server_round: int, replies: Any) -> NDArrays:
-            return []
+        def combine(self, server_round: int, parameters: Any) -> AllReplies:
+            return AllReplies()
 
     model = ndarrays_to_parameters([np.zeros(3, np.complex64)])
     Own().check_mean(model)

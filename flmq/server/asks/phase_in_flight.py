@@ -202,7 +202,7 @@ class PhaseInFlight:
         error: FlmqError | None = None
         try:
             with self._adding:
-                self.sink.add(res)
+                self.sink.add(client, res)
         except (RunError, StoredDataError) as raised:
             error = raised
         except (OSError, MemoryError) as raised:

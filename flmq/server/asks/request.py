@@ -56,8 +56,8 @@ Check = Callable[[Ins, Res], str | None]
 class Sink(Protocol):
     """What takes in accepted fit replies as they come, so that nobody need keep them."""
 
-    def add(self, res: FitRes) -> None:
-        """Take in one reply; raises `AggregationError` where it cannot."""
+    def add(self, client_id: str, res: FitRes) -> None:
+        """Take in one client's reply; raises `AggregationError` where it cannot."""
 
 
 def accept_anything(ins: Ins, res: Res) -> str | None:

@@ -61,8 +61,9 @@ class Checkpointer:
             if checkpoint.server_round > 0:
                 self._best = None  # the rounds before have shown what is measured
             self.lost = tuple(checkpoint.summary.get("unsaved", ()))
-        # FedAvg lets go of its initial parameters once they are given.
-        self._watch = AttributeWatch(strategy, ignore=("initial_parameters",))
+        # FedAvg lets go of its initial parameters once they are given; the global ones the server
+        # sets itself, in each round.
+        self._watch = AttributeWatch(strategy, ignore=("initial_parameters", "global_parameters"))
         return checkpoint
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:

@@ -10,11 +10,12 @@ from flmq.common.typing import FitRes
 from flmq.round import Policy
 from flmq.server.asks.failure_summary import why
 from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
-from flmq.server.asks.request import Ask, PhaseResult, Request, Sink
+from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies, merged
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import Ins, Res
@@ -78,12 +79,12 @@ class Phases:
         timeout: float | None,
         check: Callable[[Ins, Res], str | None],
         *,
-        sink: Sink | None = None,
+        combine: Combine | None = None,
         max_workers: int | None = None,
     ) -> PhaseResult:
         """Ask clients, and wait until the phase closes; ``timeout`` is in seconds.
 
-        Replies that pass ``check`` go to ``sink`` as they come, where there is one.
+        Replies that pass ``check`` go to ``combine`` as they come, where there is one.
         ``max_workers`` bounds the threads that call proxies directly.
         """
         phase_runner = self._phase_runner
@@ -99,7 +100,7 @@ class Phases:
                 timeout,
                 policy=self._policy if rounds else Policy(min_results=0),
                 check=check,
-                sink=sink,
+                sink=combine,
                 state=None if checkpointer is None else checkpointer.state(strategy),
                 hands_over=phase is Phase.FIT and strategy.late_replies is LateReplies.NEXT_ROUND,
             )

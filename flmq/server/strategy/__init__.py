@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from flmq.server.strategy.blockwise import Replies, coordinate_wise
+from flmq.server.strategy.combine import AllReplies, Combine, Combined, WeightedMean
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.strategy import Strategy
 
-__all__ = ["FedAvg", "LateFitRes", "LateReplies", "ReplyCheck", "Strategy"]
+__all__ = [
+    "AllReplies",
+    "Combine",
+    "Combined",
+    "FedAvg",
+    "LateFitRes",
+    "LateReplies",
+    "Replies",
+    "ReplyCheck",
+    "Strategy",
+    "WeightedMean",
+    "coordinate_wise",
+]

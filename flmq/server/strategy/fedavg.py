@@ -6,12 +6,12 @@ AISTATS 2017, arXiv:1602.05629, Algorithm 1: ``w_{t+1} = sum_k (n_k / n) w^k_{t+
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from flmq.aggregation import specs_of
 from flmq.common.errors import InconsistentTensors, MalformedMessage, UsageError
-from flmq.common.parameter import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.parameter import parameters_to_ndarrays
 from flmq.common.typing import (
     EvaluateIns,
     EvaluateRes,
@@ -19,17 +19,23 @@ from flmq.common.typing import (
     FitRes,
     Metrics,
     MetricsAggregationFn,
-    NDArrays,
     Parameters,
 )
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.strategy.aggregate import aggregate, weighted_loss_avg, weighted_metrics_avg
+from flmq.server.strategy.aggregate import weighted_loss_avg, weighted_metrics_avg
+from flmq.server.strategy.combine import Combine, Combined, WeightedMean
 from flmq.server.strategy.options import FedAvgOptions
 from flmq.server.strategy.reply_check import ReplyCheck
-from flmq.server.strategy.sink import MeanSink, StreamedResults
 from flmq.server.strategy.strategy import Strategy
-from flmq.server.strategy.validation import checked_config, checked_evaluation, checked_metrics
+from flmq.server.strategy.streaming import StreamedResults, says_it_streams
+from flmq.server.strategy.validation import (
+    checked_config,
+    checked_evaluation,
+    checked_metrics,
+    checked_parameters,
+    method_name,
+)
 
 __all__ = ["FedAvg", "NoMean"]
 
@@ -40,8 +46,7 @@ class NoMean(UsageError):
     def __init__(self, error: Exception) -> None:
         """Say which tensor, and why."""
         super().__init__(
-            f"the initial parameters cannot be averaged: {error}. Cast them, or override "
-            "aggregate_parameters"
+            f"the initial parameters cannot be averaged: {error}. Cast them, or override combine"
         )
 
 
@@ -51,10 +56,12 @@ _Res = TypeVar("_Res", FitRes, EvaluateRes)
 class FedAvg(FedAvgOptions, Strategy):
     """Federated averaging, constructed with the fields of `FedAvgOptions` as keyword arguments.
 
-    A strategy that averages differently subclasses it, is a dataclass where it has options of its
-    own, and overrides the one step that differs: `aggregate_parameters`, `aggregate_metrics`, or
-    what it tells its clients in `configure_fit`.
+    A strategy that differs subclasses it, is a dataclass where it has options of its own, and
+    overrides the one step that differs: `combine`, what replies come to; `update`, what becomes of
+    the model; `aggregate_metrics`; or what it tells its clients in `configure_fit`.
     """
+
+    streams = True
 
     def __repr__(self) -> str:
         """Show the strategy as Flower does."""
@@ -84,21 +91,23 @@ class FedAvg(FedAvgOptions, Strategy):
         config = checked_config("on_fit_config_fn", self.on_fit_config_fn, server_round)
         return [(client, FitIns(parameters, dict(config))) for client in clients]
 
-    def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
-        """The mean, as replies come; None where a subclass makes something else of them.
+    def combine(self, server_round: int, parameters: Parameters) -> Combine:
+        """Take the exact mean of replies as they come: the first of two steps."""
+        return WeightedMean()
 
-        Or where somebody put a function of theirs in the place of a method of this one.
+    def update(self, server_round: int, parameters: Parameters, combined: Combined) -> Parameters:
+        """Make the new model: the second step, for which strategies on the server's side differ.
+
+        Args:
+            server_round: the round, counted from 1.
+            parameters: the global model that clients trained from. Without tensors where
+                `aggregate_fit` is called by hand and no `initial_parameters` were given.
+            combined: what `combine` made of the replies: an array for each tensor, to iterate over.
+
+        Returns:
+            The new global model: here ``combined`` as it is.
         """
-        return MeanSink() if self._takes_the_mean() else None
-
-    def _takes_the_mean(self) -> bool:
-        return all(
-            getattr(method, "__func__", None) is ours
-            for method, ours in (
-                (self.aggregate_fit, FedAvg.aggregate_fit),
-                (self.aggregate_parameters, FedAvg.aggregate_parameters),
-            )
-        )
+        return combined.parameters()
 
     def check_mean(self, model: Parameters) -> None:
         """Do nothing if replies that look like ``model`` have the mean that this strategy takes.
@@ -106,7 +115,9 @@ class FedAvg(FedAvgOptions, Strategy):
         Raises:
             NoMean: they have none, so that no round would change the model.
         """
-        if self.reply_check is not ReplyCheck.LIKE_SENT or not self._takes_the_mean():
+        # Only of replies as they come: what a subclass makes of whole ones is its affair.
+        streams = self.reply_check is ReplyCheck.LIKE_SENT and says_it_streams(self)
+        if not streams or type(self.combine(0, model)) is not WeightedMean:
             return
         try:
             specs_of(parameters_to_ndarrays(model, copy=False))
@@ -132,15 +143,17 @@ class FedAvg(FedAvgOptions, Strategy):
         """Aggregate parameters and metrics, unless there are failures that are not accepted."""
         if not results or (failures and not self.accept_failures):
             return None, {}
+        model = self.global_parameters
         if isinstance(results, StreamedResults):
-            parameters = results.sink.mean()
+            combine = results.combine
         else:
-            replies = (
-                (parameters_to_ndarrays(res.parameters, copy=False), res.num_examples)
-                for _, res in results
-            )
-            parameters = ndarrays_to_parameters(self.aggregate_parameters(server_round, replies))
-        return parameters, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
+            combine = self.combine(server_round, model)
+            for client, res in results:
+                combine.add(client.cid, res)
+        updated = self.update(server_round, model, combine.finish())
+        # Who calls this by hand, round after round, goes on from here, as with Flower.
+        self.global_parameters = checked_parameters(method_name(self, "update"), updated)
+        return updated, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
 
     def aggregate_evaluate(
         self,
@@ -160,16 +173,6 @@ class FedAvg(FedAvgOptions, Strategy):
             return None
         measured = self.evaluate_fn(server_round, parameters_to_ndarrays(parameters), {})
         return checked_evaluation(measured)
-
-    def aggregate_parameters(
-        self, server_round: int, replies: Iterable[tuple[NDArrays, int]]
-    ) -> NDArrays:
-        """Make the new model of ``(tensors, num_examples)`` pairs: here, their exact mean.
-
-        ``replies`` can be iterated once, and loads each reply when it comes to it; the tensors
-        are read-only.
-        """
-        return aggregate(replies)
 
     def aggregate_metrics(
         self,

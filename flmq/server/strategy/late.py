@@ -9,7 +9,7 @@ from enum import Enum
 from flmq.common.typing import FitRes
 from flmq.server.client_proxy import ClientProxy
 
-__all__ = ["LateFitRes", "LateReplies", "merged"]
+__all__ = ["LateFitRes", "LateReplies", "merged", "round_asked"]
 
 
 class LateReplies(Enum):
@@ -35,8 +35,9 @@ def merged(
 ) -> list[tuple[ClientProxy, FitRes]]:
     """A round's own results and late ones: by client id, a client's older ones first."""
     both: list[tuple[ClientProxy, FitRes]] = [*late, *results]
-    return sorted(both, key=lambda pair: (pair[0].cid, _asked(pair[1])))
+    return sorted(both, key=lambda pair: (pair[0].cid, round_asked(pair[1])))
 
 
-def _asked(res: FitRes) -> float:
+def round_asked(res: FitRes) -> float:
+    """The earlier round that asked for a late reply; infinity for one of the round itself."""
     return res.server_round if isinstance(res, LateFitRes) else float("inf")

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from flmq.common.errors import RunError
 from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
 from flmq.journal.state import StateValue
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
-from flmq.server.strategy.sink import MeanSink
 
 __all__ = ["Strategy", "UnexpectedState"]
 
@@ -57,6 +58,18 @@ class Strategy(ABC):
     With NEXT_ROUND it is among the ``results`` of `aggregate_fit` in a later round, as a
     `LateFitRes`, which says which round it was trained in. Set it on the class or on the object.
     """
+
+    streams: ClassVar[bool]
+    """Whether `aggregate_fit` can do without the parameters in its ``results``, so that they are
+    combined as they come.
+
+    For the class that defines `aggregate_fit` to say. One that says nothing does not stream,
+    unless it defines `combine` beside it; one that does not define `aggregate_fit` leaves it to
+    its base. So a strategy that overrides `aggregate_fit` as Flower's programs do gets whole
+    replies, and with ``streams = True`` in its body it gets counts and metrics alone.
+    """
+    global_parameters: Parameters = Parameters([], "numpy.ndarray")
+    """The model that this round's clients train from: set by the server before `configure_fit`."""
 
     @abstractmethod
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
@@ -111,13 +124,20 @@ class Strategy(ABC):
             for the parameters: what came in this round is discarded and the model stays.
         """
 
-    def fit_sink(self, server_round: int, parameters: Parameters) -> MeanSink | None:
-        """Where accepted replies of this round's training go as they come.
+    def combine(self, server_round: int, parameters: Parameters) -> Combine | None:
+        """What this round's accepted replies are combined in, as they come.
 
-        With a sink, memory and disk do not grow with the number of clients, and ``results`` in
-        `aggregate_fit` are `StreamedResults`: the parameters in them are empty, their sum is in
-        ``results.sink``. None, the default: `aggregate_fit` finds each reply's parameters in
-        ``results``, read from disk when they are looked at.
+        Asked once a round, before clients are. With it, and where the strategy `streams`, memory
+        does not grow with the number of clients: ``results`` in `aggregate_fit` are then
+        `StreamedResults`, in which parameters are empty and ``results.combine`` has taken them in.
+
+        Args:
+            server_round: the round, counted from 1.
+            parameters: the global model, which clients train from.
+
+        Returns:
+            A new one for each round; None, the default: `aggregate_fit` finds each reply's
+            parameters in ``results``, read from disk when they are looked at.
         """
         return None
 

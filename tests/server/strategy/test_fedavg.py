@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ from flmq.common import (
 from flmq.common.errors import InvalidReturnValue, NotEnoughClients, ZeroWeight
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.strategy import FedAvg
+from flmq.server.strategy import Combined, FedAvg
 from tests.server.proxies import IdleProxy, evaluate_res, fit_res, model, once_it_waits
 
 MODEL = model(np.zeros((2, 2), np.float32), np.zeros(2, np.float32))
@@ -146,11 +145,12 @@ def test_a_subclass_with_options_of_its_own_repeats_none() -> None:
     class Damped(FedAvg):
         damping: float
 
-        def aggregate_parameters(
-            self, server_round: int, replies: Iterable[tuple[NDArrays, int]]
-        ) -> NDArrays:
-            mean = super().aggregate_parameters(server_round, replies)
-            return [(self.damping * tensor).astype(tensor.dtype) for tensor in mean]
+        def update(
+            self, server_round: int, parameters: Parameters, combined: Combined
+        ) -> Parameters:
+            return ndarrays_to_parameters(
+                [(self.damping * tensor).astype(tensor.dtype) for tensor in combined]
+            )
 
     strategy = Damped(damping=0.5, min_fit_clients=1)
     parameters, _ = strategy.aggregate_fit(1, replies(([[2.0]], 1), ([[4.0]], 1)), [])

@@ -1,0 +1,187 @@
+"""The first step of a strategy: what a round's replies come to, in whatever order they came.
+
+A `Combine` takes replies one at a time as they arrive, can take in what another one was given (a
+regional aggregator's, say), and finishes with `Combined`, of which the strategy's ``update`` makes
+the new model. `WeightedMean` adds replies up and keeps none of them. `AllReplies` leaves them on
+disk and reads them in blocks, for medians, trimmed means, distances between replies. Both give the
+same bits for every order of replies and every tree of merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, Self
+
+from flmq.aggregation import MeanAccumulator, specs_of
+from flmq.common.errors import InconsistentTensors, NonFiniteValues, UsageError, ZeroWeight
+from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
+from flmq.common.typing import FitRes, NDArray, NDArrays, Parameters
+from flmq.server.strategy.blockwise import Replies
+
+__all__ = ["AllReplies", "Combine", "Combined", "NotCombined", "Rule", "WeightedMean"]
+
+
+class NotCombined(UsageError):
+    """Arrays are asked for of replies that were kept as they are."""
+
+    def __init__(self) -> None:
+        """Say what there is instead."""
+        super().__init__(
+            "these replies were kept and not combined: look at combined.replies, or give "
+            "AllReplies a rule"
+        )
+
+
+Rule = Callable[[Replies], Iterable[NDArray]]
+"""From all replies of a round to one array for each tensor of the model."""
+
+
+class Combined:
+    """What a round's replies come to: one array for each tensor of the model.
+
+    Iterating gives the arrays one at a time, worked out as they are asked for, so that they need
+    not all be in memory at once; it may be done more than once.
+    """
+
+    def __init__(
+        self,
+        num_replies: int,
+        num_examples: int,
+        tensors: Callable[[], Iterable[NDArray]],
+        replies: Replies | None = None,
+    ) -> None:
+        """Stand for the arrays that ``tensors()`` gives."""
+        self.num_replies = num_replies
+        self.num_examples = num_examples
+        """Sum over the replies."""
+        self.replies = replies
+        """The replies themselves, where they were kept; None: they were added up as they came."""
+        self._tensors = tensors
+
+    def __iter__(self) -> Iterator[NDArray]:
+        """Give each tensor's array in turn.
+
+        Raises:
+            AggregationError: the replies have none.
+        """
+        return iter(self._tensors())
+
+    def ndarrays(self) -> NDArrays:
+        """All arrays, in memory."""
+        return list(self)
+
+    def parameters(self) -> Parameters:
+        """The arrays as a model; beside it there is one array at a time."""
+        return Parameters([ndarray_to_bytes(tensor) for tensor in self], "numpy.ndarray")
+
+
+class Combine(Protocol):
+    """Takes a round's accepted replies; called by one thread at a time.
+
+    Laws, on the bits of what `finish` gives: the order of `add` does not matter, and merging equals
+    adding what the other was given.
+    """
+
+    def add(self, client_id: str, res: FitRes) -> None:
+        """Take in one reply. A late one of an earlier round is a `LateFitRes`.
+
+        Raises:
+            AggregationError: it does not fit those before; nothing changed, and the round fails.
+        """
+
+    def merge(self, other: Self) -> None:
+        """Take in all that ``other`` was given; ``other`` stays as it is.
+
+        Raises:
+            AggregationError: it does not fit.
+        """
+
+    def finish(self) -> Combined:
+        """What the replies come to; they are let go of here.
+
+        Raises:
+            AggregationError: they come to nothing, for instance because there are none.
+        """
+
+
+class WeightedMean:
+    """The exact mean of replies, weighted by their examples and rounded once.
+
+    Memory is that of one `MeanAccumulator`, whatever the number of replies. A subclass that
+    overrides `contribution` averages something else than what came, for instance clipped updates.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing; the first reply says what the others must look like."""
+        self._sum: MeanAccumulator | None = None
+        self._replies = 0
+        self._examples = 0
+
+    def contribution(self, client_id: str, res: FitRes) -> tuple[NDArrays, int]:
+        """What to average of a reply, and its weight: an integer of 0 or more.
+
+        Here its parameters, read-only views of what came, and its ``num_examples``.
+        """
+        return parameters_to_ndarrays(res.parameters, copy=False), res.num_examples
+
+    def add(self, client_id: str, res: FitRes) -> None:
+        """Add one reply; raises `AggregationError` naming it where it does not fit."""
+        tensors, weight = self.contribution(client_id, res)
+        try:
+            total = MeanAccumulator(specs_of(tensors)) if self._sum is None else self._sum
+            total.add(tensors, weight)
+        except (InconsistentTensors, NonFiniteValues) as error:
+            raise type(error)(f"the reply of {client_id}: {error}") from error
+        self._sum = total
+        self._replies += 1
+        self._examples += res.num_examples
+
+    def merge(self, other: WeightedMean) -> None:
+        """Add all that ``other`` was given; raises `InconsistentTensors` where it does not fit."""
+        if other._sum is not None:
+            total = MeanAccumulator(other._sum.specs) if self._sum is None else self._sum
+            total.merge(other._sum)
+            self._sum = total
+        self._replies += other._replies
+        self._examples += other._examples
+
+    def finish(self) -> Combined:
+        """The mean; raises `ZeroWeight` where nothing was added, or nothing with a weight."""
+        total, replies, examples = self._sum, self._replies, self._examples
+        self._sum, self._replies, self._examples = None, 0, 0
+        if total is None:
+            raise ZeroWeight("nothing to average: there are no results")
+        return Combined(replies, examples, total.means)
+
+
+class AllReplies:
+    """Keeps replies where they are, on disk as a rule, and combines them when all have come."""
+
+    def __init__(self, rule: Rule | None = None) -> None:
+        """Combine by ``rule``, of which `coordinate_wise` makes some.
+
+        None: replies are passed on as they are, in `Combined.replies`.
+        """
+        self._rule = rule
+        self._kept: list[tuple[str, FitRes]] = []
+
+    def add(self, client_id: str, res: FitRes) -> None:
+        """Keep one reply."""
+        self._kept.append((client_id, res))
+
+    def merge(self, other: AllReplies) -> None:
+        """Keep all that ``other`` keeps."""
+        self._kept.extend(other._kept)
+
+    def finish(self) -> Combined:
+        """What the rule makes of all replies; raises `ZeroWeight` where there are none."""
+        kept, self._kept = self._kept, []
+        if not kept:
+            raise ZeroWeight("nothing to combine: there are no results")
+        replies, rule = Replies(kept), self._rule or _passed_on
+        examples = sum(res.num_examples for _, res in replies)
+        return Combined(len(replies), examples, lambda: rule(replies), replies)
+
+
+def _passed_on(replies: Replies) -> Iterable[NDArray]:
+    raise NotCombined
