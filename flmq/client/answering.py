@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from flmq.client.client import Client, answer
+from flmq.client.client import CallNotImplemented, Client, answer
 from flmq.common.errors import InvalidReturnValue, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import DisconnectRes, EvaluateRes, FitRes, ReconnectIns
 from flmq.wire import Failure, FailureKind, Reply, Res, Task
 from flmq.wire.failures import failure_of
+from flmq.wire.kinds import UnknownKind
 
 __all__ = ["LONGEST_LEAVE", "answer_task", "reply_to"]
 
@@ -73,18 +74,21 @@ def _expired(task: Task, now: float) -> Failure | None:
 def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], Client]) -> Res:
     if isinstance(task.ins, ReconnectIns):
         return _leaving(task.ins)
+    if isinstance(task.ins, UnknownKind):
+        return _unknown(task)
     try:
         ins = get_task().ins
     except TransportClosed:
         raise
     except Exception as error:  # whatever a task names, it is the task that fails
         return failure_of(FailureKind.REFUSED, error)
-    assert not isinstance(ins, ReconnectIns)
     process = os.getpid()
     try:
         return answer(get_client(), ins)
     except InvalidReturnValue as error:
         return failure_of(FailureKind.BAD_RETURN, error)
+    except CallNotImplemented as error:
+        return failure_of(FailureKind.REFUSED, error)
     except Exception as error:
         return failure_of(FailureKind.EXCEPTION, error)
     except BaseException as error:
@@ -103,6 +107,14 @@ def _leaving(ins: ReconnectIns) -> Res:
         return DisconnectRes(reason="leaving")
     said = f"asked to leave for {ins.seconds} s: 0 to {LONGEST_LEAVE} it may be"
     return Failure(FailureKind.REFUSED, "ValueError", said)
+
+
+def _unknown(task: Task) -> Failure:
+    said = (
+        f"this client does not know messages of kind {task.phase.value}: register it in the "
+        "client's program"
+    )
+    return Failure(FailureKind.REFUSED, "UnknownKind", said)
 
 
 def _ends_the_process(error: BaseException) -> bool:

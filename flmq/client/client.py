@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar, cast, overload
+from typing import overload
 
-from flmq.common.errors import InvalidReturnValue
+from flmq.common.errors import InvalidReturnValue, UsageError
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_problem
 from flmq.common.scalars import sendable_scalars
@@ -25,13 +25,9 @@ from flmq.common.typing import (
     Parameters,
     Status,
 )
+from flmq.wire.kinds import kind_of
 
-__all__ = ["Client", "ClientIns", "ClientRes", "answer"]
-
-ClientIns = GetPropertiesIns | GetParametersIns | FitIns | EvaluateIns
-ClientRes = GetPropertiesRes | GetParametersRes | FitRes | EvaluateRes
-
-_Res = TypeVar("_Res", bound=ClientRes)
+__all__ = ["CallNotImplemented", "Client", "answer"]
 
 _NAMED = 5
 """Metrics that are left out and named one by one."""
@@ -43,6 +39,8 @@ class Client:
     A method that is left out answers with its ``*_NOT_IMPLEMENTED`` code. An exception raised in a
     method is reported to the server at once (client id, type, message, end of the traceback) and
     reaches ``aggregate_*`` among ``failures``; the client goes on and serves the next task.
+
+    A program may add kinds of messages (`flmq.wire.kinds`); each calls the method that it names.
     """
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
@@ -78,6 +76,16 @@ class Client:
         return self
 
 
+class CallNotImplemented(UsageError):
+    """A client has no method for the kind of message that it is asked with."""
+
+    def __init__(self, client: str, kind: str, call: str) -> None:
+        """Name the client's class, the kind and the method."""
+        super().__init__(
+            f"{client} has no method {call!r}, which a message of kind {kind} calls: implement it"
+        )
+
+
 @overload
 def answer(client: Client, ins: GetPropertiesIns) -> GetPropertiesRes: ...
 @overload
@@ -86,23 +94,25 @@ def answer(client: Client, ins: GetParametersIns) -> GetParametersRes: ...
 def answer(client: Client, ins: FitIns) -> FitRes: ...
 @overload
 def answer(client: Client, ins: EvaluateIns) -> EvaluateRes: ...
-def answer(client: Client, ins: ClientIns) -> ClientRes:
+@overload
+def answer(client: Client, ins: object) -> object: ...
+def answer(client: Client, ins: object) -> object:
     """Call the method of ``client`` that ``ins`` asks for, and check what it returns.
 
     Blocks for as long as the client trains. What the method raises passes through.
 
     Raises:
         InvalidReturnValue: the method returned something else than its ``*Res``.
+        CallNotImplemented: the client has no such method.
+        NotRegistered: ``ins`` is of no kind of message that is registered here.
     """
-    match ins:
-        case GetPropertiesIns():
-            return _checked(client, "get_properties", client.get_properties(ins), GetPropertiesRes)
-        case GetParametersIns():
-            return _checked(client, "get_parameters", client.get_parameters(ins), GetParametersRes)
-        case FitIns():
-            return _checked(client, "fit", client.fit(ins), FitRes)
-        case EvaluateIns():
-            return _checked(client, "evaluate", client.evaluate(ins), EvaluateRes)
+    kind = kind_of(ins)
+    # What is of no kind of flmq's own is not in the adapter of a NumPyClient, but in itself.
+    own = getattr(client, "numpy_client", client)
+    method = getattr(client, kind.call, None) or getattr(own, kind.call, None)
+    if not callable(method):
+        raise CallNotImplemented(type(own).__name__, kind.name, kind.call)
+    return _checked(client, kind.call, method(ins), kind.res)
 
 
 _EXAMPLES: dict[type, str] = {
@@ -113,20 +123,22 @@ _EXAMPLES: dict[type, str] = {
 }
 
 
-def _checked(client: Client, method: str, res: object, expected: type[_Res]) -> _Res:
-    """``res``, if it is what the contract says that ``method`` returns."""
+def _checked(client: Client, method: str, res: object, expected: type) -> object:
+    """``res``, if it is what its kind says that ``method`` returns."""
+    what = f"{type(getattr(client, 'numpy_client', client)).__name__}.{method}"
     if isinstance(res, expected):
-        what = f"{type(getattr(client, 'numpy_client', client)).__name__}.{method}"
-        if isinstance(res, FitRes | GetParametersRes):
+        if hasattr(res, "parameters"):
             _check_parameters(what, res.parameters)
         if isinstance(res, FitRes | EvaluateRes):
-            return cast("_Res", _with_sendable_metrics(res, what))
+            return _with_sendable_metrics(res, what)
         return res
-    raise InvalidReturnValue(
-        f"{type(client).__name__}.{method} returned a {type(res).__name__}, not a "
-        f"{expected.__name__}. Example:\n\n    return {_EXAMPLES[expected]}\n\n"
-        "To return numpy arrays instead, subclass flmq.client.NumPyClient."
-    )
+    said = f"{what} returned a {type(res).__name__}, not a {expected.__name__}"
+    if expected in _EXAMPLES:
+        said += (
+            f". Example:\n\n    return {_EXAMPLES[expected]}\n\n"
+            "To return numpy arrays instead, subclass flmq.client.NumPyClient."
+        )
+    raise InvalidReturnValue(said)
 
 
 def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | EvaluateRes:

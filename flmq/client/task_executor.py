@@ -22,8 +22,8 @@ from flmq.common.errors import (
     UsageError,
 )
 from flmq.common.logger import logger
-from flmq.common.parameter import without_parameters
-from flmq.common.typing import EvaluateIns, FitIns, Parameters
+from flmq.common.parameter import parameters_of, with_parameters, without_parameters
+from flmq.common.typing import FitIns, Parameters
 from flmq.messaging import Sender, Sent
 from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, own_models_topology, reply_key
 from flmq.wire import (
@@ -148,7 +148,7 @@ class TaskExecutor:
 
     def _with_model(self, task: Task, tasks: Tasks, now: Callable[[], float]) -> Task:
         """The task with the model that it only names."""
-        if task.model is None or not isinstance(task.ins, FitIns | EvaluateIns):
+        if task.model is None or parameters_of(task.ins) is None:
             return task
         request = ModelRequest(task.job, task.client_id, task.model.digest)
         deadline = None
@@ -167,7 +167,7 @@ class TaskExecutor:
         parameters = self._models.get(
             task.model, deadline, ask, own_models_topology(task.client_id, self._site)
         )
-        return replace(task, ins=replace(task.ins, parameters=parameters))
+        return replace(task, ins=with_parameters(task.ins, parameters))
 
     def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:
         try:
@@ -185,7 +185,7 @@ class TaskExecutor:
         whether the broker has it all; False: a queue is gone.
         """
         address = self._address(reply.client_id, reply.job)
-        parameters = getattr(reply.res, "parameters", None)
+        parameters = parameters_of(reply.res)
         try:
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from flmq.common.logger import logger
+from flmq.common.parameter import parameters_of
 from flmq.messaging import Incoming
 from flmq.wire import Reply, Task, encode, size_of
 
@@ -191,7 +192,7 @@ class VolatileTasks:
 
     def finished(self, reply: Reply) -> Reply:
         """Keep a reply, and let go of the oldest ones where they are too many."""
-        parameters = getattr(reply.res, "parameters", None)
+        parameters = parameters_of(reply.res)
         with self._lock:
             if (known := self._open.get(reply.task_id)) is not None:
                 known.reply = reply

@@ -29,8 +29,8 @@ from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
-from flmq.common.parameter import without_parameters
-from flmq.common.typing import FitRes, GetParametersRes, Parameters
+from flmq.common.parameter import parameters_of, with_parameters, without_parameters
+from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.wire import (
     INLINE_BYTES,
@@ -110,7 +110,7 @@ class TaskSpool:
 
     def finished(self, reply: Reply) -> Reply:
         """Write a reply down, its parameters apart; what is returned reads them from there."""
-        parameters = getattr(reply.res, "parameters", None)
+        parameters = parameters_of(reply.res)
         with self._lock:
             if reply.task_id not in self._open:
                 return reply  # settled meanwhile: it would lie here for ever
@@ -240,9 +240,7 @@ class TaskSpool:
         # Hashed once when it is read back: what is sent is what was trained.
         BlobProgress(ref).finish(blob)
         parameters = Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
-        res = head.res
-        assert isinstance(res, FitRes | GetParametersRes)
-        return replace(head, res=replace(res, parameters=parameters), blob=None)
+        return replace(head, res=with_parameters(head.res, parameters), blob=None)
 
     def _write(
         self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -28,9 +28,11 @@ __all__ = [
     "ndarray_to_bytes",
     "ndarrays_to_parameters",
     "ndarrays_to_views",
+    "parameters_of",
     "parameters_problem",
     "parameters_to_ndarrays",
     "tensor_spec",
+    "with_parameters",
     "without_parameters",
 ]
 
@@ -267,14 +269,30 @@ def parameters_problem(parameters: object) -> str | None:
     return None
 
 
+def parameters_of(message: object) -> Parameters | None:
+    """The field ``parameters`` of a ``message``; None if it is no dataclass with `Parameters`."""
+    parameters = getattr(message, "parameters", None)
+    return parameters if isinstance(parameters, Parameters) and is_dataclass(message) else None
+
+
+def with_parameters(message: _Message, parameters: Parameters) -> _Message:
+    """A copy of ``message`` with these ``parameters``.
+
+    ``message`` is a dataclass; one without `Parameters` comes back as it is.
+    """
+    if parameters_of(message) is None:
+        return message
+    whole: Any = message
+    copy: _Message = replace(whole, parameters=parameters)
+    return copy
+
+
 def without_parameters(message: _Message) -> _Message:
     """A copy of ``message`` whose ``parameters`` have no tensors, for these travel or lie apart.
 
     ``message`` is a dataclass; one without `Parameters` comes back as it is.
     """
-    whole: Any = message
-    parameters = getattr(whole, "parameters", None)
-    if not isinstance(parameters, Parameters):
+    parameters = parameters_of(message)
+    if parameters is None:
         return message
-    bare: _Message = replace(whole, parameters=Parameters([], parameters.tensor_type))
-    return bare
+    return with_parameters(message, Parameters([], parameters.tensor_type))

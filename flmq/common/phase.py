@@ -1,17 +1,77 @@
-"""Which of its calls a task asks a client for."""
+"""Which of its calls a task asks a client for: a name, one object for each."""
 
 from __future__ import annotations
 
-from enum import Enum
+import re
+import threading
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
-__all__ = ["Phase"]
+from flmq.common.errors import InvalidPhaseName
+
+__all__ = ["MAX_PHASE_NAME", "Phase"]
+
+MAX_PHASE_NAME = 64
+"""Characters, all of them ASCII."""
+
+_NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{MAX_PHASE_NAME - 1}}}")
 
 
-class Phase(Enum):
-    """Which of its calls a task asks a client for."""
+class Phase:
+    """Which of its calls a task asks a client for.
 
-    FIT = "fit"
-    EVALUATE = "evaluate"
-    GET_PARAMETERS = "get_parameters"
-    GET_PROPERTIES = "get_properties"
-    RECONNECT = "reconnect"
+    The constants are flmq's own calls; a program may add others (`flmq.wire.kinds`).
+    ``Phase(name)`` is the one object of that name for as long as anybody holds it: compare phases
+    with ``is``.
+    """
+
+    __slots__ = ("__weakref__", "value")
+
+    FIT: ClassVar[Phase]
+    EVALUATE: ClassVar[Phase]
+    GET_PARAMETERS: ClassVar[Phase]
+    GET_PROPERTIES: ClassVar[Phase]
+    RECONNECT: ClassVar[Phase]
+
+    value: str
+    """Its name: lower-case letters, digits, ``_``, ``.`` and ``-``."""
+
+    def __new__(cls, value: str) -> Phase:
+        """Return the phase called ``value``.
+
+        Raises:
+            InvalidPhaseName: it is not 1 to 64 of a-z, 0-9, '_', '.' and '-', or begins with none
+                of the first two.
+        """
+        # Weakly: names come from peers too, and what nobody holds takes no memory.
+        with _LOCK:
+            phase = _PHASES.get(value) if isinstance(value, str) else None
+            if phase is None:
+                if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+                    raise InvalidPhaseName(value if isinstance(value, str) else repr(value))
+                phase = super().__new__(cls)
+                object.__setattr__(phase, "value", value)
+                _PHASES[value] = phase
+            return phase
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: whoever has this phase has the same object."""
+        raise AttributeError(f"a phase cannot be changed: {name}")
+
+    def __reduce__(self) -> tuple[type[Phase], tuple[str]]:
+        """Copy and pickle as the one object of this name."""
+        return Phase, (self.value,)
+
+    def __repr__(self) -> str:
+        """Show its name."""
+        return f"Phase({self.value!r})"
+
+
+_LOCK = threading.Lock()
+_PHASES: WeakValueDictionary[str, Phase] = WeakValueDictionary()
+
+Phase.FIT = Phase("fit")
+Phase.EVALUATE = Phase("evaluate")
+Phase.GET_PARAMETERS = Phase("get_parameters")
+Phase.GET_PROPERTIES = Phase("get_properties")
+Phase.RECONNECT = Phase("reconnect")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+from flmq.common.errors import UsageError
 from flmq.common.typing import (
     DisconnectRes,
     EvaluateIns,
@@ -17,8 +19,17 @@ from flmq.common.typing import (
     Properties,
     ReconnectIns,
 )
+from flmq.wire.kinds import kind_of
 
-__all__ = ["ClientProxy"]
+__all__ = ["CannotAsk", "ClientProxy"]
+
+
+class CannotAsk(UsageError):
+    """A proxy has no way to ask its client with a kind of message."""
+
+    def __init__(self, proxy: str, kind: str) -> None:
+        """Name the proxy's class and the kind."""
+        super().__init__(f"{proxy} cannot ask with messages of kind {kind}: implement its `ask`")
 
 
 class ClientProxy(ABC):
@@ -64,3 +75,18 @@ class ClientProxy(ABC):
         self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
     ) -> DisconnectRes:
         """Have the client leave, and come back after ``ins.seconds`` where that is given."""
+
+    def ask(self, ins: object, timeout: float | None, group_id: int | None = None) -> Any:
+        """Ask the client with a message of any kind (`flmq.wire.kinds`); returns its ``res``.
+
+        Here those of flmq's own kinds, by the methods above; a subclass may know more ways.
+
+        Raises:
+            NotRegistered: ``ins`` is of no kind that is registered.
+            CannotAsk: this proxy has no method for its kind.
+        """
+        kind = kind_of(ins)
+        method = getattr(self, kind.call, None)
+        if method is None:
+            raise CannotAsk(type(self).__name__, kind.name)
+        return method(ins, timeout, group_id)

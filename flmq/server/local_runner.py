@@ -5,33 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.phase import Phase
-from flmq.common.typing import (
-    DisconnectRes,
-    EvaluateRes,
-    FitRes,
-    GetParametersRes,
-    GetPropertiesRes,
-)
 from flmq.server.asks.phase_in_flight import Ask, PhaseInFlight, PhaseResult, Request, Taken
 from flmq.server.client_proxy import ClientProxy
-from flmq.wire import FailureKind, Reply, Res
+from flmq.wire import FailureKind, Ins, Reply, Res
 from flmq.wire.failures import failure_of
+from flmq.wire.kinds import kind_of
 
 __all__ = ["LocalRunner"]
-
-_RESULTS: dict[Phase, type] = {
-    Phase.FIT: FitRes,
-    Phase.EVALUATE: EvaluateRes,
-    Phase.GET_PARAMETERS: GetParametersRes,
-    Phase.GET_PROPERTIES: GetPropertiesRes,
-    Phase.RECONNECT: DisconnectRes,
-}
 
 
 class LocalRunner:
@@ -62,13 +47,10 @@ class LocalRunner:
 
     def _call(self, phase: Phase, server_round: int, ask: Ask, timeout: float | None) -> Reply:
         started = time.monotonic()
-        name = "reconnect" if phase is Phase.RECONNECT else phase.value
-        method: Callable[[Any, float | None, int], Res] = getattr(
-            self._clients[ask.client_id], name
-        )
         res: Res
         try:
-            res = _checked(method(ask.ins, timeout, server_round), phase, name)
+            proxy = self._clients[ask.client_id]
+            res = _checked(proxy.ask(ask.ins, timeout, server_round), ask.ins)
         except Exception as error:
             res = failure_of(FailureKind.EXCEPTION, error)
         return Reply(
@@ -84,11 +66,11 @@ class LocalRunner:
         )
 
 
-def _checked(res: Res, phase: Phase, method: str) -> Res:
-    """``res``, if it is what the contract says that a proxy's ``method`` returns."""
-    expected = _RESULTS[phase]
-    if not isinstance(res, expected):
+def _checked(res: Res, ins: Ins) -> Res:
+    """``res``, if it is what the contract says that a proxy's method returns."""
+    kind = kind_of(ins)
+    if not isinstance(res, kind.res):
         raise InvalidReturnValue(
-            f"the proxy's {method} returned a {type(res).__name__}, not a {expected.__name__}"
+            f"the proxy's {kind.call} returned a {type(res).__name__}, not a {kind.res.__name__}"
         )
     return res

@@ -7,22 +7,10 @@ hence the narrow alphabet. The bounds of numbers and texts are in `flmq.wire.bou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import UnionType
 
 from flmq.common.names import check_client_id, check_job_name
+from flmq.common.parameter import parameters_of
 from flmq.common.phase import Phase
-from flmq.common.typing import (
-    DisconnectRes,
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersIns,
-    GetParametersRes,
-    GetPropertiesIns,
-    GetPropertiesRes,
-    ReconnectIns,
-)
 from flmq.wire.blobs import BlobRef, check_digest
 from flmq.wire.bounds import (
     check_epoch,
@@ -47,16 +35,9 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
+from flmq.wire.kinds import Kind, NotRegistered, UnknownKind, kind_named
 
 __all__ = ["check"]
-
-_TYPES: dict[Phase, tuple[type, type]] = {
-    Phase.FIT: (FitIns, FitRes),
-    Phase.EVALUATE: (EvaluateIns, EvaluateRes),
-    Phase.GET_PARAMETERS: (GetParametersIns, GetParametersRes),
-    Phase.GET_PROPERTIES: (GetPropertiesIns, GetPropertiesRes),
-    Phase.RECONNECT: (ReconnectIns, DisconnectRes),
-}
 
 
 def check(body: Body) -> None:
@@ -104,31 +85,37 @@ def _check_run(run: str) -> None:
 def _check_task(task: Task) -> None:
     _check_head(task)
     _check_run(task.run)
-    wanted = _TYPES[task.phase][0]
-    if not isinstance(task.ins, wanted):
-        raise ValueError(f"{task.phase} asks with {wanted.__name__}, not {_type(task.ins)}")
+    if not isinstance(task.ins, UnknownKind):
+        wanted = _kind(task.phase).ins
+        if not isinstance(task.ins, wanted):
+            raise ValueError(
+                f"{task.phase.value} asks with {wanted.__name__}, not {_type(task.ins)}"
+            )
     if task.timeout_seconds is not None:
         check_seconds(task.timeout_seconds, "timeout_seconds")
     if task.deadline_unix_ms is not None:
         check_unix_ms(task.deadline_unix_ms, "deadline_unix_ms")
     if task.model is not None:
-        _check_blob(task.model, task.ins, FitIns | EvaluateIns)
+        _check_blob(task.model, task.ins)
 
 
 def _check_reply(reply: Reply) -> None:
     _check_head(reply)
-    wanted = _TYPES[reply.phase][1]
-    if not isinstance(reply.res, wanted | Failure):
-        raise ValueError(f"{reply.phase} is answered by {wanted.__name__}, not {_type(reply.res)}")
+    if not isinstance(reply.res, Failure | UnknownKind):
+        wanted = _kind(reply.phase).res
+        if not isinstance(reply.res, wanted):
+            raise ValueError(
+                f"{reply.phase.value} is answered by {wanted.__name__}, not {_type(reply.res)}"
+            )
     check_seconds(reply.seconds, "seconds")
     if reply.blob is not None:
-        _check_blob(reply.blob, reply.res, FitRes | GetParametersRes)
+        _check_blob(reply.blob, reply.res)
 
 
-def _check_blob(ref: BlobRef, holder: object, holders: type | UnionType) -> None:
+def _check_blob(ref: BlobRef, holder: object) -> None:
     ref.check()
     check_unix_ms(ref.published_unix_ms, "published_unix_ms")
-    if not isinstance(holder, holders):
+    if parameters_of(holder) is None and not isinstance(holder, UnknownKind):
         raise ValueError(f"a {_type(holder)} has no parameters that could follow")
 
 
@@ -151,6 +138,13 @@ def _check_head(body: Task | Reply | Receipt) -> None:
     check_round(body.server_round)
     check_job_name(body.job)
     check_client_id(body.client_id)
+
+
+def _kind(phase: Phase) -> Kind:
+    try:
+        return kind_named(phase.value)
+    except NotRegistered as error:
+        raise ValueError(str(error)) from error
 
 
 def _type(value: object) -> str:

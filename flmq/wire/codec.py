@@ -8,6 +8,7 @@ from flmq import __version__
 from flmq.common.errors import (
     InvalidClientId,
     InvalidJobName,
+    InvalidPhaseName,
     InvalidReturnValue,
     MalformedMessage,
     UnsupportedVersion,
@@ -21,7 +22,7 @@ from flmq.wire.serde.envelopes import BODIES
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
 
 
 def encode(body: Body) -> bytes:
@@ -34,14 +35,14 @@ def encode(body: Body) -> bytes:
         ValueError: another field of the envelope is not valid, a mistake in the calling code.
         TypeError: likewise.
     """
-    pair = BODIES.get(type(body))
-    if pair is None:
+    member = BODIES.get(type(body))
+    if member is None:
         raise TypeError(f"{type(body).__name__} is no message of flmq")
     check(body)
     envelope = pb.Envelope(
         schema_major=SCHEMA_MAJOR, schema_minor=SCHEMA_MINOR, sender_version=__version__
     )
-    pair.to_proto(body, getattr(envelope, pair.field))
+    member.write(body, envelope)
     return _serialize(envelope)
 
 
@@ -62,7 +63,13 @@ def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Bo
         raise UnsupportedVersion(envelope.schema_major, SCHEMA_MAJOR)
     try:
         return _read(envelope)
-    except (MalformedMessage, InvalidClientId, InvalidJobName, ValueError) as error:
+    except (
+        MalformedMessage,
+        InvalidClientId,
+        InvalidJobName,
+        InvalidPhaseName,
+        ValueError,
+    ) as error:
         sender = envelope.sender_version[:40]
         raise MalformedMessage(f"{error} (sent by flmq {sender!r})") from error
 
@@ -100,9 +107,9 @@ def _parse(body: bytes | bytearray | memoryview, *, counted: bool) -> pb.Envelop
 def _read(envelope: pb.Envelope) -> Body:
     """Return the message in an envelope of our major version."""
     field = envelope.WhichOneof("body")
-    for pair in BODIES.values():
-        if pair.field == field:
-            body: Body = pair.from_proto(getattr(envelope, field))
+    for member in BODIES.values():
+        if member.field == field:
+            body: Body = member.read(envelope)
             check(body)
             return body
     raise MalformedMessage("the envelope carries no message of a kind known here")

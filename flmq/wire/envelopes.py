@@ -8,19 +8,7 @@ from enum import Enum
 
 from flmq.common.failure_text import named_text
 from flmq.common.phase import Phase
-from flmq.common.typing import (
-    DisconnectRes,
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersIns,
-    GetParametersRes,
-    GetPropertiesIns,
-    GetPropertiesRes,
-    ReconnectIns,
-    Scalar,
-)
+from flmq.common.typing import Scalar
 from flmq.wire.blobs import BlobRef
 
 __all__ = [
@@ -45,7 +33,10 @@ __all__ = [
 MAX_FAILURE_TEXT = 4096
 """Bytes of UTF-8 to which each text of a `Failure` is cut when it is sent."""
 
-Ins = FitIns | EvaluateIns | GetParametersIns | GetPropertiesIns | ReconnectIns
+Ins = object
+"""What a client is asked with: of the ``ins`` type of a kind (`flmq.wire.kinds`), as `FitIns`."""
+Res = object
+"""What a client answers: of the ``res`` type of a kind, or a `Failure`."""
 
 
 class FailureKind(Enum):
@@ -94,7 +85,7 @@ class Task:
     nonce: bytes
     """To be echoed in the reply: proof that its sender has read this task."""
     ins: Ins
-    """Of the phase's type."""
+    """Of the type that its phase asks with."""
     deadline_unix_ms: int | None = None
     """Milliseconds since 1970 UTC; None: no deadline."""
     timeout_seconds: float | None = None
@@ -127,9 +118,6 @@ class Failure:
         return named_text(self.exception_type, self.message)
 
 
-Res = FitRes | EvaluateRes | GetParametersRes | GetPropertiesRes | DisconnectRes | Failure
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """Client to server: this came of the task."""
@@ -146,7 +134,7 @@ class Reply:
     seconds: float
     """How long the call took on the client."""
     res: Res
-    """Of the phase's type, or a failure."""
+    """Of the type that answers its phase, or a failure."""
     blob: BlobRef | None = None
     """The parameters that ``res`` lacks: they follow in chunks."""
 

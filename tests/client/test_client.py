@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flmq.client.client import Client, ClientIns, answer
+from flmq.client.client import Client, answer
 from flmq.client.context import ClientContext
 from flmq.client.numpy_client import NumPyClient
 from flmq.client.typing import to_client
@@ -27,6 +27,7 @@ from flmq.common.errors import InvalidReturnValue
 
 OK = Status(Code.OK, "Success")
 NO_PARAMETERS = Parameters([], "")
+ClientIns = GetPropertiesIns | GetParametersIns | FitIns | EvaluateIns
 INS: list[ClientIns] = [
     GetPropertiesIns({}),
     GetParametersIns({}),
@@ -73,7 +74,8 @@ def test_each_call_reaches_its_method() -> None:
 @pytest.mark.parametrize("client", [Client(), NumPyClient().to_client()])
 def test_what_is_left_out_answers_that_it_is_not_implemented(client: Client) -> None:
     """Codes and messages are those of flwr 1.41."""
-    statuses = [answer(client, ins).status for ins in INS]
+    answers: list[Any] = [answer(client, ins) for ins in INS]
+    statuses = [res.status for res in answers]
     assert statuses == [
         Status(Code.GET_PROPERTIES_NOT_IMPLEMENTED, "Client does not implement `get_properties`"),
         Status(Code.GET_PARAMETERS_NOT_IMPLEMENTED, "Client does not implement `get_parameters`"),

@@ -52,6 +52,7 @@ from flmq.server.asks.request import (
 from flmq.server.replies.late import Late
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
 from flmq.wire import Failure, Reply, Res
+from flmq.wire.kinds import type_problem
 
 __all__ = [
     "Ask",
@@ -164,7 +165,7 @@ class PhaseInFlight:
         status = getattr(res, "status", None)
         if status is not None and status.code is not Code.OK:
             return ReplyFailed(client_id, f"{status.code.name}: {status.message}".rstrip(": "))
-        problem = self.check(ask.ins, res)
+        problem = type_problem(self.phase, res) or self.check(ask.ins, res)
         return ReplyAccepted(client_id) if problem is None else ReplyRejected(client_id, problem)
 
     def take(self, event: Event, taken: Taken, note: str = "") -> list[ClientOutcome]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.common.logger import logger
-from flmq.common.typing import EvaluateIns, FitIns, Parameters
+from flmq.common.parameter import parameters_of
+from flmq.common.typing import Parameters
 from flmq.messaging import Sender
 from flmq.server.asks.phase_in_flight import Ask
 from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
@@ -210,8 +211,7 @@ def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str], bool]]:
     """
     groups: dict[int, tuple[Parameters, list[str]]] = {}
     for ask in asks:
-        if isinstance(ask.ins, FitIns | EvaluateIns):
-            parameters = ask.ins.parameters
+        if (parameters := parameters_of(ask.ins)) is not None:
             groups.setdefault(id(parameters), (parameters, []))[1].append(ask.client_id)
     return [
         (parameters, clients, len(clients) > 1 or len(groups) == 1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
-from flmq.common.phase import Phase
 from flmq.common.typing import (
     DisconnectRes,
     EvaluateIns,
@@ -20,11 +19,10 @@ from flmq.common.typing import (
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.asks.phase_in_flight import Ask, PhaseResult, Request
 from flmq.server.client_proxy import ClientProxy
-from flmq.wire import Ins, Res
+from flmq.wire import Ins
+from flmq.wire.kinds import kind_of
 
 __all__ = ["PhaseRunner", "QueueClientProxy"]
-
-_Res = TypeVar("_Res", bound=Res)
 
 
 class PhaseRunner(Protocol):
@@ -46,38 +44,38 @@ class QueueClientProxy(ClientProxy):
         self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None = None
     ) -> GetPropertiesRes:
         """Ask for its properties; raises `ClientFailure` where it has none to give."""
-        return self._ask(Phase.GET_PROPERTIES, ins, timeout, group_id, GetPropertiesRes)
+        return cast(GetPropertiesRes, self.ask(ins, timeout, group_id))
 
     def get_parameters(
         self, ins: GetParametersIns, timeout: float | None, group_id: int | None = None
     ) -> GetParametersRes:
         """Ask for its parameters; raises `ClientFailure` where it has none to give."""
-        return self._ask(Phase.GET_PARAMETERS, ins, timeout, group_id, GetParametersRes)
+        return cast(GetParametersRes, self.ask(ins, timeout, group_id))
 
     def fit(self, ins: FitIns, timeout: float | None, group_id: int | None = None) -> FitRes:
         """Have it train; raises `ClientFailure` where nothing comes of it."""
-        return self._ask(Phase.FIT, ins, timeout, group_id, FitRes)
+        return cast(FitRes, self.ask(ins, timeout, group_id))
 
     def evaluate(
         self, ins: EvaluateIns, timeout: float | None, group_id: int | None = None
     ) -> EvaluateRes:
         """Have it evaluate; raises `ClientFailure` where nothing comes of it."""
-        return self._ask(Phase.EVALUATE, ins, timeout, group_id, EvaluateRes)
+        return cast(EvaluateRes, self.ask(ins, timeout, group_id))
 
     def reconnect(
         self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
     ) -> DisconnectRes:
         """Have it leave, and come back after ``ins.seconds`` where that is given."""
-        return self._ask(Phase.RECONNECT, ins, timeout, group_id, DisconnectRes)
+        return cast(DisconnectRes, self.ask(ins, timeout, group_id))
 
-    def _ask(
-        self, phase: Phase, ins: Ins, timeout: float | None, group_id: int | None, kind: type[_Res]
-    ) -> _Res:
+    def ask(self, ins: Ins, timeout: float | None, group_id: int | None = None) -> Any:
+        """Ask it with a message of any kind; raises `ClientFailure` where nothing comes of it."""
+        phase = kind_of(ins).phase
         asks = [Ask(self.cid, ins)]
         gathered = self._phase_runner.gather(Request(phase, group_id or 0, asks, timeout))
         if gathered.replies:
-            return cast(_Res, gathered.replies[self.cid])
+            return gathered.replies[self.cid]
         failure = gathered.failures[0]
         if isinstance(failure, ClientFailure):
             raise failure
-        return cast(_Res, failure[1])
+        return failure[1]

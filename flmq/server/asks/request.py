@@ -15,6 +15,7 @@ from flmq.round import Policy
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.replies.late import Late
 from flmq.wire import Ins, Reply, Res
+from flmq.wire.kinds import check_reply
 
 __all__ = [
     "Ask",
@@ -75,7 +76,8 @@ class Request:
     timeout: float | None
     """Seconds until the deadline; None: there is none."""
     policy: Policy = field(default_factory=lambda: Policy(min_results=0))
-    check: Check = accept_anything
+    check: Check = check_reply
+    """Of replies of the right type; the check of the kind where nothing else is given."""
     sink: Sink | None = None
     """Where each accepted reply's parameters go as it comes; they are then no longer in it."""
     state: Mapping[str, StateValue] | None = None

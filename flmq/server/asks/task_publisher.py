@@ -14,7 +14,6 @@ from functools import partial
 
 from flmq.common.errors import TransportClosed
 from flmq.common.parameter import without_parameters
-from flmq.common.typing import EvaluateIns, FitIns
 from flmq.messaging import Sender
 from flmq.observe.events import RunEvent
 from flmq.round import Event, ReplyFailed, TaskUnroutable
@@ -74,7 +73,7 @@ class TaskPublisher:
         for ask in request.asks:
             task = self._job.task_id(request.server_round, request.phase, ask.client_id, call)
             ref, ins = refs.get(ask.client_id), ask.ins
-            if ref is not None and isinstance(ins, FitIns | EvaluateIns):
+            if ref is not None:
                 ins = without_parameters(ins)
             tasks.append(
                 Task(

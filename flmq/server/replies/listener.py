@@ -13,7 +13,7 @@ from hmac import compare_digest
 
 from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
 from flmq.common.logger import logger
-from flmq.common.typing import FitIns
+from flmq.common.parameter import parameters_of
 from flmq.journal.records import PhaseKey
 from flmq.messaging import Inbox, Incoming, Sender
 from flmq.observe.events import RunEvent
@@ -335,6 +335,5 @@ class Listener:
 def _sent_to(reply: Reply, known: tuple[PhaseInFlight, str] | None) -> int | None:
     """Bytes of parameters that a reply's client was sent with its task; None: not known here."""
     ask = None if known is None else known[0].asks.get(reply.client_id)
-    if ask is None or not isinstance(ask.ins, FitIns):
-        return None
-    return size_of(ask.ins.parameters)
+    sent = None if ask is None else parameters_of(ask.ins)
+    return None if sent is None else size_of(sent)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.logger import logger
-from flmq.common.typing import FitRes, GetParametersRes, Parameters
+from flmq.common.parameter import parameters_of, with_parameters
+from flmq.common.typing import Parameters
 from flmq.server.replies.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.transport import STREAM_MAX_BYTES
 from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
@@ -196,16 +197,17 @@ class Uploads:
         Raises:
             SpoolFailed: the server's own disk cannot take it.
         """
-        ref, res = reply.blob, reply.res
+        ref = reply.blob
         assert ref is not None
         assert self._folder is not None
-        assert isinstance(res, FitRes | GetParametersRes)
+        packed = parameters_of(reply.res)
+        assert packed is not None
         base = self._base_of(ref.base)
         if base is None:
             return Spoiled(reply, "its parameters are compressed against another model")
         try:
             tensors = get_codec(ref.codec).decode(
-                res.parameters.tensors,
+                packed.tensors,
                 base.tensors,
                 max_bytes=self._limit(size_of(base)),
             )
@@ -249,6 +251,4 @@ class Uploads:
 
 def _filled(reply: Reply, parameters: SpooledParameters, packed: BlobRef | None) -> Reply:
     """The reply with its parameters in place, and how they are packed where they are."""
-    res = reply.res
-    assert isinstance(res, FitRes | GetParametersRes)
-    return replace(reply, res=replace(res, parameters=parameters), blob=packed)
+    return replace(reply, res=with_parameters(reply.res, parameters), blob=packed)

@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import (
-    EvaluateIns,
-    FitIns,
-    FitRes,
-    GetParametersRes,
     Parameters,
 )
 from flmq.journal.errors import JournalGone, JournalNotWritable
@@ -110,9 +107,9 @@ class JobJournal:
         if record is not None:
             return record.elapsed
         models = {
-            task.model: cast("FitIns | EvaluateIns", ask.ins).parameters
+            task.model: parameters
             for task, ask in zip(tasks, request.asks, strict=True)
-            if task.model is not None
+            if task.model is not None and (parameters := parameters_of(ask.ins)) is not None
         }
         for ref, parameters in models.items():
             self._journal.put_parameters(parameters, ref)
@@ -163,7 +160,7 @@ class JobJournal:
     def _late_entry(self, late: LateArrival) -> LateEntry:
         verdict = late.verdict
         assert verdict.key is not None
-        parameters = getattr(late.reply.res, "parameters", None)
+        parameters = parameters_of(late.reply.res)
         if not verdict.kept and isinstance(parameters, SpooledParameters):
             # It may have been written down as one in time, a moment after its phase closed.
             self._journal.release_reply(late.reply.task_id, parameters.ref)
@@ -178,7 +175,7 @@ class JobJournal:
 
     def _adopted(self, kind: Outcome, reason: str, reply: Reply, size: int) -> Contribution:
         ref = None
-        parameters = getattr(reply.res, "parameters", None)
+        parameters = parameters_of(reply.res)
         if isinstance(parameters, FileParameters):
             # In the spool; or here already, where it came before its phase was opened again.
             ref = parameters.ref
@@ -231,8 +228,7 @@ class JobJournal:
         parameters = self._journal.reply_parameters(contribution)
         if parameters is None:
             return reply
-        res = cast("FitRes | GetParametersRes", reply.res)
-        return replace(reply, res=replace(res, parameters=parameters), blob=None)
+        return replace(reply, res=with_parameters(reply.res, parameters), blob=None)
 
     # -- late replies ------------------------------------------------------------------------
 
@@ -343,20 +339,18 @@ class JobJournal:
     def _ask(self, planned: PlannedAsk, models: dict[str, Parameters]) -> Ask:
         task = cast(Task, decode(planned.task, our_own=True))
         ins = task.ins
-        if planned.model is not None and isinstance(ins, FitIns | EvaluateIns):
+        if planned.model is not None:
             digest = planned.model
             if digest not in models:
                 models[digest] = self._journal.parameters(digest)
             # One object for all, as the strategy had it: the model is published once.
-            ins = replace(ins, parameters=models[digest])
+            ins = with_parameters(ins, models[digest])
         return Ask(planned.client_id, ins)
 
 
 def _bare(reply: Reply) -> Reply:
     """The reply without its parameters' bytes."""
-    if not isinstance(reply.res, FitRes | GetParametersRes):
-        return reply
-    return replace(reply, res=replace(reply.res, parameters=Parameters([], "")))
+    return replace(reply, res=with_parameters(reply.res, Parameters([], "")))
 
 
 def _event(contribution: Contribution) -> Event | None:

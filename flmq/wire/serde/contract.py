@@ -18,7 +18,14 @@ from flmq.common.typing import (
     ReconnectIns,
     Status,
 )
-from flmq.wire.proto.flmq.v1 import evaluate_pb2, fit_pb2, parameters_pb2, reconnect_pb2, status_pb2
+from flmq.wire.proto.flmq.v1 import (
+    evaluate_pb2,
+    fields_pb2,
+    fit_pb2,
+    parameters_pb2,
+    reconnect_pb2,
+    status_pb2,
+)
 from flmq.wire.proto.flmq.v1 import get_parameters_pb2 as get_parameters
 from flmq.wire.proto.flmq.v1 import get_properties_pb2 as get_properties
 from flmq.wire.serde.values import (
@@ -71,7 +78,8 @@ def parameters_from_proto(
     owner: fit_pb2.FitIns
     | fit_pb2.FitRes
     | evaluate_pb2.EvaluateIns
-    | get_parameters.GetParametersRes,
+    | get_parameters.GetParametersRes
+    | fields_pb2.Field,
 ) -> Parameters:
     """Read the parameters of ``owner``, which must have some."""
     if not owner.HasField("parameters"):

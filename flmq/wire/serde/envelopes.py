@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple, TypeVar
-
-from google.protobuf.message import Message
+from typing import Any, TypeVar
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.phase import Phase
-from flmq.common.typing import (
-    DisconnectRes,
-    EvaluateIns,
-    EvaluateRes,
-    FitIns,
-    FitRes,
-    GetParametersIns,
-    GetParametersRes,
-    GetPropertiesIns,
-    GetPropertiesRes,
-    ReconnectIns,
-)
 from flmq.wire.blobs import BlobRef
 from flmq.wire.bounds import too_many_properties
 from flmq.wire.envelopes import (
@@ -39,19 +25,15 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
+from flmq.wire.kinds import UnknownKind, find_kind
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
-from flmq.wire.serde import contract
+from flmq.wire.serde import builtin
+from flmq.wire.serde.members import PAYLOAD, Codec, PayloadCodec, SchemaField
 from flmq.wire.serde.values import plain_items, scalars_from_proto, scalars_to_proto
 
 _E = TypeVar("_E", bound=Enum)
 
-_PHASES = {
-    Phase.FIT: pb.PHASE_FIT,
-    Phase.EVALUATE: pb.PHASE_EVALUATE,
-    Phase.GET_PARAMETERS: pb.PHASE_GET_PARAMETERS,
-    Phase.GET_PROPERTIES: pb.PHASE_GET_PROPERTIES,
-    Phase.RECONNECT: pb.PHASE_RECONNECT,
-}
+_NUMBERS = {kind.phase: number for number, kind in builtin.KINDS.items()}
 _FAILURES = {
     FailureKind.EXCEPTION: pb.FAILURE_KIND_EXCEPTION,
     FailureKind.EXPIRED: pb.FAILURE_KIND_EXPIRED,
@@ -86,16 +68,17 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
     proto.reply_codec = task.reply_codec
     proto.run = task.run
     proto.again = task.again
-    _member_to_proto(task.ins, proto, _INS)
+    _member_to_proto(task.ins, proto, _codecs(task.phase)[0])
 
 
 def task_from_proto(proto: pb.Task) -> Task:
     """Read a task."""
+    head = _head_from_proto(proto)
     return Task(
-        **_head_from_proto(proto),
+        **head,
         epoch=proto.epoch,
         nonce=proto.nonce,
-        ins=_member_from_proto(proto, "ins", _INS),
+        ins=_member_from_proto(proto, "ins", _INS, _codecs(head["phase"])[0]),
         deadline_unix_ms=proto.deadline_unix_ms if proto.HasField("deadline_unix_ms") else None,
         timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
         model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
@@ -113,17 +96,19 @@ def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
     proto.seconds = reply.seconds
     if reply.blob is not None:
         _blob_to_proto(reply.blob, proto.blob)
-    _member_to_proto(reply.res, proto, _RES)
+    codec = _FAILURE if isinstance(reply.res, Failure) else _codecs(reply.phase)[1]
+    _member_to_proto(reply.res, proto, codec)
 
 
 def reply_from_proto(proto: pb.Reply) -> Reply:
     """Read a reply."""
+    head = _head_from_proto(proto)
     return Reply(
-        **_head_from_proto(proto),
+        **head,
         epoch=proto.epoch,
         nonce=proto.nonce,
         seconds=proto.seconds,
-        res=_member_from_proto(proto, "res", _RES),
+        res=_member_from_proto(proto, "res", _RES, _codecs(head["phase"])[1]),
         blob=_blob_from_proto(proto.blob) if proto.HasField("blob") else None,
     )
 
@@ -267,81 +252,56 @@ def _blob_from_proto(proto: pb.BlobRef) -> BlobRef:
     )
 
 
-class _Pair(NamedTuple):
-    """One member of a oneof: its field, and how it is written and read."""
-
-    field: str
-    to_proto: Callable[[Any, Any], None]
-    from_proto: Callable[[Any], Any]
-
-
-_INS: Mapping[type, _Pair] = {
-    FitIns: _Pair("fit", contract.fit_ins_to_proto, contract.fit_ins_from_proto),
-    EvaluateIns: _Pair(
-        "evaluate", contract.evaluate_ins_to_proto, contract.evaluate_ins_from_proto
-    ),
-    GetParametersIns: _Pair(
-        "get_parameters",
-        contract.get_parameters_ins_to_proto,
-        contract.get_parameters_ins_from_proto,
-    ),
-    GetPropertiesIns: _Pair(
-        "get_properties",
-        contract.get_properties_ins_to_proto,
-        contract.get_properties_ins_from_proto,
-    ),
-    ReconnectIns: _Pair(
-        "reconnect", contract.reconnect_ins_to_proto, contract.reconnect_ins_from_proto
-    ),
+_FAILURE = SchemaField("failure", failure_to_proto, failure_from_proto)
+_INS = {
+    codec.field: codec
+    for kind in builtin.KINDS.values()
+    if isinstance(codec := kind.ins_codec, SchemaField)
 }
-_RES: Mapping[type, _Pair] = {
-    FitRes: _Pair("fit", contract.fit_res_to_proto, contract.fit_res_from_proto),
-    EvaluateRes: _Pair(
-        "evaluate", contract.evaluate_res_to_proto, contract.evaluate_res_from_proto
-    ),
-    GetParametersRes: _Pair(
-        "get_parameters",
-        contract.get_parameters_res_to_proto,
-        contract.get_parameters_res_from_proto,
-    ),
-    GetPropertiesRes: _Pair(
-        "get_properties",
-        contract.get_properties_res_to_proto,
-        contract.get_properties_res_from_proto,
-    ),
-    DisconnectRes: _Pair(
-        "disconnect", contract.disconnect_res_to_proto, contract.disconnect_res_from_proto
-    ),
-    Failure: _Pair("failure", failure_to_proto, failure_from_proto),
+_RES = {
+    codec.field: codec
+    for codec in (_FAILURE, *(kind.res_codec for kind in builtin.KINDS.values()))
+    if isinstance(codec, SchemaField)
 }
-BODIES: Mapping[type, _Pair] = {
-    Task: _Pair("task", task_to_proto, task_from_proto),
-    Reply: _Pair("reply", reply_to_proto, reply_from_proto),
-    Receipt: _Pair("receipt", receipt_to_proto, receipt_from_proto),
-    Presence: _Pair("presence", presence_to_proto, presence_from_proto),
-    RollCall: _Pair("roll_call", roll_call_to_proto, roll_call_from_proto),
-    JobEnded: _Pair("job_ended", job_ended_to_proto, job_ended_from_proto),
-    ModelRequest: _Pair("model_request", model_request_to_proto, model_request_from_proto),
-    Begun: _Pair("begun", begun_to_proto, begun_from_proto),
+BODIES: Mapping[type, SchemaField] = {
+    Task: SchemaField("task", task_to_proto, task_from_proto),
+    Reply: SchemaField("reply", reply_to_proto, reply_from_proto),
+    Receipt: SchemaField("receipt", receipt_to_proto, receipt_from_proto),
+    Presence: SchemaField("presence", presence_to_proto, presence_from_proto),
+    RollCall: SchemaField("roll_call", roll_call_to_proto, roll_call_from_proto),
+    JobEnded: SchemaField("job_ended", job_ended_to_proto, job_ended_from_proto),
+    ModelRequest: SchemaField("model_request", model_request_to_proto, model_request_from_proto),
+    Begun: SchemaField("begun", begun_to_proto, begun_from_proto),
 }
 """What an envelope may carry."""
 
 
-def _member_to_proto(value: object, proto: Message, pairs: Mapping[type, _Pair]) -> None:
-    """Write the member of a oneof that ``value``'s type stands for."""
-    pair = pairs[type(value)]
-    field = getattr(proto, pair.field)
-    # Said even when all its fields are at their defaults.
-    field.SetInParent()
-    pair.to_proto(value, field)
+def _codecs(phase: Phase) -> tuple[Codec | None, Codec | None]:
+    """How what asks and what answers is written and read; None: the kind is not known here."""
+    kind = find_kind(phase)
+    return (None, None) if kind is None else (kind.ins_codec, kind.res_codec)
 
 
-def _member_from_proto(proto: Message, oneof: str, pairs: Mapping[type, _Pair]) -> Any:
-    """Read whichever member of a oneof is set."""
+def _member_to_proto(value: object, proto: Any, codec: Codec | None) -> None:
+    """Write the member of a oneof that ``value`` is."""
+    if isinstance(value, UnknownKind):
+        proto.payload = value.payload
+    else:
+        assert codec is not None, "checked before"
+        codec.write(value, proto)
+
+
+def _member_from_proto(
+    proto: Any, oneof: str, fields: Mapping[str, SchemaField], codec: Codec | None
+) -> Any:
+    """Read whichever member of a oneof is set; None as ``codec``: the kind is not known here."""
     name = proto.WhichOneof(oneof)
-    for pair in pairs.values():
-        if pair.field == name:
-            return pair.from_proto(getattr(proto, name))
+    if name in fields:
+        return fields[name].read(proto)
+    if name == PAYLOAD and codec is None:
+        return UnknownKind(proto.payload)
+    if name == PAYLOAD and isinstance(codec, PayloadCodec):
+        return codec.read(proto)
     raise MalformedMessage(f"{proto.DESCRIPTOR.name} has no {oneof} of a kind known here")
 
 
@@ -350,7 +310,9 @@ def _head_to_proto(value: Task | Reply | Receipt, proto: pb.Task | pb.Reply | pb
     proto.task_id = value.task_id
     proto.job = value.job
     proto.server_round = value.server_round
-    proto.phase = _PHASES[value.phase]
+    proto.phase = _NUMBERS.get(value.phase, pb.PHASE_OF_KIND)
+    if proto.phase == pb.PHASE_OF_KIND:
+        proto.kind = value.phase.value
     proto.client_id = value.client_id
 
 
@@ -360,9 +322,20 @@ def _head_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> dict[str, Any]:
         "task_id": proto.task_id,
         "job": proto.job,
         "server_round": proto.server_round,
-        "phase": _member(Phase, _PHASES, proto.phase),
+        "phase": _phase_from_proto(proto),
         "client_id": proto.client_id,
     }
+
+
+def _phase_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> Phase:
+    """Read what kind of message it is of."""
+    if proto.phase == pb.PHASE_OF_KIND:
+        phase = Phase(proto.kind)
+        if phase not in _NUMBERS:
+            return phase
+    elif proto.phase in builtin.KINDS:
+        return builtin.KINDS[proto.phase].phase
+    raise MalformedMessage(f"Phase {int(proto.phase)} {proto.kind!r} is none of those known here")
 
 
 def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:

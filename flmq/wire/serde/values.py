@@ -22,6 +22,8 @@ __all__ = [
     "integer",
     "plain_items",
     "real",
+    "scalar_from_proto",
+    "scalar_to_proto",
     "scalars_from_proto",
     "scalars_to_proto",
     "text",
@@ -45,7 +47,7 @@ def scalars_to_proto(values: object, proto: MessageMap[str, pb.Scalar], where: s
         if not isinstance(key, str):
             raise InvalidReturnValue(f"{where} has the key {key!r} ({_name(key)}): use str keys")
         place = f"{where}[{key!r}]"
-        _scalar_to_proto(value, proto[text(key, f"a key of {where}")], place)
+        scalar_to_proto(value, proto[text(key, f"a key of {where}")], place)
 
 
 def scalars_from_proto(proto: MessageMap[str, pb.Scalar]) -> dict[str, Scalar]:
@@ -54,7 +56,7 @@ def scalars_from_proto(proto: MessageMap[str, pb.Scalar]) -> dict[str, Scalar]:
     Raises:
         MalformedMessage: a scalar of no kind.
     """
-    return {key: _scalar_from_proto(proto[key], key) for key in sorted(proto)}
+    return {key: scalar_from_proto(proto[key], key) for key in sorted(proto)}
 
 
 def plain_items(proto: MessageMap[str, pb.Scalar]) -> Iterator[tuple[str, object]]:
@@ -118,7 +120,7 @@ def text(value: object, where: str) -> str:
     return string
 
 
-def _scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
+def scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
     """Set the one field of ``proto`` that keeps the value's type."""
     # bool first: it is an int to Python.
     if isinstance(value, bool | np.bool_):
@@ -138,7 +140,7 @@ def _scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
         )
 
 
-def _scalar_from_proto(proto: pb.Scalar, key: str) -> Scalar:
+def scalar_from_proto(proto: pb.Scalar, key: str) -> Scalar:
     """The value of whichever field is set."""
     kind = proto.WhichOneof("kind")
     if kind is None:

@@ -20,6 +20,7 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PHASE_GET_PARAMETERS: _ClassVar[Phase]
     PHASE_GET_PROPERTIES: _ClassVar[Phase]
     PHASE_RECONNECT: _ClassVar[Phase]
+    PHASE_OF_KIND: _ClassVar[Phase]
 
 class FailureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +51,7 @@ PHASE_EVALUATE: Phase
 PHASE_GET_PARAMETERS: Phase
 PHASE_GET_PROPERTIES: Phase
 PHASE_RECONNECT: Phase
+PHASE_OF_KIND: Phase
 FAILURE_KIND_UNSPECIFIED: FailureKind
 FAILURE_KIND_EXCEPTION: FailureKind
 FAILURE_KIND_EXPIRED: FailureKind
@@ -93,7 +95,7 @@ class Envelope(_message.Message):
     def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "model", "reply_codec", "run", "again")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "payload", "model", "reply_codec", "run", "again", "kind")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -108,10 +110,12 @@ class Task(_message.Message):
     GET_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     GET_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REPLY_CODEC_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     AGAIN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -126,14 +130,16 @@ class Task(_message.Message):
     get_parameters: _get_parameters_pb2.GetParametersIns
     get_properties: _get_properties_pb2.GetPropertiesIns
     reconnect: _reconnect_pb2.ReconnectIns
+    payload: bytes
     model: BlobRef
     reply_codec: str
     run: str
     again: int
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., payload: _Optional[bytes] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "blob")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -148,7 +154,9 @@ class Reply(_message.Message):
     GET_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     BLOB_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -163,8 +171,10 @@ class Reply(_message.Message):
     get_properties: _get_properties_pb2.GetPropertiesRes
     disconnect: _reconnect_pb2.DisconnectRes
     failure: Failure
+    payload: bytes
     blob: BlobRef
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+    kind: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
     __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms")
@@ -217,7 +227,7 @@ class Failure(_message.Message):
     def __init__(self, kind: _Optional[_Union[FailureKind, str]] = ..., exception_type: _Optional[str] = ..., message: _Optional[str] = ..., traceback_tail: _Optional[str] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "outcome", "reason", "late_by_seconds")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "outcome", "reason", "late_by_seconds", "kind")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +236,7 @@ class Receipt(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     LATE_BY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -234,7 +245,8 @@ class Receipt(_message.Message):
     outcome: ReceiptOutcome
     reason: str
     late_by_seconds: float
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[ReceiptOutcome, str]] = ..., reason: _Optional[str] = ..., late_by_seconds: _Optional[float] = ...) -> None: ...
+    kind: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[ReceiptOutcome, str]] = ..., reason: _Optional[str] = ..., late_by_seconds: _Optional[float] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Presence(_message.Message):
     __slots__ = ("kind", "client_id", "site", "instance", "properties", "sent_unix_ms", "heartbeat_seconds", "flmq_version")

@@ -1,0 +1,85 @@
+"""How a value stands in the oneof of a task or a reply: as a message of its own, or as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flmq.common.errors import InvalidReturnValue, MalformedMessage
+
+__all__ = ["PAYLOAD", "Codec", "PayloadCodec", "SchemaField"]
+
+PAYLOAD = "payload"
+"""The member of the oneof for all types that the schema has no message for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadCodec:
+    """How a type becomes bytes, and bytes become it."""
+
+    encode: Callable[[Any], bytes]
+    """Equal values must have equal bytes. Where ``parameters`` travel apart, it is given a copy
+    with `Parameters` of no tensors."""
+    decode: Callable[[bytes], Any]
+    """The bytes may be anybody's: whatever it raises makes the message malformed."""
+
+    def write(self, value: object, owner: Any) -> None:
+        """Put ``value`` into ``owner``, a task or a reply.
+
+        Raises:
+            InvalidReturnValue: `encode` cannot take it.
+        """
+        name = type(value).__name__
+        try:
+            payload = self.encode(value)
+        except InvalidReturnValue:
+            raise
+        except Exception as error:
+            raise InvalidReturnValue(
+                f"the codec of {name} cannot write it ({type(error).__name__}: {error})"
+            ) from error
+        if not isinstance(payload, bytes):
+            raise InvalidReturnValue(
+                f"the codec of {name} made a {type(payload).__name__} of it: it must be bytes"
+            )
+        owner.payload = payload
+
+    def read(self, owner: Any) -> Any:
+        """The value in ``owner``, a task or a reply.
+
+        Raises:
+            MalformedMessage: `decode` cannot read it.
+        """
+        try:
+            return self.decode(owner.payload)
+        except MalformedMessage:
+            raise
+        except Exception as error:
+            raise MalformedMessage(
+                f"the payload cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaField:
+    """How a type is written to, and read from, its own message in ``schemas/``."""
+
+    field: str
+    """The member of the oneof."""
+    to_proto: Callable[[Any, Any], None]
+    from_proto: Callable[[Any], Any]
+
+    def write(self, value: object, owner: Any) -> None:
+        """Put ``value`` into ``owner``, which has the field."""
+        message = getattr(owner, self.field)
+        # Said even when all its fields are at their defaults.
+        message.SetInParent()
+        self.to_proto(value, message)
+
+    def read(self, owner: Any) -> Any:
+        """The value in ``owner``."""
+        return self.from_proto(getattr(owner, self.field))
+
+
+Codec = PayloadCodec | SchemaField
