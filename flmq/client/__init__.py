@@ -1,4 +1,4 @@
-"""The client's side: the classes that users subclass, and what serves them from a queue."""
+"""The client side: the classes that users subclass, and the worker that runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a client: one worker on a broker, until its job ends."""
+"""Start a client: one worker on a broker, until its job ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["InvalidClientArguments", "run_client", "start_client", "start_numpy_
 
 
 class InvalidClientArguments(UsageError):
-    """Arguments of `start_client` that contradict each other or cannot be honoured."""
+    """The arguments of `start_client` contradict each other or are not supported."""
 
 
 def start_client(
@@ -46,28 +46,29 @@ def start_client(
 
     Args:
         server_address: URL of the broker, ``amqp://user:password@host:port/vhost`` or ``amqps``;
-            None: the environment variable ``FLMQ_BROKER_URL``.
-        client_fn: makes the client, given a `ClientContext`.
+            None to use the environment variable ``FLMQ_BROKER_URL``.
+        client_fn: creates the client, given a `ClientContext`.
         client: the client itself, in place of ``client_fn``.
-        grpc_max_message_length: accepted for Flower's sake, without effect; so are ``insecure``,
-            ``transport``, ``max_retries`` and ``max_wait_time``: a worker waits for its broker.
+        grpc_max_message_length: accepted for compatibility with Flower, and ignored; likewise
+            ``insecure``, ``transport``, ``max_retries`` and ``max_wait_time``: a worker waits for
+            its broker.
         root_certificates: not supported; TLS is configured in the URL.
         insecure: see ``grpc_max_message_length``.
         transport: see ``grpc_max_message_length``.
         authentication_keys: not supported; the broker authenticates, by the URL's credentials.
         max_retries: see ``grpc_max_message_length``.
         max_wait_time: see ``grpc_max_message_length``.
-        client_id: stable over restarts: tasks wait under it while the client is away. None: one
-            made from host and process, which is logged.
-        properties: what the client tells of itself; criteria of strategies see it.
-        site: the datacenter; "main" where there is only one.
+        client_id: must stay the same over restarts: tasks wait for it while the client is away.
+            None to make one from host and process, which is logged.
+        properties: the client's properties; the criteria of strategies see them.
+        site: the datacenter; "main" if there is only one.
         state_dir: a folder for the client's own durable state.
 
     Raises:
-        UsageError: arguments contradict each other or are not usable.
-        ClientFolderNotWritable: ``state_dir`` cannot be made or written.
+        UsageError: arguments contradict each other or are invalid.
+        ClientFolderNotWritable: ``state_dir`` cannot be created or written.
         ClientIdInUse: another live process has this client id.
-        BrokerError: the broker refuses, or cannot be reached to begin with.
+        BrokerError: the broker refuses, or cannot be reached at the start.
     """
     show_on_console()
     if (client_fn is None) == (client is None):
@@ -112,7 +113,7 @@ def run_client(
     properties: Mapping[str, Scalar],
     options: WorkerOptions,
 ) -> None:
-    """Work over the RabbitMQ at ``url`` until stopped (or with ``once``: one job). Blocks."""
+    """Run a worker over the RabbitMQ at ``url`` until stopped (with ``once``: one job). Blocks."""
     options.check_folders(client_id)
     check_properties(client_id, properties)
     source = checked_source(source)
@@ -120,7 +121,8 @@ def run_client(
     with open_transport(url, name=name, listener=_log_connection) as transport:
         logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
         if properties:
-            # A text that looks like a number has become one: better read here than in a criterion.
+            # Text that looks like a number has become one: better to see it here than in a
+            # criterion.
             said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
             logger.info("client %s tells of itself: %s", client_id, said)
         Worker(transport, source, {client_id: properties}, options).run()

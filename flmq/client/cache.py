@@ -1,4 +1,4 @@
-"""The models a worker has read, by digest: in memory, or in a folder that workers share."""
+"""Cache the models that a worker has read, by digest: in memory, or in a shared folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from flmq.wire import BlobProgress, BlobRef
 __all__ = ["DEFAULT_CACHE_BYTES", "FolderCache", "MemoryCache", "ModelCache"]
 
 DEFAULT_CACHE_BYTES = 128 * 1024**2
-"""The last model is kept whatever its size, and that one is what is needed again."""
+"""Bytes. The last model, the one most likely needed again, is kept whatever its size."""
 _LOOK_UP = 0.25
-"""Seconds between looks at whether one's waiting is to end."""
+"""Seconds between checks whether waiting should end."""
 _PATIENCE = 30.0
 _SLOWEST = 10 << 20
-"""Bytes a second at which another process is thought to read a model that is being waited for."""
+"""Bytes per second at which another process is assumed to read a model."""
 
 
 class ModelCache(Protocol):
-    """Keeps the last models that were read. Thread-safe."""
+    """Keep the models that were read last. Thread-safe."""
 
     def get(
         self,
@@ -39,16 +39,16 @@ class ModelCache(Protocol):
         read: Callable[[], memoryview],
         check: Callable[[], None] = lambda: None,
     ) -> memoryview:
-        """The blob of ``ref``, by ``read`` where it is not kept; two callers read it once.
+        """Return the blob of ``ref``, calling ``read`` if not cached (once for all callers).
 
-        ``check`` is called while another reads, and may raise to end the waiting.
+        ``check`` is called while another caller reads, and may raise to end the waiting.
         """
 
 
 def _wait_for(
     take: Callable[[float], bool], check: Callable[[], None], patience: float = math.inf
 ) -> bool:
-    """Try to ``take`` for so many seconds at a time, until it is ours; False: in vain."""
+    """Call ``take`` with seconds to wait until it succeeds; return False if ``patience`` ends."""
     tries_end = time.monotonic() + patience
     while not take(_LOOK_UP):
         check()
@@ -58,7 +58,7 @@ def _wait_for(
 
 
 class MemoryCache:
-    """In this process's memory."""
+    """A cache in this process's memory."""
 
     def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         """Keep models of ``max_bytes`` in all, and the last one whatever its size."""
@@ -73,7 +73,7 @@ class MemoryCache:
         read: Callable[[], memoryview],
         check: Callable[[], None] = lambda: None,
     ) -> memoryview:
-        """The blob of ``ref``."""
+        """Return the blob of ``ref``; see `ModelCache`."""
         with self._lock:
             turn = self._reading.setdefault(ref.digest, threading.Lock())
         _wait_for(lambda seconds: turn.acquire(timeout=seconds), check)
@@ -98,26 +98,27 @@ class MemoryCache:
             return blob
 
     def _make_room(self, size: int) -> None:
-        """Drop the oldest before a new one is read, so that both need not fit."""
+        """Evict the oldest before a new one is read, so that both need not fit."""
         with self._lock:
             while self._models and sum(map(len, self._models.values())) + size > self._max_bytes:
                 self._models.popitem(last=False)
 
 
 class FolderCache:
-    """In files of a folder, which several workers of a machine may share.
+    """A cache in files of a folder, which the workers of a machine may share.
 
-    Whoever reads, writes or removes a model's files holds the lock of its digest meanwhile. Who has
-    it for longer than reading takes, paused perhaps, keeps others from the cache, not from work.
+    Whoever reads, writes or removes a model's files holds the lock of its digest meanwhile. A
+    process that holds it for longer than reading takes, being paused for example, keeps others from
+    the cache, but not from work.
     """
 
     def __init__(
         self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES, *, patience: float = _PATIENCE
     ) -> None:
-        """Keep models of ``max_bytes`` in all below ``folder``, which is made if need be.
+        """Keep models of ``max_bytes`` in all below ``folder``, which is created if needed.
 
-        Who waits for another process's reading does so for ``patience`` seconds and what reading
-        a model of that size may take.
+        A process that waits for another's reading waits for ``patience`` seconds plus the time that
+        reading a model of that size may take.
         """
         make_folder(folder)
         self._folder = folder
@@ -125,7 +126,7 @@ class FolderCache:
         self._patience = patience
         self._here = threading.Lock()
         self._checked: set[tuple[str, int]] = set()
-        """Digests whose files (by inode) this process has seen to be right."""
+        """Digests whose files (by inode) this process has verified."""
 
     def get(
         self,
@@ -133,9 +134,9 @@ class FolderCache:
         read: Callable[[], memoryview],
         check: Callable[[], None] = lambda: None,
     ) -> memoryview:
-        """The blob of ``ref``, mapped: the memory is the machine's, once for all workers.
+        """Return the blob of ``ref``, mapped: all workers of the machine share its memory.
 
-        A file is checked when this process first opens it, and read anew where it is damaged.
+        A file is verified when this process first opens it, and read again if damaged.
         """
         with contextlib.ExitStack() as turn:
             if not self._wait_for_turn(ref, turn, check):
@@ -155,7 +156,7 @@ class FolderCache:
                 return blob
 
     def _open(self, ref: BlobRef) -> memoryview | None:
-        """The mapped file; None where there is none, or not of this model."""
+        """Return the mapped file; None if there is none, or not of this model."""
         path = self._path(ref.digest)
         try:
             with path.open("rb") as file:
@@ -166,7 +167,7 @@ class FolderCache:
             if (ref.digest, status.st_ino) not in self._checked:
                 BlobProgress(ref).finish(mapped)
                 self._checked.add((ref.digest, status.st_ino))
-            now = time.time_ns()  # the file system's own clock ticks every few milliseconds
+            now = time.time_ns()  # the file system's own clock ticks only every few milliseconds
             os.utime(path, ns=(now, now))
         except FileNotFoundError:
             return None
@@ -178,7 +179,7 @@ class FolderCache:
     def _wait_for_turn(
         self, ref: BlobRef, turn: contextlib.ExitStack, check: Callable[[], None]
     ) -> bool:
-        """Be the one, of all threads and processes, who has a model's files; False: in vain."""
+        """Lock a model's files among all threads and processes; return False on timeout."""
         _wait_for(lambda seconds: self._here.acquire(timeout=seconds), check)
         turn.callback(self._here.release)
 
@@ -200,7 +201,7 @@ class FolderCache:
         return False
 
     def _turn(self, digest: str, seconds: float) -> contextlib.AbstractContextManager[object]:
-        """One at a time, of all processes, has a model's files; a `Timeout` where another has."""
+        """Lock a model's files among all processes; raises `Timeout` if another has them."""
         return process_lock(self._folder / f"{digest}.lock").acquire(timeout=seconds)
 
     def _store(self, ref: BlobRef, blob: memoryview) -> None:
@@ -214,7 +215,7 @@ class FolderCache:
             temporary.unlink(missing_ok=True)
 
     def _evict(self, keep: str) -> None:
-        """Remove the models longest unused, beyond the limit, and what killed processes left."""
+        """Remove least recently used models over the limit, and leftovers of killed processes."""
         paths = sorted(self._folder.glob("*.blob"), key=_last_used, reverse=True)
         total = _size(self._path(keep))
         for path in (*paths, *self._folder.glob("*.tmp")):
@@ -225,10 +226,10 @@ class FolderCache:
                 self._remove(path.stem)
 
     def _remove(self, digest: str) -> None:
-        """Remove a model's files, unless somebody has them in use."""
+        """Remove a model's files, unless they are in use."""
         with contextlib.suppress(Timeout), self._turn(digest, 0.0):
             for suffix in (".tmp", ".blob", ".lock"):
-                with contextlib.suppress(PermissionError):  # Windows: it is open
+                with contextlib.suppress(PermissionError):  # on Windows, if it is open
                     self._path(digest).with_suffix(suffix).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:

@@ -1,4 +1,4 @@
-"""The clock that a task's deadline is of, told on a machine whose own may be wrong."""
+"""Compare a task's deadline, given by the server's clock, with a clock that may be wrong."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["server_clock"]
 
 
 def server_clock(task: Task, arrived: float | None) -> Callable[[], float]:
-    """A clock to hold a task's deadline against, though ours may be wrong by hours.
+    """Return a clock to compare a task's deadline with, though ours may be wrong by hours.
 
-    The server's clock was at least at the phase's opening when the task came. Where ours is ahead
-    of what that gives, it is not believed: a task is rather done in vain than wrongly given up.
+    When the task arrived, the server's clock was at least at the phase's opening. If our clock is
+    ahead of what that implies, it is not trusted: a task done in vain is better than one wrongly
+    given up.
     """
     if arrived is None or task.deadline_unix_ms is None or task.timeout_seconds is None:
         return time.time

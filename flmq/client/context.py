@@ -1,4 +1,4 @@
-"""What a client factory may know about the client that it makes."""
+"""What a client factory knows about the client that it creates."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["ClientContext"]
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """For which job, and as whom, a client is made."""
+    """For which job, and under which id, a client is created."""
 
     job: str
     """The job whose tasks the client will serve."""
     client_id: str
-    """Stable over restarts: what the client's data or partition may be chosen by."""
+    """The same over restarts: may be used to choose the client's data or partition."""
     site: str
-    """The datacenter; "main" where there is only one."""
+    """The datacenter; "main" if there is only one."""
     properties: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
-    """What this client tells of itself when it says hello."""
+    """The properties that this client sends in its hello."""
     state_dir: Path | None = None
-    """A folder of this client and job that outlives the process; None: there is none."""
+    """A folder for this client and job that outlives the process; None if not configured."""
 
     @property
     def node_config(self) -> Mapping[str, Scalar]:
-        """The properties, under the name that client functions of Flower look for."""
+        """The properties, under the name that Flower's client functions use."""
         return self.properties

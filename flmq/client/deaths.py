@@ -1,10 +1,10 @@
-"""How often a client died in a task: counted, so that one that kills its client ends some time.
+"""Count how often a client died in a task, so that a task that kills its client is given up.
 
-Out of memory, a fault in a C extension, ``os._exit``: nothing of it reaches our code. So it is
-noted before a task is begun, where it survives us, and struck out when the task is done. Who finds
-notes of earlier processes counts them. `FolderDeaths` notes in the client's folder. `BrokerDeaths`,
-for clients without one, sends notes to the client's own queue: they lie behind the task, un-acked
-like it, and both are there when the next process takes the queue.
+Out of memory, a fault in a C extension, ``os._exit``: our code cannot catch any of these. So a note
+is stored before a task is begun, where it survives us, and removed when the task is done. A process
+that finds notes of earlier processes counts them. `FolderDeaths` stores them in the client's
+folder. `BrokerDeaths`, for clients without one, sends notes to the client's own queue: they stay
+behind the task, un-acked like it, and both are there when the next process takes the queue.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from flmq.wire import Begun, Task
 __all__ = ["BrokerDeaths", "Deaths", "DiedInTask", "FolderDeaths", "NoDeaths"]
 
 _KEPT_FOR = 14 * 24 * 3600.0
-"""Seconds after which what is noted of a task is removed, on either side."""
+"""Seconds after which notes on a task are removed, in folder and queue."""
 _NOTES_COME_WITHIN = 10.0
-"""Seconds for our own note to come round, and what was before it in the queue."""
+"""Seconds to wait for our own note to arrive, and everything before it in the queue."""
 _AWAY = 64
-"""Tasks that are not here, and whose notes are kept for so long all the same, at most."""
+"""Maximum number of tasks that have not arrived but whose notes are kept."""
 
 _Key = tuple[str, str]
-"""Client and task."""
+"""Client id and task id."""
 
 
 class DiedInTask(RunError):
-    """A client died in a task as often as it may: it is not begun again."""
+    """A client died in a task as often as it may: the task is not begun again."""
 
     def __init__(self, deaths: int) -> None:
-        """Say how often."""
+        """Name the number of ``deaths``."""
         self.deaths = deaths
         super().__init__(
             f"its client died {deaths} times in it (out of memory, a crash, or killed), and does "
@@ -49,10 +49,10 @@ class DiedInTask(RunError):
 
 
 class Deaths(Protocol):
-    """Where it is noted that tasks are begun. Thread-safe."""
+    """Record which tasks are begun, and count the deaths in them. Thread-safe."""
 
     def begin(self, task: Task) -> None:
-        """Note durably that a task is begun. Blocks until it is.
+        """Record durably that a task is begun. Blocks until it is.
 
         Raises:
             DiedInTask: clients died in it as often as they may.
@@ -60,26 +60,26 @@ class Deaths(Protocol):
         """
 
     def leave(self, task: Task) -> None:
-        """Strike out our own note: the client stops in order, with the task not done."""
+        """Remove our own note: the client stops gracefully, with the task not done."""
 
     def end(self, client_id: str, task_id: str) -> None:
-        """Strike out all that is noted of a task: it is done, or nobody wants it."""
+        """Remove all notes on a task: it is done, or no longer wanted."""
 
     def came_again(self, task: Task) -> None:
-        """Hear that the broker delivered a task before, perhaps to a process that died."""
+        """Note that the broker redelivered a task, perhaps after its process died."""
 
     def hear(self, note: Begun, incoming: Incoming) -> None:
         """Take a note that came from the client's queue."""
 
     def look(self) -> None:
-        """Drop notes whose tasks do not come. Call it now and then."""
+        """Drop notes whose tasks do not arrive. Call it periodically."""
 
 
 class NoDeaths:
-    """Counts nothing: for clients that cannot die alone, or may die as often as they like."""
+    """Count nothing: for clients that cannot die alone, or may die any number of times."""
 
     def __init__(self, ack: Callable[[Incoming], None] = lambda incoming: None) -> None:
-        """``ack`` the notes that come all the same."""
+        """Call ``ack`` with notes that arrive all the same."""
         self._ack = ack
 
     def begin(self, task: Task) -> None:
@@ -95,7 +95,7 @@ class NoDeaths:
         """Do nothing."""
 
     def hear(self, note: Begun, incoming: Incoming) -> None:
-        """Drop it: left by a process that counted in the queue."""
+        """Ack a note, which was left by a process that counted in the queue."""
         self._ack(incoming)
 
     def look(self) -> None:
@@ -103,10 +103,10 @@ class NoDeaths:
 
 
 class FolderDeaths(NoDeaths):
-    """In a file for each task below the clients' folder: the number of processes that began it."""
+    """Count in a file for each task below the clients' folder: how many processes began it."""
 
     def __init__(self, ack: Callable[[Incoming], None], state_dir: Path, most: int) -> None:
-        """Note below ``state_dir``; ``most`` deaths are as many as a task may cost.
+        """Store counts below ``state_dir``; a task is given up after ``most`` deaths.
 
         Notes that come from the queue are acked.
         """
@@ -115,10 +115,10 @@ class FolderDeaths(NoDeaths):
         self._most = most
         self._lock = threading.Lock()
         self._begun: dict[str, int] = {}
-        """Tasks that we have begun, and how often others had."""
+        """Tasks that we have begun, and how often earlier processes had."""
 
     def begin(self, task: Task) -> None:
-        """Note it; see `Deaths`."""
+        """Record that the task is begun; see `Deaths`."""
         with self._lock:
             if task.task_id in self._begun:
                 return
@@ -129,7 +129,7 @@ class FolderDeaths(NoDeaths):
             self._begun[task.task_id] = earlier
 
     def leave(self, task: Task) -> None:
-        """Strike out our own note."""
+        """Remove our own note."""
         with self._lock:
             earlier = self._begun.pop(task.task_id, None)
             if earlier:
@@ -138,7 +138,7 @@ class FolderDeaths(NoDeaths):
                 self._remove(self._path(task.client_id, task.task_id))
 
     def end(self, client_id: str, task_id: str) -> None:
-        """Strike out all."""
+        """Remove all notes on the task."""
         with self._lock:
             self._begun.pop(task_id, None)
             self._remove(self._path(client_id, task_id))
@@ -162,7 +162,7 @@ class FolderDeaths(NoDeaths):
             logger.warning("it cannot be noted that task %s is begun: %s", task_id, error)
 
     def _sweep(self, folder: Path) -> None:
-        """Remove what is noted of tasks that nobody asked for again."""
+        """Remove notes on tasks that nobody asked for again."""
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _KEPT_FOR:
@@ -174,9 +174,10 @@ class FolderDeaths(NoDeaths):
 
 
 class BrokerDeaths:
-    """In messages of the client's own queue, which its next process finds behind the task.
+    """Count in messages in the client's own queue, which its next process finds behind the task.
 
-    Or before it: a server asks again meanwhile, and then it is the newest copy that stays un-acked.
+    They may also come before it: if a server asks again meanwhile, the newest copy of the task is
+    the one that stays un-acked.
     """
 
     def __init__(
@@ -190,10 +191,10 @@ class BrokerDeaths:
         most: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Note through ``sender`` as the process ``instance``, and ``ack`` what is struck out.
+        """Send notes through ``sender`` as the process ``instance``; ``ack`` removed notes.
 
-        ``is_open`` says whether a task, by client and id, is known and not settled; ``clock``
-        gives seconds.
+        ``is_open`` returns whether a task, given by client and id, is known and not settled;
+        ``clock`` gives seconds.
         """
         self._sender = sender
         self._ack = ack
@@ -205,14 +206,14 @@ class BrokerDeaths:
         self._changed = threading.Condition()
         self._begun: set[str] = set()
         self._again: set[str] = set()
-        """Tasks that were delivered before, and that no note of ours is looked for yet."""
+        """Redelivered tasks for which earlier notes have not been awaited yet."""
         self._notes: dict[_Key, dict[str, Incoming]] = {}
         """Notes by task and process."""
         self._away: dict[_Key, float] = {}
-        """Tasks that are not here though notes on them are, and when the first of these came."""
+        """Tasks that have not arrived though notes on them have, and when the first note came."""
 
     def begin(self, task: Task) -> None:
-        """Note it; see `Deaths`. Where it was delivered before, the notes on it come first."""
+        """Record that the task is begun; see `Deaths`. If redelivered, await old notes first."""
         with self._changed:
             if task.task_id in self._begun:
                 return
@@ -226,7 +227,7 @@ class BrokerDeaths:
             sent.outcome.result()
         except TransportClosed:
             raise
-        except BrokerError as error:  # no reason not to work
+        except BrokerError as error:  # does not keep us from working
             logger.warning("it cannot be noted that task %s is begun: %s", task.task_id, error)
         with self._changed:
             if again:
@@ -236,7 +237,7 @@ class BrokerDeaths:
             raise DiedInTask(deaths)
 
     def leave(self, task: Task) -> None:
-        """Strike out our own note."""
+        """Remove our own note."""
         with self._changed:
             self._begun.discard(task.task_id)
             incoming = self._notes.get(_key(task), {}).pop(self._instance, None)
@@ -245,7 +246,7 @@ class BrokerDeaths:
                 self._ack(incoming)
 
     def end(self, client_id: str, task_id: str) -> None:
-        """Strike out all."""
+        """Remove all notes on the task."""
         with self._changed:
             self._begun.discard(task_id)
             self._again.discard(task_id)
@@ -255,15 +256,15 @@ class BrokerDeaths:
             self._ack(incoming)
 
     def came_again(self, task: Task) -> None:
-        """Have the notes on it awaited when it is begun."""
+        """Await the notes on the task when it is begun."""
         with self._changed:
             if task.task_id not in self._begun:
                 self._again.add(task.task_id)
 
     def hear(self, note: Begun, incoming: Incoming) -> None:
-        """Keep a note, un-acked, for as long as its task is open; so many as make a difference.
+        """Keep a note un-acked while its task is open, up to the number that matters.
 
-        And a few whose tasks are not here, for some seconds: they may lie behind their notes.
+        A few whose tasks have not arrived are kept for some seconds: they may follow.
         """
         with self._changed:
             key = _key(note)
@@ -277,7 +278,7 @@ class BrokerDeaths:
             self._ack(incoming)
 
     def look(self) -> None:
-        """Drop notes whose tasks do not come."""
+        """Drop notes whose tasks do not arrive."""
         incomings: list[Incoming] = []
         with self._changed:
             before = self._clock() - _NOTES_COME_WITHIN

@@ -1,4 +1,4 @@
-"""Which server of a job is in charge: the one of the highest epoch, within one run of it."""
+"""Which server of a job is in charge: the one with the highest epoch within one run."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable
 __all__ = ["Epochs"]
 
 _AHEAD_MS = 24 * 3600 * 1000
-"""How far the clocks of a server and its clients may differ."""
+"""How far the clocks of a server and its clients may differ, in ms."""
 _RUNS = 16
-"""Runs of one job that are known at a time: one, but for those that were left unfinished."""
+"""Runs known per job at a time: one, except for those that were left unfinished."""
 
 
 class Epochs:
-    """The highest epoch heard of each run of each job that has not ended.
+    """The highest epoch seen of each run of each job that has not ended.
 
-    An epoch is a server's clock, so it is compared within one run only, where a journal raises it:
-    a server that begins the job anew may have a clock an hour behind. One from the far future is no
-    server's by our clock: it gives way to whatever is within reason, lest one damaged message make
-    a client deaf to its server. Where our own clock is wrong by days, all are alike.
+    An epoch is a server's clock, so it is compared within one run only, where a journal increases
+    it: a server that begins the job anew may have a clock an hour behind. An epoch far in the
+    future by our clock is not believed: it yields to any reasonable one, lest one damaged message
+    make a client deaf to its server. If our own clock is wrong by days, all are treated alike.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` gives Unix seconds."""
+        """Start empty; ``clock`` gives Unix seconds."""
         self._clock = clock
         self._heard: dict[str, dict[str, int]] = {}
-        """By job and run."""
+        """The highest epoch by job and run."""
         self._in_charge: dict[str, str] = {}
-        """The run of each job whose server spoke last."""
+        """The run of each job whose server was heard last."""
 
     def hear(self, job: str, epoch: int, run: str = "") -> bool:
-        """Note a server's epoch; False if another server of that run came after it."""
+        """Note a server's epoch; return False if a later server of that run is known."""
         if self._is_earlier(job, epoch, run):
             return False
         runs = self._heard.setdefault(job, {})
@@ -41,9 +41,9 @@ class Epochs:
         return True
 
     def takes_over(self, job: str, run: str) -> bool:
-        """Note that the server of a run is here; whether one of another run was heard before.
+        """Note that a run's server is here; return whether another run of the job was known.
 
-        Earlier servers do not say which run is theirs: it may be the same one.
+        Earlier versions of the server do not send their run: it may be the same one.
         """
         before, self._in_charge[job] = self._in_charge.get(job), run
         if before is None:
@@ -51,13 +51,13 @@ class Epochs:
         return bool(run and before) and before != run
 
     def knows(self, job: str) -> bool:
-        """Whether a job is heard of and has not ended."""
+        """Return whether a job is known and has not ended."""
         return job in self._heard
 
     def end(self, job: str, epoch: int, run: str = "") -> frozenset[str]:
-        """Forget what the server of ``epoch`` ended; the runs that are over, if it may say so.
+        """Forget what the server of ``epoch`` ended; return the ended runs, none if it is outdated.
 
-        With the run that is in charge the job is over, and so is what was left of earlier ones.
+        If it is the run in charge, the job is over, and so are its earlier runs.
         """
         runs = self._heard.get(job, {})
         if run not in runs or self._is_earlier(job, epoch, run):

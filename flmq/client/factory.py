@@ -1,4 +1,4 @@
-"""From what a user gives as a client to a `Client`: an instance, a class or a function."""
+"""Create a `Client` from what a user gives: an instance, a class or a function."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flmq.common.errors import UsageError
 __all__ = ["ClientSource", "Clients", "InvalidClient", "checked_source"]
 
 ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
-"""A client, its class, or a function of a `ClientContext` (or of nothing) that makes one."""
+"""A client, its class, or a function of a `ClientContext` (or of nothing) that creates one."""
 
 
 class InvalidClient(UsageError):
-    """What was given as a client is none, and nothing that makes one."""
+    """The given object is neither a client, nor something that creates one."""
 
     def __init__(self, got: str) -> None:
-        """Say what it is."""
+        """Say what it is instead."""
         super().__init__(
             f"the client must be a flmq Client or NumPyClient, its class, or a function that makes "
             f"one, and is {got}"
@@ -31,20 +31,20 @@ class InvalidClient(UsageError):
 
 
 def checked_source(source: ClientSource) -> ClientSource:
-    """Return ``source``; refuse, before anything is asked of a broker, what can be no client.
+    """Return ``source``; refuse, before connecting to a broker, what cannot be a client.
 
-    A function that takes nothing is called for it, for what it makes depends on no task, and what
-    it made is its first client. Of one that takes a context its annotations must do.
+    A function without parameters is called to check it, as its result depends on no task; the
+    result becomes its first client. A function of a context is checked by its annotations.
 
     Raises:
-        InvalidClient: it is no client, or makes none.
+        InvalidClient: it is not a client, or does not create one.
     """
     _check_kind(source)
     if isinstance(source, ClientLike | type):
         return source
     try:
         signature = _signature(source)
-    except ValueError:  # one written in C may have none
+    except ValueError:  # a function written in C may have none
         return source
     _refuse_servers(source, "returns", signature.return_annotation)
     for parameter in signature.parameters.values():
@@ -67,12 +67,12 @@ def _check_kind(source: object) -> None:
 def _signature(source: Callable[..., object]) -> inspect.Signature:
     try:
         return inspect.signature(source, eval_str=True)
-    except (NameError, SyntaxError, TypeError):  # annotations of names that are not there
+    except (NameError, SyntaxError, TypeError):  # annotations of undefined names
         return inspect.signature(source)
 
 
 def _refuse_servers(source: object, verb: str, annotated: object) -> None:
-    """Refuse a function that says itself that it is the server's."""
+    """Refuse a function whose annotations say that it is the server's."""
     kinds = annotated.__mro__ if isinstance(annotated, type) else ()
     if any(kind.__module__.startswith("flmq.server") for kind in kinds):
         raise InvalidClient(f"{_name(source)}, which {verb} {getattr(annotated, '__name__', '')}")
@@ -83,7 +83,7 @@ def _name(source: object) -> str:
 
 
 def _make(source: ClientSource, context: ClientContext) -> Client:
-    """Make the client of ``context``; what the user's code raises passes through."""
+    """Create the client of ``context``; exceptions of the user's code pass through."""
     if isinstance(source, ClientLike) or not callable(source):
         return to_client(source)
     made: Callable[..., object] = source
@@ -91,9 +91,9 @@ def _make(source: ClientSource, context: ClientContext) -> Client:
 
 
 def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[object, ...]:
-    """What to call ``source`` with: the context, the client id (Flower's old ``cid``) or nothing.
+    """Return the arguments for ``source``: the context, the client id (Flower's ``cid``) or none.
 
-    A class whose arguments all have defaults is made as it is, for they are its own.
+    A class whose arguments all have defaults is called without arguments, as they are its own.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     first = next(
@@ -108,7 +108,7 @@ def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[o
 
 
 class Clients:
-    """The clients of a worker, made when first needed, one a job and client id. Thread-safe."""
+    """The clients of a worker, created when needed, one per job and client id. Thread-safe."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Clients:
         *,
         keep: bool = True,
     ) -> None:
-        """Make clients from ``source``; without ``keep``, anew for each task.
+        """Create clients from ``source``; without ``keep``, a new one for each task.
 
         Raises:
             InvalidClient: ``source`` is neither a client, nor its class, nor a function.
@@ -130,7 +130,7 @@ class Clients:
         self._lock = threading.Lock()
 
     def get(self, job: str, client_id: str) -> Client:
-        """The client of ``job`` and ``client_id``; what its factory raises passes through."""
+        """Return the client of ``job`` and ``client_id``; errors of its factory pass through."""
         with self._lock:
             made = self._made.get((job, client_id))
         if made is None:

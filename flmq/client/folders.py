@@ -1,4 +1,4 @@
-"""A client's folders, looked at before it begins: one that cannot be written is named at once."""
+"""Check a client's folders before it starts: name one that is not writable at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["ClientFolderNotWritable", "check_folder"]
 
 
 class ClientFolderNotWritable(UsageError):
-    """A folder of the client cannot be made or written."""
+    """A folder of the client cannot be created or written."""
 
     def __init__(self, folder: Path, option: str, error: OSError) -> None:
-        """Name the folder, the cause, and the ``option`` that names another one."""
+        """Name the folder, the cause, and the ``option`` that sets another one."""
         self.folder = folder
         super().__init__(
             f"{folder}: cannot be written: {error.strerror or error}. See to space and permissions "
@@ -24,10 +24,10 @@ class ClientFolderNotWritable(UsageError):
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Have ``folder``, and be able to write there.
+    """Create ``folder`` if needed, and check that it is writable.
 
     Raises:
-        ClientFolderNotWritable: it cannot be made, or nothing can be written in it.
+        ClientFolderNotWritable: it cannot be created, or nothing can be written in it.
     """
     try:
         make_folder(folder)

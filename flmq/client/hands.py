@@ -1,4 +1,4 @@
-"""The threads of a worker, the caller's among them: the end of each is an event."""
+"""The threads of a worker, including the caller's; the end of any of them ends all."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["Hands"]
 
 
 class Hands:
-    """Runs something on several threads until it is told to stop. Thread-safe."""
+    """Run a function on several threads until told to stop. Thread-safe."""
 
     def __init__(self, threads: int) -> None:
-        """Have ``threads`` of them, the caller's of `run` among them."""
+        """Use ``threads`` threads, including the caller of `run`."""
         self._threads = threads
         self._lock = threading.Lock()
         self._trouble: BaseException | None = None
         self.waiting: Waiting = SimpleQueue()
-        """Tasks that wait for a thread, and None for each that is to end."""
+        """Tasks that wait for a thread, and None for each thread that is to end."""
         self.stopping = threading.Event()
 
     def run(self, work: Callable[[], None]) -> None:
         """Call ``work`` on every thread, and wait for all. Blocks until `stop`.
 
-        What ended any of them, or `fail` was told, is raised. What ends the caller's own, such as
-        Ctrl-C, passes at once: nobody waits for the others.
+        The first exception in any thread, or given to `fail`, is raised. An exception in the
+        caller's own thread, such as Ctrl-C, passes at once, without waiting for the others.
         """
         helpers = [
             threading.Thread(target=self._help, args=(work,), name=f"flmq-work-{i}", daemon=True)
@@ -48,7 +48,7 @@ class Hands:
             raise self._trouble
 
     def stop(self) -> None:
-        """Have `run` return after the tasks at hand."""
+        """Make `run` return after the current tasks."""
         with self._lock:
             if self.stopping.is_set():
                 return
@@ -57,7 +57,7 @@ class Hands:
             self.waiting.put(None)
 
     def fail(self, error: BaseException) -> None:
-        """Have `run` raise ``error``, the first that it is told of, after the tasks at hand."""
+        """Make `run` raise ``error`` (the first one given) after the current tasks."""
         with self._lock:
             if self._trouble is None:
                 self._trouble = error
@@ -66,6 +66,6 @@ class Hands:
     def _help(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # whatever it is, the caller's thread is to know
+        except BaseException as error:  # whatever it is, it is raised in the caller's thread
             logger.error("a working thread ended: %s", named_error(error))
             self.fail(error)

@@ -1,4 +1,4 @@
-"""What a worker's clients say of themselves: hello, that they are there, and bye."""
+"""Send the presence of a worker's clients: hello, heartbeats, and bye."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ __all__ = ["Herald"]
 
 
 class Herald:
-    """Speaks for the clients of one process."""
+    """Send presence messages for the clients of one process."""
 
     def __init__(
         self, clients: Mapping[str, Mapping[str, Scalar]], site: str, every: float
     ) -> None:
-        """Speak for ``clients``, given with their properties, ``every`` so many seconds."""
+        """Announce ``clients`` (ids with properties), with a heartbeat ``every`` seconds."""
         self._clients = clients
         self._site = site
         self.every = every
-        """Seconds between heartbeats; a server may ask for quicker ones."""
+        """Seconds between heartbeats; a server may ask for more frequent ones."""
         self.instance = secrets.token_hex(8)
-        """Tells this process from others with the same client ids."""
+        """Distinguishes this process from others with the same client ids."""
         self._said: dict[str, Future[PublishOutcome]] = {}
-        """What became of the last word of each."""
+        """The outcome of each client's last message."""
 
     def speak_through(self, sender: Sender) -> None:
-        """Say what follows through ``sender``."""
+        """Send through ``sender`` from now on."""
         self._sender = sender
 
     def say_all(self, kind: PresenceKind) -> None:
-        """Say it for every client."""
+        """Send a presence message for every client."""
         for client_id in self._clients:
             self.say(kind, client_id)
 
     def say(self, kind: PresenceKind, client_id: str, *, greeting: str = "") -> None:
-        """Say it; a heartbeat is skipped while the last word is still under way to the broker.
+        """Send a presence message; skip a heartbeat while the previous message is unconfirmed.
 
-        ``greeting`` is what a server called the message that this answers.
+        ``greeting`` is the id of the server's message that this one answers.
         """
         said = self._said.get(client_id)
         if kind is PresenceKind.HEARTBEAT and said is not None and not said.done():

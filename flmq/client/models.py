@@ -1,7 +1,7 @@
-"""Reading a model by digest, with bounded credit.
+"""Read a model by digest, with bounded prefetch.
 
-From its site's stream; or, where it is one client's own, from that client's queue of models, into
-which the server puts it when it is asked.
+It comes from the site's stream, or, if it is for one client only, from that client's queue of
+models, to which the server sends it on request.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from flmq.wire import BlobProgress, BlobRef, blob_chunk_of, tensors_of
 __all__ = ["ModelNotFound", "ModelReader"]
 
 _CREDIT = 16
-"""Chunks under way to us: 16 MiB."""
+"""Prefetch in chunks: 16 MiB."""
 _CLOCKS_DIFFER_BY = 5.0
-"""Seconds before its publication from which a model is looked for."""
+"""Seconds before its publication time at which to start looking for a model."""
 _FRESH = 30.0
-"""Seconds for which going on from the last model read is shorter than looking by time."""
+"""Seconds for which continuing from the last model read is faster than seeking by time."""
 _QUIET = 1.0
-"""Seconds without a message after which the end of the stream is reached."""
+"""Seconds without a message after which the end of the stream is assumed."""
 _STALLED = 10.0
-"""The same once a part of the model has come: the rest is there, and slow."""
+"""The same once a part of the model has come: the rest is there, but slow."""
 _LOOK_AT_MOST = 30.0
-"""Seconds for which other models, whose chunks may come without end, are read past."""
+"""Seconds for which to skip chunks of other models, which may never end."""
 _ASK_AGAIN = 5.0
 PATIENCE = 600.0
-"""Seconds for which a model is asked for, unless a worker's options say otherwise."""
+"""Seconds for which a model is requested, unless a worker's options say otherwise."""
 
 
 class ModelNotFound(RunError):
-    """A model did not come: before the task's deadline, or however often it was asked for."""
+    """A model did not arrive before the task's deadline, or despite repeated requests."""
 
 
 class ModelReader:
-    """Gets models by their reference. Thread-safe."""
+    """Read models by their reference. Thread-safe."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class ModelReader:
         patience: float = PATIENCE,
         stopping: threading.Event,
     ) -> None:
-        """Read over ``transport``; models over ``max_model_bytes`` (None: what fits) are refused.
+        """Read over ``transport``; refuse models over ``max_model_bytes`` (None: what fits memory).
 
-        One that does not come is asked for during ``patience`` seconds, those without a broker not
-        counted. Waiting ends when ``stopping`` is set.
+        A model that does not arrive is requested for ``patience`` seconds, not counting time
+        without a broker. Waiting ends when ``stopping`` is set.
         """
         self._transport = transport
         self._cache = cache
@@ -94,15 +94,15 @@ class ModelReader:
         ask: Callable[[], None],
         own: Topology | None = None,
     ) -> Parameters:
-        """The parameters of ``ref``, from the cache, the stream, or a queue. Blocks.
+        """Return the parameters of ``ref``, from the cache, the stream, or a queue. Blocks.
 
-        ``ask`` has the server publish it again: it blocks until the broker has the request, and
+        ``ask`` makes the server publish it again: it blocks until the broker has the request, and
         may raise to end the waiting. ``deadline_unix`` is in Unix seconds; ``own`` is the client's
         queue of its own models (`flmq.transport.own_models_topology`).
 
         Raises:
             ModelTooLarge: it does not fit here.
-            ModelNotFound: it did not come.
+            ModelNotFound: it did not arrive.
             TransportClosed: the worker is stopping.
         """
         if self._max_model_bytes is not None:
@@ -112,7 +112,7 @@ class ModelReader:
             lambda: self._read(ref, deadline_unix, ask, own),
             lambda: self._check_time(ref, deadline_unix),
         )
-        # Views where the contract says bytes: whoever decodes tensors takes both.
+        # Views where the contract says bytes: decoding tensors accepts both.
         return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
 
     def _read(
@@ -123,7 +123,7 @@ class ModelReader:
         own: Topology | None,
     ) -> memoryview:
         if self._max_model_bytes is None:
-            # Not before: a model that is here already takes no more memory.
+            # Not earlier: a cached model takes no more memory.
             _check_size(ref, available_memory())
         started = time.monotonic()
         blob, progress = new_buffer(ref.total), BlobProgress(ref)
@@ -144,7 +144,7 @@ class ModelReader:
         deadline_unix: float | None,
         ask: Callable[[], None],
     ) -> None:
-        """Look for a shared model in several places of the stream, then ask for it."""
+        """Look for a shared model in several places of the stream, then request it."""
         asked = False
 
         def ask_for_it() -> bool:
@@ -158,7 +158,7 @@ class ModelReader:
         for place in nearer:
             self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
         while not progress.complete:
-            # Anew where nothing came: a stream that was deleted has other offsets now.
+            # Start over if nothing came: a stream that was deleted has new offsets.
             self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
 
     def _fetch(
@@ -169,7 +169,7 @@ class ModelReader:
         deadline_unix: float | None,
         ask: Callable[[], None],
     ) -> None:
-        """Have a client's own model sent to its queue, and read it there until all is here."""
+        """Request a client's own model to be sent to its queue, and read it there completely."""
 
         def ask_again() -> bool:
             ask()
@@ -182,8 +182,8 @@ class ModelReader:
         )
 
     def _places(self, ref: BlobRef) -> list[StreamOffset]:
-        """Where to look: after the model read last, and from shortly before the publication."""
-        # A time to come (the server's clock, or no time at all) is none to look from.
+        """Return where to look: after the last model read, and shortly before the publication."""
+        # Do not start from a time in the future (the server's clock, or no real time).
         published = min(ref.published_unix_ms / 1000, time.time()) - _CLOCKS_DIFFER_BY
         by_time = datetime.fromtimestamp(max(0.0, published), UTC)
         with self._lock:
@@ -202,7 +202,7 @@ class ModelReader:
         at_end: Callable[[], bool],
         queue: str = MODELS,
     ) -> None:
-        """Read on from ``place`` until all is here, or ``at_end`` says at the end to stop."""
+        """Read on from ``place`` until complete, or until ``at_end()`` is True at the end."""
         if progress.complete:
             return
         if queue == MODELS:
@@ -230,16 +230,16 @@ class ModelReader:
             consumer.close()
 
     def _declare_once(self) -> None:
-        """Have a stream to read, which the transport then makes anew where it is deleted."""
+        """Declare the stream, so that the transport redeclares it if it is deleted."""
         if self._declared:
             return
-        # Who may not declare may read what its server has declared.
+        # A client without permission to declare can read the stream that its server declared.
         with contextlib.suppress(BrokerAccessRefused):
             self._transport.declare(models_topology())
             self._declared = True
 
     def _take(self, delivery: Delivery, progress: BlobProgress, blob: memoryview) -> bool:
-        """Put a chunk in its place; whether it was one of ours."""
+        """Store a chunk at its place; return whether it belongs to this model."""
         offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
         with self._lock:
             if isinstance(offset, int):
@@ -266,7 +266,7 @@ class ModelReader:
 
 
 class _Asking:
-    """Asks for a model, a few times as long as nothing of it comes."""
+    """Request a model, a limited number of times as long as none of it arrives."""
 
     def __init__(self, progress: BlobProgress, ask: Callable[[], None], at_most: int) -> None:
         self._progress = progress
@@ -276,14 +276,14 @@ class _Asking:
         self._asks = self._had = 0
 
     def __call__(self) -> None:
-        """Ask once more.
+        """Request it once more.
 
         Raises:
-            ModelNotFound: it was asked for often enough.
+            ModelNotFound: it was requested often enough.
         """
         ref, received = self._progress.ref, self._progress.received
         if received != self._had:
-            self._asks, self._had = 0, received  # it comes, if slowly
+            self._asks, self._had = 0, received  # it is arriving, if slowly
         name = f"model {ref.digest[:12]}"
         if self._asks >= self._at_most:
             raise ModelNotFound(

@@ -1,4 +1,4 @@
-"""The client for whoever thinks in numpy arrays: lists of arrays in, lists of arrays out."""
+"""A client interface for numpy: lists of arrays in, lists of arrays out."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ __all__ = ["NumPyClient"]
 class NumPyClient:
     """Base class of clients that use numpy. Override what the client can do.
 
-    A method that is left out answers the server with its ``*_NOT_IMPLEMENTED`` code.
+    A method that is not overridden answers with its ``*_NOT_IMPLEMENTED`` code.
     """
 
     def get_properties(self, config: Config) -> Properties:
-        """Return what this client tells of itself; ``config`` may say what is wanted."""
+        """Return this client's properties; ``config`` may say which are wanted."""
         return {}
 
     def get_parameters(self, config: Config) -> NDArrays:
@@ -53,7 +53,7 @@ class NumPyClient:
         Args:
             parameters: the global model's tensors, in its order and dtypes. They are the
                 client's own copies: training in place is fine.
-            config: what the strategy tells its clients, such as the number of epochs.
+            config: settings from the strategy, such as the number of epochs.
 
         Returns:
             The trained tensors (same count, shapes and dtypes, all values finite), the number of
@@ -62,11 +62,11 @@ class NumPyClient:
         return [], 0, {}
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
-        """Measure ``parameters`` on the client's own data.
+        """Evaluate ``parameters`` on the client's own data.
 
         Args:
             parameters: the global model's tensors; the client's own copies.
-            config: what the strategy tells its clients, such as the number of batches.
+            config: settings from the strategy, such as the number of batches.
 
         Returns:
             The loss (finite), the number of examples it was measured on (at least 1: its weight
@@ -75,12 +75,12 @@ class NumPyClient:
         return 0.0, 0, {}
 
     def to_client(self) -> Client:
-        """Return the `Client` that speaks for this one."""
+        """Wrap this object in a `Client`."""
         return _NumPyAdapter(self)
 
 
 class _NumPyAdapter(Client):
-    """Arrays on the one side, bytes on the other; what is not overridden stays unimplemented."""
+    """Convert between bytes and arrays; methods that are not overridden stay unimplemented."""
 
     def __init__(self, numpy_client: NumPyClient) -> None:
         self.numpy_client = numpy_client
@@ -134,7 +134,7 @@ class _NumPyAdapter(Client):
         return getattr(type(self.numpy_client), method) is not getattr(NumPyClient, method)
 
     def _to_parameters(self, method: str, ndarrays: list[Any] | tuple[Any, ...]) -> Parameters:
-        """Serialize, after a check that each element is an array: no guessing at tensors."""
+        """Serialize, after checking that each element is an array: no guessing at tensors."""
         for index, element in enumerate(ndarrays):
             if not isinstance(element, np.ndarray | np.generic):
                 raise InvalidReturnValue(
@@ -166,11 +166,11 @@ _SIGNATURES = {
         '0.5, 10, {"accuracy": 0.95}',
     ),
 }
-"""What each method returns, and an example that could stand in a program."""
+"""What each method returns, with an example in code."""
 
 
 def _outline(returned: object) -> str:
-    """The types of what was returned, as one would write them."""
+    """Return the types of what was returned, as written in code."""
     if isinstance(returned, tuple):
         return f"({', '.join(_type_name(element) for element in returned)})"
     return _type_name(returned)
@@ -186,12 +186,12 @@ def _type_name(value: object) -> str:
 
 
 def _is_count(value: object) -> bool:
-    """Whether ``value`` is an int, of Python's or of numpy's; a bool is a mistake."""
+    """Return whether ``value`` is an int, Python's or numpy's; a bool is a mistake."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_real(value: object) -> bool:
-    """Whether ``value`` is a real number, 0-d arrays included: what loss functions give."""
+    """Return whether ``value`` is a real number, including 0-d arrays, as loss functions return."""
     if isinstance(value, np.ndarray):
         return value.shape == () and value.dtype.kind in "fiu"
     return isinstance(value, Real) and not isinstance(value, bool)

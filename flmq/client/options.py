@@ -1,4 +1,4 @@
-"""How a worker works: its options as one value."""
+"""The options of a worker, as one value."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SPOOL = "spool"
 
 
 class InvalidWorkerOptions(UsageError):
-    """Options of a worker that contradict each other."""
+    """Options of a worker contradict each other."""
 
 
 def check_properties(client_id: str, properties: Mapping[str, Scalar]) -> None:
-    """Do nothing if a client may tell all of ``properties`` of itself.
+    """Check that a client may send all of ``properties``.
 
     Raises:
         InvalidWorkerOptions: they are more than a server keeps.
@@ -38,7 +38,7 @@ def check_properties(client_id: str, properties: Mapping[str, Scalar]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker works."""
+    """The options of a worker."""
 
     once: bool = option(
         False,
@@ -107,10 +107,10 @@ class WorkerOptions:
     """Whether a client lives as long as its job, or is made for each task."""
 
     def __post_init__(self) -> None:
-        """Refuse options that are out of their range, or contradict each other.
+        """Refuse options that contradict each other.
 
         Raises:
-            InvalidWorkerOptions: one is out of its range, or ACCEPT has no folder.
+            InvalidWorkerOptions: ACCEPT without a folder, or a heartbeat interval out of bounds.
         """
         check_ranges(self, InvalidWorkerOptions)
         if self.ack is AckPolicy.ACCEPT and self.state_dir is None:
@@ -120,10 +120,10 @@ class WorkerOptions:
             )
 
     def check_folders(self, client_id: str) -> None:
-        """Have the folders of ``client_id``, and be able to write there.
+        """Create the folders of ``client_id`` if needed, and check that they are writable.
 
         Raises:
-            ClientFolderNotWritable: one cannot be made or written.
+            ClientFolderNotWritable: one cannot be created or written.
         """
         if self.state_dir is not None:
             spool = self.state_dir / client_id / _SPOOL
@@ -132,7 +132,7 @@ class WorkerOptions:
             check_folder(self.cache_dir, "--cache-dir")
 
     def cache(self) -> ModelCache:
-        """The cache for models that these options ask for."""
+        """Return the cache for models that these options select."""
         if self.cache_dir is None:
             return MemoryCache(self.cache_bytes)
         return FolderCache(self.cache_dir, self.cache_bytes)
@@ -145,7 +145,7 @@ class WorkerOptions:
         return self.ack is AckPolicy.ACCEPT
 
     def tasks(self, client_id: str) -> Tasks:
-        """Where tasks of ``client_id`` are kept."""
+        """Return the store for tasks of ``client_id``."""
         if self.state_dir is None or not self.acks_on_acceptance:
             return VolatileTasks()
         return TaskSpool(self.state_dir / client_id / _SPOOL)

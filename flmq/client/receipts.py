@@ -1,10 +1,10 @@
-"""What became of replies: receipts are logged, and asked for where they do not come.
+"""Receipts of replies: log them, and ask for them if they do not arrive.
 
-Only a receipt, or the end of its job, lets a reply go. A receipt may be lost, with the client's
-queue for instance: what announced the reply is then said again, without its parameters, and the
-server answers with the receipt once more, or goes on waiting for what is still on its way. A reply
-that finds no queue was not sent at all: its server is away, or the broker lost what it had. It is
-sent when the server is heard again or asks for it, and now and then besides.
+Only a receipt, or the end of its job, releases a reply. A receipt may be lost, with the client's
+queue for instance: the reply's envelope is then sent again, without its parameters, and the server
+answers with the receipt once more, or waits for what is still on its way. A reply that finds no
+queue was not sent at all: its server is away, or the broker lost its data. It is sent when the
+server is heard again or asks for it, and periodically.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 __all__ = ["KEPT_FOR", "AwaitedReceipts", "log_receipt"]
 
 _PATIENCE = 60.0
-"""Seconds in which a receipt comes, by and large."""
+"""Seconds in which a receipt usually arrives."""
 _SOON = 5.0
-"""Seconds after which a queue that was not there is, by and large."""
+"""Seconds after which a missing queue usually exists."""
 _LONGEST = 3600.0
 KEPT_FOR = 14 * 24 * 3600.0
-"""Seconds after which a reply is let go that nobody asked for."""
+"""Seconds after which a reply is dropped that nobody asked for."""
 
 
 @dataclass(slots=True)
 class _Awaited:
     what: Reply | Task
-    """What announced the reply; where none of it was sent, its task."""
+    """The reply's envelope; its task if nothing was sent."""
     since: float
     due: float
     patience: float
 
 
 class AwaitedReceipts:
-    """Replies that are done, and that no receipt came for. Thread-safe."""
+    """Replies that are done, and whose receipts have not arrived. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` gives seconds."""
+        """Start empty; ``clock`` gives seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._awaited: dict[str, _Awaited] = {}
 
     def sent(self, envelope: Reply) -> None:
-        """Wait for the receipt of a reply, which ``envelope`` announced to the broker."""
+        """Await the receipt of the reply whose ``envelope`` the broker has."""
         with self._lock:
             now = self._clock()
             self._awaited[envelope.task_id] = _Awaited(envelope, now, now + _PATIENCE, _PATIENCE)
 
     def not_sent(self, task: Task) -> bool:
-        """Note that a task's reply found no queue; whether that is news."""
+        """Note that a task's reply found no queue; return whether that is new."""
         with self._lock:
             known, now = self._awaited.get(task.task_id), self._clock()
             if known is not None and isinstance(known.what, Task):
@@ -65,26 +65,26 @@ class AwaitedReceipts:
             return True
 
     def is_sent(self, task_id: str) -> bool:
-        """Whether the broker has taken a reply that no receipt came for."""
+        """Return whether the broker has a reply whose receipt has not arrived."""
         with self._lock:
             known = self._awaited.get(task_id)
             return known is not None and isinstance(known.what, Reply)
 
     def hurry(self, task_id: str) -> None:
-        """Ask for this receipt without waiting any longer."""
+        """Ask for this receipt without further waiting."""
         with self._lock:
             if (known := self._awaited.get(task_id)) is not None:
                 known.due = self._clock()
 
     def settled(self, task_id: str) -> None:
-        """Wait no longer."""
+        """Stop waiting for this receipt."""
         with self._lock:
             self._awaited.pop(task_id, None)
 
     def overdue(self) -> list[Reply | Task]:
-        """What to announce again now, and tasks whose reply to send whole.
+        """Return envelopes to send again now, and tasks whose reply to send whole.
 
-        Each comes again after twice as long, an hour at most.
+        Each is due again after twice the time, at most an hour.
         """
         now = self._clock()
         with self._lock:
@@ -95,13 +95,13 @@ class AwaitedReceipts:
         return [each.what for each in late]
 
     def unsent(self, job: str) -> list[Task]:
-        """The job's tasks whose reply found no queue."""
+        """Return the job's tasks whose reply found no queue."""
         with self._lock:
             tasks = [each.what for each in self._awaited.values() if isinstance(each.what, Task)]
         return [task for task in tasks if task.job == job]
 
     def too_old(self) -> list[Reply | Task]:
-        """What has waited for `KEPT_FOR`, and is not waited for any longer."""
+        """Return what has waited for `KEPT_FOR` seconds, and stop waiting for it."""
         before = self._clock() - KEPT_FOR
         with self._lock:
             old = [each.what for each in self._awaited.values() if each.since <= before]
@@ -111,7 +111,7 @@ class AwaitedReceipts:
 
 
 def log_receipt(receipt: Receipt) -> None:
-    """Say what became of a reply."""
+    """Log the outcome of a reply."""
     where = f"job {receipt.job}, round {receipt.server_round}, {receipt.phase.value}"
     match receipt.outcome:
         case ReceiptOutcome.ACCEPTED if receipt.reason.partition(":")[0] in Code.__members__:
@@ -119,7 +119,7 @@ def log_receipt(receipt: Receipt) -> None:
         case ReceiptOutcome.ACCEPTED if receipt.reason.startswith("accepted late"):
             logger.info("%s: our reply was %s", where, receipt.reason)
         case ReceiptOutcome.ACCEPTED:
-            # An exception of ours was logged when it was raised: with a reason it is the same.
+            # An exception here was logged when it was raised; the receipt repeats it as the reason.
             logger.debug("%s: the server has our reply %s", where, receipt.reason)
         case ReceiptOutcome.LATE:
             logger.warning(

@@ -1,8 +1,8 @@
-"""The tasks a worker has: which wait, which is being done, which are done, and their replies.
+"""The tasks of a worker: those waiting, being done, and done, with their replies.
 
-A broker delivers at least once: the same task may come again while it waits, while it is trained
-on and after it is done. It is recognized by its id. A reply is kept until the server is known to
-have it, to be sent again where it was lost on the way.
+A broker delivers at least once: the same task may come again while it waits, during training and
+after it is done. It is recognized by its id. A reply is kept until the server is known to have it,
+to be sent again if it was lost on the way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEPT_BYTES = 256 << 20
 
 
 class AckPolicy(Enum):
-    """When the broker may forget a task that a worker took."""
+    """When the broker may forget a task that a worker received."""
 
     ACCEPT = "accept"
     """Once it is in the worker's spool: training of any length and hours offline are ordinary, and
@@ -38,58 +38,58 @@ class AckPolicy(Enum):
 
 
 class Admission(Enum):
-    """What a task that comes is to the worker."""
+    """How the worker treats a task that arrives."""
 
     NEW = "new"
     AGAIN = "again"
-    """Known, and not done: what is newer about it (its deadline, its letter) was noted."""
+    """Known, and not done: what is newer about it (its deadline, its message) was noted."""
     DONE = "done"
-    """Done, and its reply is at hand: to be sent again."""
+    """Done, and its reply is available: to be sent again."""
     SETTLED = "settled"
-    """Done, and the server has said what became of its reply, or ended its job."""
+    """Done, and the server has sent its receipt, or ended its job."""
 
 
 class Tasks(Protocol):
-    """Where a worker keeps its tasks. Thread-safe."""
+    """Store of a worker's tasks. Thread-safe."""
 
     def admit(self, task: Task, incoming: Incoming) -> Admission:
-        """Note a task that came with ``incoming``; durable where the policy is ACCEPT."""
+        """Store a task that came with ``incoming``; durably if the policy is ACCEPT."""
 
     def superseded(self) -> list[Incoming]:
-        """Letters whose place a later one of the same task took, to be acked."""
+        """Return messages that a later one of the same task replaced, to be acked."""
 
     def current(self, task_id: str) -> Task | None:
-        """The newest form of a task that is not settled."""
+        """Return the newest form of a task that is not settled; None if unknown."""
 
     def finished(self, reply: Reply) -> Reply:
-        """Keep the reply to a task; durable where the policy is ACCEPT."""
+        """Store the reply to a task; durably if the policy is ACCEPT."""
 
     def reply_of(self, task_id: str) -> Reply | None:
-        """The reply that is kept, if there is one."""
+        """Return the stored reply; None if there is none."""
 
     def published(self, task_id: str) -> Incoming | None:
-        """Note that the broker has the reply; the letter to ack now, where there is one."""
+        """Note that the broker has the reply; return the message to ack now, if any."""
 
     def settle(self, task_id: str) -> Incoming | None:
-        """Have a task settled, by its receipt or its job's end; the letter to ack."""
+        """Settle a task, by its receipt or its job's end; return the message to ack, if any."""
 
     def let_go(self, task_id: str) -> Incoming | None:
-        """Forget a task that is not settled: asked again, it is done anew; the letter to ack."""
+        """Forget a task that is not settled, so that it is redone if asked; return what to ack."""
 
     def of_job(self, job: str) -> list[str]:
-        """Ids of the job's tasks that are not settled."""
+        """Return the ids of the job's tasks that are not settled."""
 
     def left_over(self) -> list[Task]:
-        """Tasks of an earlier process that are not settled, to be done or sent."""
+        """Return tasks of an earlier process that are not settled, to be done or sent."""
 
     def age_of(self, task_id: str) -> float:
-        """Seconds since a task came that an earlier process left: its newest form."""
+        """Return the seconds since the newest form of a task of an earlier process arrived."""
 
 
 def asks_the_same(one: Task, other: Task) -> bool:
-    """Whether two forms of a task ask the same of its client, and a reply to one answers both.
+    """Return whether two forms of a task ask the same, so that one reply answers both.
 
-    A server whose run's folder is an older copy may come to the same round with another model.
+    A server whose run folder is an older copy may reach the same round with another model.
     """
     if (one.model and one.model.digest) != (other.model and other.model.digest):
         return False
@@ -98,28 +98,28 @@ def asks_the_same(one: Task, other: Task) -> bool:
 
 def _question(task: Task) -> bytes:
     plain = replace(task, epoch=0, again=0, deadline_unix_ms=None, timeout_seconds=None)
-    # Not its run either: that is part of its id, and earlier servers do not say it.
+    # The run is not compared either: it is part of the id, and earlier servers do not send it.
     return encode(replace(plain, model=None, nonce=b"", reply_codec="", run=""))
 
 
 class Settled:
-    """The tasks that were settled last, to be recognized when they come again."""
+    """The tasks settled last, to recognize them when they come again."""
 
     def __init__(self, remember: int) -> None:
-        """Remember the last ``remember``."""
+        """Remember the last ``remember`` tasks."""
         self._remember = remember
         self._tasks: OrderedDict[str, int] = OrderedDict()
-        """How often each was wanted anew: by the epoch of the server that did, 0: never."""
+        """For each task, the epoch of the server that last wanted it done anew; 0 if none did."""
 
     def add(self, task_id: str, task: Task | None) -> None:
-        """Remember a task that is settled in this form; None: it is not known in any."""
+        """Remember a task that is settled in this form; None if its form is unknown."""
         self._tasks[task_id] = self._tasks.get(task_id, 0) if task is None else task.again
         self._tasks.move_to_end(task_id)
         if len(self._tasks) > self._remember:
             self._tasks.popitem(last=False)
 
     def recognize(self, task: Task) -> bool:
-        """Whether a task is settled; one that its server wants anew is so no longer."""
+        """Return whether a task is settled; no longer, if its server wants it done anew."""
         again = self._tasks.get(task.task_id)
         if again is not None and task.again not in (0, again):
             del self._tasks[task.task_id]
@@ -127,7 +127,7 @@ class Settled:
         return again is not None
 
     def __contains__(self, task_id: object) -> bool:
-        """Whether the task of this id is settled."""
+        """Return whether the task with this id is settled."""
         return task_id in self._tasks
 
 
@@ -139,7 +139,7 @@ class _Kept:
 
 
 class VolatileTasks:
-    """In memory, for `AckPolicy.RESULT`: an un-acked letter is what survives a crash."""
+    """Store in memory, for `AckPolicy.RESULT`: the un-acked message survives a crash."""
 
     def __init__(
         self,
@@ -150,19 +150,19 @@ class VolatileTasks:
     ) -> None:
         """Remember the last ``remember`` settled tasks, and keep the last replies to others.
 
-        The last ``replies``, and no more than ``max_bytes`` of parameters besides the very last.
+        The last ``replies``, with at most ``max_bytes`` of parameters besides the very last.
         """
         self._replies = replies
         self._max_bytes = max_bytes
         self._open: dict[str, _Kept] = {}
         self._done: OrderedDict[str, int] = OrderedDict()
-        """Bytes of each reply that is kept, the last to be done last."""
+        """Bytes of each kept reply, most recent last."""
         self._settled = Settled(remember)
         self._superseded: list[Incoming] = []
         self._lock = threading.Lock()
 
     def admit(self, task: Task, incoming: Incoming) -> Admission:
-        """Note a task, and the newest letter that brought it, for an older one may be stale."""
+        """Store a task with the newest message that brought it, as an older one may be stale."""
         with self._lock:
             if self._settled.recognize(task):
                 return Admission.SETTLED
@@ -179,19 +179,19 @@ class VolatileTasks:
             return Admission.AGAIN if known.reply is None else Admission.DONE
 
     def superseded(self) -> list[Incoming]:
-        """Letters whose place a later one took, or whose task was let go."""
+        """Return messages that a later one replaced, or whose task was dropped."""
         with self._lock:
             incomings, self._superseded = self._superseded, []
             return incomings
 
     def current(self, task_id: str) -> Task | None:
-        """The newest form of a task."""
+        """Return the newest form of a task."""
         with self._lock:
             known = self._open.get(task_id)
             return None if known is None else known.task
 
     def finished(self, reply: Reply) -> Reply:
-        """Keep a reply, and let go of the oldest ones where they are too many."""
+        """Keep a reply, and drop the oldest ones if they are too many."""
         parameters = parameters_of(reply.res)
         with self._lock:
             if (known := self._open.get(reply.task_id)) is not None:
@@ -219,13 +219,13 @@ class VolatileTasks:
         )
 
     def reply_of(self, task_id: str) -> Reply | None:
-        """The reply that is kept."""
+        """Return the reply that is kept."""
         with self._lock:
             known = self._open.get(task_id)
             return None if known is None else known.reply
 
     def published(self, task_id: str) -> Incoming | None:
-        """The letter to ack: the broker has the reply."""
+        """Return the message to ack, as the broker has the reply."""
         with self._lock:
             known = self._open.get(task_id)
             if known is None:
@@ -234,7 +234,7 @@ class VolatileTasks:
             return incoming
 
     def settle(self, task_id: str) -> Incoming | None:
-        """Have a task settled."""
+        """Settle a task."""
         with self._lock:
             known = self._forget(task_id)
             self._settled.add(task_id, None if known is None else known.task)
@@ -247,16 +247,16 @@ class VolatileTasks:
         return None if known is None else known.incoming
 
     def of_job(self, job: str) -> list[str]:
-        """Ids of the job's tasks."""
+        """Return the ids of the job's tasks."""
         with self._lock:
             return [task_id for task_id, kept in self._open.items() if kept.task.job == job]
 
     def left_over(self) -> list[Task]:
-        """None: nothing outlives the process."""
+        """Return nothing: nothing outlives the process."""
         return []
 
     def age_of(self, task_id: str) -> float:
-        """0: nothing outlives the process."""
+        """Return 0: nothing outlives the process."""
         return 0.0
 
     def _forget(self, task_id: str) -> _Kept | None:

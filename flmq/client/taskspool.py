@@ -1,13 +1,13 @@
 """The worker's spool: tasks and finished replies on disk, for `AckPolicy.ACCEPT`.
 
-Order of doing: task written → acked → trained → reply written → published → receipt → both removed.
-Each file is written under another name, synced and renamed, and ends in a digest of itself: after a
-crash it is there whole or not at all, and damage is noticed. A damaged reply is trained again, a
-damaged task is set aside: its server sends it again when it is started anew, and the reply, where
-there is one, answers it.
+Order: task written → acked → trained → reply written → published → receipt → both removed. Each
+file is written under another name, synced and renamed, and ends in a digest of itself: after a
+crash it is complete or absent, and damage is noticed. A damaged reply is trained again, a damaged
+task is set aside: its server sends it again when it is restarted, and the reply, if there is one,
+answers it.
 
 Nothing is read before `TaskSpool.left_over` is called: until then another process may have the
-client id, and be at work in the same folder.
+client id, and be working in the same folder.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _TASK, _REPLY, _BLOB, _DAMAGED = ".task", ".reply", ".blob", ".damaged"
 
 
 class DamagedSpoolFile(StoredDataError):
-    """A file of the spool is not what was written."""
+    """A file of the spool does not hold what was written."""
 
 
 class SpoolNotWritable(StoredDataError):
-    """A task cannot be written down, and so not be taken."""
+    """A task cannot be written to the spool, and so cannot be accepted."""
 
     def __init__(self, folder: Path, error: OSError) -> None:
         """Name the spool's ``folder``."""
@@ -67,10 +67,10 @@ class SpoolNotWritable(StoredDataError):
 
 
 class TaskSpool:
-    """Tasks and replies below one folder, which belongs to one client id. Thread-safe."""
+    """Store of tasks and replies in one folder, which belongs to one client id. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Use ``folder``, which is made if need be; see `left_over` for when it is read."""
+        """Use ``folder``, which is created if needed; it is read by `left_over`."""
         make_folder(folder)
         self._folder = folder
         self._lock = threading.RLock()
@@ -78,7 +78,7 @@ class TaskSpool:
         self._settled = Settled(_REMEMBERED)
 
     def admit(self, task: Task, incoming: Incoming) -> Admission:
-        """Write a task down; once this returns, its letter may be acked.
+        """Write a task to disk; once this returns, its message may be acked.
 
         Raises:
             SpoolNotWritable: it cannot be written.
@@ -100,20 +100,20 @@ class TaskSpool:
             return Admission.NEW if known is None else self._state(task.task_id)
 
     def superseded(self) -> list[Incoming]:
-        """None: each letter was acked when its task was written down."""
+        """Return nothing: each message was acked when its task was written."""
         return []
 
     def current(self, task_id: str) -> Task | None:
-        """The newest form of a task."""
+        """Return the newest form of a task."""
         with self._lock:
             return self._open.get(task_id)
 
     def finished(self, reply: Reply) -> Reply:
-        """Write a reply down, its parameters apart; what is returned reads them from there."""
+        """Write a reply to disk, its parameters separately; the returned reply maps them."""
         parameters = parameters_of(reply.res)
         with self._lock:
             if reply.task_id not in self._open:
-                return reply  # settled meanwhile: it would lie here for ever
+                return reply  # settled meanwhile: it would stay here forever
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 self._write(reply.task_id + _REPLY, [encode(reply)])
                 crash_point("worker.reply_spooled")
@@ -126,7 +126,7 @@ class TaskSpool:
             return self._with_parameters(head)
 
     def reply_of(self, task_id: str) -> Reply | None:
-        """The reply that is kept; None also for one that is damaged, so that it is made again."""
+        """Return the stored reply; None also if it is damaged, so that it is made again."""
         with self._lock:
             try:
                 data = self._read(task_id + _REPLY)
@@ -142,7 +142,7 @@ class TaskSpool:
                 return None
 
     def published(self, task_id: str) -> Incoming | None:
-        """None: its letter was acked when it was written down."""
+        """Return None: the message was acked when its task was written."""
         return None
 
     def settle(self, task_id: str) -> Incoming | None:
@@ -156,26 +156,26 @@ class TaskSpool:
         with self._lock:
             self._open.pop(task_id, None)
             try:
-                # The task first: without its reply it would be done again after a crash.
+                # Remove the task first: without its reply it would be done again after a crash.
                 self._remove(task_id, (_TASK, _REPLY, _BLOB))
             except OSError as error:
-                # What stays is swept, or sent once more, at the next start: it does no harm.
+                # What is left is swept, or sent once more, at the next start: harmless.
                 logger.warning("task %s cannot be removed: %s", task_id, error)
         return None
 
     def of_job(self, job: str) -> list[str]:
-        """Ids of the job's tasks."""
+        """Return the ids of the job's tasks."""
         with self._lock:
             return [task_id for task_id, task in self._open.items() if task.job == job]
 
     def left_over(self) -> list[Task]:
-        """Tasks that an earlier process left: the folder is read now."""
+        """Read the folder, and return the tasks that an earlier process left."""
         with self._lock:
             self._load()
             return list(self._open.values())
 
     def age_of(self, task_id: str) -> float:
-        """Seconds since a task came, by this machine's clock, right or wrong, at both times."""
+        """Return the seconds since a task arrived, by this machine's clock, right or wrong."""
         with contextlib.suppress(OSError):
             came = (self._folder / (task_id + _TASK)).stat().st_mtime
             return max(0.0, time.time() - came)
@@ -208,7 +208,7 @@ class TaskSpool:
             self._open[task.task_id] = task
 
     def _sweep(self) -> None:
-        """Remove what was being written, what is too old, and parts of what is gone."""
+        """Remove partial files, files that are too old, and parts of what is gone."""
         paths = list(self._folder.iterdir())
         touched: dict[str, float] = {}
         for path in paths:
@@ -230,14 +230,14 @@ class TaskSpool:
                 path.unlink()
 
     def _with_parameters(self, head: Reply) -> Reply:
-        """The reply with its parameters, as views of their file."""
+        """Return the reply with its parameters as views of their file."""
         ref = head.blob
         assert ref is not None
         with (self._folder / (head.task_id + _BLOB)).open("rb") as file:
             if os.fstat(file.fileno()).st_size != ref.total:
                 raise DamagedSpoolFile(f"{head.task_id}{_BLOB} has not {ref.total} bytes")
             blob = mmap.mmap(file.fileno(), ref.total, access=mmap.ACCESS_READ)
-        # Hashed once when it is read back: what is sent is what was trained.
+        # Verify the hash when it is read back: what is sent is what was trained.
         BlobProgress(ref).finish(blob)
         parameters = Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
         return replace(head, res=with_parameters(head.res, parameters), blob=None)
@@ -245,7 +245,7 @@ class TaskSpool:
     def _write(
         self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True
     ) -> None:
-        """Write a file so that after any crash it is there whole or not at all."""
+        """Write a file so that after any crash it is complete or absent."""
         path, temporary = self._folder / name, self._folder / (name + ".tmp")
         seal = hashlib.sha256()
         with replacing(path, temporary) as file:
@@ -257,7 +257,7 @@ class TaskSpool:
                 file.write(seal.digest())
 
     def _read(self, name: str) -> bytes | None:
-        """What was written; None if there is nothing."""
+        """Return what was written; None if there is nothing."""
         try:
             data = (self._folder / name).read_bytes()
         except FileNotFoundError:

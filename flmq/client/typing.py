@@ -1,4 +1,4 @@
-"""What may stand for a client, and the functions that make one."""
+"""Types of what may be given as a client, and of functions that create one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flmq.common.errors import InvalidReturnValue
 __all__ = ["ClientFn", "ClientLike", "to_client"]
 
 ClientLike = Client | NumPyClient
-"""What users give where a client is wanted: with or without ``to_client()`` called on it."""
+"""What users pass as a client: with or without ``to_client()`` called on it."""
 
 ClientFn = (
     Callable[[ClientContext], ClientLike] | Callable[[str], ClientLike] | Callable[[], ClientLike]
 )
-"""Makes the client of a job, given its context, or its client id as in older Flower, or nothing."""
+"""Creates a job's client, given its context, its client id (as in older Flower), or nothing."""
 
 
 def to_client(thing: object) -> Client:

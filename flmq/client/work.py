@@ -1,4 +1,4 @@
-"""A worker's tasks from their coming to their end: the one owner of each task's and reply's fate.
+"""A worker's tasks from arrival to end: the one place that decides on each task and reply.
 
 A task waits for a thread, is done, and its reply is kept until the server is known to have it.
 """
@@ -44,10 +44,10 @@ class Work:
         leave: Callable[[Task, ReconnectIns], None],
         deaths: Deaths,
     ) -> None:
-        """Keep each client's in its ``tasks``, have ``executor`` do them, ack them to ``inbox``.
+        """Keep each client's tasks in ``tasks``, run them with ``executor``, ack them to ``inbox``.
 
-        ``waiting`` holds the tasks that wait for a thread, and None for each that is to end;
-        ``leave`` is called on a working thread when a server asks to.
+        ``waiting`` holds the tasks that wait for a thread, and None for each thread that is to end;
+        ``leave`` is called on a working thread when a server sends a client away.
         """
         self._tasks = tasks
         self._inbox = inbox
@@ -65,7 +65,7 @@ class Work:
     # -- what comes: the listener's thread ---------------------------------------------------
 
     def take(self, task: Task, incoming: Incoming) -> None:
-        """Take a task that came with ``incoming``, new or again."""
+        """Accept a task that came with ``incoming``, new or again."""
         tasks = self._tasks[task.client_id]
         arrived = time.monotonic()
         admission = tasks.admit(task, incoming)
@@ -73,7 +73,7 @@ class Work:
             self._deaths.came_again(task)
         self._ack_superseded(tasks)
         if admission is Admission.SETTLED:
-            # It may be the broker that delivers again; or a server that has no record of the reply.
+            # Either the broker redelivers, or a server has no record of the reply.
             self._executor.say_settled(task)
         elif task.task_id in self._at_work:
             pass  # a large reply may take minutes to send
@@ -82,38 +82,38 @@ class Work:
             and incoming.delivery.redelivered
             and self._awaited.is_sent(task.task_id)
         ):
-            # By and large the broker delivers again what its server has had: that one shall say so.
+            # Usually the broker redelivers a task whose reply the server has: ask for its receipt.
             self._awaited.hurry(task.task_id)
             self._ack(tasks.published(task.task_id))
         else:
             if admission is not Admission.DONE:
-                self._awaited.settled(task.task_id)  # there is no such reply any more
+                self._awaited.settled(task.task_id)  # the reply no longer exists
             self.put_to_work(task, arrived)
         if admission is Admission.SETTLED or self._acks_on_acceptance:
             self._inbox.ack(incoming)
             crash_point("worker.task_acked")
 
     def put_to_work(self, task: Task, arrived: float | None = None) -> None:
-        """Have a task done by the next thread that is free."""
+        """Queue a task for the next free thread."""
         self._at_work[task.task_id] = arrived
         self._waiting.put(task)
 
     def settle(self, client_id: str, task_id: str) -> None:
-        """Let go of a task. From any thread."""
+        """Settle a task and drop its reply. Any thread may call it."""
         self._awaited.settled(task_id)
         self._deaths.end(client_id, task_id)
         self._ack(self._tasks[client_id].settle(task_id))
 
     def end_job(self, job: str, runs: Set[str]) -> None:
-        """Let go of all tasks of these runs of a job, which are over."""
+        """Drop all tasks of these runs of a job, which are over."""
         for client_id, task in self._of_job(job):
             if task.run in runs:
                 self.settle(client_id, task.task_id)
 
     def leave_other_runs(self, job: str, run: str) -> int:
-        """Let go of what is not done yet of a job's other runs; how many tasks that were.
+        """Drop the unfinished tasks of a job's other runs; return how many.
 
-        What is done is kept until the job is over, or its server says that it has it.
+        Finished ones are kept until the job is over, or its server has their replies.
         """
         left = [
             (client_id, task.task_id)
@@ -133,13 +133,13 @@ class Work:
         ]
 
     def hear_of(self, job: str, run: str) -> None:
-        """Send what found no queue: the server of the job's run was heard."""
+        """Send replies that found no queue, as the server of the job's run was heard."""
         for task in self._awaited.unsent(job):
             if task.run == run:
                 self._send_again(task)
 
     def look(self) -> None:
-        """See to the receipts that have not come: see `flmq.client.receipts`."""
+        """Handle receipts that have not arrived: see `flmq.client.receipts`."""
         self._deaths.look()
         for what in self._awaited.overdue():
             task = self._tasks[what.client_id].current(what.task_id)
@@ -167,7 +167,7 @@ class Work:
             self.put_to_work(task)
 
     def _not_sent(self, task: Task) -> None:
-        """Keep a reply that no queue was there for: it may be wanted yet. From any thread."""
+        """Keep a reply that found no queue, as it may still be wanted. Any thread may call it."""
         if self._awaited.not_sent(task):
             logger.warning(
                 "job %s, round %d, %s: no queue for the reply of %s: it is kept, and sent when the "
@@ -189,7 +189,7 @@ class Work:
     # -- what is done: the working threads ---------------------------------------------------
 
     def run(self) -> None:
-        """Do tasks as they come, until there is None. Blocks; any number of threads may."""
+        """Run tasks as they come, until None comes. Blocks; any number of threads may call it."""
         while (task := self._waiting.get()) is not None and not self._stopping.is_set():
             try:
                 self._do(task)
@@ -202,7 +202,7 @@ class Work:
         tasks = self._tasks[task.client_id]
         newest = tasks.current(task.task_id)
         if newest is None:
-            return  # settled meanwhile: its job ended, or the server has its reply
+            return  # settled meanwhile: its job ended, or the server has the reply
         now = server_clock(newest, self._at_work[task.task_id])
         if not self._executor.do(newest, tasks, now):
             self._not_sent(newest)

@@ -1,16 +1,16 @@
-"""The worker: takes tasks from its clients' queues, has them done, publishes the replies.
+"""The worker: receives tasks from its clients' queues, runs them, publishes the replies.
 
-Training runs on the threads of `Worker.run`, never on the one that receives: hellos, heartbeats
-and receipts go on meanwhile. What a kill gives, by `AckPolicy`:
+Training runs on the threads of `Worker.run`, never on the one that receives: hellos, heartbeats and
+receipts go on meanwhile. The result of a kill, by `AckPolicy`:
 
 ===================  ===========================  =============================================
 killed               ACCEPT                       RESULT
 ===================  ===========================  =============================================
 before the ack       the task comes again         the task comes again
-while training       trained anew from the spool  the task comes again, to whoever has the id
-after training       the reply is sent            trained anew
-after the confirm    the reply is sent again: a   the reply is with the broker; the task may
-                     duplicate, counted once      come again: a duplicate, counted once
+while training       trained again, from spool    the task comes again, to whoever has the id
+after training       the reply is sent            trained again
+after the confirm    the reply is sent again: a   the broker has the reply; the task may come
+                     duplicate, counted once      again: a duplicate, counted once
 ===================  ===========================  =============================================
 """
 
@@ -51,12 +51,12 @@ from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
 __all__ = ["Worker", "WorkerOptions"]
 
 _PREFETCH = 2048
-"""Un-acked messages, of all clients together: what waits, and what is being done."""
+"""Prefetch of all clients together: tasks that wait or are being done."""
 _STANDBY_TRIES_EVERY = 1.0
 
 
 class Worker:
-    """Serves every job of a virtual host, as one client id or (in simulations) as many."""
+    """Serve every job of a virtual host, as one client id or (in simulations) many."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class Worker:
     ) -> None:
         """Serve with clients from ``source``. `run` starts it.
 
-        ``clients`` gives each client id the properties that it tells of itself.
+        ``clients`` maps each client id to its properties.
 
         Raises:
-            InvalidClientId: an id does not fit a queue's name.
+            InvalidClientId: an id is not valid in a queue name.
             InvalidWorkerOptions: a client has more properties than a server keeps.
         """
         self._options = WorkerOptions() if options is None else options
@@ -85,9 +85,9 @@ class Worker:
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
         self._epochs = Epochs()
         self._greeted: set[str] = set()
-        """Jobs whose server is known to have been there in our time."""
+        """Jobs whose server has been alive since our start."""
         self._asked: set[str] = set()
-        """Jobs that have asked for something and have not ended."""
+        """Jobs that have sent a task and have not ended."""
         self._served_one = False
         """Whether a job that greeted us has ended."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat)
@@ -99,8 +99,8 @@ class Worker:
         """Work until `stop` (with ``once``: until the first job ends). Blocks.
 
         Raises:
-            ClientIdInUse: another live process serves one of the client ids, and we are no standby.
-            BrokerError: the broker refuses, or cannot be reached to begin with.
+            ClientIdInUse: another live process serves a client id, and we are not a standby.
+            BrokerError: the broker refuses, or cannot be reached at the start.
         """
         self._open()
         self._take_up_what_was_left()
@@ -113,7 +113,7 @@ class Worker:
             self._close(listener)
 
     def stop(self) -> None:
-        """Have `run` return after the task it is at. Any thread may call it."""
+        """Make `run` return after its current task. Any thread may call it."""
         self._hands.stop()
 
     def _open(self) -> None:
@@ -177,7 +177,7 @@ class Worker:
         return tasks is not None and tasks.current(task_id) is not None
 
     def _take_queues(self) -> None:
-        """Be the one who serves our client ids; as a standby, wait until we can be."""
+        """Become the one who serves our client ids; as a standby, wait until possible."""
         said = False
         while True:
             try:
@@ -196,7 +196,7 @@ class Worker:
                     raise TransportClosed("stopped while standing by") from error
 
     def _take_up_what_was_left(self) -> None:
-        """Go on with what an earlier process took and did not bring to its end."""
+        """Resume the tasks that an earlier process accepted but did not finish."""
         for client_id, tasks in self._tasks.items():
             left = tasks.left_over()
             if left:
@@ -229,7 +229,7 @@ class Worker:
             self._herald.say_all(PresenceKind.HELLO)
             spoke = time.monotonic()
             while True:
-                # Anew each time: a server may have asked for quicker heartbeats meanwhile.
+                # Read each time: a server may have asked for more frequent heartbeats meanwhile.
                 left = spoke + self._herald.every - time.monotonic()
                 incoming = self._inbox.receive(left) if left > 0 else None
                 if incoming is not None:
@@ -240,7 +240,7 @@ class Worker:
                     spoke = time.monotonic()
         except TransportClosed:
             return
-        except BaseException as error:  # whatever it is, nobody hears any more
+        except BaseException as error:  # whatever it is, nobody is listening any more
             self._hands.fail(error)
 
     def _receive(self, incoming: Incoming) -> None:
@@ -277,14 +277,15 @@ class Worker:
         self._work.take(task, incoming)
 
     def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
-        """Say hello to a server that asks who is there, and to one that greets us in answer.
+        """Say hello to a server that asks who is there, or that greets us.
 
-        Only the latter is known to be alive: a roll call may have waited here since before us. It
-        gets its own message's id back: proof that somebody reads this client's queue.
+        Only a greeting proves that the server is alive: a roll call may have waited in the queue
+        since before our start. The greeting's message id is sent back, which proves that this
+        client's queue is being read.
         """
         answers = delivery.message.correlation_id
         if answers not in ("", self._herald.instance):
-            return  # for a process that had this client id before us
+            return  # meant for a process that had this client id before us
         if not self._epochs.hear(roll_call.job, roll_call.epoch, roll_call.run):
             return
         if self._epochs.takes_over(roll_call.job, roll_call.run):
@@ -299,7 +300,7 @@ class Worker:
         self._herald.say(PresenceKind.HELLO, client_id, greeting=greeting)
 
     def _begin_anew(self, roll_call: RollCall) -> None:
-        """Go over to another run of a job: its server was started with another folder, or none."""
+        """Switch to another run of a job: its server was started with another folder, or none."""
         left = self._work.leave_other_runs(roll_call.job, roll_call.run)
         logger.warning(
             "job %s was begun anew by another server: %d tasks of its earlier run are dropped",
@@ -313,14 +314,14 @@ class Worker:
             self._work.settle(receipt.client_id, receipt.task_id)
 
     def _end_job(self, ended: JobEnded) -> None:
-        """Forget a job. One whose server never greeted us ended before our time."""
+        """Forget a job. One whose server never greeted us ended before our start."""
         runs = self._epochs.end(ended.job, ended.epoch, ended.run)
         if not runs:
             return
         logger.info("job %s ended: %s", ended.job, ended.reason)
         self._work.end_job(ended.job, runs)
         if self._epochs.knows(ended.job):
-            return  # an earlier run of it is over, and this one goes on
+            return  # an earlier run is over; the current one goes on
         self._clients.forget(ended.job)
         self._served_one |= ended.job in self._greeted
         self._greeted.discard(ended.job)
