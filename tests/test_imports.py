@@ -42,6 +42,7 @@ def test_contracts_hold() -> None:
         ("transport/base.py", "import flmq.server", "downwards"),
         ("broker/find.py", "import flmq.client", "rest on common alone"),
         ("round/state.py", "import time", "no clock"),
+        ("server/presence/registry.py", "import time", "registry of clients"),
         ("server/server.py", "import pika", "know pika"),
         ("messaging/inbox.py", "import flmq.wire.proto.flmq.v1.fit_pb2", "generated code"),
         ("server/app.py", "import rich", "the terminal"),

@@ -100,7 +100,6 @@ LONG_MODULES: set[str] = set()
 LARGE_CLASSES = {
     "flmq.broker.node.PrivateNode",
     "flmq.journal.journal.Journal",
-    "flmq.server.client_manager.SimpleClientManager",
     "flmq.server.replies.intake.Intake",
     "flmq.server.resumption.job_journal.JobJournal",
 }
@@ -138,7 +137,6 @@ CLOCK_READERS = {
     "flmq.server.asks.published_models.PublishedModels",
     "flmq.server.asks.task_publisher.TaskPublisher",
     "flmq.server.asks.waiting.Waiter",
-    "flmq.server.client_manager.SimpleClientManager",
     "flmq.server.local_runner.LocalRunner",
     "flmq.server.replies.intake.Intake",
     "flmq.server.replies.late_replies.LateReplyDesk",

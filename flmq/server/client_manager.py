@@ -1,28 +1,28 @@
-"""Who is there, and whom to ask: clients known by their presence, and seeded choice among them."""
+"""Whom to ask: the clients that are there, waiting for them, and a seeded choice among them."""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from flmq.common.errors import FlmqError, NotEnoughClients
-from flmq.common.typing import Scalar
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.criterion import Criterion
+from flmq.server.presence.registry import ClientRegistry, ClientState, ClientStatus
 
 __all__ = [
     "ClientManager",
     "ClientState",
     "ClientStatus",
     "SimpleClientManager",
+    "shared_registry",
 ]
 
 logger = logging.getLogger(__name__)
@@ -67,45 +67,8 @@ class ClientManager(ABC):
         """
 
 
-class ClientState(StrEnum):
-    """Whether a client can be asked now."""
-
-    ONLINE = "online"
-    """It said hello and is heard of."""
-    AWAY = "away"
-    """Known, not heard of now; expected back, and a task would wait for it in its queue."""
-    GONE = "gone"
-    """It took its leave, or has no queue any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStatus:
-    """Whether one client is there, since when and why."""
-
-    cid: str
-    state: ClientState
-    since: float
-    """When it came into this state, in seconds since the epoch."""
-    reason: str
-    properties: Mapping[str, Scalar]
-
-
-@dataclass(slots=True)
-class _Known:
-    """A client that has been here at least once."""
-
-    client: ClientProxy
-    state: ClientState
-    since: float
-    reason: str
-
-    def status(self) -> ClientStatus:
-        properties = dict(self.client.properties)
-        return ClientStatus(self.client.cid, self.state, self.since, self.reason, properties)
-
-
 class SimpleClientManager(ClientManager):
-    """Clients as their presence tells, and a choice among them that can be made again.
+    """The clients that a registry lists, and a choice among them that can be made again.
 
     Only online clients count, except for a criterion whose ``include_away`` is true. The choice
     depends on the seed, the round, the phase, how many choices the phase made before, and the ids
@@ -123,6 +86,7 @@ class SimpleClientManager(ClientManager):
         seed: int | None = None,
         wait_timeout: float = _DAY,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[ClientStatus], None] | None = None,
     ) -> None:
         """Know nobody yet.
@@ -131,6 +95,7 @@ class SimpleClientManager(ClientManager):
             seed: of the choices made before `begin`; None: fresh entropy.
             wait_timeout: seconds that ``sample`` waits for clients.
             clock: gives seconds since the epoch.
+            monotonic: gives seconds that waits are measured in; they never go back.
             on_change: called after each change, in the order of changes, one at a time, on the
                 thread of one of the callers. What it raises is logged.
         """
@@ -139,15 +104,17 @@ class SimpleClientManager(ClientManager):
         self.on_wait: Callable[[int, int], None] | None = None
         """Called with how many clients are waited for, and how many are here, whenever a wait
         begins or goes on; it must not block."""
-        self._trouble: FlmqError | None = None
         self.shortfall: str | None = None
         """Why the last ``sample`` returned nobody; None if it did not."""
+        self._trouble: FlmqError | None = None
         self._clock = clock
+        self._monotonic = monotonic
         self._key: tuple[int, int, str] = (secrets.randbits(64) if seed is None else seed, 0, "")
         self._draws = 0
-        self._known: dict[str, _Known] = {}
-        self._counts: Counter[ClientState] = Counter()
-        self._presence = threading.Condition()
+        self._registry = ClientRegistry()
+        self._registry_lock = threading.Lock()
+        """Held by whoever reads or changes the registry, and by nobody for long."""
+        self._came = threading.Condition(self._registry_lock)
         self._untold: deque[ClientStatus] = deque()
         self._telling = threading.Lock()
 
@@ -162,30 +129,25 @@ class SimpleClientManager(ClientManager):
 
     def num_available(self) -> int:
         """Return how many clients are online."""
-        return self._count(include_away=False)
+        with self._registry_lock:
+            return self._registry.count()
 
     def all(self) -> dict[str, ClientProxy]:
         """Return the clients that are online, by id in order of ids; a copy."""
-        return self._visible(include_away=False)
+        return {client.cid: client for client in self._listed(include_away=False)}
 
     def register(self, client: ClientProxy) -> bool:
         """Take ``client`` for online; False, and no change, if its id is online already.
 
         A client that was away or gone is online again, with the new proxy.
         """
-        with self._presence:
-            known = self._known.get(client.cid)
-            if known is not None and known.state is ClientState.ONLINE:
-                return False
-            if known is None:
-                known = _Known(client, ClientState.ONLINE, self._clock(), "said hello")
-                self._known[client.cid] = known
-                self._changed(known)
-            else:
-                known.client = client
-                self._move(known, ClientState.ONLINE, "came back")
+        with self._registry_lock:
+            status = self._registry.register(client, self._clock())
+            if status is not None:
+                self._untold.append(status)
+                self._came.notify_all()
         self._tell()
-        return True
+        return status is not None
 
     def unregister(self, client: ClientProxy) -> None:
         """Take ``client`` for away."""
@@ -193,11 +155,11 @@ class SimpleClientManager(ClientManager):
 
     def set_away(self, cid: str, reason: str) -> bool:
         """Take an online client for away; whether that changed anything."""
-        return self._leave(cid, ClientState.AWAY, reason, (ClientState.ONLINE,))
+        return self._unlist(cid, ClientState.AWAY, reason)
 
     def set_gone(self, cid: str, reason: str) -> bool:
         """Take an online or away client for gone; whether that changed anything."""
-        return self._leave(cid, ClientState.GONE, reason, (ClientState.ONLINE, ClientState.AWAY))
+        return self._unlist(cid, ClientState.GONE, reason)
 
     def status(self, cid: str) -> ClientStatus:
         """Return what is known of a client.
@@ -205,13 +167,13 @@ class SimpleClientManager(ClientManager):
         Raises:
             KeyError: a client of this id has never been here.
         """
-        with self._presence:
-            return self._known[cid].status()
+        return self.known()[cid]
 
     def known(self) -> dict[str, ClientStatus]:
         """Return what is known of every client that has been here, by id in order of ids."""
-        with self._presence:
-            return {cid: self._known[cid].status() for cid in sorted(self._known)}
+        with self._registry_lock:
+            statuses = self._registry.statuses()
+        return {status.cid: status for status in sorted(statuses, key=lambda status: status.cid)}
 
     def wait_for(self, num_clients: int, timeout: float = _DAY) -> bool:
         """Block until ``num_clients`` are online; False after ``timeout`` seconds."""
@@ -219,7 +181,7 @@ class SimpleClientManager(ClientManager):
 
     def begin(self, seed: int, server_round: int, phase: str) -> None:
         """Make the choices that follow those of this phase of this round of the job ``seed``."""
-        with self._presence:
+        with self._registry_lock:
             self._key = (seed, server_round, phase)
             self._draws = 0
             self.shortfall = None
@@ -248,100 +210,74 @@ class SimpleClientManager(ClientManager):
         # The user's criterion runs outside of the lock: it may ask the client, and block.
         candidates = [
             client
-            for client in self._visible(include_away).values()
+            for client in self._listed(include_away)
             if criterion is None or criterion.select(client)
         ]
         self.shortfall = _shortfall(num_clients, len(candidates), criterion)
         if self.shortfall is not None:
             logger.warning("sampling nobody: %s", self.shortfall)
             return []
-        return self._choose(candidates, num_clients)
-
-    def _choose(self, candidates: list[ClientProxy], num_clients: int) -> list[ClientProxy]:
-        """The ``num_clients`` with the smallest digests of key and id.
-
-        Digests are as good as independent uniform numbers, so every subset is equally likely. No
-        generator is involved, whose algorithm could change with a version; and when one client
-        is missing, the others that would have been chosen still are.
-        """
         if num_clients == 0:
             return []  # whoever only waits draws nothing: the choice must not depend on it
-        with self._presence:
+        with self._registry_lock:
             key = (*self._key, self._draws)
             self._draws += 1
-        ranked = sorted(candidates, key=lambda client: _digest(key, client.cid))
-        return ranked[:num_clients]
-
-    def _visible(self, include_away: bool) -> dict[str, ClientProxy]:
-        with self._presence:
-            return {
-                cid: known.client
-                for cid, known in sorted(self._known.items())
-                if known.state is ClientState.ONLINE
-                or (include_away and known.state is ClientState.AWAY)
-            }
-
-    def _require(self, wanted: int, include_away: bool) -> None:
-        """Wait for ``wanted`` clients, or raise with the names of those who are missing."""
-        begun = time.monotonic()
-        if self._wait_for(wanted, self.wait_timeout, include_away):
-            return
-        away = [cid for cid, known in self.known().items() if known.state is ClientState.AWAY]
-        waited = round(time.monotonic() - begun, 3)
-        raise NotEnoughClients(wanted, self._count(include_away), waited, tuple(away))
+        return _choose(candidates, num_clients, key)
 
     def give_up(self, error: FlmqError) -> None:
         """Have whoever waits for clients, now or later, get ``error``: nobody hears them."""
-        with self._presence:
+        with self._registry_lock:
             self._trouble = error
-            self._presence.notify_all()
+            self._came.notify_all()
+
+    def _listed(self, include_away: bool) -> list[ClientProxy]:
+        """The clients that may be chosen, in order of ids."""
+        with self._registry_lock:
+            clients = self._registry.listed(include_away=include_away)
+        return sorted(clients, key=lambda client: client.cid)
+
+    def _require(self, wanted: int, include_away: bool) -> None:
+        """Wait for ``wanted`` clients, or raise with the names of those who are missing."""
+        begun = self._monotonic()
+        if self._wait_for(wanted, self.wait_timeout, include_away):
+            return
+        away = [cid for cid, status in self.known().items() if status.state is ClientState.AWAY]
+        waited = round(self._monotonic() - begun, 3)
+        with self._registry_lock:
+            have = self._registry.count(include_away=include_away)
+        raise NotEnoughClients(wanted, have, waited, tuple(away))
 
     def _wait_for(self, wanted: int, timeout: float, include_away: bool) -> bool:
-        deadline = time.monotonic() + timeout
-        with self._presence:
-            while (have := self._count(include_away)) < wanted:
-                if self._trouble is not None:
-                    raise self._trouble
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                logger.info("waiting for clients: %d of %d are here", have, wanted)
-                if self.on_wait is not None:
-                    self.on_wait(wanted, have)
-                self._presence.wait_for(
-                    lambda: self._trouble is not None or self._count(include_away) >= wanted,
-                    min(left, self.report_every),
-                )
-            return True
+        deadline = self._monotonic() + timeout
 
-    def _count(self, include_away: bool) -> int:
-        """How many clients `_visible` would give, in no time: waits ask at each change."""
-        with self._presence:
-            away = self._counts[ClientState.AWAY] if include_away else 0
-            return self._counts[ClientState.ONLINE] + away
+        def is_over() -> bool:
+            enough = self._registry.count(include_away=include_away) >= wanted
+            return enough or self._trouble is not None
 
-    def _leave(
-        self, cid: str, state: ClientState, reason: str, possible: tuple[ClientState, ...]
-    ) -> bool:
-        with self._presence:
-            known = self._known.get(cid)
-            if known is None or known.state not in possible:
+        while True:
+            with self._registry_lock:
+                have = self._registry.count(include_away=include_away)
+                trouble = self._trouble
+            if have >= wanted:
+                return True
+            if trouble is not None:
+                raise trouble
+            left = deadline - self._monotonic()
+            if left <= 0:
                 return False
-            self._move(known, state, reason)
+            logger.info("waiting for clients: %d of %d are here", have, wanted)
+            if self.on_wait is not None:
+                self.on_wait(wanted, have)
+            with self._registry_lock:
+                self._came.wait_for(is_over, min(left, self.report_every))
+
+    def _unlist(self, cid: str, state: ClientState, reason: str) -> bool:
+        with self._registry_lock:
+            status = self._registry.unlist(cid, state, reason, self._clock())
+            if status is not None:
+                self._untold.append(status)
         self._tell()
-        return True
-
-    def _move(self, known: _Known, state: ClientState, reason: str) -> None:
-        """Take a known client from one state to another; called under the lock."""
-        self._counts[known.state] -= 1
-        known.state, known.since, known.reason = state, self._clock(), reason
-        self._changed(known)
-
-    def _changed(self, known: _Known) -> None:
-        """Count, wake who waits, and note the change for the listener; called under the lock."""
-        self._counts[known.state] += 1
-        self._untold.append(known.status())
-        self._presence.notify_all()
+        return status is not None
 
     def _tell(self) -> None:
         """Tell the listener of changes, outside of the lock, so that it may call any method.
@@ -351,21 +287,44 @@ class SimpleClientManager(ClientManager):
         while self._untold and self._telling.acquire(blocking=False):
             try:
                 while self._untold:
-                    self._tell_one(self._untold.popleft())
+                    _tell_one(self.on_change, self._untold.popleft())
             finally:
                 self._telling.release()
 
-    def _tell_one(self, status: ClientStatus) -> None:
-        if self.on_change is None:
-            return
-        try:
-            self.on_change(status)
-        except Exception:
-            logger.exception("on_change failed for client %s: %s", status.cid, status.state)
+
+def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.Lock]:
+    """The registry that ``manager`` is a view of, and its lock; new ones if it has none."""
+    if isinstance(manager, SimpleClientManager):
+        return manager._registry, manager._registry_lock
+    return ClientRegistry(), threading.Lock()
 
 
-def _digest(key: tuple[int, int, str, int], cid: str) -> bytes:
-    return hashlib.sha256("\0".join(map(str, (*key, cid))).encode()).digest()
+def _tell_one(on_change: Callable[[ClientStatus], None] | None, status: ClientStatus) -> None:
+    if on_change is None:
+        return
+    try:
+        on_change(status)
+    except Exception:
+        logger.exception("on_change failed for client %s: %s", status.cid, status.state)
+
+
+def _choose(
+    candidates: Iterable[ClientProxy], num_clients: int, key: Sequence[int | str]
+) -> list[ClientProxy]:
+    """The ``num_clients`` with the smallest digests of key and id, smallest first.
+
+    Digests are as good as independent uniform numbers, so every subset is equally likely. No
+    generator is involved, whose algorithm could change with a version; and when one client is
+    missing, the others that would have been chosen still are.
+    """
+    of_key = hashlib.sha256("".join(f"{part}\0" for part in key).encode())
+
+    def rank(client: ClientProxy) -> bytes:
+        digest = of_key.copy()
+        digest.update(client.cid.encode())
+        return digest.digest()
+
+    return heapq.nsmallest(num_clients, candidates, key=rank)
 
 
 def _shortfall(num_clients: int, candidates: int, criterion: Criterion | None) -> str | None:

@@ -1,51 +1,33 @@
-"""Who is there: turns hellos, heartbeats and byes into what the ClientManager knows."""
+"""Hears what clients say of themselves, and tells the ClientManager who came and who went."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.observe.events import ClientPresence, RunEvent
-from flmq.server.client_manager import ClientManager, SimpleClientManager
+from flmq.server.client_manager import ClientManager, SimpleClientManager, shared_registry
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.presence.registrar import Registrar
+from flmq.server.presence.registry import (
+    Change,
+    ClientState,
+    Heard,
+    HeardChange,
+    PropertiesRefused,
+)
 from flmq.transport import DEFAULT_SITE
-from flmq.wire import Presence, PresenceKind
-from flmq.wire.bounds import size_of_properties
+from flmq.wire import Presence
 
 __all__ = ["PresenceWatcher"]
 
-_MISSED_HEARTBEATS = 2.5
-_GRACE = 1.0
-_ALL_PROPERTIES_BYTES = 64 * 2**20
-"""Bytes of properties that are kept of all clients together."""
-
-
-@dataclass(slots=True)
-class _Known:
-    proxy: ClientProxy
-    site: str
-    heartbeat: float
-    """Seconds between its heartbeats."""
-    last_seen: float
-    """Monotonic seconds."""
-    online: bool = False
-    left: bool = False
-    """Whether its process said bye, after which nothing of that process counts."""
-    instance: str = ""
-    """The process that answered for this client id last; empty: none, for its queue is gone."""
-    bytes: int = 0
-    """Of its properties."""
-
 
 class PresenceWatcher:
-    """Registers clients as they appear and unregisters those that leave or fall silent.
+    """Feeds a registry of clients with presence messages, and hands its changes to a registrar.
 
-    Thread-safe. Works with any `ClientManager`; one that knows of away clients is told why. Whether
-    somebody is who they say is for others to find out (`flmq.server.presence.doorkeeper`).
+    Thread-safe. Works with any `ClientManager`; a `SimpleClientManager` shares its registry.
+    Whether somebody is who they say is for others to find out (`flmq.server.presence.doorkeeper`).
     """
 
     def __init__(
@@ -61,50 +43,41 @@ class PresenceWatcher:
         self._make_proxy = make_proxy
         self._emit = emit
         self._clock = clock
-        self._known: dict[str, _Known] = {}
-        self._online = 0
-        self._bytes = 0
-        self._lock = threading.Lock()
+        self._registry, self._registry_lock = shared_registry(manager)
+        with self._registry_lock:
+            self._registry.start_run()
 
     def recognizes(self, presence: Presence) -> bool:
-        """Whether this is the process that was heard last as this client."""
-        with self._lock:
-            known = self._known.get(presence.client_id)
-            return known is not None and known.instance == presence.instance
+        """Whether this is the process that was heard last as this client, and it had its queue."""
+        with self._registry_lock:
+            known = self._registry.find(presence.client_id)
+            return known is not None and known.is_process(presence.instance)
 
     def hear(self, presence: Presence) -> None:
-        """Take in one message of a client about itself.
+        """Take in a hello, a heartbeat or a bye.
 
-        A process leaves once: whatever is heard of it after its bye was on its way before. And it
-        speaks of itself alone: the bye of a process that another has followed says nothing.
+        A process leaves once: whatever is heard of it after its bye was on its way before.
         """
-        with self._lock:
-            known = self._known.get(presence.client_id)
-            same = known is not None and known.instance == presence.instance
-            if known is not None and same and known.left:
-                return
-            if presence.kind is not PresenceKind.BYE:
-                self._come(presence)
-            elif known is not None and same:
-                known.left = True
-                self._leave(presence.client_id, "said bye")
+        with self._registry_lock:
+            changes = self._registry.hear(presence, self._clock(), self._make_proxy)
+            self._tell(changes)
+        for change in changes:
+            if isinstance(change, PropertiesRefused):
+                logger.warning(
+                    "client %s takes part without its properties: %s",
+                    change.client_id,
+                    change.reason,
+                )
 
     def seen(self, client_id: str) -> None:
         """Take any other message of the client as a sign of life, unless it has left."""
-        with self._lock:
-            known = self._known.get(client_id)
-            if known is not None and known.instance and not known.left:
-                known.last_seen = self._clock()
-                self._return(client_id, known, "replied")
+        with self._registry_lock:
+            self._tell(self._registry.seen(client_id, self._clock()))
 
     def gone(self, client_id: str) -> None:
         """Note that the broker has no queue for a client: it took its leave, or long ago."""
-        with self._lock:
-            self._leave(client_id, "its queue is gone")
-            known = self._known.get(client_id)
-            if known is not None:
-                known.instance = ""
-                self._registrar.gone(known.proxy, "its queue is gone")
+        with self._registry_lock:
+            self._tell(self._registry.queue_gone(client_id))
 
     def give_up(self, error: FlmqError) -> None:
         """Tell whoever waits for clients that nobody hears them any more, and why."""
@@ -114,12 +87,8 @@ class PresenceWatcher:
     def tick(self) -> None:
         """Find out whose heartbeats have stopped. Call it every second or so."""
         self._registrar.tick()
-        with self._lock:
-            now = self._clock()
-            for client_id, known in self._known.items():
-                silent = now - known.last_seen
-                if known.online and silent > known.heartbeat * _MISSED_HEARTBEATS + _GRACE:
-                    self._leave(client_id, f"no heartbeat for {silent:.0f} s")
+        with self._registry_lock:
+            self._tell(self._registry.tick(self._clock()))
 
     def close(self) -> None:
         """Tell the manager nothing more. Idempotent."""
@@ -127,70 +96,42 @@ class PresenceWatcher:
 
     def knows(self, client_id: str) -> bool:
         """Whether anything was heard of a client since this server began."""
-        with self._lock:
-            return client_id in self._known
+        return self._heard(client_id) is not Heard.NEVER
 
     def is_online(self, client_id: str) -> bool:
-        """Whether a client is heard of."""
-        with self._lock:
-            known = self._known.get(client_id)
-            return known is not None and known.online
+        """Whether a client is heard of now."""
+        return self._heard(client_id) is Heard.ONLINE
 
     def was_there(self, client_id: str, since: float) -> bool:
         """Whether a client was heard after ``since``, in monotonic seconds, and has not left."""
-        with self._lock:
-            known = self._known.get(client_id)
-            return known is not None and not known.left and known.last_seen >= since
+        with self._registry_lock:
+            known = self._registry.find(client_id)
+            return known is not None and known.last_heard >= since
 
     def site(self, client_id: str) -> str:
-        """The site a client was last heard from."""
-        with self._lock:
-            known = self._known.get(client_id)
+        """The site a client was heard from last."""
+        with self._registry_lock:
+            known = self._registry.find(client_id)
             return DEFAULT_SITE if known is None else known.site
 
-    def _come(self, presence: Presence) -> None:
-        client_id = presence.client_id
-        known = self._known.get(client_id)
-        if known is None:
-            known = _Known(self._make_proxy(client_id), presence.site, 0.0, 0.0)
-            self._known[client_id] = known
-        self._keep_properties(known, presence)
-        known.site = presence.site
-        known.heartbeat = presence.heartbeat_seconds
-        known.last_seen = self._clock()
-        known.instance, known.left = presence.instance, False
-        self._return(client_id, known, f"said {presence.kind.value}")
+    def _heard(self, client_id: str) -> Heard:
+        with self._registry_lock:
+            known = self._registry.find(client_id)
+            return Heard.NEVER if known is None else known.heard
 
-    def _keep_properties(self, known: _Known, presence: Presence) -> None:
-        """Keep a client's properties, while there is room for them."""
-        properties, refused = dict(presence.properties), presence.refused
-        size = size_of_properties(properties.items())
-        if self._bytes - known.bytes + size > _ALL_PROPERTIES_BYTES:
-            properties, size = {}, 0
-            refused = f"no room: properties of {self._bytes} bytes are kept of all clients"
-        self._bytes += size - known.bytes
-        known.proxy.properties, known.bytes = properties, size
-        if refused and known.instance != presence.instance:
-            logger.warning(
-                "client %s takes part without its properties: %s", presence.client_id, refused
-            )
+    def _tell(self, changes: Iterable[Change]) -> None:
+        """Hand changes to the registrar; called under the lock, which keeps their order."""
+        for change in changes:
+            if isinstance(change, PropertiesRefused):
+                continue  # that is for the log
+            if change.state is ClientState.ONLINE:
+                self._registrar.online(change.proxy, self._observers_told(change))
+            elif change.state is ClientState.AWAY:
+                self._registrar.away(change.proxy, change.reason, self._observers_told(change))
+            else:
+                self._registrar.gone(change.proxy, change.reason)
 
-    def _return(self, client_id: str, known: _Known, reason: str) -> None:
-        if known.online:
-            return
-        known.online = True
-        self._online += 1
-        self._registrar.online(known.proxy, self._tell(client_id, "online", reason))
-
-    def _leave(self, client_id: str, reason: str) -> None:
-        known = self._known.get(client_id)
-        if known is None or not known.online:
-            return
-        known.online = False
-        self._online -= 1
-        self._registrar.away(known.proxy, reason, self._tell(client_id, "away", reason))
-
-    def _tell(self, client_id: str, status: str, reason: str) -> Callable[[], None]:
-        """What says so to observers, once the manager knows."""
-        event = ClientPresence(client_id, status, reason, self._online)
+    def _observers_told(self, change: HeardChange) -> Callable[[], None]:
+        """What tells observers, once the manager knows."""
+        event = ClientPresence(change.proxy.cid, change.state.value, change.reason, change.online)
         return lambda: self._emit(event)

@@ -11,7 +11,7 @@ from flmq.common.typing import Scalar
 from flmq.observe.events import ClientPresence, RunEvent
 from flmq.server import SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.presence import watcher as presence_module
+from flmq.server.presence import registry as registry_module
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.wire import Presence, PresenceKind
 from tests.end_to_end.federation import Federation, fed_avg
@@ -102,7 +102,7 @@ def test_silence_ends_with_a_reply_but_a_queue_that_is_gone_does_not() -> None:
 def test_properties_of_all_clients_together_have_a_bound(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(presence_module, "_ALL_PROPERTIES_BYTES", 2000)
+    monkeypatch.setattr(registry_module, "_ALL_PROPERTIES_BYTES", 2000)
     ear = _Ear()
     for client_id in ("a", "b", "c"):
         for kind in (PresenceKind.HELLO, PresenceKind.HEARTBEAT):
