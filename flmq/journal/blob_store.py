@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,18 +22,42 @@ from flmq.journal.schema import Seal
 from flmq.journal.state import StateValue, join_state, split_state
 from flmq.wire import BlobRef, refer
 
-__all__ = ["BlobStore"]
+__all__ = ["BlobStore", "state_digests"]
 
 _INLINE_STATE_BYTES = 4096
 _STATE = "flmq.state"
-"""Tensor type of a blob that holds the large arrays of a strategy's state."""
+"""Tensor type of a blob that holds a large array of a strategy's state; before format 3, all."""
 
-_NAMED = """
+_MODELS = """
 SELECT digest FROM checkpoints WHERE digest IS NOT NULL
-UNION SELECT state_digest FROM checkpoints WHERE state_digest IS NOT NULL
-UNION SELECT state_digest FROM phases WHERE state_digest IS NOT NULL
 UNION SELECT digest FROM asks WHERE digest IS NOT NULL
 """
+_STATES = """
+SELECT state_digest FROM checkpoints WHERE state_digest IS NOT NULL
+UNION SELECT state_digest FROM phases WHERE state_digest IS NOT NULL
+"""
+
+
+def state_digests(digests: str | None) -> list[str]:
+    """Return the blobs that a record's ``state_digest`` names: separated by spaces, in order."""
+    return [] if digests is None else digests.split()
+
+
+class _Arrays:
+    """The large arrays of a state by number, each mapped alone: the system allows only so many."""
+
+    def __init__(
+        self, refs: Iterable[BlobRef], load: Callable[[BlobRef], MappedParameters]
+    ) -> None:
+        self._places = [(ref, index) for ref in refs for index in range(len(ref.lengths))]
+        self._load = load
+        self._loaded: MappedParameters | None = None
+
+    def __getitem__(self, number: int, /) -> memoryview:
+        ref, index = self._places[number]
+        if self._loaded is None or self._loaded.ref != ref:
+            self._loaded = self._load(ref)
+        return self._loaded.tensor(index)
 
 
 class BlobStore:
@@ -59,7 +83,7 @@ class BlobStore:
         ref = refer(parameters) if ref is None else ref
         with self._lock:
             self._put[ref.digest] = ref
-        self.blobs.put(ref, parameters)
+        self.blobs.put([(ref, parameters)])
         return ref
 
     def name(self, tx: sqlite3.Connection, digests: Iterable[str]) -> None:
@@ -111,25 +135,29 @@ class BlobStore:
     # -- a strategy's state ------------------------------------------------------------------
 
     def put_state(self, state: Mapping[str, StateValue], name: str) -> tuple[bytes, str | None]:
-        """Return a state as stored in its record, and the digest of its large arrays, if any.
+        """Return a state as stored in its record, and what `state_digests` reads, or None.
+
+        Each large array is a blob of its own, written unless it is there: one that is as it was at
+        the last checkpoint costs nothing but its digest.
 
         Raises:
             UnsavableState: a value that cannot be stored exactly; names it.
+            JournalNotWritable: an array cannot be written.
         """
         document, arrays = split_state(state, _INLINE_STATE_BYTES, name)
-        if not arrays:
-            return self._seal.close(document), None
-        ref = self.put(Parameters(cast("list[bytes]", arrays), _STATE))
-        return self._seal.close(document), ref.digest
+        blobs = [Parameters([cast(bytes, array)], _STATE) for array in arrays]
+        refs = [refer(blob) for blob in blobs]
+        with self._lock:
+            self._put.update((ref.digest, ref) for ref in refs)
+        self.blobs.put(zip(refs, blobs, strict=True))
+        return self._seal.close(document), " ".join(ref.digest for ref in refs) or None
 
     def load_state(
-        self, tx: sqlite3.Connection, stored: bytes, digest: str | None
+        self, tx: sqlite3.Connection, stored: bytes, digests: str | None
     ) -> dict[str, Any]:
-        """Return the state that `put_state` stored."""
-        document = self._seal.open(stored)
-        if digest is None:
-            return join_state(document, ())
-        return join_state(document, self.load(self.ref(tx, digest)).tensors)
+        """Return the state that `put_state` stored, or an earlier flmq in one blob."""
+        refs = [self.ref(tx, digest) for digest in state_digests(digests)]
+        return join_state(self._seal.open(stored), _Arrays(refs, self.load))
 
     # -- replies -----------------------------------------------------------------------------
 
@@ -157,7 +185,9 @@ class BlobStore:
         """Remove the files that no record names; ``replies`` are the named reply files."""
         with self._lock:
             needed, spared = set(self._put), set(self._adopted)
-        needed.update(digest for (digest,) in tx.execute(_NAMED))
+        needed.update(digest for (digest,) in tx.execute(_MODELS))
+        for (digests,) in tx.execute(_STATES):
+            needed.update(state_digests(digests))
         for (digest,) in tx.execute("SELECT digest FROM blobs").fetchall():
             if digest not in needed:
                 tx.execute("DELETE FROM blobs WHERE digest = ?", (digest,))

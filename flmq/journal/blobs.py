@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flmq.common.typing import Parameters
-from flmq.journal.files import TEMPORARY, make_folder, move, replace, writing
+from flmq.journal.files import TEMPORARY, make_folder, move, replace_all, writing
 from flmq.journal.mapped import MappedParameters
 from flmq.wire import BlobRef
 
@@ -33,19 +33,25 @@ class BlobFolder:
         """Return the path of the blob, whether or not it exists."""
         return self.folder / f"{digest}{_SUFFIX}"
 
-    def put(self, ref: BlobRef, parameters: Parameters) -> Path:
-        """Write ``parameters`` to disk; an existing file is left alone.
+    def put(self, blobs: Iterable[tuple[BlobRef, Parameters]]) -> None:
+        """Write parameters to disk, each under its reference; existing files are left alone.
 
         Raises:
-            JournalNotWritable: they cannot be written.
+            JournalNotWritable: some cannot be written.
         """
+        replace_all(
+            {
+                self.path(ref.digest): parameters.tensors
+                for ref, parameters in blobs
+                if not self._has(ref)
+            }
+        )
+
+    def _has(self, ref: BlobRef) -> bool:
         path = self.path(ref.digest)
         with writing(path):
             # A file was complete when it was given its name; a wrong length means later damage.
-            there = path.exists() and path.stat().st_size == ref.total
-        if not there:
-            replace(path, parameters.tensors)
-        return path
+            return path.exists() and path.stat().st_size == ref.total
 
     def load(self, ref: BlobRef) -> MappedParameters:
         """Return the blob's parameters; raises `JournalDamaged` if they are missing or damaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from flmq.common import files
@@ -16,6 +16,7 @@ __all__ = [
     "move",
     "remove_temporaries",
     "replace",
+    "replace_all",
     "writing",
 ]
 
@@ -45,10 +46,37 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
         JournalNotWritable: it cannot be written; the old file is left.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    with writing(path), files.replacing(path, temporary) as file:
+    with writing(path), files.replacing(path, _temporary(path)) as file:
         for part in parts:
             file.write(part)
+
+
+def replace_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
+    """Put a file at each path, all of one folder, as `replace` would.
+
+    They are written first and flushed then, so that many small files wait for the disk together.
+
+    Raises:
+        JournalNotWritable: one cannot be; at each path is the old or the new, complete.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, parts in contents.items():
+            temporaries[path] = _temporary(path)
+            with writing(path), files.create_private(temporaries[path]) as file:
+                for part in parts:
+                    file.write(part)
+        for path, temporary in temporaries.items():
+            with writing(path):
+                files.fsync_file(temporary)
+                temporary.replace(path)
+        for folder in {path.parent for path in contents}:
+            with writing(folder):
+                files.fsync_folder(folder)
+    finally:
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def move(source: Path, target: Path) -> None:
@@ -66,3 +94,8 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
     with writing(folder):
         for path in folder.glob(f"{name}*{TEMPORARY}"):
             path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` for the file that is to replace it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")

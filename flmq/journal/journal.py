@@ -27,6 +27,7 @@ from typing import Any
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.active_marker import ActiveMarker
+from flmq.journal.blob_store import state_digests
 from flmq.journal.checkpoints import StoredCheckpoint
 from flmq.journal.database import Database
 from flmq.journal.errors import Fenced, JournalNotWritable
@@ -186,8 +187,7 @@ class Journal(JournalReader):
         """
         state = self._blob_store.put_state(plan.state, "state_dict()")
         digests = {ask.model for ask in plan.asks if ask.model is not None}
-        if state[1] is not None:
-            digests.add(state[1])
+        digests.update(state_digests(state[1]))
         with self._writing() as tx:
             self._blob_store.name(tx, digests)
             self._phases.open(tx, key, plan, state, self._now_ms())
@@ -303,7 +303,7 @@ class Journal(JournalReader):
             stored_state,
             state_digest,
         )
-        digests = [ref.digest] if state_digest is None else [ref.digest, state_digest]
+        digests = [ref.digest, *state_digests(state_digest)]
         with self._writing() as tx:
             self._blob_store.name(tx, digests)
             self._checkpoints.add(tx, row)

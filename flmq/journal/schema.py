@@ -18,7 +18,7 @@ __all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "UPGRADES", "Seal"]
 
 APPLICATION_ID = int.from_bytes(b"flmq", "big")
 """Tells flmq's databases from others (SQLite, "PRAGMA application_id")."""
-FORMAT = 2
+FORMAT = 3
 """Of the whole folder; raised when a reader of the old one would misread the new one."""
 
 _SEAL_BYTES = 8
@@ -48,7 +48,7 @@ CREATE TABLE checkpoints (
     digest TEXT,       -- NULL, and what follows: no longer kept
     history BLOB,
     state BLOB,
-    state_digest TEXT  -- the state's large arrays; NULL: none
+    state_digest TEXT  -- of each of the state's large arrays; NULL: none
 );
 CREATE TABLE phases (
     id INTEGER PRIMARY KEY,
@@ -116,6 +116,8 @@ ALTER TABLE late ADD COLUMN blob BLOB;
 ALTER TABLE late ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE late ADD COLUMN into_phase INTEGER;
 """,
+    # state_digest may name several blobs since; one that holds several arrays is still read.
+    2: "",
 }
 """By format: what makes a database of that format one of the next."""
 

@@ -22,14 +22,14 @@ import random
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from flmq.common.errors import StoredDataError
 from flmq.journal.errors import UnsavableState
 
-__all__ = ["StateValue", "decode_state", "encode_state", "join_state", "split_state"]
+__all__ = ["Arrays", "StateValue", "decode_state", "encode_state", "join_state", "split_state"]
 
 StateValue: TypeAlias = (
     "bool | int | float | str | bytes | np.ndarray[Any, Any] | np.generic | np.random.Generator"
@@ -38,6 +38,14 @@ StateValue: TypeAlias = (
 """What a strategy may save. Types are kept exactly: tuples stay tuples, float32 stays float32."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Arrays(Protocol):
+    """Bytes of the arrays that `split_state` returned separately, by their number."""
+
+    def __getitem__(self, number: int, /) -> Buffer:
+        """Return one array's bytes."""
+
 
 _INT64 = range(-(2**63), 2**63)
 _MAX_DEPTH = 100
@@ -88,7 +96,7 @@ def split_state(
     return text.encode("ascii"), encoder.apart
 
 
-def join_state(document: Buffer, apart: Sequence[Buffer]) -> dict[str, Any]:
+def join_state(document: Buffer, apart: Arrays) -> dict[str, Any]:
     """Decode the state that `split_state` encoded; its arrays are writable copies.
 
     Raises:
@@ -183,7 +191,7 @@ class _Encoder:
 class _Decoder:
     """Convert what JSON holds to values."""
 
-    def __init__(self, apart: Sequence[Buffer]) -> None:
+    def __init__(self, apart: Arrays) -> None:
         self._apart = apart
 
     def decode(self, stored: Any) -> Any:

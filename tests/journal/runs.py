@@ -114,6 +114,7 @@ def end_round(journal: Journal, server_round: int, loss: float | None = None) ->
     history = {"losses_centralized": [[server_round, 0.1 + server_round]]}
     state: dict[str, Any] = {
         "momentum": np.full(1000, server_round, np.float64),
+        "still": np.arange(1000.0),
         "step": server_round,
     }
     loss = 1.0 / (1 + server_round) if loss is None else loss

@@ -74,7 +74,7 @@ def test_files_of_who_lost_charge_go_in_the_end(old: Journal) -> None:
     with pytest.raises(Fenced):
         end_round(old, 1)
     end_round(new, 1)
-    assert len(names(old.folder / "blobs")) == 2
+    assert len(names(old.folder / "blobs")) == 3
 
 
 def test_the_epoch_grows_whatever_the_clock_does(tmp_path: Path) -> None:

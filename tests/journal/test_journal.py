@@ -239,13 +239,13 @@ def test_checkpoints_go_forward(journal: Journal) -> None:
 def test_only_what_is_needed_stays_on_disk(journal: Journal) -> None:
     for number in range(1, 4):
         play_round(journal, number)
-        assert len(names(journal.folder / "blobs")) == 2  # the model, and the momentum
+        assert len(names(journal.folder / "blobs")) == 3  # the model, and two arrays
         assert names(journal.folder / "replies") == set()
     journal.put_parameters(model(50))
     end_round(journal, 4)
-    assert len(names(journal.folder / "blobs")) == 3  # what was put may yet be named
+    assert len(names(journal.folder / "blobs")) == 4  # what was put may yet be named
     journal = reopened(journal)
-    assert len(names(journal.folder / "blobs")) == 2  # and now nobody will
+    assert len(names(journal.folder / "blobs")) == 3  # and now nobody will
     with pytest.raises(NotKept, match="round 2, fit: its plan and replies were let go"):
         journal.find_phase(fit(2))
     assert [row.server_round for row in journal.rounds()] == [1, 2, 3, 4]

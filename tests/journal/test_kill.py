@@ -48,6 +48,8 @@ def look(folder: Path, said: list[list[str]]) -> int:
             assert last is not None
             assert last.parameters == model(done)
             assert last.state["step"] == last.server_round == done
+            assert last.state["momentum"].tolist() == [done] * 1000
+            assert last.state["still"].tolist() == list(range(1000))
         assert max((int(words[1]) for words in said if words[0] == "done"), default=0) <= done
         record = journal.find_phase(fit(done + 1))
         recorded = {}
