@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any, Self
 
 from flmq.broker.layout import PORTABLE_SETTINGS
 from flmq.broker.management import Management
+from flmq.broker.polling import poll_until
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerError, BrokerNotFound, BrokerRefusal
 from flmq.common.failure_text import error_text
@@ -146,19 +146,22 @@ class ContainerBroker:
         return BrokerUrl(host, port, "flmq", "flmq", self._password)
 
     def _await_logins(self, address: BrokerUrl) -> None:
-        deadline = time.monotonic() + self._start_timeout
-        while True:
+        refusal: BrokerError | None = None
+
+        def takes_login() -> bool:
+            nonlocal refusal
             try:
                 ask_broker(address)
             except BrokerError as error:
-                if time.monotonic() >= deadline:
-                    raise BrokerNotFound(
-                        f"the container of {self.image} took no login within "
-                        f"{self._start_timeout:g} s ({error}); its log ends in:\n{self._said()}"
-                    ) from error
-                time.sleep(0.2)
-            else:
-                return
+                refusal = error
+                return False
+            return True
+
+        if not poll_until(takes_login, self._start_timeout, every=0.2):
+            raise BrokerNotFound(
+                f"the container of {self.image} took no login within {self._start_timeout:g} s "
+                f"({refusal}); its log ends in:\n{self._said()}"
+            ) from refusal
 
     def _said(self) -> str:
         with suppress(Exception):

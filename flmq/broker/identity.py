@@ -38,6 +38,12 @@ class NodeIdentity:
         """The broker URL, including the login."""
         return BrokerUrl(LOOPBACK, self.ports.amqp, self.vhost, self.user, self.password)
 
+    def without_secrets(self, text: str) -> str:
+        """Return ``text`` with password and cookie replaced by asterisks."""
+        for secret in (self.password, self.cookie):
+            text = text.replace(secret, "***")
+        return text
+
     def save(self, folder: Path) -> None:
         """Write the identity into ``folder``, readable by its owner alone."""
         write_private(folder / _FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n")

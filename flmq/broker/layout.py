@@ -6,6 +6,7 @@ configure, consumers (acknowledgement timeout) and networking at https://www.rab
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,14 @@ class NodeFolder:
     def pid_file(self) -> Path:
         """The pid of the most recently started server."""
         return self.path / "server.pid"
+
+    def end_of_output(self) -> str:
+        """Return the last lines of what the node printed and logged."""
+        lines: list[str] = []
+        for file in (self.output, self.log):
+            with contextlib.suppress(OSError):
+                lines += file.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+        return "\n".join(line for line in lines if line.strip())
 
     def write(self, identity: NodeIdentity, settings: Mapping[str, str], management: bool) -> None:
         """Create missing files and folders, and write the configuration for the next start."""

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flmq.broker.identity import write_private
-from flmq.broker.node import PrivateNode, end_node
+from flmq.broker.node import PrivateNode
+from flmq.broker.node_processes import end_node
 from flmq.broker.ports import LOOPBACK
 from flmq.broker.probe import ask_broker
 from flmq.common.errors import BrokerError, StoredDataError, UsageError

@@ -17,14 +17,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flmq.broker.polling import poll_until
+
 __all__ = ["MARK", "belongs", "end_all", "members", "spawn", "supported", "wait_gone"]
 
 MARK = "FLMQ_NODE_FOLDER"
 """The environment variable with the node's folder, which every process of the node has."""
 
 _PROC = Path("/proc")
-_POLL = 0.05
 _INSTANT = 0.001
+_LONGEST_EXEC = 10.0
 # Kept so that ended children are reaped; those left running on purpose stay here.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -83,12 +85,7 @@ def wait_gone(pid: int, timeout: float) -> bool:
 
     For a process that `belongs` has just recognised as ours.
     """
-    deadline = time.monotonic() + timeout
-    while not _gone(pid):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL)
-    return True
+    return poll_until(lambda: _gone(pid), timeout)
 
 
 def end_all(folder: Path, timeout: float = 10.0) -> list[int]:
@@ -108,9 +105,9 @@ def _carries(entry: Path, folder: Path) -> bool:
     wanted = f"{MARK}={folder}".encode()
     try:
         environ = (entry / "environ").read_bytes()
-        # During exec (the start script execs Erlang), a process briefly has no environment.
-        while not environ and _in_exec(entry):
-            time.sleep(_INSTANT)
+        if not environ and _in_exec(entry):
+            # During exec (the start script execs Erlang), a process briefly has no environment.
+            poll_until(lambda: not _in_exec(entry), _LONGEST_EXEC, every=_INSTANT)
             environ = (entry / "environ").read_bytes()
     except OSError:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -24,8 +25,12 @@ _PATIENCE = 5.0
 class Children:
     """Processes by name. On Linux none outlives this process, not even if it is killed."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        """Start children with the variables ``env`` besides this process's own."""
+    def __init__(self, env: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+        """Start children with the variables ``env`` besides this process's own.
+
+        ``clock`` gives seconds, for how long they are waited for.
+        """
+        self._clock = clock
         self._env = {**os.environ, **env}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -67,9 +72,10 @@ class Children:
 
     def wait(self, names: Sequence[str], timeout: float) -> None:
         """Give children up to ``timeout`` seconds to end by themselves."""
-        deadline = time.monotonic() + timeout
-        while any(self.running(name) for name in names) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        deadline = self._clock() + timeout
+        for name in names:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._processes[name].wait(max(0.0, deadline - self._clock()))
 
     def end(self) -> None:
         """End all that still run: SIGTERM first, SIGKILL for those that do not obey."""

@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +20,11 @@ from rich.console import Console
 from flmq.broker.find import obtain_broker
 from flmq.cli import digits
 from flmq.cli.children import Children
-from flmq.cli.digits import MODELS, DigitsSettings
+from flmq.cli.digits import DigitsSettings
 from flmq.cli.folders import writing_run
 from flmq.cli.killing import KILLS_FILE, tell_kills
 from flmq.cli.model import ModelSaver, model_digest
-from flmq.cli.options import Broker, RunsDir
+from flmq.cli.options import Broker, RunsDir, with_options
 from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
@@ -32,10 +32,10 @@ from flmq.cli.view import choose_view
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError, UsageError
 from flmq.common.files import make_folder
+from flmq.common.options import option
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.datasets.digits import check_data
-from flmq.datasets.partitioner import PARTITIONS
 from flmq.journal import Journal
 from flmq.observe.record import killed_note, killed_rounds, load_record, save_record
 from flmq.observe.recorder import RunRecorder
@@ -57,15 +57,52 @@ class InvalidDemo(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """How a demo goes."""
+
+    rounds: int = option(10, "Rounds of training.", at_least=1)
+    kill: int = option(
+        0, "Clients to kill (-9) on the way and start again a second later.", at_least=0
+    )
+    lose: int = option(0, "Clients to kill on the way and not start again.", at_least=0)
+    round_timeout: float | None = option(
+        None, "Seconds a round may wait. Default: 60, with --lose 10.", at_least=0.1
+    )
+    in_memory: bool = option(
+        False,
+        "No broker and no processes: all in this one, simulated.",
+        names=("--in-memory",),
+    )
+
+    def check(self, clients: int, *, broker_named: bool) -> None:
+        """Do nothing if so many ``clients`` can do it.
+
+        Raises:
+            InvalidDemo: they cannot, or options contradict each other.
+        """
+        if self.in_memory and (self.kill or self.lose or broker_named):
+            raise InvalidDemo(
+                "--in-memory has no processes to kill and no broker: drop one of the two"
+            )
+        if self.kill + self.lose > clients or self.lose >= clients:
+            raise InvalidDemo(
+                f"{self.kill} to kill and {self.lose} to lose are too many of {clients} clients"
+            )
+        if (self.kill or self.lose) and self.rounds < 3:
+            raise InvalidDemo("kills happen in the second round or later: give --rounds 3 or more")
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a round may wait."""
+        return self.round_timeout or (10.0 if self.lose else 60.0)
+
+
+@dataclass(frozen=True, slots=True)
 class DemoCommand:
     """What ``flmq demo`` was asked to do."""
 
     settings: DigitsSettings
-    rounds: int
-    kill: int
-    lose: int
-    round_timeout: float
-    in_memory: bool
+    plan: DemoPlan
     broker: str | None
     job: str
     runs_dir: Path
@@ -95,59 +132,24 @@ class DemoCommand:
             "alpha": self.settings.alpha,
             "seed": self.settings.seed,
             "model": self.settings.model,
-            "min_clients": self.settings.num_partitions - self.lose,
+            "min_clients": self.settings.num_partitions - self.plan.lose,
         }
 
 
+@with_options
 def demo(
     context: typer.Context,
-    clients: Annotated[int, typer.Option(min=1, max=200, help="Client processes.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training.")] = 10,
-    partition: Annotated[
-        str, typer.Option(help=f"How the digits are dealt: {', '.join(PARTITIONS)}.")
-    ] = "dirichlet",
-    alpha: Annotated[
-        float, typer.Option(min=0.01, help="Of the Dirichlet partition: smaller is more unequal.")
-    ] = 0.5,
-    model: Annotated[str, typer.Option(help=f"What is trained: {' or '.join(MODELS)}.")] = (
-        "softmax"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Of data, model, training and kills.")] = 42,
-    kill: Annotated[
-        int,
-        typer.Option(min=0, help="Clients to kill (-9) on the way and start again a second later."),
-    ] = 0,
-    lose: Annotated[
-        int, typer.Option(min=0, help="Clients to kill on the way and not start again.")
-    ] = 0,
-    round_timeout: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="Seconds a round may wait. Default: 60, with --lose 10."),
-    ] = None,
-    in_memory: Annotated[
-        bool,
-        typer.Option("--in-memory", help="No broker and no processes: all in this one, simulated."),
-    ] = False,
+    settings: DigitsSettings,
+    plan: DemoPlan,
     broker: Broker = None,
     job: Annotated[str | None, typer.Option(help="Name of the job and its folder.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Train on scikit-learn's digits: a broker, a server and client processes, shown live."""
-    settings = DigitsSettings(clients, partition, alpha, seed, model)
     named = context.get_parameter_source("broker") is ParameterSource.COMMANDLINE
-    if in_memory and (kill or lose or named):
-        raise InvalidDemo("--in-memory has no processes to kill and no broker: drop one of the two")
-    if kill + lose > clients or lose >= clients:
-        raise InvalidDemo(f"{kill} to kill and {lose} to lose are too many of {clients} clients")
-    if (kill or lose) and rounds < 3:
-        raise InvalidDemo("kills happen in the second round or later: give --rounds 3 or more")
-    if round_timeout is None:
-        round_timeout = 10.0 if lose else 60.0
+    plan.check(settings.num_partitions, broker_named=named)
     name = job or f"digits-{datetime.now():%Y%m%d-%H%M%S}"
-    command = DemoCommand(
-        settings, rounds, kill, lose, round_timeout, in_memory, broker, name, runs_dir
-    )
-    raise typer.Exit(run_demo(command))
+    raise typer.Exit(run_demo(DemoCommand(settings, plan, broker, name, runs_dir)))
 
 
 def run_demo(command: DemoCommand) -> int:
@@ -157,7 +159,9 @@ def run_demo(command: DemoCommand) -> int:
     check_data()
     console = Console(highlight=False)
     with in_order(lambda: _goes_on(command)):
-        status = _run_in_memory(command, console) if command.in_memory else _run(command, console)
+        status = (
+            _run_in_memory(command, console) if command.plan.in_memory else _run(command, console)
+        )
         if status == 0:
             _show_results(command, console)
     return status
@@ -165,7 +169,7 @@ def run_demo(command: DemoCommand) -> int:
 
 def _goes_on(command: DemoCommand) -> str:
     """What is left of a demo that is stopped, and how to go on."""
-    if command.in_memory:
+    if command.plan.in_memory:
         return f"nothing is left running; begin anew with: {typed_again()}"
     again = typed_again(f"--job={command.job}")
     return f"nothing is left running, and {command.folder} keeps the rounds. Go on with: {again}"
@@ -188,7 +192,7 @@ def _run_in_memory(command: DemoCommand, console: Console) -> int:
     )
     parts = ServerAppComponents(
         strategy=digits.strategy(settings, settings.num_partitions, 0.0),
-        config=ServerConfig(command.rounds, command.round_timeout),
+        config=ServerConfig(command.plan.rounds, command.plan.patience),
     )
     with view:
         simulate(digits.client, clients, parts, options, keep_clients=True)
@@ -225,27 +229,29 @@ def _run(command: DemoCommand, console: Console) -> int:
     return 1 if status is None or status < 0 else status
 
 
-def _watch(children: Children, command: DemoCommand) -> None:
+def _watch(
+    children: Children, command: DemoCommand, clock: Callable[[], float] = time.monotonic
+) -> None:
     """Wait for the server's end; kill and restart clients on the way, as asked."""
-    plan = _Kills.plan(command)
+    kills = _Kills.plan(command)
     restarts: list[tuple[float, str]] = []
     progress = _Progress(command.folder)
     while children.running(_SERVER):
-        now = time.monotonic()
+        now = clock()
         rounds_done = progress.rounds_done()
-        due = plan.due(rounds_done)
+        due = kills.due(rounds_done)
         for client_id in due:
             children.kill(client_id)
-            if client_id not in plan.lost:
+            if client_id not in kills.lost:
                 restarts.append((now + _RESTART_AFTER, client_id))
         if due:
             tell_kills(command.kills_file, due, rounds_done + 1)
         for restart in [restart for restart in restarts if restart[0] <= now]:
             restarts.remove(restart)
             _start_client(children, command, restart[1])
-        time.sleep(_LOOK_EVERY)
+        children.wait([_SERVER], _LOOK_EVERY)
     progress.close()
-    plan.note(command)
+    kills.note(command)
 
 
 @dataclass(slots=True)
@@ -260,10 +266,10 @@ class _Kills:
     @classmethod
     def plan(cls, command: DemoCommand) -> _Kills:
         rng = random.Random(f"kills {command.settings.seed}")
-        victims = rng.sample(command.clients, command.kill + command.lose)
-        last = max(2, command.rounds - 2)
+        victims = rng.sample(command.clients, command.plan.kill + command.plan.lose)
+        last = max(2, command.plan.rounds - 2)
         return cls(
-            {v: rng.randint(2, last) for v in victims}, frozenset(victims[command.kill :]), {}
+            {v: rng.randint(2, last) for v in victims}, frozenset(victims[command.plan.kill :]), {}
         )
 
     def due(self, rounds_done: int) -> list[str]:
@@ -322,8 +328,8 @@ def _server_argv(command: DemoCommand) -> list[str]:
         *_flmq("server"),
         "flmq.cli.digits:server",
         f"--job={command.job}",
-        f"--rounds={command.rounds}",
-        f"--round-timeout={command.round_timeout}",
+        f"--rounds={command.plan.rounds}",
+        f"--round-timeout={command.plan.patience}",
         f"--runs-dir={command.runs_dir}",
         "--wait-timeout=60",
         *_assignments("--config", command.about),
@@ -345,5 +351,5 @@ def _show_results(command: DemoCommand, console: Console) -> None:
         model = [file[name] for name in file.files]
     console.print(f"picture: {os.path.relpath(picture)}", soft_wrap=True)
     console.print(f"model sha256: {model_digest(ndarrays_to_parameters(model))}", soft_wrap=True)
-    if command.kill and not command.lose:
+    if command.plan.kill and not command.plan.lose:
         console.print("run it without --kill: the model has the same sha256", soft_wrap=True)

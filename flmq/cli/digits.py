@@ -19,7 +19,9 @@ from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import Config, Metrics, NDArrays, Scalar, ndarrays_to_parameters
 from flmq.common.errors import UsageError
+from flmq.common.options import option
 from flmq.datasets.digits import NUM_CLASSES, NUM_FEATURES, client_shard, load_digits
+from flmq.datasets.partitioner import PARTITIONS
 from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
 
@@ -56,16 +58,15 @@ class InvalidSettings(UsageError):
 class DigitsSettings:
     """What server and clients of one federation must agree on."""
 
-    num_partitions: int = 10
-    """Clients that the training data are parted among."""
-    partition: str = "dirichlet"
-    """A name of ``flmq.datasets.partitioner.PARTITIONS``."""
-    alpha: float = 0.5
-    """Concentration of the "dirichlet" partition; the others ignore it."""
-    seed: int = 42
-    """Of the split, the partition, the initial model and every training."""
-    model: str = "softmax"
-    """A name of ``MODELS``."""
+    num_partitions: int = option(
+        10, "Client processes.", names=("--clients",), at_least=1, at_most=200
+    )
+    partition: str = option("dirichlet", f"How the digits are dealt: {', '.join(PARTITIONS)}.")
+    alpha: float = option(
+        0.5, "Of the Dirichlet partition: smaller is more unequal.", at_least=0.01
+    )
+    seed: int = option(42, "Of data, model, training and kills.", at_least=0)
+    model: str = option("softmax", f"What is trained: {' or '.join(MODELS)}.")
 
     def __post_init__(self) -> None:
         """Refuse a model that does not exist; the rest is checked where it is used."""

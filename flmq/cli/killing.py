@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flmq.common.files import append_private
-from flmq.observe.events import RunEvent
+from flmq.observe.events import RunEnded, RunEvent
 from flmq.observe.record import killed_note
 
-__all__ = ["KILLS_FILE", "kills_source", "tell_kills"]
+__all__ = ["KILLS_FILE", "KillsFollower", "tell_kills"]
 
 KILLS_FILE = "FLMQ_DEMO_KILLS"
 """Names the file to the server's process."""
@@ -25,25 +24,37 @@ def tell_kills(path: Path, client_ids: Sequence[str], server_round: int) -> None
         file.write(f"{server_round} {' '.join(client_ids)}\n".encode())
 
 
-def kills_source() -> Callable[[Callable[[RunEvent], None]], None] | None:
-    """What tells a run's observers the kills that `tell_kills` says; None: this is no demo."""
-    name = os.environ.get(KILLS_FILE)
-    if name is None:
-        return None
-    path = Path(name)
+class KillsFollower:
+    """Tells a run's observers the kills that `tell_kills` says, until the run ends.
 
-    def start(emit: Callable[[RunEvent], None]) -> None:
-        threading.Thread(target=_follow, args=(path, emit), name="flmq-kills", daemon=True).start()
+    `start` is a source of events, for a run's options; the follower itself is an observer.
+    """
 
-    return start
+    def __init__(self, path: Path) -> None:
+        """Follow the file at ``path``, which may come later."""
+        self._path = path
+        self._over = threading.Event()
 
+    @classmethod
+    def of_demo(cls) -> KillsFollower | None:
+        """One for the demo that this server is part of; None if it is part of none."""
+        name = os.environ.get(KILLS_FILE)
+        return None if name is None else cls(Path(name))
 
-def _follow(path: Path, emit: Callable[[RunEvent], None]) -> None:
-    told = 0
-    while True:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for line in lines[told:]:
-            server_round, *client_ids = line.split()
-            emit(killed_note(client_ids, int(server_round)))
-        told = len(lines)
-        time.sleep(_LOOK_EVERY)
+    def __call__(self, event: RunEvent) -> None:
+        """Stop at the run's end."""
+        if isinstance(event, RunEnded):
+            self._over.set()
+
+    def start(self, emit: Callable[[RunEvent], None]) -> None:
+        """Call ``emit`` with a note for each kill, from a thread of its own."""
+        threading.Thread(target=self._follow, args=(emit,), name="flmq-kills", daemon=True).start()
+
+    def _follow(self, emit: Callable[[RunEvent], None]) -> None:
+        told = 0
+        while not self._over.wait(_LOOK_EVERY):
+            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+            for line in lines[told:]:
+                server_round, *client_ids = line.split()
+                emit(killed_note(client_ids, int(server_round)))
+            told = len(lines)

@@ -14,6 +14,7 @@ from flmq.common.environment import BROKER_URL
 from flmq.common.errors import UsageError
 from flmq.common.options import Option, options_of
 from flmq.common.typing import Scalar
+from flmq.server.options import RunOptions
 
 __all__ = ["Broker", "InvalidPair", "RunsDir", "pairs", "with_options"]
 
@@ -27,10 +28,6 @@ Broker = Annotated[
         help="URL of the broker: amqp://user:password@host:5672/vhost, or amqps://. Prefer the "
         "environment variable: other users of this machine can read command lines.",
     ),
-]
-RunsDir = Annotated[
-    Path,
-    typer.Option("--runs-dir", envvar="FLMQ_RUNS_DIR", help="Folder of the runs' records."),
 ]
 
 
@@ -62,7 +59,16 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(name: str, said: Option) -> inspect.Parameter:
-    shown = typer.Option(
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=said.default,
+        annotation=Annotated[said.type, _shown(said)],
+    )
+
+
+def _shown(said: Option) -> Any:
+    return typer.Option(
         *said.names,
         envvar=said.env,
         min=said.at_least,
@@ -70,16 +76,14 @@ def _parameter(name: str, said: Option) -> inspect.Parameter:
         help=said.help,
         show_default=said.show_default,
     )
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=said.default,
-        annotation=Annotated[said.type, shown],
-    )
 
 
 def _read(said: Option, typed: Any) -> Any:
     return typed if said.read is None or typed is None else said.read(typed)
+
+
+RunsDir = Annotated[Path, _shown(dict(options_of(RunOptions))["runs_dir"])]
+"""As `RunOptions` has it."""
 
 
 class InvalidPair(UsageError):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flmq.cli.exit_codes import ModelUnchanged
 from flmq.cli.folders import writing_run
-from flmq.cli.killing import kills_source
+from flmq.cli.killing import KillsFollower
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, pairs, with_options
@@ -248,11 +248,11 @@ def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions
     """The run's options, with who is told how it goes."""
     assert command.run.runs_dir is not None
     recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
-    kills = kills_source()
+    kills = KillsFollower.of_demo()
     return replace(
         command.run,
-        observers=(recorder, ModelSaver(command.folder), view, ending),
-        sources=() if kills is None else (kills,),
+        observers=(recorder, ModelSaver(command.folder), view, ending, *([kills] if kills else [])),
+        sources=(kills.start,) if kills else (),
     )
 
 

@@ -1,0 +1,28 @@
+"""Look again and again: the only way to learn what another program has done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["poll_until"]
+
+
+def poll_until(
+    done: Callable[[], bool],
+    timeout: float,
+    *,
+    every: float = 0.05,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], object] = time.sleep,
+) -> bool:
+    """Call ``done`` every ``every`` seconds until it is true, and return whether it became so.
+
+    It is called at least once. What it raises passes.
+    """
+    deadline = clock() + timeout
+    while not done():
+        if clock() >= deadline:
+            return False
+        pause(every)
+    return True
