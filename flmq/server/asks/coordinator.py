@@ -124,6 +124,7 @@ class Coordinator:
                 self._emit,
                 heartbeat=options.heartbeat,
                 allowed=options.clients_allowed,
+                clock=self._clock,
             ),
             self._models,
             self._uploads,

@@ -1,14 +1,15 @@
-"""Who is let in: clients that read their own queue, and are on the list where there is one.
+"""Which clients are admitted: those that read their own queue, and are on the allow list if any.
 
-Anybody can say hello in any name. Whoever is new is greeted by a message to its own queue, and
-takes part once it has told what that message was called: so there is a queue, somebody reads it,
-and rounds ask no ghosts. What is greeted needs no memory: the word is made of the name.
+Anybody can publish a hello in any client's name. So a process that is not known yet is challenged
+by a greeting: a roll call to the client's own queue, with a message id that nobody can guess. It is
+admitted by the hello that has this id as its correlation id, for then the queue exists and is
+consumed, and rounds ask no client that is not there. A greeting takes no memory: its id is a MAC of
+the client's and the process's name.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -26,38 +27,44 @@ from flmq.wire import Presence, PresenceKind, RollCall
 __all__ = ["Doorkeeper"]
 
 _GREETING_EXPIRES = 600.0
+"""Seconds that a greeting stays in a queue that nobody consumes."""
 _WINDOW = 5.0
 """Seconds within which no process is greeted again."""
 _PROCESSES = 8
-"""Processes of one client id that are greeted within them, at most."""
+"""Processes of one client id that are greeted within a window, at most."""
 _REMEMBERED = 100_000
 """Client ids whose greetings are counted, at most."""
-_SAY_EVERY = 60.0
+_REPORT_EVERY = 60.0
+"""Seconds between two reports of hellos that were dropped for the same reason."""
 _SHOWN = 5
-"""Client ids that are named of those that were turned away."""
+"""Client ids that are named in a report, at most."""
 
 
 @dataclass(slots=True)
-class _Lately:
-    """Whom was greeted as one client id, from some moment on."""
+class _Window:
+    """Which processes of one client id have been greeted since some moment."""
 
     since: float
+    """Monotonic seconds."""
     instances: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
-class _TurnedAway:
-    """Whose hellos were dropped for one reason, since that was last told."""
+class _Dropped:
+    """Hellos that were dropped for one reason since the last report of it."""
 
     count: int = 0
     client_ids: list[str] = field(default_factory=list)
-    """The first of them."""
-    said: float | None = None
-    """When it was last told, in monotonic seconds."""
+    """The first of their clients."""
+    reported: float | None = None
+    """When the last report was made, in monotonic seconds; None: there was none yet."""
 
 
 class Doorkeeper:
-    """Hears what clients say of themselves first. Thread-safe."""
+    """Passes on the presence messages of clients that are admitted, and greets the others.
+
+    Thread-safe.
+    """
 
     def __init__(
         self,
@@ -68,11 +75,18 @@ class Doorkeeper:
         *,
         heartbeat: float,
         allowed: Collection[str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
-        """Let clients in to ``presence``; ``allowed``: only these, None: all.
+        """Admit clients of ``job`` to ``presence``.
 
-        ``heartbeat`` is what clients are asked for, in seconds.
+        Args:
+            job: whose epoch and secret make the greetings' ids.
+            sender: sends them.
+            presence: is passed what admitted clients say of themselves.
+            emit: takes a note for the run's observers when hellos are dropped.
+            heartbeat: seconds between the heartbeats that clients are asked for.
+            allowed: ids of the clients that may take part; None: all.
+            clock: gives monotonic seconds.
         """
         self._job = job
         self._sender = sender
@@ -82,59 +96,59 @@ class Doorkeeper:
         self._allowed = None if allowed is None else frozenset(allowed)
         self._clock = clock
         self._lock = threading.Lock()
-        self._lately: OrderedDict[str, _Lately] = OrderedDict()
-        self._turned_away: dict[str, _TurnedAway] = {}
+        self._greeted: OrderedDict[str, _Window] = OrderedDict()
+        self._dropped: dict[str, _Dropped] = {}
 
-    def hear(self, presence: Presence, answers: str) -> None:
-        """Take in what a client says of itself; ``answers`` is what it says that it answers."""
+    def hear(self, presence: Presence, correlation_id: str) -> None:
+        """Take in a presence message, with the correlation id that it came with."""
         if self._allowed is not None and presence.client_id not in self._allowed:
-            self._turn_away(presence.client_id, "are not among those that are allowed")
-        elif self._is_known(presence) or answers == self._word(presence):
+            self._drop(presence.client_id, "are not among those that are allowed")
+        elif self._is_admitted(presence) or correlation_id == self._greeting_id(presence):
             self._presence.hear(presence)
-        elif self._may_be_greeted(presence):
+        elif self._may_greet(presence):
             self._greet(presence)
 
     def tick(self) -> None:
-        """Tell who was turned away, once a minute. Call it every second or so."""
+        """Report hellos that were dropped, once a minute. Call it every second or so."""
         with self._lock:
             now = self._clock()
             due = [
-                (reason, each)
-                for reason, each in self._turned_away.items()
-                if each.count and (each.said is None or now - each.said >= _SAY_EVERY)
+                (reason, dropped)
+                for reason, dropped in self._dropped.items()
+                if dropped.count
+                and (dropped.reported is None or now - dropped.reported >= _REPORT_EVERY)
             ]
-            lines = []
-            for reason, each in due:
-                more = ", ..." if each.count > len(each.client_ids) == _SHOWN else ""
-                names = ", ".join(each.client_ids) + more
-                lines.append(f"{each.count} hellos were dropped: their clients {reason} ({names})")
-                self._turned_away[reason] = _TurnedAway(said=now)
-        for line in lines:
+            for reason, _ in due:
+                self._dropped[reason] = _Dropped(reported=now)
+        for reason, dropped in due:
+            more = ", ..." if dropped.count > len(dropped.client_ids) == _SHOWN else ""
+            names = ", ".join(dropped.client_ids) + more
+            line = f"{dropped.count} hellos were dropped: their clients {reason} ({names})"
             logger.warning("job %s: %s", self._job.name, line)
             self._emit(Note(line))
 
-    def _is_known(self, presence: Presence) -> bool:
-        """Whether the speaker has been let in before; a bye lets nobody in."""
+    def _is_admitted(self, presence: Presence) -> bool:
+        """Whether the process was admitted before. A bye is passed on, for it admits nobody."""
         return presence.kind is PresenceKind.BYE or self._presence.recognizes(presence)
 
-    def _word(self, presence: Presence) -> str:
-        """What the greeting of a process is called: nobody knows it who does not read it."""
+    def _greeting_id(self, presence: Presence) -> str:
+        """The message id of a process's greeting: only who reads the client's queue knows it."""
         who = f"hello/{self._job.epoch}/{presence.client_id}/{presence.instance}"
         return self._job.nonce(who).hex()
 
-    def _may_be_greeted(self, presence: Presence) -> bool:
-        """Whether not too many hellos have come in this client's name lately."""
+    def _may_greet(self, presence: Presence) -> bool:
+        """Whether not too many greetings went to this client lately, and none to this process."""
         now = self._clock()
         with self._lock:
-            lately = self._lately.get(presence.client_id)
-            if lately is None or now - lately.since >= _WINDOW:
-                lately = self._lately[presence.client_id] = _Lately(now)
-                self._lately.move_to_end(presence.client_id)
-                if len(self._lately) > _REMEMBERED:
-                    self._lately.popitem(last=False)
-            if presence.instance in lately.instances or len(lately.instances) >= _PROCESSES:
+            window = self._greeted.get(presence.client_id)
+            if window is None or now - window.since >= _WINDOW:
+                window = self._greeted[presence.client_id] = _Window(now)
+                self._greeted.move_to_end(presence.client_id)
+                if len(self._greeted) > _REMEMBERED:
+                    self._greeted.popitem(last=False)
+            if presence.instance in window.instances or len(window.instances) >= _PROCESSES:
                 return False
-            lately.instances.add(presence.instance)
+            window.instances.add(presence.instance)
             return True
 
     def _greet(self, presence: Presence) -> None:
@@ -142,19 +156,20 @@ class Doorkeeper:
             Address(TASKS, task_key(presence.site, presence.client_id)),
             RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id),
             expiration=_GREETING_EXPIRES,
-            message_id=self._word(presence),
+            message_id=self._greeting_id(presence),
             correlation_id=presence.instance,
         )
-        sent.outcome.add_done_callback(partial(self._greeted, presence.client_id))
+        sent.outcome.add_done_callback(partial(self._published, presence.client_id))
 
-    def _greeted(self, client_id: str, sent: Future[PublishOutcome]) -> None:
-        """Hear from the publisher's thread whether there is anybody to greet."""
+    def _published(self, client_id: str, sent: Future[PublishOutcome]) -> None:
+        """Learn, on the publisher's thread, whether the client has a queue."""
         if sent.exception() is None and sent.result() is PublishOutcome.UNROUTABLE:
-            self._turn_away(client_id, "have no queue")
+            self._drop(client_id, "have no queue")
 
-    def _turn_away(self, client_id: str, reason: str) -> None:
+    def _drop(self, client_id: str, reason: str) -> None:
+        """Count a dropped hello for the next report."""
         with self._lock:
-            each = self._turned_away.setdefault(reason, _TurnedAway())
-            each.count += 1
-            if len(each.client_ids) < _SHOWN and client_id not in each.client_ids:
-                each.client_ids.append(client_id)
+            dropped = self._dropped.setdefault(reason, _Dropped())
+            dropped.count += 1
+            if len(dropped.client_ids) < _SHOWN and client_id not in dropped.client_ids:
+                dropped.client_ids.append(client_id)

@@ -1,7 +1,7 @@
-"""Telling a ClientManager who came and who went: on a thread of its own, for it is user code.
+"""Registers clients with a ClientManager and takes them from it, on a thread of its own.
 
-It may block, ask the client that it is told of, or raise: nobody who hears clients waits for it,
-and no lock of ours is held meanwhile.
+A ClientManager is user code: it may block, call the client that it is given, or raise. So the
+thread that hears clients does not wait for it, and no lock is held while it is called.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from flmq.server.client_proxy import ClientProxy
 __all__ = ["Registrar"]
 
 _STUCK_AFTER = 30.0
-"""Seconds in one call after which a person is told, again and again."""
+"""Seconds after which a call that has not returned is reported in the log, again and again."""
 _PATIENCE = 5.0
-"""Seconds that are left to it at the end of a run."""
+"""Seconds that the end of a run waits for the calls that are left."""
 
 
 class Registrar:
-    """Calls one manager, in order. Thread-safe."""
+    """Makes the calls of one ClientManager, one at a time and in order. Thread-safe."""
 
     def __init__(self, manager: ClientManager, clock: Callable[[], float]) -> None:
-        """Tell ``manager``, from now on; ``clock`` gives monotonic seconds."""
+        """Start the thread that calls ``manager``; ``clock`` gives monotonic seconds."""
         self._manager = manager
         self._clock = clock
         self._calls: SimpleQueue[tuple[str, Callable[[], object]] | None] = SimpleQueue()
-        self._at: tuple[str, float] | None = None
-        """The call that is being made, and when it was begun or spoken of last."""
+        self._running: tuple[str, float] | None = None
+        """The call that is being made, and when it began; None: none is."""
+        self._reported: tuple[tuple[str, float], float] | None = None
+        """The call that was last reported not to return, and when."""
         self._thread = threading.Thread(target=self._run, name="flmq-clients", daemon=True)
         self._thread.start()
 
     def online(self, client: ClientProxy, then: Callable[[], None]) -> None:
-        """Have it know that ``client`` is there; ``then`` is called afterwards."""
+        """Have ``client`` registered, and then call ``then``, whatever came of it."""
         self._put("register", client, lambda: self._manager.register(client), then)
 
     def away(self, client: ClientProxy, reason: str, then: Callable[[], None]) -> None:
-        """Have it know that ``client`` is away; ``then`` is called afterwards."""
+        """Have ``client`` set away, or unregistered; then call ``then``, whatever came of it."""
         manager = self._manager
         if isinstance(manager, SimpleClientManager):
             self._put("set_away", client, lambda: manager.set_away(client.cid, reason), then)
@@ -48,30 +50,35 @@ class Registrar:
             self._put("unregister", client, lambda: manager.unregister(client), then)
 
     def gone(self, client: ClientProxy, reason: str) -> None:
-        """Have a manager that knows the difference know that ``client`` is gone for good."""
+        """Have ``client`` set gone, where the manager knows of that."""
         manager = self._manager
         if isinstance(manager, SimpleClientManager):
             self._put("set_gone", client, lambda: manager.set_gone(client.cid, reason))
 
     def tick(self) -> None:
-        """Name a call that does not come back. Call it every second or so."""
-        at = self._at
-        if at is not None and self._clock() - at[1] > _STUCK_AFTER:
-            self._at = at[0], self._clock()
+        """Report a call that does not return. Call it every second or so."""
+        running, now = self._running, self._clock()
+        if running is None:
+            return
+        name, since = running
+        if self._reported is not None and self._reported[0] is running:
+            since = self._reported[1]
+        if now - since > _STUCK_AFTER:
+            self._reported = running, now
             logger.warning(
                 "%s has not come back for %.0f s: clients that come or go meanwhile are not seen "
                 "by the strategy until it does",
-                at[0],
+                name,
                 _STUCK_AFTER,
             )
 
     def close(self) -> None:
-        """End, without waiting long for a call that does not come back. Idempotent."""
+        """Make the calls that are left and end, within 5 seconds or without them. Idempotent."""
         self._calls.put(None)
         self._thread.join(_PATIENCE)
-        at = self._at
-        if self._thread.is_alive() and at is not None:
-            logger.error("%s has not come back, and is not waited for", at[0])
+        running = self._running
+        if self._thread.is_alive() and running is not None:
+            logger.error("%s has not come back, and is not waited for", running[0])
 
     def _put(
         self,
@@ -91,9 +98,9 @@ class Registrar:
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
             name, call = item
-            self._at = name, self._clock()
+            self._running = name, self._clock()
             try:
                 call()
-            except BaseException:  # also sys.exit(): the next client is to be told of all the same
+            except BaseException:  # also sys.exit(): what follows is called all the same
                 logger.exception("%s failed", name)
-            self._at = None
+            self._running = None
