@@ -129,7 +129,6 @@ CLOCK_READERS = {
     "flmq.observe.bus.EventBus",
     "flmq.server.asks.coordinator.Coordinator",
     "flmq.server.asks.job.Job",
-    "flmq.server.asks.published_models.PublishedModels",
     "flmq.server.asks.task_publisher.TaskPublisher",
     "flmq.server.asks.waiting.Waiter",
     "flmq.server.local_runner.LocalRunner",

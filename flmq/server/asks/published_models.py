@@ -5,7 +5,6 @@ A model that is one client's own is sent to it alone, when it asks for it.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of
 from flmq.common.typing import Parameters
 from flmq.messaging import Sender
+from flmq.server.asks.model_deliveries import ModelDeliveries, ModelDelivery
 from flmq.server.asks.phase_in_flight import Ask
 from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
@@ -29,8 +29,6 @@ _TRIES = 5
 """How often a model is published whose stream is deleted meanwhile."""
 _OWN_EXPIRES = 600.0
 """Seconds for which a client's own model waits in its queue."""
-_AGAIN_AFTER = 3.0
-"""Seconds within which a model is not published once more: whoever asks finds that copy."""
 
 
 @dataclass(slots=True)
@@ -41,8 +39,6 @@ class _Shared:
     phases: int = 0
     """How many phases in flight need it."""
     published: bool = False
-    again: dict[str, float] = field(default_factory=dict)
-    """When it was sent once more, in monotonic seconds, by whom it was for; "": everybody."""
     own_of: set[str] = field(default_factory=set)
     """Clients whose own it is: each gets it by asking."""
 
@@ -51,10 +47,21 @@ class PublishedModels:
     """The models of a job in its site's stream. Thread-safe."""
 
     def __init__(
-        self, sender: Sender, job: str, declare: Callable[[], None] = lambda: None
+        self,
+        sender: Sender,
+        job: str,
+        declare: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Publish for ``job`` through ``sender``; ``declare`` makes the stream where it is not."""
+        """Publish for ``job`` through ``sender``; ``declare`` makes the stream where it is not.
+
+        ``clock`` gives seconds, ``unix_clock`` those since 1970.
+        """
         self._sender = sender
+        self._deliveries = ModelDeliveries(sender, clock)
+        self._unix_clock = unix_clock
         self._declare = declare
         self._declared = False
         self._job = job
@@ -67,7 +74,7 @@ class PublishedModels:
         What several of ``asks`` share will be in the stream; what is one client's own, it gets by
         asking. Reads a model's bytes once; publishes nothing.
         """
-        now = max(1, time.time_ns() // 1_000_000)
+        now = max(1, int(self._unix_clock() * 1000))
         found = _groups(asks)
         size = self._sender.chunk_bytes(TASKS) if found else 0
         groups = [
@@ -107,6 +114,7 @@ class PublishedModels:
                 if shared.phases == 0:
                     shared.parameters = None
                     shared.own_of.clear()
+                    self._deliveries.forget(digest)
 
     def at_hand(self, digest: str) -> Parameters | None:
         """The model of ``digest``, while a phase in flight needs it."""
@@ -115,39 +123,36 @@ class PublishedModels:
             return None if shared is None else shared.parameters
 
     def publish_again(self, digest: str) -> bool:
-        """Publish a model once more for who cannot find it; False if it is not at hand."""
+        """Publish a model once more for who cannot find it; False if it is not at hand.
+
+        Returns at once; one that is under way, or just was, is not published another time.
+        """
         with self._lock:
             shared = self._known.get(digest)
             if shared is None or shared.parameters is None or not shared.ref.is_shared:
                 return False
-            parameters = shared.parameters
-            if not _is_due(shared, ""):
-                return True
-        self._sender.send_blob(self._address(), shared.ref, digest, parameters.tensors)
-        return True
+            self._deliveries.send(ModelDelivery(shared.ref, shared.parameters, self._address()))
+            return True
 
     def send_own(self, digest: str, client_id: str, site: str) -> int:
-        """Send a client that asks for it the model that is its own; the bytes that took."""
+        """Send a client that asks for it the model that is its own; the bytes that takes.
+
+        Returns at once; 0 where it is not that client's, is under way to it, or just arrived.
+        """
         with self._lock:
             shared = self._known.get(digest)
             if shared is None or shared.parameters is None or client_id not in shared.own_of:
                 return 0
-            parameters = shared.parameters
-            if not _is_due(shared, client_id):
-                return 0
-        address = Address(TASKS, own_model_key(site, client_id))
-        # Who is gone meanwhile asks again: nothing of it need be kept.
-        sent = self._sender.send_blob(
-            address,
-            shared.ref,
-            digest,
-            parameters.tensors,
-            expiration=_OWN_EXPIRES,
-            persistent=False,
-        )
-        with self._lock:
-            shared.again[client_id] = time.monotonic()
-        return sent.bytes
+            # Who is gone meanwhile asks again: nothing of it need be kept.
+            delivery = ModelDelivery(
+                shared.ref,
+                shared.parameters,
+                Address(TASKS, own_model_key(site, client_id)),
+                client_id,
+                expiration=_OWN_EXPIRES,
+                persistent=False,
+            )
+            return shared.ref.total if self._deliveries.send(delivery) else 0
 
     def _enter(self, ref: BlobRef, parameters: Parameters) -> _Shared:
         """Keep a model at hand. Call it with the lock held."""
@@ -192,15 +197,6 @@ class PublishedModels:
 
     def _address(self) -> Address:
         return Address(MODELS, self._job)
-
-
-def _is_due(shared: _Shared, client_id: str) -> bool:
-    """Note that a model is sent now, unless it just was. Call it with the lock held."""
-    now = time.monotonic()
-    if now - shared.again.get(client_id, -math.inf) < _AGAIN_AFTER:
-        return False
-    shared.again[client_id] = now
-    return True
 
 
 def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str], bool]]:

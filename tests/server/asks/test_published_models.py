@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from types import SimpleNamespace
-
 import pytest
 
 from flmq.common import EvaluateIns, FitIns, GetPropertiesIns, Parameters
@@ -12,6 +9,7 @@ from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.messaging import Sender
 from flmq.server.asks.phase_in_flight import Ask
 from flmq.server.asks.published_models import PublishedModels
+from flmq.testing import MemoryBroker, MemoryTransport
 from flmq.transport import (
     MODELS,
     Transport,
@@ -22,7 +20,7 @@ from flmq.transport import (
 )
 from flmq.wire import INLINE_BYTES, blob_chunk_of
 from flmq.wire.blobs import BLOB_CHUNK_BYTES
-from tests.transport.rigs import QUIET, Rig, only
+from tests.transport.rigs import QUIET, Rig, eventually, only
 
 LARGE = INLINE_BYTES + 1
 
@@ -42,9 +40,21 @@ def transport(rig: Rig) -> Transport:
     return transport
 
 
+class Time:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def models(transport: Transport) -> PublishedModels:
-    return PublishedModels(Sender(transport.publisher()), "job")
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def models(transport: Transport, time: Time) -> PublishedModels:
+    return PublishedModels(Sender(transport.publisher()), "job", clock=time)
 
 
 def in_stream(transport: Transport) -> list[tuple[str, int]]:
@@ -139,26 +149,82 @@ def test_groups_of_clients_each_share_theirs(models: PublishedModels, transport:
 
 
 def test_a_model_in_flight_is_published_again_but_not_for_everybody_who_asks(
-    models: PublishedModels, transport: Transport, monkeypatch: pytest.MonkeyPatch
+    models: PublishedModels, transport: Transport, time: Time
 ) -> None:
-    now = [100.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
-    monkeypatch.setattr("flmq.server.asks.published_models.time", clock)
     refs = models.refer(asks(model(1), "a", "b"))
     digest = refs["a"].digest
     models.publish(refs.values())
     assert [models.publish_again(digest) for _ in range(50)] == [True] * 50
-    now[0] += 3.1
+    eventually(lambda: in_stream(transport) == [(digest, 0)] * 2)
     assert models.publish_again(digest)
-    assert in_stream(transport) == [(digest, 0)] * 3
+    assert in_stream(transport) == [(digest, 0)] * 2
+    time.now += 3.1
+    assert models.publish_again(digest)
+    eventually(lambda: in_stream(transport) == [(digest, 0)] * 3)
     models.release(refs.values())
-    now[0] += 3.1
     assert not models.publish_again(digest)
     assert not models.publish_again("0" * 64)
     equal = model(1)
     again = models.refer([Ask(name, EvaluateIns(equal, {})) for name in "ab"])
     assert models.publish(again.values()) == 0
     assert models.publish_again(digest)  # a phase needs it again
+    eventually(lambda: in_stream(transport) == [(digest, 0)] * 4)
+
+
+class Uplink:
+    """A job's models, and one client's queue for its own, over a broker with faults on demand."""
+
+    def __init__(self, size: int) -> None:
+        self.broker = MemoryBroker()
+        self.transport = MemoryTransport(self.broker)
+        self.transport.declare(federation_topology() + own_models_topology("a"))
+        self.time = Time()
+        sender = Sender(self.transport.publisher())
+        self.models = PublishedModels(sender, "job", clock=self.time)
+        refs = self.models.refer([*asks(model(1, size), "a"), *asks(model(2), "b")])
+        self.ref = refs["a"]
+
+    def ask(self) -> int:
+        return self.models.send_own(self.ref.digest, "a", "main")
+
+    def arrived(self) -> int:
+        """How many chunks lie in the client's queue."""
+        info = self.transport.inspect_queue(own_models_queue("a"))
+        return 0 if info is None else info.messages_ready
+
+
+def test_a_model_that_does_not_fit_the_window_holds_up_nobody_who_hears_requests() -> None:
+    uplink = Uplink(20 * BLOB_CHUNK_BYTES)
+    uplink.broker.block()
+    assert uplink.ask() == 20 * BLOB_CHUNK_BYTES
+    uplink.broker.unblock()
+    eventually(lambda: uplink.arrived() == 20)
+
+
+def test_one_copy_at_a_time_is_under_way_to_a_client_however_often_it_asks() -> None:
+    uplink = Uplink(10 * BLOB_CHUNK_BYTES)
+    uplink.broker.block()
+    assert uplink.ask()
+    for _ in range(100):
+        uplink.time.now += 5.0  # a client's patience
+        assert uplink.ask() == 0
+    uplink.broker.unblock()
+    eventually(lambda: uplink.arrived() == 10)
+    uplink.time.now += 3.9  # it reads 10 MiB a second at least
+    assert uplink.ask() == 0
+    uplink.time.now += 0.2
+    assert uplink.ask()
+    eventually(lambda: uplink.arrived() == 20)
+
+
+def test_what_did_not_arrive_is_sent_to_who_asks_again() -> None:
+    uplink = Uplink(LARGE)
+    uplink.transport.delete_queue(own_models_queue("a"))
+    assert uplink.ask()
+    eventually(lambda: uplink.ask() > 0)  # it came back, for want of a queue
+    uplink.transport.declare(own_models_topology("a"))
+    eventually(lambda: uplink.ask() > 0 or uplink.arrived() > 0)
+    eventually(lambda: uplink.arrived() > 0)
 
 
 def test_a_model_is_at_hand_until_the_last_phase_that_needs_it_is_over(
