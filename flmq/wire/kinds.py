@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from flmq.common.errors import UsageError
@@ -77,6 +77,8 @@ class Kind:
     """None: the codec of dataclasses."""
     res_codec: Codec | None = None
     """None: the codec of dataclasses."""
+    phase: Phase = field(init=False)
+    """The phase of its tasks."""
 
     def __post_init__(self) -> None:
         """Check it, and fill in what is left out.
@@ -85,7 +87,7 @@ class Kind:
             InvalidPhaseName: the name is not usable.
             InvalidKind: something else is not.
         """
-        Phase(self.name)
+        object.__setattr__(self, "phase", Phase(self.name))
         call = self.call or self.name
         if not call.isidentifier() or call.startswith("_"):
             raise InvalidKind(
@@ -97,11 +99,6 @@ class Kind:
             _check_reserved(self.name, of)
             if codec is None:
                 object.__setattr__(self, f"{side}_codec", dataclass_codec(of))
-
-    @property
-    def phase(self) -> Phase:
-        """The phase of its tasks."""
-        return Phase(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +199,11 @@ def _check_reserved(name: str, of: type) -> None:
         hints = get_type_hints(of)
     except Exception:  # of a type that is not known there: none of ours
         hints = {}
-    for field, wanted in _RESERVED.items():
-        if hints.get(field, wanted) != wanted:
+    for read, wanted in _RESERVED.items():
+        if hints.get(read, wanted) != wanted:
             raise InvalidKind(
-                f"kind {name!r}: {of.__name__}.{field} is a {hints[field]}: flmq reads it, and it "
-                f"must be a {getattr(wanted, '__name__', wanted)}; or call it otherwise"
+                f"kind {name!r}: {of.__name__}.{read} is not of the type {wanted}, as which flmq "
+                "reads what is called so: give it that type, or another name"
             )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
-from flmq.client import Client
+from flmq.client import Client, NumPyClient
 from flmq.client.answering import answer_task
 from flmq.common import (
     EvaluateIns,
@@ -22,7 +23,8 @@ from flmq.common import (
 from flmq.common.errors import MalformedMessage, TransportClosed
 from flmq.common.phase import Phase
 from flmq.common.typing import Code, DisconnectRes, GetParametersRes, GetPropertiesRes
-from flmq.wire import Failure, FailureKind, Ins, Reply, Task
+from flmq.wire import Failure, FailureKind, Ins, Reply, Task, decode, encode
+from flmq.wire.kinds import Kind, UnknownKind, register
 from tests.end_to_end.federation import OK
 
 NONE = Parameters([], "numpy.ndarray")
@@ -93,6 +95,68 @@ def test_a_method_that_was_left_out_says_so(ins: Ins, phase: Phase, code: Code) 
     res = _answer(task(ins, phase)).res
     assert isinstance(res, GetPropertiesRes | GetParametersRes)
     assert res.status.code is code
+
+
+@dataclass
+class GreetIns:
+    name: str
+
+
+@dataclass
+class GreetRes:
+    said: str
+
+
+GREET = register(Kind("test.greet", GreetIns, GreetRes, call="greet"))
+
+
+class Greets(NumPyClient):
+    def greet(self, ins: GreetIns) -> GreetRes:
+        return GreetRes(f"hello {ins.name}")
+
+
+class SaysSo(Client):
+    def greet(self, ins: GreetIns) -> str:
+        return f"hello {ins.name}"
+
+
+def test_a_kind_that_a_program_adds_calls_the_method_that_it_names() -> None:
+    asked = task(GreetIns("bob"), GREET.phase)
+    reply = _answer(asked, lambda: Greets().to_client())
+    assert (reply.phase, reply.res) == (GREET.phase, GreetRes("hello bob"))
+    decoded = decode(encode(reply))
+    assert decoded == reply
+
+
+@pytest.mark.parametrize(
+    ("client", "kind", "said"),
+    [
+        (SaysSo, FailureKind.BAD_RETURN, "SaysSo.greet returned a str, not a GreetRes"),
+        (
+            Answers,
+            FailureKind.REFUSED,
+            "Answers has no method 'greet', which a message of kind test.greet calls: implement it",
+        ),
+    ],
+)
+def test_a_client_that_cannot_says_what_to_do(
+    client: type[Client], kind: FailureKind, said: str
+) -> None:
+    res = _answer(task(GreetIns("bob"), GREET.phase), client).res
+    assert isinstance(res, Failure)
+    assert (res.kind, res.message) == (kind, said)
+
+
+def test_a_kind_that_is_not_registered_here_is_answered_so() -> None:
+    asked = task(UnknownKind(b"\x01"), Phase("test.elsewhere"))
+    reply = answer_task(asked, pytest.fail, pytest.fail, lambda: NOW)
+    assert isinstance(reply.res, Failure)
+    assert reply.res.kind is FailureKind.REFUSED
+    assert reply.res.message == (
+        "this client does not know messages of kind test.elsewhere: register it in the client's "
+        "program"
+    )
+    assert decode(encode(reply)) == reply
 
 
 def test_a_task_whose_deadline_has_passed_is_not_begun(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from flmq.common.errors import InvalidReturnValue, MalformedMessage, UsageError
 from flmq.common.typing import Parameters, Status
-from flmq.wire.budget import check_budget
+from flmq.wire.budget import OverBudget, check_budget
 from flmq.wire.proto.flmq.v1 import fields_pb2 as pb
 from flmq.wire.serde.contract import (
     parameters_from_proto,
@@ -119,7 +119,14 @@ def _encode(of: type, specs: list[_Spec], value: object) -> bytes:
         held = getattr(value, spec.name)
         if held is not None or not spec.optional:
             _write(spec, held, proto.fields[spec.name], f"{of.__name__}.{spec.name}")
-    return proto.SerializeToString(deterministic=True)
+    payload = proto.SerializeToString(deterministic=True)
+    try:
+        check_budget(payload, pb.Fields)
+    except OverBudget as error:
+        raise InvalidReturnValue(
+            f"this {of.__name__} cannot be sent, {error}: give arrays as Parameters"
+        ) from error
+    return payload
 
 
 def _write(spec: _Spec, value: Any, proto: pb.Field, where: str) -> None:
