@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flmq.client.factory import ClientSource, checked_source
@@ -16,7 +17,15 @@ from flmq.common.logger import logger, show_on_console
 from flmq.common.names import check_client_id, make_client_id
 from flmq.common.typing import Scalar
 from flmq.common.urls import redact_url
-from flmq.transport import DEFAULT_SITE, ConnectionEvent, ConnectionState, open_transport
+from flmq.observe.bus import WorkerBus
+from flmq.observe.events import ConnectionChanged, WorkerObserver
+from flmq.transport import (
+    DEFAULT_SITE,
+    ConnectionEvent,
+    ConnectionState,
+    StateListener,
+    open_transport,
+)
 
 __all__ = ["InvalidClientArguments", "run_client", "start_client", "start_numpy_client"]
 
@@ -41,6 +50,7 @@ def start_client(
     properties: Mapping[str, Scalar] | None = None,
     site: str = DEFAULT_SITE,
     state_dir: Path | str | None = None,
+    observers: Sequence[WorkerObserver] | WorkerBus = (),
 ) -> None:
     """Serve a job over RabbitMQ as a client. Blocks until the first job it serves ends.
 
@@ -63,6 +73,8 @@ def start_client(
         properties: the client's properties; the criteria of strategies see them.
         site: the datacenter; "main" if there is only one.
         state_dir: a folder for the client's own durable state.
+        observers: called with each event of the worker (`flmq.observe.events`); a `WorkerBus`,
+            which is closed at the end, lets more be attached meanwhile.
 
     Raises:
         UsageError: arguments contradict each other or are invalid.
@@ -96,7 +108,10 @@ def start_client(
         check_client_id(client_id),
         properties or {},
         WorkerOptions(
-            site=site, state_dir=None if state_dir is None else Path(state_dir), once=True
+            site=site,
+            state_dir=None if state_dir is None else Path(state_dir),
+            once=True,
+            observers=observers,
         ),
     )
 
@@ -118,21 +133,30 @@ def run_client(
     check_properties(client_id, properties)
     source = checked_source(source)
     name = f"flmq client {client_id}"
-    with open_transport(url, name=name, listener=_log_connection) as transport:
-        logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
-        if properties:
-            # Text that looks like a number has become one: better to see it here than in a
-            # criterion.
-            said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
-            logger.info("client %s tells of itself: %s", client_id, said)
-        Worker(transport, source, {client_id: properties}, options).run()
+    bus = WorkerBus.of(options.observers)
+    options = replace(options, observers=bus)
+    try:
+        with open_transport(url, name=name, listener=_to_log_and(bus)) as transport:
+            logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
+            if properties:
+                # Text that looks like a number has become one: better to see it here than in a
+                # criterion.
+                said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
+                logger.info("client %s tells of itself: %s", client_id, said)
+            Worker(transport, source, {client_id: properties}, options).run()
+    finally:
+        bus.close()
     logger.info("client %s: done", client_id)
 
 
-def _log_connection(event: ConnectionEvent) -> None:
-    level = _LEVELS.get(event.state, logging.WARNING)
-    what = f"{event.role} connection".lstrip()
-    logger.log(level, "%s %s %s", what, event.state.value, event.detail)
+def _to_log_and(bus: WorkerBus) -> StateListener:
+    def tell(event: ConnectionEvent) -> None:
+        level = _LEVELS.get(event.state, logging.WARNING)
+        what = f"{event.role} connection".lstrip()
+        logger.log(level, "%s %s %s", what, event.state.value, event.detail)
+        bus.emit(ConnectionChanged(event.role, event.state.value, event.detail))
+
+    return tell
 
 
 _LEVELS = {ConnectionState.CONNECTED: logging.INFO, ConnectionState.CLOSED: logging.DEBUG}

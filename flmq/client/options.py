@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from flmq.client.taskspool import TaskSpool
 from flmq.common.errors import UsageError
 from flmq.common.options import check_ranges, option
 from flmq.common.typing import Scalar
+from flmq.observe.bus import WorkerBus
+from flmq.observe.events import WorkerObserver
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT, too_many_properties
 
@@ -105,6 +107,10 @@ class WorkerOptions:
     """Tasks done at a time; more than one only makes sense for several clients."""
     keep_clients: bool = True
     """Whether a client lives as long as its job, or is made for each task."""
+    observers: Sequence[WorkerObserver] | WorkerBus = ()
+    """Who is told what the worker does (`flmq.observe.events`): of each task that it came, was
+    begun, done, sent and settled, and of the connection to the broker. More can be attached to
+    a `WorkerBus`, which whoever made it closes."""
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

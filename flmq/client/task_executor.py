@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from flmq.client.deaths import Deaths, NoDeaths
 from flmq.client.factory import Clients
 from flmq.client.models import ModelNotFound, ModelReader
 from flmq.client.receipts import AwaitedReceipts
+from flmq.client.task_events import TaskEvents
 from flmq.client.tasks import Tasks, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import (
@@ -55,19 +55,16 @@ class TaskExecutor:
         awaited: AwaitedReceipts,
         *,
         site: str,
-        level: int,
+        events: TaskEvents | None = None,
         deaths: Deaths | None = None,
     ) -> None:
-        """Publish through ``sender``, and enter into ``awaited`` what the broker has.
-
-        ``level`` is that of the line of log for each task.
-        """
+        """Publish through ``sender``, and enter into ``awaited`` what the broker has."""
         self._sender = sender
         self._models = models
         self._clients = clients
         self._awaited = awaited
         self._site = site
-        self._level = level
+        self._events = events or TaskEvents()
         self._deaths = deaths or NoDeaths()
 
     def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
@@ -83,6 +80,7 @@ class TaskExecutor:
         reply, loaded = tasks.reply_of(task.task_id), task
         if reply is None:
             crash_point("worker.before_training")
+            self._events.started(task)
 
             def load() -> Task:
                 nonlocal loaded
@@ -96,11 +94,12 @@ class TaskExecutor:
                     load,
                     lambda: self._clients.get(task.job, task.client_id),
                     now,
-                    level=self._level,
+                    level=self._events.level,
                 )
             except (KeyboardInterrupt, TransportClosed):
                 self._deaths.leave(task)
                 raise
+            self._events.ended(reply)
             crash_point("worker.trained")
             newest = tasks.current(task.task_id)
             if newest is None:
@@ -114,6 +113,7 @@ class TaskExecutor:
             loaded = self._with_model_if_any(task, tasks)
         if not self._send(reply, loaded):
             return False
+        self._events.sent(reply)
         crash_point("worker.reply_confirmed")
         return True
 
@@ -265,8 +265,3 @@ def _bad(reply: Reply, error: Exception) -> Reply:
     where = f"job {reply.job}, round {reply.server_round}, {reply.phase.value}"
     logger.error("%s: the result cannot be sent: %s", where, error)
     return replace(reply, res=failure_of(FailureKind.BAD_RETURN, error))
-
-
-def level_for(clients: int) -> int:
-    """One client's tasks are news; those of a thousand simulated ones are not."""
-    return logging.INFO if clients == 1 else logging.DEBUG

@@ -18,7 +18,7 @@ from flmq.client.task_executor import TaskExecutor
 from flmq.client.tasks import Admission, Tasks
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import TransportClosed
-from flmq.common.logger import logger
+from flmq.common.logger import logger, logging_about
 from flmq.common.typing import ReconnectIns
 from flmq.messaging import Inbox, Incoming
 from flmq.wire import Task
@@ -192,7 +192,8 @@ class Work:
         """Run tasks as they come, until None comes. Blocks; any number of threads may call it."""
         while (task := self._waiting.get()) is not None and not self._stopping.is_set():
             try:
-                self._do(task)
+                with logging_about(task):
+                    self._do(task)
             except TransportClosed:
                 return
             finally:

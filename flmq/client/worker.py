@@ -30,15 +30,17 @@ from flmq.client.herald import Herald
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.receipts import AwaitedReceipts, log_receipt
-from flmq.client.task_executor import TaskExecutor, level_for
+from flmq.client.task_events import TaskEvents, level_for
+from flmq.client.task_executor import TaskExecutor
 from flmq.client.work import Work
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.files import make_folder
-from flmq.common.logger import logger
+from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_client_id
 from flmq.common.typing import ReconnectIns, Scalar
 from flmq.messaging import Inbox, Incoming, Sender
+from flmq.observe.bus import WorkerBus
 from flmq.transport import (
     Delivery,
     Transport,
@@ -92,6 +94,8 @@ class Worker:
         """Whether a job that greeted us has ended."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat)
         self._hands = Hands(self._options.threads)
+        self._bus = WorkerBus.of(self._options.observers)
+        self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)))
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -111,6 +115,8 @@ class Worker:
         finally:
             self.stop()
             self._close(listener)
+            if self._bus is not self._options.observers:
+                self._bus.close()
 
     def stop(self) -> None:
         """Make `run` return after its current task. Any thread may call it."""
@@ -135,7 +141,6 @@ class Worker:
             stopping=self._hands.stopping,
         )
         self._deaths = self._count_deaths()
-        level = level_for(len(self._tasks))
         awaited = AwaitedReceipts()
         self._work = Work(
             self._tasks,
@@ -146,7 +151,7 @@ class Worker:
                 self._clients,
                 awaited,
                 site=site,
-                level=level,
+                events=self._events,
                 deaths=self._deaths,
             ),
             awaited,
@@ -233,7 +238,8 @@ class Worker:
                 left = spoke + self._herald.every - time.monotonic()
                 incoming = self._inbox.receive(left) if left > 0 else None
                 if incoming is not None:
-                    self._receive(incoming)
+                    with logging_about(incoming.body):
+                        self._receive(incoming)
                 if time.monotonic() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
@@ -273,6 +279,7 @@ class Worker:
             self._inbox.ack(incoming)
             return
         self._asked.add(task.job)
+        self._events.received(task, again=incoming.delivery.redelivered)
         crash_point("worker.task_received")
         self._work.take(task, incoming)
 
@@ -310,6 +317,7 @@ class Worker:
 
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
+        self._events.settled(receipt)
         if receipt.client_id in self._tasks:
             self._work.settle(receipt.client_id, receipt.task_id)
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 
 from flmq.common.cleaning import clean_text
 from flmq.common.files import append_private
 
-__all__ = ["LOGGER_NAME", "configure", "log", "logger", "show_on_console"]
+__all__ = [
+    "LOGGER_NAME",
+    "LOG_FIELDS",
+    "about",
+    "configure",
+    "log",
+    "logger",
+    "logging_about",
+    "show_on_console",
+]
 
 LOGGER_NAME = "flmq"
+LOG_FIELDS = ("job", "server_round", "phase", "client_id", "task_id")
+"""Attributes of every record of flmq's log: what it is about, each a str or int, or None."""
+
+_about: ContextVar[Mapping[str, object]] = ContextVar("flmq_about", default=MappingProxyType({}))
 
 
 class _Clean(logging.Filter):
@@ -26,8 +43,44 @@ class _Clean(logging.Filter):
         return True
 
 
+def about(subject: object = None, **known: object) -> dict[str, object]:
+    """What a record is about, as the ``extra`` of a call of the logger.
+
+    ``subject`` is whatever has attributes called as `LOG_FIELDS`: a task, a reply, a receipt, an
+    event of a run. ``known`` adds to them, by the same names.
+    """
+    fields = {name: getattr(subject, name) for name in LOG_FIELDS if hasattr(subject, name)}
+    # A phase is logged by its name.
+    return {name: getattr(value, "value", value) for name, value in (fields | known).items()}
+
+
+@contextlib.contextmanager
+def logging_about(subject: object = None, **known: object) -> Iterator[None]:
+    """Have what this thread logs within the block be about ``subject``, as in `about`.
+
+    A block within the block adds to it; what a call of the logger says itself goes before.
+    """
+    token = _about.set({**_about.get(), **about(subject, **known)})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+class _About(logging.Filter):
+    """Give a record the attributes that say what it is about."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        known = _about.get()
+        for name in LOG_FIELDS:
+            if not hasattr(record, name):
+                setattr(record, name, known.get(name))
+        return True
+
+
 logger = logging.getLogger(LOGGER_NAME)
 logger.addFilter(_Clean())
+logger.addFilter(_About())
 log = logger.log
 
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"

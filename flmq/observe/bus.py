@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from flmq.observe.events import Observer, RunEvent, WorkerEvent
+from flmq.observe.events import Observer, RunEvent, WorkerEvent, WorkerObserver
 from flmq.observe.mailbox import Mailbox
 from flmq.observe.past_rounds import PastRounds
 from flmq.observe.so_far import RunSoFar
@@ -75,7 +75,12 @@ class _Bus(Generic[_Event]):
 
 
 class WorkerBus(_Bus[WorkerEvent]):
-    """A worker's events."""
+    """A worker's events. Who comes late is told what happens from then on."""
+
+    @classmethod
+    def of(cls, observers: Sequence[WorkerObserver] | WorkerBus) -> WorkerBus:
+        """A bus with these ``observers``; one that is a bus already is taken as it is."""
+        return observers if isinstance(observers, WorkerBus) else cls(observers)
 
 
 class EventBus(_Bus[RunEvent]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -114,9 +113,7 @@ class Desk:
         )
         context = ClientContext("job", "a", "main", {}, None)
         clients = Clients(self.trainer, lambda *_: context)
-        return TaskExecutor(
-            self.sender, models, clients, self.awaited, site="main", level=logging.DEBUG
-        )
+        return TaskExecutor(self.sender, models, clients, self.awaited, site="main")
 
     def publish(self, parameters: Parameters) -> BlobRef:
         ref = refer(parameters, published_unix_ms=time.time_ns() // 1_000_000)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flmq.common.logger import LOGGER_NAME, configure, log, logger
+from flmq.common.logger import LOG_FIELDS, LOGGER_NAME, about, configure, log, logger, logging_about
+from flmq.common.phase import Phase
+from flmq.observe.events import TaskRef
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +81,22 @@ def test_console_leaves_a_programs_own_logging_alone() -> None:
         "log(20, 'info'); log(30, 'warning')"
     )
     assert _run(program) == "mine warning\n"
+
+
+def test_a_record_says_what_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
+    task = TaskRef("job", 3, Phase.FIT, "alice", "t1")
+    with caplog.at_level(logging.INFO, LOGGER_NAME):
+        logger.info("nothing")
+        logger.info("one line", extra=about(task))
+        with logging_about(job="other"), logging_about(client_id="bob", server_round=1):
+            logger.info("in a block")
+            logger.info("its own word goes before", extra=about(task, client_id="carol"))
+        logger.info("nothing again")
+    fields = [[getattr(record, name) for name in LOG_FIELDS] for record in caplog.records]
+    assert fields == [
+        [None] * 5,
+        ["job", 3, "fit", "alice", "t1"],
+        ["other", 1, None, "bob", None],
+        ["job", 3, "fit", "carol", "t1"],
+        [None] * 5,
+    ]
