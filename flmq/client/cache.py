@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flmq.common.errors import MalformedMessage
+from flmq.common.exhausted import cause_of
 from flmq.common.files import create_private, make_folder
 from flmq.common.locks import Timeout, process_lock
 from flmq.common.logger import logger
@@ -139,21 +140,28 @@ class FolderCache:
         A file is verified when this process first opens it, and read again if damaged.
         """
         with contextlib.ExitStack() as turn:
-            if not self._wait_for_turn(ref, turn, check):
-                return read()
-            mapped = self._open(ref)
+            try:
+                is_ours = self._wait_for_turn(ref, turn, check)
+                mapped = self._open(ref) if is_ours else None
+            except OSError as error:
+                self._do_without(ref, error)
+                is_ours, mapped = False, None
             if mapped is not None:
                 return mapped
             blob = read()
+            if not is_ours:
+                return blob
             try:
                 self._store(ref, blob)
                 self._evict(keep=ref.digest)
                 return self._open(ref) or blob
             except OSError as error:
-                logger.warning(
-                    "model %s is not kept in %s: %s", ref.digest[:12], self._folder, error
-                )
+                self._do_without(ref, error)
                 return blob
+
+    def _do_without(self, ref: BlobRef, error: OSError) -> None:
+        why = cause_of(error)
+        logger.warning("model %s is not kept in %s: %s", ref.digest[:12], self._folder, why)
 
     def _open(self, ref: BlobRef) -> memoryview | None:
         """Return the mapped file; None if there is none, or not of this model."""

@@ -27,6 +27,7 @@ from flmq.client.receipts import KEPT_FOR
 from flmq.client.tasks import Admission, Settled, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
+from flmq.common.exhausted import cause_of, unless_exhausted
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
@@ -61,8 +62,8 @@ class SpoolNotWritable(StoredDataError):
         """Name the spool's ``folder``."""
         self.folder = folder
         super().__init__(
-            f"the spool in {folder} cannot be written ({error}): make room there, or give another "
-            "--state-dir; the task waits in its queue"
+            f"the spool in {folder} cannot be written: {cause_of(error)}. Make room there, or give "
+            "another --state-dir; the task waits in its queue"
         )
 
 
@@ -126,16 +127,15 @@ class TaskSpool:
             return self._with_parameters(head)
 
     def reply_of(self, task_id: str) -> Reply | None:
-        """Return the stored reply; None also if it is damaged, so that it is made again."""
+        """Return the stored reply; None also if it is damaged, so that it is made again.
+
+        Raises:
+            SystemExhausted: it cannot be opened for want of descriptors or memory.
+        """
         with self._lock:
             try:
-                data = self._read(task_id + _REPLY)
-                if data is None:
-                    return None
-                head = decode(data, our_own=True)
-                if not isinstance(head, Reply):
-                    raise DamagedSpoolFile(f"{task_id}{_REPLY} holds no reply")
-                return self._with_parameters(head) if head.blob is not None else head
+                with unless_exhausted(self._folder / (task_id + _REPLY)):
+                    return self._read_reply(task_id)
             except (DamagedSpoolFile, PeerError, OSError) as error:
                 logger.warning("spooled reply of task %s is of no use: %s", task_id, error)
                 self._set_aside(task_id + _REPLY)
@@ -198,7 +198,8 @@ class TaskSpool:
         self._open.clear()
         for path in sorted(self._folder.glob("*" + _TASK), key=lambda path: path.stat().st_mtime):
             try:
-                task = decode(self._read(path.name) or b"", our_own=True)
+                with unless_exhausted(path):
+                    task = decode(self._read(path.name) or b"", our_own=True)
                 if not isinstance(task, Task) or task.task_id != path.stem:
                     raise DamagedSpoolFile(f"{path.name} holds no such task")
             except (DamagedSpoolFile, PeerError, OSError) as error:
@@ -228,6 +229,15 @@ class TaskSpool:
                 )
             if path.suffix == ".tmp" or old or not known:
                 path.unlink()
+
+    def _read_reply(self, task_id: str) -> Reply | None:
+        data = self._read(task_id + _REPLY)
+        if data is None:
+            return None
+        head = decode(data, our_own=True)
+        if not isinstance(head, Reply):
+            raise DamagedSpoolFile(f"{task_id}{_REPLY} holds no reply")
+        return self._with_parameters(head) if head.blob is not None else head
 
     def _with_parameters(self, head: Reply) -> Reply:
         """Return the reply with its parameters as views of their file."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from flmq.common import files
+from flmq.common.exhausted import cause_of
 from flmq.journal.errors import JournalNotWritable
 
 __all__ = [
@@ -30,7 +31,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise JournalNotWritable(path, error.strerror or str(error)) from error
+        raise JournalNotWritable(path, cause_of(error)) from error
 
 
 def make_folder(path: Path) -> None:

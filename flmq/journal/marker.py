@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flmq import __version__
+from flmq.common.exhausted import unless_exhausted
 from flmq.journal.errors import JournalDamaged, NewerJournal
 from flmq.journal.files import replace
 from flmq.journal.schema import FORMAT
@@ -45,7 +46,8 @@ def read_marker(folder: Path) -> Marker | None:
     """
     path = folder / MARKER
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        with unless_exhausted(path):
+            stored = json.loads(path.read_text(encoding="utf-8"))
         format_ = int(stored["format"])
         if format_ > FORMAT:
             raise NewerJournal(path, format_, FORMAT)

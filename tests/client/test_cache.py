@@ -18,6 +18,7 @@ import pytest
 from flmq.client.cache import FolderCache, MemoryCache, ModelCache
 from flmq.common import Parameters
 from flmq.wire import BlobRef, refer
+from tests.descriptors import no_more_files
 from tests.transport.rigs import PATIENCE
 
 Maker = Callable[[int], ModelCache]
@@ -221,6 +222,18 @@ def test_without_room_on_disk_the_model_is_used_and_not_kept(
     assert source.reads == [1, 1]
     assert "No space left on device" in caplog.text
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_process_that_may_open_no_file_reads_the_model_without_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, source = FolderCache(tmp_path), Source()
+    get(cache, source, 1)
+    with no_more_files():
+        get(cache, source, 1)
+    assert "ulimit -n" in caplog.text
+    get(cache, source, 1)
+    assert source.reads == [1, 1], "what is kept is as good as before"
 
 
 class Enough(Exception):

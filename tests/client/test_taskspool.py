@@ -13,9 +13,11 @@ import pytest
 from flmq.client.tasks import Admission
 from flmq.client.taskspool import SpoolNotWritable, TaskSpool
 from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
+from flmq.common.exhausted import SystemExhausted
 from flmq.wire import INLINE_BYTES, Failure, FailureKind, Reply, Task
 from flmq.wire.budget import MAX_ENVELOPE_BYTES
 from tests.client.test_tasks import incomings, reply, task
+from tests.descriptors import no_more_files
 
 LETTER = next(incomings())
 LARGE = ndarrays_to_parameters([np.arange(INLINE_BYTES, dtype=np.float32), np.zeros(0)])
@@ -138,6 +140,39 @@ def test_a_standby_sees_what_was_there_when_it_takes_over(tmp_path: Path) -> Non
 
 
 # -- damage
+
+
+@pytest.mark.parametrize("parameters", [SMALL, LARGE], ids=["small", "large"])
+def test_a_process_that_may_open_no_file_lays_nothing_aside(
+    tmp_path: Path, parameters: Parameters
+) -> None:
+    spool = opened(tmp_path)
+    spool.admit(task(), LETTER)
+    spool.finished(reply(parameters=parameters))
+    before = sorted(tmp_path.iterdir())
+    with no_more_files():
+        with pytest.raises(SystemExhausted, match=r"t1\.reply: .*ulimit -n"):
+            spool.reply_of("t1")
+        with pytest.raises(SpoolNotWritable, match="ulimit -n"):
+            spool.admit(task("t2"), LETTER)
+    assert sorted(tmp_path.iterdir()) == before
+    assert same(spool.reply_of("t1"), reply(parameters=parameters))
+
+
+def test_a_spool_that_cannot_be_read_for_want_of_descriptors_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path).admit(task(), LETTER)
+    spool = TaskSpool(tmp_path)
+
+    def no_more(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", no_more)
+        with pytest.raises(SystemExhausted, match=r"t1\.task"):
+            spool.left_over()
+    assert opened(tmp_path).current("t1") == task()
 
 
 def test_a_damaged_reply_is_made_again(tmp_path: Path) -> None:

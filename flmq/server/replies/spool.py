@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flmq.common.buffers import KEEP_MEMORY
 from flmq.common.errors import RunError
+from flmq.common.exhausted import cause_of
 from flmq.common.freelist import FreeList
 from flmq.wire import BlobProgress, BlobRef, FileParameters
 
@@ -30,7 +31,7 @@ class SpoolFailed(RunError):
         """Name the file and the cause."""
         self.path = path
         super().__init__(
-            f"{path}: the server cannot keep a reply there: {error.strerror or error}. The reply "
+            f"{path}: the server cannot keep a reply there: {cause_of(error)}. The reply "
             "is not lost: see to space, permissions and open files there; where the job has a "
             "journal, start the server again to go on"
         )
