@@ -112,9 +112,7 @@ WIDE_CONSTRUCTORS = {
     "flmq.client.work.Work",
     "flmq.server.replies.listener.Listener",
 }
-SLEEPERS = {
-    "flmq.server.resumption.job_lock",
-}
+SLEEPERS: set[str] = set()
 CLOCK_READERS = {
     "flmq.observe.recorder.RunRecorder",
     "flmq.client.cache.FolderCache",

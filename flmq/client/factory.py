@@ -34,7 +34,8 @@ def checked_source(source: ClientSource) -> ClientSource:
     """Return ``source``; refuse, before connecting to a broker, what cannot be a client.
 
     A function without parameters is called to check it, as its result depends on no task; the
-    result becomes its first client. A function of a context is checked by its annotations.
+    result becomes its first client. A function of a context is checked by its parameters, its
+    annotations and by the names in its code, as its result depends on the job.
 
     Raises:
         InvalidClient: it is not a client, or does not create one.
@@ -47,8 +48,11 @@ def checked_source(source: ClientSource) -> ClientSource:
     except ValueError:  # a function written in C may have none
         return source
     _refuse_servers(source, "returns", signature.return_annotation)
-    for parameter in signature.parameters.values():
-        _refuse_servers(source, "takes", parameter.annotation)
+    if signature.parameters:
+        for parameter in signature.parameters.values():
+            _refuse_servers(source, "takes", parameter.annotation)
+        _refuse_more_arguments(source, signature)
+        _refuse_servers_code(source)
         return source
     call = cast("Callable[[], ClientLike]", source)
     made = [call()]
@@ -73,9 +77,39 @@ def _signature(source: Callable[..., object]) -> inspect.Signature:
 
 def _refuse_servers(source: object, verb: str, annotated: object) -> None:
     """Refuse a function whose annotations say that it is the server's."""
-    kinds = annotated.__mro__ if isinstance(annotated, type) else ()
-    if any(kind.__module__.startswith("flmq.server") for kind in kinds):
+    if isinstance(annotated, type) and _is_of("flmq.server", annotated.__mro__):
         raise InvalidClient(f"{_name(source)}, which {verb} {getattr(annotated, '__name__', '')}")
+
+
+def _refuse_more_arguments(source: object, signature: inspect.Signature) -> None:
+    """Refuse a function that cannot be called with the context alone."""
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise InvalidClient(
+            f"{_name(source)}, which cannot be called with a ClientContext alone ({error})"
+        ) from None
+
+
+def _refuse_servers_code(source: object) -> None:
+    """Refuse a function that uses something of the server's, and nothing of the client's."""
+    if not inspect.isfunction(source):
+        return
+    used = [_kinds_of(thing) for thing in inspect.getclosurevars(source).globals.values()]
+    if any(_is_of("flmq.client", kinds) for kinds in used):
+        return
+    for kinds in used:
+        if _is_of("flmq.server", kinds):
+            raise InvalidClient(f"{_name(source)}, which uses the server's {kinds[0].__name__}")
+
+
+def _kinds_of(thing: object) -> tuple[type, ...]:
+    """Return the class ``thing``, or that of ``thing``, and those it inherits from."""
+    return (thing if isinstance(thing, type) else type(thing)).__mro__
+
+
+def _is_of(package: str, kinds: tuple[type, ...]) -> bool:
+    return any(f"{kind.__module__}.".startswith(f"{package}.") for kind in kinds)
 
 
 def _name(source: object) -> str:

@@ -42,19 +42,20 @@ from flmq.common.typing import ReconnectIns, Scalar
 from flmq.messaging import Inbox, Incoming, Sender
 from flmq.observe.bus import WorkerBus
 from flmq.transport import (
+    Consumer,
     Delivery,
     Transport,
     client_queue,
     client_topology,
     federation_topology,
 )
+from flmq.transport.standby import stand_by
 from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
 
 __all__ = ["Worker", "WorkerOptions"]
 
 _PREFETCH = 2048
 """Prefetch of all clients together: tasks that wait or are being done."""
-_STANDBY_TRIES_EVERY = 1.0
 
 
 class Worker:
@@ -183,22 +184,23 @@ class Worker:
 
     def _take_queues(self) -> None:
         """Become the one who serves our client ids; as a standby, wait until possible."""
-        said = False
-        while True:
-            try:
-                self._consumer = self._transport.consumer(
-                    list(self._by_queue), prefetch=_PREFETCH, exclusive=True
-                )
-                return
-            except ResourceLocked as error:
-                client_id = self._by_queue[error.queue]
-                if not self._options.standby:
-                    raise ClientIdInUse(client_id) from error
-                if not said:
-                    said = True
-                    logger.warning("client %s is served by another process: standing by", client_id)
-                if self._hands.stopping.wait(_STANDBY_TRIES_EVERY):
-                    raise TransportClosed("stopped while standing by") from error
+
+        def take() -> Consumer:
+            return self._transport.consumer(
+                list(self._by_queue), prefetch=_PREFETCH, exclusive=True
+            )
+
+        def locked(error: ResourceLocked) -> None:
+            client_id = self._by_queue[error.queue]
+            if not self._options.standby:
+                raise ClientIdInUse(client_id) from error
+            logger.warning("client %s is served by another process: standing by", client_id)
+
+        def wait(seconds: float) -> None:
+            if self._hands.stopping.wait(seconds):
+                raise TransportClosed("stopped while standing by")
+
+        self._consumer = stand_by(take, locked, wait)
 
     def _take_up_what_was_left(self) -> None:
         """Resume the tasks that an earlier process accepted but did not finish."""

@@ -61,11 +61,11 @@ class RunTable:
 
     def created_unix_ms(self, tx: sqlite3.Connection) -> int:
         """Return when the run began, in Unix ms."""
-        return int(_row(tx, "SELECT created_unix_ms FROM run"))
+        return self._whole(tx, "created_unix_ms")
 
     def epoch(self, tx: sqlite3.Connection) -> int:
         """Return the fencing epoch; 0 if nobody has taken charge yet."""
-        return int(_row(tx, "SELECT epoch FROM run"))
+        return self._whole(tx, "epoch")
 
     def name(self, tx: sqlite3.Connection) -> str:
         """Return the job's name."""
@@ -101,6 +101,12 @@ class RunTable:
         """Return how the run ended; None if it has not ended or not begun."""
         row = tx.execute("SELECT finished FROM run").fetchone()
         return None if row is None or row[0] is None else self._seal.unpack(row[0])
+
+    def _whole(self, tx: sqlite3.Connection, column: str) -> int:
+        value = _row(tx, f"SELECT {column} FROM run")  # noqa: S608  a name of our own
+        if not isinstance(value, int):  # SQLite keeps anything in any column
+            raise self._seal.damaged(f"the run's {column} is {value!r:.50}, not a whole number")
+        return value
 
 
 def _row(tx: sqlite3.Connection, query: str) -> Any:

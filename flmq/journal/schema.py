@@ -129,6 +129,10 @@ class Seal:
         """Name ``path`` in errors."""
         self._path = path
 
+    def damaged(self, what: str) -> JournalDamaged:
+        """An error that names the file, and ``what`` is wrong with it."""
+        return JournalDamaged(self._path, what)
+
     def close(self, payload: bytes) -> bytes:
         """The payload as it is stored."""
         return _digest(payload) + payload
@@ -136,10 +140,10 @@ class Seal:
     def open(self, stored: bytes) -> bytes:
         """The payload; raises `JournalDamaged` where it is not what was stored."""
         if not isinstance(stored, bytes):  # SQLite keeps anything in any column
-            raise JournalDamaged(self._path, f"a record in it is a {type(stored).__name__}")
+            raise self.damaged(f"a record in it is a {type(stored).__name__}")
         payload = stored[_SEAL_BYTES:]
         if _digest(payload) != stored[:_SEAL_BYTES]:
-            raise JournalDamaged(self._path, "a record in it does not have its checksum")
+            raise self.damaged("a record in it does not have its checksum")
         return payload
 
     def pack(self, values: Mapping[str, StateValue], name: str) -> bytes:

@@ -137,6 +137,10 @@ def test_slow_factories_of_two_clients_do_not_wait_for_each_other() -> None:
     assert not barrier.broken
 
 
+class Own(FedAvg):
+    pass
+
+
 def server() -> FedAvg:
     return FedAvg()
 
@@ -149,12 +153,42 @@ def unannotated():  # type: ignore[no-untyped-def]
     return FedAvg()
 
 
+def unannotated_of_context(context):  # type: ignore[no-untyped-def]
+    return FedAvg()
+
+
+def server_of_a_strategy_of_its_own(context):  # type: ignore[no-untyped-def]
+    return ServerAppComponents(strategy=Own())
+
+
+def of_two(context, other):  # type: ignore[no-untyped-def]
+    return Plain(context)
+
+
+def of_a_keyword(context, *, other):  # type: ignore[no-untyped-def]
+    return Plain(context)
+
+
 def components() -> ServerAppComponents:
     return ServerAppComponents()
 
 
 @pytest.mark.parametrize(
-    "wrong", [server, server_of_context, unannotated, components, FedAvg, FedAvg(), 3, None]
+    "wrong",
+    [
+        server,
+        server_of_context,
+        unannotated,
+        unannotated_of_context,
+        server_of_a_strategy_of_its_own,
+        of_two,
+        of_a_keyword,
+        components,
+        FedAvg,
+        FedAvg(),
+        3,
+        None,
+    ],
 )
 def test_what_makes_no_client_is_refused_before_anything_is_asked(wrong: Any) -> None:
     with pytest.raises(InvalidClient, match="the client must be a flmq Client"):
@@ -175,7 +209,31 @@ def unsaid(context):  # type: ignore[no-untyped-def]
     return Plain(context)
 
 
-@pytest.mark.parametrize("right", [Plain, Plain(), OfContext, OfId, of_context, of_id, unsaid])
+def unsaid_with_more(context, size=3, **more):  # type: ignore[no-untyped-def]
+    return Plain(context)
+
+
+def by_somebody_else(context):  # type: ignore[no-untyped-def]
+    return _MADE[context]
+
+
+_MADE: dict[object, NumPyClient] = {}
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        Plain,
+        Plain(),
+        OfContext,
+        OfId,
+        of_context,
+        of_id,
+        unsaid,
+        unsaid_with_more,
+        by_somebody_else,
+    ],
+)
 def test_what_may_make_a_client_is_left_as_it_is(right: Any) -> None:
     assert checked_source(right) is right
 

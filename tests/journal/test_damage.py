@@ -345,6 +345,18 @@ def test_a_record_of_another_kind_is_damage(
     assert refused > 40
 
 
+@pytest.mark.parametrize("value", ["'garbage'", "x'00'", "1.5"])
+def test_an_epoch_that_is_no_number_is_damage(
+    history: tuple[Path, list[bytes]], tmp_path: Path, value: str
+) -> None:
+    source, _ = history
+    folder = changed(source, tmp_path / "x", f"UPDATE run SET epoch = {value}")
+    journal = Journal.open(folder)
+    with pytest.raises(JournalDamaged, match=r"the run's epoch is .*, not a whole number"):
+        journal.take_charge()
+    journal.close()
+
+
 def test_a_table_that_goes_under_a_running_server_is_damage(tmp_path: Path) -> None:
     journal = begun(tmp_path / "job")
     with contextlib.closing(sqlite3.connect(tmp_path / "job" / "journal.db")) as other, other:

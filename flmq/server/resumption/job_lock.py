@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from flmq.common.errors import JobInUse, ResourceLocked
 from flmq.transport import Transport, federation_topology, job_topology, replies_queue
+from flmq.transport.standby import stand_by
 
 __all__ = ["declare_sites", "take_job"]
 
-_TRY_EVERY = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -21,10 +21,18 @@ def declare_sites(transport: Transport, sites: Sequence[str]) -> None:
         transport.declare(federation_topology(site))
 
 
-def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: bool) -> bool:
+def take_job(
+    transport: Transport,
+    job: str,
+    sites: Sequence[str],
+    *,
+    standby: bool,
+    wait: Callable[[float], object] | None = None,
+) -> bool:
     """Declare what the job needs, its lock first of all, which lives as long as ``transport``.
 
     As a ``standby`` wait until the server that has it is gone; its lock goes with its connection.
+    ``wait`` waits for that many seconds between tries, and raises to stop.
 
     Returns:
         Whether the job's queues were there: it was begun before, and not ended.
@@ -34,19 +42,21 @@ def take_job(transport: Transport, job: str, sites: Sequence[str], *, standby: b
         BrokerError: the broker refuses or cannot be reached.
     """
     declare_sites(transport, sites)
-    said = False
-    while True:
+    waited = False
+
+    def take() -> bool:
         begun = transport.inspect_queue(replies_queue(job)) is not None
-        try:
-            transport.declare(job_topology(job))
-        except ResourceLocked as error:
-            if not standby:
-                raise JobInUse(job) from error
-        else:
-            if said:
-                _log.warning("job %s: its server is gone, this one takes over", job)
-            return begun
-        if not said:
-            said = True
-            _log.warning("job %s is run by another live server: standing by", job)
-        time.sleep(_TRY_EVERY)
+        transport.declare(job_topology(job))
+        return begun
+
+    def locked(error: ResourceLocked) -> None:
+        nonlocal waited
+        if not standby:
+            raise JobInUse(job) from error
+        waited = True
+        _log.warning("job %s is run by another live server: standing by", job)
+
+    begun = stand_by(take, locked, wait or threading.Event().wait)
+    if waited:
+        _log.warning("job %s: its server is gone, this one takes over", job)
+    return begun
