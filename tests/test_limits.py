@@ -114,7 +114,6 @@ WIDE_CONSTRUCTORS = {
 }
 SLEEPERS: set[str] = set()
 CLOCK_READERS = {
-    "flmq.observe.recorder.RunRecorder",
     "flmq.client.cache.FolderCache",
     "flmq.client.deaths.FolderDeaths",
     "flmq.client.herald.Herald",
@@ -124,7 +123,6 @@ CLOCK_READERS = {
     "flmq.client.taskspool.TaskSpool",
     "flmq.client.work.Work",
     "flmq.client.worker.Worker",
-    "flmq.observe.bus.EventBus",
     "flmq.server.asks.coordinator.Coordinator",
     "flmq.server.asks.job.Job",
     "flmq.server.asks.task_publisher.TaskPublisher",
@@ -133,7 +131,6 @@ CLOCK_READERS = {
     "flmq.server.replies.intake.Intake",
     "flmq.server.replies.late_replies.LateReplyDesk",
     "flmq.server.replies.listener.Listener",
-    "flmq.server.round_log.RoundLog",
 }
 
 

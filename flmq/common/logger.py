@@ -50,8 +50,12 @@ def about(subject: object = None, **known: object) -> dict[str, object]:
     event of a run. ``known`` adds to them, by the same names.
     """
     fields = {name: getattr(subject, name) for name in LOG_FIELDS if hasattr(subject, name)}
+    fields |= known
     # A phase is logged by its name.
-    return {name: getattr(value, "value", value) for name, value in (fields | known).items()}
+    return {
+        name: None if value == "" else getattr(value, "value", value)
+        for name, value in fields.items()
+    }
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ holds up nobody; an exception of its is logged and does not end the run.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
@@ -133,6 +134,16 @@ class RoundCounts:
     duplicate: int = 0
     carried: int = 0
     """Late replies of earlier rounds that count in this one."""
+
+    @classmethod
+    def of(cls, outcomes: Mapping[Outcome, int], *, asked: int, carried: int) -> RoundCounts:
+        """Count ``outcomes``, of ``asked`` tasks and of the replies that came late or again."""
+        counts = {each.value: outcomes.get(each, 0) for each in Outcome}
+        return cls(asked, carried=carried, **counts)
+
+    def __add__(self, other: RoundCounts) -> RoundCounts:
+        """Both together."""
+        return RoundCounts(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,11 +67,16 @@ class Mailbox(Generic[_Event]):
     """
 
     def __init__(
-        self, observer: Callable[[_Event], None], limit: int, past: Past | None = None
+        self,
+        observer: Callable[[_Event], None],
+        limit: int,
+        past: Past | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Tell ``observer``, on a thread that begins now; ``past`` is where the journal is."""
         self._observer = observer
         self._past = past
+        self._clock = clock
         self._limit = self._thin_at = limit
         self._changed = threading.Condition()
         self._waiting: deque[_Event | None] = deque()
@@ -111,7 +116,7 @@ class Mailbox(Generic[_Event]):
         while self._thread.is_alive():
             self._thread.join(min(0.1, stuck_after))
             call = self._call
-            if call is not None and time.monotonic() - call[1] > stuck_after:
+            if call is not None and self._clock() - call[1] > stuck_after:
                 with self._changed:
                     left = sum(each is not None for each in self._waiting)
                 logger.error(
@@ -119,7 +124,7 @@ class Mailbox(Generic[_Event]):
                     "waited for: it is not told what followed, %d events",
                     self._name,
                     call[0],
-                    time.monotonic() - call[1],
+                    self._clock() - call[1],
                     left + self._dropped.total(),
                 )
                 return
@@ -228,7 +233,7 @@ class Mailbox(Generic[_Event]):
 
     def _tell(self, event: _Event) -> None:
         what = type(event).__name__
-        self._call = what, time.monotonic()
+        self._call = what, self._clock()
         try:
             self._observer(event)
         except OSError as error:

@@ -17,7 +17,6 @@ from flmq.observe.events import (
     RoundCounts,
     RunEvent,
 )
-from flmq.round import Outcome
 
 __all__ = ["PastRounds", "past_rounds"]
 
@@ -104,17 +103,7 @@ def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
 def _counts(phase: PhaseRow | None) -> RoundCounts:
     if phase is None:
         return RoundCounts()
-    words = Counter(outcome.outcome for outcome in phase.outcomes)
+    outcomes = Counter(outcome.outcome for outcome in phase.outcomes)
     for late in phase.late:
-        words[late.outcome] += late.times
-    return RoundCounts(
-        asked=phase.asked,
-        accepted=words[Outcome.ACCEPTED],
-        failed=words[Outcome.FAILED],
-        rejected=words[Outcome.REJECTED],
-        silent=words[Outcome.SILENT],
-        unroutable=words[Outcome.UNROUTABLE],
-        late=words[Outcome.LATE],
-        duplicate=words[Outcome.DUPLICATE],
-        carried=phase.carried,
-    )
+        outcomes[late.outcome] += late.times
+    return RoundCounts.of(outcomes, asked=phase.asked, carried=phase.carried)

@@ -58,6 +58,7 @@ class RunRecorder:
         about: Mapping[str, Scalar] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         rest: float = _REST,
         most: int = _MOST_CHARACTERS,
     ) -> None:
@@ -66,6 +67,7 @@ class RunRecorder:
         After each write of a round none follows for ``rest`` times as long as it took. Of rounds
         that take more than ``most`` characters together the oldest lose their outcomes.
         """
+        self._monotonic = monotonic
         self._rest = rest
         self._most = most
         self._folder = folder
@@ -183,10 +185,10 @@ class RunRecorder:
     def _close_round(self, event: RoundClosed) -> None:
         self._keep(self._round_record(self._stragglers.counted(event)))
         # The file is written whole: in a long run of quick rounds not after each of them.
-        now = time.monotonic()
+        now = self._monotonic()
         if now >= self._next_write:
             self._write()
-            self._next_write = now + self._rest * (time.monotonic() - now)
+            self._next_write = now + self._rest * (self._monotonic() - now)
 
     def _round_record(self, event: RoundClosed) -> RoundRecord:
         """The record of a round, with what was gathered for it."""

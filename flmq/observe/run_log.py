@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 from flmq.common.cleaning import one_line
-from flmq.common.logger import logger
+from flmq.common.logger import about, logger
 from flmq.common.phase import Phase
 from flmq.observe.events import (
     ClientOutcome,
@@ -34,23 +34,32 @@ class RunLog:
         self._first = first
         self._started: RunStarted | None = None
         self._said: Counter[tuple[int, Phase, Outcome]] = Counter()
-        self._rounds: list[tuple[bool, RoundCounts, RoundCounts]] = []
+        self._rounds = self._changed = 0
+        self._fit = self._evaluate = RoundCounts()
+        """Of all rounds together."""
 
     def __call__(self, event: RunEvent) -> None:
         """Write what ``event`` gives to write, if anything."""
         match event:
             case RunStarted():
                 self._started = event
-                self._rounds = [(each.changed, each.fit, each.evaluate) for each in event.earlier]
+                for closed in event.earlier:
+                    self._add(closed)
             case ClientOutcome() if event.outcome not in _QUIET:
                 self._outcome(event)
             case RoundClosed():
                 self._others(event.server_round)
-                self._rounds.append((event.changed, event.fit, event.evaluate))
-                logger.info(_round_line(event))
+                self._add(event)
+                logger.info(_round_line(event), extra=self._about(event))
             case RunEnded():
                 self._others(None)
                 self._end(event)
+
+    def _add(self, closed: RoundClosed) -> None:
+        self._rounds += 1
+        self._changed += closed.changed
+        self._fit += closed.fit
+        self._evaluate += closed.evaluate
 
     def _outcome(self, event: ClientOutcome) -> None:
         key = (event.server_round, event.phase, event.outcome)
@@ -59,7 +68,12 @@ class RunLog:
             reason = f": {one_line(event.reason)}" if event.reason else ""
             where = f"round {event.server_round}, {event.phase.value}"
             logger.warning(
-                "%s: client %s %s%s", where, event.client_id, _said(event.outcome), reason
+                "%s: client %s %s%s",
+                where,
+                event.client_id,
+                _said(event.outcome),
+                reason,
+                extra=self._about(event),
             )
 
     def _others(self, before: int | None) -> None:
@@ -70,11 +84,21 @@ class RunLog:
             more = self._said.pop((server_round, phase, word)) - self._first
             if more > 0:
                 where = f"round {server_round}, {phase.value}"
-                logger.warning("%s: %d more clients %s", where, more, _said(word))
+                logger.warning(
+                    "%s: %d more clients %s",
+                    where,
+                    more,
+                    _said(word),
+                    extra=self._about(server_round=server_round, phase=phase),
+                )
+
+    def _about(self, event: RunEvent | None = None, **known: object) -> dict[str, object]:
+        """What a line is about: of our job."""
+        job = None if self._started is None else self._started.job
+        return about(event, job=job, **known)
 
     def _end(self, event: RunEnded) -> None:
         total = self._started.num_rounds if self._started else event.rounds
-        changed = sum(did for did, _, _ in self._rounds)
         if event.stopped:
             how = f"stopped after round {event.rounds} of {total}"
         elif event.error is not None:
@@ -85,16 +109,17 @@ class RunLog:
             how = "done"
         parts = [
             f"job {event.job}: {how}",
-            f"{len(self._rounds)} rounds in {event.seconds:.1f} s",
-            f"{changed} of them changed the model",
-            *_tally("fit", [fit for _, fit, _ in self._rounds]),
-            *_tally("evaluate", [evaluate for _, _, evaluate in self._rounds]),
+            f"{self._rounds} rounds in {event.seconds:.1f} s",
+            f"{self._changed} of them changed the model",
+            *([_counts("fit", self._fit)] if self._fit.asked else []),
+            *([_counts("evaluate", self._evaluate)] if self._evaluate.asked else []),
         ]
         if self._started is not None and self._started.folder:
             parts.append(f"files in {self._started.folder}")
-        unchanged = bool(self._rounds) and not changed
+        unchanged = self._rounds > 0 and self._changed == 0
         failed = event.error is not None and not event.stopped
-        logger.log(logging.WARNING if unchanged or failed else logging.INFO, "; ".join(parts))
+        level = logging.WARNING if unchanged or failed else logging.INFO
+        logger.log(level, "; ".join(parts), extra=self._about(event))
 
 
 def _round_line(event: RoundClosed) -> str:
@@ -119,15 +144,6 @@ def _mb(count: int) -> str:
 def _counts(phase: str, counts: RoundCounts) -> str:
     """``fit 2 of 3 answered, 1 failed``: every word that happened."""
     return ", ".join([f"{phase} {counts.accepted} of {counts.asked} answered", *_others_of(counts)])
-
-
-def _tally(phase: str, counts: list[RoundCounts]) -> list[str]:
-    """The same of all rounds; nothing where nobody was asked."""
-    total: Counter[str] = Counter()
-    for each in counts:
-        for name in RoundCounts.__dataclass_fields__:
-            total[name] += getattr(each, name)
-    return [_counts(phase, RoundCounts(**total))] if total["asked"] else []
 
 
 def _others_of(counts: RoundCounts) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flmq.common.failure_text import error_text
-from flmq.common.logger import logger
+from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.errors import Fenced, JournalGone
@@ -51,6 +51,19 @@ def run_server(
     if options.late is not None:
         server.strategy.late_replies = options.late
     name = make_job_name() if options.job is None else check_job_name(options.job)
+    with logging_about(job=name):
+        return _take_and_run(transport, name, server, config, options, bus, broker)
+
+
+def _take_and_run(
+    transport: Transport,
+    name: str,
+    server: Server,
+    config: ServerConfig,
+    options: RunOptions,
+    bus: EventBus,
+    broker: str,
+) -> History:
     # Step 1: be the only one. A kill after this frees the lock with the connection.
     begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
     # Step 2: raise the epoch in the journal. Whoever was in charge before is fenced from here on.

@@ -27,9 +27,9 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.history import History
 from flmq.server.resumption.checkpointer import Checkpointer
-from flmq.server.round_log import RoundLog
 from flmq.server.rounds.initial_parameters import initial_parameters
 from flmq.server.rounds.phases import Phases
+from flmq.server.rounds.round_log import RoundLog
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.reply_check import ParametersSpec, check_evaluate_reply, check_fit_reply
@@ -70,7 +70,7 @@ class Server:
         self._clock = clock
         self._checkpointer: Checkpointer | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
-        self._log = RoundLog.begin()
+        self._log = RoundLog.begin(self._clock)
 
     def attach(
         self,
@@ -162,7 +162,7 @@ class Server:
     def _run_round(
         self, server_round: int, num_rounds: int, timeout: float | None, history: History
     ) -> None:
-        self._log = RoundLog.begin()
+        self._log = RoundLog.begin(self._clock)
         # Step 1: have clients train, and make one model of what comes back.
         trained = self.fit_round(server_round, timeout)
         if trained is not None:

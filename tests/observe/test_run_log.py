@@ -9,6 +9,7 @@ import pytest
 
 from flmq.client import NumPyClient
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
+from flmq.common.logger import LOG_FIELDS
 from flmq.observe.events import (
     ClientOutcome,
     Outcome,
@@ -146,3 +147,22 @@ def test_a_program_without_observers_reads_in_the_log_who_failed_and_why(
         caplog.text
     )
     assert "0 of them changed the model" in caplog.text
+
+
+def test_lines_say_what_they_are_about(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flmq")
+    log = RunLog(first=1)
+    log(RunStarted("the-job", 1, "FedAvg", "in memory"))
+    for client_id in ("a", "b"):
+        log(
+            ClientOutcome(1, Phase.FIT, client_id, Outcome.FAILED, "no data", task_id=client_id * 4)
+        )
+    counts = RoundCounts(asked=2, failed=2)
+    log(RoundClosed(1, 1, counts, RoundCounts(), None, {}, 1.0, 0, 0))
+    log(RunEnded("the-job", 1, 1.0))
+    assert [[getattr(each, name) for name in LOG_FIELDS] for each in caplog.records] == [
+        ["the-job", 1, "fit", "a", "aaaa"],
+        ["the-job", 1, "fit", None, None],
+        ["the-job", 1, None, None, None],
+        ["the-job", None, None, None, None],
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flmq.common.typing import Scalar
@@ -19,7 +19,8 @@ class RoundLog:
     """Figures of a round's phases, and its first measurement."""
 
     started: float
-    """Monotonic seconds."""
+    """Seconds by the ``clock``."""
+    clock: Callable[[], float] = time.monotonic
     fit: PhaseResult | None = None
     """Without its replies, as is ``evaluate``."""
     evaluate: PhaseResult | None = None
@@ -34,14 +35,14 @@ class RoundLog:
     note: str = ""
 
     @classmethod
-    def begin(cls) -> RoundLog:
-        """The log of a round that begins now."""
-        return cls(time.monotonic())
+    def begin(cls, clock: Callable[[], float] = time.monotonic) -> RoundLog:
+        """The log of a round that begins now; ``clock`` gives seconds, monotonic."""
+        return cls(clock(), clock)
 
     @property
     def seconds(self) -> float:
         """How long the round has taken."""
-        return time.monotonic() - self.started
+        return self.clock() - self.started
 
     def add_fit(self, gathered: PhaseResult) -> None:
         """Keep the figures of the training."""
