@@ -34,15 +34,15 @@ class PortTaken(BrokerNotFound):
 
 
 class NodeProcesses:
-    """Starts and ends them. Not thread-safe."""
+    """Start and end a node's processes. Not thread-safe."""
 
     def __init__(
         self, place: NodeFolder, *, guarded: bool, removes_folder: bool, start_timeout: float
     ) -> None:
         """Prepare to run a node in ``place``, whose server has ``start_timeout`` seconds to start.
 
-        With ``guarded`` a watchdog ends them when this process dies; with ``removes_folder`` it
-        deletes their folder then.
+        With ``guarded``, a watchdog ends the processes when this process dies; with
+        ``removes_folder``, it then deletes their folder.
         """
         self._place = place
         self._guarded = guarded
@@ -57,7 +57,7 @@ class NodeProcesses:
         return self._started is not None and server_pid(self._place) is None
 
     def start(self, identity: NodeIdentity, programs: Programs) -> None:
-        """Start them, and return when the server takes logins.
+        """Start the processes, and return when the server accepts logins.
 
         Raises:
             PortTaken: another program listens on one of the ports by now.
@@ -75,7 +75,7 @@ class NodeProcesses:
         self._await_logins(identity)
 
     def end(self, timeout: float) -> None:
-        """End them: the server has ``timeout`` seconds to stop by itself, then all are killed."""
+        """End the processes: the server has ``timeout`` seconds to stop, then all are killed."""
         end_node(self._place.path, timeout=timeout)
         self._started = None
         self._release_watchdog()
@@ -103,7 +103,7 @@ class NodeProcesses:
     def _release_watchdog(self) -> None:
         guard, self._watchdog = self._watchdog, None
         if guard is not None and guard.stdin is not None:
-            # It may have been killed by somebody; then there is nothing to release.
+            # Somebody may have killed it; then there is nothing to release.
             with contextlib.suppress(BrokenPipeError):
                 guard.stdin.write(b".")
                 guard.stdin.flush()

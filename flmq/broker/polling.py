@@ -1,4 +1,4 @@
-"""Look again and again: the only way to learn what another program has done."""
+"""Polling: the only way to learn what another program has done."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def poll_until(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], object] = time.sleep,
 ) -> bool:
-    """Call ``done`` every ``every`` seconds until it is true, and return whether it became so.
+    """Call ``done`` every ``every`` seconds until it is true or ``timeout`` passes; return which.
 
-    It is called at least once. What it raises passes.
+    It is called at least once. Its exceptions pass through.
     """
     deadline = clock() + timeout
     while not done():

@@ -1,4 +1,4 @@
-"""``rabbitmqctl`` of one private node."""
+"""Run ``rabbitmqctl`` on one private node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flmq.common.errors import BrokerRefusal
 __all__ = ["run_rabbitmqctl"]
 
 _LONGEST = 600
-"""Characters at the end of its output that an error shows."""
+"""Characters at the end of the output that an error shows."""
 
 
 def run_rabbitmqctl(
@@ -23,10 +23,12 @@ def run_rabbitmqctl(
     env: Mapping[str, str],
     timeout: float,
 ) -> str:
-    """Run it on the node of ``identity`` and return its output; ``timeout`` is in seconds.
+    """Run ``rabbitmqctl`` on the node of ``identity`` and return its output.
+
+    ``timeout`` is in seconds.
 
     Raises:
-        BrokerRefusal: it fails, with the end of its output; or it does not end in time.
+        BrokerRefusal: it fails (with the end of its output), or does not end in time.
     """
     command = [str(program), "-q", "-n", identity.name, *arguments]
     what = f"rabbitmqctl {arguments[0] if arguments else ''}".strip()

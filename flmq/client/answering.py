@@ -1,4 +1,4 @@
-"""One task answered: the user's code is called, and whatever it does becomes a reply."""
+"""Answer one task: call the user's code, and turn whatever it does into a reply."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flmq.wire.kinds import UnknownKind
 __all__ = ["LONGEST_LEAVE", "answer_task", "reply_to"]
 
 LONGEST_LEAVE = 24 * 3600
-"""Seconds for which a server may send a client away at most."""
+"""Maximum number of seconds for which a server may send a client away."""
 _FORKED = 70
-"""Exit status of a child that the user's code forked and let come back here."""
+"""Exit status of a child that the user's code forked and that returned here."""
 
 
 def answer_task(
@@ -32,13 +32,13 @@ def answer_task(
     *,
     level: int = logging.INFO,
 ) -> Reply:
-    """Do what ``task`` asks. Blocks for as long as the user's code trains; raises nothing of it.
+    """Do what ``task`` asks. Blocks for as long as the user's code trains; never raises its errors.
 
-    Only Ctrl-C and an exit on the main thread pass, for they may be a signal's: the task stays.
+    Only Ctrl-C and an exit on the main thread pass, as they may come from a signal: the task stays.
 
-    ``get_task`` gives the task with its model, which it may have to read first; ``now`` gives
-    Unix seconds, to find out whether the task's deadline has passed; ``level`` is that of the line
-    of log for a task that went well.
+    ``get_task`` returns the task with its model, which it may have to read first; ``now`` gives
+    Unix seconds, to check the task's deadline; ``level`` is the level of the log line for a task
+    that succeeded.
     """
     started = time.monotonic()
     res = _expired(task, now()) or _answer(task, get_task, get_client)
@@ -48,7 +48,7 @@ def answer_task(
 
 
 def reply_to(task: Task, res: Res, seconds: float) -> Reply:
-    """What answers ``task``; ``seconds`` are those that the call took."""
+    """Return the reply to ``task``; ``seconds`` is how long the call took."""
     return Reply(
         task_id=task.task_id,
         job=task.job,
@@ -80,7 +80,7 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
         ins = get_task().ins
     except TransportClosed:
         raise
-    except Exception as error:  # whatever a task names, it is the task that fails
+    except Exception as error:  # whatever goes wrong, only the task fails
         return failure_of(FailureKind.REFUSED, error)
     process = os.getpid()
     try:
@@ -99,7 +99,7 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
         raise
     finally:
         if os.getpid() != process:
-            os._exit(_FORKED)  # a forked child: the worker is not its own
+            os._exit(_FORKED)  # a forked child: the worker belongs to its parent
 
 
 def _leaving(ins: ReconnectIns) -> Res:
@@ -118,7 +118,7 @@ def _unknown(task: Task) -> Failure:
 
 
 def _ends_the_process(error: BaseException) -> bool:
-    """Whether to let it pass: a signal's handler raises on the main thread, and nowhere else."""
+    """Return whether to re-raise: only a signal's handler raises these on the main thread."""
     here = threading.current_thread() is threading.main_thread()
     return here and isinstance(error, KeyboardInterrupt | SystemExit)
 

@@ -1,6 +1,6 @@
-"""The client as the server sees it: four calls, each from its ``*Ins`` to its ``*Res``.
+"""The client as the server sees it: four methods, each from its ``*Ins`` to its ``*Res``.
 
-`NumPyClient` is the comfortable way to write one; `Client` is for whoever wants the bytes.
+`NumPyClient` is the convenient way to write one; `Client` works with the serialized bytes.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from flmq.wire.kinds import kind_of
 __all__ = ["CallNotImplemented", "Client", "answer"]
 
 _NAMED = 5
-"""Metrics that are left out and named one by one."""
+"""Number of dropped metrics to name one by one."""
 
 
 class Client:
     """Base class of clients. Override what the client can do.
 
-    A method that is left out answers with its ``*_NOT_IMPLEMENTED`` code. An exception raised in a
-    method is reported to the server at once (client id, type, message, end of the traceback) and
-    reaches ``aggregate_*`` among ``failures``; the client goes on and serves the next task.
+    A method that is not overridden answers with its ``*_NOT_IMPLEMENTED`` code. An exception raised
+    in a method is reported to the server at once (client id, type, message, end of the traceback)
+    and reaches ``aggregate_*`` among ``failures``; the client goes on and serves the next task.
 
     A program may add kinds of messages (`flmq.wire.kinds`); each calls the method that it names.
     """
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
-        """Return what this client tells of itself, guided by ``ins.config``."""
+        """Return this client's properties; ``ins.config`` may say which are wanted."""
         return GetPropertiesRes(_not_implemented(Code.GET_PROPERTIES_NOT_IMPLEMENTED), {})
 
     def get_parameters(self, ins: GetParametersIns) -> GetParametersRes:
-        """Return this client's own model parameters, guided by ``ins.config``.
+        """Return this client's own model parameters; ``ins.config`` may say which are wanted.
 
-        The server asks one client for them where the strategy has no initial parameters.
+        The server asks one client for them if the strategy has no initial parameters.
         """
         status = _not_implemented(Code.GET_PARAMETERS_NOT_IMPLEMENTED)
         return GetParametersRes(status, _no_parameters())
@@ -58,13 +58,13 @@ class Client:
     def fit(self, ins: FitIns) -> FitRes:
         """Train from ``ins.parameters`` on the client's own data, as ``ins.config`` says.
 
-        Returns the trained parameters (as many tensors as came, same shapes and dtypes), the
-        number of examples they were trained on (at least 1: their weight in the mean) and metrics.
+        Returns the trained parameters (same count, shapes and dtypes as received), the number of
+        examples they were trained on (at least 1: their weight in the mean) and metrics.
         """
         return FitRes(_not_implemented(Code.FIT_NOT_IMPLEMENTED), _no_parameters(), 0, {})
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
-        """Measure ``ins.parameters`` on the client's own data, as ``ins.config`` says.
+        """Evaluate ``ins.parameters`` on the client's own data, as ``ins.config`` says.
 
         Returns the loss, the number of examples it was measured on (at least 1: its weight in the
         mean) and metrics.
@@ -77,7 +77,7 @@ class Client:
 
 
 class CallNotImplemented(UsageError):
-    """A client has no method for the kind of message that it is asked with."""
+    """A client has no method for the kind of message that it received."""
 
     def __init__(self, client: str, kind: str, call: str) -> None:
         """Name the client's class, the kind and the method."""
@@ -99,15 +99,15 @@ def answer(client: Client, ins: object) -> object: ...
 def answer(client: Client, ins: object) -> object:
     """Call the method of ``client`` that ``ins`` asks for, and check what it returns.
 
-    Blocks for as long as the client trains. What the method raises passes through.
+    Blocks for as long as the client trains. Exceptions of the method pass through.
 
     Raises:
-        InvalidReturnValue: the method returned something else than its ``*Res``.
+        InvalidReturnValue: the method did not return its ``*Res``.
         CallNotImplemented: the client has no such method.
-        NotRegistered: ``ins`` is of no kind of message that is registered here.
+        NotRegistered: the type of ``ins`` belongs to no registered kind of message.
     """
     kind = kind_of(ins)
-    # What is of no kind of flmq's own is not in the adapter of a NumPyClient, but in itself.
+    # Methods for added kinds are on the NumPyClient itself, not on its adapter.
     own = getattr(client, "numpy_client", client)
     method = getattr(client, kind.call, None) or getattr(own, kind.call, None)
     if not callable(method):
@@ -124,7 +124,7 @@ _EXAMPLES: dict[type, str] = {
 
 
 def _checked(client: Client, method: str, res: object, expected: type) -> object:
-    """``res``, if it is what its kind says that ``method`` returns."""
+    """Return ``res`` if it is what ``method`` should return by its kind."""
     what = f"{type(getattr(client, 'numpy_client', client)).__name__}.{method}"
     if isinstance(res, expected):
         if hasattr(res, "parameters"):
@@ -142,7 +142,7 @@ def _checked(client: Client, method: str, res: object, expected: type) -> object
 
 
 def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | EvaluateRes:
-    """``res`` without the metrics that cannot be sent: what was trained is not lost for them."""
+    """Return ``res`` without metrics that cannot be sent; training is not lost with them."""
     metrics, left_out = sendable_scalars(res.metrics)
     if not left_out:
         return replace(res, metrics=metrics)
@@ -156,7 +156,7 @@ def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | Eva
 
 
 def _check_parameters(what: str, parameters: object) -> None:
-    """Refuse what is no `Parameters` of bytes, before anything takes their lengths."""
+    """Refuse what is not `Parameters` of bytes, before anything reads their lengths."""
     if (problem := parameters_problem(parameters)) is not None:
         raise InvalidReturnValue(f"{what} returned {problem}")
 

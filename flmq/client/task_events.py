@@ -1,4 +1,4 @@
-"""What happens to each task of a worker, told to its observers."""
+"""Report to observers what happens to each task of a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TaskEvents", "level_for"]
 
 
 class TaskEvents:
-    """Tells observers of tasks, with the worker's time. Any thread may call its methods."""
+    """Emit events about tasks, with the worker's time. Thread-safe."""
 
     def __init__(
         self,
@@ -30,35 +30,35 @@ class TaskEvents:
         level: int = logging.INFO,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Tell ``emit``; ``clock`` gives Unix seconds.
+        """Emit to ``emit``; ``clock`` gives Unix seconds.
 
-        ``level`` is that of the line of log for each task that went well.
+        ``level`` is the level of the log line for each task that succeeded.
         """
         self._emit = emit
         self._clock = clock
         self.level = level
 
     def received(self, task: Task, *, again: bool) -> None:
-        """A task came; ``again``: the broker delivered it before."""
+        """Report that a task arrived; ``again``: it is a redelivery."""
         self._emit(TaskReceived(_ref(task), self._clock(), again))
 
     def started(self, task: Task) -> None:
-        """A task is begun, its model read and its client called."""
+        """Report that a task begins: its model is read and its client called."""
         self._emit(TrainingStarted(_ref(task), self._clock()))
 
     def ended(self, reply: Reply) -> None:
-        """A task is done."""
+        """Report that a task is done."""
         res = reply.res
         error = f"{res.exception_type}: {res.message}" if isinstance(res, Failure) else ""
         examples = getattr(res, "num_examples", None)
         self._emit(TrainingEnded(_ref(reply), self._clock(), reply.seconds, examples, error))
 
     def sent(self, reply: Reply) -> None:
-        """The broker has all of a reply."""
+        """Report that the broker has all of a reply."""
         self._emit(ReplySent(_ref(reply), self._clock()))
 
     def settled(self, receipt: Receipt) -> None:
-        """The server said what became of a reply."""
+        """Report the receipt of a reply."""
         outcome, reason = receipt.outcome.value, receipt.reason
         self._emit(ReceiptCame(_ref(receipt), self._clock(), outcome, reason))
 
@@ -68,5 +68,5 @@ def _ref(of: Task | Reply | Receipt) -> TaskRef:
 
 
 def level_for(clients: int) -> int:
-    """One client's tasks are news; those of a thousand simulated ones are not."""
+    """Return the log level for tasks: a single client's are news, those of a thousand are not."""
     return logging.INFO if clients == 1 else logging.DEBUG

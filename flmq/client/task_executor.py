@@ -1,4 +1,4 @@
-"""Doing a task: its model is read, the user's code called, the reply kept and published."""
+"""Execute a task: read its model, call the user's code, store the reply and publish it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["TaskExecutor"]
 
 
 class TaskExecutor:
-    """Does tasks of one worker's clients. Its threads may do several at a time."""
+    """Execute tasks of one worker's clients. Several threads may call it at once."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class TaskExecutor:
         events: TaskEvents | None = None,
         deaths: Deaths | None = None,
     ) -> None:
-        """Publish through ``sender``, and enter into ``awaited`` what the broker has."""
+        """Publish through ``sender``, and add to ``awaited`` the replies that the broker has."""
         self._sender = sender
         self._models = models
         self._clients = clients
@@ -68,11 +68,11 @@ class TaskExecutor:
         self._deaths = deaths or NoDeaths()
 
     def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
-        """Do a task, or only send its reply where it is done already. Blocks.
+        """Execute a task, or only send its reply if it is done already. Blocks.
 
-        ``now`` gives Unix seconds by the clock that the task's deadline is of.
+        ``now`` gives Unix seconds by the clock of the task's deadline.
 
-        Returns whether the broker has the reply; False: there is no queue for it, now.
+        Returns whether the broker has the reply; False if there is no queue for it now.
 
         Raises:
             TransportClosed: the worker is stopping.
@@ -103,13 +103,13 @@ class TaskExecutor:
             crash_point("worker.trained")
             newest = tasks.current(task.task_id)
             if newest is None:
-                return True  # settled meanwhile: nobody wants the reply
+                return True  # settled meanwhile: the reply is not wanted
             if not asks_the_same(newest, task):
                 return self.do(newest, tasks, now)
             reply = self._keep(reply, tasks)
             self._deaths.end(task.client_id, task.task_id)
         elif _is_lossy(_codec(task)):
-            # What is sent again must decode to the bits that were sent before.
+            # A reply that is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)
         if not self._send(reply, loaded):
             return False
@@ -118,14 +118,14 @@ class TaskExecutor:
         return True
 
     def say_settled(self, task: Task) -> None:
-        """Tell a server that asks for it that a task is settled here, and its reply let go."""
+        """Tell a server that asks for a task that it is settled here, and its reply dropped."""
         said = Failure(FailureKind.SETTLED, message="settled here before, and its reply let go")
         reply = reply_to(task, said, 0.0)
         address = self._address(task.client_id, task.job)
         self._sender.send(address, reply, mandatory=False, message_id=task.task_id)
 
     def announce_again(self, envelope: Reply, gone: Callable[[], None]) -> None:
-        """Ask for a receipt; ``gone`` is called, from any thread, where there is no queue."""
+        """Ask for a receipt; ``gone`` is called, on any thread, if there is no queue."""
         address = self._address(envelope.client_id, envelope.job)
         sent = self._sender.send(address, envelope, message_id=envelope.task_id)
 
@@ -139,21 +139,21 @@ class TaskExecutor:
         try:
             return tasks.finished(reply)
         except OSError as error:
-            # Better sent without a copy than lost; a crash before its confirm costs a training.
+            # Better sent without a copy than lost; a crash before the confirm costs a training.
             logger.error("the reply cannot be spooled (%s): sending it without", error)
             return reply
         except Exception as error:
-            # The result cannot be encoded, whatever it is: that is its failure.
+            # The result cannot be encoded, for whatever reason: report that as the failure.
             return tasks.finished(_bad(reply, error))
 
     def _with_model(self, task: Task, tasks: Tasks, now: Callable[[], float]) -> Task:
-        """The task with the model that it only names."""
+        """Return the task with the model that it refers to."""
         if task.model is None or parameters_of(task.ins) is None:
             return task
         request = ModelRequest(task.job, task.client_id, task.model.digest)
         deadline = None
         if task.deadline_unix_ms is not None:
-            # By this machine's clock, which may be another than the server's.
+            # By this machine's clock, which may differ from the server's.
             deadline = time.time() + task.deadline_unix_ms / 1000 - now()
 
         def ask() -> None:
@@ -179,10 +179,10 @@ class TaskExecutor:
             return task
 
     def _send(self, reply: Reply, task: Task) -> bool:
-        """Send a reply: whole, or where it is large its parameters in chunks behind it.
+        """Send a reply: whole, or, if it is large, with its parameters in chunks behind it.
 
-        The chunks go by another queue, and only when the broker has what announces them. Returns
-        whether the broker has it all; False: a queue is gone.
+        The chunks go by another queue, and only once the broker has the envelope. Returns whether
+        the broker has it all; False if a queue is gone.
         """
         address = self._address(reply.client_id, reply.job)
         parameters = parameters_of(reply.res)
@@ -201,7 +201,7 @@ class TaskExecutor:
         except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
             raise
         except Exception as error:
-            # No codec or no broker takes it: a client that dies of it would die again.
+            # No codec or broker accepts it: a client that died of it would die again.
             return self._send_envelope(address, _bad(reply, error))
 
     def _send_envelope(self, address: Address, envelope: Reply) -> bool:
@@ -215,15 +215,15 @@ class TaskExecutor:
 
 
 def _arrived(sent: Sent) -> bool:
-    """Wait until the broker has it; False if there is no queue for it."""
+    """Wait until the broker has it; return False if there is no queue for it."""
     return sent.outcome.result() is not PublishOutcome.UNROUTABLE
 
 
 def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes | memoryview]]:
-    """What to send: compressed against the task's model where the server offers it and we can.
+    """Return what to send: compressed against the task's model if offered and possible.
 
-    A reply that an earlier process trained may be sent as it is where nothing is lost by it: its
-    model is not at hand.
+    A reply trained by an earlier process is sent uncompressed if the codec is lossless, as its
+    model is not available.
     """
     base = task.ins.parameters if isinstance(task.ins, FitIns) else None
     if not _codec(task) or task.model is None or base is None or not base.tensors:
@@ -238,7 +238,7 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
 
 
 def _codec(task: Task) -> str:
-    """How a reply is compressed: not at all against a model that only its server can give again."""
+    """Return the codec for a reply: none if the base is a model that only the server can resend."""
     return task.reply_codec if task.model is not None and task.model.is_shared else ""
 
 
@@ -250,9 +250,9 @@ def _is_lossy(codec: str) -> bool:
 
 
 def _is_over(task: Task, tasks: Tasks) -> bool:
-    """Whether nobody waits for a task: it is settled, or its job has come to a later round."""
+    """Return whether nobody waits for a task: it is settled, or its job is in a later round."""
     others = (tasks.current(task_id) for task_id in tasks.of_job(task.job))
-    # What an earlier server asked says nothing: this one may have an older copy of the run.
+    # Tasks of an earlier server do not count: this one may have an older copy of the run.
     return tasks.current(task.task_id) is None or any(
         other is not None
         and (other.run == task.run and other.epoch >= task.epoch)

@@ -1,6 +1,6 @@
-"""Values that JSON lacks, in JSON: NaN, infinities, bytes, numpy's numbers.
+"""Encode values that JSON lacks: NaN, infinities, bytes, numpy's numbers.
 
-Figures that JSON has not are written as ``{"$float": "nan"}`` and ``{"$base64": "..."}``.
+They are written as ``{"$float": "nan"}`` and ``{"$base64": "..."}``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["from_json", "to_json"]
 
 
 def to_json(value: Any) -> Any:
-    """``value`` as JSON holds it."""
+    """Return ``value`` in a form that JSON can hold."""
     match value:
         case dict():
             return {key: to_json(each) for key, each in value.items()}
@@ -33,7 +33,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The value that `to_json` wrote."""
+    """Return the value that `to_json` encoded."""
     match value:
         case {"$base64": str(text)} if len(value) == 1:
             return base64.b64decode(text, validate=True)

@@ -1,7 +1,7 @@
-"""Options: fields of a dataclass that people set, each declared once for programs and commands.
+"""Options: fields of a dataclass that users set, each declared once for programs and commands.
 
-``option`` stands where a field's default does, and says how the field is typed on a command line:
-`flmq.cli.options` makes parameters of a command from it.
+``option`` is given as a field's default, and says how the field is typed on a command line:
+`flmq.cli.options` makes a command's parameters from it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _SAME: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a command line needs to know of a field, besides its name."""
+    """What a command line needs to know about a field, besides its name."""
 
     help: str
     type: Any
-    """What is typed: the field's type, unless it is read from something else."""
+    """Type of the command-line value: the field's type, unless ``read`` converts it."""
     default: Any
-    """The value where nothing is typed, before ``read``."""
+    """The default on the command line, before ``read``."""
     names: tuple[str, ...] = ()
-    """Such as ``--site``; empty: made from the field's name."""
+    """Such as ``--site``; if empty, derived from the field's name."""
     env: str | None = None
-    """The environment variable that sets it as well; None if there is none."""
+    """The environment variable that also sets it; None if there is none."""
     at_least: float | None = None
     at_most: float | None = None
     unit: str = ""
     """Such as "seconds", for errors."""
     show_default: bool = True
     read: Callable[[Any], Any] | None = None
-    """Makes the field's value from what was typed; None if that is the value."""
+    """Converts the command-line value to the field's; None if it is used unchanged."""
 
 
 def option(
@@ -60,9 +60,9 @@ def option(
 
 
 def options_of(kind: object) -> Iterator[tuple[str, Option]]:
-    """Yield name and declaration of each option of the dataclass ``kind``, in their order.
+    """Yield name and declaration of each option of the dataclass ``kind``, in order.
 
-    Nothing is yielded where ``kind`` is no dataclass.
+    Yields nothing if ``kind`` is not a dataclass.
     """
     if not isinstance(kind, type) or not is_dataclass(kind):
         return
@@ -74,7 +74,7 @@ def options_of(kind: object) -> Iterator[tuple[str, Option]]:
 
 
 def check_ranges(options: object, error: type[UsageError]) -> None:
-    """Do nothing if each option of the dataclass ``options`` is in its range; None always is.
+    """Check that each option of the dataclass ``options`` is in its range; None always is.
 
     Raises:
         error: one is not; the text says what to give.

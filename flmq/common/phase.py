@@ -1,4 +1,4 @@
-"""Which of its calls a task asks a client for: a name, one object for each."""
+"""The phase of a task, which names the client method that it calls; one object per name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{MAX_PHASE_NAME - 1}}}")
 
 
 class Phase:
-    """Which of its calls a task asks a client for.
+    """Names the client method that a task calls.
 
-    The constants are flmq's own calls; a program may add others (`flmq.wire.kinds`).
-    ``Phase(name)`` is the one object of that name for as long as anybody holds it: compare phases
-    with ``is``.
+    The constants are flmq's own; a program may add others (`flmq.wire.kinds`). ``Phase(name)`` is
+    the only object of that name for as long as anybody holds it: compare phases with ``is``.
     """
 
     __slots__ = ("__weakref__", "value")
@@ -34,16 +33,16 @@ class Phase:
     RECONNECT: ClassVar[Phase]
 
     value: str
-    """Its name: lower-case letters, digits, ``_``, ``.`` and ``-``."""
+    """The name: lower-case letters, digits, ``_``, ``.`` and ``-``."""
 
     def __new__(cls, value: str) -> Phase:
         """Return the phase called ``value``.
 
         Raises:
-            InvalidPhaseName: it is not 1 to 64 of a-z, 0-9, '_', '.' and '-', or begins with none
-                of the first two.
+            InvalidPhaseName: it is not 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a-z or
+                0-9.
         """
-        # Weakly: names come from peers too, and what nobody holds takes no memory.
+        # Held weakly: names also come from peers, and unused ones must not take memory.
         with _LOCK:
             phase = _PHASES.get(value) if isinstance(value, str) else None
             if phase is None:
@@ -55,7 +54,7 @@ class Phase:
             return phase
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: whoever has this phase has the same object."""
+        """Refuse: the object is shared by everybody who uses this phase."""
         raise AttributeError(f"a phase cannot be changed: {name}")
 
     def __reduce__(self) -> tuple[type[Phase], tuple[str]]:

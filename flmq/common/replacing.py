@@ -1,4 +1,4 @@
-"""Files that are replaced whole: whoever reads sees the old one or the new one, after any crash."""
+"""Replace files atomically: readers see the old file or the new one, even after a crash."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["replacing"]
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, open to write what shall be at ``path``; it is synced and put there at the end.
+    """Open a new file for writing that replaces ``path`` at the end, durably.
 
-    Its folder is made if need be. What processes left there that were killed is removed.
+    Its folder is created if needed. Leftovers of killed processes are removed.
     """
     files.make_folder(path.parent)
     _sweep(path)
@@ -39,7 +39,7 @@ def _sweep(path: Path) -> None:
 
 def _lives(pid: int) -> bool:
     if os.name == "nt":
-        return True  # there os.kill does not ask, it kills
+        return True  # on Windows, os.kill does not ask, it kills
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

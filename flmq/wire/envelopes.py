@@ -31,31 +31,31 @@ __all__ = [
 ]
 
 MAX_FAILURE_TEXT = 4096
-"""Bytes of UTF-8 to which each text of a `Failure` is cut when it is sent."""
+"""UTF-8 bytes to which each text of a `Failure` is cut when it is sent."""
 
 Ins = object
-"""What a client is asked with: of the ``ins`` type of a kind (`flmq.wire.kinds`), as `FitIns`."""
+"""The request to a client: of the ``ins`` type of a kind (`flmq.wire.kinds`), such as `FitIns`."""
 Res = object
-"""What a client answers: of the ``res`` type of a kind, or a `Failure`."""
+"""A client's answer: of the ``res`` type of a kind, or a `Failure`."""
 
 
 class FailureKind(Enum):
     """Why a client has no result."""
 
     EXCEPTION = "exception"
-    """The client's code raised."""
+    """The client's code raised an exception."""
     EXPIRED = "expired"
-    """The task's deadline had passed before the client came to it."""
+    """The task's deadline had passed before the client started it."""
     REFUSED = "refused"
-    """The client does not take this task."""
+    """The client does not accept this task."""
     BAD_RETURN = "bad_return"
     """The client's code returned something of the wrong form."""
     SETTLED = "settled"
-    """The client was told before that its reply was taken, and let go of it."""
+    """The client had a receipt for its reply, and dropped it."""
 
 
 class ReceiptOutcome(Enum):
-    """What became of a reply."""
+    """Outcome of a reply."""
 
     ACCEPTED = "accepted"
     LATE = "late"
@@ -64,7 +64,7 @@ class ReceiptOutcome(Enum):
 
 
 class PresenceKind(Enum):
-    """What a client says about being there."""
+    """Kind of a presence message."""
 
     HELLO = "hello"
     HEARTBEAT = "heartbeat"
@@ -81,29 +81,29 @@ class Task:
     phase: Phase
     client_id: str
     epoch: int
-    """Fencing: raised at every start of the job's server."""
+    """Fencing token: increases at every start of the job's server."""
     nonce: bytes
     """To be echoed in the reply: proof that its sender has read this task."""
     ins: Ins
-    """Of the type that its phase asks with."""
+    """The request, of the type that belongs to the phase."""
     deadline_unix_ms: int | None = None
-    """Milliseconds since 1970 UTC; None: no deadline."""
+    """Milliseconds since 1970 UTC; None for no deadline."""
     timeout_seconds: float | None = None
-    """Seconds that the client is given; None: no limit."""
+    """Seconds that the client has; None for no limit."""
     model: BlobRef | None = None
-    """The parameters that ``ins`` lacks: in the stream of models, or to be asked for."""
+    """Reference to the parameters left out of ``ins``: in the stream of models, or on request."""
     reply_codec: str = ""
-    """How the reply's parameters may be compressed, against ``model``; empty: not at all."""
+    """Codec for the reply's parameters, relative to ``model``; empty for none."""
     run: str = ""
-    """Tells runs of one job apart: epochs are compared within one of them only."""
+    """Identifies a run of the job: epochs are compared within one run only."""
     again: int = 0
-    """Epoch of the server that wants it done anew though the client was told before that its reply
-    was taken; 0: it is done once."""
+    """Epoch of the server that wants it done again though the client has a receipt for its reply;
+    0 if it is to be done once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A client's word that it has no result, and why."""
+    """A client has no result, and why."""
 
     kind: FailureKind
     exception_type: str = ""
@@ -114,13 +114,13 @@ class Failure:
 
     @property
     def text(self) -> str:
-        """``exception_type: message``, or the one of the two that is not empty."""
+        """Return ``exception_type: message``, or whichever of the two is not empty."""
         return named_text(self.exception_type, self.message)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Client to server: this came of the task."""
+    """Client to server: the result of a task."""
 
     task_id: str
     job: str
@@ -132,16 +132,16 @@ class Reply:
     nonce: bytes
     """The task's."""
     seconds: float
-    """How long the call took on the client."""
+    """Seconds that the call took on the client."""
     res: Res
-    """Of the type that answers its phase, or a failure."""
+    """The answer, of the type that belongs to the phase, or a failure."""
     blob: BlobRef | None = None
-    """The parameters that ``res`` lacks: they follow in chunks."""
+    """Reference to the parameters left out of ``res``: they follow in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Server to client: what became of your reply."""
+    """Server to client: the outcome of your reply."""
 
     task_id: str
     job: str
@@ -155,21 +155,21 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Client to whoever listens: I am here, or I go."""
+    """Client to all servers: I am here, or I am leaving."""
 
     kind: PresenceKind
     client_id: str
     site: str
     instance: str
-    """Unique to the client's process: tells a restart from a second process of the same id."""
+    """Unique to the client's process: tells a restart from a second process with the same id."""
     properties: Mapping[str, Scalar] = field(default_factory=dict)
     sent_unix_ms: int = 0
     """Milliseconds since 1970 UTC, by the client's clock."""
     heartbeat_seconds: float = 0.0
-    """Seconds until the next heartbeat at the latest; 0: none will come."""
+    """Maximum seconds until the next heartbeat; 0 if none will come."""
     flmq_version: str = ""
     refused: str = ""
-    """Why ``properties`` is empty though the client sent some; empty: it is not. Not sent."""
+    """Why ``properties`` is empty though the client sent some; else empty. Not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class RollCall:
     job: str
     epoch: int
     heartbeat_seconds: float
-    """Seconds between the heartbeats that the server would like."""
+    """Seconds between heartbeats that the server asks for."""
     run: str = ""
     """As in a `Task`."""
 
@@ -206,7 +206,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Client to itself, or to who takes its place: this task was begun."""
+    """Client to itself, or to its successor: this task was begun."""
 
     task_id: str
     client_id: str

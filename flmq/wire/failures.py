@@ -1,4 +1,4 @@
-"""Failures made of exceptions, which may be the user's own and may not even be shown."""
+"""Convert exceptions to failures; they may be the user's own, and may even fail to print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["failure_of"]
 
 
 def failure_of(kind: FailureKind, error: BaseException) -> Failure:
-    """``error`` as the server is told of it: its type, its text, its traceback in user code."""
+    """Return ``error`` as a failure: its type, its text, its traceback in user code."""
     return Failure(
         kind=kind,
         exception_type=type(error).__name__,
@@ -21,7 +21,7 @@ def failure_of(kind: FailureKind, error: BaseException) -> Failure:
 
 
 def _shown(make: Callable[[], str]) -> str:
-    """What an exception says of itself, which may be the user's code too."""
+    """Return the text of an exception, which may be produced by user code."""
     try:
         return make()
     except Exception as error:

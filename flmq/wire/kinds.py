@@ -2,7 +2,7 @@
 
 A kind is a name with its codec, its check and its call on the client. flmq's own five are in
 `flmq.wire.serde.builtin`; a program adds others with `register`, and no layer between server and
-client need know of them. Both programs must register them: `docs/messages.md` shows how.
+client needs to know of them. Both programs must register them: see `docs/messages.md`.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _RESERVED = {
     "parameters": Parameters,
     "status": Status,
 }
-"""Fields that flmq reads of any message, and their type."""
+"""Fields that flmq reads in any message, and their types."""
 
 
 class InvalidKind(UsageError):
-    """A kind of message cannot be registered as it is."""
+    """A kind of message cannot be registered as declared."""
 
 
 class NotRegistered(UsageError):
-    """Nobody has registered the kind of a message that is to be sent."""
+    """A message cannot be sent, as its kind is not registered."""
 
     def __init__(self, what: str) -> None:
-        """Say of what there is no kind."""
+        """Name what has no registered kind."""
         super().__init__(f"{what}: register it with flmq.wire.kinds.register before it is used")
 
 
@@ -58,33 +58,33 @@ class Kind:
     """One kind of message.
 
     ``ins`` and ``res`` are dataclasses of scalars, dicts of scalars, `Parameters` and `Status`, or
-    any types at all that have a codec. A field ``parameters`` travels apart where it is large, as a
-    model does. Fields named ``status``, ``parameters``, ``num_examples`` and ``metrics`` mean what
+    any types that have a codec. A field ``parameters`` is sent separately if it is large, as a
+    model is. Fields named ``status``, ``parameters``, ``num_examples`` and ``metrics`` mean what
     they mean in `FitRes`: a status that is not OK is a failure.
     """
 
     name: str
     """Lower-case letters, digits, ``_``, ``.`` and ``-``; 1 to 64 of them."""
     ins: type
-    """What a client is asked with; of no other kind."""
+    """Type of the request to the client; it belongs to no other kind."""
     res: type
-    """What a client answers."""
+    """Type of the client's answer."""
     call: str = ""
-    """The method of `Client` or `NumPyClient` from an ``ins`` to a ``res``; empty: as ``name``."""
+    """The `Client` or `NumPyClient` method from ``ins`` to ``res``; ``name`` if empty."""
     check: Callable[[Any, Any], str | None] | None = None
-    """Why a ``res`` does not answer an ``ins``, or None; where the server gives no other check."""
+    """Returns why a ``res`` does not answer an ``ins``, or None; a server may replace it."""
     ins_codec: Codec | None = None
-    """None: the codec of dataclasses."""
+    """None for the codec of dataclasses."""
     res_codec: Codec | None = None
-    """None: the codec of dataclasses."""
+    """None for the codec of dataclasses."""
     phase: Phase = field(init=False)
     """The phase of its tasks."""
 
     def __post_init__(self) -> None:
-        """Check it, and fill in what is left out.
+        """Validate the kind, and set its defaults.
 
         Raises:
-            InvalidPhaseName: the name is not usable.
+            InvalidPhaseName: the name is not valid.
             InvalidKind: something else is not.
         """
         object.__setattr__(self, "phase", Phase(self.name))
@@ -103,7 +103,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class UnknownKind:
-    """What stands in a task or a reply whose kind is not registered here."""
+    """Placeholder in a task or a reply whose kind is not registered here."""
 
     payload: bytes
 
@@ -114,13 +114,13 @@ _BY_INS: dict[type, Kind] = {}
 
 
 def register(kind: Kind) -> Kind:
-    """Make ``kind`` known to this process, and return it.
+    """Register ``kind`` in this process, and return it.
 
-    Registered again with types of the same names, as where a cell of a notebook is run twice, the
-    last one counts.
+    If it is registered again with types of the same names, as when a notebook cell is run twice,
+    the last one counts.
 
     Raises:
-        InvalidKind: its name or its ``ins`` is another kind's.
+        InvalidKind: its name or its ``ins`` belongs to another kind.
     """
     with _LOCK:
         before = _BY_NAME.get(kind.name)
@@ -142,7 +142,7 @@ def register(kind: Kind) -> Kind:
 
 
 def kind_named(name: str) -> Kind:
-    """The kind called ``name``.
+    """Return the kind called ``name``.
 
     Raises:
         NotRegistered: there is none.
@@ -154,15 +154,15 @@ def kind_named(name: str) -> Kind:
 
 
 def find_kind(phase: Phase) -> Kind | None:
-    """The kind of a phase's tasks, or None if it is not registered here."""
+    """Return the kind of a phase's tasks, or None if it is not registered here."""
     return _BY_NAME.get(phase.value)
 
 
 def kind_of(ins: object) -> Kind:
-    """The kind that asks with the type of ``ins``.
+    """Return the kind whose ``ins`` type is that of ``ins``.
 
     Raises:
-        NotRegistered: none does.
+        NotRegistered: there is none.
     """
     kind = _BY_INS.get(type(ins))
     if kind is None:
@@ -171,7 +171,7 @@ def kind_of(ins: object) -> Kind:
 
 
 def type_problem(phase: Phase, res: object) -> str | None:
-    """Why ``res`` is not of the type that answers a task of ``phase``, or None if it is."""
+    """Return why ``res`` is not of the type that answers ``phase``, or None if it is."""
     kind = find_kind(phase)
     if kind is None or isinstance(res, UnknownKind):
         return (
@@ -184,7 +184,7 @@ def type_problem(phase: Phase, res: object) -> str | None:
 
 
 def check_reply(ins: object, res: object) -> str | None:
-    """Why ``res`` does not answer ``ins`` by the check of their kind, or None if it does."""
+    """Return why ``res`` does not answer ``ins`` by their kind's check, or None if it does."""
     kind = _BY_INS.get(type(ins))
     if kind is None or kind.check is None:
         return None
@@ -208,7 +208,7 @@ def _check_reserved(name: str, of: type) -> None:
 
 
 def _is_same(one: Kind, other: Kind) -> bool:
-    """Whether these are one kind whose types were made twice."""
+    """Return whether both are one kind whose types were defined twice."""
     return (_full_name(one.ins), _full_name(one.res)) == (
         _full_name(other.ins),
         _full_name(other.res),

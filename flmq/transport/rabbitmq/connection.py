@@ -1,9 +1,9 @@
-"""One connection to RabbitMQ, owned by one thread, made again whenever it is lost.
+"""One connection to RabbitMQ, owned by one thread, reopened whenever it is lost.
 
 The thread runs pika's loop for as long as the connection is wanted, across any number of AMQP
-connections: it serves heartbeats, and nothing of a user's ever runs on it but the callbacks of
-futures and the listener. Others post to it. Those who use the connection (publisher, consumer,
-control) attach as a `ConnectionUser` and are called on the thread.
+connections: it serves heartbeats, and the only user code that runs on it are callbacks of futures
+and the listener. Other threads post actions to it. Those who use the connection (publisher,
+consumer, control) attach as a `ConnectionUser` and are called on the thread.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = ["ConnectionUser", "IOConnection"]
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 3.0
-"""How long a peer may take to answer Connection.Close before the socket is closed."""
+"""Seconds that a peer may take to answer Connection.Close before the socket is closed."""
 
 
 class ConnectionUser(Protocol):
-    """Who works over a connection; every call comes on its thread."""
+    """A user of a connection; all calls are made on the connection's thread."""
 
     def connection_up(self, connection: pika.SelectConnection) -> None:
-        """Begin, or begin again: a fresh AMQP connection is open."""
+        """Start, or start over: a new AMQP connection is open."""
 
     def connection_lost(self, problem: BrokerError) -> None:
-        """Stop: its channels are gone with it."""
+        """Stop: all channels are gone."""
 
 
 class IOConnection:
-    """A connection that comes back. Thread-safe, except where it says otherwise."""
+    """A connection that reconnects. Thread-safe, unless stated otherwise."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class IOConnection:
         listener: StateListener | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; see `open`. ``role`` and ``name`` are shown by RabbitMQ's tools.
+        """Prepare; see `open`. RabbitMQ's tools show ``role`` and ``name``.
 
-        While the broker is away it is waited for ``together`` with the transport's others.
+        While the broker is away, it waits ``together`` with the transport's other connections.
         ``clock`` gives seconds.
         """
         tune()
@@ -72,7 +72,7 @@ class IOConnection:
         self._role = role
         self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
         self.states = StateReports(role, listener)
-        """What the listener hears. For the connection's thread."""
+        """Reports to the listener. For the connection's thread only."""
         self._loop = IOLoop()
         let_go_in_children(self._loop)
         self._thread = threading.Thread(target=self._run, name=f"flmq-{role}", daemon=True)
@@ -81,41 +81,43 @@ class IOConnection:
         self._retry = Reconnection(self._loop, self.post, self._attempt, together, clock)
         self._users: list[ConnectionUser] = []
         self._amqp: Any = None
-        """The pika connection while there is one, open or not."""
+        """The current pika connection, open or not; None if there is none."""
         self._up = False
         self._closing = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        """Held while posting and when ending: nobody posts to a loop that is closed."""
+        """Held while posting and when ending, so that nobody posts to a closed loop."""
 
     # For any thread
 
     def open(self, *, patient: bool = False) -> None:
         """Connect and wait for it.
 
-        Raises `BrokerAccessRefused` at once, and, unless ``patient``, `BrokerUnavailable`.
+        Raises:
+            BrokerAccessRefused: at once.
+            BrokerUnavailable: unless ``patient``.
         """
         self._patient = patient
         self._thread.start()
         self._opened.result()
 
     def post(self, action: Callable[[], None]) -> None:
-        """Run ``action`` soon on the connection's thread; not at all once it has ended."""
+        """Run ``action`` soon on the connection's thread; do nothing once it has ended."""
         with self._lock:
             if not self._ended.is_set():
                 self._loop.add_callback_threadsafe(action)
 
     @property
     def is_ended(self) -> bool:
-        """Whether it was closed, or never came up, and will not be made again."""
+        """Whether it was closed, or never opened, and will not be reopened."""
         return self._ended.is_set()
 
     def is_own_thread(self) -> bool:
-        """Whether the caller runs on the connection's thread, and so must not wait for it."""
+        """Return whether the caller runs on this connection's thread, which must not wait."""
         return threading.current_thread() is self._thread
 
     def attach(self, user: ConnectionUser) -> None:
-        """Let ``user`` work over the connection, at once if it is open."""
+        """Attach ``user``, which is started at once if the connection is open."""
 
         def attach() -> None:
             self._users.append(user)
@@ -125,7 +127,7 @@ class IOConnection:
         self.post(attach)
 
     def detach(self, user: ConnectionUser) -> None:
-        """Forget ``user``."""
+        """Detach ``user``."""
         self.post(lambda: self._users.remove(user) if user in self._users else None)
 
     def close(self) -> None:
@@ -137,7 +139,7 @@ class IOConnection:
     # For the connection's thread
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Run ``action`` on this thread later."""
+        """Run ``action`` on this thread after ``seconds``."""
         self._loop.call_later(seconds, action)
 
     def _run(self) -> None:
@@ -214,9 +216,9 @@ class IOConnection:
             self._amqp.close()
 
     def _abort(self) -> None:
-        """Close the socket without asking the peer, who may be gone."""
+        """Close the socket without asking the peer, which may be gone."""
         error = pika.exceptions.StreamLostError("closed without an answer from the broker")
-        # pika offers no other way than to wait; before there is a stream its own timeout ends it.
+        # pika only offers to wait; before there is a stream, its own timeout ends it.
         if self._amqp is not None and getattr(self._amqp, "_transport", None) is not None:
             self._amqp._terminate_stream(error)
 

@@ -1,4 +1,4 @@
-"""Consumer over RabbitMQ: a channel that is opened again whenever it is lost."""
+"""Consumer over RabbitMQ, with a channel that is reopened whenever it is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CLOSE_SECONDS = 3.0
 
 
 class RabbitMQConsumer(Consumer):
-    """Takes messages from queues; made by `RabbitMQTransport.consumer`."""
+    """Receive messages from queues; created by `RabbitMQTransport.consumer`."""
 
     def __init__(
         self,
@@ -74,15 +74,15 @@ class RabbitMQConsumer(Consumer):
         return self._unacked.receive(timeout)
 
     def ack(self, delivery: Delivery) -> None:
-        """Let the broker forget the message."""
+        """Tell the broker to forget the message."""
         self._settle(delivery, "ack")
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
-        """Give the message back, or drop it to the queue's dead-letter exchange."""
+        """Return the message to its queue, or drop it to the dead-letter exchange."""
         self._settle(delivery, "requeue" if requeue else "reject")
 
     def close(self) -> None:
-        """Stop consuming; what is un-acked goes back to its queue."""
+        """Stop consuming; un-acked messages go back to their queues."""
         if not self._unacked.close():
             return
         self._connection.post(self._shut)
@@ -102,13 +102,13 @@ class RabbitMQConsumer(Consumer):
         self._control.when_ready(lambda: self._connection.post(lambda: self._open(connection)))
 
     def connection_lost(self, problem: BrokerError) -> None:
-        """Forget what was delivered: the broker delivers it again."""
+        """Forget all deliveries: the broker delivers them again."""
         self._amqp = None
         self._channel_gone()
         if self._unacked.closed:
             _finish(self._channel_shut)
         elif isinstance(problem, BrokerRefusal):
-            self._fail(problem)  # the broker closed the connection for what we asked
+            self._fail(problem)  # the broker closed the connection because of our request
 
     # Settling
 
@@ -170,7 +170,7 @@ class RabbitMQConsumer(Consumer):
             self._wanted.read_up_to(delivery, 1)
 
     def _cancelled(self, channel: Any, _: Any) -> None:
-        """Begin again when the broker ends a consumer: its queue was deleted, or its node left."""
+        """Start over when the broker ends a consumer: its queue was deleted, or its node left."""
         _log.warning("RabbitMQ cancelled the consumer of %s; beginning again", self._wanted)
         if channel.is_open:
             channel.close()
@@ -188,10 +188,10 @@ class RabbitMQConsumer(Consumer):
         self._channel = None
         self._again.lost()
         for delivery in reversed(self._unacked.lose()):
-            self._wanted.read_up_to(delivery, 0)  # nobody has seen it yet
+            self._wanted.read_up_to(delivery, 0)  # not received yet
 
     def _begin_again(self, problem: BrokerError) -> None:
-        """Declare and consume anew, unless ``problem`` says that it is no use."""
+        """Declare and consume again, unless ``problem`` is permanent."""
         if self._again.is_final(problem):
             self._fail(problem)
             return
@@ -202,14 +202,14 @@ class RabbitMQConsumer(Consumer):
             self._connection.post(lambda: self._open(connection))
 
         def restore() -> None:
-            # Over a newer connection it has begun by itself.
+            # On a newer connection, consuming has started again already.
             if connection is self._amqp and not self._unacked.closed:
                 self._control.restore(restored)
 
         if isinstance(problem, BrokerAccessRefused | BrokerUnavailable):
             self._connection.states.hold(self, str(problem))
         else:
-            # While it waits to be opened, whoever asked for it is told, and says so once.
+            # While open() waits, its caller is told of the problem, and reports it.
             waits = isinstance(problem, ResourceLocked) and not self._opened.done()
             level = logging.DEBUG if waits else logging.INFO
             _log.log(level, "consumer of %s begins again: %s", self._wanted, problem)
@@ -221,7 +221,7 @@ class RabbitMQConsumer(Consumer):
             self._opened.set_exception(problem)
 
     def _shut(self) -> None:
-        """Close the channel, after what was acked has been said."""
+        """Close the channel after sending the pending acks."""
         self._send_settlements()
         self._connection.states.release(self)
         if not self._opened.done():

@@ -1,4 +1,4 @@
-"""A publisher's messages whose fate is not known yet: which wait, and which are under way."""
+"""A publisher's messages without an outcome yet: waiting ones, and sent ones."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["Outgoing", "Pending", "Unconfirmed"]
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """A message whose fate is not known yet."""
+    """A message whose outcome is not known yet."""
 
     address: Address
     message: Message
     mandatory: bool
     future: Future[PublishOutcome] = field(default_factory=Future)
     number: int = 0
-    """Tells it from the publisher's others when the broker returns it."""
+    """Identifies it among the publisher's messages if the broker returns it."""
     returned: bool = False
     nacks: Backoff | None = None
     """While it waits to be sent again after a nack."""
 
 
 class Pending:
-    """All of a publisher's messages, in the order of publishing; those to be sent. Thread-safe."""
+    """All of a publisher's unsettled messages, in order of publishing. Thread-safe."""
 
     def __init__(self, window: Window) -> None:
-        """Let in as much as ``window`` has room for."""
+        """Accept as many as ``window`` has room for."""
         self._window = window
         self._changed = threading.Condition()
         self._pending: dict[Outgoing, None] = {}
@@ -45,7 +45,7 @@ class Pending:
         self._suspects: set[Outgoing] = set()
 
     def accept(self, out: Outgoing, *, wait: bool) -> bool:
-        """Take a message in, after waiting for room if ``wait``; False: the publisher closes."""
+        """Add a message, waiting for room if ``wait``; return False if the publisher is closing."""
         with self._changed:
             while wait and self._window.is_full() and not self._closing:
                 self._changed.wait()
@@ -59,7 +59,7 @@ class Pending:
             return True
 
     def drain(self, timeout: float) -> list[Outgoing]:
-        """Take no more in, and wait ``timeout`` seconds until none is left; return what is."""
+        """Accept no more, and wait up to ``timeout`` seconds; return the unsettled messages."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -67,7 +67,7 @@ class Pending:
             return list(self._pending)
 
     def settle(self, out: Outgoing, fate: PublishOutcome | BrokerError) -> None:
-        """Tell the message's fate to its publisher, once."""
+        """Resolve the message's future with its outcome, once."""
         with self._changed:
             if out not in self._pending:
                 return
@@ -81,16 +81,16 @@ class Pending:
             out.future.set_exception(fate)
 
     def suspect(self, sent: Iterable[Outgoing]) -> None:
-        """Let each of ``sent`` travel alone: one of them closed the channel."""
+        """Make each of ``sent`` be sent alone: one of them closed the channel."""
         with self._changed:
             self._suspects.update(sent)
 
     def next(self, under_way: Collection[Outgoing]) -> Outgoing | None:
-        """The message to send next while ``under_way`` are; None: there is none, or it waits."""
+        """Return the message to send while ``under_way`` are unconfirmed; None if there is none."""
         with self._changed:
             while self._unsent:
                 out = self._unsent[0]
-                # A suspect travels alone, so that a closed channel is its own fault for certain.
+                # A suspect is sent alone, so that a closed channel is certainly its fault.
                 if self._suspects and under_way and self._suspects & {out, *under_way}:
                     return None
                 self._unsent.popleft()
@@ -99,12 +99,12 @@ class Pending:
         return None
 
     def send_again(self, outs: Iterable[Outgoing]) -> None:
-        """Have ``outs`` sent after what waits already."""
+        """Queue ``outs`` behind the messages that wait."""
         with self._changed:
             self._unsent.extend(outs)
 
     def send_all_again(self, but: Collection[Outgoing]) -> None:
-        """Have everything sent anew, in its order, ``but`` what is held back."""
+        """Queue everything again, in order, except ``but``, which is held back."""
         with self._changed:
             self._unsent = deque(out for out in self._pending if out not in but)
             for out in self._pending:
@@ -112,36 +112,36 @@ class Pending:
                 out.nacks = None
 
     def first_of(self, outs: Iterable[Outgoing]) -> Outgoing | None:
-        """The first of ``outs`` that is not settled; None where all are."""
+        """Return the first of ``outs`` that is not settled; None if all are."""
         with self._changed:
             return next((out for out in outs if out in self._pending), None)
 
     def to_exchange(self, exchange: str) -> list[Outgoing]:
-        """The messages for one exchange, in their order."""
+        """Return the messages for one exchange, in order."""
         with self._changed:
             return [out for out in self._pending if out.address.exchange == exchange]
 
 
 class Unconfirmed:
-    """The messages under way on one channel, by delivery tag. For the connection's thread."""
+    """Unconfirmed messages of one channel, by delivery tag. For the connection's thread only."""
 
     def __init__(self) -> None:
-        """Begin with none under way, on a channel that confirms."""
+        """Start with none, on a new channel in confirm mode."""
         self._sent: dict[int, Outgoing] = {}
         self._next_tag = 1
 
     @property
     def messages(self) -> Collection[Outgoing]:
-        """In the order of sending."""
+        """The messages in order of sending."""
         return self._sent.values()
 
     def add(self, out: Outgoing) -> None:
-        """Note that a message was sent: the channel counts."""
+        """Note that a message was sent: delivery tags count up."""
         self._sent[self._next_tag] = out
         self._next_tag += 1
 
     def take(self, tag: int, *, multiple: bool) -> list[Outgoing]:
-        """Remove what a confirm for ``tag`` settles: one, or ``multiple``: all up to it; 0: all."""
+        """Remove and return what a confirm settles: ``tag``, or all up to it (0: all)."""
         if not multiple:
             out = self._sent.pop(tag, None)
             return [] if out is None else [out]
@@ -153,7 +153,7 @@ class Unconfirmed:
         return [self._sent.pop(sent) for sent in tags]
 
     def returned(self, number: int | None) -> bool:
-        """Note that a message was unroutable: its confirm comes next; False: it is none of ours."""
+        """Note that a message was unroutable (its confirm follows); False if it is unknown."""
         for out in self._sent.values():
             if out.number == number:
                 out.returned = True

@@ -1,9 +1,9 @@
 """Publisher over RabbitMQ: a window of unconfirmed messages on a connection of its own.
 
-One message's way: `publish` (any thread) queues it and wakes the connection's thread; that sends
-it and remembers it under its delivery tag; the broker's ack, nack or return settles it. After a
-loss everything unsettled is sent again, in its order. When the broker closes the channel for one
-message's sake, that one fails and the others are sent again (see `channel_errors`).
+`publish` (any thread) queues a message and wakes the connection's thread, which sends it and
+remembers it under its delivery tag; the broker's ack, nack or return settles it. After a loss
+everything unsettled is sent again, in order. When the broker closes the channel because of one
+message, that one fails and the others are sent again (see `channel_errors`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class RabbitMQPublisher(Publisher):
-    """Publishes with confirms; made by `RabbitMQTransport.publisher`."""
+    """Publish with confirms; created by `RabbitMQTransport.publisher`."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class RabbitMQPublisher(Publisher):
         window: Window,
         on_close: Callable[[RabbitMQPublisher], None],
     ) -> None:
-        """Publish over ``connection``, which belongs to the publisher from now on."""
+        """Publish over ``connection``, which the publisher owns from now on."""
         self._connection = connection
         self._control = control
         self._on_close = on_close
@@ -72,7 +72,7 @@ class RabbitMQPublisher(Publisher):
     def publish(
         self, address: Address, message: Message, *, mandatory: bool = True
     ) -> Future[PublishOutcome]:
-        """Send ``message``; the future resolves when its fate is known."""
+        """Send ``message``; the future resolves to its outcome."""
         out = Outgoing(address, message, mandatory)
         out.future.set_running_or_notify_cancel()
         try:
@@ -81,11 +81,11 @@ class RabbitMQPublisher(Publisher):
             out.future.set_exception(refusal)
             return out.future
         out.message = replace(message, body=body, headers=dict(message.headers))
-        # A callback of a future runs on the connection's thread, which must never wait for itself.
+        # A future's callback runs on the connection's thread, which must never wait for itself.
         if not self._pending.accept(out, wait=not self._connection.is_own_thread()):
             out.future.set_exception(_closed())
         elif not self._flush_posted:
-            # Set and reset without a lock: a flush is posted once too often, never not at all.
+            # Without a lock a flush may be posted once too often, but is never missed.
             self._flush_posted = True
             self._connection.post(self._flush)
         return out.future
@@ -108,7 +108,7 @@ class RabbitMQPublisher(Publisher):
         self._control.when_ready(lambda: self._connection.post(lambda: self._open(connection)))
 
     def connection_lost(self, problem: BrokerError) -> None:
-        """Forget the connection; what is unsettled will be sent over the next one."""
+        """Forget the connection; everything unsettled is sent over the next one."""
         self._amqp = None
         self._refusals.forget()
         self._channel_gone()
@@ -140,7 +140,7 @@ class RabbitMQPublisher(Publisher):
         self._open(self._amqp)
 
     def _blame(self, problem: BrokerError, reason: str) -> None:
-        """Fail the message at fault; if it cannot be told which, try each one alone."""
+        """Fail the message at fault; if unknown, retry each message alone."""
         self._size_limit = size_limit(reason) or self._size_limit
         sent = list(self._sent.messages)
         index = culprit(reason, [(out.address, out.message) for out in sent])
@@ -158,7 +158,7 @@ class RabbitMQPublisher(Publisher):
         self._pending.settle(out, problem if limit is None else MessageTooLarge(size, limit))
 
     def _channel_gone(self) -> None:
-        """Queue everything unsettled to be sent again, in its order."""
+        """Queue everything unsettled to be sent again, in order."""
         self._channel = None
         self._sent = Unconfirmed()
         self._pending.send_all_again(but=self._refusals.messages)
@@ -166,7 +166,7 @@ class RabbitMQPublisher(Publisher):
     # Sending
 
     def _flush(self) -> None:
-        self._flush_posted = False  # before looking: what comes now posts another one
+        self._flush_posted = False  # reset first: a message that comes now posts another flush
         while self._channel is not None:
             out = self._pending.next(self._sent.messages)
             if out is None:
@@ -188,7 +188,7 @@ class RabbitMQPublisher(Publisher):
                     mandatory=out.mandatory,
                 )
         except BrokerUnavailable:
-            self._channel = None  # closed this moment; it will be told, and this one sent again
+            self._channel = None  # just closed; its callback follows, and this is sent again
         except BrokerError as error:
             self._pending.settle(out, error)
         else:
@@ -214,7 +214,7 @@ class RabbitMQPublisher(Publisher):
         self._flush()
 
     def _send_later(self, out: Outgoing) -> None:
-        """Try a nacked message again after a while, without holding up others."""
+        """Retry a nacked message after a while, without holding up others."""
         out.returned = False
         backoff = out.nacks = out.nacks or Backoff()
         seconds = backoff.next(current_pace().refused)
@@ -225,7 +225,7 @@ class RabbitMQPublisher(Publisher):
         )
 
         def again() -> None:
-            # After a loss in between it was queued, or sent, already.
+            # After a connection loss meanwhile, it was queued or sent already.
             if out.nacks is backoff:
                 self._pending.send_again([out])
                 self._flush()

@@ -1,4 +1,4 @@
-"""When a connection that was lost is tried again: with backoff, and together with its siblings."""
+"""When to retry a lost connection: with backoff, and together with the transport's others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Reconnection"]
 
 
 class Reconnection:
-    """The tries of one connection. For its thread, but for `follow`."""
+    """The tries of one connection. For its thread only, except `follow`."""
 
     def __init__(
         self,
@@ -26,9 +26,9 @@ class Reconnection:
         together: Together,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``attempt`` tries, on the thread of ``loop``, to which ``post`` hands over.
+        """Call ``attempt`` for each try, on the thread of ``loop``, to which ``post`` hands over.
 
-        While the broker is away one of the connections of ``together`` tries, for all.
+        While the broker is away, one of the connections of ``together`` tries on behalf of all.
         ``clock`` gives seconds.
         """
         self._loop = loop
@@ -41,16 +41,16 @@ class Reconnection:
         self._timer: Any = None
 
     def follow(self) -> None:
-        """Try now, if it waits, for another is in. From any thread (`Together`)."""
+        """Try now if waiting, as another connection has succeeded. Any thread may call it."""
         self._post(self._follow)
 
     def up(self) -> None:
-        """Hear that the connection is open: the others follow."""
+        """Note that the connection is open, and make the others follow."""
         self._up_since = self._clock()
         self._together.arrived(self)
 
     def again(self, problem: BrokerError) -> float:
-        """Try again some time after ``problem``; return in how many seconds."""
+        """Schedule a try after ``problem``; return in how many seconds."""
         if self._up_since is not None and self._held_long(self._up_since):
             self._backoff.reset()
         self._up_since = None
@@ -65,7 +65,7 @@ class Reconnection:
         return seconds
 
     def end(self) -> None:
-        """Try no more."""
+        """Stop trying."""
         if self._timer is not None:
             self._loop.remove_timeout(self._timer)
             self._timer = None

@@ -1,4 +1,4 @@
-"""Messages that a publisher has no permission to write: kept, and tried again one at a time."""
+"""Messages that a publisher has no permission to write: kept, and retried one at a time."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["Refusals"]
 
 
 class Refusals:
-    """What the broker refused one publisher. For the connection's thread alone."""
+    """Messages that the broker refused one publisher. For the connection's thread only."""
 
     def __init__(
         self, connection: IOConnection, pending: Pending, flush: Callable[[], None]
     ) -> None:
-        """Keep messages of ``pending``; ``flush`` sends what is to be sent."""
+        """Keep messages of ``pending``; ``flush`` sends those that are queued."""
         self._connection = connection
         self._pending = pending
         self._flush = flush
         self._refused: dict[Outgoing, None] = {}
         self._probe: Outgoing | None = None
-        """The one that is being tried."""
+        """The message being tried."""
         self._waits = False
 
     @property
     def messages(self) -> Collection[Outgoing]:
-        """Those that are kept."""
+        """The kept messages."""
         return self._refused.keys()
 
     def hold(self, refused: Outgoing, problem: BrokerError, *, alone: bool) -> None:
-        """Keep a message for later, and, if not ``alone``, all others for its exchange."""
+        """Keep a message for later, and, unless ``alone``, all others for its exchange."""
         self._refused[refused] = None
         if not alone:
             alike = self._pending.to_exchange(refused.address.exchange)
@@ -44,7 +44,7 @@ class Refusals:
             self._connection.call_later(current_pace().refused, self._try)
 
     def went_well(self, out: Outgoing) -> None:
-        """Send what waits for a permission, if ``out``, which was confirmed, is what tried."""
+        """Send the kept messages if ``out``, which was confirmed, is the one being tried."""
         if out is self._probe:
             self._probe = None
             self._connection.states.release(self)
@@ -55,7 +55,7 @@ class Refusals:
         self._refused.clear()
 
     def _try(self) -> None:
-        """Send the first of those that were refused; if that goes well, the others follow."""
+        """Send the first of the refused messages; if that succeeds, the others follow."""
         self._waits = False
         self._probe = self._pending.first_of(self._refused)
         if self._probe is not None:

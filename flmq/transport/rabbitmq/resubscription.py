@@ -1,4 +1,4 @@
-"""When a consumer that lost its channel subscribes again, and when that is no use."""
+"""When a consumer that lost its channel subscribes again, and when that is pointless."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LOCKED_AGAIN_SECONDS = 0.5
 
 
 class Resubscription:
-    """The tries of one consumer. For its connection's thread alone."""
+    """The tries of one consumer. For its connection's thread only."""
 
     def __init__(
         self, subscription: Subscription, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Try for ``subscription``, from now on. ``clock`` gives seconds."""
+        """Start trying for ``subscription``. ``clock`` gives seconds."""
         self._wanted = subscription
         self._clock = clock
         self._backoff = Backoff()
@@ -29,7 +29,7 @@ class Resubscription:
         self._consuming_since: float | None = None
         self._was_open = False
         self.not_restored: BrokerError | None = None
-        """Why what was declared could not be declared again; None: it could."""
+        """Why the topology could not be declared again; None if it could."""
 
     def succeeded(self) -> None:
         """Note that every queue is being consumed."""
@@ -46,26 +46,26 @@ class Resubscription:
         self._consuming_since = None
 
     def wait(self, problem: BrokerError) -> float:
-        """Seconds until the next try, after ``problem``."""
+        """Return the seconds until the next try, after ``problem``."""
         seconds = self._backoff.next()
         if isinstance(problem, BrokerAccessRefused):
             return current_pace().refused
         if isinstance(problem, ResourceLocked):
-            # Whoever holds it may be gone any moment: who stands by takes over soon after.
+            # The holder may be gone any moment: a standby should take over soon after.
             return min(seconds, _LOCKED_AGAIN_SECONDS)
         return seconds
 
     def is_final(self, problem: BrokerError) -> bool:
-        """Whether trying again is no use."""
+        """Return whether trying again is pointless."""
         if isinstance(problem, ResourceLocked):
             patience = self._wanted.lock_patience if self._was_open else current_pace().lock
             return self._clock() - self._trying_since > patience
         if reply_code(problem.__cause__) == 404:
             ours = all(self._wanted.declared(queue) for queue in self._wanted.queues)
-            # One that was deleted again while it was declared is declared once more.
+            # A queue that was deleted again during declaration is declared once more.
             refused = isinstance(self.not_restored, BrokerRefusal)
             return not ours or (refused and reply_code(self.not_restored) != 404)
         if isinstance(problem, BrokerAccessRefused):
-            # What was allowed once may be again; what never was is told to who opens it.
+            # A permission that was once there may return; one never granted is reported by open().
             return not self._was_open
         return isinstance(problem, BrokerRefusal)

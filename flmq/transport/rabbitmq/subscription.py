@@ -1,4 +1,4 @@
-"""What a consumer consumes, and how; and where it is in the streams among its queues."""
+"""What a consumer consumes, and its position in the streams among its queues."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from flmq.transport.rabbitmq.channel_ops import Steps
 __all__ = ["Subscription"]
 
 OnMessage = Callable[[str, Any, Any, Any, bytes], None]
-"""Takes a queue's name, and what pika calls back with: channel, method, properties, body."""
+"""Called with a queue's name and pika's arguments: channel, method, properties, body."""
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One consumer's queues. For its connection's thread alone."""
+    """One consumer's queues. For its connection's thread only."""
 
     queues: tuple[str, ...]
     prefetch: int
     exclusive: bool
     offset: StreamOffset | None
-    """Where to begin to read streams."""
+    """Where to start reading streams."""
     lock_patience: float
-    """Seconds for which, after a loss, a dead connection of our own may hold a queue."""
+    """Seconds for which a dead connection of our own may still hold a queue after a loss."""
     declared: Callable[[str], bool]
-    """Whether a queue was declared by this transport, and so can be again."""
+    """Whether a queue was declared by this transport, and so can be declared again."""
     _offsets: dict[str, StreamOffset | None] = field(init=False)
-    """Where to go on to read each stream; None: no stream."""
+    """Where to continue reading each stream; None for other queues."""
 
     def __post_init__(self) -> None:
-        """Begin where the streams are to be read from."""
+        """Start at the offset from which streams are to be read."""
         self._offsets = dict.fromkeys(self.queues, self.offset)
 
     def __str__(self) -> str:
-        """The queues' names."""
+        """Return the queues' names."""
         return ", ".join(self.queues)
 
     def consume(self, channel: Any, on_message: OnMessage) -> Steps[None]:
@@ -55,7 +55,7 @@ class Subscription:
             )
 
     def read_up_to(self, delivery: Delivery, more: int) -> None:
-        """Note where in its stream to go on: at a message, or ``more`` behind it."""
+        """Note where to continue in the stream: at this message, or ``more`` behind it."""
         offset = offset_of(delivery)
         if offset is not None and self._offsets[delivery.queue] is not None:
             self._offsets[delivery.queue] = offset + more

@@ -1,7 +1,7 @@
-"""A consumer's deliveries from the broker's hand-over to their ack, over any number of channels.
+"""A consumer's deliveries from arrival to ack, over any number of channels.
 
-Each channel is a generation. Tags belong to one; an ack for an older one is dropped, for the
-broker has put the message back and delivers it again.
+Each channel is a generation, and tags belong to one; an ack for an older one is dropped, as the
+broker has requeued the message and delivers it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Tag", "UnackedDeliveries"]
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What a delivery is settled by."""
+    """Identifies a delivery to be settled."""
 
     owner: object
     generation: int
@@ -27,10 +27,10 @@ class Tag:
 
 
 class UnackedDeliveries:
-    """Those that wait for `receive`, and those that wait to be settled. Thread-safe."""
+    """Deliveries that wait for `receive`, and those that wait to be settled. Thread-safe."""
 
     def __init__(self, prefetch: int) -> None:
-        """Hand over ``prefetch`` at most that are not settled."""
+        """Hand out at most ``prefetch`` unsettled deliveries."""
         self._prefetch = prefetch
         self._changed = threading.Condition()
         self._buffer: deque[Delivery] = deque()
@@ -39,15 +39,15 @@ class UnackedDeliveries:
         self._settlements: deque[tuple[Tag, str]] = deque()
         self._problem: BrokerError | None = None
         self.generation = 0
-        """Changed on the connection's thread alone."""
+        """Changed on the connection's thread only."""
         self.closed = False
 
     # For any thread
 
     def receive(self, timeout: float | None) -> Delivery | None:
-        """Return the next delivery, or None after ``timeout`` seconds (None: wait without end).
+        """Return the next delivery, or None after ``timeout`` seconds (None: wait without limit).
 
-        Raises what `fail` was told, and `TransportClosed` after `close`.
+        Raises what `fail` was given, and `TransportClosed` after `close`.
         """
         with self._changed:
             self._changed.wait_for(self._has_news, timeout)
@@ -62,9 +62,10 @@ class UnackedDeliveries:
             return None
 
     def settle(self, delivery: Delivery, verb: str) -> int:
-        """Note that a delivery is to be settled; return how many are now; 0: its channel is gone.
+        """Queue a delivery's settlement; return how many are queued, 0 if its channel is gone.
 
-        Raises `ValueError` for what another consumer received.
+        Raises:
+            ValueError: another consumer received it.
         """
         tag = delivery.tag
         if not isinstance(tag, Tag) or tag.owner is not self:
@@ -79,13 +80,13 @@ class UnackedDeliveries:
             return len(self._settlements)
 
     def fail(self, problem: BrokerError) -> None:
-        """Have `receive` raise ``problem`` once nothing is left to hand over."""
+        """Make `receive` raise ``problem`` once nothing is left to hand out."""
         with self._changed:
             self._problem = problem
             self._changed.notify_all()
 
     def close(self) -> bool:
-        """Have `receive` raise `TransportClosed`; False: it was closed before."""
+        """Make `receive` raise `TransportClosed`; return False if closed before."""
         with self._changed:
             if self.closed:
                 return False
@@ -97,17 +98,17 @@ class UnackedDeliveries:
 
     @property
     def failed(self) -> bool:
-        """Whether there is a problem that `receive` raises."""
+        """Whether there is a problem for `receive` to raise."""
         return self._problem is not None
 
     def begin(self) -> int:
-        """Begin a new generation, for a new channel; return its number."""
+        """Start a new generation, for a new channel; return its number."""
         with self._changed:
             self.generation += 1
             return self.generation
 
     def add(self, delivery: Delivery, generation: int) -> bool:
-        """Take in what came over the channel of ``generation``; False: that channel is gone."""
+        """Add a delivery of ``generation``; return False if that channel is gone."""
         with self._changed:
             if generation != self.generation or self.closed:
                 return False
@@ -117,7 +118,7 @@ class UnackedDeliveries:
             return True
 
     def lose(self) -> list[Delivery]:
-        """Forget everything, for the channel is gone; return what nobody has received, in order."""
+        """Forget everything, as the channel is gone; return what was not received, in order."""
         with self._changed:
             self.generation += 1
             unseen = list(self._buffer)
@@ -127,7 +128,7 @@ class UnackedDeliveries:
             return unseen
 
     def take_settlements(self) -> deque[tuple[Tag, str]]:
-        """Return what is to be told to the broker, in order: tags, and what to do with each."""
+        """Return the queued settlements in order: tags, and the verb for each."""
         with self._changed:
             settlements, self._settlements = self._settlements, deque()
             return settlements
@@ -136,5 +137,5 @@ class UnackedDeliveries:
         return self.closed or self._problem is not None or self._may_hand_over()
 
     def _may_hand_over(self) -> bool:
-        # The broker counts prefetch per queue, the interface over all of them.
+        # The broker counts prefetch per queue, our interface over all queues.
         return bool(self._buffer) and len(self._handed) < self._prefetch

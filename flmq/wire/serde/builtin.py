@@ -1,4 +1,4 @@
-"""flmq's own five kinds of messages, which the schema has messages for."""
+"""flmq's own five kinds of messages, which have their own messages in the schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract's ``*Ins`` and ``*Res`` between dataclasses and protobuf."""
+"""Convert the contract's ``*Ins`` and ``*Res`` between dataclasses and protobuf."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def status_to_proto(status: object, proto: status_pb2.Status, where: str) -> Non
 
 
 def status_from_proto(proto: status_pb2.Status) -> Status:
-    """Read a client's status; one that was never set is no OK."""
+    """Read a client's status; one that was never set is not OK."""
     code = _CODES_BACK.get(proto.code)
     if code is None:
         raise MalformedMessage(f"status code {int(proto.code)} is none of those known here")
@@ -65,7 +65,7 @@ def status_from_proto(proto: status_pb2.Status) -> Status:
 def parameters_to_proto(parameters: object, proto: parameters_pb2.Parameters, where: str) -> None:
     """Write parameters; ``where`` names them in errors."""
     parameters = expect(parameters, Parameters, where)
-    # Said even when there is nothing in it: absent parameters are malformed.
+    # Set even if empty: absent parameters are malformed.
     proto.SetInParent()
     proto.tensor_type = text(parameters.tensor_type, f"{where}.tensor_type")
     for index, tensor in enumerate(expect(parameters.tensors, list, f"{where}.tensors")):
@@ -81,7 +81,7 @@ def parameters_from_proto(
     | get_parameters.GetParametersRes
     | fields_pb2.Field,
 ) -> Parameters:
-    """Read the parameters of ``owner``, which must have some."""
+    """Read the parameters of ``owner``, which must have them."""
     if not owner.HasField("parameters"):
         raise MalformedMessage(f"{owner.DESCRIPTOR.name} has no parameters")
     proto = owner.parameters
@@ -89,13 +89,13 @@ def parameters_from_proto(
 
 
 def fit_ins_to_proto(ins: FitIns, proto: fit_pb2.FitIns) -> None:
-    """Write what a client is asked to train."""
+    """Write a request to train."""
     parameters_to_proto(ins.parameters, proto.parameters, "FitIns.parameters")
     scalars_to_proto(ins.config, proto.config, "FitIns.config")
 
 
 def fit_ins_from_proto(proto: fit_pb2.FitIns) -> FitIns:
-    """Read what a client is asked to train."""
+    """Read a request to train."""
     return FitIns(parameters_from_proto(proto), scalars_from_proto(proto.config))
 
 
@@ -118,13 +118,13 @@ def fit_res_from_proto(proto: fit_pb2.FitRes) -> FitRes:
 
 
 def evaluate_ins_to_proto(ins: EvaluateIns, proto: evaluate_pb2.EvaluateIns) -> None:
-    """Write what a client is asked to evaluate."""
+    """Write a request to evaluate."""
     parameters_to_proto(ins.parameters, proto.parameters, "EvaluateIns.parameters")
     scalars_to_proto(ins.config, proto.config, "EvaluateIns.config")
 
 
 def evaluate_ins_from_proto(proto: evaluate_pb2.EvaluateIns) -> EvaluateIns:
-    """Read what a client is asked to evaluate."""
+    """Read a request to evaluate."""
     return EvaluateIns(parameters_from_proto(proto), scalars_from_proto(proto.config))
 
 
@@ -149,12 +149,12 @@ def evaluate_res_from_proto(proto: evaluate_pb2.EvaluateRes) -> EvaluateRes:
 def get_parameters_ins_to_proto(
     ins: GetParametersIns, proto: get_parameters.GetParametersIns
 ) -> None:
-    """Write a question for a client's parameters."""
+    """Write a request for a client's parameters."""
     scalars_to_proto(ins.config, proto.config, "GetParametersIns.config")
 
 
 def get_parameters_ins_from_proto(proto: get_parameters.GetParametersIns) -> GetParametersIns:
-    """Read a question for a client's parameters."""
+    """Read a request for a client's parameters."""
     return GetParametersIns(scalars_from_proto(proto.config))
 
 
@@ -174,12 +174,12 @@ def get_parameters_res_from_proto(proto: get_parameters.GetParametersRes) -> Get
 def get_properties_ins_to_proto(
     ins: GetPropertiesIns, proto: get_properties.GetPropertiesIns
 ) -> None:
-    """Write a question for a client's properties."""
+    """Write a request for a client's properties."""
     scalars_to_proto(ins.config, proto.config, "GetPropertiesIns.config")
 
 
 def get_properties_ins_from_proto(proto: get_properties.GetPropertiesIns) -> GetPropertiesIns:
-    """Read a question for a client's properties."""
+    """Read a request for a client's properties."""
     return GetPropertiesIns(scalars_from_proto(proto.config))
 
 
@@ -197,21 +197,21 @@ def get_properties_res_from_proto(proto: get_properties.GetPropertiesRes) -> Get
 
 
 def reconnect_ins_to_proto(ins: ReconnectIns, proto: reconnect_pb2.ReconnectIns) -> None:
-    """Write the request to leave; no seconds: for good."""
+    """Write a request to leave; without seconds, for good."""
     if ins.seconds is not None:
         proto.seconds = integer(ins.seconds, "ReconnectIns.seconds")
 
 
 def reconnect_ins_from_proto(proto: reconnect_pb2.ReconnectIns) -> ReconnectIns:
-    """Read the request to leave."""
+    """Read a request to leave."""
     return ReconnectIns(proto.seconds if proto.HasField("seconds") else None)
 
 
 def disconnect_res_to_proto(res: DisconnectRes, proto: reconnect_pb2.DisconnectRes) -> None:
-    """Write a client's word on leaving."""
+    """Write a client's answer to a request to leave."""
     proto.reason = text(res.reason, "DisconnectRes.reason")
 
 
 def disconnect_res_from_proto(proto: reconnect_pb2.DisconnectRes) -> DisconnectRes:
-    """Read a client's word on leaving."""
+    """Read a client's answer to a request to leave."""
     return DisconnectRes(proto.reason)

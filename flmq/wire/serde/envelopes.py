@@ -1,4 +1,4 @@
-"""Tasks, replies, receipts, presence and notices between dataclasses and protobuf."""
+"""Convert tasks, replies, receipts, presence and notices between dataclasses and protobuf."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def reply_from_proto(proto: pb.Reply) -> Reply:
 
 
 def failure_to_proto(failure: Failure, proto: pb.Failure) -> None:
-    """Write a failure, its texts cut: an exception's message may hold a whole data set."""
+    """Write a failure with its texts cut: an exception's message may contain a whole data set."""
     proto.kind = _FAILURES[failure.kind]
     proto.exception_type = _start(failure.exception_type)
     proto.message = _start(failure.message)
@@ -164,7 +164,7 @@ def presence_to_proto(presence: Presence, proto: pb.Presence) -> None:
 def presence_from_proto(proto: pb.Presence) -> Presence:
     """Read a client's hello, heartbeat or bye.
 
-    Whoever sends too many properties is there all the same: they are counted, and not copied.
+    A client with too many properties still counts as present: they are counted, but not copied.
     """
     refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
     return Presence(
@@ -273,11 +273,11 @@ BODIES: Mapping[type, SchemaField] = {
     ModelRequest: SchemaField("model_request", model_request_to_proto, model_request_from_proto),
     Begun: SchemaField("begun", begun_to_proto, begun_from_proto),
 }
-"""What an envelope may carry."""
+"""The messages that an envelope may carry."""
 
 
 def _codecs(phase: Phase) -> tuple[Codec | None, Codec | None]:
-    """How what asks and what answers is written and read; None: the kind is not known here."""
+    """Return the codecs of a phase's request and answer; None each if its kind is unknown here."""
     kind = find_kind(phase)
     return (None, None) if kind is None else (kind.ins_codec, kind.res_codec)
 
@@ -339,7 +339,7 @@ def _phase_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> Phase:
 
 
 def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
-    """The member of ``enum`` that ``number`` stands for; unspecified is none."""
+    """Return the member of ``enum`` for ``number``; unspecified is refused."""
     for member, its_number in numbers.items():
         if its_number == number:
             return member
@@ -347,15 +347,15 @@ def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
 
 
 def _start(text: str) -> str:
-    """The first `MAX_FAILURE_TEXT` bytes of a text for people, whatever characters it has."""
+    """Return the first `MAX_FAILURE_TEXT` bytes of a text, whatever characters it has."""
     return _utf8(text)[:MAX_FAILURE_TEXT].decode(errors="ignore")
 
 
 def _end(text: str) -> str:
-    """The last `MAX_FAILURE_TEXT` bytes of a text for people, whatever characters it has."""
+    """Return the last `MAX_FAILURE_TEXT` bytes of a text, whatever characters it has."""
     return _utf8(text)[-MAX_FAILURE_TEXT:].decode(errors="ignore")
 
 
 def _utf8(text: str) -> bytes:
-    """Its bytes; lone surrogates, as in undecodable file names, as escapes."""
+    """Return the text as UTF-8; lone surrogates, as in undecodable file names, are escaped."""
     return text.encode(errors="backslashreplace")

@@ -1,8 +1,8 @@
-"""A codec for dataclasses of scalars, dicts of scalars, parameters and statuses, by their types.
+"""A codec for dataclasses of scalars, dicts of scalars, parameters and statuses, by field types.
 
-What a peer sent is of the types that the dataclass declares, or it is malformed. Fields that are
-not declared are passed over, and those with a default may be missing: a program's next version may
-add some.
+A value from a peer must have the type that the dataclass declares, or the message is malformed.
+Undeclared fields are ignored, and fields with a default may be missing: a program's next version
+may add some.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class _Spec:
     member: str
     """The member of the oneof that holds it."""
     scalars: frozenset[type]
-    """The types of a scalar."""
+    """The accepted types of a scalar."""
     optional: bool
-    """Whether it may be None, which is not sent."""
+    """Whether it may be None, which is sent as an absent field."""
     defaulted: bool
     """Whether it may be missing."""
 
 
 def dataclass_codec(of: type) -> PayloadCodec:
-    """The codec of a dataclass, by the types of its fields.
+    """Return the codec of a dataclass, derived from the types of its fields.
 
     Raises:
-        UnsuitableField: it is no dataclass, or a field is of a type that cannot be sent.
+        UnsuitableField: it is not a dataclass, or a field's type cannot be sent.
     """
     if not dataclasses.is_dataclass(of):
         raise UnsuitableField(f"{of.__name__} is no dataclass: make it one, or give its codec")
@@ -179,7 +179,7 @@ def _read(spec: _Spec, proto: pb.Field, where: str) -> Any:
 
 
 def _named(spec: _Spec) -> str:
-    """What a field must hold, for people."""
+    """Describe what a field must hold."""
     if spec.member != "scalar":
         return spec.member
     return " or ".join(of.__name__ for of in _SCALARS if of in spec.scalars)

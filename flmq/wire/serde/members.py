@@ -1,4 +1,4 @@
-"""How a value stands in the oneof of a task or a reply: as a message of its own, or as bytes."""
+"""How a value is stored in the oneof of a task or a reply: as its own message, or as bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flmq.common.errors import InvalidReturnValue, MalformedMessage
 __all__ = ["PAYLOAD", "Codec", "PayloadCodec", "SchemaField"]
 
 PAYLOAD = "payload"
-"""The member of the oneof for all types that the schema has no message for."""
+"""The oneof member for all types without a message in the schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadCodec:
-    """How a type becomes bytes, and bytes become it."""
+    """Encode a type to bytes, and decode it."""
 
     encode: Callable[[Any], bytes]
     """Equal values must have equal bytes. Where ``parameters`` travel apart, it is given a copy
@@ -25,10 +25,10 @@ class PayloadCodec:
     """The bytes may be anybody's: whatever it raises makes the message malformed."""
 
     def write(self, value: object, owner: Any) -> None:
-        """Put ``value`` into ``owner``, a task or a reply.
+        """Store ``value`` in ``owner``, a task or a reply.
 
         Raises:
-            InvalidReturnValue: `encode` cannot take it.
+            InvalidReturnValue: `encode` cannot encode it.
         """
         name = type(value).__name__
         try:
@@ -46,10 +46,10 @@ class PayloadCodec:
         owner.payload = payload
 
     def read(self, owner: Any) -> Any:
-        """The value in ``owner``, a task or a reply.
+        """Return the value in ``owner``, a task or a reply.
 
         Raises:
-            MalformedMessage: `decode` cannot read it.
+            MalformedMessage: `decode` cannot decode it.
         """
         try:
             return self.decode(owner.payload)
@@ -63,7 +63,7 @@ class PayloadCodec:
 
 @dataclass(frozen=True, slots=True)
 class SchemaField:
-    """How a type is written to, and read from, its own message in ``schemas/``."""
+    """Write and read a type as its own message in ``schemas/``."""
 
     field: str
     """The member of the oneof."""
@@ -71,14 +71,14 @@ class SchemaField:
     from_proto: Callable[[Any], Any]
 
     def write(self, value: object, owner: Any) -> None:
-        """Put ``value`` into ``owner``, which has the field."""
+        """Store ``value`` in ``owner``, which has the field."""
         message = getattr(owner, self.field)
-        # Said even when all its fields are at their defaults.
+        # Set even if all its fields have their defaults.
         message.SetInParent()
         self.to_proto(value, message)
 
     def read(self, owner: Any) -> Any:
-        """The value in ``owner``."""
+        """Return the value in ``owner``."""
         return self.from_proto(getattr(owner, self.field))
 
 

@@ -1,7 +1,7 @@
-"""Scalars and numbers between Python, numpy and protobuf.
+"""Convert scalars and numbers between Python, numpy and protobuf.
 
-What a user's code returned is checked here on its way out, where the error can still name the
-field, the key and the type, on the side of the one who can mend it.
+Values returned by a user's code are checked here when sent: there the error can still name the
+field, the key and the type, to the one who can fix it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def scalars_to_proto(values: object, proto: MessageMap[str, pb.Scalar], where: str) -> None:
-    """Copy a dict of scalars, numpy's as their Python types, into ``proto``.
+    """Copy a dict of scalars into ``proto``, converting numpy's to Python types.
 
-    ``where`` names the dict in errors, as in ``FitRes.metrics``.
+    ``where`` names the dict in errors, such as ``FitRes.metrics``.
 
     Raises:
         InvalidReturnValue: not a dict, or a key or value that cannot be sent; names which.
@@ -51,16 +51,16 @@ def scalars_to_proto(values: object, proto: MessageMap[str, pb.Scalar], where: s
 
 
 def scalars_from_proto(proto: MessageMap[str, pb.Scalar]) -> dict[str, Scalar]:
-    """A dict of scalars, by key in sorted order (protobuf's maps have none of their own).
+    """Return a dict of scalars sorted by key (protobuf's maps are unordered).
 
     Raises:
-        MalformedMessage: a scalar of no kind.
+        MalformedMessage: a scalar without a value.
     """
     return {key: scalar_from_proto(proto[key], key) for key in sorted(proto)}
 
 
 def plain_items(proto: MessageMap[str, pb.Scalar]) -> Iterator[tuple[str, object]]:
-    """Each key and what it holds (None: nothing), one after the other."""
+    """Yield each key and its value (None if it has none)."""
     for key, value in proto.items():
         kind = value.WhichOneof("kind")
         yield key, None if kind is None else getattr(value, kind)
@@ -78,10 +78,10 @@ def expect(value: object, kind: type[_T], where: str) -> _T:
 
 
 def integer(value: object, where: str) -> int:
-    """A whole number, Python's or numpy's, that fits 64 bits with sign.
+    """Return a whole number, Python's or numpy's, as an int that fits signed 64 bits.
 
     Raises:
-        InvalidReturnValue: it is no such number.
+        InvalidReturnValue: it is not such a number.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # asking is the point
@@ -93,10 +93,10 @@ def integer(value: object, where: str) -> int:
 
 
 def real(value: object, where: str) -> float:
-    """A real number, Python's or numpy's, as a double.
+    """Return a real number, Python's or numpy's, as a double.
 
     Raises:
-        InvalidReturnValue: it is no such number.
+        InvalidReturnValue: it is not such a number.
     """
     if isinstance(value, int | float | np.integer | np.floating):
         try:
@@ -107,7 +107,7 @@ def real(value: object, where: str) -> float:
 
 
 def text(value: object, where: str) -> str:
-    """A str that UTF-8 can carry.
+    """Return a str that UTF-8 can encode.
 
     Raises:
         InvalidReturnValue: it is not.
@@ -122,7 +122,7 @@ def text(value: object, where: str) -> str:
 
 def scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
     """Set the one field of ``proto`` that keeps the value's type."""
-    # bool first: it is an int to Python.
+    # bool first: it is a subclass of int.
     if isinstance(value, bool | np.bool_):
         proto.bool_value = bool(value)
     elif isinstance(value, int | np.integer):
@@ -150,12 +150,12 @@ def scalar_from_proto(proto: pb.Scalar, key: str) -> Scalar:
 
 
 def _name(value: object) -> str:
-    """How errors call a value's type."""
+    """Return the name of a value's type for errors."""
     return "None" if value is None else type(value).__name__
 
 
 def _shown(number: object) -> str:
-    """A number for errors, however long (CPython refuses to print ints beyond 4300 digits)."""
+    """Return a number as text, however long (CPython refuses to print ints beyond 4300 digits)."""
     if isinstance(number, int) and number.bit_length() > 200:
         return f"an int of {number.bit_length()} bits"
     return str(number)
