@@ -167,7 +167,12 @@ class SimpleClientManager(ClientManager):
         Raises:
             KeyError: a client of this id has never been here.
         """
-        return self.known()[cid]
+        with self._registry_lock:
+            known = self._registry.find(cid)
+            status = None if known is None else known.status()
+        if status is None:
+            raise KeyError(cid)
+        return status
 
     def known(self) -> dict[str, ClientStatus]:
         """Return what is known of every client that has been here, by id in order of ids."""

@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a list of clients that is not there": (
         (*SERVER, "--clients-allow=nowhere"),
-        "nowhere: the list of clients cannot be read",
+        "nowhere: the allow list cannot be read",
     ),
     "a setting that is no pair": ((*SERVER, "--config==3"), "not of the form key=value"),
     "a broker that is no url": ((*CLIENT, "--broker=http://u:p@h/"), "is not usable"),

@@ -25,17 +25,8 @@ from flmq.server.client_manager import (
 )
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.criterion import Criterion
+from flmq.testing import ManualClock
 from tests.server.proxies import IdleProxy, once_it_waits
-
-
-class Clock:
-    """Stands still until told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Named(Criterion):
@@ -115,17 +106,17 @@ def test_what_all_gives_is_a_copy() -> None:
 
 
 def test_status_says_since_when_and_why() -> None:
-    clock = Clock()
-    manager = SimpleClientManager(clock=clock)
+    clock = ManualClock(1000.0)
+    manager = SimpleClientManager(clock=clock.now)
     alice = IdleProxy("alice")
     alice.properties = {"gpu": True}
     manager.register(alice)
     assert manager.status("alice") == ClientStatus(
         "alice", ClientState.ONLINE, 1000.0, "said hello", {"gpu": True}
     )
-    clock.now = 1030.0
+    clock.advance(30.0)
     assert manager.set_away("alice", "no heartbeat for 90 s") is True
-    clock.now = 1040.0
+    clock.advance(10.0)
     assert manager.set_away("alice", "again") is False
     assert manager.status("alice") == ClientStatus(
         "alice", ClientState.AWAY, 1030.0, "no heartbeat for 90 s", {"gpu": True}
@@ -133,7 +124,7 @@ def test_status_says_since_when_and_why() -> None:
     assert manager.set_gone("alice", "said bye") is True
     assert manager.status("alice").state == "gone"
     assert manager.set_away("alice", "no heartbeat") is False, "who is gone is not expected back"
-    clock.now = 1050.0
+    clock.advance(10.0)
     again = IdleProxy("alice")
     assert manager.register(again) is True
     assert manager.status("alice") == ClientStatus(
@@ -260,6 +251,26 @@ def test_waiting_says_now_and_then_how_many_are_here(caplog: pytest.LogCaptureFi
     assert manager.wait_for(3, timeout=0.1) is False
     lines = [record.getMessage() for record in caplog.records]
     assert lines.count("waiting for clients: 1 of 3 are here") == len(lines) >= 2
+
+
+def test_waits_end_by_the_clock_that_is_given_and_what_is_told_of_them_may_ask_the_manager() -> (
+    None
+):
+    clock, told = ManualClock(), []
+    manager = SimpleClientManager(monotonic=clock.now, wait_timeout=3600.0)
+    manager.report_every = 0.01
+    manager.register(IdleProxy("alice"))
+
+    def hear(needed: int, online: int) -> None:
+        told.append((needed, online, manager.num_available()))
+        clock.advance(900.0)
+
+    manager.on_wait = hear
+    assert manager.wait_for(2, timeout=1800.0) is False
+    assert told == [(2, 1, 1)] * 2
+    with pytest.raises(NotEnoughClients) as error:
+        manager.sample(2)
+    assert error.value.waited == 3600.0
 
 
 def test_sample_that_waits_in_vain_says_who_is_away() -> None:

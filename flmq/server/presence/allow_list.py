@@ -1,4 +1,4 @@
-"""The list of clients that may take part in a job, from a file."""
+"""The allow list: the ids of the clients that may take part in a job, read from a file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["InvalidAllowList", "read_allow_list"]
 
 
 class InvalidAllowList(UsageError):
-    """A list of clients that cannot be read, or lets nobody in."""
+    """An allow list that cannot be read, or names no client."""
 
 
 def read_allow_list(path: Path | str) -> frozenset[str]:
-    """The client ids in a file: one a line; what follows ``#`` is for people.
+    """Return the client ids in a file: one a line; ``#`` begins a comment.
 
     Raises:
-        InvalidAllowList: it cannot be read, holds what is no client id, or none.
+        InvalidAllowList: the file cannot be read, has a line that is no client id, or no ids.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidAllowList(
-            f"{path}: the list of clients cannot be read ({error}): give a text file with one "
+            f"{path}: the allow list cannot be read ({error}): give a text file with one "
             "client id a line"
         ) from error
     ids = set()
@@ -38,7 +38,7 @@ def read_allow_list(path: Path | str) -> frozenset[str]:
             raise InvalidAllowList(f"{path}, line {number}: {error}") from error
     if not ids:
         raise InvalidAllowList(
-            f"{path}: the list of clients names none, so nobody could take part: write one client "
-            "id a line, or leave the list away"
+            f"{path}: the allow list names no client, so nobody could take part: write one client "
+            "id a line, or give no list"
         )
     return frozenset(ids)

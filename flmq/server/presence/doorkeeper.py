@@ -144,12 +144,19 @@ class Doorkeeper:
             if window is None or now - window.since >= _WINDOW:
                 window = self._greeted[presence.client_id] = _Window(now)
                 self._greeted.move_to_end(presence.client_id)
-                if len(self._greeted) > _REMEMBERED:
-                    self._greeted.popitem(last=False)
+                self._forget_windows(now)
             if presence.instance in window.instances or len(window.instances) >= _PROCESSES:
                 return False
             window.instances.add(presence.instance)
             return True
+
+    def _forget_windows(self, now: float) -> None:
+        """Forget windows that are over, and the oldest where there are too many; under the lock."""
+        while self._greeted:
+            oldest, window = next(iter(self._greeted.items()))
+            if now - window.since < _WINDOW and len(self._greeted) <= _REMEMBERED:
+                return
+            del self._greeted[oldest]
 
     def _greet(self, presence: Presence) -> None:
         sent = self._sender.send(

@@ -18,8 +18,8 @@ def test_has_one_id_a_line_and_remarks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "names none"),
-        (b"# nobody yet\n", "names none"),
+        (b"", "names no client"),
+        (b"# nobody yet\n", "names no client"),
         (b"alice\nb.ob\n", "line 2: .*b.ob"),
         (b"alice, bob\n", "line 1: "),
         (b"\xff\xfe", "cannot be read"),

@@ -13,22 +13,21 @@ from flmq.server import SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.presence import registry as registry_module
 from flmq.server.presence.watcher import PresenceWatcher
+from flmq.testing import ManualClock
 from flmq.wire import Presence, PresenceKind
 from tests.end_to_end.federation import Federation, fed_avg
 from tests.server.proxies import IdleProxy
-from tests.transport.rigs import PATIENCE
+from tests.transport.rigs import PATIENCE, eventually
 
 
 class _Ear:
     """A watcher, by whatever manager."""
 
     def __init__(self, manager: SimpleClientManager | None = None) -> None:
-        self.now = 0.0
+        self.clock = ManualClock()
         self.events: list[RunEvent] = []
         self.manager = SimpleClientManager() if manager is None else manager
-        self.watcher = PresenceWatcher(
-            self.manager, IdleProxy, self.events.append, clock=lambda: self.now
-        )
+        self.watcher = PresenceWatcher(self.manager, IdleProxy, self.events.append, self.clock.now)
 
     def hear(
         self,
@@ -85,7 +84,7 @@ def test_a_bye_speaks_of_its_own_process_alone() -> None:
 def test_silence_ends_with_a_reply_but_a_queue_that_is_gone_does_not() -> None:
     ear = _Ear()
     ear.hear(PresenceKind.HELLO)
-    ear.now = 77.0
+    ear.clock.advance(77.0)
     ear.watcher.tick()
     assert not ear.watcher.is_online("a")
     ear.watcher.seen("a")
@@ -97,6 +96,84 @@ def test_silence_ends_with_a_reply_but_a_queue_that_is_gone_does_not() -> None:
     assert not ear.watcher.recognizes(hello), "it must show that it has a queue again"
     ear.hear(PresenceKind.HELLO)
     assert ear.watcher.is_online("a")
+
+
+def test_who_was_heard_and_has_not_left_was_there_whether_or_not_it_is_heard_now() -> None:
+    ear = _Ear()
+    ear.clock.advance(1000.0)
+    assert not ear.watcher.was_there("a", 0.0)  # never heard of
+    ear.hear(PresenceKind.HELLO)
+    heard = ear.clock.now()
+    ear.clock.advance(100.0)
+    ear.watcher.tick()
+    assert not ear.watcher.is_online("a")
+    assert ear.watcher.was_there("a", heard - 120)
+    assert not ear.watcher.was_there("a", heard + 1)  # it had long been away by then
+    ear.hear(PresenceKind.BYE)
+    assert not ear.watcher.was_there("a", heard - 120)
+    ear.hear(PresenceKind.HELLO, "second")
+    assert ear.watcher.was_there("a", ear.clock.now())
+
+
+def test_a_second_run_with_the_same_manager_hears_its_clients_anew() -> None:
+    first = _Ear()
+    first.hear(PresenceKind.HELLO)
+    first.told()
+    second = _Ear(first.manager)
+    assert not second.watcher.knows("a")
+    assert list(second.manager.all()) == ["a"], "whom a manager lists, it lists until it is told"
+    hello = Presence(PresenceKind.HELLO, "a", "main", "first")
+    assert not second.watcher.recognizes(hello)
+    second.hear(PresenceKind.HELLO)
+    second.hear(PresenceKind.BYE)
+    assert second.told() == ["said hello", "said bye"]
+    assert second.manager.status("a").state == "away"
+
+
+def test_whom_user_code_takes_from_the_list_stays_away_until_it_comes_back() -> None:
+    ear = _Ear()
+    ear.hear(PresenceKind.HELLO)
+    eventually(lambda: ear.manager.num_available() == 1)
+    ear.manager.unregister(ear.manager.all()["a"])
+    ear.hear(PresenceKind.HEARTBEAT)
+    ear.watcher.seen("a")
+    assert ear.watcher.is_online("a"), "what it was asked goes on"
+    assert ear.manager.num_available() == 0
+    ear.hear(PresenceKind.BYE)
+    ear.hear(PresenceKind.HELLO, "second")
+    ear.told()
+    assert ear.manager.num_available() == 1
+
+
+def test_threads_that_hear_and_choose_at_once_leave_the_registry_whole() -> None:
+    """What is heard and what is listed stand in one registry, under one lock."""
+    ear, over = _Ear(), threading.Event()
+
+    def choose() -> None:
+        while not over.is_set():
+            ear.manager.sample(ear.manager.num_available() // 2, 0)
+            ear.manager.known()
+
+    def come_and_go(client_id: str) -> None:
+        for number in range(100):
+            ear.hear(PresenceKind.HELLO, f"process-{number}", client_id=client_id)
+            ear.watcher.seen(client_id)
+            ear.hear(PresenceKind.BYE, f"process-{number}", client_id=client_id)
+        ear.hear(PresenceKind.HELLO, "the last", client_id=client_id)
+
+    chooser = threading.Thread(target=choose)
+    guests = [threading.Thread(target=come_and_go, args=(client_id,)) for client_id in "abc"]
+    for thread in (chooser, *guests):
+        thread.start()
+    for thread in guests:
+        thread.join()
+    assert len(ear.told()) == 3 * 201
+    over.set()
+    chooser.join()
+    assert list(ear.manager.all()) == ["a", "b", "c"]
+    online = [event.online for event in ear.events if isinstance(event, ClientPresence)]
+    assert online[-1] == 3
+    assert all(0 <= count <= 3 for count in online)
 
 
 def test_properties_of_all_clients_together_have_a_bound(
@@ -136,7 +213,7 @@ def test_a_manager_that_does_not_come_back_is_named_and_holds_up_nobody(
     ear = _Ear(Stuck())
     ear.hear(PresenceKind.HELLO)
     assert within.wait(PATIENCE)
-    ear.now = 31.0
+    ear.clock.advance(31.0)
     ear.watcher.tick()
     ear.watcher.seen("a")
     assert ear.watcher.is_online("a")

@@ -1,0 +1,151 @@
+"""Whom a doorkeeper greets, how often, and what it reports of hellos that it dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from flmq.messaging import Sender
+from flmq.observe.events import Note, RunEvent
+from flmq.server import SimpleClientManager
+from flmq.server.asks.job import Job
+from flmq.server.presence import doorkeeper as doorkeeper_module
+from flmq.server.presence.doorkeeper import Doorkeeper
+from flmq.server.presence.watcher import PresenceWatcher
+from flmq.testing import ManualClock, MemoryBroker, MemoryTransport
+from flmq.transport import Message, client_queue, client_topology, federation_topology
+from flmq.wire import Presence, PresenceKind, RollCall, decode
+from tests.server.proxies import IdleProxy
+
+
+class _Door:
+    """A doorkeeper, and the queues of some clients, which take its greetings."""
+
+    def __init__(self, *clients: str, allowed: Collection[str] | None = None) -> None:
+        self.clock = ManualClock()
+        self.events: list[RunEvent] = []
+        transport = MemoryTransport(MemoryBroker())
+        transport.declare(federation_topology())
+        for client_id in clients:
+            transport.declare(client_topology(client_id))
+        queues = [client_queue(client_id) for client_id in clients]
+        self.consumer = transport.consumer(queues, prefetch=1000)
+        self.publisher = transport.publisher()
+        self.watcher = PresenceWatcher(
+            SimpleClientManager(), IdleProxy, self.events.append, self.clock.now
+        )
+        self.doorkeeper = Doorkeeper(
+            Job.create("job"),
+            Sender(self.publisher),
+            self.watcher,
+            self.events.append,
+            heartbeat=7.0,
+            allowed=allowed,
+            clock=self.clock.now,
+        )
+
+    def hello(
+        self,
+        client_id: str = "a",
+        instance: str = "first",
+        answers: str = "",
+        kind: PresenceKind = PresenceKind.HELLO,
+    ) -> None:
+        presence = Presence(kind, client_id, "main", instance, heartbeat_seconds=30.0)
+        self.doorkeeper.hear(presence, answers)
+
+    def greetings(self) -> list[Message]:
+        """What has come to the clients' queues since the last call."""
+        came = []
+        while (delivery := self.consumer.receive(timeout=0.2)) is not None:
+            self.consumer.ack(delivery)
+            came.append(delivery.message)
+        return came
+
+    def notes(self) -> list[str]:
+        self.doorkeeper.tick()
+        return [event.text for event in self.events if isinstance(event, Note)]
+
+
+def test_a_process_is_admitted_once_it_answers_its_own_greeting() -> None:
+    door = _Door("a", "b")
+    door.hello()
+    (greeting,) = door.greetings()
+    roll_call = decode(bytes(greeting.body))
+    assert isinstance(roll_call, RollCall)
+    assert (roll_call.job, roll_call.heartbeat_seconds) == ("job", 7.0)
+    assert greeting.correlation_id == "first"
+    door.hello("b", answers=greeting.message_id)
+    door.hello("a", "second", answers=greeting.message_id)
+    assert not door.watcher.is_online("a")
+    assert not door.watcher.is_online("b")
+    door.hello(answers=greeting.message_id)
+    assert door.watcher.is_online("a")
+
+
+def test_who_was_admitted_needs_no_further_greeting_until_its_queue_is_gone() -> None:
+    door = _Door("a")
+    door.hello()
+    (greeting,) = door.greetings()
+    door.hello(answers=greeting.message_id)
+    door.clock.advance(3600.0)
+    door.watcher.tick()
+    assert not door.watcher.is_online("a")
+    door.hello(kind=PresenceKind.HEARTBEAT)
+    assert door.watcher.is_online("a")
+    door.watcher.gone("a")
+    door.hello(kind=PresenceKind.HEARTBEAT)
+    assert not door.watcher.is_online("a")
+    assert len(door.greetings()) == 1
+
+
+def test_a_bye_of_a_stranger_is_not_answered() -> None:
+    door = _Door("a")
+    door.hello(kind=PresenceKind.BYE)
+    assert door.greetings() == []
+    assert not door.watcher.knows("a")
+
+
+def test_a_process_is_greeted_once_within_five_seconds_and_eight_of_a_client() -> None:
+    door = _Door("a", "b")
+    for _ in range(3):
+        for number in range(10):
+            door.hello("a", f"process-{number}")
+    door.hello("b")
+    greeted = [greeting.correlation_id for greeting in door.greetings()]
+    assert greeted == [*(f"process-{number}" for number in range(8)), "first"]
+    door.clock.advance(5.0)
+    door.hello("a", "process-9")
+    door.hello("a", "process-9")
+    assert [greeting.correlation_id for greeting in door.greetings()] == ["process-9"]
+
+
+def test_greetings_are_counted_for_so_many_clients_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorkeeper_module, "_REMEMBERED", 2)
+    door = _Door("a", "b", "c")
+    for client_id in ("a", "b", "b", "c", "c", "a"):
+        door.hello(client_id)
+    assert len(door.greetings()) == 4, "a was forgotten for c, and greeted again"
+
+
+def test_dropped_hellos_are_reported_by_reason_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    door = _Door("a", allowed=["a", *(f"ghost-{number}" for number in range(7))])
+    for number in range(7):
+        door.hello(f"ghost-{number}")
+    door.hello("mallory")
+    door.publisher.close()  # all is confirmed, or returned
+    ghosts = ", ".join(f"ghost-{number}" for number in range(5)) + ", ..."
+    first = [
+        "1 hellos were dropped: their clients are not among those that are allowed (mallory)",
+        f"7 hellos were dropped: their clients have no queue ({ghosts})",
+    ]
+    assert sorted(door.notes()) == first
+    door.hello("mallory")
+    door.clock.advance(59.0)
+    assert len(door.notes()) == 2
+    door.clock.advance(1.0)
+    assert door.notes()[2:] == first[:1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
