@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flmq.common.files import replacing
 from flmq.common.parameter import parameters_to_ndarrays
-from flmq.common.replacing import replacing
 from flmq.common.typing import Parameters
 from flmq.observe.events import RunEnded, RunEvent
 
@@ -44,5 +44,5 @@ class ModelSaver:
             tensors = parameters_to_ndarrays(parameters, copy=False)
         else:
             tensors = [np.frombuffer(tensor, np.uint8) for tensor in parameters.tensors]
-        with replacing(self._folder / "model.npz") as file:
+        with replacing(self._folder / "model.npz", tidy=True) as file:
             np.savez(file, *tensors)

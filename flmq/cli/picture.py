@@ -9,7 +9,7 @@ from typing import Any
 
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
-from flmq.common.replacing import replacing
+from flmq.common.files import replacing
 from flmq.datasets.errors import MissingExtra, check_installed
 from flmq.observe.measures import figure as figure_of
 from flmq.observe.measures import is_of_training, measures_of, number, shown_name
@@ -74,7 +74,7 @@ def draw(record: RunRecord, path: Path) -> None:
     _draw_clients(axes[-1], record, left_out)
     _mark_kills(axes, killed_rounds(record), record.rounds[-1].server_round)
     _label(figure, axes[0], record)
-    with replacing(path) as file:
+    with replacing(path, tidy=True) as file:
         figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or "png")
 
 

@@ -156,7 +156,7 @@ class FolderDeaths(NoDeaths):
         try:
             make_folder(path.parent)
             self._sweep(path.parent)
-            with replacing(path, path.with_suffix(".tmp")) as file:
+            with replacing(path) as file:
                 file.write(str(count).encode())
         except OSError as error:
             logger.warning("it cannot be noted that task %s is begun: %s", task_id, error)

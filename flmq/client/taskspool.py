@@ -28,7 +28,7 @@ from flmq.client.tasks import Admission, Settled, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.exhausted import cause_of, unless_exhausted
-from flmq.common.files import make_folder, replacing
+from flmq.common.files import TEMPORARY, make_folder, replacing
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.typing import Parameters
@@ -227,7 +227,7 @@ class TaskSpool:
                     task_id,
                     (time.time() - touched[task_id]) / 86400,
                 )
-            if path.suffix == ".tmp" or old or not known:
+            if path.suffix == TEMPORARY or old or not known:
                 path.unlink()
 
     def _read_reply(self, task_id: str) -> Reply | None:
@@ -256,9 +256,8 @@ class TaskSpool:
         self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True
     ) -> None:
         """Write a file so that after any crash it is complete or absent."""
-        path, temporary = self._folder / name, self._folder / (name + ".tmp")
         seal = hashlib.sha256()
-        with replacing(path, temporary) as file:
+        with replacing(self._folder / name) as file:
             for part in parts:
                 file.write(part)
                 if sealed:

@@ -8,23 +8,30 @@ folder above it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
     "FILE_MODE",
+    "TEMPORARY",
     "append_private",
     "create_private",
     "fsync_file",
     "fsync_folder",
     "make_folder",
     "move",
+    "remove_temporaries",
     "replacing",
+    "temporary_of",
 ]
 
 FILE_MODE = 0o600
+TEMPORARY = ".tmp"
+"""Suffix of files that are not complete yet."""
 _FOLDER_MODE = 0o700
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 # Without it, Windows translates line endings.
@@ -72,13 +79,17 @@ def _open_private(path: Path, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """Write a new file ``temporary`` that replaces ``path`` at the end; both are in one folder.
+def replacing(path: Path, *, tidy: bool = False) -> Iterator[BinaryIO]:
+    """Write a new file, in a temporary one beside it, that replaces ``path`` at the end.
 
-    After a crash, ``path`` is the old file or the new one, complete; after an error the old one. A
-    ``temporary`` left by a killed process is removed.
+    After a crash, ``path`` is the old file or the new one, complete; after an error the old one.
+    Missing folders are created. With ``tidy``, temporary files of ``path`` that processes left
+    which were killed are removed; it lists the folder.
     """
-    temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    if tidy:
+        remove_temporaries(path.parent, path.name, of_dead=True)
+    temporary = temporary_of(path)
     try:
         with create_private(temporary) as file:
             yield file
@@ -86,6 +97,34 @@ def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """Return a new name beside ``path``, for the file that is to replace it."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def remove_temporaries(folder: Path, name: str = "", *, of_dead: bool = False) -> None:
+    """Remove the temporary files in ``folder``, of the file ``name`` if given.
+
+    With ``of_dead``, only those of processes of this machine that are no more.
+    """
+    for path in folder.glob(f"{glob.escape(name)}*{TEMPORARY}"):
+        owner = path.name.split(".")[-3:-2]
+        if not of_dead or (owner and owner[0].isdigit() and not _lives(int(owner[0]))):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # there os.kill does not ask, it kills
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def move(source: Path, target: Path) -> None:

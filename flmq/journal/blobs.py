@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from flmq.common.files import TEMPORARY
 from flmq.common.typing import Parameters
-from flmq.journal.files import TEMPORARY, make_folder, move, replace_all, writing
+from flmq.journal.files import make_folder, move, replace_all, writing
 from flmq.journal.mapped import MappedParameters
 from flmq.wire import BlobRef
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from flmq.common.exhausted import cause_of
 from flmq.journal.errors import JournalNotWritable
 
 __all__ = [
-    "TEMPORARY",
     "make_folder",
     "move",
     "remove_temporaries",
@@ -20,9 +18,6 @@ __all__ = [
     "replace_all",
     "writing",
 ]
-
-TEMPORARY = ".tmp"
-"""Suffix of files that are not complete yet."""
 
 
 @contextlib.contextmanager
@@ -47,7 +42,7 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
         JournalNotWritable: it cannot be written; the old file is left.
     """
-    with writing(path), files.replacing(path, _temporary(path)) as file:
+    with writing(path), files.replacing(path) as file:
         for part in parts:
             file.write(part)
 
@@ -63,7 +58,7 @@ def replace_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
     temporaries: dict[Path, Path] = {}
     try:
         for path, parts in contents.items():
-            temporaries[path] = _temporary(path)
+            temporaries[path] = files.temporary_of(path)
             with writing(path), files.create_private(temporaries[path]) as file:
                 for part in parts:
                     file.write(part)
@@ -93,10 +88,4 @@ def move(source: Path, target: Path) -> None:
 def remove_temporaries(folder: Path, name: str = "") -> None:
     """Remove half-written files left in ``folder`` by writers that died, of ``name`` if given."""
     with writing(folder):
-        for path in folder.glob(f"{name}*{TEMPORARY}"):
-            path.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """A name beside ``path`` for the file that is to replace it."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        files.remove_temporaries(folder, name)

@@ -7,15 +7,14 @@ database that is empty or lacks a table was not left by a crash, but is damaged.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sqlite3
 from pathlib import Path
 
-from flmq.common.files import fsync_file, fsync_folder
+from flmq.common.files import fsync_file, fsync_folder, temporary_of
 from flmq.journal.blobs import BLOBS, REPLIES
 from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged, JournalNotWritable, NewerJournal
-from flmq.journal.files import TEMPORARY, make_folder, writing
+from flmq.journal.files import make_folder, writing
 from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA, UPGRADES
 
@@ -69,7 +68,7 @@ def _leftover(folder: Path) -> str:
 def _create(path: Path) -> None:
     """Create an empty database, unless another process does so first."""
     make_folder(path.parent)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = temporary_of(path)
     with writing(path):
         try:
             _fill(temporary)

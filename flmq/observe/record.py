@@ -14,8 +14,8 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flmq.common.errors import StoredDataError
+from flmq.common.files import replacing
 from flmq.common.jsonvalues import from_json, to_json
-from flmq.common.replacing import replacing
 from flmq.common.typing import Scalar
 from flmq.observe.events import Note, RoundCounts
 
@@ -131,7 +131,7 @@ def write_record(record: RunRecord, rounds: Iterable[str], path: Path) -> None:
     head = {"format": FORMAT, **to_json(asdict(replace(record, rounds=())))}
     del head["rounds"]
     text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
-    with replacing(path) as file:
+    with replacing(path, tidy=True) as file:
         file.write(_bytes(text + ',\n "rounds": ['))
         for place, each in enumerate(rounds):
             file.write(_bytes(f"{',' if place else ''}\n  {each}"))

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flmq.common.files import append_private, create_private, make_folder, replacing
+from flmq.common.files import (
+    append_private,
+    create_private,
+    make_folder,
+    remove_temporaries,
+    replacing,
+    temporary_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +60,21 @@ def test_files_that_are_made_are_private(tmp_path: Path) -> None:
 
 
 def test_what_replaces_a_file_that_all_could_read_is_private(tmp_path: Path) -> None:
-    path, temporary = tmp_path / "file", tmp_path / "file.tmp"
+    path = tmp_path / "file"
     path.write_text("old")
-    temporary.write_text("left by a process that was killed, for all to read")
-    with replacing(path, temporary) as file:
+    with replacing(path) as file:
         file.write(b"new")
     assert (path.read_text(), mode(path)) == ("new", 0o600)
-    assert not temporary.exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_temporary_files_of_one_file_are_told_from_those_of_others(tmp_path: Path) -> None:
+    for name in ("a.1.0.tmp", "ab.tmp", "b.x.0.tmp", "c"):
+        (tmp_path / name).touch()
+    mine = temporary_of(tmp_path / "a")
+    mine.touch()
+    remove_temporaries(tmp_path, "a", of_dead=True)
+    assert mine.exists()
+    remove_temporaries(tmp_path, "b")
+    remove_temporaries(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["c"]

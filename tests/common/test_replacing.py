@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flmq.common.replacing import replacing
+from flmq.common.files import replacing
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from flmq.common.replacing import replacing
+from flmq.common.files import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half of it")
     file.flush()
@@ -56,7 +56,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     done = subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False)
     assert done.returncode == -9
     assert len(names(tmp_path)) == 1
-    with replacing(path) as first:
+    with replacing(path, tidy=True) as first:
         first.write(b"first")
         first.flush()
         with replacing(tmp_path / "other") as second:
