@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a subpackage when it is first used: ``import flmq as fl; fl.server.start_server``."""
+    """Import a subpackage on first use: ``import flmq as fl; fl.server.start_server``."""
     if name in __all__:
         return import_module(f"flmq.{name}")
     raise AttributeError(f"module 'flmq' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``python -m flmq``: the command line."""
+"""``python -m flmq``: run the command line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a person types: ``flmq server``, ``flmq client``, ``flmq demo`` and their kin.
+"""The command line: ``flmq server``, ``flmq client``, ``flmq demo`` and others.
 
-The command line itself is `flmq.cli.main`; nothing is imported here, so that an app of this
-package loads without it.
+It starts in `flmq.cli.main`; nothing is imported here, so that an app in this package loads without
+it.
 """

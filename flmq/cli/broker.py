@@ -78,7 +78,7 @@ def down(
 
 
 def _up(name: str) -> str:
-    """The command that starts the node, and prints what `eval` sets."""
+    """Return the command that starts the node and prints what `eval` sets."""
     return (
         "flmq broker up"
         if name == persistent_nodes.DEFAULT_NAME

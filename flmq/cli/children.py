@@ -1,4 +1,4 @@
-"""Child processes of a command: started apart from its terminal, and ended with it."""
+"""Child processes of a command: detached from its terminal, and ended with it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["Children"]
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
-"""Seconds that a child has to end in order before it is killed."""
+"""Seconds that a child has to end gracefully before it is killed."""
 
 
 class Children:
-    """Processes by name. On Linux none outlives this process, not even if it is killed."""
+    """Child processes by name. On Linux none outlives this process, even if it is killed."""
 
     def __init__(self, env: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
-        """Start children with the variables ``env`` besides this process's own.
+        """Start children with the environment variables ``env`` in addition to this process's own.
 
-        ``clock`` gives seconds, for how long they are waited for.
+        ``clock`` gives seconds, to limit how long they are waited for.
         """
         self._clock = clock
         self._env = {**os.environ, **env}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str], log: Path | None = None) -> None:
-        """Start ``argv`` as ``name``, writing to the file ``log``, or to our own output."""
+        """Start ``argv`` as ``name``, with output to the file ``log``, or to our own output."""
         output = None if log is None else append_private(log)
         try:
             self._processes[name] = subprocess.Popen(
@@ -44,7 +44,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # Ctrl-C goes to us alone: we end them in order.
+                # Only this process gets Ctrl-C: it ends the children gracefully.
                 start_new_session=True,
                 preexec_fn=_end_with_parent(),
             )
@@ -53,20 +53,20 @@ class Children:
                 output.close()
 
     def running(self, name: str) -> bool:
-        """Whether the child is alive."""
+        """Return whether the child is alive."""
         return self._processes[name].poll() is None
 
     def exit_status(self, name: str) -> int | None:
-        """Its exit status; negative: the signal that ended it; None while it runs."""
+        """Return the exit status (negative: the signal that ended it); None while it runs."""
         return self._processes[name].poll()
 
     def kill(self, name: str) -> None:
-        """``kill -9``: it ends without a word."""
+        """Kill it with SIGKILL."""
         self._processes[name].kill()
         self._processes[name].wait()
 
     def interrupt(self, name: str) -> None:
-        """Ask it to end in order: by SIGTERM, for a shell may have had us ignore SIGINT."""
+        """Ask it to end with SIGTERM (a shell may have made us ignore SIGINT)."""
         if self.running(name):
             self._processes[name].terminate()
 
@@ -78,7 +78,7 @@ class Children:
                 self._processes[name].wait(max(0.0, deadline - self._clock()))
 
     def end(self) -> None:
-        """End all that still run: SIGTERM first, SIGKILL for those that do not obey."""
+        """End all that still run: SIGTERM first, then SIGKILL."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -90,7 +90,7 @@ class Children:
 
 
 def _end_with_parent() -> Callable[[], object] | None:
-    """For the child, before exec: have the kernel end it when this process dies, where it can."""
+    """Return a function for the child to call before exec, so that it dies with this process."""
     if not sys.platform.startswith("linux"):
         return None
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -64,7 +64,7 @@ def client(
 
 
 def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
-    """What becomes of its work when a client is stopped, and how to go on."""
+    """Return text on what happens to a stopped client's work, and how to resume it."""
     if client_id is None:
         return (
             "a task that it had waits in a queue that no other client reads, so its round ends at "

@@ -1,4 +1,4 @@
-"""A group of commands: what it says of one that does not exist."""
+"""Command group with a clean error for unknown commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Commands"]
 
 
 class Commands(TyperGroup):
-    """Suggests a command of a similar name once: typer does, and newer versions of click do too."""
+    """Suggest a similar command once: both typer and newer versions of click do."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,4 +1,4 @@
-"""``flmq demo``: the handwritten digits, learnt by real processes over a real broker."""
+"""``flmq demo``: learn the handwritten digits with real processes over a real broker."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _LOOK_EVERY = 0.02
 
 
 class InvalidDemo(UsageError):
-    """Options of the demo that contradict each other."""
+    """Options of the demo contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """How a demo goes."""
+    """The plan of a demo."""
 
     rounds: int = option(10, "Rounds of training.", at_least=1)
     kill: int = option(
@@ -75,7 +75,7 @@ class DemoPlan:
     )
 
     def check(self, clients: int, *, broker_named: bool) -> None:
-        """Do nothing if so many ``clients`` can do it.
+        """Check that this many ``clients`` can do it.
 
         Raises:
             InvalidDemo: they cannot, or options contradict each other.
@@ -99,7 +99,7 @@ class DemoPlan:
 
 @dataclass(frozen=True, slots=True)
 class DemoCommand:
-    """What ``flmq demo`` was asked to do."""
+    """The arguments of ``flmq demo``."""
 
     settings: DigitsSettings
     plan: DemoPlan
@@ -109,12 +109,12 @@ class DemoCommand:
 
     @property
     def folder(self) -> Path:
-        """Where this run's files go."""
+        """Folder of this run's files."""
         return self.runs_dir / self.job
 
     @property
     def kills_file(self) -> Path:
-        """Where the server reads who was killed."""
+        """File from which the server reads which clients were killed."""
         return self.folder / "clients" / "killed"
 
     @property
@@ -125,7 +125,7 @@ class DemoCommand:
 
     @property
     def about(self) -> dict[str, Scalar]:
-        """What server and record are told of the run."""
+        """Information on the run for server and record."""
         return {
             "num_partitions": self.settings.num_partitions,
             "partition": self.settings.partition,
@@ -153,8 +153,8 @@ def demo(
 
 
 def run_demo(command: DemoCommand) -> int:
-    """Run it, and return the exit status."""
-    # What is needed at the very end is missed before anything is trained.
+    """Run the demo, and return the exit status."""
+    # Check for what is needed at the very end before anything is trained.
     check_drawable()
     check_data()
     console = Console(highlight=False)
@@ -168,7 +168,7 @@ def run_demo(command: DemoCommand) -> int:
 
 
 def _goes_on(command: DemoCommand) -> str:
-    """What is left of a demo that is stopped, and how to go on."""
+    """Return text on what is left of a stopped demo, and how to resume it."""
     if command.plan.in_memory:
         return f"nothing is left running; begin anew with: {typed_again()}"
     again = typed_again(f"--job={command.job}")
@@ -217,7 +217,7 @@ def _run(command: DemoCommand, console: Console) -> int:
                 _start_client(children, command, client_id)
             children.start(_SERVER, _server_argv(command))
             _watch(children, command)
-            # The job's end reaches the clients by the broker; they leave by themselves.
+            # The clients learn of the job's end from the broker, and exit by themselves.
             children.wait(command.clients, timeout=5.0)
         except KeyboardInterrupt:
             children.interrupt(_SERVER)
@@ -232,7 +232,7 @@ def _run(command: DemoCommand, console: Console) -> int:
 def _watch(
     children: Children, command: DemoCommand, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Wait for the server's end; kill and restart clients on the way, as asked."""
+    """Wait for the server's end; meanwhile kill and restart clients as requested."""
     kills = _Kills.plan(command)
     restarts: list[tuple[float, str]] = []
     progress = _Progress(command.folder)
@@ -256,10 +256,10 @@ def _watch(
 
 @dataclass(slots=True)
 class _Kills:
-    """Who is killed when, drawn from the seed."""
+    """Which client is killed when, drawn from the seed."""
 
     planned: dict[str, int]
-    """Client id: the round that it is killed in."""
+    """The round in which each client is killed, by client id."""
     lost: frozenset[str]
     done: dict[str, int]
 
@@ -273,13 +273,13 @@ class _Kills:
         )
 
     def due(self, rounds_done: int) -> list[str]:
-        """Whom to kill now."""
+        """Return the clients to kill now."""
         due = [v for v, r in self.planned.items() if r <= rounds_done + 1 and v not in self.done]
         self.done.update(dict.fromkeys(due, rounds_done + 1))
         return due
 
     def note(self, command: DemoCommand) -> None:
-        """Write into the record whose kill the server was not told of while it ran."""
+        """Add to the record kills that the server was not told of while it ran."""
         if not self.done:
             return
         record = load_record(command.folder)
@@ -297,7 +297,7 @@ class _Kills:
 
 
 class _Progress:
-    """How many rounds the server has closed, by its journal."""
+    """How many rounds the server has closed, according to its journal."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,8 +1,8 @@
 """The demo federation's app, as a user would write it: a model in numpy, a client, a server.
 
-Ten clients each hold a part of scikit-learn's handwritten digits and train one classifier of them
-together by FedAvg: softmax regression (650 parameters) or a multilayer perceptron 64-32-10 (2410).
-``flmq server flmq.cli.digits:server`` and ``flmq client flmq.cli.digits:client`` run it.
+Ten clients each hold a part of scikit-learn's handwritten digits and together train one classifier
+by FedAvg: softmax regression (650 parameters) or a multilayer perceptron 64-32-10 (2410). ``flmq
+server flmq.cli.digits:server`` and ``flmq client flmq.cli.digits:client`` run it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class InvalidSettings(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class DigitsSettings:
-    """What server and clients of one federation must agree on."""
+    """Settings on which server and clients of one federation must agree."""
 
     num_partitions: int = option(
         10, "Client processes.", names=("--clients",), at_least=1, at_most=200
@@ -69,19 +69,19 @@ class DigitsSettings:
     model: str = option("softmax", f"What is trained: {' or '.join(MODELS)}.")
 
     def __post_init__(self) -> None:
-        """Refuse a model that does not exist; the rest is checked where it is used."""
+        """Refuse an unknown model; the rest is checked where it is used."""
         if self.model not in MODELS:
             raise InvalidSettings(
                 f"there is no model {self.model!r}: choose one of {', '.join(MODELS)}"
             )
 
     def properties(self, index: int) -> dict[str, Scalar]:
-        """Properties for client ``index``, from which ``client`` makes it again elsewhere."""
+        """Return the properties of client ``index``, from which ``client`` recreates it."""
         return {**asdict(self), "partition_index": index}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, Scalar]) -> DigitsSettings:
-        """The settings that a client's ``properties`` carry; what is absent has its default."""
+        """Return the settings in a client's ``properties``, with defaults for missing ones."""
         return cls(
             num_partitions=_number(properties, "num_partitions", int, cls().num_partitions),
             partition=str(properties.get("partition", cls().partition)),
@@ -92,7 +92,7 @@ class DigitsSettings:
 
 
 class DigitsClient(NumPyClient):
-    """Trains on the digits of one partition; the same task gives the same bits every time."""
+    """Train on the digits of one partition; the same task gives the same bits every time."""
 
     def __init__(self, settings: DigitsSettings, index: int) -> None:
         """Load partition ``index`` of the training data."""
@@ -103,7 +103,7 @@ class DigitsClient(NumPyClient):
         )
 
     def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
-        """Five epochs of SGD from ``parameters``, in an order drawn from (seed, client, round)."""
+        """Train five epochs of SGD from ``parameters``, shuffled by (seed, client, round)."""
         server_round = int(config["server_round"])
         rng = np.random.default_rng([self.seed, self.index, server_round])
         model = [tensor.copy() for tensor in parameters]
@@ -116,13 +116,13 @@ class DigitsClient(NumPyClient):
         return model, len(self.labels), {"train_loss": loss, "train_accuracy": accuracy}
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
-        """Loss and accuracy of ``parameters`` on the client's own digits."""
+        """Return loss and accuracy of ``parameters`` on the client's own digits."""
         loss, accuracy = _measure(parameters, self.images, self.labels)
         return loss, len(self.labels), {"accuracy": accuracy}
 
 
 def client(context: ClientContext) -> DigitsClient:
-    """Make the client whose part of the data ``context.properties`` names.
+    """Create the client whose part of the data ``context.properties`` names.
 
     Properties: "partition_index" (int, required), and those of ``DigitsSettings``.
     """
@@ -131,11 +131,11 @@ def client(context: ClientContext) -> DigitsClient:
 
 
 def server(context: ServerContext) -> FedAvg:
-    """FedAvg over all clients, measured after every round on test digits that no client holds.
+    """Return FedAvg over all clients, evaluated after every round on held-out test digits.
 
-    ``context.run_config``: the fields of ``DigitsSettings``, and "min_clients" (int), without
-    which no round starts, and "fraction_evaluate" (float), the share of the clients that also
-    measure each model on their own data.
+    ``context.run_config``: the fields of ``DigitsSettings``, "min_clients" (int), the number of
+    clients to wait for before a round, and "fraction_evaluate" (float), the share of clients that
+    also evaluate each model on their own data.
     """
     config = context.run_config
     chosen = DigitsSettings.from_properties(config)
@@ -144,7 +144,7 @@ def server(context: ServerContext) -> FedAvg:
 
 
 def strategy(chosen: DigitsSettings, needed: int, fraction_evaluate: float) -> FedAvg:
-    """What `server` gives, from settings instead of a context."""
+    """Return the strategy of `server`, from settings instead of a context."""
     digits = load_digits(chosen.seed)
 
     def evaluate(
@@ -166,12 +166,13 @@ def strategy(chosen: DigitsSettings, needed: int, fraction_evaluate: float) -> F
 
 
 def initial_model(settings: DigitsSettings) -> NDArrays:
-    """Weights (in, out) and biases (out,) of each layer in turn, float32, drawn from the seed."""
+    """Return weights (in, out) and biases (out,) of each layer, float32, drawn from the seed."""
     widths = MODELS[settings.model]
     rng = np.random.default_rng(settings.seed)
     model: NDArrays = []
     for inputs, outputs in pairwise(widths):
-        # Softmax regression is convex: zero is as good a start as any. ReLU layers need He's draw.
+        # Softmax regression is convex: zero is as good a start as any. ReLU layers need He
+        # initialization.
         scale = 0.0 if len(widths) == 2 else np.sqrt(2 / inputs)
         model.append((scale * rng.standard_normal((inputs, outputs))).astype(np.float32))
         model.append(np.zeros(outputs, dtype=np.float32))
@@ -179,7 +180,7 @@ def initial_model(settings: DigitsSettings) -> NDArrays:
 
 
 def _forward(model: NDArrays, images: Images) -> tuple[list[Images], Images]:
-    """Input of each layer, shape (n, width), and the logits, shape (n, NUM_CLASSES)."""
+    """Return the input of each layer, shape (n, width), and the logits, (n, NUM_CLASSES)."""
     inputs = [images]
     for weights, bias in zip(model[:-2:2], model[1:-2:2], strict=True):
         inputs.append(np.maximum(inputs[-1] @ weights + bias, 0))
@@ -193,7 +194,7 @@ def _probabilities(logits: Images) -> Images:
 
 
 def _sgd_step(model: NDArrays, images: Images, labels: Labels) -> None:
-    """One step down the mean cross-entropy of a batch, in place and in float32."""
+    """Take one SGD step on a batch's mean cross-entropy, in place and in float32."""
     inputs, logits = _forward(model, images)
     gradient = _probabilities(logits)
     gradient[np.arange(len(labels)), labels] -= 1
@@ -209,9 +210,9 @@ def _sgd_step(model: NDArrays, images: Images, labels: Labels) -> None:
 
 
 def _measure(model: NDArrays, images: Images, labels: Labels) -> tuple[float, float]:
-    """Mean cross-entropy and share of right answers."""
+    """Return mean cross-entropy and accuracy."""
     _, logits = _forward(model, images)
-    # Through the logarithm of the sum, so that a probability that rounds to 0 costs no infinity.
+    # By log-sum-exp, so that a probability that rounds to 0 does not give infinity.
     peak = logits.max(axis=1)
     log_sum = np.log(np.exp(logits - peak[:, None]).sum(axis=1)) + peak
     losses = log_sum - logits[np.arange(len(labels)), labels]
@@ -221,7 +222,7 @@ def _measure(model: NDArrays, images: Images, labels: Labels) -> tuple[float, fl
 def _number(
     properties: Mapping[str, Scalar], name: str, kind: type[Any], default: float | None
 ) -> Any:
-    """Property ``name`` as a ``kind``; from text too, for command lines carry text."""
+    """Return property ``name`` as a ``kind``; also parses text, as command lines carry text."""
     value = properties.get(name, default)
     try:
         if value is None or isinstance(value, bool | bytes):

@@ -1,4 +1,4 @@
-"""``flmq doctor``: what is installed, whether the broker answers, and how to mend what is amiss."""
+"""``flmq doctor``: what is installed, whether the broker answers, and how to fix problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run's board looks: rich renderables, for one client or a thousand."""
+"""Draw a run's state as rich renderables, for one client or a thousand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STYLES = {
     Cell.SILENT: "yellow",
     Cell.AWAY: "dim",
 }
-# Different in form too, for eyes and terminals without colour.
+# Different in shape too, for people and terminals that do not see colours.
 _GLYPHS = {
     Cell.BUSY: "□",
     Cell.ANSWERED: "■",
@@ -39,22 +39,22 @@ _GLYPHS = {
 _BUSY_WORDS = {Phase.FIT: "training", Phase.EVALUATE: "evaluating"}
 
 _MOST_NAMED = 20
-"""Clients shown by name; more are shown as glyphs."""
+"""Maximum number of clients shown by name; more are shown as glyphs."""
 _MOST_GLYPHS = 400
-"""Clients shown by a glyph each; more are shown as one bar in proportion."""
+"""Maximum number of clients shown by a glyph each; more are shown as a proportional bar."""
 _REMARKS_SHOWN = 4
 _ROUNDS_IN_SUMMARY = 50
 _STAYS = 1.0
-"""Seconds for which a phase that has closed stays in sight."""
+"""Seconds for which a closed phase stays visible."""
 _MEASURES_BY_LINE = 6
 _MEASURES_IN_ALL = 60
 
 
 def draw_board(board: Board, now: float, options: ConsoleOptions) -> RenderableType:
-    """The board at ``now`` (monotonic seconds), to fit the height of ``options``."""
+    """Draw the board at ``now`` (monotonic seconds), to fit the height of ``options``."""
     above = _header(board, now, options)
     below: list[RenderableType] = [*_stage(board, now, options), *_remarks(board)]
-    # All but the table are of one line each; the table's head takes two, measures without a
+    # Everything but the table is one line each; the table's head takes two, measurements without a
     # column one, the cursor one.
     room = max(1, (options.height or options.size.height) - len(above) - len(below) - 4)
     table, left_out = draw_rounds(board.rounds[-room:], options.max_width)
@@ -62,9 +62,9 @@ def draw_board(board: Board, now: float, options: ConsoleOptions) -> RenderableT
 
 
 def draw_summary(board: Board, options: ConsoleOptions) -> RenderableType:
-    """What stays in the terminal when the run is over."""
+    """Draw what stays in the terminal when the run is over."""
     rounds = board.rounds[-_ROUNDS_IN_SUMMARY:]
-    # What has no room in the table stands below it, in the totals.
+    # Measurements that do not fit the table are in the totals below it.
     table, _ = draw_rounds(rounds, options.max_width)
     parts: list[RenderableType] = [_title(board), table]
     if len(rounds) < len(board.rounds):
@@ -109,7 +109,7 @@ def _header(board: Board, now: float, options: ConsoleOptions) -> list[Renderabl
 
 
 def _stage(board: Board, now: float, options: ConsoleOptions) -> list[RenderableType]:
-    """The phase under way: its counts and its clients."""
+    """Draw the open phase: its counts and its clients."""
     stage = board.stage
     if stage is None or _is_old(stage, now):
         return [Rule(style="dim"), _between(board, now)]
@@ -124,12 +124,12 @@ def _stage(board: Board, now: float, options: ConsoleOptions) -> list[Renderable
 
 
 def _is_old(stage: Stage, now: float) -> bool:
-    """Whether a phase closed so long ago that what is shown of it is not what happens now."""
+    """Return whether a phase closed so long ago that it no longer shows what happens now."""
     return stage.closed is not None and now - stage.closed_at > _STAYS
 
 
 def _between(board: Board, now: float) -> Text:
-    """What the server does while no phase is open."""
+    """Return text on what the server does while no phase is open."""
     stage = board.stage
     if board.awaited is not None:
         missing = f"waiting for clients: {board.online} of {board.awaited} are here"
@@ -152,7 +152,7 @@ def _time_left(stage: Stage, now: float) -> str:
 
 
 def _strip(stage: Stage, options: ConsoleOptions) -> list[RenderableType]:
-    """One cell a client: by name while they are few, by glyph, then as a bar in proportion."""
+    """Draw a cell per client: by name while they are few, by glyph, then as a proportional bar."""
     if len(stage.cells) > _MOST_GLYPHS:
         return [_proportions(stage.count(), options.max_width - 2)]
     if len(stage.cells) > _MOST_NAMED:
@@ -161,7 +161,7 @@ def _strip(stage: Stage, options: ConsoleOptions) -> list[RenderableType]:
 
 
 def _rows_of_names(cells: dict[str, Cell], width: int) -> Iterable[Text]:
-    # Names are cut to the same width, so that the cells stand in columns.
+    # Names are cut to the same width, so that the cells are aligned in columns.
     longest = min(max(map(len, cells), default=0), 22)
     a_row = max(1, width // (longest + 4))
     names = list(cells.items())
@@ -173,7 +173,7 @@ def _rows_of_names(cells: dict[str, Cell], width: int) -> Iterable[Text]:
 
 
 def _rows_of_glyphs(cells: list[Cell], width: int) -> Iterable[Text]:
-    """Tens apart, so that clients can be counted."""
+    """Draw glyphs in groups of ten, so that clients can be counted."""
     a_row = max(10, (width + 1) // 11 * 10)
     for start in range(0, len(cells), a_row):
         row = Text(" ", no_wrap=True)
@@ -184,7 +184,7 @@ def _rows_of_glyphs(cells: list[Cell], width: int) -> Iterable[Text]:
 
 
 def _proportions(counts: Counter[Cell], width: int) -> Text:
-    """A bar of ``width``; who is there at all gets at least one glyph."""
+    """Draw a bar of ``width``; every state that occurs gets at least one glyph."""
     total = max(1, counts.total())
     bar = Text(" ", no_wrap=True)
     for cell in (Cell.ANSWERED, Cell.FAILED, Cell.SILENT, Cell.BUSY, Cell.AWAY):
@@ -206,7 +206,7 @@ def _remarks(board: Board) -> list[RenderableType]:
 
 
 def _totals(board: Board) -> RenderableType:
-    """The run in a few lines: how it ended, what became of all tasks, what it cost."""
+    """Summarize the run in a few lines: how it ended, the outcomes of all tasks, what it cost."""
     ended = board.ended
     if ended is None:
         return Text(" not finished", style="yellow")
@@ -249,7 +249,7 @@ def _under_way(stage: Stage) -> Text:
 
 
 def _add_measures(table: Table, board: Board, ended: RunEnded) -> None:
-    """A line for each of the first measures, and one for all others."""
+    """Add a line for each of the first measurements, and one for all others."""
     measures = dict(measures_of(board.rounds[-1])) if board.rounds else {}
     measures |= final_measures(ended)
     figures = {name: figure(value) for name, value in measures.items()}
@@ -264,7 +264,7 @@ def _add_measures(table: Table, board: Board, ended: RunEnded) -> None:
 
 
 def _tally(counts: list[RoundCounts]) -> Text:
-    """What became of all tasks of a kind: every word that happened, with its number."""
+    """Return the outcomes of all tasks of a kind, each with its number."""
     words = (
         "accepted",
         "failed",

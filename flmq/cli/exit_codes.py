@@ -1,4 +1,4 @@
-"""What a command's exit status says; `docs/exit-codes.md` has a section for each."""
+"""Exit statuses of commands; `docs/exit-codes.md` has a section for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
     INTERNAL = 1
     """An error that flmq did not foresee, or one of your own strategy or client code."""
     USAGE = 2
-    """The command line, the environment or your program asks for what cannot be done."""
+    """The command line, the environment or your program asks for something impossible."""
     BROKER = 3
     """The broker cannot be found or reached, or refuses."""
     RUN = 4
@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
     STORED_DATA = 5
     """A file of an earlier run is damaged, or of a newer flmq."""
     CHECK_FAILED = 6
-    """``flmq doctor`` or ``flmq broker status`` found something amiss."""
+    """``flmq doctor`` or ``flmq broker status`` found a problem."""
     UNCHANGED = 7
     """All rounds are over, and none changed the model."""
     INTERRUPTED = 130
@@ -45,7 +45,7 @@ class ModelUnchanged(FlmqError):
     """All rounds are over, and none changed the model."""
 
     def __init__(self, job: str, rounds: int, why: str) -> None:
-        """Say ``why``, of the last round."""
+        """Say ``why``, as of the last round."""
         super().__init__(
             f"job {job}: {rounds} rounds are over, and none changed the model; the last: {why}. "
             f"`flmq runs show {job}` tells what became of every task"
@@ -53,7 +53,7 @@ class ModelUnchanged(FlmqError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: all that ends in order at Ctrl-C does so now."""
+    """SIGTERM was received: end gracefully, as on Ctrl-C."""
 
 
 _BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
@@ -67,7 +67,7 @@ _BY_ERROR: tuple[tuple[type[FlmqError], ExitCode], ...] = (
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit status for a command that ends by ``error``."""
+    """Return the exit status of a command that ends with ``error``."""
     if isinstance(error, Terminated):
         return ExitCode.TERMINATED
     if isinstance(error, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A run's folder, as commands make it: one that cannot be written is named in one line."""
+"""A run's folder as commands use it: if it is not writable, say so in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RunFolderNotWritable", "writing_run"]
 
 
 class RunFolderNotWritable(RunError):
-    """The run's folder cannot be made or written."""
+    """The run's folder cannot be created or written."""
 
     def __init__(self, folder: Path, error: OSError) -> None:
         """Name the folder and the cause."""
@@ -25,7 +25,7 @@ class RunFolderNotWritable(RunError):
 
 @contextmanager
 def writing_run(folder: Path) -> Iterator[None]:
-    """Turn what the system says against writing ``folder`` into `RunFolderNotWritable`."""
+    """Convert OSErrors of writing ``folder`` to `RunFolderNotWritable`."""
     try:
         yield
     except OSError as error:

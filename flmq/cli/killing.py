@@ -1,4 +1,4 @@
-"""The demo's kills, told to its server, whose view shows them: the server cannot know of them."""
+"""Tell the demo's server, which shows them, which clients the demo has killed."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from flmq.observe.record import killed_note
 __all__ = ["KILLS_FILE", "KillsFollower", "tell_kills"]
 
 KILLS_FILE = "FLMQ_DEMO_KILLS"
-"""Names the file to the server's process."""
+"""Environment variable with the file's path, for the server's process."""
 _LOOK_EVERY = 0.05
 
 
 def tell_kills(path: Path, client_ids: Sequence[str], server_round: int) -> None:
-    """Say in the file at ``path`` who was killed in which round."""
+    """Append to the file at ``path`` which clients were killed in which round."""
     with append_private(path) as file:
         file.write(f"{server_round} {' '.join(client_ids)}\n".encode())
 
 
 class KillsFollower:
-    """Tells a run's observers the kills that `tell_kills` says, until the run ends.
+    """Tell a run's observers the kills that `tell_kills` wrote, until the run ends.
 
     `start` is a source of events, for a run's options; the follower itself is an observer.
     """
 
     def __init__(self, path: Path) -> None:
-        """Follow the file at ``path``, which may come later."""
+        """Follow the file at ``path``, which may be created later."""
         self._path = path
         self._over = threading.Event()
 
     @classmethod
     def of_demo(cls) -> KillsFollower | None:
-        """One for the demo that this server is part of; None if it is part of none."""
+        """Return a follower for the demo that this server is part of; None if it is not."""
         name = os.environ.get(KILLS_FILE)
         return None if name is None else cls(Path(name))
 

@@ -1,4 +1,4 @@
-"""Loading a user's app by its name, ``module:attribute``, and making a server or client of it."""
+"""Load a user's app by its name, ``module:attribute``, and create a server or client from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CLIENT_EXAMPLE = (
 
 
 def load_client(app: str) -> ClientSource:
-    """Import the client that ``app`` names: a client, its class, or a function that makes one.
+    """Import the client that ``app`` names: a client, its class, or a function that creates one.
 
     Raises:
         AppLoadError: it cannot be imported, or is none of these.
@@ -51,10 +51,10 @@ def load_client(app: str) -> ClientSource:
 
 
 def load_server(app: str, context: ServerContext) -> ServerAppComponents:
-    """Import the server that ``app`` names, calling it where it is a function.
+    """Import the server that ``app`` names; if it is a function, call it.
 
-    What may stand there, or be returned: `ServerAppComponents`, a `Strategy` or a `Server`. What
-    the user's function raises passes through.
+    It must be, or return, `ServerAppComponents`, a `Strategy` or a `Server`. Exceptions of the
+    user's function pass through.
 
     Raises:
         AppLoadError: it cannot be imported, or is none of these.
@@ -80,7 +80,7 @@ def _is_server(thing: object) -> bool:
 
 
 def _call(make: Callable[..., Any], context: ServerContext) -> object:
-    """Call a factory, with the context where it has a parameter without default for it."""
+    """Call a factory, with the context if it has a parameter without default for it."""
     parameters = inspect.signature(make).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     return make(context) if needed else make()

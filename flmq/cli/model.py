@@ -1,4 +1,4 @@
-"""The final model of a run, as a file that numpy reads, and its digest."""
+"""A run's final model, as a file that numpy reads, and its digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ModelSaver", "model_digest"]
 
 
 def model_digest(parameters: Parameters) -> str:
-    """SHA-256 of the tensors' bytes in order, in hex: equal for equal models, bit for bit."""
+    """Return the SHA-256 (hex) of the tensors' bytes in order: equal for bit-identical models."""
     digest = hashlib.sha256()
     for tensor in parameters.tensors:
         digest.update(len(tensor).to_bytes(8, "big"))
@@ -27,7 +27,7 @@ def model_digest(parameters: Parameters) -> str:
 class ModelSaver:
     """An observer that writes ``<folder>/model.npz`` at the end of a run.
 
-    ``numpy.load`` gives back the tensors as ``arr_0``, ``arr_1``, ...; a model that is no numpy
+    ``numpy.load`` returns the tensors as ``arr_0``, ``arr_1``, ...; a model that is not numpy
     arrays is written as the raw bytes of each tensor.
     """
 
@@ -36,7 +36,7 @@ class ModelSaver:
         self._folder = folder
 
     def __call__(self, event: RunEvent) -> None:
-        """Write the model, if this is the end and there is one."""
+        """Write the model if ``event`` is the run's end and there is a model."""
         if not isinstance(event, RunEnded) or event.parameters is None:
             return
         parameters = event.parameters

@@ -1,4 +1,4 @@
-"""Parameters of commands: those made of a dataclass's options, and those that commands share."""
+"""Parameters of commands: derived from a dataclass's options, or shared by commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Broker = Annotated[
     typer.Option(
         "--broker",
         envvar=BROKER_URL,
-        # The variable's value has a password in it: it must not appear in --help.
+        # The variable's value contains a password: it must not appear in --help.
         show_default=False,
         help="URL of the broker: amqp://user:password@host:5672/vhost, or amqps://. Prefer the "
         "environment variable: other users of this machine can read command lines.",
@@ -32,10 +32,10 @@ Broker = Annotated[
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that calls ``function``, for typer.
+    """Return a typer command that calls ``function``.
 
-    Each parameter of ``function`` whose type is a dataclass with options (`flmq.common.options`) is
-    typed option by option, and made from what was typed.
+    Each parameter of ``function`` whose type is a dataclass with options (`flmq.common.options`)
+    becomes one command-line option per field.
     """
     signature = inspect.signature(function, eval_str=True)
     parameters: list[inspect.Parameter] = []
@@ -87,13 +87,13 @@ RunsDir = Annotated[Path, _shown(dict(options_of(RunOptions))["runs_dir"])]
 
 
 class InvalidPair(UsageError):
-    """A ``key=value`` that is none."""
+    """A ``key=value`` text is malformed."""
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, Scalar]:
-    """Read ``key=value`` texts; a value is a bool, an int, a float, or else text.
+    """Parse ``key=value`` texts; a value is a bool, an int, a float, or else text.
 
-    In double quotes it is text whatever it looks like.
+    In double quotes, it is always text.
 
     Raises:
         InvalidPair: a text has no key or no "=".

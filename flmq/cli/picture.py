@@ -1,4 +1,4 @@
-"""A picture of a run: what was measured by round, and where clients were lost."""
+"""Draw a run: measurements by round, and where clients were lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NothingToDraw", "check_drawable", "draw"]
 
 _WHAT = "the picture of a run"
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; forms differ too.
+# Okabe and Ito's colours, which colour-blind people can distinguish; shapes differ too.
 _BLUE = "#0072B2"
 _ORANGE = "#E69F00"
 _VERMILLION = "#D55E00"
@@ -34,18 +34,18 @@ _FATES: tuple[tuple[str, str, str], ...] = (
     ("silent", _ORANGE, "\\\\\\\\"),
     ("unroutable", "#cccccc", ""),
 )
-"""What can become of a client's training: the field of its count, a colour, a hatch."""
+"""Outcomes of a client's training: the field of its count, a colour, a hatch."""
 
 _MOST_MARKERS = 40
-"""Rounds with a dot each on a curve."""
+"""Maximum number of rounds drawn as dots on a curve."""
 _MOST_LABELS = 4
-"""Kills with words beside their line."""
+"""Maximum number of kills labelled beside their line."""
 _MOST_CURVES = 8
 _SHORT_NAME = 10
 _HEIGHT = 5.0
-"""Inches, with two curves."""
+"""Height in inches with two curves."""
 _FURTHER = 1.2
-"""Inches for each curve after the second."""
+"""Additional inches for each curve after the second."""
 _COLOURS = (_BLUE, "#009E73", _PURPLE)
 
 
@@ -54,10 +54,13 @@ class NothingToDraw(UsageError):
 
 
 def draw(record: RunRecord, path: Path) -> None:
-    """Write a PNG (or what ``path``'s suffix says: .svg, .pdf) of ``record``.
+    """Draw ``record`` to ``path``, as PNG or what its suffix says (.svg, .pdf).
 
-    It is 8 by 5 inches, and higher where there are more than two curves. Raises ``MissingExtra``
-    where matplotlib is not installed, ``NothingToDraw`` where no round was measured.
+    The picture is 8 by 5 inches, and higher if there are more than two curves.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        NothingToDraw: no round was measured.
     """
     curves, left_out = _curves(record)
     if not curves:
@@ -79,7 +82,7 @@ def draw(record: RunRecord, path: Path) -> None:
 
 
 def _curves(record: RunRecord) -> tuple[dict[str, list[tuple[int, float]]], list[str]]:
-    """What was measured by round: the first metric, the loss, the others; and who has no room."""
+    """Return the measurements to draw (first metric, loss, others), and the names left out."""
     found: dict[str, list[tuple[int, float]]] = {}
     for closed in record.rounds:
         for name, value in measures_of(closed).items():
@@ -98,7 +101,7 @@ def _is_loss(name: str) -> bool:
 
 
 def check_drawable() -> None:
-    """Raise ``MissingExtra`` where `draw` would, for want of matplotlib."""
+    """Raise ``MissingExtra`` if `draw` would, as matplotlib is not installed."""
     check_installed(_WHAT, "matplotlib", "matplotlib")
 
 
@@ -108,14 +111,14 @@ def _figure(height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra(_WHAT, "matplotlib") from error
-    # Without pyplot: no global state, no window, usable from any thread.
+    # Without pyplot: no global state, no window, usable on any thread.
     figure = Figure(figsize=(8, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colour: str) -> None:
-    """One measure by round, its last value written beside it."""
+    """Draw one measurement by round, with its last value beside it."""
     rounds, values = zip(*points, strict=True)
     marker = "o" if len(rounds) <= _MOST_MARKERS else ""
     axis.plot(rounds, values, color=colour, linewidth=2, marker=marker, markersize=4)
@@ -130,7 +133,7 @@ def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colou
         fontweight="bold",
         annotation_clip=False,
     )
-    # A client names its metrics: no mathematics in them.
+    # Clients choose the names of metrics: do not parse them as mathematics.
     size = 10 if len(name) <= _SHORT_NAME else 8
     axis.set_ylabel(shown_name(name, 26), color=_INK, fontsize=size, parse_math=False)
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
@@ -142,10 +145,10 @@ def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colou
 
 
 def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None:
-    """What became of the clients that were asked to train, stacked, by round."""
+    """Draw the outcomes of the clients asked to train, stacked, by round."""
     rounds = [each.server_round for each in record.rounds]
     below = [0] * len(rounds)
-    # Many bars touch, for gaps would flicker.
+    # Many bars must touch, as gaps would flicker.
     width = 0.7 if len(rounds) <= _MOST_MARKERS else 1.0
     for field, colour, hatch in _FATES:
         counts = [int(getattr(each.fit, field)) for each in record.rounds]
@@ -170,7 +173,7 @@ def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None
     axis.set_ylim(0, max([*below, 1]))
     axis.xaxis.get_major_locator().set_params(integer=True, nbins=12)
     axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-    # To the right of the label of the x axis, where nothing else is.
+    # Right of the x axis's label, where there is space.
     axis.legend(
         loc="upper right",
         bbox_to_anchor=(1.0, -0.38),
@@ -186,7 +189,7 @@ def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None
 
 
 def _mark_kills(axes: Any, kills: dict[int, tuple[str, ...]], last: int) -> None:
-    """A dashed line through all panels where clients were killed, up to round ``last``."""
+    """Draw a dashed line through all panels where clients were killed, up to round ``last``."""
     killed = {at: client_ids for at, client_ids in kills.items() if at <= last}
     for at in killed:
         for axis in axes:
@@ -211,7 +214,7 @@ def _plain_frame(axis: Any) -> None:
 
 
 def _label(figure: Any, top: Any, record: RunRecord) -> None:
-    """The job in bold, and below it what it was."""
+    """Write the job in bold, and its subtitle below."""
     top.set_title(record.job, loc="left", fontsize=15, fontweight="bold", color=_INK, pad=30)
     subtitle = top.annotate(
         _subtitle(record),
@@ -222,7 +225,7 @@ def _label(figure: Any, top: Any, record: RunRecord) -> None:
         color=_FAINT,
         fontsize=10,
     )
-    # A long line may run out of the picture; it must not squeeze the panels.
+    # A long line may be clipped; it must not squeeze the panels.
     subtitle.set_in_layout(False)
     figure.align_ylabels()
 
@@ -234,7 +237,7 @@ def _stopped(error: str | None) -> str:
 
 
 def _subtitle(record: RunRecord) -> str:
-    """Strategy, partition, model, seed, rounds and time, as far as the record has them."""
+    """Return strategy, partition, model, seed, rounds and time, as far as recorded."""
     about = record.about
     partition = str(about.get("partition", ""))
     if partition == "dirichlet" and "alpha" in about:

@@ -1,4 +1,4 @@
-"""What every command does with its process: the error boundary, signals, and its log."""
+"""What every command sets up for its process: the error boundary, signals, and its log."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 SAFELY_FLMQ = ["-P", "-m", "flmq"]
-"""Arguments of a Python that runs flmq and imports nothing from the current folder (``-P``)."""
+"""Arguments for Python to run flmq without importing from the current folder (``-P``)."""
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Turn what a command raises into one message and an exit status.
+    """Convert what a command raises to one message and an exit status.
 
-    flmq's own errors say what to do: their text suffices, the traceback comes with ``--debug`` (or
-    ``FLMQ_DEBUG=1``). Anything else may be the user's code: the traceback is the message.
+    flmq's own errors say what to do: their text suffices, and the traceback is shown with
+    ``--debug`` (or ``FLMQ_DEBUG=1``). Anything else may be the user's code: the traceback is shown.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def boundary() -> Iterator[None]:
 
 
 def _complain(error: Exception, *, with_traceback: bool) -> None:
-    """Write what happened, and the traceback: from the user's code on, with ``--debug`` all."""
+    """Write the error, with its traceback from the user's code on (all of it with ``--debug``)."""
     if with_traceback:
         whole = bool(os.environ.get("FLMQ_DEBUG"))
         trace = "".join(traceback.format_exception(error)) if whole else user_traceback(error)
@@ -66,10 +66,10 @@ def _complain(error: Exception, *, with_traceback: bool) -> None:
 
 
 def hide_broker_url() -> None:
-    """Take a broker's URL out of our command line, which everybody on the machine can read.
+    """Remove a broker's URL from our command line, which everybody on the machine can read.
 
-    The process begins again in its own place, with the URL in its environment. Windows shows
-    command lines to their owner alone, and has no such beginning again.
+    The process re-executes itself with the URL in its environment. Windows shows command lines to
+    their owner only, and cannot re-execute.
     """
     if os.name == "nt":
         return
@@ -88,9 +88,9 @@ def hide_broker_url() -> None:
 
 
 def _begun_by() -> list[str]:
-    """What Python was begun with, before our arguments: beginning again imports from nowhere else.
+    """Return how Python was started, before our arguments, so that re-executing imports the same.
 
-    ``-m flmq`` in place of a script would put the current folder first, and what lies there.
+    ``-m flmq`` in place of a script would put the current folder first on the path.
     """
     arguments = sys.argv[1:]
     begun = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
@@ -100,19 +100,19 @@ def _begun_by() -> list[str]:
 
 
 def log_to_stderr(level: int) -> None:
-    """Write flmq's log to standard error from ``level`` on."""
+    """Write flmq's log to standard error, from ``level`` up."""
     _add(logging.StreamHandler(sys.stderr), level)
 
 
 def say_who_is_in_charge() -> None:
-    """Write to standard error that a server stands by, and takes over: no view has begun yet."""
+    """Write to standard error that a server stands by or takes over, before any view starts."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT))
     logging.getLogger(charge.__name__).addHandler(handler)
 
 
 def log_to_file(path: Path, level: int = logging.INFO) -> None:
-    """Write flmq's log to the file ``path`` from ``level`` on."""
+    """Write flmq's log to the file ``path``, from ``level`` up."""
     make_folder(path.parent)
     _add(file_handler(path), level)
 

@@ -1,4 +1,4 @@
-"""The table of rounds in a terminal: a line a round, and the columns that there is room for."""
+"""The table of rounds in a terminal: a line per round, and as many columns as fit."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flmq.observe.measures import figure, is_of_training, measures_of
 __all__ = ["draw_rounds", "megabytes"]
 
 _SURE_METRICS = 2
-"""Metrics that stay longer than counts of clients where there is little room."""
+"""Number of metrics that are kept longer than counts of clients if space is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
     name: str
     rank: int
-    """Who has less stays longer."""
+    """Columns with a lower value are dropped later."""
     cells: list[Text]
 
     @property
@@ -32,16 +32,16 @@ class _Column:
 
 
 def draw_rounds(rounds: Sequence[RoundClosed], width: int) -> tuple[Table, list[Text]]:
-    """The table, and a line with the latest of those measures that it has no room for.
+    """Return the table, and a line with the latest measurements that do not fit.
 
-    What never happened has no column. Where there is little room, megabytes go first, then time,
-    then what was measured besides loss and first metrics, then counts of clients.
+    What never occurred has no column. If space is short, megabytes are dropped first, then time,
+    then measurements other than loss and first metrics, then counts of clients.
     """
     columns = _columns(rounds)
     shown = list(columns)
     while len(shown) > 1 and sum(each.width + 1 for each in shown) > width:
         shown.remove(max(shown, key=lambda column: column.rank))
-    # The box adds a space between columns; a second one where there is room for it.
+    # The box adds one space between columns; use two if there is room.
     roomy = sum(each.width + 2 for each in shown) <= width
     padding = (0, 0, 0, 1) if roomy else (0, 0)
     table = Table(box=box.SIMPLE_HEAD, padding=padding, header_style="dim", show_edge=False)
@@ -84,7 +84,7 @@ def _columns(rounds: Sequence[RoundClosed]) -> list[_Column]:
 
 
 def _measures(rounds: Sequence[RoundClosed]) -> list[_Column]:
-    """Columns of what was measured, in the order of `measures_of`."""
+    """Return the columns of measurements, in the order of `measures_of`."""
     measured = [measures_of(closed) for closed in rounds]
     names: dict[str, None] = {"loss": None}
     for each in measured:
@@ -119,6 +119,6 @@ def _other(counts: RoundCounts) -> int:
 
 
 def megabytes(count: int) -> str:
-    """Bytes in MB (10^6), with as many digits as one can read."""
+    """Return bytes in MB (10^6), with a readable number of digits."""
     amount = count / 1e6
     return f"{amount:.2f}" if amount < 100 else f"{amount:,.0f}"

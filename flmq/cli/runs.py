@@ -1,4 +1,4 @@
-"""``flmq runs``: what was run, what became of each task, and the same bits again."""
+"""``flmq runs``: list runs, show what became of each task, and replay rounds bit for bit."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ _WORDS = (
     "unroutable",
     "duplicate",
 )
-"""In the order of their columns."""
+"""Outcomes in the order of their columns."""
 
 
 class OtherStrategy(UsageError):
-    """The run was another strategy's than it is to be replayed with."""
+    """A run is to be replayed with another strategy than its own."""
 
     def __init__(self, job: str, error: UnexpectedState) -> None:
-        """Name the job, the strategy it is replayed with, and the state that this cannot take."""
+        """Name the job, the strategy of the replay, and the state that it does not accept."""
         super().__init__(
             f"job {job!r} has state of its strategy ({', '.join(error.names)}), which "
             f"{error.strategy} cannot take: name the server's app, as in --app app:server"
@@ -111,7 +111,7 @@ def show(context: typer.Context, job: _Job) -> None:
         _show_rounds(console, journal.rounds())
         final = (folder / "model.npz").exists()
         for kept in journal.checkpoints():
-            # The last one is the final model, which numpy reads.
+            # The last one is the final model, saved for numpy.
             words = ", ".join(word for word in kept.kept_as if word != "last" or not final)
             if words:
                 said = f"model of round {kept.server_round} ({words}): {kept.path}"
@@ -198,7 +198,7 @@ def _when(run: RunInfo) -> str:
 
 
 def _rounds(rounds: list[RoundRow]) -> Table:
-    """A line a phase: how many tasks got which word; what never happened has no column."""
+    """Return a table with a line per phase: how many tasks had which outcome."""
     counts = {
         (row.server_round, number): _words(phase)
         for row in rounds
@@ -221,7 +221,7 @@ def _rounds(rounds: list[RoundRow]) -> Table:
 
 
 def _measures(rounds: list[RoundRow], width: int) -> Iterator[Table]:
-    """What was measured besides the loss, a line a round; more tables where it is too wide."""
+    """Return measurements besides the loss, a line per round, in several tables if too wide."""
     measured = {row.server_round: _measured(row) for row in rounds}
     columns: dict[str, int] = {}
     for measures in measured.values():
@@ -262,7 +262,7 @@ def _measured(row: RoundRow) -> dict[str, Scalar]:
 
 
 def _recorded_cells(recorded: RecordedRun) -> tuple[str, str, str, str]:
-    """State, rounds, start and note of a run without a journal."""
+    """Return state, rounds, start and note of a run without a journal."""
     record = recorded.record
     if record is None:
         return RunState.DAMAGED.value, "0", "", one_line(recorded.problem)
@@ -275,7 +275,7 @@ def _recorded_cells(recorded: RecordedRun) -> tuple[str, str, str, str]:
 
 
 def _clients(rounds: list[RoundRow]) -> Table:
-    """How often each client got which word."""
+    """Return a table of how often each client had which outcome."""
     words: dict[str, Counter[str]] = {}
     for row in rounds:
         for phase in row.phases:
@@ -292,7 +292,7 @@ def _clients(rounds: list[RoundRow]) -> Table:
 
 
 def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
-    """A line for each task that was not plainly accepted, and for each reply that came again."""
+    """Yield a line for each task that was not simply accepted, and for each repeated reply."""
     where = f"round {row.server_round} {phase.phase.value}"
     heard = {late.client_id for late in phase.late if late.outcome is Outcome.LATE}
     for outcome in phase.outcomes:
@@ -307,7 +307,7 @@ def _remarks(row: RoundRow, phase: PhaseRow) -> Iterator[str]:
 
 
 def _late(late: LateReply) -> str:
-    """What became of a reply that came late or again."""
+    """Return text on a late or duplicate reply."""
     if late.outcome is Outcome.DUPLICATE:
         return "duplicate" if late.times == 1 else f"duplicate, {late.times} times"
     if _expired(late):
@@ -322,7 +322,7 @@ def _late(late: LateReply) -> str:
 
 
 def _words(phase: PhaseRow) -> Counter[str]:
-    """How many tasks of a phase, and replies to it, got which word."""
+    """Return how many tasks of a phase, and replies to it, had which outcome."""
     words: Counter[str] = Counter()
     for _, name, times in _said(phase):
         words[name] += times
@@ -331,9 +331,10 @@ def _words(phase: PhaseRow) -> Counter[str]:
 
 
 def _said(phase: PhaseRow) -> Iterator[tuple[str, str, int]]:
-    """Client, word and how often: of tasks, and of what came after them.
+    """Yield client, outcome and count: of tasks, and of late and duplicate replies.
 
-    Who was late, or came to its task too late, did answer: that stands in place of "no answer".
+    A client that was late, or that started its task too late, did answer: that replaces "no
+    answer".
     """
     heard = {late.client_id for late in phase.late if late.outcome is Outcome.LATE}
     for outcome in phase.outcomes:
@@ -347,7 +348,7 @@ def _said(phase: PhaseRow) -> Iterator[tuple[str, str, int]]:
 
 
 def _name(outcome: TaskOutcome) -> str:
-    """What became of a task, in a word."""
+    """Return a task's outcome in one word."""
     if outcome.outcome is Outcome.FAILED and outcome.reason.lower().startswith(f"{EXPIRED}:"):
         return EXPIRED
     return "no answer" if outcome.outcome is Outcome.SILENT else outcome.outcome.value

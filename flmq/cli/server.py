@@ -46,12 +46,12 @@ __all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]
 
 
 class InvalidServerCommand(UsageError):
-    """Options of ``flmq server`` that contradict each other, or are out of their range."""
+    """Options of ``flmq server`` contradict each other, or are out of range."""
 
 
 @dataclass(frozen=True, slots=True)
 class InsteadOfApp:
-    """What the command line says instead of the app."""
+    """Command-line options that override the app's settings."""
 
     rounds: int | None = option(None, "Rounds, instead of what the app says.", at_least=0)
     round_timeout: float | None = option(
@@ -62,10 +62,10 @@ class InsteadOfApp:
     )
 
     def adjusted(self, parts: ServerAppComponents) -> ServerAppComponents:
-        """The app's ``parts`` with these in place of its own.
+        """Return the app's ``parts`` with these settings in place of its own.
 
         Raises:
-            InvalidServerCommand: the round's timeout is none.
+            InvalidServerCommand: the round timeout is not valid.
         """
         return self._waiting(replace(parts, config=self._config(parts.config or ServerConfig())))
 
@@ -95,7 +95,7 @@ class InsteadOfApp:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Whether an earlier run of the job is gone on with."""
+    """Whether to resume an earlier run of the job."""
 
     resume: bool = option(
         False,
@@ -107,7 +107,7 @@ class Beginning:
     )
 
     def __post_init__(self) -> None:
-        """Refuse both at once."""
+        """Refuse contradicting options."""
         if self.resume and self.fresh:
             raise InvalidServerCommand(
                 "--resume goes on with a job and --fresh begins it anew: drop one of the two"
@@ -115,7 +115,7 @@ class Beginning:
 
     @property
     def policy(self) -> ResumePolicy:
-        """What to do where the job has a journal; a fresh job's is moved aside before."""
+        """The resume policy; a fresh job's old journal is moved aside before."""
         return ResumePolicy.ANYWAY if self.resume else ResumePolicy.SAME
 
 
@@ -133,19 +133,19 @@ class Keeping:
 
     @property
     def policy(self) -> KeepPolicy:
-        """These as the journal takes them."""
+        """The settings as the journal takes them."""
         return KeepPolicy(self.keep_best, self.keep_every, "all" if self.keep_replies else "round")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """What ``flmq server`` was asked to do."""
+    """The arguments of ``flmq server``."""
 
     app: str
     broker: str
     job: str
     run: RunOptions
-    """With the job's name and its folder."""
+    """Includes the job's name and its folder."""
     instead: InsteadOfApp
     context: ServerContext
     folder: Path
@@ -199,13 +199,13 @@ def server(
 
 
 def serve(command: ServerCommand) -> None:
-    """Do what the command says. Blocks until the run is over."""
+    """Execute the command. Blocks until the run is over."""
     with in_order(lambda: _goes_on(command)):
         _serve(command)
 
 
 def _goes_on(command: ServerCommand) -> str:
-    """What becomes of the job when its server is stopped, and how to go on."""
+    """Return text on what happens to the job of a stopped server, and how to resume it."""
     folder, job = command.folder, command.job
     run = look_at(folder)
     if run.state is RunState.RUNNING:
@@ -231,7 +231,7 @@ def _serve(command: ServerCommand) -> None:
     console = Console()
     view = choose_view(console)
     if not isinstance(view, LiveView):
-        # The plain view says what the log's warnings say, and more.
+        # The plain view shows what the log's warnings say, and more.
         log_to_stderr(logging.ERROR)
     say_who_is_in_charge()
     parts = command.instead.adjusted(load_server(command.app, command.context))
@@ -245,7 +245,7 @@ def _serve(command: ServerCommand) -> None:
 
 
 def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions:
-    """The run's options, with who is told how it goes."""
+    """Return the run's options with its observers added."""
     assert command.run.runs_dir is not None
     recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
     kills = KillsFollower.of_demo()
@@ -265,7 +265,7 @@ def _show_results(command: ServerCommand, console: Console) -> None:
 
 
 class _Ending:
-    """What the status of the command depends on."""
+    """What the exit status of the command depends on."""
 
     unchanged = ""
     rounds = 0

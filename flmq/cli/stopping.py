@@ -1,4 +1,4 @@
-"""Commands that are stopped: in order, with a status of the signal, and a word on what goes on."""
+"""Stop commands gracefully: with the signal's exit status, and a line on how to resume."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from flmq.common.errors import FlmqError
 __all__ = ["PART_OF_DEMO", "TYPED_BROKER", "in_order", "typed_again"]
 
 PART_OF_DEMO = "FLMQ_PART_OF_DEMO"
-"""Set for the processes of a demo, which says itself how to go on."""
+"""Set for the processes of a demo, which itself says how to resume."""
 TYPED_BROKER = "FLMQ_TYPED_BROKER"
-"""The broker's URL that was typed with ``--broker`` and hidden since, without its password."""
+"""The broker's URL given with ``--broker``, without its password (the real one is hidden)."""
 
 
 @contextmanager
 def in_order(goes_on: Callable[[], str]) -> Iterator[None]:
-    """Have SIGTERM end the command in order, as Ctrl-C does; the last line is ``goes_on()``.
+    """Let SIGTERM end the command gracefully, as Ctrl-C does; the last line is ``goes_on()``.
 
-    The command exits with the status of the signal.
+    The command exits with the signal's status.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -43,12 +43,12 @@ def in_order(goes_on: Callable[[], str]) -> Iterator[None]:
 def _said(goes_on: Callable[[], str]) -> str:
     try:
         return goes_on()
-    except FlmqError as error:  # a folder that cannot be read, say
+    except FlmqError as error:  # for example, an unreadable folder
         return str(error)
 
 
 def typed_again(*add: str, without: Collection[str] = ()) -> str:
-    """The command as it was typed, with ``add`` where its option is missing, for a shell."""
+    """Return the command line as typed, adding options ``add`` if missing, quoted for a shell."""
     typed = [argument for argument in sys.argv[1:] if argument not in without]
     if TYPED_BROKER in os.environ:
         typed.append(f"--broker={os.environ[TYPED_BROKER]}")

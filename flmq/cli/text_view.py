@@ -1,7 +1,7 @@
-"""A run as plain lines of text: for logs, pipes and terminals that cannot do more.
+"""Show a run as plain lines of text: for logs, pipes and simple terminals.
 
-One line a round and one for each thing that a person may want to know, each beginning with a word
-to grep for: ``run``, ``round``, ``client``, ``broker``, ``note``.
+One line per round and one for each noteworthy event, each beginning with a word to grep for:
+``run``, ``round``, ``client``, ``broker``, ``note``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flmq.observe.remarks import Remarker, waiting_for
 __all__ = ["TextView"]
 
 _MOST_MEASURES = 24
-"""Measures on a line; the record has all."""
+"""Maximum number of measurements on a line; the record has all."""
 
 
 class TextView:
@@ -41,7 +41,7 @@ class TextView:
         self._remark_on = Remarker()
 
     def __call__(self, event: RunEvent) -> None:
-        """Write what ``event`` gives to write, if anything."""
+        """Write what ``event`` is worth, if anything."""
         match event:
             case RunStarted():
                 self._num_rounds = event.num_rounds
@@ -65,7 +65,7 @@ class TextView:
                     self._write(f"{remark.kind} {remark.text}")
 
     def close(self) -> None:
-        """Nothing is held: the stream is its owner's to close."""
+        """Do nothing: the stream's owner closes it."""
 
     def __enter__(self) -> Self:
         """Return the view itself."""
@@ -77,11 +77,11 @@ class TextView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """As ``close``."""
+        """Call ``close``."""
         self.close()
 
     def _write(self, line: str) -> None:
-        # A client's words may hold what a log's encoding lacks.
+        # A client's text may contain characters that the log's encoding lacks.
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self._stream.flush()
@@ -103,7 +103,7 @@ def _round_line(event: RoundClosed) -> str:
 
 
 def _lost(event: RoundClosed | RunEnded) -> list[str]:
-    """What of replies was lost on the way, where there was any."""
+    """Return texts on replies that were lost on the way, if any."""
     counts = {
         "incomplete_uploads": event.incomplete_uploads,
         "stray_chunks": event.stray_chunks,
@@ -112,7 +112,7 @@ def _lost(event: RoundClosed | RunEnded) -> list[str]:
 
 
 def _counts(counts: RoundCounts, prefix: str = "") -> str:
-    """The four words that every line has, and those of the others that happened."""
+    """Return the four counts that every line has, and the others that are not zero."""
     always = {
         "asked": counts.asked,
         "answered": counts.accepted,
@@ -131,7 +131,7 @@ def _counts(counts: RoundCounts, prefix: str = "") -> str:
 
 
 def _measures(measures: Mapping[str, Scalar | None]) -> list[str]:
-    """``name=value`` for each; of a great many the first."""
+    """Return ``name=value`` for each measurement, up to a limit."""
     shown = [f"{name}={figure(value)}" for name, value in list(measures.items())[:_MOST_MEASURES]]
     more = len(measures) - len(shown)
     return [*shown, f"more_metrics={more}"] if more else shown

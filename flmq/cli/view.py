@@ -19,17 +19,17 @@ from flmq.observe.run_state import Board
 __all__ = ["LiveView", "View", "choose_view"]
 
 _REDRAWS = 8
-"""Redraws a second: smooth to the eye, and little work for the terminal."""
+"""Redraws per second: smooth, and little work for the terminal."""
 
 
 class View(Protocol):
-    """An observer that shows a run to a person, and gives the terminal back when left."""
+    """An observer that shows a run to a person, and restores the terminal on exit."""
 
     def __call__(self, event: RunEvent) -> None:
         """Show what ``event`` changes."""
 
     def close(self) -> None:
-        """Give the terminal back; harmless when done already."""
+        """Restore the terminal. Idempotent."""
 
     def __enter__(self) -> Self:
         """Return the view itself."""
@@ -40,23 +40,23 @@ class View(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Close the view."""
 
 
 class LiveView:
-    """Redraws the lower part of a terminal in place while a run goes on, then leaves a summary."""
+    """Redraw the lower part of a terminal in place during a run, then leave a summary."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         """Draw on ``console``; ``clock`` gives monotonic seconds."""
         self._console = console
         self._clock = clock
-        # The server's threads tell events while the redrawing thread reads the board.
+        # The server's threads emit events while the redrawing thread reads the board.
         self._lock = threading.Lock()
         self._board = Board()
         self._live: Live | None = None
 
     def __call__(self, event: RunEvent) -> None:
-        """Take ``event`` in; the next redraw shows it. Blocks for no longer than a redraw."""
+        """Process ``event``; the next redraw shows it. Blocks for no longer than a redraw."""
         with self._lock:
             self._board.apply(event, self._clock())
         match event:
@@ -66,7 +66,7 @@ class LiveView:
                 self.close()
 
     def close(self) -> None:
-        """Stop redrawing and leave a summary, also of a run that was cut off; harmless later."""
+        """Stop redrawing and leave a summary, even of an interrupted run. Idempotent."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -82,11 +82,11 @@ class LiveView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """As ``close``."""
+        """Call ``close``."""
         self.close()
 
     def render(self) -> RenderableType:
-        """What is drawn now."""
+        """Return what to draw now."""
         with self._lock:
             return draw_board(self._board, self._clock(), self._console.options)
 
@@ -103,7 +103,7 @@ class LiveView:
 
 
 def choose_view(console: Console) -> View:
-    """The live view where ``console`` is a terminal that redraws and knows Unicode, else lines."""
+    """Return the live view if ``console`` can redraw and show Unicode, else plain lines."""
     can_redraw = console.is_terminal and not console.is_dumb_terminal
     if can_redraw and console.encoding.lower().startswith("utf"):
         return LiveView(console)

@@ -1,7 +1,7 @@
-"""Observing a run: its events, and what is made of them for people and programs.
+"""Observe a run: its events, and what is derived from them for people and programs.
 
-A module each: ``events`` that a run tells and the ``bus`` that brings them to observers;
-``past_rounds`` of a journal as events; read models: ``run_state`` (what the live view draws),
-``remarks``, ``measures``, ``stragglers``, ``learned``; and what stays on the disk: ``run_log``,
-``record``, which the ``recorder`` keeps, and ``recorded`` runs.
+``events`` defines the events and ``bus`` delivers them to observers; ``past_rounds`` reads a
+journal as events. Read models: ``run_state`` (drawn by the live view), ``remarks``, ``measures``,
+``stragglers``, ``learned``. On disk: ``run_log``, ``record``, written by ``recorder``, and
+``recorded`` runs.
 """

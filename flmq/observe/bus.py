@@ -1,4 +1,4 @@
-"""The way of events to their observers: in order, each on a thread that nothing waits for."""
+"""Deliver events to observers: in order, each on a thread of its own that nothing waits for."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flmq.observe.so_far import RunSoFar
 __all__ = ["EventBus", "WorkerBus"]
 
 _LIMIT = 100_000
-"""Events that wait for an observer at most, by and large: some 50 MB of clients' outcomes."""
+"""Approximate maximum of events that wait for an observer: some 50 MB of clients' outcomes."""
 _STUCK_AFTER = 10.0
-"""Seconds in one call after which an observer is not waited for any more, at the end."""
+"""Seconds in one call after which, at the end, an observer is no longer waited for."""
 
 _Event = TypeVar("_Event")
 
 
 class _Bus(Generic[_Event]):
-    """Hands each event to every observer, in the order of `emit`."""
+    """Deliver each event to every observer, in the order of `emit`."""
 
     def __init__(
         self,
@@ -31,10 +31,10 @@ class _Bus(Generic[_Event]):
         limit: int = _LIMIT,
         stuck_after: float = _STUCK_AFTER,
     ) -> None:
-        """Begin to call the ``observers``, each on a thread of its own.
+        """Start calling the ``observers``, each on a thread of its own.
 
-        Where more than ``limit`` events wait for one of them, it is told less: see `Mailbox`. One
-        that does not come back from a call for ``stuck_after`` seconds is left behind at the end.
+        If more than ``limit`` events wait for an observer, it gets fewer: see `Mailbox`. At the
+        end, an observer whose call has not returned for ``stuck_after`` seconds is abandoned.
         """
         self._limit = limit
         self._stuck_after = stuck_after
@@ -45,7 +45,7 @@ class _Bus(Generic[_Event]):
             self.attach(observer)
 
     def attach(self, observer: Callable[[_Event], None]) -> None:
-        """Call ``observer`` too, from now on. Any thread may call this, at any time."""
+        """Also call ``observer`` from now on. Any thread may call this, at any time."""
         with self._lock:
             self._add(Mailbox(observer, self._limit))
 
@@ -56,15 +56,15 @@ class _Bus(Generic[_Event]):
             self._mailboxes.append(mailbox)
 
     def emit(self, event: _Event) -> None:
-        """Have ``event`` observed. Never blocks; any thread may call it, also with a lock held."""
+        """Deliver ``event``. Never blocks; any thread may call it, even with a lock held."""
         with self._lock:
             for mailbox in self._mailboxes:
                 mailbox.put(event)
 
     def close(self) -> None:
-        """Wait until every event has been observed, then end. Idempotent.
+        """Wait until every event has been delivered, then end. Idempotent.
 
-        An observer that does not come back from one of them is named in the log, and left.
+        An observer whose call does not return is named in the log, and abandoned.
         """
         with self._lock:
             mailboxes, self._mailboxes, self._closed = self._mailboxes, [], True
@@ -75,16 +75,16 @@ class _Bus(Generic[_Event]):
 
 
 class WorkerBus(_Bus[WorkerEvent]):
-    """A worker's events. Who comes late is told what happens from then on."""
+    """A worker's events. A late observer gets only what happens from then on."""
 
     @classmethod
     def of(cls, observers: Sequence[WorkerObserver] | WorkerBus) -> WorkerBus:
-        """A bus with these ``observers``; one that is a bus already is taken as it is."""
+        """Return a bus with these ``observers``; a bus is returned unchanged."""
         return observers if isinstance(observers, WorkerBus) else cls(observers)
 
 
 class EventBus(_Bus[RunEvent]):
-    """A run's events. Who comes late is told first what it missed, and nothing twice."""
+    """A run's events. A late observer first gets what it missed, and nothing twice."""
 
     def __init__(
         self,
@@ -93,22 +93,22 @@ class EventBus(_Bus[RunEvent]):
         limit: int = _LIMIT,
         stuck_after: float = _STUCK_AFTER,
     ) -> None:
-        """As of any bus."""
+        """Start as any bus does."""
         self._so_far = RunSoFar()
         super().__init__(observers, limit=limit, stuck_after=stuck_after)
 
     @classmethod
     def of(cls, observers: Sequence[Observer] | EventBus) -> EventBus:
-        """A bus with these ``observers``; one that is a bus already is taken as it is."""
+        """Return a bus with these ``observers``; a bus is returned unchanged."""
         return observers if isinstance(observers, EventBus) else cls(observers)
 
     def attach(self, observer: Observer) -> None:
-        """Call ``observer`` too. Any thread may call this, at any time.
+        """Also call ``observer``. Any thread may call this, at any time.
 
-        In mid-run it is told first what it missed: the run's start, how each round closed, the
-        last of every client and connection, and all of the round that is open; where the run has
-        a journal, also what became of each client in the rounds that are over, as far as the
-        journal knows (outcomes and reasons; of replies no seconds, examples and metrics).
+        During a run it first gets what it missed: the run's start, how each round closed, the
+        latest state of every client and connection, and all of the open round; if the run has a
+        journal, also each client's outcome in past rounds as far as the journal knows (outcomes and
+        reasons, but not seconds, examples and metrics of replies).
         """
         with self._lock:
             past = PastRounds(lambda: self._so_far.folder)
@@ -118,7 +118,7 @@ class EventBus(_Bus[RunEvent]):
             self._add(mailbox)
 
     def emit(self, event: RunEvent) -> None:
-        """As of any bus."""
+        """Deliver ``event`` as any bus does."""
         with self._lock:
             self._so_far.add(event)
             for mailbox in self._mailboxes:

@@ -1,7 +1,7 @@
-"""What a run tells its observers (the live view, the log, its record), and what a worker does.
+"""Events of a run for its observers (the live view, the log, its record), and events of a worker.
 
 An observer is called with one event at a time, in order, on a thread of its own. One that blocks
-holds up nobody; an exception of its is logged and does not end the run.
+delays nobody else; its exceptions are logged and do not end the run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STRAGGLERS = (Outcome.LATE, Outcome.DUPLICATE)
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The server is in charge of its job."""
+    """The server has taken charge of its job."""
 
     job: str
     num_rounds: int
@@ -55,14 +55,14 @@ class RunStarted:
     broker: str
     """URL without its password, or "in memory"."""
     earlier: tuple[RoundClosed, ...] = ()
-    """Rounds that earlier servers of the job closed; this one goes on after them."""
+    """Rounds that earlier servers of the job closed; this one continues after them."""
     folder: str = ""
-    """Where the run's files are; "": it has no journal."""
+    """Folder of the run's files; empty if it has no journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPresence:
-    """A client came, went, or is gone."""
+    """A client's status changed: it came, went, or is gone."""
 
     client_id: str
     status: str
@@ -74,7 +74,7 @@ class ClientPresence:
 
 @dataclass(frozen=True, slots=True)
 class ClientsAwaited:
-    """The server waits for clients to come; said again every few seconds."""
+    """The server is waiting for clients; repeated every few seconds."""
 
     needed: int
     online: int
@@ -88,12 +88,12 @@ class PhaseOpened:
     phase: Phase
     asked: tuple[str, ...]
     timeout: float | None
-    """Seconds until the deadline; None: there is none."""
+    """Seconds until the deadline; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOutcome:
-    """What became of one client's task, said once it is known (late and duplicate: each time)."""
+    """Outcome of one client's task, emitted once it is known (late and duplicate: each time)."""
 
     server_round: int
     phase: Phase
@@ -101,25 +101,25 @@ class ClientOutcome:
     outcome: Outcome
     reason: str = ""
     seconds: float | None = None
-    """From the opening of the phase to the reply."""
+    """Seconds from the opening of the phase to the reply."""
     num_examples: int | None = None
     bytes_up: int = 0
     detail: str = ""
-    """The end of the client's traceback, where there is one."""
+    """The end of the client's traceback, if any."""
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
-    """The client's own, of a reply that was accepted."""
+    """The client's own metrics, if its reply was accepted."""
     task_id: str = ""
-    """Of the task, where it is known."""
+    """Id of the task, if known."""
 
     @property
     def is_straggler(self) -> bool:
-        """Whether it is about a reply that came late or again, to a phase of a round."""
+        """Whether it is about a late or duplicate reply to a phase of a round."""
         return self.outcome in _STRAGGLERS and self.phase in (Phase.FIT, Phase.EVALUATE)
 
 
 @dataclass(frozen=True, slots=True)
 class RoundCounts:
-    """How many clients had which outcome.
+    """How many clients had which outcome in a phase.
 
     asked = accepted + failed + rejected + silent + unroutable.
     """
@@ -133,7 +133,7 @@ class RoundCounts:
     late: int = 0
     duplicate: int = 0
     carried: int = 0
-    """Late replies of earlier rounds that count in this one."""
+    """Number of late replies of earlier rounds that count in this one."""
 
     @classmethod
     def of(cls, outcomes: Mapping[Outcome, int], *, asked: int, carried: int) -> RoundCounts:
@@ -148,7 +148,7 @@ class RoundCounts:
 
 @dataclass(frozen=True, slots=True)
 class PhaseClosed:
-    """No further reply of this phase counts."""
+    """A phase has closed: no further reply to it counts."""
 
     server_round: int
     phase: Phase
@@ -162,33 +162,33 @@ class PhaseClosed:
 
 @dataclass(frozen=True, slots=True)
 class RoundClosed:
-    """A round with all its phases is over."""
+    """A round, with all its phases, is over."""
 
     server_round: int
     num_rounds: int
     fit: RoundCounts
     evaluate: RoundCounts
     loss: float | None
-    """Centralized where the strategy evaluates, else the distributed weighted mean."""
+    """The server's loss if the strategy evaluates, else the weighted mean of the clients'."""
     metrics: Mapping[str, Scalar]
-    """Of the same origin as ``loss``."""
+    """Metrics from the same source as ``loss``."""
     seconds: float
     bytes_down: int
     bytes_up: int
     note: str = ""
-    """Why the model did not change, where it did not."""
+    """Why the model did not change, if it did not."""
     incomplete_uploads: int = 0
-    """Replies that broke off on their way here and were discarded, since the round before."""
+    """Number of replies discarded since the previous round, as they broke off on their way here."""
     stray_chunks: int = 0
-    """Chunks of replies that nobody waited for, since the round before."""
+    """Number of chunks since the previous round that belong to no awaited reply."""
     fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
-    """What clients measured in training, aggregated."""
+    """Metrics of training, aggregated over clients."""
     evaluate_loss: float | None = None
-    """What clients measured where the server measured too; else theirs is ``loss``."""
+    """The clients' loss if the server evaluates too; otherwise theirs is ``loss``."""
     evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
-    """As ``evaluate_loss``."""
+    """The clients' metrics, as with ``evaluate_loss``."""
     changed: bool = True
-    """Whether the model is another than before the round."""
+    """Whether the round changed the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,38 +210,38 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class EventsDropped:
-    """This observer was so slow that it was not told some events."""
+    """This observer was so slow that some events were dropped."""
 
     counts: Mapping[str, int]
-    """How many, by the name of their type."""
+    """How many, by type name."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over, or this server of it."""
+    """The run is over, or at least this server's part of it."""
 
     job: str
     rounds: int
     seconds: float
-    """Of all servers of the job: the rounds of the earlier ones, and the time of this one."""
+    """Summed over all servers of the job: earlier ones' rounds, and this one's time."""
     error: str | None = None
     final_loss: float | None = None
     final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     parameters: Parameters | None = None
-    """The final global model; None where the run failed."""
+    """The final global model; None if the run failed."""
     incomplete_uploads: int = 0
-    """Replies that broke off on their way here and were discarded, in all."""
+    """Total number of replies discarded, as they broke off on their way here."""
     stray_chunks: int = 0
-    """Chunks of replies that nobody waited for, in all."""
+    """Total number of chunks that belong to no awaited reply."""
     stopped: bool = False
-    """Whether somebody stopped it: Ctrl-C or SIGTERM; ``error`` says so too."""
+    """Whether it was stopped by Ctrl-C or SIGTERM; ``error`` says so too."""
     unchanged: str = ""
-    """Why no round changed the model, where none did though it should have."""
+    """Why no round changed the model, if one should have."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRef:
-    """Which task: of which job, round, phase and client."""
+    """Identifies a task: its job, round, phase and client."""
 
     job: str
     server_round: int
@@ -252,18 +252,18 @@ class TaskRef:
 
 @dataclass(frozen=True, slots=True)
 class TaskReceived:
-    """A task came to a worker."""
+    """A worker received a task."""
 
     task: TaskRef
     at: float
     """Unix seconds by the worker's clock, as in the events that follow."""
     again: bool = False
-    """Whether the broker delivered it before."""
+    """Whether it is a redelivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingStarted:
-    """A worker begins to do a task: it reads the model and calls the client."""
+    """A worker begins a task: it reads the model and calls the client."""
 
     task: TaskRef
     at: float
@@ -271,14 +271,14 @@ class TrainingStarted:
 
 @dataclass(frozen=True, slots=True)
 class TrainingEnded:
-    """A worker has done a task."""
+    """A worker has finished a task."""
 
     task: TaskRef
     at: float
     seconds: float
     num_examples: int | None = None
     error: str = ""
-    """What it failed with; "": it did not."""
+    """The error it failed with; empty if it succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ class ReplySent:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptCame:
-    """The server told a worker what became of its reply."""
+    """A worker got the server's receipt for a reply."""
 
     task: TaskRef
     at: float

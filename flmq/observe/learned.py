@@ -1,4 +1,4 @@
-"""Whether a run has changed its model at all."""
+"""Detect whether a run has changed its model at all."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ __all__ = ["Learned"]
 
 
 class Learned:
-    """Listens to a run on its way to whoever watches it."""
+    """Watch a run's events, passing them on to the next observer."""
 
     def __init__(self, earlier: Iterable[RoundClosed], emit: Callable[[RunEvent], None]) -> None:
-        """Begin with the rounds of ``earlier`` servers; ``emit`` gets every event."""
+        """Start with the rounds of ``earlier`` servers; ``emit`` gets every event."""
         self._emit = emit
         self._learned = self._trained = self._measured = False
         self._last: RoundClosed | None = None
         self.seconds_before = 0.0
-        """Seconds that earlier servers took."""
+        """Seconds of earlier servers."""
         for closed in earlier:
             self._note(closed)
             self.seconds_before += closed.seconds
 
     def __call__(self, event: RunEvent) -> None:
-        """Note what there is to note, and pass the event on."""
+        """Take note of the event, and pass it on."""
         if isinstance(event, RoundClosed):
             self._note(event)
         self._emit(event)
 
     def why_not(self) -> str:
-        """Why the model is the initial one; empty where it is not, or is so with good reason.
+        """Return why the model is still the initial one; empty if it is not, or if that is fine.
 
-        There is one where a round made a new model or gathered metrics of training, where there was
-        no round, and where the strategy only ever had clients measure.
+        It is fine if a round made a new model or collected metrics of training, if there was no
+        round, or if the strategy only ever let clients evaluate.
         """
         if self._last is None or self._learned or (self._measured and not self._trained):
             return ""

@@ -1,4 +1,4 @@
-"""What one observer has not been told yet: in order, bounded, and told on a thread of its own."""
+"""The events waiting for one observer: in order, bounded, delivered on a thread of its own."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ _BY_TASK = (
     ReplySent,
     ReceiptCame,
 )
-"""Events of which there may be any number: some for each client and task."""
+"""Events whose number is not bounded by rounds: some for each client and task."""
 
 
 class Past(Protocol):
-    """Where the details of rounds that are over can be had again."""
+    """Source of the details of past rounds."""
 
     @property
     def is_known(self) -> bool:
-        """Whether they can."""
+        """Return whether details can be read."""
 
     def details(self, closed: RoundClosed) -> Iterable[RunEvent]:
-        """All of a round between its beginning and its end."""
+        """Return all events of a round between its beginning and its end."""
 
 
 class Mailbox(Generic[_Event]):
     """The events that wait for one observer. `put` never blocks, however long the observer does.
 
-    Where more than ``limit`` wait, some are left out, in this order:
+    If more than ``limit`` wait, some are dropped, in this order:
 
-    1. of each client's presence, and of waiting for clients, all but the last;
-    2. all details of rounds that the observer was told nothing of yet, where a journal has them:
-       they are told from it when such a round is over;
+    1. presence of clients, and waiting for clients: all but the latest of each;
+    2. all details of rounds of which the observer has seen nothing yet, if a journal has them:
+       they are read from it when such a round is over;
     3. the oldest outcomes of clients, and the oldest events of a worker's tasks.
 
-    What is left out for good is counted, in the log and in an `EventsDropped` for the observer.
-    How rounds and phases closed, notes, connections and ends are never left out: they are few.
+    Events dropped for good are counted, in the log and in an `EventsDropped` for the observer.
+    Closings of rounds and phases, notes, connections and ends are never dropped: they are few.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Mailbox(Generic[_Event]):
         past: Past | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Tell ``observer``, on a thread that begins now; ``past`` is where the journal is."""
+        """Deliver to ``observer``, on a thread that starts now; ``past`` reads the journal."""
         self._observer = observer
         self._past = past
         self._clock = clock
@@ -81,19 +81,19 @@ class Mailbox(Generic[_Event]):
         self._changed = threading.Condition()
         self._waiting: deque[_Event | None] = deque()
         self._retold: set[int] = set()
-        """Rounds whose details do not wait here: they are told with the round's end."""
+        """Rounds whose details do not wait here: they are delivered with the round's end."""
         self._begun: set[int] = set()
-        """Rounds of which the observer was told some details, and not the end."""
+        """Rounds of which the observer has seen some details, but not the end."""
         self._dropped: Counter[str] = Counter()
         self._call: tuple[str, float] | None = None
-        """What is being called with, and since when in monotonic seconds."""
+        """The event being delivered, and since when (monotonic seconds)."""
         self._thread = threading.Thread(target=self._run, name="flmq-events", daemon=True)
         self._thread.start()
 
     def put(self, event: _Event, *, is_past: bool = False) -> None:
-        """Have the observer told. Any thread may call it, also with a lock held.
+        """Queue an event for the observer. Any thread may call it, even with a lock held.
 
-        If it ``is_past``, details of rounds that are over by now did not come here before it.
+        If it ``is_past``, details of past rounds did not come here before it.
         """
         with self._changed:
             if is_past and isinstance(event, RoundClosed) and self._has_past:
@@ -106,13 +106,13 @@ class Mailbox(Generic[_Event]):
             self._changed.notify()
 
     def end(self) -> None:
-        """Tell what waits, and then no more. Idempotent."""
+        """Deliver what waits, and then stop. Idempotent."""
         with self._changed:
             self._waiting.append(None)
             self._changed.notify()
 
     def join(self, stuck_after: float) -> None:
-        """Wait until all is told, as long as the observer comes back within ``stuck_after`` s."""
+        """Wait until all is delivered, unless a call takes longer than ``stuck_after`` seconds."""
         while self._thread.is_alive():
             self._thread.join(min(0.1, stuck_after))
             call = self._call
@@ -132,13 +132,13 @@ class Mailbox(Generic[_Event]):
     # -- too much ----------------------------------------------------------------------------
 
     def _thin(self) -> None:
-        """Leave out what the class says, until three quarters of the limit wait and what stays."""
+        """Drop events as the class describes, down to three quarters of the limit if possible."""
         most = self._limit * 3 // 4
         self._keep_last_states()
         if self._has_past:
             self._leave_to_the_journal(most)
         self._drop_oldest(sum(isinstance(each, _BY_TASK) for each in self._waiting) - most)
-        # Where all that is left must stay, not every event shall have us look for more.
+        # If everything left must stay, do not search again at every event.
         self._thin_at = max(self._limit, len(self._waiting) + self._limit // 4)
 
     def _keep_last_states(self) -> None:
@@ -155,7 +155,7 @@ class Mailbox(Generic[_Event]):
         self._waiting = kept
 
     def _leave_to_the_journal(self, most: int) -> None:
-        """Leave out the details of the oldest rounds that the observer has not begun."""
+        """Drop the details of the oldest rounds that the observer has not begun."""
         sizes = Counter(
             number
             for each in self._waiting
@@ -210,7 +210,7 @@ class Mailbox(Generic[_Event]):
         return cast(_Event, EventsDropped(dict(dropped)))
 
     def _details(self, closed: RoundClosed) -> Iterable[RunEvent]:
-        """What did not wait here of a round that is over."""
+        """Return what was left to the journal of a past round."""
         with self._changed:
             self._begun.discard(closed.server_round)
             if self._past is None or closed.server_round not in self._retold:
@@ -237,7 +237,7 @@ class Mailbox(Generic[_Event]):
         try:
             self._observer(event)
         except OSError as error:
-            # A full disk, or the like: what to do about it the run's own error says.
+            # A full disk, for example: the run's own error says what to do about it.
             logger.error("an observer of the run could not write on %s: %s", what, error)
         except BaseException:
             # Also sys.exit(): it would end this thread, and the observer be told nothing more.

@@ -1,4 +1,4 @@
-"""What a round measured, in the order in which it is shown: loss, metrics, those of training."""
+"""A round's measurements in the order in which they are shown: loss, metrics, those of training."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ _LONGEST_TEXT = 20
 
 
 class Measured(Protocol):
-    """What has measures: a round that closed, as an event or in a record."""
+    """Something with measurements: a closed round, as an event or in a record."""
 
     @property
     def loss(self) -> float | None:
-        """The loss that leads."""
+        """The leading loss."""
 
     @property
     def metrics(self) -> Mapping[str, Scalar]:
-        """Metrics of the same origin."""
+        """Metrics from the same source as the loss."""
 
     @property
     def fit_metrics(self) -> Mapping[str, Scalar]:
-        """Those of training."""
+        """Metrics of training."""
 
     @property
     def evaluate_loss(self) -> float | None:
-        """What clients measured, where the server measured too."""
+        """The clients' loss, if the server evaluates too."""
 
     @property
     def evaluate_metrics(self) -> Mapping[str, Scalar]:
-        """As ``evaluate_loss``."""
+        """The clients' metrics, as with ``evaluate_loss``."""
 
 
 def measures_of(measured: Measured) -> dict[str, Scalar]:
-    """All measures by the name that they are shown by.
+    """Return all measurements by the name under which they are shown.
 
-    Those of training begin with "fit_", those of clients with "evaluate_" where the server's own
-    have the plain names. "loss" and "accuracy" come first, what training measured last.
+    Those of training begin with "fit_", those of clients with "evaluate_" if the server's own have
+    the plain names. "loss" and "accuracy" come first, measurements of training last.
     """
     found: dict[str, Scalar] = {}
     if measured.loss is not None:
@@ -67,26 +67,26 @@ def measures_of(measured: Measured) -> dict[str, Scalar]:
 
 
 def final_measures(ended: RunEnded) -> dict[str, Scalar]:
-    """What was measured last of all, by name."""
+    """Return the last measurements of the run, by name."""
     found: dict[str, Scalar] = {} if ended.final_loss is None else {"loss": ended.final_loss}
     _add(found, "", ended.final_metrics)
     return found
 
 
 def is_of_training(name: str) -> bool:
-    """Whether this name of `measures_of` is one of training."""
+    """Return whether this name of `measures_of` is one of training."""
     return name.startswith(_FIT)
 
 
 def number(value: Scalar | None) -> float | None:
-    """``value`` as a number to draw; None if it is none."""
+    """Return ``value`` as a number to draw; None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value)
 
 
 def figure(value: Scalar | None) -> str:
-    """``value`` as it is shown in a line or a table; "-" where there is none."""
+    """Return ``value`` as text for a line or a table; "-" if it is None."""
     match value:
         case None:
             return "-"
@@ -103,7 +103,7 @@ def figure(value: Scalar | None) -> str:
 
 
 def shown_name(text: str, longest: int = _LONGEST_NAME) -> str:
-    """A name from outside, or a text, as one word."""
+    """Return a name or text from a peer as one safe word."""
     return one_line(text, longest).replace(" ", "_") or "_"
 
 

@@ -1,4 +1,4 @@
-"""Rounds that are over, as events from the journal: for those who did not observe them."""
+"""Past rounds as events, read from the journal: for observers that did not see them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ __all__ = ["PastRounds", "past_rounds"]
 
 
 def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
-    """Every round that the journal has closed, without the initial model's round 0."""
+    """Return every round that the journal has closed, without the initial model's round 0."""
     return tuple(
         _closed(row, num_rounds) for row in journal.rounds() if row.done and row.server_round > 0
     )
 
 
 class PastRounds:
-    """The details of rounds that are over, for observers that were not told them at the time."""
+    """The details of past rounds, for observers that did not get them at the time."""
 
     def __init__(self, folder: Callable[[], str]) -> None:
-        """``folder`` gives that of the run; "": it has no journal."""
+        """Read the journal in ``folder()``; empty if the run has none."""
         self._folder = folder
         self._rows: dict[int, RoundRow] = {}
-        """Read already, and not told yet: many rounds are read at once."""
+        """Read ahead but not used yet: many rounds are read at once."""
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a journal."""
+        """Return whether there is a journal."""
         return bool(self._folder())
 
     def details(self, closed: RoundClosed) -> list[RunEvent]:
-        """The phases of a round, and what became of each client; late replies are not among it.
+        """Return the phases of a round and each client's outcome, without late replies.
 
         Raises:
-            StoredDataError: the journal is not what it was.
+            StoredDataError: the journal is damaged.
         """
         number = closed.server_round
         if number not in self._rows:

@@ -1,7 +1,7 @@
-"""A run's record on disk: what was asked, what became of it, what it cost; for people and tools.
+"""A run's record on disk: requests, outcomes and costs; for people and tools.
 
-``<folder>/<job>/history.json`` is replaced whole after every round, so that whoever reads it sees
-the run up to some round, never half of one.
+``<folder>/<job>/history.json`` is replaced atomically after rounds, so that a reader sees the run
+up to some round, never half of one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-"""Version of the file; raised when a reader of the old one would misread the new one."""
+"""Version of the file; increased when an older reader would misread it."""
 
 _KILLED = "killed "
 _Kind = TypeVar("_Kind")
@@ -42,20 +42,20 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """What became of a client's task, and what its reply said."""
+    """Outcome of a client's task, and the contents of its reply."""
 
     phase: str
     client_id: str
     word: str
     reason: str
     seconds: float | None
-    """From the opening of the phase to the reply."""
+    """Seconds from the opening of the phase to the reply."""
     detail: str
     num_examples: int | None = None
     bytes: int = 0
-    """That came for the reply."""
+    """Bytes received for the reply."""
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
-    """The client's own."""
+    """The client's own metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,20 @@ class RoundRecord:
     """Why each phase closed."""
     outcomes: tuple[OutcomeRecord, ...]
     incomplete_uploads: int = 0
-    """Replies that broke off on their way to the server and were discarded."""
+    """Number of replies discarded, as they broke off on their way to the server."""
     stray_chunks: int = 0
-    """Chunks of replies that nobody waited for."""
+    """Number of chunks that belong to no awaited reply."""
     fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     evaluate_loss: float | None = None
     evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     changed: bool = True
     outcomes_left_out: int = 0
-    """Outcomes that a long run's record has no room for; `flmq runs show` counts them."""
+    """Number of outcomes omitted from a long run's record; `flmq runs show` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run, as far as it has come."""
+    """A run so far."""
 
     job: str
     strategy: str
@@ -97,7 +97,7 @@ class RunRecord:
     started: str
     """ISO 8601, UTC."""
     about: Mapping[str, Scalar] = field(default_factory=dict)
-    """What the caller of the recorder wants kept: partition, model, seed."""
+    """Information given by the caller of the recorder: partition, model, seed."""
     ended: str | None = None
     error: str | None = None
     seconds: float | None = None
@@ -105,29 +105,29 @@ class RunRecord:
     final_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     rounds: tuple[RoundRecord, ...] = ()
     notes: tuple[tuple[int | None, str], ...] = ()
-    """Remarks on connections, clients and the run, each with its round where it has one."""
+    """Remarks on connections, clients and the run, each with its round if it has one."""
     incomplete_uploads: int = 0
-    """Of the whole run as its last server saw it, as are ``stray_chunks``."""
+    """For the whole run as its last server saw it, like ``stray_chunks``."""
     stray_chunks: int = 0
 
 
 def round_text(closed: RoundRecord) -> str:
-    """A round as JSON, on one line."""
+    """Return a round as JSON, on one line."""
     return json.dumps(to_json(asdict(closed)), allow_nan=False, ensure_ascii=False)
 
 
 def round_of(text: str) -> RoundRecord:
-    """The round that `round_text` wrote."""
+    """Parse the round that `round_text` wrote."""
     return _round(from_json(json.loads(text)))
 
 
 def save_record(record: RunRecord, path: Path) -> None:
-    """Replace the file at ``path``; whoever reads it sees the old one or the new one whole."""
+    """Replace the file at ``path`` atomically."""
     write_record(record, map(round_text, record.rounds), path)
 
 
 def write_record(record: RunRecord, rounds: Iterable[str], path: Path) -> None:
-    """As `save_record`, with rounds that are texts already: a long run has many."""
+    """Save as `save_record` does, with rounds already serialized, as a long run has many."""
     head = {"format": FORMAT, **to_json(asdict(replace(record, rounds=())))}
     del head["rounds"]
     text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
@@ -139,14 +139,15 @@ def write_record(record: RunRecord, rounds: Iterable[str], path: Path) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    # Half a surrogate pair has no UTF-8; as an escape it is JSON too.
+    # UTF-8 cannot encode half a surrogate pair, but a JSON escape can.
     return text.encode(errors="backslashreplace")
 
 
 def load_record(path: Path) -> RunRecord:
-    """The record at ``path``: a ``history.json``, or the folder that holds one.
+    """Load the record at ``path``: a ``history.json``, or the folder that holds one.
 
-    Raises ``StoredDataError`` where there is none, it is damaged, or a newer flmq wrote it.
+    Raises:
+        StoredDataError: there is none, it is damaged, or a newer flmq wrote it.
     """
     path = path / "history.json" if path.is_dir() else path
     try:
@@ -161,12 +162,12 @@ def load_record(path: Path) -> RunRecord:
 
 
 def killed_note(client_ids: Iterable[str], server_round: int) -> Note:
-    """The note that says that these clients were killed on purpose; pictures mark them."""
+    """Return the note that these clients were killed on purpose; pictures mark them."""
     return Note(_KILLED + ", ".join(sorted(client_ids)), server_round)
 
 
 def killed_rounds(record: RunRecord) -> dict[int, tuple[str, ...]]:
-    """Clients that were killed on purpose, by round, from the notes that ``killed_note`` made."""
+    """Return the clients killed on purpose, by round, from the notes of ``killed_note``."""
     killed: dict[int, tuple[str, ...]] = {}
     for server_round, text in record.notes:
         if server_round is not None and text.startswith(_KILLED):
@@ -210,7 +211,7 @@ def _round(data: dict[str, Any]) -> RoundRecord:
 
 
 def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:
-    """A ``kind`` from ``data``: every field must be there and of its type, others are ignored.
+    """Create a ``kind`` from ``data``, checking fields and types; unknown fields are ignored.
 
     Plain fields with a default may be missing: earlier versions did not write all of them.
     """
@@ -231,7 +232,7 @@ def _has_default(each: Field[Any]) -> bool:
 
 
 def _plain_types(hint: Any) -> tuple[type, ...]:
-    """The types that a value of ``hint`` may have after JSON, which has one kind of number."""
+    """Return the types that a value of ``hint`` may have in JSON, which has one type of number."""
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     plain = tuple(get_origin(option) or option for option in options)
     return (*plain, int) if float in plain else plain

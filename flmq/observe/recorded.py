@@ -1,4 +1,4 @@
-"""Runs that have a record and no journal, such as those in memory, as the rows that are shown."""
+"""Runs with a record but no journal, such as those in memory, as rows to show."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LATER = (Outcome.LATE, Outcome.DUPLICATE)
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A folder with a record and no journal."""
+    """A folder with a record but no journal."""
 
     folder: Path
     record: RunRecord | None
-    """None: it cannot be read."""
+    """The record; None if it cannot be read."""
     problem: str = ""
 
 
 def recorded_runs(runs_dir: Path, known: set[str]) -> Iterator[RecordedRun]:
-    """Runs in ``runs_dir`` that have a record, but for those whose folders are ``known``."""
+    """Yield the runs in ``runs_dir`` with a record, except folders in ``known``."""
     for path in sorted(runs_dir.glob("*/history.json")):
         if path.parent.name in known:
             continue
@@ -40,7 +40,7 @@ def recorded_runs(runs_dir: Path, known: set[str]) -> Iterator[RecordedRun]:
 
 
 def rows_of(record: RunRecord) -> list[RoundRow]:
-    """The rounds of a record, as a journal gives them."""
+    """Return the rounds of a record in the form a journal gives them."""
     return [_row(closed) for closed in record.rounds]
 
 

@@ -1,4 +1,4 @@
-"""Keeping a run's record while it goes on: `flmq.observe.record` says what is in it."""
+"""Write a run's record while it goes on; `flmq.observe.record` defines its content."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from flmq.observe.stragglers import Stragglers, with_straggler
 __all__ = ["RunRecorder"]
 
 _REST = 9.0
-"""For each second of writing, seconds without: a record takes a tenth of the time at most."""
+"""Seconds of pause for each second of writing, so that the record takes a tenth of the time."""
 _MOST_CHARACTERS = 16 * 1024**2
-"""Of rounds with their outcomes, some 100,000 replies; beyond, the oldest rounds keep counts."""
+"""Characters of rounds with outcomes, some 100,000 replies; older rounds only keep counts."""
 _MOST_NOTES = 10_000
 _MOST_METRICS = 64
-"""Of a client's reply; a client decides how many it sends."""
+"""Maximum number of metrics kept of a reply: a client decides how many it sends."""
 _LONGEST = 4096
-"""Characters of a client's reason, traceback or metric."""
+"""Maximum number of characters of a client's reason, traceback or metric."""
 
 
 class RunRecorder:
     """An observer that keeps ``<folder>/<job>/history.json`` up to date.
 
-    Rounds that are over are kept as the text that is written: it takes the least room.
+    Past rounds are kept as serialized text, which takes the least memory.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class RunRecorder:
         rest: float = _REST,
         most: int = _MOST_CHARACTERS,
     ) -> None:
-        """Write below ``folder``, keeping ``about`` in the record; ``clock`` gives aware times.
+        """Write below ``folder``, with ``about`` in the record; ``clock`` returns aware datetimes.
 
-        After each write of a round none follows for ``rest`` times as long as it took. Of rounds
-        that take more than ``most`` characters together the oldest lose their outcomes.
+        After each write of a round, pause for ``rest`` times as long as it took. If the rounds take
+        more than ``most`` characters in all, the oldest lose their outcomes.
         """
         self._monotonic = monotonic
         self._rest = rest
@@ -77,7 +77,7 @@ class RunRecorder:
         self._rounds: dict[int, str] = {}
         self._characters = 0
         self._whole_from = 0
-        """Round below which outcomes are left out."""
+        """Rounds below this one have no outcomes."""
         self._notes: deque[tuple[int | None, str]] = deque()
         self._notes_left_out = 0
         self._outcomes: list[tuple[int, OutcomeRecord]] = []
@@ -93,9 +93,10 @@ class RunRecorder:
         return None if self._record is None else self._folder / self._record.job / "history.json"
 
     def __call__(self, event: RunEvent) -> None:
-        """Take ``event`` in; write the file at the start, after each round and at the end.
+        """Process ``event``; write the file at the start, after rounds and at the end.
 
-        Raises ``OSError`` where the file cannot be written.
+        Raises:
+            OSError: the file cannot be written.
         """
         match event:
             case RunStarted():
@@ -132,12 +133,12 @@ class RunRecorder:
         self._write()
 
     def _earlier(self) -> RunRecord | None:
-        """What the record of an earlier server of the same job says, where it can be read."""
+        """Return the record of an earlier server of the same job; None if it cannot be read."""
         assert self.path is not None
         try:
             return load_record(self.path)
         except StoredDataError:
-            return None  # the journal is what the run goes on from; this is for people to read
+            return None  # the run resumes from its journal; the record is only for people
 
     def _keep_outcome(self, event: ClientOutcome) -> None:
         outcome = OutcomeRecord(
@@ -151,7 +152,7 @@ class RunRecorder:
             event.bytes_up,
             _bounded(event.metrics),
         )
-        # A reply may come late by more than a round; it belongs to the round that asked.
+        # A reply may be late by more than a round; it belongs to the round that asked for it.
         text = self._rounds.get(event.server_round)
         if text is not None:
             self._add_to_closed(round_of(text), event, outcome)
@@ -172,7 +173,7 @@ class RunRecorder:
         self._keep(closed)
 
     def _keep_note(self, event: RunEvent) -> None:
-        # That clients come before the first round is no news.
+        # It is no news that clients come before the first round.
         if isinstance(event, ClientPresence) and event.status == "online" and not self._round:
             return
         remark = self._remark_on(event)
@@ -184,18 +185,18 @@ class RunRecorder:
 
     def _close_round(self, event: RoundClosed) -> None:
         self._keep(self._round_record(self._stragglers.counted(event)))
-        # The file is written whole: in a long run of quick rounds not after each of them.
+        # The file is rewritten whole: in a long run of quick rounds, not after each of them.
         now = self._monotonic()
         if now >= self._next_write:
             self._write()
             self._next_write = now + self._rest * (self._monotonic() - now)
 
     def _round_record(self, event: RoundClosed) -> RoundRecord:
-        """The record of a round, with what was gathered for it."""
+        """Return the record of a round, with what was collected for it."""
         number = event.server_round
         closed = {phase: why for (at, phase), why in self._closed.items() if at == number}
         outcomes = tuple(outcome for at, outcome in self._outcomes if at == number)
-        # What was asked before the first round belongs to none.
+        # Requests before the first round belong to no round.
         self._outcomes = [pair for pair in self._outcomes if pair[0] > number]
         self._closed = {key: why for key, why in self._closed.items() if key[0] > number}
         return RoundRecord(
@@ -219,7 +220,7 @@ class RunRecorder:
         )
 
     def _keep(self, closed: RoundRecord) -> None:
-        """Keep a round, in place of what was kept of it; let go of outcomes where it is full."""
+        """Keep a round, replacing an earlier version; drop outcomes if it becomes too large."""
         self._set(closed)
         while self._characters > self._most and self._whole_from <= max(self._rounds):
             text = self._rounds.get(self._whole_from)
@@ -260,7 +261,7 @@ class RunRecorder:
 
 
 def _bounded(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The first of a client's metrics, each cut to a length."""
+    """Return the first of a client's metrics, each cut to a maximum length."""
     first = list(metrics.items())[:_MOST_METRICS]
     return {
         name[:_LONGEST]: value[:_LONGEST] if isinstance(value, str | bytes) else value

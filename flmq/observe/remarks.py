@@ -1,4 +1,4 @@
-"""What is noteworthy of a run beside the figures of its rounds: a line for each such event."""
+"""Noteworthy events of a run besides the figures of its rounds: one line for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flmq.observe.events import (
 __all__ = ["BROKEN_STATES", "Remark", "Remarker", "counted", "remark_on", "waiting_for"]
 
 BROKEN_STATES = ("lost", "blocked")
-"""States of a connection in which it does not serve. "closed" is its owner's wish."""
+"""States in which a connection is not usable. "closed" is not one: its owner asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Remark:
     """One line about something noteworthy."""
 
     kind: str
-    """What it is about, the word that its plain line begins with: client, broker, note."""
+    """The subject, with which its plain line begins: client, broker, note."""
     text: str
     good: bool
-    """False: something went wrong."""
+    """False if something went wrong."""
     server_round: int | None = None
 
 
 def remark_on(event: RunEvent) -> Remark | None:
-    """The line that ``event`` deserves beside the line of its round; None: none."""
+    """Return the remark on ``event`` besides its round's line; None if there is none."""
     match event:
         case ClientOutcome() if event.outcome is not Outcome.ACCEPTED:
             what = f"{event.outcome.value} in {event.phase.value} of round {event.server_round}"
@@ -67,14 +67,14 @@ def remark_on(event: RunEvent) -> Remark | None:
 
 
 class Remarker:
-    """``remark_on`` with a memory: that a connection is up is news only after it was not."""
+    """``remark_on`` with a memory: "connected" is news only after a problem."""
 
     def __init__(self) -> None:
-        """Begin with all connections as they should be."""
+        """Start with all connections assumed to be fine."""
         self._broken: set[str] = set()
 
     def __call__(self, event: RunEvent) -> Remark | None:
-        """The line that ``event`` deserves after all those before it; None: none."""
+        """Return the remark on ``event``, given those before it; None if there is none."""
         if isinstance(event, ConnectionChanged):
             was_broken = event.role in self._broken
             if event.state in BROKEN_STATES:
@@ -87,12 +87,12 @@ class Remarker:
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Events by kind, as in ``3 ClientOutcome, 1 Note``."""
+    """Return events by kind as text, such as ``3 ClientOutcome, 1 Note``."""
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def waiting_for(event: ClientsAwaited) -> str:
-    """Whom the server waits for."""
+    """Return text on which clients the server waits for."""
     return f"waiting for clients: {event.online} of {event.needed} are here"
 
 

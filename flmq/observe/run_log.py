@@ -1,4 +1,4 @@
-"""A run in the log: a line a round, a warning for each client that did not contribute, an end."""
+"""Log a run: a line per round, a warning for each client that did not contribute, a summary."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from flmq.observe.events import (
 __all__ = ["RunLog"]
 
 _FIRST = 10
-"""Clients of a phase that a word is said of one by one; of the others, how many they are."""
+"""Number of clients of a phase that are named one by one; the others are counted."""
 _MOST_METRICS = 12
 _QUIET = (Outcome.ACCEPTED, Outcome.DUPLICATE)
 
 
 class RunLog:
-    """An observer that writes flmq's log, whoever else observes: `start_server` has no view."""
+    """An observer that writes to flmq's log, whatever other observers there are."""
 
     def __init__(self, first: int = _FIRST) -> None:
-        """Name the ``first`` clients of each phase and word."""
+        """Name the ``first`` clients of each phase and outcome; only count the others."""
         self._first = first
         self._started: RunStarted | None = None
         self._said: Counter[tuple[int, Phase, Outcome]] = Counter()
@@ -39,7 +39,7 @@ class RunLog:
         """Of all rounds together."""
 
     def __call__(self, event: RunEvent) -> None:
-        """Write what ``event`` gives to write, if anything."""
+        """Log what is worth logging of ``event``."""
         match event:
             case RunStarted():
                 self._started = event
@@ -77,7 +77,7 @@ class RunLog:
             )
 
     def _others(self, before: int | None) -> None:
-        """How many more there were, of rounds up to ``before``; None: of all."""
+        """Log how many more there were in rounds up to ``before`` (None: in all)."""
         for server_round, phase, word in list(self._said):
             if before is not None and server_round > before:
                 continue
@@ -142,7 +142,7 @@ def _mb(count: int) -> str:
 
 
 def _counts(phase: str, counts: RoundCounts) -> str:
-    """``fit 2 of 3 answered, 1 failed``: every word that happened."""
+    """Return text such as ``fit 2 of 3 answered, 1 failed``, with every outcome that occurred."""
     return ", ".join([f"{phase} {counts.accepted} of {counts.asked} answered", *_others_of(counts)])
 
 
@@ -152,7 +152,7 @@ def _others_of(counts: RoundCounts) -> list[str]:
 
 
 def _said(word: Outcome) -> str:
-    """What a word is, said of a client."""
+    """Return how an outcome is described in the log."""
     return {
         Outcome.FAILED: "failed",
         Outcome.REJECTED: "was rejected",

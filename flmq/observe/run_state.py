@@ -1,4 +1,4 @@
-"""Where a run stands, from the events that it has told so far: what the live view draws."""
+"""The current state of a run, derived from its events: what the live view draws."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from flmq.observe.stragglers import Stragglers, with_straggler
 __all__ = ["Board", "Cell", "Stage"]
 
 _REMARKS = 50
-"""Remarks kept: more than any terminal shows at once."""
+"""Number of remarks kept: more than any terminal shows at once."""
 
 
 class Cell(Enum):
-    """What a client does in the phase that is open."""
+    """What a client does in the open phase."""
 
     BUSY = "busy"
     ANSWERED = "answered"
     FAILED = "failed"
     SILENT = "silent"
     AWAY = "away"
-    """Asked, and not connected now: it may still answer."""
+    """Asked, but not connected now: it may still answer."""
 
 
 _CELLS = {
@@ -53,28 +53,28 @@ _UNHEARD = (Outcome.SILENT, Outcome.UNROUTABLE)
 
 @dataclass(slots=True)
 class Stage:
-    """A phase and how far its clients are."""
+    """A phase and the progress of its clients."""
 
     server_round: int
     phase: Phase
     opened: float
     """Monotonic seconds."""
     deadline: float | None
-    """Monotonic seconds; None: there is none."""
+    """Deadline in monotonic seconds; None if there is none."""
     cells: dict[str, Cell]
     closed: str | None = None
-    """Why it closed; None: it is open."""
+    """Why it closed; None while it is open."""
     closed_at: float = 0.0
     """Monotonic seconds."""
 
     def count(self) -> Counter[Cell]:
-        """How many clients are in each state."""
+        """Return how many clients are in each state."""
         return Counter(self.cells.values())
 
 
 @dataclass(slots=True)
 class Board:
-    """Mutated by ``apply`` alone; the view reads it under the same lock."""
+    """State of a run. Changed by ``apply`` only; the view reads it under the same lock."""
 
     started: RunStarted | None = None
     started_at: float = 0.0
@@ -85,19 +85,19 @@ class Board:
     """Status of each client ever seen."""
     online: int = 0
     connections: dict[str, str] = field(default_factory=dict)
-    """State of each connection to the broker that is not as it should be."""
+    """State of each connection to the broker that has a problem."""
     remarks: deque[tuple[float, Remark]] = field(default_factory=lambda: deque(maxlen=_REMARKS))
-    """With the seconds since the start."""
+    """Remarks with the seconds since the start."""
     awaited: int | None = None
-    """How many clients must be here before the next phase; None: nobody is waited for."""
+    """How many clients must be online before the next phase; None if it does not wait."""
     ended: RunEnded | None = None
     _unheard: tuple[str, tuple[str, ...]] | None = None
-    """What the last remark is about, and of which clients, while more of them may follow."""
+    """Subject and clients of the last remark, while it may still be extended."""
     _remark_on: Remarker = field(default_factory=Remarker)
     _stragglers: Stragglers = field(default_factory=Stragglers)
 
     def apply(self, event: RunEvent, now: float) -> None:
-        """Take ``event`` in, which came at ``now`` (monotonic seconds)."""
+        """Process ``event``, which came at ``now`` (monotonic seconds)."""
         match event:
             case RunStarted():
                 self.started, self.started_at = event, now
@@ -112,7 +112,7 @@ class Board:
             case RoundClosed():
                 self.rounds.append(self._stragglers.counted(event))
             case ClientsAwaited():
-                # What was before is over: the next phase begins when they are here.
+                # The previous phase is over: the next one begins when the clients are online.
                 self.stage, self.awaited = None, event.needed
                 self.online = event.online
             case ClientPresence():
@@ -145,7 +145,7 @@ class Board:
             stage.cells[event.client_id] = cell
 
     def _count_straggler(self, event: ClientOutcome) -> None:
-        """Count a reply that came late or again in the round that asked for it."""
+        """Count a late or duplicate reply in the round that asked for it."""
         for position in reversed(range(len(self.rounds))):
             if self.rounds[position].server_round == event.server_round:
                 self.rounds[position] = with_straggler(self.rounds[position], event)
@@ -169,7 +169,7 @@ class Board:
             self.connections.pop(event.role, None)
 
     def _remark(self, event: RunEvent, now: float) -> None:
-        # That everybody comes before the first round is no news, and the header counts them.
+        # It is no news that clients come before the first round; the header counts them.
         if isinstance(event, ClientPresence) and event.status == "online" and self.stage is None:
             return
         remark = self._folded(event) or self._remark_on(event)
@@ -177,7 +177,7 @@ class Board:
             self.remarks.append((now - self.started_at if self.started else 0.0, remark))
 
     def _folded(self, event: RunEvent) -> Remark | None:
-        """One remark for all that a phase did not hear from, in place of the one before it."""
+        """Merge the remarks on all clients of a phase that did not answer into one."""
         if not isinstance(event, ClientOutcome) or event.outcome not in _UNHEARD:
             self._unheard = None
             return None

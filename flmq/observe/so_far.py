@@ -1,4 +1,4 @@
-"""A run so far, in as few events as somebody needs who begins to observe it now."""
+"""A summary of a run so far, in as few events as a new observer needs."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _AWAITED = state_of(ClientsAwaited(0, 0))
 
 
 class RunSoFar:
-    """Keeps, of the rounds that are over, how they closed; of clients and connections the last.
+    """Keep how past rounds closed, and the latest state of clients and connections.
 
-    All details are kept of the round that is open. Those of the others are in the journal.
+    All details of the open round are kept; those of the others are in the journal.
     """
 
     def __init__(self) -> None:
-        """Begin before the run does."""
+        """Start before the run does."""
         self._started: RunStarted | None = None
         self._states: dict[Hashable, RunEvent] = {}
         self._closed: dict[int, RoundClosed] = {}
         self._open: dict[Hashable, RunEvent] = {}
-        """Of the round that is open; and the last notes."""
+        """Events of the open round, and the last notes."""
         self._ended: RunEnded | None = None
         self._number = count()
         self._stragglers = Stragglers()
 
     @property
     def folder(self) -> str:
-        """Of the run, where its journal is; "": it has none."""
+        """Folder of the run's journal; empty if it has none."""
         return "" if self._started is None else self._started.folder
 
     def __iter__(self) -> Iterator[RunEvent]:
-        """What to tell: where things stand, the rounds that are over, and the one that is open."""
+        """Yield the current state, the past rounds, and the events of the open round."""
         if self._started is not None:
             yield self._started
         yield from self._states.values()
@@ -59,7 +59,7 @@ class RunSoFar:
             yield self._ended
 
     def add(self, event: RunEvent) -> None:
-        """Take ``event`` in, the newest."""
+        """Add the newest event."""
         match event:
             case RunStarted():
                 self._started = event
@@ -77,7 +77,7 @@ class RunSoFar:
                 self._states[state] = event
             case _:
                 if isinstance(event, PhaseOpened):
-                    self._states.pop(_AWAITED, None)  # they are here
+                    self._states.pop(_AWAITED, None)  # the clients have come
                 self._open[next(self._number)] = event
 
     def _close(self, closed: RoundClosed) -> None:
@@ -86,7 +86,7 @@ class RunSoFar:
         self._open = {key: each for key, each in self._open.items() if not _is_of(each, number)}
 
     def _add_straggler(self, event: ClientOutcome) -> None:
-        """A reply that came late or again is counted in its round, once that has closed."""
+        """Count a late or duplicate reply in its round, once that has closed."""
         closed = self._closed.get(event.server_round)
         if closed is not None:
             self._closed[event.server_round] = with_straggler(closed, event)
@@ -101,7 +101,7 @@ def _renew(kept: dict[Hashable, RunEvent], key: Hashable, event: RunEvent) -> No
 
 
 def _is_of(event: RunEvent, up_to: int) -> bool:
-    """Whether it tells of a client or a phase in a round up to this one."""
+    """Return whether it is about a client or a phase in a round up to this one."""
     match event:
         case PhaseOpened() | PhaseClosed() | ClientOutcome():
             return event.server_round <= up_to

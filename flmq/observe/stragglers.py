@@ -1,4 +1,4 @@
-"""Late and duplicate replies in a round's counts: most come when the round has closed already."""
+"""Count late and duplicate replies in a round's counts: most come after the round has closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Round = TypeVar("_Round", bound=Any)
 
 
 def with_straggler(closed: _Round, event: ClientOutcome) -> _Round:
-    """The round ``closed`` with one more of the word that ``event`` says."""
+    """Return the round ``closed`` with one more of the outcome in ``event``."""
     counts = getattr(closed, event.phase.value)
     number = getattr(counts, event.outcome.value) + 1
     changed: _Round = replace(
@@ -27,10 +27,10 @@ def with_straggler(closed: _Round, event: ClientOutcome) -> _Round:
 
 
 class Stragglers:
-    """Counts what comes late or again while its round has not closed with all its phases."""
+    """Count late and duplicate replies while their round is not over yet."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with none."""
         self._seen: Counter[tuple[int, Phase, Outcome]] = Counter()
 
     def hear(self, event: ClientOutcome) -> None:
@@ -38,7 +38,7 @@ class Stragglers:
         self._seen[event.server_round, event.phase, event.outcome] += 1
 
     def counted(self, closed: RoundClosed) -> RoundClosed:
-        """``closed`` with those that came after its phases had been counted."""
+        """Return ``closed`` with the stragglers that came after its phases had been counted."""
         for phase in _PHASES:
             counts = getattr(closed, phase.value)
             seen = {

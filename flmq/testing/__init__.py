@@ -1,4 +1,4 @@
-"""What tests of federations need: a broker in memory that fails on demand, and a clock to move."""
+"""Tools for tests of federations: an in-memory broker that fails on demand, and a manual clock."""
 
 from __future__ import annotations
 
