@@ -75,6 +75,12 @@ class Heard(Enum):
     """The broker has no queue for it; it comes back by a hello."""
 
 
+# Named here once: looking up an enumeration's member is slow on Python 3.11.
+_ONLINE = Heard.ONLINE
+_THERE = (Heard.ONLINE, Heard.SILENT)
+_UNCONFIRMED = (Heard.NEVER, Heard.NO_QUEUE)
+
+
 class ClientState(StrEnum):
     """Whether a client can be asked now, as the client manager lists it."""
 
@@ -150,7 +156,7 @@ class KnownClient:
 
     def is_process(self, instance: str) -> bool:
         """Whether the process ``instance`` was heard last, and not found without a queue since."""
-        return self.instance == instance and self.heard not in (Heard.NEVER, Heard.NO_QUEUE)
+        return self.instance == instance and self.heard not in _UNCONFIRMED
 
     def status(self) -> ClientStatus | None:
         """How it is listed; None: it is not."""
@@ -208,14 +214,14 @@ class ClientRegistry:
     def seen(self, client_id: str, now: float) -> list[Change]:
         """Take a reply at ``now`` as a sign of life, unless the client left or has no queue."""
         record = self._records.get(client_id)
-        if record is None or record.heard not in (Heard.ONLINE, Heard.SILENT):
+        if record is None or record.heard not in _THERE:
             return []
         return self._alive(record, now, "replied")
 
     def queue_gone(self, client_id: str) -> list[Change]:
         """Note that the broker has no queue for the client."""
         record = self._records.get(client_id)
-        if record is None or record.heard in (Heard.NEVER, Heard.NO_QUEUE):
+        if record is None or record.heard in _UNCONFIRMED:
             return []
         reason = "its queue is gone"
         changes = self._now_heard(record, Heard.NO_QUEUE, reason)
@@ -231,7 +237,7 @@ class ClientRegistry:
         changes: list[Change] = []
         self._next_silence = math.inf
         for record in self._records.values():
-            if record.heard is Heard.ONLINE:
+            if record.heard is _ONLINE:
                 silent = now - record.last_heard
                 if silent > record.patience:
                     reason = f"no heartbeat for {silent:.0f} s"
@@ -300,14 +306,14 @@ class ClientRegistry:
     def _alive(self, record: KnownClient, now: float, reason: str) -> list[Change]:
         record.last_heard = now
         self._expect(record)
-        return self._now_heard(record, Heard.ONLINE, reason)
+        return self._now_heard(record, _ONLINE, reason)
 
     def _expect(self, record: KnownClient) -> None:
         """Look again when ``record`` may have fallen silent, or before."""
         self._next_silence = min(self._next_silence, record.last_heard + record.patience)
 
     def _now_heard(self, record: KnownClient, heard: Heard, reason: str) -> list[Change]:
-        was_online, is_online = record.heard is Heard.ONLINE, heard is Heard.ONLINE
+        was_online, is_online = record.heard is _ONLINE, heard is _ONLINE
         record.heard = heard
         if was_online == is_online:
             return []
