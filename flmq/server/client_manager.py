@@ -67,6 +67,39 @@ class ClientManager(ABC):
         """
 
 
+class _ChangeQueue:
+    """Tells a listener of changes in their order, one at a time, with no lock held but its own."""
+
+    def __init__(self) -> None:
+        """Have nothing to tell yet."""
+        self._untold: deque[ClientStatus] = deque()
+        self._telling = threading.Lock()
+
+    def put(self, status: ClientStatus) -> None:
+        """Add a change, which the next `tell` tells; call it under the lock that orders changes."""
+        self._untold.append(status)
+
+    def tell(self, listener: Callable[[ClientStatus], None] | None) -> None:
+        """Call ``listener`` for each change that is left; log what it raises.
+
+        One thread tells at a time, and tells all: others leave theirs to it, as the listener does.
+        """
+        while self._untold and self._telling.acquire(blocking=False):
+            try:
+                while self._untold:
+                    status = self._untold.popleft()
+                    if listener is not None:
+                        self._tell_one(listener, status)
+            finally:
+                self._telling.release()
+
+    def _tell_one(self, listener: Callable[[ClientStatus], None], status: ClientStatus) -> None:
+        try:
+            listener(status)
+        except Exception:
+            logger.exception("on_change failed for client %s: %s", status.cid, status.state)
+
+
 class SimpleClientManager(ClientManager):
     """The clients that a registry lists, and a choice among them that can be made again.
 
@@ -115,8 +148,7 @@ class SimpleClientManager(ClientManager):
         self._registry_lock = threading.Lock()
         """Held by whoever reads or changes the registry, and by nobody for long."""
         self._came = threading.Condition(self._registry_lock)
-        self._untold: deque[ClientStatus] = deque()
-        self._telling = threading.Lock()
+        self._changes = _ChangeQueue()
 
     def __len__(self) -> int:
         """Return how many clients are online."""
@@ -144,9 +176,9 @@ class SimpleClientManager(ClientManager):
         with self._registry_lock:
             status = self._registry.register(client, self._clock())
             if status is not None:
-                self._untold.append(status)
+                self._changes.put(status)
                 self._came.notify_all()
-        self._tell()
+        self._changes.tell(self.on_change)
         return status is not None
 
     def unregister(self, client: ClientProxy) -> None:
@@ -280,21 +312,9 @@ class SimpleClientManager(ClientManager):
         with self._registry_lock:
             status = self._registry.unlist(cid, state, reason, self._clock())
             if status is not None:
-                self._untold.append(status)
-        self._tell()
+                self._changes.put(status)
+        self._changes.tell(self.on_change)
         return status is not None
-
-    def _tell(self) -> None:
-        """Tell the listener of changes, outside of the lock, so that it may call any method.
-
-        One thread tells at a time and tells all: others leave theirs to it, which keeps the order.
-        """
-        while self._untold and self._telling.acquire(blocking=False):
-            try:
-                while self._untold:
-                    _tell_one(self.on_change, self._untold.popleft())
-            finally:
-                self._telling.release()
 
 
 def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.Lock]:
@@ -302,15 +322,6 @@ def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.L
     if isinstance(manager, SimpleClientManager):
         return manager._registry, manager._registry_lock
     return ClientRegistry(), threading.Lock()
-
-
-def _tell_one(on_change: Callable[[ClientStatus], None] | None, status: ClientStatus) -> None:
-    if on_change is None:
-        return
-    try:
-        on_change(status)
-    except Exception:
-        logger.exception("on_change failed for client %s: %s", status.cid, status.state)
 
 
 def _choose(

@@ -1,4 +1,4 @@
-"""Clients that stand for none, replies as they would give, and arrivals at the right moment."""
+"""Clients that stand for none, their managers, replies as they would give, and timely arrivals."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flmq.common import (
     Status,
     ndarrays_to_parameters,
 )
+from flmq.server.client_manager import SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 
 OK = Status(Code.OK, "Success")
@@ -36,6 +37,13 @@ class IdleProxy(ClientProxy):
     fit = _refuse
     evaluate = _refuse
     reconnect = _refuse
+
+
+def manager_of(*cids: str, seed: int | None = 1, wait_timeout: float = 0.0) -> SimpleClientManager:
+    manager = SimpleClientManager(seed=seed, wait_timeout=wait_timeout)
+    for cid in cids:
+        assert manager.register(IdleProxy(cid))
+    return manager
 
 
 def model(*tensors: Sequence[float] | NDArray | float) -> Parameters:

@@ -45,6 +45,7 @@ from flmq.wire import Presence, PresenceKind
 from flmq.wire.bounds import size_of_properties
 
 __all__ = [
+    "Change",
     "ClientRegistry",
     "ClientState",
     "ClientStatus",
