@@ -20,7 +20,6 @@ from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import (
     Config,
-    FitIns,
     FitRes,
     Metrics,
     NDArrays,
@@ -30,10 +29,9 @@ from flmq.common import (
 )
 from flmq.common.crashpoints import crash_point
 from flmq.server import ServerAppComponents, ServerConfig
-from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
-from flmq.server.strategy import FedAvg
+from flmq.server.strategy import Combined, FedAvg
 
 __all__ = ["DIARY", "FORKS", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
 
@@ -140,41 +138,26 @@ class Momentum(FedAvg):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.velocity: NDArrays = []
-        self.sent: NDArrays = []
         self.rng = np.random.default_rng(5)
 
-    def configure_fit(
-        self, server_round: int, parameters: Parameters, client_manager: ClientManager
-    ) -> list[tuple[ClientProxy, FitIns]]:
-        self.sent = parameters_to_ndarrays(parameters)
-        return super().configure_fit(server_round, parameters, client_manager)
-
-    def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: list[tuple[ClientProxy, FitRes] | BaseException],
-    ) -> tuple[Parameters | None, Metrics]:
-        parameters, metrics = super().aggregate_fit(server_round, results, failures)
-        if parameters is None:
-            return None, metrics
-        moved = parameters_to_ndarrays(parameters)
-        before = self.velocity or [np.zeros_like(tensor) for tensor in moved]
+    def update(self, server_round: int, parameters: Parameters, combined: Combined) -> Parameters:
+        old = parameters_to_ndarrays(parameters)
+        before = self.velocity or [np.zeros_like(tensor) for tensor in old]
         self.velocity = [
-            np.float32(0.7) * v + (new - old)
-            for v, new, old in zip(before, moved, self.sent, strict=True)
+            np.float32(0.7) * v + (mean - x)
+            for v, mean, x in zip(before, combined, old, strict=True)
         ]
         noisy = [
-            old + v + np.float32(1e-3) * self.rng.standard_normal(old.shape, dtype=np.float32)
-            for old, v in zip(self.sent, self.velocity, strict=True)
+            x + v + np.float32(1e-3) * self.rng.standard_normal(x.shape, dtype=np.float32)
+            for x, v in zip(old, self.velocity, strict=True)
         ]
-        return ndarrays_to_parameters(noisy), metrics
+        return ndarrays_to_parameters(noisy)
 
     def state_dict(self) -> Mapping[str, Any]:
-        return {"velocity": self.velocity, "sent": self.sent, "rng": self.rng}
+        return {"velocity": self.velocity, "rng": self.rng}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.velocity, self.sent, self.rng = state["velocity"], state["sent"], state["rng"]
+        self.velocity, self.rng = state["velocity"], state["rng"]
 
 
 class Median(FedAvg):

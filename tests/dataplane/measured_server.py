@@ -1,10 +1,15 @@
-"""A server that tells how much memory a round took: ``python -m ... URL CLIENTS NUMBERS``."""
+"""A server that tells how much memory a round took: ``python -m ... URL CLIENTS NUMBERS PROGRAM``.
+
+PROGRAM is the file of docs/strategies.md that has the strategy and its class, or FedAvg's own:
+``fedadam.py:FedAdam``.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +18,7 @@ from flmq.observe.events import RoundClosed, RunEvent
 from flmq.server import start_server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
+from tests.docs.pages import ROOT, program
 
 
 def _status(field: str) -> int:
@@ -23,15 +29,26 @@ def _status(field: str) -> int:
     raise AssertionError(f"no {field} in /proc/self/status")
 
 
-def main(url: str, clients: int, numbers: int) -> None:
+def _strategy(name: str) -> type[FedAvg]:
+    """The class that ``name`` means."""
+    file, _, kind = name.rpartition(":")
+    if not file:
+        return FedAvg
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(program(ROOT / "docs" / "strategies.md", file), names)
+    found: type[FedAvg] = names[kind]
+    return found
+
+
+def main(url: str, clients: int, numbers: int, name: str) -> None:
     """Run one round, and print the memory before and the most of it."""
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): begin VmHWM anew
     idle = _status("VmRSS")
-    strategy = FedAvg(
+    strategy = _strategy(name)(
         fraction_evaluate=0.0,
         min_fit_clients=clients,
         min_available_clients=clients,
-        initial_parameters=ndarrays_to_parameters([np.ones(numbers, np.float32)]),
+        initial_parameters=ndarrays_to_parameters([np.ones(numbers // 8, np.float32)] * 8),
     )
     rounds: list[RunEvent] = []
     start_server(
@@ -46,4 +63,4 @@ def main(url: str, clients: int, numbers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

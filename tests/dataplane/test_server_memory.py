@@ -15,11 +15,11 @@ from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.end_to_end.federation import in_thread, nudge
 
 NUMBERS = 5_000_000
-"""A model of 20 MB."""
+"""A model of 20 MB, in eight tensors."""
 ROOT = Path(__file__).parents[2]
 
 
-def peak_above_idle(url: str, clients: int, folder: Path) -> int:
+def peak_above_idle(url: str, clients: int, folder: Path, strategy: str) -> int:
     """Bytes that a server took for a round with so many clients, all answering at once."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     names = {f"c{number}": {} for number in range(clients)}  # type: ignore[var-annotated]
@@ -27,7 +27,7 @@ def peak_above_idle(url: str, clients: int, folder: Path) -> int:
         worker = Worker(transport, nudge, names, WorkerOptions(heartbeat=1.0, threads=4))
         done = in_thread(worker.run)
         command = [sys.executable, "-m", "tests.dataplane.measured_server"]
-        command += [url, str(clients), str(NUMBERS)]
+        command += [url, str(clients), str(NUMBERS), strategy]
         server = subprocess.run(
             command, cwd=folder, env=env, capture_output=True, text=True, timeout=120
         )
@@ -39,7 +39,10 @@ def peak_above_idle(url: str, clients: int, folder: Path) -> int:
     return int(measured["peak"] - measured["idle"])
 
 
-def test_three_times_the_clients_take_the_same_memory(broker_url: str, tmp_path: Path) -> None:
-    few, many = (peak_above_idle(broker_url, clients, tmp_path) for clients in (4, 12))
+@pytest.mark.parametrize("strategy", ["FedAvg", "fedadam.py:FedAdam", "robust.py:FedMedian"])
+def test_three_times_the_clients_take_the_same_memory(
+    broker_url: str, tmp_path: Path, strategy: str
+) -> None:
+    few, many = (peak_above_idle(broker_url, clients, tmp_path, strategy) for clients in (4, 12))
     assert many == pytest.approx(few, rel=0.25)
     assert many < 12 * 4 * NUMBERS

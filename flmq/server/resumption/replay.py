@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flmq.common.errors import UsageError
 from flmq.common.phase import Phase
-from flmq.common.typing import FitRes
+from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.journal import Journal, NotKept
 from flmq.journal.records import PhaseKey, PhaseRecord
 from flmq.round import Outcome
@@ -71,6 +71,8 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
         found = True
         closed = record.closed
         replies = 0 if closed is None else len(closed.accepted) + len(closed.carried)
+        strategy.load_state_dict(record.plan.state)
+        strategy.global_parameters = _trained_from(journal, record, recorded.get(server_round - 1))
         yield Replayed(server_round, replies, str(digest), _again(journal, record, strategy))
     if not found:
         assert journal.identity is not None
@@ -85,9 +87,18 @@ def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
     return record if record is not None and record.closed is not None else None
 
 
+def _trained_from(journal: Journal, record: PhaseRecord, digest: str | None) -> Parameters:
+    """The global model of the round: among what was sent, or kept; without tensors if neither."""
+    planned = JobJournal(journal).planned(record.key)
+    for ask in () if planned is None else planned.asks:
+        if isinstance(ask.ins, FitIns) and refer(ask.ins.parameters).digest == digest:
+            return ask.ins.parameters
+    kept = {info.digest for info in journal.checkpoints()}
+    return journal.parameters(digest) if digest in kept else Parameters([], "numpy.ndarray")
+
+
 def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     """Digest of what the strategy makes of a recorded closing set."""
-    strategy.load_state_dict(record.plan.state)
     nobody, job_journal = LocalRunner([], None), JobJournal(journal)
     results: list[tuple[ClientProxy, FitRes]] = [
         (QueueClientProxy(reply.client_id, nobody), reply.res)

@@ -20,7 +20,7 @@ from flmq.wire import FileParameters, refer
 
 __all__ = ["BLOCK_BYTES", "Block", "Replies", "coordinate_wise"]
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
 """Of one block, over all replies together."""
 
 

@@ -144,6 +144,8 @@ class FedAvg(FedAvgOptions, Strategy):
         if not results or (failures and not self.accept_failures):
             return None, {}
         model = self.global_parameters
+        if not model.tensors and self.initial_parameters is not None:
+            model = self.initial_parameters  # called by hand, before any server had them
         if isinstance(results, StreamedResults):
             combine = results.combine
         else:

@@ -1,0 +1,223 @@
+"""Strategies in two steps, as docs/strategies.md shows them: what they get, and that it resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.common import (
+    NDArrays,
+    Parameters,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flmq.common.errors import InvalidReturnValue, RunError
+from flmq.journal import Journal
+from flmq.journal.records import KeepPolicy
+from flmq.server.asks.queue_client_proxy import QueueClientProxy
+from flmq.server.local_runner import LocalRunner
+from flmq.server.resumption import checkpointer
+from flmq.server.resumption.replay import replay
+from flmq.server.strategy import FedAvg
+from flmq.server.strategy.streaming import StreamedResults
+from tests.dataplane.looks import mean_of, trained
+from tests.docs.pages import ROOT, program
+from tests.end_to_end.federation import Federation, initial
+from tests.server.proxies import fit_res, model
+
+PAGE = ROOT / "docs" / "strategies.md"
+CLIENTS = ("a", "b", "c", "d")
+NUMBERS = 5000
+"""Of a model whose moments are files of their own."""
+
+
+def named(page_program: str, name: str) -> type[FedAvg]:
+    """A class of a program on the page."""
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(program(PAGE, page_program), names)
+    kind: type[FedAvg] = names[name]
+    return kind
+
+
+FedAdam = named("fedadam.py", "FedAdam")
+FedMedian = named("robust.py", "FedMedian")
+Krum = named("robust.py", "Krum")
+
+
+def options(size: int = NUMBERS) -> dict[str, Any]:
+    return {
+        "fraction_evaluate": 0.0,
+        "min_fit_clients": len(CLIENTS),
+        "min_available_clients": len(CLIENTS),
+        "initial_parameters": initial(size),
+    }
+
+
+def results(*values: NDArrays) -> list[Any]:
+    nobody = LocalRunner([], None)
+    return [
+        (QueueClientProxy(f"c{number}", nobody), fit_res(model(*arrays), number + 1))
+        for number, arrays in enumerate(values)
+    ]
+
+
+def test_fed_adam_is_the_formula_of_its_paper() -> None:
+    """Algorithm 2 by hand, for one number, two rounds: eta 0.1, beta 0.9 and 0.99, tau 0.001."""
+    strategy = FedAdam(initial_parameters=model([1.0]))
+    x, m, v = 1.0, 0.0, 1e-6
+    for server_round, mean in ((1, 2.0), (2, 1.5)):
+        delta = mean - x
+        m, v = 0.9 * m + 0.1 * delta, 0.99 * v + 0.01 * delta**2
+        x += 0.1 * m / (v**0.5 + 1e-3)
+        parameters, _ = strategy.aggregate_fit(server_round, results([np.array([mean])]), [])
+        assert parameters is not None
+        assert parameters_to_ndarrays(parameters)[0].tolist() == pytest.approx([x], rel=1e-12)
+
+
+def test_a_median_and_krum_are_what_they_are_called() -> None:
+    sent = [[np.array([value, 0.0])] for value in (1.0, 2.0, 3.0, 4.0, 1000.0)]
+    for kind, expected in ((FedMedian, 3.0), (Krum, 2.0)):
+        parameters, _ = kind().aggregate_fit(1, results(*sent), [])
+        assert parameters is not None
+        assert parameters_to_ndarrays(parameters)[0].tolist() == [expected, 0.0]
+
+
+def test_what_an_update_returns_is_checked_at_once() -> None:
+    class Wrong(FedAvg):
+        def update(self, server_round: int, parameters: Any, combined: Any) -> Any:
+            return combined.ndarrays()
+
+    with pytest.raises(InvalidReturnValue, match=r"Wrong.update returned a list as parameters"):
+        Wrong().aggregate_fit(1, results([np.ones(2)]), [])
+
+
+@pytest.mark.parametrize("kind", [FedAdam, FedMedian, Krum])
+def test_replies_are_combined_as_they_come(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, kind: type[FedAvg]
+) -> None:
+    seen: list[Any] = []
+    aggregate_fit = FedAvg.aggregate_fit
+
+    def watching(self: Any, server_round: int, results: Any, failures: Any) -> Any:
+        seen.append((type(results), [res.parameters.tensors for _, res in results]))
+        return aggregate_fit(self, server_round, results, failures)
+
+    monkeypatch.setattr(FedAvg, "aggregate_fit", watching)
+    federation.serve(*CLIENTS)
+    server = federation.run(kind(**options()), rounds=2, timeout=None)
+    got = server.model()
+    assert seen == [(StreamedResults, [[], [], [], []])] * 2
+    assert got == by_hand(kind, rounds=2)
+
+
+def by_hand(kind: type[FedAvg], rounds: int) -> bytes:
+    """What the rounds make of the model, without a server."""
+    strategy, parameters = kind(**options()), initial(NUMBERS)
+    for server_round in range(1, rounds + 1):
+        strategy.global_parameters = parameters
+        pairs = [(name, trained(name, parameters)) for name in CLIENTS]
+        nobody = LocalRunner([], None)
+        made, _ = strategy.aggregate_fit(
+            server_round, [(QueueClientProxy(name, nobody), res) for name, res in pairs], []
+        )
+        assert made is not None
+        parameters = made
+    return b"".join(parameters.tensors)
+
+
+def test_a_subclass_in_flowers_way_gets_whole_replies_and_chooses_among_them(
+    memory_federation: Federation,
+) -> None:
+    class Choosy(FedAdam):  # type: ignore[misc, valid-type]
+        seen = 0
+
+        def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+            self.seen = len([res for _, res in results if len(res.parameters.tensors) == 2])
+            chosen = [pair for pair in results if pair[0].cid != "c"]
+            return super().aggregate_fit(server_round, chosen, failures)
+
+    memory_federation.serve(*CLIENTS)
+    plain = {**options(), "eta": 0.0}
+    strategy = Choosy(**plain)
+    server = memory_federation.run(strategy, rounds=1, timeout=None)
+    assert server.model() == b"".join(initial(NUMBERS).tensors), "eta 0 leaves the model"
+    assert strategy.seen == 4
+
+    class Mean(FedAvg):
+        def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+            chosen = [pair for pair in results if pair[0].cid != "c"]
+            return super().aggregate_fit(server_round, chosen, failures)
+
+    server = memory_federation.run(Mean(**options()), rounds=1, timeout=None, job="mean")
+    assert server.model() == mean_of("abd", initial(NUMBERS))
+
+
+class Died(RunError):
+    """In place of a kill."""
+
+
+@pytest.mark.parametrize("point", ["server.round_aggregated", "server.round_closed"])
+@pytest.mark.parametrize("kind", [FedAdam, FedMedian])
+def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
+    memory_federation: Federation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+    kind: type[FedAvg],
+) -> None:
+    memory_federation.serve(*CLIENTS)
+    points: list[str] = []
+
+    def die(name: str) -> None:
+        points.append(name)
+        if points.count(point) == 3:  # that of round 0, of round 1, of round 2
+            raise Died("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpointer, "crash_point", die)
+        first = memory_federation.run(kind(**options()), rounds=4, runs_dir=tmp_path)
+        with pytest.raises(Died):
+            first.history()
+    again = memory_federation.run(
+        kind(**options()), rounds=4, runs_dir=tmp_path, keep=KeepPolicy(replies="all")
+    )
+    assert again.model() == by_hand(kind, rounds=4)
+
+
+@pytest.mark.parametrize("kind", [FedAdam, FedMedian])
+def test_replaying_gives_the_recorded_models(
+    memory_federation: Federation, tmp_path: Path, kind: type[FedAvg]
+) -> None:
+    memory_federation.serve(*CLIENTS)
+    keep = KeepPolicy(replies="all")
+    memory_federation.run(
+        kind(**options()), rounds=3, timeout=None, runs_dir=tmp_path, keep=keep
+    ).history()
+    journal = Journal.open(tmp_path / "job", create=False)
+    replayed = list(replay(journal, kind(**options())))
+    journal.close()
+    assert [each.server_round for each in replayed] == [1, 2, 3]
+    assert all(each.same for each in replayed)
+
+
+def test_called_by_hand_it_goes_on_from_round_to_round() -> None:
+    given: list[Parameters] = []
+
+    class Looks(FedAvg):
+        def update(self, server_round: int, parameters: Parameters, combined: Any) -> Parameters:
+            given.append(parameters)
+            return super().update(server_round, parameters, combined)
+
+    nothing = Parameters([], "numpy.ndarray")
+    zeros, ones = ndarrays_to_parameters([np.zeros(2)]), ndarrays_to_parameters([np.ones(2)])
+    for first, strategy in (
+        (nothing, Looks()),
+        (zeros, Looks(initial_parameters=zeros)),
+    ):
+        given.clear()
+        for _ in range(2):
+            strategy.aggregate_fit(1, results([np.ones(2)]), [])
+        assert given == [first, ones]
