@@ -33,6 +33,8 @@ hypothesis.settings.load_profile("flmq")
 # A shell that starts us in the background has us ignore SIGINT, and every child inherits that:
 # tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# And who stops us by SIGTERM finds everything ended as after Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

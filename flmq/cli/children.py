@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flmq.common.files import append_private
 
-__all__ = ["Children"]
+__all__ = ["Children", "end_with_parent"]
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
@@ -46,7 +46,7 @@ class Children:
                 stderr=output,
                 # Only this process gets Ctrl-C: it ends the children gracefully.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
         finally:
             if output is not None:
@@ -89,8 +89,11 @@ class Children:
             process.wait()
 
 
-def _end_with_parent() -> Callable[[], object] | None:
-    """Return a function for the child to call before exec, so that it dies with this process."""
+def end_with_parent() -> Callable[[], object] | None:
+    """Return what a child calls before exec, to be killed when the thread that starts it dies.
+
+    None where the kernel cannot do that: it is for ``preexec_fn`` of `subprocess.Popen`.
+    """
     if not sys.platform.startswith("linux"):
         return None
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)

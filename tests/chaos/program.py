@@ -6,6 +6,7 @@ a function of its id, the round and the model; each training it begins and ends 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ from flmq.server import ServerAppComponents, ServerConfig
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
 from flmq.server.strategy import Combined, FedAvg
+from tests.training import moved, wait_until
 
 __all__ = ["DIARY", "FORKS", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
 
@@ -82,15 +84,10 @@ class Learner(NumPyClient):
     def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
         server_round = cast(int, config["round"])
         with _in_diary(self.client_id, "fit", server_round):
-            rng = np.random.default_rng([self.number, server_round])
             # Powers of ten apart, so that the order of a naive sum would show.
-            scale = np.float32(10.0 ** -(self.number % 4))
-            moved: NDArrays = [
-                np.asarray(p * np.float32(0.9), p.dtype)
-                + scale * rng.standard_normal(p.shape, dtype=np.float32)
-                for p in parameters
-            ]
-        return moved, 10 + self.number % 7, {"norm": float(np.linalg.norm(moved[0]))}
+            scale = 10.0 ** -(self.number % 4)
+            model = moved(parameters, [self.number, server_round], scale)
+        return model, 10 + self.number % 7, {"norm": float(np.linalg.norm(model[0]))}
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
         server_round = cast(int, config["round"])
@@ -107,8 +104,8 @@ def _in_diary(client_id: str, phase: str, server_round: int) -> Iterator[None]:
         _leave_a_child()
     crash_point("program.training")
     time.sleep(float(os.environ.get(TRAINING_SECONDS, "0")))
-    while GATE in os.environ and not Path(os.environ[GATE]).exists():
-        time.sleep(0.02)
+    if GATE in os.environ:
+        wait_until(Path(os.environ[GATE]).exists, math.inf)
     yield
     _note(f"end {client_id} {phase} {server_round} {os.getpid()}")
 
@@ -118,9 +115,7 @@ def _leave_a_child() -> None:
     over = os.environ.get(FORKS)
     if over is None or os.fork() != 0:
         return
-    deadline = time.monotonic() + ROUND_TIMEOUT
-    while not Path(over).exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(Path(over).exists, ROUND_TIMEOUT)
     os._exit(0)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flmq.cli.children import end_with_parent
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.crashpoints import CRASH_AT
 
@@ -235,4 +236,6 @@ class Crew:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # However the tests end: a supervisor that is killed leaves nobody behind.
+                preexec_fn=end_with_parent(),
             )

@@ -29,6 +29,7 @@ from flmq.common import (
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
 from flmq.server.strategy import FedAvg
+from tests.training import moved, wait_until
 
 _HELD_AT_MOST = 120.0
 
@@ -42,8 +43,7 @@ class HeldClient(NumPyClient):
     def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
         server_round = int(config["server_round"])
         _mark_and_wait(self.client_id, server_round)
-        rng = np.random.default_rng([*self.client_id.encode(), server_round])
-        model = [p * np.float32(0.9) + rng.normal(size=p.shape).astype(p.dtype) for p in parameters]
+        model = moved(parameters, [*self.client_id.encode(), server_round])
         return model, 1 + sum(self.client_id.encode()) % 5, {}
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
@@ -56,9 +56,8 @@ def _mark_and_wait(client_id: str, server_round: int) -> None:
         return
     marks = Path(folder)
     (marks / f"{client_id}-{server_round}-{os.getpid()}").touch()
-    deadline = time.monotonic() + _HELD_AT_MOST
-    while (marks / f"hold-{client_id}-{server_round}").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    hold = marks / f"hold-{client_id}-{server_round}"
+    wait_until(lambda: not hold.exists(), _HELD_AT_MOST)
 
 
 class Asking(FedAvg):

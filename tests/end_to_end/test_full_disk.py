@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.disks import filled, small_disk
 from tests.end_to_end.test_processes import CLIENTS, Processes
-from tests.journal.test_full_disk import filled
 from tests.transport.rigs import eventually
 
 SIZE = "--config=size=1000000"
@@ -17,20 +16,14 @@ SIZE = "--config=size=1000000"
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 MiB, where the runs are."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "runs", 100) as folder:
+        yield folder
 
 
 def test_a_server_without_room_stops_and_goes_on_once_there_is_some(
-    broker_url: str, tmp_path: Path, small_disk: Path
+    broker_url: str, tmp_path: Path, disk: Path
 ) -> None:
     processes = Processes(broker_url, tmp_path)
     try:
@@ -41,7 +34,7 @@ def test_a_server_without_room_stops_and_goes_on_once_there_is_some(
         release = [processes.hold(name, 2) for name in CLIENTS]
         server = processes.server("job", SIZE)
         eventually(lambda: len(list(processes.marks.glob("?-2-*"))) == len(CLIENTS), 60.0)
-        with filled(small_disk, 1_000_000):
+        with filled(disk, 1_000_000):
             for file in release:
                 file.unlink()
             said = processes.ends(server, 4)

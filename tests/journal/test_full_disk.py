@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from flmq.common import ndarrays_to_parameters
 from flmq.common.errors import RunError
 from flmq.journal import Journal, JournalNotWritable
+from tests.disks import filled, small_disk
 from tests.journal.runs import answer, begun, end_round, fit, model, names, plan, told, upload
 
 Limit = Callable[[Path, int], contextlib.AbstractContextManager[None]]
@@ -32,33 +31,11 @@ def file_limit(folder: Path, free: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@contextlib.contextmanager
-def filled(folder: Path, free: int) -> Iterator[None]:
-    """The file system has ``free`` bytes left."""
-    filler = folder / "filler"
-    system = os.statvfs(folder)
-    size = max(0, system.f_bavail * system.f_frsize - free)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, size))
-    try:
-        yield
-    finally:
-        filler.unlink()
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk", 2) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def started(folder: Path) -> Journal:
@@ -104,12 +81,12 @@ def test_a_quota_that_is_reached(tmp_path: Path) -> None:
     fill_up(tmp_path / "job", file_limit)
 
 
-def test_a_file_system_that_is_full(small_disk: Path) -> None:
-    fill_up(small_disk / "job", filled)
+def test_a_file_system_that_is_full(disk: Path) -> None:
+    fill_up(disk / "job", filled)
 
 
-def test_a_killed_server_finds_it_as_it_was(small_disk: Path) -> None:
-    folder = small_disk / "job"
+def test_a_killed_server_finds_it_as_it_was(disk: Path) -> None:
+    folder = disk / "job"
     journal = started(folder)
     before = told(journal)
     with filled(folder, 20_000), pytest.raises(JournalNotWritable):
@@ -127,8 +104,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Journal.open(tmp_path / "file" / "job")
 
 
-def test_a_reply_from_another_file_system(small_disk: Path, tmp_path: Path) -> None:
-    journal = started(small_disk / "job")
+def test_a_reply_from_another_file_system(disk: Path, tmp_path: Path) -> None:
+    journal = started(disk / "job")
     _, ref = upload(journal, model(1))
     path = tmp_path / "elsewhere"
     path.write_bytes(b"x")
