@@ -1,4 +1,4 @@
-"""What test programs train: nothing, but with bits that show whether an order or a turn was lost."""
+"""What test programs train: nothing, but with bits that show a lost order or turn."""
 
 from __future__ import annotations
 
