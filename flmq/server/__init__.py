@@ -1,4 +1,4 @@
-"""The server's side: the loop, whom it asks, what it makes of the replies."""
+"""The server side: the training loop, the choice of clients, the aggregation of replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a server over RabbitMQ: from a broker's URL to the run's History."""
+"""Start a server over RabbitMQ: from a broker's URL to the run's History."""
 
 from __future__ import annotations
 
@@ -45,36 +45,38 @@ def start_server(
     clients_allow: Path | str | None = None,
     observers: Sequence[Observer] | EventBus = (),
 ) -> History:
-    """Run a job over RabbitMQ, and return what was measured. Blocks until the job is over.
+    """Run a job over RabbitMQ, and return its history. Blocks until the job is over.
 
-    A job with a name is one job, for good: it has a journal in ``runs``, and started again after
-    whatever ended its server, it goes on in the middle of the round it was in; a finished one
+    A job with a name stays one job: it has a journal in ``runs``, and when its server is started
+    again after whatever ended it, it resumes in the middle of the round it was in; a finished job
     returns its result.
 
     Args:
         server_address: URL of the broker, ``amqp://user:password@host:port/vhost`` or ``amqps``;
-            None: the environment variable ``FLMQ_BROKER_URL``.
-        server: a `Server` of one's own, in place of strategy and client manager.
+            None to use the environment variable ``FLMQ_BROKER_URL``.
+        server: a custom `Server`, in place of strategy and client manager.
         config: number of rounds, and the time allowed for each phase of one.
-        strategy: what is asked of clients and made of their replies; None: `FedAvg`.
-        client_manager: who is asked; None: `SimpleClientManager`.
-        grpc_max_message_length: accepted for Flower's sake, without effect: see max_reply_bytes.
+        strategy: decides what clients are asked and how replies are aggregated; None for `FedAvg`.
+        client_manager: chooses the clients; None for `SimpleClientManager`.
+        grpc_max_message_length: accepted for compatibility with Flower, and ignored; see
+            max_reply_bytes.
         certificates: not supported; TLS is configured in the URL.
-        job: name of the job; None: a readable name of its own each time, and no journal.
-        seed: of the choice of clients; None: made from the job's name.
-        runs: folder of the journals; None: ``FLMQ_RUNS_DIR``, or ``runs``.
-        resume: what to do where the job has a journal already.
+        job: name of the job; None for a new readable name each time, and no journal.
+        seed: seed of the choice of clients; None to derive it from the job's name.
+        runs: folder of the journals; None for ``FLMQ_RUNS_DIR``, or ``runs``.
+        resume: what to do if the job has a journal already.
         standby: wait while another live server has the job, and take over when it is gone.
-        compression: how clients may compress their replies: "none", "zstd" (without loss), "fp16",
+        compression: how clients may compress their replies: "none", "zstd" (lossless), "fp16",
             "bf16" or "int8" (`flmq.wire.codecs` states their errors).
-        max_reply_bytes: a larger reply is refused before anything of it is stored; None: four
-            times what was sent to its client, and 64 MiB.
-        clients_allow: a file with the ids of the clients that may take part, one a line; None: all.
+        max_reply_bytes: refuse larger replies before storing anything of them; None for four
+            times what was sent to the client, plus 64 MiB.
+        clients_allow: a file with the ids of the clients that may take part, one per line; None
+            to allow all.
         observers: called with each event of the run (`flmq.observe.events`); an `EventBus`, which
-            is closed at the end, lets more be attached in mid-run.
+            is closed at the end, lets more observers be attached during the run.
 
     Raises:
-        UsageError: arguments contradict each other or are not usable.
+        UsageError: arguments contradict each other or are invalid.
         JobInUse: another live server runs this job.
         JobChanged: the job was begun with another strategy or configuration.
         StoredDataError: the job's journal is damaged.
@@ -106,7 +108,7 @@ def start_server(
 
 def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptions) -> History:
     """Run a job over the RabbitMQ at ``url``; see `start_server`."""
-    # Mistakes in the parts are told before anything is asked of a broker.
+    # Report mistakes in the parts before connecting to a broker.
     server, config = build_server(parts)
     parts = ServerAppComponents(server=server, config=config)
     bus = EventBus.of(options.observers)

@@ -1,4 +1,4 @@
-"""Whom to ask: the clients that are there, waiting for them, and a seeded choice among them."""
+"""The available clients: wait for them, and choose among them with a seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DAY = 86400.0
 
 
 class ClientManager(ABC):
-    """Holds the clients that are there. Strategies get it in ``configure_fit`` and its kin."""
+    """The available clients. Strategies get it in ``configure_fit`` and ``configure_evaluate``."""
 
     @abstractmethod
     def num_available(self) -> int:
@@ -43,7 +43,7 @@ class ClientManager(ABC):
 
     @abstractmethod
     def unregister(self, client: ClientProxy) -> None:
-        """Remove ``client``; nothing happens if it is not there."""
+        """Remove ``client``; do nothing if it is not registered."""
 
     @abstractmethod
     def all(self) -> dict[str, ClientProxy]:
@@ -51,7 +51,7 @@ class ClientManager(ABC):
 
     @abstractmethod
     def wait_for(self, num_clients: int, timeout: float) -> bool:
-        """Block until ``num_clients`` are available; False after ``timeout`` seconds."""
+        """Block until ``num_clients`` are available; return False after ``timeout`` seconds."""
 
     @abstractmethod
     def sample(
@@ -62,8 +62,8 @@ class ClientManager(ABC):
     ) -> list[ClientProxy]:
         """Choose ``num_clients`` of those that ``criterion`` selects.
 
-        Blocks until ``min_num_clients`` (``num_clients`` where not given) are available. Returns
-        an empty list if fewer than ``num_clients`` are to choose from.
+        Blocks until ``min_num_clients`` (default ``num_clients``) are available. Returns an empty
+        list if there are fewer than ``num_clients`` to choose from.
         """
 
 
@@ -101,7 +101,7 @@ class _ChangeQueue:
 
 
 class SimpleClientManager(ClientManager):
-    """The clients that a registry lists, and a choice among them that can be made again.
+    """The clients that a registry lists, and a reproducible choice among them.
 
     Only online clients count, except for a criterion whose ``include_away`` is true. The choice
     depends on the seed, the round, the phase, how many choices the phase made before, and the ids
@@ -111,7 +111,7 @@ class SimpleClientManager(ClientManager):
     """
 
     report_every: float = 10.0
-    """Seconds between two lines of log while clients are waited for."""
+    """Seconds between log lines while waiting for clients."""
 
     def __init__(
         self,
@@ -122,23 +122,23 @@ class SimpleClientManager(ClientManager):
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[ClientStatus], None] | None = None,
     ) -> None:
-        """Know nobody yet.
+        """Start without clients.
 
         Args:
-            seed: of the choices made before `begin`; None: fresh entropy.
+            seed: seed of the choices made before `begin`; None for fresh entropy.
             wait_timeout: seconds that ``sample`` waits for clients.
             clock: gives seconds since the epoch.
-            monotonic: gives seconds that waits are measured in; they never go back.
+            monotonic: gives the monotonic seconds in which waits are measured.
             on_change: called after each change, in the order of changes, one at a time, on the
-                thread of one of the callers. What it raises is logged.
+                thread of one of the callers. Its exceptions are logged.
         """
         self.wait_timeout = wait_timeout
         self.on_change = on_change
         self.on_wait: Callable[[int, int], None] | None = None
-        """Called with how many clients are waited for, and how many are here, whenever a wait
-        begins or goes on; it must not block."""
+        """Called with how many clients are wanted, and how many are online, whenever a wait
+        begins or continues; it must not block."""
         self.shortfall: str | None = None
-        """Why the last ``sample`` returned nobody; None if it did not."""
+        """Why the last ``sample`` returned nobody; None if it returned clients."""
         self._trouble: FlmqError | None = None
         self._clock = clock
         self._monotonic = monotonic
@@ -146,7 +146,7 @@ class SimpleClientManager(ClientManager):
         self._draws = 0
         self._registry = ClientRegistry()
         self._registry_lock = threading.Lock()
-        """Held by whoever reads or changes the registry, and by nobody for long."""
+        """Held while reading or changing the registry, never for long."""
         self._came = threading.Condition(self._registry_lock)
         self._changes = _ChangeQueue()
 
@@ -169,7 +169,7 @@ class SimpleClientManager(ClientManager):
         return {client.cid: client for client in self._listed(include_away=False)}
 
     def register(self, client: ClientProxy) -> bool:
-        """Take ``client`` for online; False, and no change, if its id is online already.
+        """List ``client`` as online; return False, and change nothing, if its id is online.
 
         A client that was away or gone is online again, with the new proxy.
         """
@@ -182,15 +182,15 @@ class SimpleClientManager(ClientManager):
         return status is not None
 
     def unregister(self, client: ClientProxy) -> None:
-        """Take ``client`` for away."""
+        """List ``client`` as away."""
         self.set_away(client.cid, "unregistered")
 
     def set_away(self, cid: str, reason: str) -> bool:
-        """Take an online client for away; whether that changed anything."""
+        """List an online client as away; return whether that changed anything."""
         return self._unlist(cid, ClientState.AWAY, reason)
 
     def set_gone(self, cid: str, reason: str) -> bool:
-        """Take an online or away client for gone; whether that changed anything."""
+        """List an online or away client as gone; return whether that changed anything."""
         return self._unlist(cid, ClientState.GONE, reason)
 
     def status(self, cid: str) -> ClientStatus:
@@ -213,11 +213,11 @@ class SimpleClientManager(ClientManager):
         return {status.cid: status for status in sorted(statuses, key=lambda status: status.cid)}
 
     def wait_for(self, num_clients: int, timeout: float = _DAY) -> bool:
-        """Block until ``num_clients`` are online; False after ``timeout`` seconds."""
+        """Block until ``num_clients`` are online; return False after ``timeout`` seconds."""
         return self._wait_for(num_clients, timeout, include_away=False)
 
     def begin(self, seed: int, server_round: int, phase: str) -> None:
-        """Make the choices that follow those of this phase of this round of the job ``seed``."""
+        """Seed the following choices for this phase of this round of the job ``seed``."""
         with self._registry_lock:
             self._key = (seed, server_round, phase)
             self._draws = 0
@@ -231,9 +231,9 @@ class SimpleClientManager(ClientManager):
     ) -> list[ClientProxy]:
         """Choose ``num_clients`` of those that ``criterion`` selects, all equally likely.
 
-        Blocks until ``min_num_clients`` (``num_clients`` where not given) are online, for
-        ``wait_timeout`` seconds at most. Returns an empty list, and says why in ``shortfall`` and
-        in the log, if fewer than ``num_clients`` are to choose from.
+        Blocks until ``min_num_clients`` (default ``num_clients``) are online, for at most
+        ``wait_timeout`` seconds. Returns an empty list, with the reason in ``shortfall`` and in the
+        log, if there are fewer than ``num_clients`` to choose from.
 
         Raises:
             NotEnoughClients: too few came in time; names who is known but away.
@@ -255,20 +255,20 @@ class SimpleClientManager(ClientManager):
             logger.warning("sampling nobody: %s", self.shortfall)
             return []
         if num_clients == 0:
-            return []  # whoever only waits draws nothing: the choice must not depend on it
+            return []  # a caller that only waits draws nothing: the choice must not depend on it
         with self._registry_lock:
             key = (*self._key, self._draws)
             self._draws += 1
         return _choose(candidates, num_clients, key)
 
     def give_up(self, error: FlmqError) -> None:
-        """Have whoever waits for clients, now or later, get ``error``: nobody hears them."""
+        """Make those who wait for clients, now or later, raise ``error``: nobody hears them."""
         with self._registry_lock:
             self._trouble = error
             self._came.notify_all()
 
     def _listed(self, include_away: bool) -> list[ClientProxy]:
-        """The clients that may be chosen, in order of ids."""
+        """Return the clients that may be chosen, in order of ids."""
         with self._registry_lock:
             clients = self._registry.listed(include_away=include_away)
         return sorted(clients, key=lambda client: client.cid)
@@ -318,7 +318,7 @@ class SimpleClientManager(ClientManager):
 
 
 def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.Lock]:
-    """The registry that ``manager`` is a view of, and its lock; new ones if it has none."""
+    """Return the registry that ``manager`` is a view of, with its lock; new ones if it has none."""
     if isinstance(manager, SimpleClientManager):
         return manager._registry, manager._registry_lock
     return ClientRegistry(), threading.Lock()
@@ -327,9 +327,9 @@ def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.L
 def _choose(
     candidates: Iterable[ClientProxy], num_clients: int, key: Sequence[int | str]
 ) -> list[ClientProxy]:
-    """The ``num_clients`` with the smallest digests of key and id, smallest first.
+    """Return the ``num_clients`` with the smallest digests of key and id, smallest first.
 
-    Digests are as good as independent uniform numbers, so every subset is equally likely. No
+    Digests are as good as independent uniform numbers, so every subset is equally likely. No random
     generator is involved, whose algorithm could change with a version; and when one client is
     missing, the others that would have been chosen still are.
     """
@@ -344,7 +344,7 @@ def _choose(
 
 
 def _shortfall(num_clients: int, candidates: int, criterion: Criterion | None) -> str | None:
-    """Why ``num_clients`` cannot be chosen from ``candidates``, or None."""
+    """Return why ``num_clients`` cannot be chosen from ``candidates``, or None."""
     if candidates >= num_clients:
         return None
     which = "available" if criterion is None else f"selected by {type(criterion).__name__}"

@@ -1,4 +1,4 @@
-"""A client as the server's code holds it: an id, properties, and the calls that reach it."""
+"""A client as the server's code sees it: an id, properties, and methods that call it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["CannotAsk", "ClientProxy"]
 
 
 class CannotAsk(UsageError):
-    """A proxy has no way to ask its client with a kind of message."""
+    """A proxy cannot send its client this kind of message."""
 
     def __init__(self, proxy: str, kind: str) -> None:
         """Name the proxy's class and the kind."""
@@ -33,26 +33,26 @@ class CannotAsk(UsageError):
 
 
 class ClientProxy(ABC):
-    """One client. Strategies pair it with what it is asked.
+    """One client. Strategies pair it with a request.
 
-    Every call blocks until the client's answer is here, for ``timeout`` seconds at most (None: no
-    limit). ``group_id`` is the round on whose behalf it is made, or None.
+    Every call blocks until the client's answer arrives, for at most ``timeout`` seconds (None: no
+    limit). ``group_id`` is the round to which the call belongs, or None.
     """
 
     def __init__(self, cid: str) -> None:
-        """Stand for the client with the id ``cid``; its properties are not known yet."""
+        """Represent the client with the id ``cid``; its properties are not known yet."""
         self.cid = cid
         self.properties: Properties = {}
 
     def __repr__(self) -> str:
-        """Show whom this stands for."""
+        """Show the client's id."""
         return f"{type(self).__name__}({self.cid!r})"
 
     @abstractmethod
     def get_properties(
         self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None = None
     ) -> GetPropertiesRes:
-        """Return what the client tells of itself."""
+        """Return the client's properties."""
 
     @abstractmethod
     def get_parameters(
@@ -62,27 +62,27 @@ class ClientProxy(ABC):
 
     @abstractmethod
     def fit(self, ins: FitIns, timeout: float | None, group_id: int | None = None) -> FitRes:
-        """Have the client train the given parameters on its data."""
+        """Let the client train the given parameters on its data."""
 
     @abstractmethod
     def evaluate(
         self, ins: EvaluateIns, timeout: float | None, group_id: int | None = None
     ) -> EvaluateRes:
-        """Have the client measure the given parameters on its data."""
+        """Let the client evaluate the given parameters on its data."""
 
     @abstractmethod
     def reconnect(
         self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
     ) -> DisconnectRes:
-        """Have the client leave, and come back after ``ins.seconds`` where that is given."""
+        """Send the client away, for ``ins.seconds`` if given."""
 
     def ask(self, ins: object, timeout: float | None, group_id: int | None = None) -> Any:
-        """Ask the client with a message of any kind (`flmq.wire.kinds`); returns its ``res``.
+        """Send the client a message of any kind (`flmq.wire.kinds`); return its ``res``.
 
-        Here those of flmq's own kinds, by the methods above; a subclass may know more ways.
+        Handles flmq's own kinds, by the methods above; a subclass may support more.
 
         Raises:
-            NotRegistered: ``ins`` is of no kind that is registered.
+            NotRegistered: the type of ``ins`` belongs to no registered kind.
             CannotAsk: this proxy has no method for its kind.
         """
         kind = kind_of(ins)

@@ -1,4 +1,4 @@
-"""What makes up a server: strategy, configuration, client manager, or a whole `Server`."""
+"""The components of a server: strategy, configuration, client manager, or a whole `Server`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ __all__ = ["InvalidComponents", "ServerAppComponents", "build_server"]
 
 
 class InvalidComponents(UsageError):
-    """The parts of a server contradict each other, or are of the wrong type."""
+    """The components of a server contradict each other, or are of the wrong type."""
 
 
 @dataclass
 class ServerAppComponents:
-    """Parts of a server; what is left out gets its default.
+    """Components of a server; each that is left out gets its default.
 
-    Of ``server`` and ``strategy``, and of ``server`` and ``client_manager``, give one: a server
-    has its own.
+    A ``server`` has its own ``strategy`` and ``client_manager``: do not give these with it.
     """
 
     server: Server | None = None
@@ -32,10 +31,10 @@ class ServerAppComponents:
 
 
 def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
-    """Put a server together.
+    """Build a server from its components.
 
     Raises:
-        InvalidComponents: parts contradict each other or have the wrong type.
+        InvalidComponents: they contradict each other or have the wrong type.
     """
     _check_types(parts)
     config = ServerConfig() if parts.config is None else parts.config

@@ -1,4 +1,4 @@
-"""What a server factory may know about the job that it makes a server for."""
+"""What a server factory knows about the job for which it creates a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["ServerContext"]
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """For which job, and with which settings, a server is made."""
+    """The job, and the settings, for which a server is created."""
 
     job: str
     """The job's name."""
     run_config: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
-    """What the command line's ``--config key=value`` say."""
+    """The values of ``--config key=value`` on the command line."""

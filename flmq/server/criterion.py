@@ -1,4 +1,4 @@
-"""Which clients a strategy may sample, as a predicate."""
+"""A predicate that selects the clients that a strategy may sample."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Criterion"]
 
 
 class Criterion(ABC):
-    """Subclass it and give an instance to ``ClientManager.sample``."""
+    """Subclass it and pass an instance to ``ClientManager.sample``."""
 
     include_away: bool = False
     """Whether clients that are away may be chosen too: their task waits in their queue."""
 
     @abstractmethod
     def select(self, client: ClientProxy) -> bool:
-        """Whether ``client`` may be sampled."""
+        """Return whether ``client`` may be sampled."""

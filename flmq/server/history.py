@@ -1,4 +1,4 @@
-"""What a run has measured: losses and metrics, by round and by who measured them."""
+"""A run's measurements: losses and metrics, by round and by who measured them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _METRICS = {
 class History:
     """Series of ``(server_round, value)``, in the order in which they were added.
 
-    *Distributed* is what clients measured, aggregated by the strategy; *centralized* is what
-    ``Strategy.evaluate`` measured on the server. Round 0 is the initial model.
+    *Distributed* values were measured by clients and aggregated by the strategy; *centralized* ones
+    were measured by ``Strategy.evaluate`` on the server. Round 0 is the initial model.
     """
 
     losses_distributed: Losses = field(default_factory=list)
@@ -44,27 +44,27 @@ class History:
     metrics_centralized: MetricSeries = field(default_factory=dict)
 
     def add_loss_distributed(self, server_round: int, loss: float) -> None:
-        """Add the loss that clients measured."""
+        """Add a loss measured by clients."""
         self.losses_distributed.append((server_round, float(loss)))
 
     def add_loss_centralized(self, server_round: int, loss: float) -> None:
-        """Add the loss that the server measured."""
+        """Add a loss measured by the server."""
         self.losses_centralized.append((server_round, float(loss)))
 
     def add_metrics_distributed_fit(self, server_round: int, metrics: Mapping[str, Scalar]) -> None:
-        """Add the metrics that clients measured in training."""
+        """Add metrics measured by clients in training."""
         _extend(self.metrics_distributed_fit, server_round, metrics)
 
     def add_metrics_distributed(self, server_round: int, metrics: Mapping[str, Scalar]) -> None:
-        """Add the metrics that clients measured in evaluation."""
+        """Add metrics measured by clients in evaluation."""
         _extend(self.metrics_distributed, server_round, metrics)
 
     def add_metrics_centralized(self, server_round: int, metrics: Mapping[str, Scalar]) -> None:
-        """Add the metrics that the server measured."""
+        """Add metrics measured by the server."""
         _extend(self.metrics_centralized, server_round, metrics)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both hold the same series; NaN equals NaN, for the same was measured."""
+        """Return whether both hold the same series; NaN equals NaN here."""
         if not isinstance(other, History):
             return NotImplemented
         return self.to_dict() == other.to_dict()
@@ -72,7 +72,7 @@ class History:
     __hash__ = None  # type: ignore[assignment]  # it grows
 
     def __repr__(self) -> str:
-        """List the series that hold something, as Flower does."""
+        """List the non-empty series, as Flower does."""
         parts = []
         for name, title in _LOSSES.items():
             if series := getattr(self, name):
@@ -85,9 +85,9 @@ class History:
         return "".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the series as what JSON can hold, every value exactly.
+        """Return the series in a form that JSON can hold, with every value exact.
 
-        Bytes become ``{"bytes": base64}``, and floats that JSON has not ``{"float": "nan"}``.
+        Bytes become ``{"bytes": base64}``, and floats that JSON lacks ``{"float": "nan"}``.
         """
         losses = {name: _encode(getattr(self, name)) for name in _LOSSES}
         metrics = {
@@ -98,7 +98,7 @@ class History:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> History:
-        """Return the history whose `to_dict` is ``stored``; unknown keys are passed over.
+        """Return the history whose `to_dict` is ``stored``; unknown keys are ignored.
 
         Raises:
             StoredDataError: ``stored`` has another form.

@@ -1,4 +1,4 @@
-"""Asking clients that are objects of this process: one call each, in threads."""
+"""Call clients that are objects of this process: one call each, in threads."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["LocalRunner"]
 
 
 class LocalRunner:
-    """Calls proxies' methods and waits for all of them; a deadline is the proxies' own affair."""
+    """Call the proxies' methods and wait for all of them; deadlines are up to the proxies."""
 
     def __init__(self, clients: Sequence[ClientProxy], max_workers: int | None) -> None:
-        """Reach ``clients``, ``max_workers`` at a time."""
+        """Call ``clients``, ``max_workers`` at a time."""
         self._clients = {client.cid: client for client in clients}
         self._max_workers = max_workers
 
     def gather(self, request: Request) -> PhaseResult:
-        """Call them all; the timeout, in seconds, is handed to each call."""
+        """Call them all; the timeout, in seconds, is passed to each call."""
         phase = request.phase
         gather = PhaseInFlight.create(request, label=phase.value, now=time.monotonic())
         gather.start()
@@ -39,7 +39,7 @@ class LocalRunner:
                 for ask in request.asks
             )
             while calls:
-                reply = calls.popleft().result()  # held by nobody, once it is added up
+                reply = calls.popleft().result()  # freed as soon as it is aggregated
                 taken = Taken(reply, 0, time.monotonic())
                 gather.take(gather.judge(reply), taken)
                 gather.absorb(taken, lock)
@@ -67,7 +67,7 @@ class LocalRunner:
 
 
 def _checked(res: Res, ins: Ins) -> Res:
-    """``res``, if it is what the contract says that a proxy's method returns."""
+    """Return ``res`` if it is of the type that the proxy's method should return."""
     kind = kind_of(ins)
     if not isinstance(res, kind.res):
         raise InvalidReturnValue(

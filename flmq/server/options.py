@@ -1,4 +1,4 @@
-"""How a run is run, besides what the strategy and its configuration say."""
+"""Options of a run, besides its strategy and configuration."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["ResumePolicy", "RunOptions"]
 
 
 class ResumePolicy(Enum):
-    """What to do where the job has a journal already."""
+    """What to do if the job has a journal already."""
 
     SAME = "same"
-    """Go on, if strategy and configuration are those of the journal; else refuse."""
+    """Resume if strategy and configuration are those of the journal; else refuse."""
     ANYWAY = "anyway"
-    """Go on, also with a strategy or configuration that changed."""
+    """Resume, even if strategy or configuration have changed."""
     FRESH = "fresh"
-    """Begin anew; the old folder is moved aside."""
+    """Start over; the old folder is moved aside."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run is run."""
+    """Options of a run."""
 
     job: str | None = option(
         None, "Name of the job. Default: one of its own each time.", env="FLMQ_JOB"
@@ -44,8 +44,8 @@ class RunOptions:
         typed_as=Path,
         typed_default=Path("runs"),
     )
-    """In it each run has its folder with its journal; None: no journal, and a run that ends with
-    its server."""
+    """Folder that holds a folder with a journal for each run; None for no journal, so that a run
+    ends with its server."""
     standby: bool = option(
         False,
         "Wait while another server has the job, and take over when it is gone; or fail at once.",
@@ -60,7 +60,7 @@ class RunOptions:
     )
     resume: ResumePolicy = ResumePolicy.SAME
     anew: bool = False
-    """Whether the caller has moved an earlier run of the job aside, to begin anew."""
+    """Whether the caller has moved an earlier run of the job aside, to start over."""
     keep: KeepPolicy = field(default_factory=KeepPolicy)
     """Which models and replies stay on disk."""
     clients: int = 0
@@ -68,7 +68,7 @@ class RunOptions:
     coordinator: CoordinatorOptions = field(default_factory=CoordinatorOptions)
     """How clients are asked."""
     observers: Sequence[Observer] | EventBus = field(default_factory=tuple)
-    """Who is told how the run goes; to an `EventBus` more can be attached in mid-run."""
+    """Observers of the run; to an `EventBus`, more can be attached during the run."""
     sources: Sequence[Callable[[Callable[[RunEvent], None]], None]] = field(default_factory=tuple)
-    """Called before the run with a function that tells observers an event, from any thread: for
-    what others than the server have to say."""
+    """Called before the run with a function that emits an event to observers from any thread: a
+    source of events other than the server's."""

@@ -1,4 +1,4 @@
-"""One run from taking charge of its job to its end."""
+"""One run, from taking charge of its job to its end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_server(
     bus: EventBus,
     broker: str,
 ) -> History:
-    """Run a job over ``transport``, which the caller closes; ``broker`` is for people to read."""
+    """Run a job over ``transport``, which the caller closes; ``broker`` is a name to show."""
     server, config = build_server(parts)
     if options.late is not None:
         server.strategy.late_replies = options.late
@@ -64,9 +64,9 @@ def _take_and_run(
     bus: EventBus,
     broker: str,
 ) -> History:
-    # Step 1: be the only one. A kill after this frees the lock with the connection.
+    # Step 1: become the only server. A kill after this frees the lock with the connection.
     begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
-    # Step 2: raise the epoch in the journal. Whoever was in charge before is fenced from here on.
+    # Step 2: raise the epoch in the journal. Any previous server is fenced from here on.
     run = open_run(name, options, server, config)
     if begun and run.new and run.journal is not None:
         _say_anew(name, run.journal.folder, bus)
@@ -121,7 +121,7 @@ def _run(
             "job %s is finished: returning its result; --fresh begins it anew", run.job.name
         )
         bus.emit(Note("this job is finished: its result is returned, nothing is trained"))
-    # Step 3: hear clients, and run rounds.
+    # Step 3: listen to clients, and run rounds.
     try:
         coordinator.start()
         return _run_to_its_end(
@@ -140,7 +140,7 @@ def _run_to_its_end(
     clients: int,
     learned: Learned,
 ) -> History:
-    """Run what is left; ``learned`` knows what earlier servers of the job came to."""
+    """Run the remaining rounds; ``learned`` knows the results of earlier servers of the job."""
     job, started = coordinator.job.name, time.monotonic()
     finished = job_journal is not None and job_journal.finished
     try:
@@ -157,8 +157,8 @@ def _run_to_its_end(
         if error is raised:
             raise
         raise error from raised
-    # Step 4: let the clients go, and only then call the job finished: a kill in between says so
-    # to them again.
+    # Step 4: tell clients of the end, and only then mark the job finished: after a kill in between,
+    # they are told again.
     coordinator.end("all rounds done")
     seconds += learned.seconds_before
     loss, metrics = final_measurement(history)
@@ -206,7 +206,7 @@ def _tell_waits(server: Server, bus: EventBus) -> None:
 def _leave(
     coordinator: Coordinator, job_journal: JobJournal | None, error: BaseException, reason: str
 ) -> None:
-    """Leave a job that is not at its end: to a later server, if it has a journal."""
+    """Leave an unfinished job: to a later server, if it has a journal."""
     job = coordinator.job.name
     if job_journal is None:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -223,7 +223,7 @@ def _leave(
 
 
 def final_measurement(history: History) -> tuple[float | None, dict[str, Scalar]]:
-    """Last loss and metrics: the centralized ones where there are any."""
+    """Return the last loss and metrics: the centralized ones if there are any."""
     if history.losses_centralized:
         losses, metrics = history.losses_centralized, history.metrics_centralized
     else:
@@ -233,5 +233,5 @@ def final_measurement(history: History) -> tuple[float | None, dict[str, Scalar]
 
 
 def _policy(config: ServerConfig) -> Policy:
-    # Where nothing is asked, an empty closing set still goes to the strategy, as in Flower.
+    # If nobody is asked, the strategy still gets an empty closing set, as in Flower.
     return Policy(min_results=config.min_results or 0, target_results=config.target_results)

@@ -1,4 +1,4 @@
-"""The server's loop: rounds of fit and evaluate, as Flower's users know them."""
+"""The server's loop: rounds of fit and evaluate, as in Flower."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ EvaluateResultsAndFailures = tuple[
 
 
 class Server:
-    """Runs rounds with a strategy over the clients of a ``client_manager``.
+    """Run rounds with a strategy over the clients of a ``client_manager``.
 
-    Made by hand it calls its proxies directly; `start_server` attaches it to a job on a broker.
+    Used directly, it calls its proxies in this process; `start_server` attaches it to a job on a
+    broker.
     """
 
     def __init__(
@@ -81,21 +82,21 @@ class Server:
         policy: Policy,
         checkpointer: Checkpointer | None = None,
     ) -> None:
-        """Ask clients through ``phase_runner`` and tell ``emit`` how it goes.
+        """Ask clients through ``phase_runner``, and report events to ``emit``.
 
-        ``seed`` is the job's: with the round and the phase it determines whom the client manager
-        chooses. With a ``checkpointer``, `fit` goes on where an earlier server of the job was.
+        ``seed`` is the job's: with the round and the phase it determines which clients are chosen.
+        With a ``checkpointer``, `fit` resumes where an earlier server of the job stopped.
         """
         self._phases.attach(phase_runner, seed=seed, policy=policy, checkpointer=checkpointer)
         self._checkpointer = checkpointer
         self._emit = emit
 
     def set_max_workers(self, max_workers: int | None) -> None:
-        """Limit the threads that call proxies directly; without effect on a broker."""
+        """Limit the threads that call proxies directly; no effect on a broker."""
         self.max_workers = max_workers
 
     def set_strategy(self, strategy: Strategy) -> None:
-        """Replace the strategy, from the next call of it on."""
+        """Replace the strategy; takes effect at its next call."""
         self.strategy = strategy
 
     def client_manager(self) -> ClientManager:
@@ -107,15 +108,15 @@ class Server:
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run ``num_rounds`` rounds, each phase within ``timeout`` seconds.
 
-        A job with a journal goes on after its last round that was closed.
+        A job with a journal resumes after its last closed round.
 
         Returns:
-            What was measured, and the seconds that it took.
+            The history, and the elapsed seconds.
 
         Raises:
-            NotEnoughClients: the strategy waited for clients in vain.
+            NotEnoughClients: too few clients came in time.
             NoInitialParameters: neither strategy nor client gave any.
-            NoMean: they are of a kind that the strategy cannot average.
+            NoMean: the strategy cannot average such parameters.
         """
         started = self._clock()
         history = self._begin_or_resume(timeout)
@@ -153,7 +154,7 @@ class Server:
             self._emit(Note(text, self.rounds_closed))
 
     def _keep(self, server_round: int, history: History) -> None:
-        """Make the end of a round durable, where the job has a journal."""
+        """Make the end of a round durable, if the job has a journal."""
         if self._checkpointer is not None:
             self._checkpointer.checkpoint(
                 server_round, self.parameters, history, self.strategy, self._log.summary()
@@ -163,7 +164,7 @@ class Server:
         self, server_round: int, num_rounds: int, timeout: float | None, history: History
     ) -> None:
         self._log = RoundLog.begin(self._clock)
-        # Step 1: have clients train, and make one model of what comes back.
+        # Step 1: let clients train, and aggregate their replies into one model.
         trained = self.fit_round(server_round, timeout)
         if trained is not None:
             parameters, fit_metrics, _ = trained
@@ -171,9 +172,9 @@ class Server:
                 self.parameters, self._log.changed = parameters, True
             history.add_metrics_distributed_fit(server_round, fit_metrics)
             self._log.fit_metrics = fit_metrics
-        # Step 2: measure it here, where the strategy can.
+        # Step 2: evaluate it here, if the strategy can.
         self._evaluate_centrally(server_round, history)
-        # Step 3: have clients measure it.
+        # Step 3: let clients evaluate it.
         evaluated = self.evaluate_round(server_round, timeout)
         if evaluated is not None:
             loss, metrics, _ = evaluated
@@ -183,7 +184,7 @@ class Server:
                 self._log.measured(loss, metrics)
         # Step 4: make it durable. A kill before this repeats steps 1 to 3 on the same replies.
         self._keep(server_round, history)
-        # Step 5: say how it went.
+        # Step 5: report the round.
         self.rounds_closed = server_round
         self._emit(self._log.closed(server_round, num_rounds))
 
@@ -193,8 +194,8 @@ class Server:
         """Run one round of training.
 
         Returns:
-            The new parameters (None: keep the old), aggregated metrics, and what they were made
-            of; None if the strategy asked nobody.
+            The new parameters (None: keep the old), aggregated metrics, and the results and
+            failures; None if the strategy asked nobody.
         """
         self._phases.begin(server_round, Phase.FIT)
         self.strategy.global_parameters = self.parameters
@@ -212,7 +213,7 @@ class Server:
         combine = None
         if says_it_streams(self.strategy):
             combine = self.strategy.combine(server_round, self.parameters)
-        # Waiting for clients to come is not the round's time.
+        # Waiting for clients does not count as the round's time.
         self._log.started = self._clock()
         gathered = self._phases.gather(
             self.strategy,
@@ -250,10 +251,10 @@ class Server:
     def evaluate_round(
         self, server_round: int, timeout: float | None
     ) -> tuple[float | None, dict[str, Scalar], EvaluateResultsAndFailures] | None:
-        """Have clients measure the model.
+        """Let clients evaluate the model.
 
         Returns:
-            The aggregated loss and metrics, and what they were made of; None if the strategy
+            The aggregated loss and metrics, and the results and failures; None if the strategy
             asked nobody.
         """
         self._phases.begin(server_round, Phase.EVALUATE)
@@ -289,7 +290,7 @@ class Server:
         return loss, metrics, results
 
     def disconnect_all_clients(self, timeout: float | None) -> None:
-        """Have every client that is here leave, as Flower's server does at its end."""
+        """Make every available client leave, as Flower's server does at its end."""
         here = sorted(self._client_manager.all().items())
         self._phases.gather(
             self.strategy,
@@ -317,7 +318,7 @@ class Server:
             self._emit(Note(f"initial parameters: loss {loss:.4g}, {metrics}", 0))
 
     def check_late(self, sent: ParametersSpec, res: FitRes) -> str | None:
-        """Why a late `FitRes` does not match what was ``sent``, or None."""
+        """Return why a late `FitRes` does not match the request ``sent``, or None."""
         return check_fit_reply(sent, res, self.strategy.reply_check)
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:

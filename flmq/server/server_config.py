@@ -1,4 +1,4 @@
-"""How long a run is, and when a round has waited enough."""
+"""How many rounds a run has, and when a round has waited long enough."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ServerConfig:
     """
 
     num_rounds: int = 1
-    """Rounds of training; 0: only the initial model is evaluated."""
+    """Rounds of training; 0 to evaluate the initial model only."""
     round_timeout: float | None = None
-    """Seconds that a phase of a round waits for answers; None: until everybody has answered."""
+    """Seconds that a phase of a round waits for answers; None to wait until all have answered."""
     min_results: int | None = None
-    """A phase that closes with fewer results than this counts for nothing: the model stays."""
+    """A phase that closes with fewer results than this is discarded: the model stays."""
     target_results: int | None = None
     """A phase closes once it has this many results, though more clients were asked."""
 
@@ -43,7 +43,7 @@ class ServerConfig:
             )
 
     def __repr__(self) -> str:
-        """Show the configuration as Flower does, and flmq's own fields where they are set."""
+        """Show the configuration as Flower does, and flmq's own fields if set."""
         timeout = (
             "no round_timeout"
             if self.round_timeout is None

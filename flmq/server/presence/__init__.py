@@ -1,1 +1,1 @@
-"""Presence: which clients are there, who may come in, and who has gone."""
+"""Presence: which clients are there, which are admitted, and which have gone."""

@@ -11,11 +11,11 @@ __all__ = ["InvalidAllowList", "read_allow_list"]
 
 
 class InvalidAllowList(UsageError):
-    """An allow list that cannot be read, or names no client."""
+    """An allow list cannot be read, or names no client."""
 
 
 def read_allow_list(path: Path | str) -> frozenset[str]:
-    """Return the client ids in a file: one a line; ``#`` begins a comment.
+    """Return the client ids in a file: one per line; ``#`` begins a comment.
 
     Raises:
         InvalidAllowList: the file cannot be read, has a line that is no client id, or no ids.

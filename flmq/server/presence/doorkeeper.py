@@ -31,13 +31,13 @@ _GREETING_EXPIRES = 600.0
 _WINDOW = 5.0
 """Seconds within which no process is greeted again."""
 _PROCESSES = 8
-"""Processes of one client id that are greeted within a window, at most."""
+"""Maximum number of processes of one client id that are greeted within a window."""
 _REMEMBERED = 100_000
-"""Client ids whose greetings are counted, at most."""
+"""Maximum number of client ids whose greetings are counted."""
 _REPORT_EVERY = 60.0
 """Seconds between two reports of hellos that were dropped for the same reason."""
 _SHOWN = 5
-"""Client ids that are named in a report, at most."""
+"""Maximum number of client ids named in a report."""
 
 
 @dataclass(slots=True)
@@ -55,13 +55,13 @@ class _Dropped:
 
     count: int = 0
     client_ids: list[str] = field(default_factory=list)
-    """The first of their clients."""
+    """The first few client ids."""
     reported: float | None = None
-    """When the last report was made, in monotonic seconds; None: there was none yet."""
+    """When the last report was made, in monotonic seconds; None if none was."""
 
 
 class Doorkeeper:
-    """Passes on the presence messages of clients that are admitted, and greets the others.
+    """Pass on the presence messages of admitted clients, and greet the others.
 
     Thread-safe.
     """
@@ -100,7 +100,7 @@ class Doorkeeper:
         self._dropped: dict[str, _Dropped] = {}
 
     def hear(self, presence: Presence, correlation_id: str) -> None:
-        """Take in a presence message, with the correlation id that it came with."""
+        """Handle a presence message, given the correlation id that it came with."""
         if self._allowed is not None and presence.client_id not in self._allowed:
             self._drop(presence.client_id, "are not among those that are allowed")
         elif self._is_admitted(presence) or correlation_id == self._greeting_id(presence):
@@ -109,7 +109,7 @@ class Doorkeeper:
             self._greet(presence)
 
     def tick(self) -> None:
-        """Report hellos that were dropped, once a minute. Call it every second or so."""
+        """Report dropped hellos, once a minute. Call it about every second."""
         with self._lock:
             now = self._clock()
             due = [
@@ -128,16 +128,16 @@ class Doorkeeper:
             self._emit(Note(line))
 
     def _is_admitted(self, presence: Presence) -> bool:
-        """Whether the process was admitted before. A bye is passed on, for it admits nobody."""
+        """Return whether the process was admitted before. A bye passes: it admits nobody."""
         return presence.kind is PresenceKind.BYE or self._presence.recognizes(presence)
 
     def _greeting_id(self, presence: Presence) -> str:
-        """The message id of a process's greeting: only who reads the client's queue knows it."""
+        """Return the message id of a process's greeting: only a reader of the queue knows it."""
         who = f"hello/{self._job.epoch}/{presence.client_id}/{presence.instance}"
         return self._job.nonce(who).hex()
 
     def _may_greet(self, presence: Presence) -> bool:
-        """Whether not too many greetings went to this client lately, and none to this process."""
+        """Return whether this client had few greetings lately, and this process none."""
         now = self._clock()
         with self._lock:
             window = self._greeted.get(presence.client_id)

@@ -1,4 +1,4 @@
-"""Registers clients with a ClientManager and takes them from it, on a thread of its own.
+"""Register and unregister clients with a ClientManager, on a thread of its own.
 
 A ClientManager is user code: it may block, call the client that it is given, or raise. So the
 thread that hears clients does not wait for it, and no lock is held while it is called.
@@ -17,9 +17,9 @@ from flmq.server.client_proxy import ClientProxy
 __all__ = ["Registrar"]
 
 _STUCK_AFTER = 30.0
-"""Seconds after which a call that has not returned is reported in the log, again and again."""
+"""Seconds after which a call that has not returned is reported in the log, repeatedly."""
 _PATIENCE = 5.0
-"""Seconds that the end of a run waits for the calls that are left."""
+"""Seconds that the end of a run waits for the remaining calls."""
 
 
 class Registrar:
@@ -31,18 +31,18 @@ class Registrar:
         self._clock = clock
         self._calls: SimpleQueue[tuple[str, Callable[[], object]] | None] = SimpleQueue()
         self._running: tuple[str, float] | None = None
-        """The call that is being made, and when it began; None: none is."""
+        """The current call, and when it began; None if there is none."""
         self._reported: tuple[tuple[str, float], float] | None = None
-        """The call that was last reported not to return, and when."""
+        """The call last reported as not returning, and when it was reported."""
         self._thread = threading.Thread(target=self._run, name="flmq-clients", daemon=True)
         self._thread.start()
 
     def online(self, client: ClientProxy, then: Callable[[], None]) -> None:
-        """Have ``client`` registered, and then call ``then``, whatever came of it."""
+        """Register ``client``, and then call ``then``, even if that failed."""
         self._put("register", client, lambda: self._manager.register(client), then)
 
     def away(self, client: ClientProxy, reason: str, then: Callable[[], None]) -> None:
-        """Have ``client`` set away, or unregistered; then call ``then``, whatever came of it."""
+        """Set ``client`` away, or unregister it; then call ``then``, even if that failed."""
         manager = self._manager
         if isinstance(manager, SimpleClientManager):
             self._put("set_away", client, lambda: manager.set_away(client.cid, reason), then)
@@ -50,13 +50,13 @@ class Registrar:
             self._put("unregister", client, lambda: manager.unregister(client), then)
 
     def gone(self, client: ClientProxy, reason: str) -> None:
-        """Have ``client`` set gone, where the manager knows of that."""
+        """Set ``client`` gone, if the manager supports that."""
         manager = self._manager
         if isinstance(manager, SimpleClientManager):
             self._put("set_gone", client, lambda: manager.set_gone(client.cid, reason))
 
     def tick(self) -> None:
-        """Report a call that does not return. Call it every second or so."""
+        """Report a call that does not return. Call it about every second."""
         running, now = self._running, self._clock()
         if running is None:
             return
@@ -73,7 +73,7 @@ class Registrar:
             )
 
     def close(self) -> None:
-        """Make the calls that are left and end, within 5 seconds or without them. Idempotent."""
+        """Make the remaining calls and end, after at most 5 seconds. Idempotent."""
         self._calls.put(None)
         self._thread.join(_PATIENCE)
         running = self._running

@@ -63,7 +63,7 @@ _ALL_PROPERTIES_BYTES = 64 * 2**20
 
 
 class Heard(Enum):
-    """What a client's own messages, or their absence, say of it."""
+    """What a client's own messages, or their absence, say about it."""
 
     NEVER = "never"
     """It has said nothing in this run."""
@@ -107,7 +107,7 @@ class ClientStatus:
 
 @dataclass(frozen=True, slots=True)
 class HeardChange:
-    """Something heard of a client, or not heard any more, that the client manager is to be told."""
+    """A change in what is heard of a client, for the client manager."""
 
     proxy: ClientProxy
     state: ClientState
@@ -130,7 +130,7 @@ Change = HeardChange | PropertiesRefused
 
 @dataclass(slots=True)
 class KnownClient:
-    """All that is known of one client; only its registry changes it."""
+    """All that is known about one client; only its registry changes it."""
 
     proxy: ClientProxy
     """What the client manager is told to list; it has the properties that were heard last."""
@@ -156,11 +156,11 @@ class KnownClient:
         return self.heartbeat * _MISSED_HEARTBEATS + _GRACE
 
     def is_process(self, instance: str) -> bool:
-        """Whether the process ``instance`` was heard last, and not found without a queue since."""
+        """Return whether ``instance`` was heard last, and its queue not found missing since."""
         return self.instance == instance and self.heard not in _UNCONFIRMED
 
     def status(self) -> ClientStatus | None:
-        """How it is listed; None: it is not."""
+        """Return how the client is listed; None if it is not."""
         if self.listed is None:
             return None
         properties = dict(self.client.properties)
@@ -185,7 +185,7 @@ class ClientRegistry:
         """Monotonic seconds before which no client can fall silent."""
 
     def find(self, client_id: str) -> KnownClient | None:
-        """What is known of a client; None: nothing."""
+        """Return what is known about a client; None if nothing is."""
         return self._records.get(client_id)
 
     # -- what is heard
@@ -193,7 +193,7 @@ class ClientRegistry:
     def hear(
         self, presence: Presence, now: float, make_proxy: Callable[[str], ClientProxy]
     ) -> list[Change]:
-        """Take in a hello, a heartbeat or a bye at ``now``, in monotonic seconds.
+        """Handle a hello, a heartbeat or a bye at ``now``, in monotonic seconds.
 
         ``make_proxy`` is called with the id of a client that is heard for the first time.
         """
@@ -206,14 +206,14 @@ class ClientRegistry:
         if record is None or record.heard is Heard.NEVER:
             record = self._first_heard(presence.client_id, make_proxy(presence.client_id))
         elif record.heard is Heard.LEFT and record.is_process(presence.instance):
-            return []  # it was on its way before the bye
+            return []  # it was sent before the bye
         changes = self._keep_properties(record, presence)
         record.site, record.instance = presence.site, presence.instance
         record.heartbeat = presence.heartbeat_seconds
         return changes + self._alive(record, now, f"said {presence.kind.value}")
 
     def seen(self, client_id: str, now: float) -> list[Change]:
-        """Take a reply at ``now`` as a sign of life, unless the client left or has no queue."""
+        """Treat a reply at ``now`` as a sign of life, unless the client left or has no queue."""
         record = self._records.get(client_id)
         if record is None or record.heard not in _THERE:
             return []
@@ -229,9 +229,9 @@ class ClientRegistry:
         return [*changes, HeardChange(record.proxy, ClientState.GONE, reason, self._online)]
 
     def tick(self, now: float) -> list[Change]:
-        """Find whose heartbeats have stopped by ``now``, in monotonic seconds.
+        """Detect whose heartbeats have stopped by ``now``, in monotonic seconds.
 
-        Goes through all clients only when one of them may have fallen silent.
+        Goes through all clients only if one of them may have fallen silent.
         """
         if now < self._next_silence:
             return []
@@ -248,7 +248,7 @@ class ClientRegistry:
         return changes
 
     def start_run(self) -> None:
-        """Take nobody for heard, as another run begins; who is listed stays so."""
+        """Treat nobody as heard, as another run begins; listed clients stay listed."""
         for record in self._records.values():
             record.heard, record.instance, record.site = Heard.NEVER, "", DEFAULT_SITE
             record.last_heard, record.properties_bytes = -math.inf, 0
@@ -283,17 +283,17 @@ class ClientRegistry:
         return self._now_listed(record, state, reason, now)
 
     def count(self, *, include_away: bool = False) -> int:
-        """How many clients `listed` would give, in constant time."""
+        """Return how many clients `listed` would return, in constant time."""
         away = self._listed[ClientState.AWAY] if include_away else 0
         return self._listed[ClientState.ONLINE] + away
 
     def listed(self, *, include_away: bool = False) -> list[ClientProxy]:
-        """The clients that are listed as online, or away too, in no particular order."""
+        """Return the clients listed as online, or away too, in no particular order."""
         states = {ClientState.ONLINE, ClientState.AWAY} if include_away else {ClientState.ONLINE}
         return [record.client for record in self._records.values() if record.listed in states]
 
     def statuses(self) -> list[ClientStatus]:
-        """How each client is listed that ever was, in no particular order."""
+        """Return the status of each client ever listed, in no particular order."""
         statuses = (record.status() for record in self._records.values())
         return [status for status in statuses if status is not None]
 

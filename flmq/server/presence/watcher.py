@@ -1,4 +1,4 @@
-"""Hears what clients say of themselves, and tells the ClientManager who came and who went."""
+"""Process clients' presence messages, and tell the ClientManager who came and who went."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["PresenceWatcher"]
 
 
 class PresenceWatcher:
-    """Feeds a registry of clients with presence messages, and hands its changes to a registrar.
+    """Feed presence messages to a registry of clients, and its changes to a registrar.
 
-    Thread-safe. Works with any `ClientManager`; a `SimpleClientManager` shares its registry.
-    Whether somebody is who they say is for others to find out (`flmq.server.presence.doorkeeper`).
+    Thread-safe. Works with any `ClientManager`; a `SimpleClientManager` shares its registry. It
+    does not check whether clients are who they say they are: see `flmq.server.presence.doorkeeper`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PresenceWatcher:
         emit: Callable[[RunEvent], None],
         clock: Callable[[], float],
     ) -> None:
-        """Watch for ``manager``; ``clock`` gives monotonic seconds."""
+        """Watch clients for ``manager``; ``clock`` gives monotonic seconds."""
         self._manager = manager
         self._registrar = Registrar(manager, clock)
         self._make_proxy = make_proxy
@@ -48,15 +48,15 @@ class PresenceWatcher:
             self._registry.start_run()
 
     def recognizes(self, presence: Presence) -> bool:
-        """Whether this is the process that was heard last as this client, and it had its queue."""
+        """Return whether this is the last process heard as this client, and its queue existed."""
         with self._registry_lock:
             known = self._registry.find(presence.client_id)
             return known is not None and known.is_process(presence.instance)
 
     def hear(self, presence: Presence) -> None:
-        """Take in a hello, a heartbeat or a bye.
+        """Handle a hello, a heartbeat or a bye.
 
-        A process leaves once: whatever is heard of it after its bye was on its way before.
+        A process leaves once: whatever is heard of it after its bye was sent before.
         """
         with self._registry_lock:
             changes = self._registry.hear(presence, self._clock(), self._make_proxy)
@@ -70,7 +70,7 @@ class PresenceWatcher:
                 )
 
     def seen(self, client_id: str) -> None:
-        """Take any other message of the client as a sign of life, unless it has left."""
+        """Treat any other message of the client as a sign of life, unless it has left."""
         with self._registry_lock:
             self._tell(self._registry.seen(client_id, self._clock()))
 
@@ -80,36 +80,36 @@ class PresenceWatcher:
             self._tell(self._registry.queue_gone(client_id))
 
     def give_up(self, error: FlmqError) -> None:
-        """Tell whoever waits for clients that nobody hears them any more, and why."""
+        """Tell those who wait for clients that nobody listens any more, and why."""
         if isinstance(self._manager, SimpleClientManager):
             self._manager.give_up(error)
 
     def tick(self) -> None:
-        """Find out whose heartbeats have stopped. Call it every second or so."""
+        """Detect whose heartbeats have stopped. Call it about every second."""
         self._registrar.tick()
         with self._registry_lock:
             self._tell(self._registry.tick(self._clock()))
 
     def close(self) -> None:
-        """Tell the manager nothing more. Idempotent."""
+        """Stop informing the manager. Idempotent."""
         self._registrar.close()
 
     def knows(self, client_id: str) -> bool:
-        """Whether anything was heard of a client since this server began."""
+        """Return whether anything was heard of a client since this server began."""
         return self._heard(client_id) is not Heard.NEVER
 
     def is_online(self, client_id: str) -> bool:
-        """Whether a client is heard of now."""
+        """Return whether a client is currently heard."""
         return self._heard(client_id) is Heard.ONLINE
 
     def was_there(self, client_id: str, since: float) -> bool:
-        """Whether a client was heard after ``since``, in monotonic seconds, and has not left."""
+        """Return whether a client was heard after ``since`` (monotonic s), and has not left."""
         with self._registry_lock:
             known = self._registry.find(client_id)
             return known is not None and known.last_heard >= since
 
     def site(self, client_id: str) -> str:
-        """The site a client was heard from last."""
+        """Return the site from which a client was last heard."""
         with self._registry_lock:
             known = self._registry.find(client_id)
             return DEFAULT_SITE if known is None else known.site
@@ -123,7 +123,7 @@ class PresenceWatcher:
         """Hand changes to the registrar; called under the lock, which keeps their order."""
         for change in changes:
             if isinstance(change, PropertiesRefused):
-                continue  # that is for the log
+                continue  # only for the log
             if change.state is ClientState.ONLINE:
                 self._registrar.online(change.proxy, self._observers_told(change))
             elif change.state is ClientState.AWAY:

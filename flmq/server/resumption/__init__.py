@@ -1,1 +1,1 @@
-"""Resumption: what a run leaves behind, and how a later server goes on with it."""
+"""Resumption: what a run leaves behind, and how a later server resumes it."""

@@ -1,4 +1,4 @@
-"""What makes a run survive its server: checkpoints, plans, and the strategy's own state."""
+"""Let a run survive its server: checkpoints, plans, and the strategy's own state."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["Checkpointer", "NoSuchMeasure"]
 
 
 class NoSuchMeasure(UsageError):
-    """The best model is to be kept by something that the run does not measure."""
+    """The best model is to be chosen by something that the run does not measure."""
 
     def __init__(self, best: str, measured: Sequence[str]) -> None:
-        """Name it, and what is measured."""
+        """Name ``best``, and what is measured."""
         super().__init__(
             f"no best model can be kept by {best!r}: this run measures {', '.join(measured)}. Go "
             "on with one of these (--keep-best), or without"
@@ -33,7 +33,7 @@ class NoSuchMeasure(UsageError):
 
 
 class Checkpointer:
-    """Keeps the server's loop in the job's journal."""
+    """Store the progress of the server's loop in the job's journal."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class Checkpointer:
         planned: Callable[[Phase, int], Planned | None],
         best: str | None = None,
     ) -> None:
-        """Keep in ``job_journal``; ``planned`` gives the plan of the phase that comes next.
+        """Store in ``job_journal``; ``planned`` returns the plan of the next phase.
 
-        ``best`` is what the best model is kept by, where one is.
+        ``best`` is the measurement by which the best model is chosen, if any.
         """
         self._job_journal = job_journal
         self._best = best
@@ -51,23 +51,23 @@ class Checkpointer:
         self._watch: AttributeWatch | None = None
         self._unsaved: tuple[str, ...] = ()
         self.lost: tuple[str, ...] = ()
-        """Attributes of the strategy that an earlier server had changed, and nobody saved."""
+        """Attributes of the strategy that an earlier server had changed without saving them."""
 
     def resume(self, strategy: Strategy) -> Checkpoint | None:
-        """Where to go on, with the strategy's state put back; None: from the beginning."""
+        """Restore the strategy's state, and return where to resume; None to start from scratch."""
         checkpoint = self._job_journal.resume()
         if checkpoint is not None:
             strategy.load_state_dict(checkpoint.state)
             if checkpoint.server_round > 0:
-                self._best = None  # the rounds before have shown what is measured
+                self._best = None  # checked already, in earlier rounds
             self.lost = tuple(checkpoint.summary.get("unsaved", ()))
-        # FedAvg lets go of its initial parameters once they are given; the global ones the server
-        # sets itself, in each round.
+        # FedAvg drops its initial parameters once it has returned them; the server itself sets the
+        # global ones in each round.
         self._watch = AttributeWatch(strategy, ignore=("initial_parameters", "global_parameters"))
         return checkpoint
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:
-        """The strategy's state; says so where it has some that it does not give."""
+        """Return the strategy's state; warn if it has state that it does not return."""
         if type(strategy).state_dict is Strategy.state_dict and self._watch is not None:
             changed = tuple(self._watch.changed())
             if changed and changed != self._unsaved:
@@ -81,7 +81,7 @@ class Checkpointer:
         return strategy.state_dict()
 
     def _check_best(self, summary: Mapping[str, Any]) -> None:
-        """Refuse, at the first round that is measured, a measure that is none of its."""
+        """Refuse, at the first measured round, a ``best`` that is not among its measurements."""
         measured = [*(["loss"] if summary.get("loss") is not None else []), *summary["metrics"]]
         if self._best is None or not measured:
             return
@@ -97,14 +97,15 @@ class Checkpointer:
         strategy: Strategy,
         summary: Mapping[str, StateValue],
     ) -> None:
-        """Close a round for good; ``summary`` is what there is to say of it.
+        """Close a round durably; ``summary`` is information about it for people.
 
         Raises:
-            NoSuchMeasure: the best model is to be kept by what the first rounds do not measure.
+            NoSuchMeasure: the best model is to be chosen by something the first rounds do not
+                measure.
         """
         if server_round > 0:
             self._check_best(summary)
-        # Before the summary: it finds what was changed in this very round.
+        # Before the summary: it detects what was changed in this very round.
         state = self.state(strategy)
         summary = {
             **summary,

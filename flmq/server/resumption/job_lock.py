@@ -1,4 +1,4 @@
-"""Being the one server of a job: its lock on the broker, and standing by for it."""
+"""Become the one server of a job: its lock on the broker, and standing by for it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def take_job(
     standby: bool,
     wait: Callable[[float], object] | None = None,
 ) -> bool:
-    """Declare what the job needs, its lock first of all, which lives as long as ``transport``.
+    """Declare a job's queues, first of all its lock, which lives as long as ``transport``.
 
-    As a ``standby`` wait until the server that has it is gone; its lock goes with its connection.
+    As a ``standby``, wait until the server that has it is gone; its lock goes with its connection.
     ``wait`` waits for that many seconds between tries, and raises to stop.
 
     Returns:
-        Whether the job's queues were there: it was begun before, and not ended.
+        Whether the job's queues existed: it was begun before, and has not ended.
 
     Raises:
-        JobInUse: another live server has the job, and we are no standby.
+        JobInUse: another live server has the job, and we are not a standby.
         BrokerError: the broker refuses or cannot be reached.
     """
     declare_sites(transport, sites)

@@ -1,4 +1,4 @@
-"""Replaying a run's record: the same closing sets give the same bits, without a client."""
+"""Replay a run's record without clients: the same closing sets give the same bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["NothingToReplay", "Replayed", "replay"]
 
 
 class NothingToReplay(UsageError):
-    """No round's replies were kept."""
+    """The replies of no round were kept."""
 
     def __init__(self, job: str) -> None:
         """Name the job."""
@@ -42,21 +42,21 @@ class Replayed:
     server_round: int
     replies: int
     recorded: str
-    """Digest of the model that the run made of them."""
+    """Digest of the model that the run made."""
     replayed: str
-    """Digest of the model that came out now."""
+    """Digest of the replayed model."""
 
     @property
     def same(self) -> bool:
-        """Whether it is the same, bit for bit."""
+        """Whether both models are the same, bit for bit."""
         return self.recorded == self.replayed
 
 
 def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
-    """Aggregate every round again whose replies are on disk, with ``strategy``.
+    """Aggregate every round whose replies are on disk again, with ``strategy``.
 
     Raises:
-        NothingToReplay: there is none.
+        NothingToReplay: there is no such round.
     """
     recorded = {
         row.server_round: row.summary.get("model")
@@ -98,7 +98,7 @@ def _trained_from(journal: Journal, record: PhaseRecord, digest: str | None) -> 
 
 
 def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
-    """Digest of what the strategy makes of a recorded closing set."""
+    """Return the digest of what the strategy makes of a recorded closing set."""
     nobody, job_journal = LocalRunner([], None), JobJournal(journal)
     results: list[tuple[ClientProxy, FitRes]] = [
         (QueueClientProxy(reply.client_id, nobody), reply.res)

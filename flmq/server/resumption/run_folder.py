@@ -1,4 +1,4 @@
-"""A job's folder: opening its journal, refusing one that does not fit, beginning anew."""
+"""A job's folder: open its journal, refuse one that does not match, or start over."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
 
 
 class JobChanged(UsageError):
-    """Strategy or configuration differ from those that the job's journal was begun with."""
+    """Strategy or configuration differ from those with which the job was begun."""
 
     def __init__(self, job: str, differences: dict[str, tuple[str, str]]) -> None:
-        """Name what differs: (then, now)."""
+        """Name the differences, as (then, now)."""
         self.job = job
         self.differences = differences
         listed = "; ".join(
@@ -41,7 +41,7 @@ class JobChanged(UsageError):
 
 
 def _without(other: str, listed: str) -> str:
-    """What is in one list of options and not in the other; all of it, should that be nothing."""
+    """Return the options in ``listed`` that are not in ``other``; if there are none, all of it."""
     others = other.split(", ")
     return ", ".join(each for each in listed.split(", ") if each not in others) or listed
 
@@ -54,11 +54,11 @@ class OpenRun:
     seed: int
     journal: Journal | None
     new: bool = False
-    """It begins with us, in a folder that knew nothing of it."""
+    """Whether it begins now, in a folder without a journal of it."""
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move a run's folder out of the way; where it went. None: there was none.
+    """Move a run's folder aside; return its new path, or None if there was none.
 
     Raises:
         JobInUse: a live server on this machine is in charge of it.
@@ -79,9 +79,9 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def open_run(name: str, options: RunOptions, server: Server, config: ServerConfig) -> OpenRun:
-    """Take charge of job ``name``: its identity, from its journal where it has one.
+    """Take charge of job ``name``, with the identity from its journal if it has one.
 
-    Call it with the job's lock held.
+    Call it while holding the job's lock.
 
     Raises:
         JobChanged: the journal was begun with another strategy or configuration.
@@ -123,7 +123,7 @@ def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:
 
 
 def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, str]:
-    """What the run's bits depend on, besides the clients. Its number of rounds is not among it."""
+    """Return what the run's bits depend on besides the clients, without the number of rounds."""
     strategy = server.strategy
     kind = type(strategy)
     options = {
@@ -144,7 +144,7 @@ def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, s
 
 
 def _code_of(kind: type) -> str:
-    """A digest of the class's source and of those it inherits from, without flmq's own."""
+    """Return a digest of the class's source and of its base classes, except flmq's own."""
     digest = hashlib.sha256()
     for each in kind.__mro__:
         if each.__module__.split(".")[0] in ("flmq", "builtins", "abc", "typing"):

@@ -1,1 +1,1 @@
-"""The parts of a round: its phases, and where the first model comes from."""
+"""The parts of a round: its phases, and the source of the initial model."""

@@ -1,4 +1,4 @@
-"""The model that a run begins with: the strategy's, or one that a client is asked for."""
+"""The initial model of a run: the strategy's, or one requested from a client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def initial_parameters(
     timeout: float | None,
     max_workers: int | None,
 ) -> Parameters:
-    """The model to start from; a client has ``timeout`` seconds to give it, where one is asked.
+    """Return the initial model; if a client is asked for it, it has ``timeout`` seconds.
 
     Raises:
         InvalidReturnValue: the strategy gave something else.
@@ -53,7 +53,7 @@ def initial_parameters(
         )
         if gathered.replies:
             break
-        # What failed under an earlier server may be mended: then somebody is asked anew.
+        # What failed under an earlier server may be fixed by now: then a client is asked again.
         if planned is None:
             raise NoInitialParameters(
                 f"client {instructions[0][0].cid} gave no initial parameters "
@@ -62,12 +62,12 @@ def initial_parameters(
             )
     (res,) = gathered.replies.values()
     given = cast(GetParametersRes, res).parameters
-    # In memory: the reply's file is let go of with its round.
+    # Copy to memory: the reply's file is deleted with its round.
     return Parameters([bytes(tensor) for tensor in given.tensors], given.tensor_type)
 
 
 def _choose(strategy: Strategy, client_manager: ClientManager) -> list[tuple[ClientProxy, Ins]]:
-    """One of the clients that the strategy waits for, by the seed: not who came first."""
+    """Choose one of the clients that the strategy waits for, by seed rather than by arrival."""
     needed = max(1, int(getattr(strategy, "min_available_clients", 1)))
     chosen = client_manager.sample(1, needed)
     if not chosen:

@@ -1,4 +1,4 @@
-"""The phases of a round as the server's loop runs them: whom to ask, and what came of it."""
+"""The phases of a round as the server's loop runs them: which clients to ask, and the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Phases"]
 
 
 class Phases:
-    """Runs phases over the clients of a ``client_manager``: in this process, until `attach`."""
+    """Run phases over the clients of a ``client_manager``: in this process, until `attach`."""
 
     def __init__(self, client_manager: ClientManager) -> None:
         """Call the proxies of ``client_manager`` directly."""
@@ -42,14 +42,14 @@ class Phases:
         policy: Policy,
         checkpointer: Checkpointer | None,
     ) -> None:
-        """Ask through ``phase_runner`` from now on; the rest as in `Server.attach`."""
+        """Ask through ``phase_runner`` from now on; otherwise as in `Server.attach`."""
         self._phase_runner = phase_runner
         self._checkpointer = checkpointer
         self._seed = seed
         self._policy = policy
 
     def begin(self, server_round: int, phase: Phase) -> None:
-        """Tell the client manager which phase it chooses clients for, where it wants to know."""
+        """Tell the client manager for which phase it chooses clients, if it supports that."""
         begin = getattr(self._client_manager, "begin", None)
         if begin is not None:
             begin(self._seed, server_round, phase.value)
@@ -57,9 +57,9 @@ class Phases:
     def planned(
         self, strategy: Strategy, phase: Phase, server_round: int
     ) -> list[tuple[ClientProxy, Any]] | None:
-        """Whom an earlier server of this job asked, or None if it had not come to the phase.
+        """Return whom an earlier server of this job asked; None if it had not reached the phase.
 
-        ``strategy`` is given the state that it had when it chose them.
+        ``strategy`` gets the state that it had when it chose them.
         """
         planned = (
             None if self._checkpointer is None else self._checkpointer.planned(phase, server_round)
@@ -84,8 +84,8 @@ class Phases:
     ) -> PhaseResult:
         """Ask clients, and wait until the phase closes; ``timeout`` is in seconds.
 
-        Replies that pass ``check`` go to ``combine`` as they come, where there is one.
-        ``max_workers`` bounds the threads that call proxies directly.
+        Replies that pass ``check`` go to ``combine``, if given, as they arrive. ``max_workers``
+        bounds the threads that call proxies directly.
         """
         phase_runner = self._phase_runner
         if phase_runner is None:
@@ -109,7 +109,7 @@ class Phases:
     def with_late(
         self, results: list[tuple[ClientProxy, FitRes]], gathered: PhaseResult
     ) -> list[tuple[ClientProxy, FitRes]]:
-        """A round's own results, and the late ones of earlier rounds that count in it."""
+        """Return a round's own results, and the late ones of earlier rounds that count in it."""
         if not gathered.late:
             return results
         clients = self._proxies(late.carried.client_id for late in gathered.late)
@@ -117,19 +117,19 @@ class Phases:
         return merged(results, late)
 
     def why_nobody(self, asked: str) -> str:
-        """Why the strategy's method ``asked`` chose no clients, in words."""
+        """Return text on why the strategy's method ``asked`` chose no clients."""
         shortfall = getattr(self._client_manager, "shortfall", None)
         return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
 
     def too_few(self, gathered: PhaseResult) -> str:
-        """How many results are missing of those that the policy needs, in words."""
+        """Return text on how many results are missing of those that the policy requires."""
         return (
             f"{gathered.counts.accepted} results, {self._policy.min_results} needed: "
             f"the model stays as it was ({why(gathered)})"
         )
 
     def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:
-        """The clients of these ids, which need not be here any more."""
+        """Return proxies for these ids, even of clients that are no longer available."""
         here = self._client_manager.all()
         assert self._phase_runner is not None
         return [here.get(each) or QueueClientProxy(each, self._phase_runner) for each in client_ids]

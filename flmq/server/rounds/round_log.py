@@ -1,4 +1,4 @@
-"""What one round has come to so far, for the event that closes it."""
+"""Collect the figures of one round, for the event that closes it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class RoundLog:
     """Seconds by the ``clock``."""
     clock: Callable[[], float] = time.monotonic
     fit: PhaseResult | None = None
-    """Without its replies, as is ``evaluate``."""
+    """Without its replies, like ``evaluate``."""
     evaluate: PhaseResult | None = None
     loss: float | None = None
     metrics: Mapping[str, Scalar] | None = None
     evaluate_loss: float | None = None
-    """Where it is not ``loss``."""
+    """The clients' loss, if it is not ``loss``."""
     evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     fit_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     changed: bool = False
-    """Whether the model is another than before the round."""
+    """Whether the round changed the model."""
     note: str = ""
 
     @classmethod
     def begin(cls, clock: Callable[[], float] = time.monotonic) -> RoundLog:
-        """The log of a round that begins now; ``clock`` gives seconds, monotonic."""
+        """Start the log of a round; ``clock`` gives monotonic seconds."""
         return cls(clock(), clock)
 
     @property
     def seconds(self) -> float:
-        """How long the round has taken."""
+        """Seconds that the round has taken so far."""
         return self.clock() - self.started
 
     def add_fit(self, gathered: PhaseResult) -> None:
@@ -49,18 +49,18 @@ class RoundLog:
         self.fit = _figures(gathered)
 
     def add_evaluate(self, gathered: PhaseResult) -> None:
-        """Keep the figures of the measuring."""
+        """Keep the figures of the evaluation."""
         self.evaluate = _figures(gathered)
 
     def measured(self, loss: float, metrics: Mapping[str, Scalar]) -> None:
-        """Keep a measurement: the first, which is the centralized one where there is one, leads."""
+        """Keep a measurement: the first one, which is the centralized one if any, leads."""
         if self.loss is None:
             self.loss, self.metrics = float(loss), metrics
         else:
             self.evaluate_loss, self.evaluate_metrics = float(loss), metrics
 
     def summary(self) -> dict[str, StateValue]:
-        """What a checkpoint keeps of the round, for people and for the events of later servers."""
+        """Return what a checkpoint keeps of the round, for people and for later servers' events."""
         return {
             "loss": self.loss,
             "metrics": dict(self.metrics or {}),
@@ -73,7 +73,7 @@ class RoundLog:
         }
 
     def closed(self, server_round: int, num_rounds: int) -> RoundClosed:
-        """The event that says that the round is over."""
+        """Return the event that the round is over."""
         phases = [phase for phase in (self.fit, self.evaluate) if phase is not None]
         return RoundClosed(
             server_round=server_round,
@@ -96,5 +96,5 @@ class RoundLog:
 
 
 def _figures(gathered: PhaseResult) -> PhaseResult:
-    """All but the replies, whose files on the disk would stay for as long."""
+    """Return everything but the replies, whose files would otherwise stay on disk."""
     return replace(gathered, replies={}, failures=[], late=())
