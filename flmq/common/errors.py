@@ -6,7 +6,6 @@
     ├── UsageError               the user's program or command line
     │   ├── InvalidClientId
     │   ├── InvalidJobName
-    │   ├── InvalidPhaseName
     │   ├── AppLoadError         "module:name" cannot be imported or has the wrong type
     │   ├── InvalidReturnValue   a client method or strategy returned the wrong thing
     │   ├── ClientIdInUse        another live process serves this client id
@@ -51,7 +50,6 @@ __all__ = [
     "InconsistentTensors",
     "InvalidClientId",
     "InvalidJobName",
-    "InvalidPhaseName",
     "InvalidReturnValue",
     "JobInUse",
     "MalformedMessage",
@@ -109,19 +107,6 @@ class InvalidJobName(UsageError):
         super().__init__(
             f"job name {shown!r} is not usable: choose 1 to 64 characters of "
             "A-Z, a-z, 0-9, '_' and '-'"
-        )
-
-
-class InvalidPhaseName(UsageError):
-    """The name of a kind of message is empty, too long, or has unusual characters."""
-
-    def __init__(self, name: str) -> None:
-        """Name the offending name."""
-        self.name = name
-        shown = name if len(name) <= 80 else name[:77] + "..."
-        super().__init__(
-            f"kind of message {shown!r} is not usable: choose 1 to 64 characters of a-z, 0-9, "
-            "'_', '.' and '-', of which the first is a letter or a digit"
         )
 
 

@@ -7,8 +7,6 @@ import threading
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
-from flmq.common.errors import InvalidPhaseName
-
 __all__ = ["MAX_PHASE_NAME", "Phase"]
 
 MAX_PHASE_NAME = 64
@@ -39,15 +37,18 @@ class Phase:
         """Return the phase called ``value``.
 
         Raises:
-            InvalidPhaseName: it is not 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a-z or
-                0-9.
+            ValueError: it is not 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a-z or 0-9.
         """
         # Held weakly: names also come from peers, and unused ones must not take memory.
         with _LOCK:
             phase = _PHASES.get(value) if isinstance(value, str) else None
             if phase is None:
                 if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-                    raise InvalidPhaseName(value if isinstance(value, str) else repr(value))
+                    raise ValueError(
+                        f"kind of message {str(value)[:80]!r} is not usable: choose 1 to "
+                        f"{MAX_PHASE_NAME} characters of a-z, 0-9, '_', '.' and '-', of which the "
+                        "first is a letter or a digit"
+                    )
                 phase = super().__new__(cls)
                 object.__setattr__(phase, "value", value)
                 _PHASES[value] = phase

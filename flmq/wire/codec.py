@@ -8,7 +8,6 @@ from flmq import __version__
 from flmq.common.errors import (
     InvalidClientId,
     InvalidJobName,
-    InvalidPhaseName,
     InvalidReturnValue,
     MalformedMessage,
     UnsupportedVersion,
@@ -63,13 +62,7 @@ def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Bo
         raise UnsupportedVersion(envelope.schema_major, SCHEMA_MAJOR)
     try:
         return _read(envelope)
-    except (
-        MalformedMessage,
-        InvalidClientId,
-        InvalidJobName,
-        InvalidPhaseName,
-        ValueError,
-    ) as error:
+    except (MalformedMessage, InvalidClientId, InvalidJobName, ValueError) as error:
         sender = envelope.sender_version[:40]
         raise MalformedMessage(f"{error} (sent by flmq {sender!r})") from error
 

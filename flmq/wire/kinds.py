@@ -84,10 +84,13 @@ class Kind:
         """Validate the kind, and set its defaults.
 
         Raises:
-            InvalidPhaseName: the name is not valid.
-            InvalidKind: something else is not.
+            InvalidKind: its name, its call or a type is not usable.
+            UnsuitableField: a type needs a codec.
         """
-        object.__setattr__(self, "phase", Phase(self.name))
+        try:
+            object.__setattr__(self, "phase", Phase(self.name))
+        except ValueError as error:
+            raise InvalidKind(str(error)) from error
         call = self.call or self.name
         if not call.isidentifier() or call.startswith("_"):
             raise InvalidKind(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flmq.common.errors import InvalidPhaseName, InvalidReturnValue, MalformedMessage, PeerError
+from flmq.common.errors import InvalidReturnValue, MalformedMessage, PeerError
 from flmq.common.phase import Phase
 from flmq.common.typing import (
     Code,
@@ -343,7 +343,7 @@ class NoDataclass:
 @pytest.mark.parametrize(
     ("error", "said", "kind"),
     [
-        (InvalidPhaseName, "'Ages' is not usable", lambda: Kind("Ages", EverythingIns, JsonRes)),
+        (InvalidKind, "'Ages' is not usable", lambda: Kind("Ages", EverythingIns, JsonRes)),
         (InvalidKind, "no client has a method 'a-b'", lambda: Kind("a-b", EverythingIns, JsonRes)),
         (InvalidKind, "a method '_x'", lambda: Kind("a", EverythingIns, JsonRes, call="_x")),
         (InvalidKind, "WrongStatus.status is not", lambda: Kind("a", EverythingIns, WrongStatus)),
