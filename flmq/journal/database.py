@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from flmq.common.errors import FlmqError, InvalidPhaseName
+from flmq.common.errors import FlmqError
 from flmq.journal.errors import JournalDamaged, JournalGone, JournalNotWritable
 
 __all__ = ["Database", "connect"]
@@ -79,8 +79,8 @@ class Database:
         try:
             with self._transaction("BEGIN") as connection:
                 yield connection
-        except (TypeError, ValueError, KeyError, OverflowError, InvalidPhaseName) as error:
-            if isinstance(error, FlmqError) and not isinstance(error, InvalidPhaseName):
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            if isinstance(error, FlmqError):
                 raise
             raise JournalDamaged(
                 self.path, f"is damaged: a record in it cannot be read ({error!r})"
