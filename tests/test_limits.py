@@ -109,20 +109,10 @@ LARGE_CLASSES = {
     "flmq.server.resumption.job_journal.JobJournal",
 }
 WIDE_CONSTRUCTORS = {
-    "flmq.client.work.Work",
     "flmq.server.replies.listener.Listener",
 }
 SLEEPERS: set[str] = set()
 CLOCK_READERS = {
-    "flmq.client.cache.FolderCache",
-    "flmq.client.deaths.FolderDeaths",
-    "flmq.client.herald.Herald",
-    "flmq.client.models.ModelReader",
-    "flmq.client.models._Asking",
-    "flmq.client.task_executor.TaskExecutor",
-    "flmq.client.taskspool.TaskSpool",
-    "flmq.client.work.Work",
-    "flmq.client.worker.Worker",
     "flmq.server.asks.coordinator.Coordinator",
     "flmq.server.asks.job.Job",
     "flmq.server.asks.task_publisher.TaskPublisher",

@@ -47,13 +47,16 @@ class ModelCache(Protocol):
 
 
 def _wait_for(
-    take: Callable[[float], bool], check: Callable[[], None], patience: float = math.inf
+    take: Callable[[float], bool],
+    check: Callable[[], None],
+    patience: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> bool:
     """Call ``take`` with seconds to wait until it succeeds; return False if ``patience`` ends."""
-    tries_end = time.monotonic() + patience
+    tries_end = clock() + patience
     while not take(_LOOK_UP):
         check()
-        if time.monotonic() > tries_end:
+        if clock() > tries_end:
             return False
     return True
 
@@ -114,17 +117,26 @@ class FolderCache:
     """
 
     def __init__(
-        self, folder: Path, max_bytes: int = DEFAULT_CACHE_BYTES, *, patience: float = _PATIENCE
+        self,
+        folder: Path,
+        max_bytes: int = DEFAULT_CACHE_BYTES,
+        *,
+        patience: float = _PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep models of ``max_bytes`` in all below ``folder``, which is created if needed.
 
         A process that waits for another's reading waits for ``patience`` seconds plus the time that
         reading a model of that size may take.
+        ``clock`` gives seconds, ``unix_clock`` those since 1970, as the times of files do.
         """
         make_folder(folder)
         self._folder = folder
         self._max_bytes = max_bytes
         self._patience = patience
+        self._clock = clock
+        self._unix_clock = unix_clock
         self._here = threading.Lock()
         self._checked: set[tuple[str, int]] = set()
         """Digests whose files (by inode) this process has verified."""
@@ -175,8 +187,9 @@ class FolderCache:
             if (ref.digest, status.st_ino) not in self._checked:
                 BlobProgress(ref).finish(mapped)
                 self._checked.add((ref.digest, status.st_ino))
-            now = time.time_ns()  # the file system's own clock ticks only every few milliseconds
-            os.utime(path, ns=(now, now))
+            # The file system's own clock ticks only every few milliseconds.
+            now = self._unix_clock()
+            os.utime(path, (now, now))
         except FileNotFoundError:
             return None
         except MalformedMessage as error:
@@ -199,7 +212,7 @@ class FolderCache:
             return True
 
         patience = self._patience + ref.total / _SLOWEST
-        if _wait_for(take, check, patience):
+        if _wait_for(take, check, patience, self._clock):
             return True
         logger.warning(
             "model %s: another process has had its file in %s in hand for %.0f s (is it stopped?): "

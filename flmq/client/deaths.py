@@ -105,13 +105,21 @@ class NoDeaths:
 class FolderDeaths(NoDeaths):
     """Count in a file for each task below the clients' folder: how many processes began it."""
 
-    def __init__(self, ack: Callable[[Incoming], None], state_dir: Path, most: int) -> None:
+    def __init__(
+        self,
+        ack: Callable[[Incoming], None],
+        state_dir: Path,
+        most: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Store counts below ``state_dir``; a task is given up after ``most`` deaths.
 
         Notes that come from the queue are acked.
+        ``clock`` gives Unix seconds, as the times of files do.
         """
         super().__init__(ack)
         self._state_dir = state_dir
+        self._clock = clock
         self._most = most
         self._lock = threading.Lock()
         self._begun: dict[str, int] = {}
@@ -165,7 +173,7 @@ class FolderDeaths(NoDeaths):
         """Remove notes on tasks that nobody asked for again."""
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _KEPT_FOR:
+                if self._clock() - path.stat().st_mtime > _KEPT_FOR:
                     path.unlink()
 
     def _remove(self, path: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 
-from flmq.client.work import Waiting
+from flmq.client.backlog import Backlog
 from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 
@@ -16,14 +15,12 @@ __all__ = ["Hands"]
 class Hands:
     """Run a function on several threads until told to stop. Thread-safe."""
 
-    def __init__(self, threads: int) -> None:
-        """Use ``threads`` threads, including the caller of `run`."""
+    def __init__(self, threads: int, backlog: Backlog) -> None:
+        """Use ``threads`` threads, including the caller of `run`, which take from ``backlog``."""
         self._threads = threads
+        self._backlog = backlog
         self._lock = threading.Lock()
         self._trouble: BaseException | None = None
-        self.waiting: Waiting = SimpleQueue()
-        """Tasks that wait for a thread, and None for each thread that is to end."""
-        self.stopping = threading.Event()
 
     def run(self, work: Callable[[], None]) -> None:
         """Call ``work`` on every thread, and wait for all. Blocks until `stop`.
@@ -49,12 +46,7 @@ class Hands:
 
     def stop(self) -> None:
         """Make `run` return after the current tasks."""
-        with self._lock:
-            if self.stopping.is_set():
-                return
-            self.stopping.set()
-        for _ in range(self._threads):
-            self.waiting.put(None)
+        self._backlog.stop(self._threads)
 
     def fail(self, error: BaseException) -> None:
         """Make `run` raise ``error`` (the first one given) after the current tasks."""

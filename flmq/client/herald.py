@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from flmq import __version__
@@ -20,10 +20,18 @@ class Herald:
     """Send presence messages for the clients of one process."""
 
     def __init__(
-        self, clients: Mapping[str, Mapping[str, Scalar]], site: str, every: float
+        self,
+        clients: Mapping[str, Mapping[str, Scalar]],
+        site: str,
+        every: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Announce ``clients`` (ids with properties), with a heartbeat ``every`` seconds."""
+        """Announce ``clients`` (ids with properties), with a heartbeat ``every`` seconds.
+
+        ``clock`` gives Unix seconds.
+        """
         self._clients = clients
+        self._clock = clock
         self._site = site
         self.every = every
         """Seconds between heartbeats; a server may ask for more frequent ones."""
@@ -55,7 +63,7 @@ class Herald:
             site=self._site,
             instance=self.instance,
             properties=self._clients[client_id],
-            sent_unix_ms=time.time_ns() // 1_000_000,
+            sent_unix_ms=int(self._clock() * 1000),
             heartbeat_seconds=self.every,
             flmq_version=__version__,
         )

@@ -71,17 +71,23 @@ class ModelReader:
         max_model_bytes: int | None = None,
         patience: float = PATIENCE,
         stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
         """Read over ``transport``; refuse models over ``max_model_bytes`` (None: what fits memory).
 
         A model that does not arrive is requested for ``patience`` seconds, not counting time
         without a broker. Waiting ends when ``stopping`` is set.
+        ``clock`` gives seconds, ``unix_clock`` those since 1970.
         """
         self._transport = transport
         self._cache = cache
         self._max_model_bytes = max_model_bytes
         self._asks = max(1, math.ceil(patience / _ASK_AGAIN))
         self._stopping = stopping
+        self._clock = clock
+        self.unix_clock = unix_clock
+        """By which the deadlines are that `get` is given."""
         self._lock = threading.Lock()
         self._declared = False
         self._next_offset: int | None = None
@@ -125,15 +131,15 @@ class ModelReader:
         if self._max_model_bytes is None:
             # Not earlier: a cached model takes no more memory.
             _check_size(ref, available_memory())
-        started = time.monotonic()
+        started = self._clock()
         blob, progress = new_buffer(ref.total), BlobProgress(ref)
-        asking = _Asking(progress, ask, self._asks)
+        asking = _Asking(progress, ask, self._asks, self._clock)
         if ref.is_shared or own is None:
             self._search(progress, blob, deadline_unix, asking)
         else:
             self._fetch(own, progress, blob, deadline_unix, asking)
         progress.finish(blob)
-        seconds = time.monotonic() - started
+        seconds = self._clock() - started
         logger.debug("model %s: %d bytes in %.2f s", ref.digest[:12], ref.total, seconds)
         return blob
 
@@ -184,10 +190,10 @@ class ModelReader:
     def _places(self, ref: BlobRef) -> list[StreamOffset]:
         """Return where to look: after the last model read, and shortly before the publication."""
         # Do not start from a time in the future (the server's clock, or no real time).
-        published = min(ref.published_unix_ms / 1000, time.time()) - _CLOCKS_DIFFER_BY
+        published = min(ref.published_unix_ms / 1000, self.unix_clock()) - _CLOCKS_DIFFER_BY
         by_time = datetime.fromtimestamp(max(0.0, published), UTC)
         with self._lock:
-            recent = time.monotonic() - self._read_at < _FRESH
+            recent = self._clock() - self._read_at < _FRESH
             if recent and self._next_offset is not None:
                 return [self._next_offset, by_time]
         return [by_time]
@@ -208,13 +214,13 @@ class ModelReader:
         if queue == MODELS:
             self._declare_once()
         consumer = self._transport.consumer([queue], prefetch=_CREDIT, offset=place)
-        latest = time.monotonic() + _LOOK_AT_MOST
-        next_look = time.monotonic() + _QUIET
+        latest = self._clock() + _LOOK_AT_MOST
+        next_look = self._clock() + _QUIET
         try:
             while not progress.complete:
-                left = next_look - time.monotonic()
+                left = next_look - self._clock()
                 delivery = consumer.receive(timeout=min(1.0, max(0.05, left)))
-                now = time.monotonic()
+                now = self._clock()
                 if delivery is not None:
                     if self._take(delivery, progress, blob):
                         next_look = max(next_look, now + _STALLED)
@@ -243,7 +249,7 @@ class ModelReader:
         offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
         with self._lock:
             if isinstance(offset, int):
-                self._next_offset, self._read_at = offset + 1, time.monotonic()
+                self._next_offset, self._read_at = offset + 1, self._clock()
         try:
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
             if chunk is None or chunk.name != progress.ref.digest:
@@ -259,7 +265,7 @@ class ModelReader:
     def _check_time(self, ref: BlobRef, deadline_unix: float | None) -> None:
         if self._stopping.is_set():
             raise TransportClosed("the worker is stopping")
-        if deadline_unix is not None and time.time() > deadline_unix:
+        if deadline_unix is not None and self.unix_clock() > deadline_unix:
             raise ModelNotFound(
                 f"model {ref.digest[:12]} ({ref.total} bytes) did not come before the deadline"
             )
@@ -268,11 +274,18 @@ class ModelReader:
 class _Asking:
     """Request a model, a limited number of times as long as none of it arrives."""
 
-    def __init__(self, progress: BlobProgress, ask: Callable[[], None], at_most: int) -> None:
+    def __init__(
+        self,
+        progress: BlobProgress,
+        ask: Callable[[], None],
+        at_most: int,
+        clock: Callable[[], float],
+    ) -> None:
         self._progress = progress
         self._ask = ask
         self._at_most = at_most
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = self._clock()
         self._asks = self._had = 0
 
     def __call__(self) -> None:
@@ -288,7 +301,7 @@ class _Asking:
         if self._asks >= self._at_most:
             raise ModelNotFound(
                 f"{name} ({ref.total} bytes) is not in the stream, and did not come though it was "
-                f"asked for {self._asks} times in {time.monotonic() - self._started:.0f} s"
+                f"asked for {self._asks} times in {self._clock() - self._started:.0f} s"
             )
         if ref.is_shared:
             logger.info("%s is not in the stream: asking for it", name)

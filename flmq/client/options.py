@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +138,15 @@ class WorkerOptions:
         if self.cache_dir is not None:
             check_folder(self.cache_dir, "--cache-dir")
 
-    def cache(self) -> ModelCache:
-        """Return the cache for models that these options select."""
+    def cache(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
+    ) -> ModelCache:
+        """Return the cache for models that these options select, which goes by these clocks."""
         if self.cache_dir is None:
             return MemoryCache(self.cache_bytes)
-        return FolderCache(self.cache_dir, self.cache_bytes)
+        return FolderCache(self.cache_dir, self.cache_bytes, clock=clock, unix_clock=unix_clock)
 
     @property
     def acks_on_acceptance(self) -> bool:
@@ -150,8 +155,8 @@ class WorkerOptions:
             return self.state_dir is not None
         return self.ack is AckPolicy.ACCEPT
 
-    def tasks(self, client_id: str) -> Tasks:
-        """Return the store for tasks of ``client_id``."""
+    def tasks(self, client_id: str, unix_clock: Callable[[], float] = time.time) -> Tasks:
+        """Return the store for tasks of ``client_id``. ``unix_clock`` gives Unix seconds."""
         if self.state_dir is None or not self.acks_on_acceptance:
             return VolatileTasks()
-        return TaskSpool(self.state_dir / client_id / _SPOOL)
+        return TaskSpool(self.state_dir / client_id / _SPOOL, unix_clock)

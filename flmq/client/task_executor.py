@@ -154,7 +154,7 @@ class TaskExecutor:
         deadline = None
         if task.deadline_unix_ms is not None:
             # By this machine's clock, which may differ from the server's.
-            deadline = time.time() + task.deadline_unix_ms / 1000 - now()
+            deadline = self._models.unix_clock() + task.deadline_unix_ms / 1000 - now()
 
         def ask() -> None:
             if _is_over(task, tasks):
@@ -171,7 +171,7 @@ class TaskExecutor:
 
     def _with_model_if_any(self, task: Task, tasks: Tasks) -> Task:
         try:
-            return self._with_model(task, tasks, time.time)
+            return self._with_model(task, tasks, self._models.unix_clock)
         except TransportClosed:
             raise
         except Exception as error:

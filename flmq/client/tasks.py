@@ -52,6 +52,9 @@ class Admission(Enum):
 class Tasks(Protocol):
     """Store of a worker's tasks. Thread-safe."""
 
+    is_durable: bool
+    """Whether an admitted task outlives the process, so that its message may be acked at once."""
+
     def admit(self, task: Task, incoming: Incoming) -> Admission:
         """Store a task that came with ``incoming``; durably if the policy is ACCEPT."""
 
@@ -140,6 +143,8 @@ class _Kept:
 
 class VolatileTasks:
     """Store in memory, for `AckPolicy.RESULT`: the un-acked message survives a crash."""
+
+    is_durable = False
 
     def __init__(
         self,

@@ -13,22 +13,20 @@ client id, and be working in the same folder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import mmap
-import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from flmq.client.receipts import KEPT_FOR
+from flmq.client.sealed import DAMAGED, DamagedSpoolFile, SealedFiles
 from flmq.client.tasks import Admission, Settled, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.exhausted import cause_of, unless_exhausted
-from flmq.common.files import TEMPORARY, make_folder, replacing
+from flmq.common.files import TEMPORARY, make_folder
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.typing import Parameters
@@ -45,14 +43,10 @@ from flmq.wire import (
     tensors_of,
 )
 
-__all__ = ["DamagedSpoolFile", "SpoolNotWritable", "TaskSpool"]
+__all__ = ["SpoolNotWritable", "TaskSpool"]
 
 _REMEMBERED = 1024
-_TASK, _REPLY, _BLOB, _DAMAGED = ".task", ".reply", ".blob", ".damaged"
-
-
-class DamagedSpoolFile(StoredDataError):
-    """A file of the spool does not hold what was written."""
+_TASK, _REPLY, _BLOB = ".task", ".reply", ".blob"
 
 
 class SpoolNotWritable(StoredDataError):
@@ -70,10 +64,17 @@ class SpoolNotWritable(StoredDataError):
 class TaskSpool:
     """Store of tasks and replies in one folder, which belongs to one client id. Thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use ``folder``, which is created if needed; it is read by `left_over`."""
+    is_durable = True
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        """Use ``folder``, which is created if needed; it is read by `left_over`.
+
+        ``clock`` gives Unix seconds, as the times of files do.
+        """
         make_folder(folder)
         self._folder = folder
+        self._files = SealedFiles(folder)
+        self._clock = clock
         self._lock = threading.RLock()
         self._open: dict[str, Task] = {}
         self._settled = Settled(_REMEMBERED)
@@ -91,9 +92,9 @@ class TaskSpool:
             if known is not None and known == task:
                 return self._state(task.task_id)
             if known is not None and not asks_the_same(known, task):
-                self._remove(task.task_id, (_REPLY, _BLOB))
+                self._files.remove(task.task_id + ending for ending in (_REPLY, _BLOB))
             try:
-                self._write(task.task_id + _TASK, [encode(task)])
+                self._files.write(task.task_id + _TASK, [encode(task)])
             except OSError as error:
                 raise SpoolNotWritable(self._folder, error) from error
             self._open[task.task_id] = task
@@ -116,13 +117,13 @@ class TaskSpool:
             if reply.task_id not in self._open:
                 return reply  # settled meanwhile: it would stay here forever
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
-                self._write(reply.task_id + _REPLY, [encode(reply)])
+                self._files.write(reply.task_id + _REPLY, [encode(reply)])
                 crash_point("worker.reply_spooled")
                 return reply
             ref = refer(parameters)
-            self._write(reply.task_id + _BLOB, parameters.tensors, sealed=False)
+            self._files.write(reply.task_id + _BLOB, parameters.tensors, sealed=False)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
-            self._write(reply.task_id + _REPLY, [encode(head)])
+            self._files.write(reply.task_id + _REPLY, [encode(head)])
             crash_point("worker.reply_spooled")
             return self._with_parameters(head)
 
@@ -138,7 +139,7 @@ class TaskSpool:
                     return self._read_reply(task_id)
             except (DamagedSpoolFile, PeerError, OSError) as error:
                 logger.warning("spooled reply of task %s is of no use: %s", task_id, error)
-                self._set_aside(task_id + _REPLY)
+                self._files.set_aside(task_id + _REPLY)
                 return None
 
     def published(self, task_id: str) -> Incoming | None:
@@ -157,7 +158,7 @@ class TaskSpool:
             self._open.pop(task_id, None)
             try:
                 # Remove the task first: without its reply it would be done again after a crash.
-                self._remove(task_id, (_TASK, _REPLY, _BLOB))
+                self._files.remove(task_id + ending for ending in (_TASK, _REPLY, _BLOB))
             except OSError as error:
                 # What is left is swept, or sent once more, at the next start: harmless.
                 logger.warning("task %s cannot be removed: %s", task_id, error)
@@ -178,14 +179,10 @@ class TaskSpool:
         """Return the seconds since a task arrived, by this machine's clock, right or wrong."""
         with contextlib.suppress(OSError):
             came = (self._folder / (task_id + _TASK)).stat().st_mtime
-            return max(0.0, time.time() - came)
+            return max(0.0, self._clock() - came)
         return 0.0
 
     # -- files -------------------------------------------------------------------------------
-
-    def _remove(self, task_id: str, endings: Iterable[str]) -> None:
-        for ending in endings:
-            (self._folder / (task_id + ending)).unlink(missing_ok=True)
 
     def _state(self, task_id: str) -> Admission:
         finished = (self._folder / (task_id + _REPLY)).exists()
@@ -199,12 +196,12 @@ class TaskSpool:
         for path in sorted(self._folder.glob("*" + _TASK), key=lambda path: path.stat().st_mtime):
             try:
                 with unless_exhausted(path):
-                    task = decode(self._read(path.name) or b"", our_own=True)
+                    task = decode(self._files.read(path.name) or b"", our_own=True)
                 if not isinstance(task, Task) or task.task_id != path.stem:
                     raise DamagedSpoolFile(f"{path.name} holds no such task")
             except (DamagedSpoolFile, PeerError, OSError) as error:
                 logger.warning("spooled task %s is of no use: %s", path.name, error)
-                self._set_aside(path.name)
+                self._files.set_aside(path.name)
                 continue
             self._open[task.task_id] = task
 
@@ -218,20 +215,20 @@ class TaskSpool:
         for path in paths:
             task_id = path.name.partition(".")[0]
             task = task_id + _TASK
-            known = (self._folder / task).exists() or (self._folder / (task + _DAMAGED)).exists()
-            old = time.time() - touched[task_id] > KEPT_FOR
+            known = (self._folder / task).exists() or (self._folder / (task + DAMAGED)).exists()
+            old = self._clock() - touched[task_id] > KEPT_FOR
             if old and path.name == task:
                 logger.warning(
                     "spooled task %s, last touched %.0f days ago, is let go with its reply: no "
                     "server asked for it since",
                     task_id,
-                    (time.time() - touched[task_id]) / 86400,
+                    (self._clock() - touched[task_id]) / 86400,
                 )
             if path.suffix == TEMPORARY or old or not known:
                 path.unlink()
 
     def _read_reply(self, task_id: str) -> Reply | None:
-        data = self._read(task_id + _REPLY)
+        data = self._files.read(task_id + _REPLY)
         if data is None:
             return None
         head = decode(data, our_own=True)
@@ -243,39 +240,8 @@ class TaskSpool:
         """Return the reply with its parameters as views of their file."""
         ref = head.blob
         assert ref is not None
-        with (self._folder / (head.task_id + _BLOB)).open("rb") as file:
-            if os.fstat(file.fileno()).st_size != ref.total:
-                raise DamagedSpoolFile(f"{head.task_id}{_BLOB} has not {ref.total} bytes")
-            blob = mmap.mmap(file.fileno(), ref.total, access=mmap.ACCESS_READ)
+        blob = self._files.map(head.task_id + _BLOB, ref.total)
         # Verify the hash when it is read back: what is sent is what was trained.
         BlobProgress(ref).finish(blob)
         parameters = Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
         return replace(head, res=with_parameters(head.res, parameters), blob=None)
-
-    def _write(
-        self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True
-    ) -> None:
-        """Write a file so that after any crash it is complete or absent."""
-        seal = hashlib.sha256()
-        with replacing(self._folder / name) as file:
-            for part in parts:
-                file.write(part)
-                if sealed:
-                    seal.update(part)
-            if sealed:
-                file.write(seal.digest())
-
-    def _read(self, name: str) -> bytes | None:
-        """Return what was written; None if there is nothing."""
-        try:
-            data = (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        body, seal = data[:-32], data[-32:]
-        if len(data) < 32 or hashlib.sha256(body).digest() != seal:
-            raise DamagedSpoolFile(f"{name} is damaged: its digest does not fit")
-        return body
-
-    def _set_aside(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / name).replace(self._folder / (name + _DAMAGED))

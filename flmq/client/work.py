@@ -5,13 +5,10 @@ A task waits for a thread, is done, and its reply is kept until the server is kn
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Set
 from functools import partial
-from queue import SimpleQueue
 
-from flmq.client.clocks import server_clock
+from flmq.client.backlog import Backlog
 from flmq.client.deaths import Deaths
 from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
 from flmq.client.task_executor import TaskExecutor
@@ -23,9 +20,7 @@ from flmq.common.typing import ReconnectIns
 from flmq.messaging import Inbox, Incoming
 from flmq.wire import Task
 
-__all__ = ["Waiting", "Work"]
-
-Waiting = SimpleQueue[Task | None]
+__all__ = ["Work"]
 
 
 class Work:
@@ -37,37 +32,30 @@ class Work:
         inbox: Inbox,
         executor: TaskExecutor,
         awaited: AwaitedReceipts,
-        waiting: Waiting,
+        backlog: Backlog,
         *,
-        acks_on_acceptance: bool,
-        stopping: threading.Event,
         leave: Callable[[Task, ReconnectIns], None],
         deaths: Deaths,
     ) -> None:
         """Keep each client's tasks in ``tasks``, run them with ``executor``, ack them to ``inbox``.
 
-        ``waiting`` holds the tasks that wait for a thread, and None for each thread that is to end;
-        ``leave`` is called on a working thread when a server sends a client away.
+        ``backlog`` holds those that wait for a thread; ``leave`` is called on a working thread
+        when a server sends a client away.
         """
         self._tasks = tasks
         self._inbox = inbox
         self._executor = executor
         self._awaited = awaited
-        self._acks_on_acceptance = acks_on_acceptance
-        self._stopping = stopping
+        self._backlog = backlog
         self._leave = leave
         self._deaths = deaths
-        self._waiting = waiting
-        self._at_work: dict[str, float | None] = {}
-        """Tasks that wait for a thread, are trained on, or whose reply is being sent, by id: when
-        each came, in monotonic seconds; None: before our time."""
 
     # -- what comes: the listener's thread ---------------------------------------------------
 
     def take(self, task: Task, incoming: Incoming) -> None:
         """Accept a task that came with ``incoming``, new or again."""
         tasks = self._tasks[task.client_id]
-        arrived = time.monotonic()
+        arrived = self._backlog.clock()
         admission = tasks.admit(task, incoming)
         if incoming.delivery.redelivered:
             self._deaths.came_again(task)
@@ -75,7 +63,7 @@ class Work:
         if admission is Admission.SETTLED:
             # Either the broker redelivers, or a server has no record of the reply.
             self._executor.say_settled(task)
-        elif task.task_id in self._at_work:
+        elif task.task_id in self._backlog:
             pass  # a large reply may take minutes to send
         elif (
             admission is Admission.DONE
@@ -88,15 +76,10 @@ class Work:
         else:
             if admission is not Admission.DONE:
                 self._awaited.settled(task.task_id)  # the reply no longer exists
-            self.put_to_work(task, arrived)
-        if admission is Admission.SETTLED or self._acks_on_acceptance:
+            self._backlog.put(task, arrived)
+        if admission is Admission.SETTLED or tasks.is_durable:
             self._inbox.ack(incoming)
             crash_point("worker.task_acked")
-
-    def put_to_work(self, task: Task, arrived: float | None = None) -> None:
-        """Queue a task for the next free thread."""
-        self._at_work[task.task_id] = arrived
-        self._waiting.put(task)
 
     def settle(self, client_id: str, task_id: str) -> None:
         """Settle a task and drop its reply. Any thread may call it."""
@@ -163,8 +146,8 @@ class Work:
             self._ack(self._tasks[what.client_id].let_go(what.task_id))
 
     def _send_again(self, task: Task) -> None:
-        if task.task_id not in self._at_work:
-            self.put_to_work(task)
+        if task.task_id not in self._backlog:
+            self._backlog.put(task)
 
     def _not_sent(self, task: Task) -> None:
         """Keep a reply that found no queue, as it may still be wanted. Any thread may call it."""
@@ -189,23 +172,22 @@ class Work:
     # -- what is done: the working threads ---------------------------------------------------
 
     def run(self) -> None:
-        """Run tasks as they come, until None comes. Blocks; any number of threads may call it."""
-        while (task := self._waiting.get()) is not None and not self._stopping.is_set():
+        """Run tasks as they come, until told to stop. Blocks; any number of threads may call it."""
+        while (task := self._backlog.take()) is not None:
             try:
                 with logging_about(task):
                     self._do(task)
             except TransportClosed:
                 return
             finally:
-                self._at_work.pop(task.task_id, None)
+                self._backlog.done(task)
 
     def _do(self, task: Task) -> None:
         tasks = self._tasks[task.client_id]
         newest = tasks.current(task.task_id)
         if newest is None:
             return  # settled meanwhile: its job ended, or the server has the reply
-        now = server_clock(newest, self._at_work[task.task_id])
-        if not self._executor.do(newest, tasks, now):
+        if not self._executor.do(newest, tasks, self._backlog.server_clock(newest)):
             self._not_sent(newest)
         else:
             self._ack(tasks.published(task.task_id))

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flmq.client.answering import LONGEST_LEAVE
+from flmq.client.backlog import Backlog
 from flmq.client.context import ClientContext
 from flmq.client.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
 from flmq.client.epochs import Epochs
@@ -67,10 +68,14 @@ class Worker:
         source: ClientSource,
         clients: Mapping[str, Mapping[str, Scalar]],
         options: WorkerOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
         """Serve with clients from ``source``. `run` starts it.
 
-        ``clients`` maps each client id to its properties.
+        ``clients`` maps each client id to its properties. ``clock`` gives monotonic seconds,
+        ``unix_clock`` those since 1970.
 
         Raises:
             InvalidClientId: an id is not valid in a queue name.
@@ -82,21 +87,25 @@ class Worker:
         for client_id, properties in clients.items():
             check_properties(client_id, properties)
         self._tasks = {
-            check_client_id(client_id): self._options.tasks(client_id) for client_id in clients
+            check_client_id(client_id): self._options.tasks(client_id, unix_clock)
+            for client_id in clients
         }
         self._by_queue = {client_queue(client_id): client_id for client_id in self._tasks}
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
-        self._epochs = Epochs()
+        self._clock = clock
+        self._unix_clock = unix_clock
+        self._epochs = Epochs(unix_clock)
         self._greeted: set[str] = set()
         """Jobs whose server has been alive since our start."""
         self._asked: set[str] = set()
         """Jobs that have sent a task and have not ended."""
         self._served_one = False
         """Whether a job that greeted us has ended."""
-        self._herald = Herald(clients, self._options.site, self._options.heartbeat)
-        self._hands = Hands(self._options.threads)
+        self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)
+        self._backlog = Backlog(clock, unix_clock)
+        self._hands = Hands(self._options.threads, self._backlog)
         self._bus = WorkerBus.of(self._options.observers)
-        self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)))
+        self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)), clock=unix_clock)
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -136,13 +145,15 @@ class Worker:
         self._inbox = Inbox(self._consumer, self._sender)
         models = ModelReader(
             self._transport,
-            options.cache(),
+            options.cache(self._clock, self._unix_clock),
             max_model_bytes=options.max_model_bytes,
             patience=options.model_patience,
-            stopping=self._hands.stopping,
+            stopping=self._backlog.stopping,
+            clock=self._clock,
+            unix_clock=self._unix_clock,
         )
         self._deaths = self._count_deaths()
-        awaited = AwaitedReceipts()
+        awaited = AwaitedReceipts(self._clock)
         self._work = Work(
             self._tasks,
             self._inbox,
@@ -156,9 +167,7 @@ class Worker:
                 deaths=self._deaths,
             ),
             awaited,
-            self._hands.waiting,
-            acks_on_acceptance=options.acks_on_acceptance,
-            stopping=self._hands.stopping,
+            self._backlog,
             leave=self._leave,
             deaths=self._deaths,
         )
@@ -168,7 +177,9 @@ class Worker:
         if not options.max_deaths:
             return NoDeaths(self._inbox.ack)
         if options.state_dir is not None:
-            return FolderDeaths(self._inbox.ack, options.state_dir, options.max_deaths)
+            return FolderDeaths(
+                self._inbox.ack, options.state_dir, options.max_deaths, self._unix_clock
+            )
         return BrokerDeaths(
             self._sender,
             self._inbox.ack,
@@ -176,6 +187,7 @@ class Worker:
             instance=self._herald.instance,
             site=options.site,
             most=options.max_deaths,
+            clock=self._clock,
         )
 
     def _is_open(self, client_id: str, task_id: str) -> bool:
@@ -197,7 +209,7 @@ class Worker:
             logger.warning("client %s is served by another process: standing by", client_id)
 
         def wait(seconds: float) -> None:
-            if self._hands.stopping.wait(seconds):
+            if self._backlog.stopping.wait(seconds):
                 raise TransportClosed("stopped while standing by")
 
         self._consumer = stand_by(take, locked, wait)
@@ -211,7 +223,7 @@ class Worker:
             for task in left:
                 self._epochs.hear(task.job, task.epoch, task.run)
                 self._asked.add(task.job)
-                self._work.put_to_work(task, time.monotonic() - tasks.age_of(task.task_id))
+                self._backlog.put(task, self._clock() - tasks.age_of(task.task_id))
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
@@ -234,18 +246,18 @@ class Worker:
     def _listen(self) -> None:
         try:
             self._herald.say_all(PresenceKind.HELLO)
-            spoke = time.monotonic()
+            spoke = self._clock()
             while True:
                 # Read each time: a server may have asked for more frequent heartbeats meanwhile.
-                left = spoke + self._herald.every - time.monotonic()
+                left = spoke + self._herald.every - self._clock()
                 incoming = self._inbox.receive(left) if left > 0 else None
                 if incoming is not None:
                     with logging_about(incoming.body):
                         self._receive(incoming)
-                if time.monotonic() - spoke >= self._herald.every:
+                if self._clock() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
-                    spoke = time.monotonic()
+                    spoke = self._clock()
         except TransportClosed:
             return
         except BaseException as error:  # whatever it is, nobody is listening any more
@@ -347,4 +359,4 @@ class Worker:
         if ins.seconds is None:
             self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave", task.run))
         elif 0 <= ins.seconds <= LONGEST_LEAVE:
-            self._hands.stopping.wait(ins.seconds)
+            self._backlog.stopping.wait(ins.seconds)

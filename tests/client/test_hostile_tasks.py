@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,9 @@ class Line:
         sent = self.peer.sender.send_blob(Address(MODELS, "job"), ref, ref.digest, LARGE.tensors)
         sent.outcome.result(PATIENCE)
 
-    def begin(self) -> None:
-        self.federation.serve("a", source=nudge, options=WorkerOptions(state_dir=self.folder))
+    def begin(self, unix_clock: Callable[[], float] = time.time) -> None:
+        options = WorkerOptions(state_dir=self.folder)
+        self.federation.serve("a", source=nudge, options=options, unix_clock=unix_clock)
 
     def ask(self, task: Task) -> Reply:
         """Have a task of a job of its own answered."""
@@ -202,9 +203,7 @@ def test_a_spooled_task_that_killed_an_earlier_version_is_answered(
     assert not isinstance(line.ask(task(FitIns(initial(), {}))).res, Failure)
 
 
-def test_a_clock_that_is_days_ahead_expires_no_spooled_task(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_is_days_ahead_expires_no_spooled_task(line: Line) -> None:
     """Killed before the task was done, and started again: when it came is known to its file."""
     line.federation.workers["a"].stop()
     spool = _emptied(line.folder / "a" / "spool")
@@ -222,8 +221,7 @@ def test_a_clock_that_is_days_ahead_expires_no_spooled_task(
         _write_sealed(spool / f"{name}.task", encode(told))
         ahead = right() + 2 * 86_400 - came
         os.utime(spool / f"{name}.task", (ahead, ahead))
-    monkeypatch.setattr(time, "time", lambda: right() + 2 * 86_400)
-    line.begin()
+    line.begin(lambda: right() + 2 * 86_400)
     replies = {reply.task_id: reply.res for reply in (line.reply(consumer) for _ in range(2))}
     assert not isinstance(replies["fresh"], Failure)
     stale = replies["stale"]  # its time was over while it lay there

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flmq.client.receipts import KEPT_FOR
 from flmq.client.tasks import Admission
 from flmq.client.taskspool import SpoolNotWritable, TaskSpool
 from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
@@ -265,9 +266,11 @@ def test_what_nobody_asked_for_in_a_fortnight_is_removed(tmp_path: Path) -> None
     for name in ("old", "new"):
         spool.admit(task(name), LETTER)
         spool.finished(reply(name))
+    for path in tmp_path.glob("new.*"):
+        os.utime(path, (2e9, 2e9))
     for path in tmp_path.glob("old.*"):
-        os.utime(path, (1e9, 1e9))
-    assert TaskSpool(tmp_path).left_over() == [task("new")]
+        os.utime(path, (2e9 - 100, 2e9 - 100))
+    assert TaskSpool(tmp_path, lambda: 2e9 - 99 + KEPT_FOR).left_over() == [task("new")]
     assert {path.name for path in tmp_path.iterdir()} == {"new.task", "new.reply"}
 
 

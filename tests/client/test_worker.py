@@ -472,7 +472,7 @@ def test_what_is_not_done_of_an_earlier_run_is_dropped_and_what_is_done_is_kept(
     eventually(lambda: "2 tasks of its earlier run are dropped" in caplog.text)
     assert worker._tasks["a"].reply_of("done") is not None
     gate.go.release()
-    eventually(lambda: worker._work._at_work == {})
+    eventually(lambda: worker._backlog._arrived == {})
     assert gate.calls == 3
     peer.reply(task)
     server.history()
@@ -492,7 +492,7 @@ def test_what_is_noted_of_a_task_goes_with_it(memory_federation: Federation) -> 
     eventually(lambda: _empty(memory_federation, "a"))
     peer.reply(task)
     server.history()
-    eventually(lambda: worker._work._at_work == {})
+    eventually(lambda: worker._backlog._arrived == {})
 
 
 def test_disconnecting_all_clients_ends_those_that_came_for_one_job(

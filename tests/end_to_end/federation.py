@@ -235,10 +235,13 @@ class Federation:
         source: ClientSource = nudge,
         properties: Mapping[str, Scalar] | None = None,
         options: WorkerOptions | None = None,
+        unix_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Start a worker for each client id."""
+        """Start a worker for each client id, whose machine's clock is ``unix_clock``."""
         for client_id in client_ids:
-            self.workers[client_id] = self.worker({client_id: properties or {}}, source, options)
+            self.workers[client_id] = self.worker(
+                {client_id: properties or {}}, source, options, unix_clock=unix_clock
+            )
 
     def worker(
         self,
@@ -246,10 +249,13 @@ class Federation:
         source: ClientSource,
         options: WorkerOptions | None = None,
         transport: Transport | None = None,
+        *,
+        unix_clock: Callable[[], float] = time.time,
     ) -> RunningWorker:
         """Start one worker for some client ids."""
         over = self.rig.transport() if transport is None else transport
-        worker = Worker(over, source, clients, options or WorkerOptions(heartbeat=1.0))
+        chosen = options or WorkerOptions(heartbeat=1.0)
+        worker = Worker(over, source, clients, chosen, unix_clock=unix_clock)
         return RunningWorker(worker, in_thread(worker.run))
 
     def run(
