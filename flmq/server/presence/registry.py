@@ -289,7 +289,7 @@ class ClientRegistry:
 
     def listed(self, *, include_away: bool = False) -> list[ClientProxy]:
         """Return the clients listed as online, or away too, in no particular order."""
-        states = {ClientState.ONLINE, ClientState.AWAY} if include_away else {ClientState.ONLINE}
+        states = (ClientState.ONLINE, ClientState.AWAY) if include_away else (ClientState.ONLINE,)
         return [record.client for record in self._records.values() if record.listed in states]
 
     def statuses(self) -> list[ClientStatus]:
