@@ -7,7 +7,6 @@ unguarded, a watchdog ends it when this Python process dies, however it dies.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import shutil
 import tempfile
@@ -26,10 +25,11 @@ from flmq.broker.node_processes import NodeProcesses, PortTaken, server_pid
 from flmq.broker.ports import LOOPBACK, NodePorts
 from flmq.broker.rabbitmqctl import run_rabbitmqctl
 from flmq.common.errors import BrokerNotFound, BrokerRefusal, BrokerUnavailable
+from flmq.common.logger import get_logger
 
 __all__ = ["PrivateNode"]
 
-_log = logging.getLogger("flmq.broker")
+_log = get_logger("flmq.broker")
 _ATTEMPTS = 3
 
 

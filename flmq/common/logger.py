@@ -18,6 +18,7 @@ __all__ = [
     "LOG_FIELDS",
     "about",
     "configure",
+    "get_logger",
     "log",
     "logger",
     "logging_about",
@@ -82,9 +83,19 @@ class _About(logging.Filter):
         return True
 
 
-logger = logging.getLogger(LOGGER_NAME)
-logger.addFilter(_Clean())
-logger.addFilter(_About())
+def get_logger(name: str) -> logging.Logger:
+    """The logger ``name``, whose records are cleaned and say what they are about.
+
+    Filters of flmq's own logger are not asked about records of those below it.
+    """
+    found = logging.getLogger(name)
+    if not found.filters:
+        found.addFilter(_Clean())
+        found.addFilter(_About())
+    return found
+
+
+logger = get_logger(LOGGER_NAME)
 log = logger.log
 
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import logging
 import secrets
 import threading
 import time
@@ -13,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from flmq.common.errors import FlmqError, NotEnoughClients
+from flmq.common.logger import get_logger
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.criterion import Criterion
 from flmq.server.presence.registry import ClientRegistry, ClientState, ClientStatus
@@ -25,7 +25,7 @@ __all__ = [
     "shared_registry",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _DAY = 86400.0
 

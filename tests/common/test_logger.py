@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from flmq.common.logger import LOG_FIELDS, LOGGER_NAME, about, configure, log, logger, logging_about
+import flmq
+from flmq.common.logger import (
+    LOG_FIELDS,
+    LOGGER_NAME,
+    about,
+    configure,
+    get_logger,
+    log,
+    logger,
+    logging_about,
+)
 from flmq.common.phase import Phase
 from flmq.observe.events import TaskRef
 
@@ -100,3 +111,23 @@ def test_a_record_says_what_it_is_about(caplog: pytest.LogCaptureFixture) -> Non
         ["job", 3, "fit", "carol", "t1"],
         [None] * 5,
     ]
+
+
+def test_loggers_below_flmqs_own_clean_and_say_what_they_are_about_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    below = get_logger(f"{LOGGER_NAME}.test")
+    assert get_logger(f"{LOGGER_NAME}.test") is below
+    with logging_about(job="job"):
+        below.warning("two\nlines")
+    (record,) = caplog.records
+    assert record.getMessage() == "two\n    lines"
+    assert [getattr(record, name) for name in LOG_FIELDS] == ["job", None, None, None, None]
+
+
+def test_every_module_has_its_logger_from_here() -> None:
+    """One of `logging.getLogger` would pass on what peers say as it comes."""
+    found = re.compile(r"logging\.getLogger\((?!LOGGER_NAME|\"pika\"|\w+\.__name__)")
+    package = Path(flmq.__file__).parent
+    theirs = [path for path in package.rglob("*.py") if found.search(path.read_text("utf-8"))]
+    assert theirs == [package / "common" / "logger.py"]

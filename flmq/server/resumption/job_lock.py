@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from flmq.common.errors import JobInUse, ResourceLocked
+from flmq.common.logger import get_logger
 from flmq.transport import Transport, federation_topology, job_topology, replies_queue
 from flmq.transport.standby import stand_by
 
 __all__ = ["declare_sites", "take_job"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def declare_sites(transport: Transport, sites: Sequence[str]) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from flmq.common.errors import UsageError
+from flmq.common.logger import get_logger
 from flmq.common.parameter import parameters_problem
 from flmq.common.typing import Config, Metrics, MetricsAggregationFn, NDArrays, Parameters
 
 __all__ = ["FedAvgOptions", "InvalidStrategyOption"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EvaluateFn = Callable[[int, NDArrays, Config], tuple[float, Metrics] | None]
 

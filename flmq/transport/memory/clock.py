@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import threading
 import time
 from collections.abc import Callable
 
+from flmq.common.logger import get_logger
+
 __all__ = ["Clock", "ManualClock", "Timers"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Clock:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flmq.common.errors import FlmqError, TransportClosed
+from flmq.common.logger import get_logger
 from flmq.transport.base import Consumer, Delivery, StreamOffset, offset_of
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
 
 __all__ = ["MemoryConsumer"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flmq.common.errors import BrokerRefusal, ResourceLocked
+from flmq.common.logger import get_logger
 from flmq.transport.base import Address, Message, QueueInfo, StreamOffset
 from flmq.transport.checks import check_exclusive, check_offset
 from flmq.transport.memory.faults import Faults
@@ -18,7 +18,7 @@ from flmq.transport.topology import AMOUNTS, Queue, QueueType, Topology
 
 __all__ = ["VirtualHost"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class VirtualHost:

@@ -8,7 +8,6 @@ consumer, control) attach as a `ConnectionUser` and are called on the thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pika
 from pika.adapters.select_connection import IOLoop
 
 from flmq.common.errors import BrokerAccessRefused, BrokerError, TransportClosed
+from flmq.common.logger import get_logger
 from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
@@ -32,7 +32,7 @@ from flmq.transport.rabbitmq.tuning import keep_memory, tune
 
 __all__ = ["ConnectionUser", "IOConnection"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _CLOSE_SECONDS = 3.0
 """Seconds that a peer may take to answer Connection.Close before the socket is closed."""

@@ -17,6 +17,7 @@ from flmq.common.errors import (
     ResourceLocked,
     TransportClosed,
 )
+from flmq.common.logger import get_logger
 from flmq.transport.arriving import text_of
 from flmq.transport.base import Consumer, Delivery
 from flmq.transport.rabbitmq.channel_ops import StepsRun
@@ -30,7 +31,7 @@ from flmq.transport.rabbitmq.unacked import Tag, UnackedDeliveries
 
 __all__ = ["RabbitMQConsumer"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _CLOSE_SECONDS = 3.0
 

@@ -6,7 +6,6 @@ transport: publishers and consumers wait for that with `when_ready`.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from flmq.common.errors import (
     ResourceLocked,
     TransportClosed,
 )
+from flmq.common.logger import get_logger
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun, declare
 from flmq.transport.rabbitmq.connection import IOConnection
@@ -31,7 +31,7 @@ from flmq.transport.topology import Topology
 
 __all__ = ["Control"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[Any], Steps[T]]

@@ -8,7 +8,6 @@ message, that one fails and the others are sent again (see `channel_errors`).
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,6 +22,7 @@ from flmq.common.errors import (
     MessageTooLarge,
     TransportClosed,
 )
+from flmq.common.logger import get_logger
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
 from flmq.transport.checks import check_outgoing
 from flmq.transport.rabbitmq.channel_errors import culprit, size_limit
@@ -38,7 +38,7 @@ from flmq.transport.window import Window
 
 __all__ = ["RabbitMQPublisher"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class RabbitMQPublisher(Publisher):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from typing import Any
 
+from flmq.common.logger import get_logger
 from flmq.transport.base import ConnectionEvent, ConnectionState, StateListener
 
 __all__ = ["StateReports"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _numbers = itertools.count(1)
 
