@@ -23,7 +23,7 @@ from benchmarks.contestants.stage import ADDRESS_VARIABLE
 from benchmarks.meters import cpu_seconds, peak_memory
 from benchmarks.results import Round
 
-__all__ = ["ContestantFailed", "Troupe"]
+__all__ = ["ContestantFailed", "Processes"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _GRACE = 5.0
@@ -34,7 +34,7 @@ class ContestantFailed(Exception):
     """A contestant's process ended, said nothing for too long, or lost replies."""
 
 
-class Troupe:
+class Processes:
     """A contestant's processes for one cell. A context manager."""
 
     def __init__(

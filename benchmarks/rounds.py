@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.cells import Cell, size_name
 from benchmarks.contenders import CONTESTANTS, Contestant, NotAvailable
 from benchmarks.meters import Traffic, available_memory, traffic
-from benchmarks.processes import ContestantFailed, Troupe
+from benchmarks.processes import ContestantFailed, Processes
 from benchmarks.results import Outcome, Round
 from flmq.broker.find import Broker
 
@@ -33,7 +33,7 @@ class _Play:
     """A contestant that takes part in a cell."""
 
     contestant: Contestant
-    troupe: Troupe
+    processes: Processes
     rounds: list[Round] = field(default_factory=list)
     before: tuple[Traffic | None, Traffic | None] = (None, None)
     failed: str = ""
@@ -69,8 +69,8 @@ class Harness:
             plays: list[_Play] = []
             for name in names:
                 try:
-                    troupe = self._start(stack, CONTESTANTS[name], cell, count + 1)
-                    plays.append(_Play(CONTESTANTS[name], troupe))
+                    processes = self._start(stack, CONTESTANTS[name], cell, count + 1)
+                    plays.append(_Play(CONTESTANTS[name], processes))
                 except (ContestantFailed, NotAvailable) as error:
                     outcomes[name] = Outcome(name, cell, failed=str(error))
             for number in range(count + 1):
@@ -80,15 +80,17 @@ class Harness:
                 outcomes[play.contestant.name] = self._outcome(play, cell)
         return [outcomes[name] for name in names]
 
-    def _start(self, stack: ExitStack, contestant: Contestant, cell: Cell, rounds: int) -> Troupe:
+    def _start(
+        self, stack: ExitStack, contestant: Contestant, cell: Cell, rounds: int
+    ) -> Processes:
         free, needed = available_memory(), contestant.needs(cell)
         if free is not None and needed > _MEMORY_SHARE * free:
             raise NotAvailable(
                 f"needs some {size_name(needed // 10**8 * 10**8)} of memory, "
                 f"{size_name(free // 10**8 * 10**8)} are free"
             )
-        troupe = stack.enter_context(
-            Troupe(
+        processes = stack.enter_context(
+            Processes(
                 contestant,
                 cell,
                 rounds,
@@ -98,17 +100,17 @@ class Harness:
                 patience=self.patience,
             )
         )
-        troupe.start()
-        return troupe
+        processes.start()
+        return processes
 
     def _one_round(self, play: _Play, number: int, last: int) -> None:
         if play.failed:
             return
         try:
-            measured = play.troupe.play(more=number < last)
+            measured = play.processes.play(more=number < last)
         except ContestantFailed as error:
             play.failed = str(error)
-            play.troupe.close()
+            play.processes.close()
             return
         if number == 0:
             play.before = self._traffic(play)
@@ -118,23 +120,25 @@ class Harness:
     def _traffic(self, play: _Play) -> tuple[Traffic | None, Traffic | None]:
         if not play.contestant.on_broker:
             return None, None
-        troupe = play.troupe
+        processes = play.processes
         return (
-            traffic(self.broker, [troupe.server_pid]),
-            traffic(self.broker, troupe.client_pids),
+            traffic(self.broker, [processes.server_pid]),
+            traffic(self.broker, processes.client_pids),
         )
 
     def _outcome(self, play: _Play, cell: Cell) -> Outcome:
         name = play.contestant.name
         if play.failed:
             return Outcome(name, cell, tuple(play.rounds), failed=play.failed)
-        idle, peak, client_peak = play.troupe.memory()
+        idle, peak, client_peak = play.processes.memory()
         sent = [
             None if a is None or b is None else (b.received - a.received) / len(play.rounds)
             for a, b in zip(play.before, self._traffic(play), strict=True)
         ]
         outcome = Outcome(name, cell, tuple(play.rounds), idle, peak, client_peak)
-        return replace(outcome, server_sent=sent[0], clients_sent=sent[1], exact=play.troupe.exact)
+        return replace(
+            outcome, server_sent=sent[0], clients_sent=sent[1], exact=play.processes.exact
+        )
 
 
 def _summary(outcome: Outcome) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.chaos.stage import Stage
-from tests.chaos.supervisor import Crew
+from tests.chaos.supervisor import Supervisor
 
 _PROGRAM = Path(__file__).with_name("soaked.py")
 _FLMQ = str(Path(sys.executable).parent / "flmq")
@@ -95,29 +95,29 @@ def _soak(stage: Stage, folder: Path, options: argparse.Namespace) -> list[dict[
     samples: list[dict[str, float]] = []
     started, departures = time.monotonic(), 0
     leave_at = started + 5.0
-    with Crew(env, folder) as crew:
-        crew.start("server", _server_command(folder, options.rounds))
+    with Supervisor(env, folder) as supervisor:
+        supervisor.start("server", _server_command(folder, options.rounds))
         for name in (_STAYS, *_GUESTS):
             command = [_FLMQ, "client", f"{_PROGRAM}:client", f"--client-id={name}"]
             command += ["--max-deaths=0"]  # whom it kills is innocent
-            crew.start(name, [*command, f"--state-dir={folder / 'state'}"])
+            supervisor.start(name, [*command, f"--state-dir={folder / 'state'}"])
         next_sample = options.every
-        while crew.exit_status("server") is None and not crew.troubles:
+        while supervisor.exit_status("server") is None and not supervisor.troubles:
             now = time.monotonic()
             if now >= leave_at:
-                departures += crew.kill(rng.choice(_GUESTS))
+                departures += supervisor.kill(rng.choice(_GUESTS))
                 leave_at = now + rng.uniform(1.0, 6.0)
-            done = _rounds_done(crew)
+            done = _rounds_done(supervisor)
             if next_sample <= done < options.rounds:  # not while it ends
                 next_sample = done + options.every
-                sample = _sample(stage, crew, folder)
+                sample = _sample(stage, supervisor, folder)
                 more = {"round": done, "seconds": now - started, "departures": departures}
                 samples.append({**sample, **more})
                 print(_line(samples[-1]), flush=True)
             time.sleep(0.1)
-        crew.dismiss()
-        if crew.troubles:
-            sys.exit("; ".join(crew.troubles))
+        supervisor.dismiss()
+        if supervisor.troubles:
+            sys.exit("; ".join(supervisor.troubles))
     return samples
 
 
@@ -128,14 +128,18 @@ def _server_command(folder: Path, rounds: int) -> list[str]:
     ]
 
 
-def _rounds_done(crew: Crew) -> int:
-    numbers = _ROUND.findall(crew.log("server"))
+def _rounds_done(supervisor: Supervisor) -> int:
+    numbers = _ROUND.findall(supervisor.log("server"))
     return int(numbers[-1]) if numbers else 0
 
 
-def _sample(stage: Stage, crew: Crew, folder: Path) -> dict[str, float]:
+def _sample(stage: Stage, supervisor: Supervisor, folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
-    pids = {"server": crew.pid("server"), "worker": crew.pid(_STAYS), "broker": stage.node.pid}
+    pids = {
+        "server": supervisor.pid("server"),
+        "worker": supervisor.pid(_STAYS),
+        "broker": stage.node.pid,
+    }
     for who, pid in pids.items():
         if pid is not None:
             found |= {f"{who} {what}": number for what, number in _process(pid).items()}

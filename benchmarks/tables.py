@@ -122,7 +122,7 @@ def _failures(outcomes: Iterable[Outcome]) -> str:
 
 
 def _present(outcomes: Iterable[Outcome]) -> list[str]:
-    """Contestants with a figure, in the roster's order."""
+    """Contestants with a figure, in the order of CONTESTANTS."""
     with_figures = {each.contestant for each in outcomes if each.rounds}
     return [name for name in CONTESTANTS if name in with_figures]
 

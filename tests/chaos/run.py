@@ -25,7 +25,7 @@ from tests.chaos.hostile import forget_forged, send_hostile
 from tests.chaos.program import Variant
 from tests.chaos.schedule import SERVER, Fault, Kind, Schedule, client_names
 from tests.chaos.stage import Stage
-from tests.chaos.supervisor import Crew
+from tests.chaos.supervisor import Supervisor
 
 __all__ = [
     "JOB",
@@ -146,7 +146,7 @@ def _finished(spool: Path) -> list[Training]:
     return found
 
 
-Script = Callable[[Crew, Run], None]
+Script = Callable[[Supervisor, Run], None]
 """What is done to a run once everybody is started; it returns when the job is over."""
 
 
@@ -228,23 +228,23 @@ def play(
     stage.set()
     started = time.monotonic()
     names = client_names(schedule.clients)
-    with Crew(_environment(run, stage.url), folder, run.note_spool) as crew:
+    with Supervisor(_environment(run, stage.url), folder, run.note_spool) as supervisor:
         commands = {SERVER: server_command(schedule, run.runs_dir)}
         commands |= {name: client_command(schedule, name, run.state_dir) for name in names}
         for name, command in commands.items():
             crashes = schedule.crashes.get(name, ())
-            crew.start(name, command, crashes, may_end.get(name, ()) if may_end else ())
+            supervisor.start(name, command, crashes, may_end.get(name, ()) if may_end else ())
         if script is None:
             assert isinstance(stage, Stage), "schedules are for a stage; a cluster wants a script"
             run.gate.touch()
-            _Director(stage, crew, run).direct(timeout)
+            _Director(stage, supervisor, run).direct(timeout)
         else:
-            script(crew, run)
+            script(supervisor, run)
         run.seconds = time.monotonic() - started
-        _finish(stage, crew, run, names)
+        _finish(stage, supervisor, run, names)
     run.over.touch()
     deadline = time.monotonic() + _CHILDREN_SECONDS
-    while (strays := crew.strays()) and time.monotonic() < deadline:
+    while (strays := supervisor.strays()) and time.monotonic() < deadline:
         time.sleep(_POLL)
     run.strays = strays
     stage.clear()
@@ -254,9 +254,9 @@ def play(
 class _Director:
     """Does what the schedule says, when it says it, until the job is over."""
 
-    def __init__(self, stage: Stage, crew: Crew, run: Run) -> None:
+    def __init__(self, stage: Stage, supervisor: Supervisor, run: Run) -> None:
         self._stage = stage
-        self._crew = crew
+        self._supervisor = supervisor
         self._run = run
         self._faults = list(run.schedule.faults)
         self._endings: list[tuple[float, Callable[[], None]]] = []
@@ -268,7 +268,7 @@ class _Director:
             now = time.monotonic()
             if now > deadline:
                 self._run.troubles.append(f"the job did not end within {timeout:g} s")
-                self._crew.dump_stacks()
+                self._supervisor.dump_stacks()
                 break
             self._end_what_is_over(now)
             if due is None and self._run.diary.exists():
@@ -277,14 +277,14 @@ class _Director:
                 self._do(self._faults.pop(0))
                 due = time.monotonic()
             time.sleep(_POLL)
-        self._run.ended = self._crew.exit_status(SERVER) == 0
+        self._run.ended = self._supervisor.exit_status(SERVER) == 0
         for _, ending in self._endings:
             ending()
         for client in {f.client for f in self._run.schedule.faults if f.kind is Kind.HOSTILE}:
             forget_forged(self._stage.direct_url, client)
 
     def _going_on(self) -> bool:
-        return self._crew.exit_status(SERVER) is None and not self._crew.troubles
+        return self._supervisor.exit_status(SERVER) is None and not self._supervisor.troubles
 
     def _end_what_is_over(self, now: float) -> None:
         for item in [item for item in self._endings if item[0] <= now]:
@@ -303,9 +303,9 @@ class _Director:
         stage = self._stage
         match fault.kind:
             case Kind.KILL_SERVER:
-                return self._crew.kill(SERVER)
+                return self._supervisor.kill(SERVER)
             case Kind.KILL_CLIENT:
-                return self._crew.kill(fault.client)
+                return self._supervisor.kill(fault.client)
             case Kind.KILL_BROKER:
                 stage.kill_broker()
             case Kind.CUT:
@@ -345,7 +345,7 @@ class _Director:
         return True
 
 
-def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
+def _finish(stage: Scene, supervisor: Supervisor, run: Run, names: list[str]) -> None:
     """Let everybody hear of the job's end, look at what is left, and send all home."""
     stage.calm()
     queues = [client_queue(name) for name in names]
@@ -358,9 +358,9 @@ def _finish(stage: Scene, crew: Crew, run: Run, names: list[str]) -> None:
         if drained or time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    crew.dismiss()
+    supervisor.dismiss()
     if not run.ended:
-        crew.dump_stacks()
-    run.hits = crew.hits
-    run.lives += Counter({name: crew.lives(name) for name in [SERVER, *names]})
-    run.troubles += crew.troubles
+        supervisor.dump_stacks()
+    run.hits = supervisor.hits
+    run.lives += Counter({name: supervisor.lives(name) for name in [SERVER, *names]})
+    run.troubles += supervisor.troubles

@@ -16,10 +16,10 @@ from flmq.cli.children import end_with_parent
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.crashpoints import CRASH_AT
 
-__all__ = ["Crew", "Member"]
+__all__ = ["Member", "Supervisor"]
 
 MARK = "CHAOS_CREW"
-"""Variable that all processes of a crew, and theirs, have in their environment."""
+"""Variable that all processes of a supervisor, and their children, have in their environment."""
 _LOOK_EVERY = 0.03
 _AGAIN_AFTER = 0.3
 """Seconds before one that ended by itself, for want of a broker, is started again."""
@@ -47,8 +47,8 @@ class Member:
     """Exit status of one that has ended for good."""
 
 
-class Crew:
-    """Runs members and their supervisor, which is a thread. A context manager."""
+class Supervisor:
+    """Runs member processes, and restarts killed ones on a thread. A context manager."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Crew:
         self.troubles: list[str] = []
         """What a person would have had to look at."""
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Supervisor:
         self._watch.start()
         return self
 
@@ -176,7 +176,7 @@ class Crew:
                     member.process.wait()
 
     def strays(self) -> list[int]:
-        """Pids of processes of this crew that are alive, whoever started them."""
+        """Pids of processes of this supervisor that are alive, whoever started them."""
         wanted = f"{MARK}={self.mark}".encode()
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):

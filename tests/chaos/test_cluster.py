@@ -11,7 +11,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.program import Variant
 from tests.chaos.run import JOB, Run, play, until
 from tests.chaos.schedule import SERVER, Schedule
-from tests.chaos.supervisor import Crew
+from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import check
 
 
@@ -19,7 +19,7 @@ from tests.chaos.verdict import check
 def test_the_node_that_leads_the_reply_queue_may_die(tmp_path: Path) -> None:
     """First while everybody trains, then while replies are under way."""
 
-    def script(crew: Crew, run: Run) -> None:
+    def script(supervisor: Supervisor, run: Run) -> None:
         until(lambda: len(run.begun()) >= 3, "everybody trains")
         first = cluster.leader(replies_queue(JOB))
         cluster.kill(first)
@@ -29,8 +29,8 @@ def test_the_node_that_leads_the_reply_queue_may_die(tmp_path: Path) -> None:
         cluster.kill(cluster.leader(replies_queue(JOB)))
         # Clients' queues are no replicated ones: those that stood there come back with the node.
         cluster.calm()
-        crew.wait(SERVER, 120.0)
-        run.ended = crew.exit_status(SERVER) == 0
+        supervisor.wait(SERVER, 120.0)
+        run.ended = supervisor.exit_status(SERVER) == 0
 
     with Cluster() as cluster:
         schedule = Schedule(1, Variant.LARGE, rounds=4, training_seconds=0.5)

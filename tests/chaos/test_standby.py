@@ -13,7 +13,7 @@ from tests.chaos.program import Variant
 from tests.chaos.run import JOB, Run, client_command, play, server_command, until
 from tests.chaos.schedule import SERVER, Schedule
 from tests.chaos.stage import Stage
-from tests.chaos.supervisor import Crew
+from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import check
 
 _TAKE_OVER_SECONDS = 10.0
@@ -24,12 +24,12 @@ def _begun(run: Run, trainings: int) -> Callable[[], bool]:
     return lambda: len(run.begun()) >= trainings
 
 
-def _second_server(crew: Crew, run: Run) -> None:
+def _second_server(supervisor: Supervisor, run: Run) -> None:
     """Start it, and see it stand by."""
-    crew.start("second", server_command(run.schedule, run.runs_dir))
+    supervisor.start("second", server_command(run.schedule, run.runs_dir))
     log = run.runs_dir / JOB / "server.log"
     until(lambda: "standing by" in log.read_text("utf-8"), "the second server stands by")
-    until(lambda: "standing by" in crew.log("second"), "and says so to who started it")
+    until(lambda: "standing by" in supervisor.log("second"), "and says so to who started it")
 
 
 def _took_over(run: Run) -> Callable[[], bool]:
@@ -38,15 +38,15 @@ def _took_over(run: Run) -> Callable[[], bool]:
 
 
 def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> None:
-    def script(crew: Crew, run: Run) -> None:
+    def script(supervisor: Supervisor, run: Run) -> None:
         until(_begun(run, 3), "everybody trains")
-        _second_server(crew, run)
-        crew.kill(SERVER, for_good=True)
+        _second_server(supervisor, run)
+        supervisor.kill(SERVER, for_good=True)
         run.gate.touch()
         seconds = until(_took_over(run), "the second server takes over")
         assert seconds < _TAKE_OVER_SECONDS
-        crew.wait("second", _PATIENCE)
-        run.ended = crew.exit_status("second") == 0
+        supervisor.wait("second", _PATIENCE)
+        run.ended = supervisor.exit_status("second") == 0
 
     schedule = Schedule(1, Variant.STATEFUL, rounds=2)
     assert check(play(stage, schedule, tmp_path / "run", script=script)) == []
@@ -55,20 +55,20 @@ def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> No
 def test_a_server_that_slept_finds_itself_fenced(stage: Stage, tmp_path: Path) -> None:
     """It was paused in the middle of a round, and wakes when another is in charge."""
 
-    def script(crew: Crew, run: Run) -> None:
+    def script(supervisor: Supervisor, run: Run) -> None:
         until(_begun(run, 3), "everybody trains")
-        _second_server(crew, run)
-        crew.signal(SERVER, signal.SIGSTOP)
+        _second_server(supervisor, run)
+        supervisor.signal(SERVER, signal.SIGSTOP)
         stage.cut()
         until(_took_over(run), "the second server takes over")
         run.gate.touch()
         until(_begun(run, 4), "the second server goes on")
-        crew.signal(SERVER, signal.SIGCONT)
-        crew.wait(SERVER, _PATIENCE)
-        assert crew.exit_status(SERVER) == ExitCode.RUN, crew.log(SERVER)
-        assert "another server took charge of job chaos" in crew.log(SERVER)
-        crew.wait("second", _PATIENCE)
-        run.ended = crew.exit_status("second") == 0
+        supervisor.signal(SERVER, signal.SIGCONT)
+        supervisor.wait(SERVER, _PATIENCE)
+        assert supervisor.exit_status(SERVER) == ExitCode.RUN, supervisor.log(SERVER)
+        assert "another server took charge of job chaos" in supervisor.log(SERVER)
+        supervisor.wait("second", _PATIENCE)
+        run.ended = supervisor.exit_status("second") == 0
 
     schedule = Schedule(2, Variant.LARGE, rounds=2)
     may_end = {SERVER: (ExitCode.RUN,)}
@@ -76,10 +76,10 @@ def test_a_server_that_slept_finds_itself_fenced(stage: Stage, tmp_path: Path) -
     assert check(run) == []
 
 
-def _second_client(crew: Crew, run: Run) -> None:
+def _second_client(supervisor: Supervisor, run: Run) -> None:
     """Start a process that serves as c1 as well, and see it stand by."""
-    crew.start("second", client_command(run.schedule, "c1", run.state_dir))
-    until(lambda: "standing by" in crew.log("second"), "the second client stands by")
+    supervisor.start("second", client_command(run.schedule, "c1", run.state_dir))
+    until(lambda: "standing by" in supervisor.log("second"), "the second client stands by")
 
 
 def _c1(run: Run) -> int:
@@ -90,22 +90,22 @@ def _c1(run: Run) -> int:
 def test_a_second_process_of_a_client_takes_over(stage: Stage, tmp_path: Path, how: str) -> None:
     """What the first had in its spool is the second's; one that sleeps and wakes does no harm."""
 
-    def script(crew: Crew, run: Run) -> None:
+    def script(supervisor: Supervisor, run: Run) -> None:
         until(lambda: _c1(run) >= 1, "c1 trains")
-        _second_client(crew, run)
+        _second_client(supervisor, run)
         before = _c1(run)
         if how == "killed":
-            crew.kill("c1", for_good=True)
+            supervisor.kill("c1", for_good=True)
         else:
-            crew.signal("c1", signal.SIGSTOP)
+            supervisor.signal("c1", signal.SIGSTOP)
             stage.cut()
         until(lambda: _c1(run) > before, "the second process trains")
         run.gate.touch()
         if how == "paused":
-            crew.signal("c1", signal.SIGCONT)
-        crew.wait(SERVER, _PATIENCE)
-        run.ended = crew.exit_status(SERVER) == 0
-        run.lives["c1"] += crew.lives("second")
+            supervisor.signal("c1", signal.SIGCONT)
+        supervisor.wait(SERVER, _PATIENCE)
+        run.ended = supervisor.exit_status(SERVER) == 0
+        run.lives["c1"] += supervisor.lives("second")
 
     schedule = Schedule(3, Variant.LARGE, rounds=2)
     run = play(stage, schedule, tmp_path / "run", script=script)

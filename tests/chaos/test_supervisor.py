@@ -15,11 +15,11 @@ from tests.transport.rigs import eventually
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from tests.chaos.supervisor import Crew
+from tests.chaos.supervisor import Supervisor
 
-with Crew({}, Path(sys.argv[1])) as crew:
-    crew.start("sleeper", [sys.executable, "-c", "import time; time.sleep(300)"])
-    print(crew.pid("sleeper"), flush=True)
+with Supervisor({}, Path(sys.argv[1])) as supervisor:
+    supervisor.start("sleeper", [sys.executable, "-c", "import time; time.sleep(300)"])
+    print(supervisor.pid("sleeper"), flush=True)
     time.sleep(300)
 """
 

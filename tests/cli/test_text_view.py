@@ -128,11 +128,11 @@ def test_of_a_great_many_measures_the_others_are_counted() -> None:
     assert "m022=22 more_metrics=77 seconds=" in line
 
 
-@pytest.mark.parametrize("word", [word for word in Outcome if word is not Outcome.ACCEPTED])
-def test_every_outcome_but_acceptance_is_remarked(word: Outcome) -> None:
-    remark = remark_on(ClientOutcome(4, Phase.EVALUATE, "bob", word))
+@pytest.mark.parametrize("outcome", [each for each in Outcome if each is not Outcome.ACCEPTED])
+def test_every_outcome_but_acceptance_is_remarked(outcome: Outcome) -> None:
+    remark = remark_on(ClientOutcome(4, Phase.EVALUATE, "bob", outcome))
     assert remark is not None
-    assert (remark.text, remark.good) == (f"bob {word.value} in evaluate of round 4", False)
+    assert (remark.text, remark.good) == (f"bob {outcome.value} in evaluate of round 4", False)
 
 
 def test_what_is_ordinary_is_not_remarked() -> None:

@@ -134,7 +134,7 @@ def test_a_client_that_goes_and_comes_changes_its_cell_until_it_has_answered() -
 
 
 @pytest.mark.parametrize(
-    ("word", "cell"),
+    ("outcome", "cell"),
     [
         (Outcome.ACCEPTED, Cell.ANSWERED),
         (Outcome.FAILED, Cell.FAILED),
@@ -145,9 +145,9 @@ def test_a_client_that_goes_and_comes_changes_its_cell_until_it_has_answered() -
         (Outcome.DUPLICATE, Cell.BUSY),
     ],
 )
-def test_every_word_has_its_cell(word: Outcome, cell: Cell) -> None:
+def test_every_outcome_has_its_cell(outcome: Outcome, cell: Cell) -> None:
     board = board_of(
-        PhaseOpened(2, Phase.FIT, ("a",), None), ClientOutcome(2, Phase.FIT, "a", word)
+        PhaseOpened(2, Phase.FIT, ("a",), None), ClientOutcome(2, Phase.FIT, "a", outcome)
     )
     assert board.stage is not None
     assert board.stage.cells == {"a": cell}

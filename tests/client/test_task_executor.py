@@ -63,7 +63,7 @@ from tests.end_to_end.federation import Nudge, initial
 from tests.transport.rigs import PATIENCE, QUIET, Rig
 
 SMALL, LARGE = initial(5), initial(50_000)
-LETTER = Incoming(
+INCOMING = Incoming(
     Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(SMALL, {})),
     1,
     Delivery(Message(b""), "q", redelivered=False, tag=None),
@@ -87,7 +87,7 @@ class Trainer(Nudge):
 
 @dataclass
 class Desk:
-    """A worker's doer and, across the broker, what comes of it."""
+    """A task executor and, across the broker, what comes of it."""
 
     transport: Transport
     trainer: Trainer
@@ -172,7 +172,7 @@ def shared(ref: BlobRef, **changes: Any) -> Task:
 
 def admitted(tasks: Tasks, *all_of_them: Task) -> Tasks:
     for each in all_of_them:
-        assert tasks.admit(each, LETTER) is Admission.NEW
+        assert tasks.admit(each, INCOMING) is Admission.NEW
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""Tasks in memory: recognized when they come again, acked by their newest letter."""
+"""Tasks in memory: recognized when they come again, acked by their newest message."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_life_of_a_task(mail: Iterator[Incoming]) -> None:
     assert tasks.admit(task(), next(mail)) is Admission.SETTLED
 
 
-def test_the_newest_letter_is_acked(mail: Iterator[Incoming]) -> None:
+def test_the_newest_message_is_acked(mail: Iterator[Incoming]) -> None:
     tasks, newer = VolatileTasks(), task(deadline_unix_ms=7)
     tasks.admit(task(), next(mail))
     last = next(mail)
@@ -85,7 +85,7 @@ def test_one_that_is_done_is_sent_again(mail: Iterator[Incoming]) -> None:
     assert tasks.published("t1") is again
 
 
-def test_one_that_nobody_wants_gives_its_letter_back(mail: Iterator[Incoming]) -> None:
+def test_one_that_nobody_wants_gives_its_message_back(mail: Iterator[Incoming]) -> None:
     tasks, incoming = VolatileTasks(), next(mail)
     tasks.admit(task(), incoming)
     assert tasks.settle("t1") is incoming

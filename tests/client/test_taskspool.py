@@ -20,7 +20,7 @@ from flmq.wire.budget import MAX_ENVELOPE_BYTES
 from tests.client.test_tasks import incomings, reply, task
 from tests.descriptors import no_more_files
 
-LETTER = next(incomings())
+INCOMING = next(incomings())
 LARGE = ndarrays_to_parameters([np.arange(INLINE_BYTES, dtype=np.float32), np.zeros(0)])
 SMALL = ndarrays_to_parameters([np.arange(3.0)])
 
@@ -50,14 +50,14 @@ def _plain(each: Reply) -> Reply:
 
 def test_a_task_outlives_the_process_until_it_is_settled(tmp_path: Path) -> None:
     mine = task(deadline_unix_ms=5, ins=FitIns(SMALL, {"lr": 0.1}))
-    assert opened(tmp_path).admit(mine, LETTER) is Admission.NEW
+    assert opened(tmp_path).admit(mine, INCOMING) is Admission.NEW
     second = TaskSpool(tmp_path)
     assert second.left_over() == [mine]
-    assert second.admit(mine, LETTER) is Admission.AGAIN
+    assert second.admit(mine, INCOMING) is Admission.AGAIN
     assert second.of_job("job") == ["t1"]
     assert second.settle("t1") is None
     assert files(tmp_path) == set()
-    assert second.admit(mine, LETTER) is Admission.SETTLED
+    assert second.admit(mine, INCOMING) is Admission.SETTLED
     assert TaskSpool(tmp_path).left_over() == []
 
 
@@ -67,22 +67,22 @@ def test_a_task_that_an_earlier_flmq_spooled_with_a_model_in_it_is_taken_up(
     mine = task(ins=FitIns(Parameters([bytes(MAX_ENVELOPE_BYTES)], "raw"), {}))
     with monkeypatch.context() as earlier:
         earlier.setattr("flmq.wire.codec.check_budget", lambda body, kind: None)
-        opened(tmp_path).admit(mine, LETTER)
+        opened(tmp_path).admit(mine, INCOMING)
     assert TaskSpool(tmp_path).left_over() == [mine]
 
 
 def test_tasks_come_back_in_their_order(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     for number, name in enumerate("cab"):
-        spool.admit(task(name), LETTER)
+        spool.admit(task(name), INCOMING)
         os.utime(tmp_path / f"{name}.task", (1e9 * 2 + number, 1e9 * 2 + number))
     assert [each.task_id for each in TaskSpool(tmp_path).left_over()] == ["c", "a", "b"]
 
 
 def test_a_newer_form_of_a_task_replaces_the_older(tmp_path: Path) -> None:
     spool, newer = opened(tmp_path), task(epoch=2, deadline_unix_ms=9)
-    spool.admit(task(), LETTER)
-    assert spool.admit(newer, LETTER) is Admission.AGAIN
+    spool.admit(task(), INCOMING)
+    assert spool.admit(newer, INCOMING) is Admission.AGAIN
     assert spool.current("t1") == newer
     assert TaskSpool(tmp_path).left_over() == [newer]
 
@@ -93,11 +93,11 @@ def test_a_reply_outlives_the_process_until_it_is_settled(
 ) -> None:
     mine = reply(parameters=parameters)
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     assert same(spool.finished(mine), mine)
     second = opened(tmp_path)
     assert same(second.reply_of("t1"), mine)
-    assert second.admit(task(), LETTER) is Admission.DONE
+    assert second.admit(task(), INCOMING) is Admission.DONE
     assert second.published("t1") is None
     second.settle("t1")
     assert files(tmp_path) == set()
@@ -106,7 +106,7 @@ def test_a_reply_outlives_the_process_until_it_is_settled(
 
 def test_a_failure_is_kept_as_well(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     failed = replace(reply(), res=Failure(FailureKind.EXCEPTION, "KeyError", "x"))
     spool.finished(failed)
     assert opened(tmp_path).reply_of("t1") == failed
@@ -114,7 +114,7 @@ def test_a_failure_is_kept_as_well(tmp_path: Path) -> None:
 
 def test_what_is_sent_lives_on_when_its_file_is_removed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     kept = spool.finished(reply(parameters=LARGE))
     spool.settle("t1")  # its receipt may come before its last confirm
     assert same(kept, reply(parameters=LARGE))
@@ -122,7 +122,7 @@ def test_what_is_sent_lives_on_when_its_file_is_removed(tmp_path: Path) -> None:
 
 def test_the_reply_to_a_task_that_is_settled_is_not_written(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.settle("t1")
     assert spool.finished(reply(parameters=LARGE)) == reply(parameters=LARGE)
     assert files(tmp_path) == set()
@@ -131,10 +131,10 @@ def test_the_reply_to_a_task_that_is_settled_is_not_written(tmp_path: Path) -> N
 def test_a_standby_sees_what_was_there_when_it_takes_over(tmp_path: Path) -> None:
     """It opens the folder long before; what is settled by then is not done again."""
     active, standby = opened(tmp_path), TaskSpool(tmp_path)
-    active.admit(task("old"), LETTER)
+    active.admit(task("old"), INCOMING)
     standby_before = TaskSpool(tmp_path)
     active.settle("old")
-    active.admit(task("new"), LETTER)
+    active.admit(task("new"), INCOMING)
     for spool in (standby, standby_before):
         assert spool.left_over() == [task("new")]
         assert spool.current("old") is None
@@ -148,14 +148,14 @@ def test_a_process_that_may_open_no_file_lays_nothing_aside(
     tmp_path: Path, parameters: Parameters
 ) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.finished(reply(parameters=parameters))
     before = sorted(tmp_path.iterdir())
     with no_more_files():
         with pytest.raises(SystemExhausted, match=r"t1\.reply: .*ulimit -n"):
             spool.reply_of("t1")
         with pytest.raises(SpoolNotWritable, match="ulimit -n"):
-            spool.admit(task("t2"), LETTER)
+            spool.admit(task("t2"), INCOMING)
     assert sorted(tmp_path.iterdir()) == before
     assert same(spool.reply_of("t1"), reply(parameters=parameters))
 
@@ -163,7 +163,7 @@ def test_a_process_that_may_open_no_file_lays_nothing_aside(
 def test_a_spool_that_cannot_be_read_for_want_of_descriptors_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened(tmp_path).admit(task(), LETTER)
+    opened(tmp_path).admit(task(), INCOMING)
     spool = TaskSpool(tmp_path)
 
     def no_more(_: Path) -> bytes:
@@ -179,7 +179,7 @@ def test_a_spool_that_cannot_be_read_for_want_of_descriptors_is_left_as_it_is(
 def test_a_damaged_reply_is_made_again(tmp_path: Path) -> None:
     for name in ("t1.reply", "t1.blob"):
         spool = opened(tmp_path)
-        spool.admit(task(), LETTER)
+        spool.admit(task(), INCOMING)
         spool.finished(reply(parameters=LARGE))
         path = tmp_path / name
         damaged = bytearray(path.read_bytes())
@@ -197,17 +197,17 @@ def test_a_reply_that_is_damaged_meanwhile_is_made_again_when_its_task_comes_aga
     tmp_path: Path,
 ) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.finished(reply())
     (tmp_path / "t1.reply").write_bytes(b"?")
-    assert spool.admit(task(), LETTER) is Admission.NEW
-    assert spool.admit(task(), LETTER) is Admission.AGAIN
+    assert spool.admit(task(), INCOMING) is Admission.NEW
+    assert spool.admit(task(), INCOMING) is Admission.AGAIN
 
 
 @pytest.mark.parametrize("name", ["t1.task", "t1.reply", "t1.blob"])
 def test_a_file_that_is_cut_at_any_byte_is_noticed(tmp_path: Path, name: str) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.finished(reply(parameters=LARGE))
     path = tmp_path / name
     whole = path.read_bytes()
@@ -230,22 +230,22 @@ def test_a_damaged_task_is_set_aside_and_its_reply_answers_it_when_it_comes_agai
     tmp_path: Path,
 ) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.finished(reply(parameters=LARGE))
     (tmp_path / "t1.task").write_bytes(b"no task")
     after = TaskSpool(tmp_path)
     assert after.left_over() == []
     assert (tmp_path / "t1.task.damaged").read_bytes() == b"no task"
-    assert after.admit(task(), LETTER) is Admission.NEW
+    assert after.admit(task(), INCOMING) is Admission.NEW
     assert same(after.reply_of("t1"), reply(parameters=LARGE))
 
 
 def test_another_tasks_file_under_this_name_is_no_use(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    spool.admit(task("t1"), LETTER)
+    spool.admit(task("t1"), INCOMING)
     (tmp_path / "t1.task").rename(tmp_path / "t2.task")
     assert TaskSpool(tmp_path).left_over() == []
-    spool.admit(task("t3"), LETTER)
+    spool.admit(task("t3"), INCOMING)
     spool.finished(reply("t3"))
     (tmp_path / "t3.reply").rename(tmp_path / "t3.task")
     assert TaskSpool(tmp_path).left_over() == []
@@ -253,7 +253,7 @@ def test_another_tasks_file_under_this_name_is_no_use(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_of_what_is_gone_is_removed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     spool.finished(reply(parameters=LARGE))
     (tmp_path / "t1.task").unlink()  # killed in the middle of `settle`
     (tmp_path / "t2.task.tmp").write_bytes(b"half")
@@ -264,7 +264,7 @@ def test_what_a_killed_process_left_of_what_is_gone_is_removed(tmp_path: Path) -
 def test_what_nobody_asked_for_in_a_fortnight_is_removed(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     for name in ("old", "new"):
-        spool.admit(task(name), LETTER)
+        spool.admit(task(name), INCOMING)
         spool.finished(reply(name))
     for path in tmp_path.glob("new.*"):
         os.utime(path, (2e9, 2e9))
@@ -287,7 +287,7 @@ def test_a_task_that_cannot_be_written_is_not_taken(
     spool = opened(tmp_path)
     monkeypatch.setattr("os.fsync", _full)
     with pytest.raises(SpoolNotWritable, match=r"No space left.*--state-dir") as info:
-        spool.admit(task(), LETTER)
+        spool.admit(task(), INCOMING)
     assert info.value.folder == tmp_path
     assert (spool.current("t1"), files(tmp_path)) == (None, set())
 
@@ -296,7 +296,7 @@ def test_a_reply_that_cannot_be_written_leaves_the_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = opened(tmp_path)
-    spool.admit(task(), LETTER)
+    spool.admit(task(), INCOMING)
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", _full)
         with pytest.raises(OSError, match="No space left"):

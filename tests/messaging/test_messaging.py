@@ -1,4 +1,4 @@
-"""Envelopes over a transport: un-acked until dealt with, or buried."""
+"""Envelopes over a transport: un-acked until dealt with, or dead-lettered."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def large(fill: bytes = b"x") -> Task:
     )
 
 
-class Post:
+class Messaging:
     """A way out and a way in over one memory broker."""
 
     def __init__(self) -> None:
@@ -97,68 +97,66 @@ class Post:
 
 
 @pytest.fixture
-def post() -> Iterator[Post]:
-    made = Post()
+def messaging() -> Iterator[Messaging]:
+    made = Messaging()
     yield made
     made.transport.close()
 
 
 @pytest.mark.parametrize("body", [SMALL, large()], ids=["small", "large"])
-def test_what_is_sent_comes_as_it_was(post: Post, body: Body) -> None:
-    sent = post.sender.send(ADDRESS, body, message_id="id", correlation_id="answer")
+def test_what_is_sent_comes_as_it_was(messaging: Messaging, body: Body) -> None:
+    sent = messaging.sender.send(ADDRESS, body, message_id="id", correlation_id="answer")
     assert sent.outcome.result(PATIENCE) is PublishOutcome.CONFIRMED
-    incoming = post.next()
+    incoming = messaging.next()
     assert incoming.body == body
     assert incoming.bytes == sent.bytes == len(encode(body))
     assert incoming.delivery.message.type == type(body).__name__
     assert incoming.delivery.message.correlation_id == "answer"
-    post.inbox.ack(incoming)
-    assert post.come_again() == 0
+    messaging.inbox.ack(incoming)
+    assert messaging.come_again() == 0
 
 
-def test_an_envelope_that_is_not_dealt_with_comes_again(post: Post) -> None:
-    post.sender.send(ADDRESS, large())
-    post.next()
-    assert post.come_again() == 1
+def test_an_envelope_that_is_not_dealt_with_comes_again(messaging: Messaging) -> None:
+    messaging.sender.send(ADDRESS, large())
+    messaging.next()
+    assert messaging.come_again() == 1
 
 
-def test_what_was_a_piece_of_an_envelope_is_none_any_more(post: Post) -> None:
+def test_what_was_a_piece_of_an_envelope_is_none_any_more(messaging: Messaging) -> None:
     """Nothing waits for others of its kind: not one of thousands stays un-acked."""
     for index in range(2100):
-        post.raw(b"x", {"x-flmq-chunk-digest": "a" * 32, "x-flmq-chunk-index": index})
-    post.sender.send(ADDRESS, SMALL)
-    incoming = post.next()
+        messaging.raw(b"x", {"x-flmq-chunk-digest": "a" * 32, "x-flmq-chunk-index": index})
+    messaging.sender.send(ADDRESS, SMALL)
+    incoming = messaging.next()
     assert incoming.body == SMALL
-    post.inbox.ack(incoming)
-    assert len(post.reasons) == 2100
-    assert post.come_again() == 0
+    messaging.inbox.ack(incoming)
+    assert len(messaging.reasons) == 2100
+    assert messaging.come_again() == 0
 
 
-def test_a_piece_of_a_blob_is_a_letter_of_its_own(post: Post) -> None:
-    post.raw(b"piece", blob_chunk_headers("0123456789abcdef" * 2, 7))
-    incoming = post.next()
+def test_a_piece_of_a_blob_is_a_message_of_its_own(messaging: Messaging) -> None:
+    messaging.raw(b"piece", blob_chunk_headers("0123456789abcdef" * 2, 7))
+    incoming = messaging.next()
     assert isinstance(incoming.body, BlobChunk)
     assert (incoming.body.index, bytes(incoming.body.data), incoming.bytes) == (7, b"piece", 5)
-    post.inbox.ack(incoming)
-    assert post.come_again() == 0
+    messaging.inbox.ack(incoming)
+    assert messaging.come_again() == 0
 
 
 @pytest.mark.parametrize("body", [SMALL, large()], ids=["small", "large"])
-def test_a_buried_letter_is_whole_among_the_dead_and_does_not_come_again(
-    post: Post, body: Body
-) -> None:
-    post.sender.send(ADDRESS, body)
-    incoming = post.next()
-    post.inbox.dead_letter(incoming, "no use for it")
-    assert set(post.dead()) == {"no use for it"}
-    assert post.inbox.receive(QUIET) is None
-    assert post.come_again() == 0
+def test_a_dead_letter_is_whole_and_does_not_come_again(messaging: Messaging, body: Body) -> None:
+    messaging.sender.send(ADDRESS, body)
+    incoming = messaging.next()
+    messaging.inbox.dead_letter(incoming, "no use for it")
+    assert set(messaging.dead()) == {"no use for it"}
+    assert messaging.inbox.receive(QUIET) is None
+    assert messaging.come_again() == 0
 
 
-def test_a_dead_letter_tells_where_it_was(post: Post) -> None:
-    post.raw(b"garbage", {"x-own": 3})
-    assert post.inbox.receive(PATIENCE) is None
-    consumer = post.transport.consumer([DEAD], prefetch=1)
+def test_a_dead_letter_tells_where_it_was(messaging: Messaging) -> None:
+    messaging.raw(b"garbage", {"x-own": 3})
+    assert messaging.inbox.receive(PATIENCE) is None
+    consumer = messaging.transport.consumer([DEAD], prefetch=1)
     incoming = consumer.receive(PATIENCE)
     assert incoming is not None
     headers = incoming.message.headers
@@ -176,11 +174,11 @@ def send_model(sender: Sender, address: Address) -> Future[PublishOutcome]:
     return sender.send_blob(address, ref, ref.digest, parameters.tensors).outcome
 
 
-def test_unroutable_is_said_of_the_whole_if_it_is_of_a_part(post: Post) -> None:
+def test_unroutable_is_said_of_the_whole_if_it_is_of_a_part(messaging: Messaging) -> None:
     nowhere = Address(TASKS, task_key("main", "nobody"))
-    sent = post.sender.send(nowhere, SMALL)
+    sent = messaging.sender.send(nowhere, SMALL)
     assert sent.outcome.result(PATIENCE) is PublishOutcome.UNROUTABLE
-    assert send_model(post.sender, nowhere).result(PATIENCE) is PublishOutcome.UNROUTABLE
+    assert send_model(messaging.sender, nowhere).result(PATIENCE) is PublishOutcome.UNROUTABLE
 
 
 def test_a_failure_of_a_part_is_that_of_the_whole() -> None:
