@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import cast
@@ -170,6 +171,7 @@ class Server:
             parameters, fit_metrics, _ = trained
             if parameters:
                 self.parameters, self._log.changed = parameters, True
+                self._tell_model()  # so that the old one goes
             history.add_metrics_distributed_fit(server_round, fit_metrics)
             self._log.fit_metrics = fit_metrics
         # Step 2: evaluate it here, if the strategy can.
@@ -198,7 +200,7 @@ class Server:
             failures; None if the strategy asked nobody.
         """
         self._phases.begin(server_round, Phase.FIT)
-        self.strategy.global_parameters = self.parameters
+        self._tell_model()
         instructions = self._phases.planned(self.strategy, Phase.FIT, server_round)
         if instructions is None:
             chosen = self.strategy.configure_fit(
@@ -327,6 +329,10 @@ class Server:
 
     def _check_evaluate(self, ins: Ins, res: Res) -> str | None:
         return check_evaluate_reply(cast(EvaluateRes, res))
+
+    def _tell_model(self) -> None:
+        with contextlib.suppress(AttributeError):  # a frozen strategy does without
+            self.strategy.global_parameters = self.parameters
 
     def _named(self, method: str) -> str:
         return returned.method_name(self.strategy, method)
