@@ -127,12 +127,16 @@ class Strategy(ABC):
     def combine(self, server_round: int, parameters: Parameters) -> Combine | None:
         """What this round's accepted replies are combined in, as they come.
 
-        Asked once a round, before clients are. With it, and where the strategy `streams`, memory
-        does not grow with the number of clients: ``results`` in `aggregate_fit` are then
-        `StreamedResults`, in which parameters are empty and ``results.combine`` has taken them in.
+        Asked once a round, before clients are; and as round 0 when a run begins, to find out
+        whether the initial model has a mean. A server that resumes asks again, so it must change
+        nothing that `state_dict` returns: what is drawn by chance is drawn in `configure_fit`.
+
+        With it, and where the strategy `streams`, memory does not grow with the number of clients:
+        ``results`` in `aggregate_fit` are then `StreamedResults`, in which parameters are empty and
+        ``results.combine`` has taken them in.
 
         Args:
-            server_round: the round, counted from 1.
+            server_round: the round, counted from 1; or 0.
             parameters: the global model, which clients train from.
 
         Returns:
