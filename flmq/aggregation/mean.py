@@ -221,7 +221,7 @@ class MeanAccumulator:
 def _cuts(
     blocks: list[BlockSum], offset: int, size: int
 ) -> Iterator[tuple[int, int, BlockSum, int]]:
-    """Where a stretch is cut at the blocks' borders: start and stop in it, block, place there."""
+    """Cut a stretch at block borders: yield start and stop in it, the block, the place there."""
     start = 0
     while start < size:
         number, place = divmod(offset + start, BLOCK)

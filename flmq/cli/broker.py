@@ -48,7 +48,7 @@ def status(
         bool, typer.Option("--url", help="Print its URL alone, with its password.")
     ] = False,
 ) -> None:
-    """Say whether the node is up, and where."""
+    """Show whether the node is running, and where."""
     result = persistent_nodes.status(name)
     if not result.running or result.node is None:
         typer.echo(f"broker {name!r} is down{': ' + result.trouble if result.trouble else ''}")

@@ -19,7 +19,7 @@ def doctor(
     broker: Broker = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what is amiss.")] = False,
 ) -> None:
-    """Check this machine and the broker; for what is missing, say the command that mends it."""
+    """Check this machine and the broker; for each problem, show the command that fixes it."""
     checks = run_checks(broker)
     width = max(len(check.name) for check in checks)
     for check in checks:

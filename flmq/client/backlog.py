@@ -1,4 +1,4 @@
-"""A worker's tasks that wait for a thread or are being done, and when each came."""
+"""A worker's tasks that wait for a thread or are being done, with their times of arrival."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ __all__ = ["Backlog"]
 
 
 class Backlog:
-    """A queue of tasks, which knows the ones that were taken from it as well. Thread-safe."""
+    """A queue of tasks that also remembers those taken from it. Thread-safe."""
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` gives monotonic seconds, ``unix_clock`` this machine's seconds since 1970."""
+        """Start empty; ``clock`` gives monotonic seconds, ``unix_clock`` Unix seconds."""
         self.clock = clock
         self.stopping = threading.Event()
-        """Set when nothing more is to be done."""
+        """Set when no more tasks are to be done."""
         self._unix_clock = unix_clock
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._arrived: dict[str, float | None] = {}
-        """Of those that wait, are trained on, or whose reply is being sent, by id."""
+        """Arrival of tasks that wait, are trained on, or whose reply is being sent, by id."""
 
     def put(self, task: Task, arrived: float | None = None) -> None:
-        """Have a task done by the next free thread.
+        """Queue a task for the next free thread.
 
-        ``arrived`` is when it came, by `clock`; None: before our time.
+        ``arrived`` is when it came, by `clock`; None if before our start.
         """
         self._arrived[task.task_id] = arrived
         self._waiting.put(task)
 
     def take(self) -> Task | None:
-        """Return the next task; None: this thread is to end. Blocks."""
+        """Return the next task, or None if this thread is to end. Blocks."""
         task = self._waiting.get()
         return None if self.stopping.is_set() else task
 
@@ -48,15 +48,15 @@ class Backlog:
         self._arrived.pop(task.task_id, None)
 
     def __contains__(self, task_id: str) -> bool:
-        """Whether a task waits or is being done."""
+        """Return whether a task waits or is being done."""
         return task_id in self._arrived
 
     def server_clock(self, task: Task) -> Callable[[], float]:
-        """Return the clock to compare the deadline of a task with that was taken."""
+        """Return the clock to compare the deadline of a taken task with."""
         return server_clock(task, self._arrived[task.task_id], self.clock, self._unix_clock)
 
     def stop(self, threads: int) -> None:
-        """Let each of so many threads end after the task at hand. Idempotent."""
+        """Make each of ``threads`` threads end after its current task. Idempotent."""
         self.stopping.set()
         for _ in range(threads):
             self._waiting.put(None)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all after a crash, and end in a digest of themselves."""
+"""Files that are complete or absent after a crash, and end in a digest of themselves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SealedFiles:
         self._folder = folder
 
     def write(self, name: str, parts: Iterable[bytes | memoryview], *, sealed: bool = True) -> None:
-        """Write a file atomically; not ``sealed``, a reader checks it by other means."""
+        """Write a file atomically; unless ``sealed``, its reader verifies it by other means."""
         seal = hashlib.sha256()
         with replacing(self._folder / name) as file:
             for part in parts:
@@ -67,11 +67,11 @@ class SealedFiles:
             return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files, in their order; those that are not there are passed over."""
+        """Remove files in this order; missing ones are skipped."""
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
 
     def set_aside(self, name: str) -> None:
-        """Keep a file that is of no use, under another name."""
+        """Keep an unusable file under another name."""
         with contextlib.suppress(FileNotFoundError):
             (self._folder / name).replace(self._folder / (name + DAMAGED))

@@ -1,4 +1,4 @@
-"""What the system says when it has run out of something: no file is damaged for it."""
+"""Recognize errors of a system that has run out of resources, which are no damage of a file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ADVICE = {
 
 
 class SystemExhausted(RunError):
-    """A file cannot be opened or mapped now, for want of descriptors or memory."""
+    """A file cannot be opened or mapped now, for lack of descriptors or memory."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        """Name the file and what there is too little of."""
+        """Name the file and the exhausted resource."""
         self.path = path
         self.errno = error.errno
         super().__init__(
@@ -33,7 +33,7 @@ class SystemExhausted(RunError):
 
 
 def cause_of(error: OSError) -> str:
-    """Return the system's own words, and what to do where it has run out of something."""
+    """Return the system's message, and what to do if it has run out of something."""
     said = error.strerror or str(error)
     advice = _ADVICE.get(error.errno or 0)
     return said if advice is None else f"{said} ({advice})"
@@ -41,7 +41,7 @@ def cause_of(error: OSError) -> str:
 
 @contextlib.contextmanager
 def unless_exhausted(path: Path) -> Iterator[None]:
-    """Let errors of reading ``path`` through, but those that are not about the file.
+    """Pass errors of reading ``path`` through, except those that do not concern the file.
 
     Raises:
         SystemExhausted: the process, or the machine, has no more descriptors or memory.

@@ -27,7 +27,7 @@ __all__ = [
 
 LOGGER_NAME = "flmq"
 LOG_FIELDS = ("job", "server_round", "phase", "client_id", "task_id")
-"""Attributes of every record of flmq's log: what it is about, each a str or int, or None."""
+"""Attributes of every log record of flmq that say what it is about: a str, an int or None."""
 
 _about: ContextVar[Mapping[str, object]] = ContextVar("flmq_about", default=MappingProxyType({}))
 
@@ -45,10 +45,10 @@ class _Clean(logging.Filter):
 
 
 def about(subject: object = None, **known: object) -> dict[str, object]:
-    """What a record is about, as the ``extra`` of a call of the logger.
+    """Return what a record is about, for the ``extra`` argument of a logging call.
 
-    ``subject`` is whatever has attributes called as `LOG_FIELDS`: a task, a reply, a receipt, an
-    event of a run. ``known`` adds to them, by the same names.
+    ``subject`` is anything with attributes named as in `LOG_FIELDS`: a task, a reply, a receipt, an
+    event of a run. ``known`` adds fields by the same names.
     """
     fields = {name: getattr(subject, name) for name in LOG_FIELDS if hasattr(subject, name)}
     fields |= known
@@ -61,9 +61,9 @@ def about(subject: object = None, **known: object) -> dict[str, object]:
 
 @contextlib.contextmanager
 def logging_about(subject: object = None, **known: object) -> Iterator[None]:
-    """Have what this thread logs within the block be about ``subject``, as in `about`.
+    """Label what this thread logs within the block as being about ``subject``, as in `about`.
 
-    A block within the block adds to it; what a call of the logger says itself goes before.
+    A nested block adds to it; fields given in a logging call itself take precedence.
     """
     token = _about.set({**_about.get(), **about(subject, **known)})
     try:
@@ -73,7 +73,7 @@ def logging_about(subject: object = None, **known: object) -> Iterator[None]:
 
 
 class _About(logging.Filter):
-    """Give a record the attributes that say what it is about."""
+    """Add the attributes that say what a record is about."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         known = _about.get()
@@ -84,9 +84,9 @@ class _About(logging.Filter):
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger ``name``, whose records are cleaned and say what they are about.
+    """Return the logger ``name``, whose records are cleaned and labelled.
 
-    Filters of flmq's own logger are not asked about records of those below it.
+    Filters of flmq's own logger do not apply to records of the loggers below it.
     """
     found = logging.getLogger(name)
     if not found.filters:

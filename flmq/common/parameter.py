@@ -270,15 +270,15 @@ def parameters_problem(parameters: object) -> str | None:
 
 
 def parameters_of(message: object) -> Parameters | None:
-    """The field ``parameters`` of a ``message``; None if it is no dataclass with `Parameters`."""
+    """Return the ``parameters`` of a ``message``; None if it has no `Parameters`."""
     parameters = getattr(message, "parameters", None)
     return parameters if isinstance(parameters, Parameters) and is_dataclass(message) else None
 
 
 def with_parameters(message: _Message, parameters: Parameters) -> _Message:
-    """A copy of ``message`` with these ``parameters``.
+    """Return a copy of ``message`` with these ``parameters``.
 
-    ``message`` is a dataclass; one without `Parameters` comes back as it is.
+    ``message`` is a dataclass; one without `Parameters` is returned unchanged.
     """
     if parameters_of(message) is None:
         return message
@@ -288,9 +288,9 @@ def with_parameters(message: _Message, parameters: Parameters) -> _Message:
 
 
 def without_parameters(message: _Message) -> _Message:
-    """A copy of ``message`` whose ``parameters`` have no tensors, for these travel or lie apart.
+    """Return a copy of ``message`` with empty ``parameters``, as they are kept elsewhere.
 
-    ``message`` is a dataclass; one without `Parameters` comes back as it is.
+    ``message`` is a dataclass; one without `Parameters` is returned unchanged.
     """
     parameters = parameters_of(message)
     if parameters is None:

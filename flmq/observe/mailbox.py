@@ -251,7 +251,7 @@ class Mailbox(Generic[_Event]):
 
 
 def state_of(event: object) -> tuple[str, ...] | None:
-    """What ``event`` tells the state of, where only the last such event counts; else None."""
+    """Return a key for ``event`` if only the latest event with that key matters, else None."""
     match event:
         case ClientPresence():
             return "presence", event.client_id
@@ -261,7 +261,7 @@ def state_of(event: object) -> tuple[str, ...] | None:
 
 
 def detail_of(event: object) -> int | None:
-    """The round that ``event`` is a detail of: told again, from a journal, once it is over."""
+    """Return the round of which ``event`` is a detail, which a journal can repeat; else None."""
     match event:
         case PhaseOpened() | PhaseClosed():
             return event.server_round

@@ -1,4 +1,4 @@
-"""Standing by for what one connection at a time can have on the broker."""
+"""Stand by for something on the broker that one connection at a time can have."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def stand_by(
     locked: Callable[[ResourceLocked], None],
     wait: Callable[[float], object],
 ) -> _Taken:
-    """Return what ``take`` returns, calling it until nobody else has what it takes. Blocks.
+    """Call ``take`` until nobody else has what it takes; return its result. Blocks.
 
-    ``locked`` is called once, when somebody else has it, and raises to give up at once. ``wait``
-    is called with the seconds until the next try, and raises to stop.
+    ``locked`` is called once if somebody else has it, and raises to give up at once. ``wait`` is
+    called with the seconds until the next try, and raises to stop.
     """
     waited = False
     while True:

@@ -34,7 +34,7 @@ class FileParameters(Parameters):
         self._own = tensors
 
     def tensor(self, index: int) -> memoryview:
-        """One tensor of the file: a read-only view of a mapping that goes with it."""
+        """Return one tensor: a read-only view of a mapping of its own, closed with the view."""
         start = sum(self.ref.lengths[:index])
         return memoryview(self.map()).toreadonly()[start : start + self.ref.lengths[index]]
 

@@ -88,7 +88,7 @@ def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
 
 
 def _trained_from(journal: Journal, record: PhaseRecord, digest: str | None) -> Parameters:
-    """The global model of the round: among what was sent, or kept; without tensors if neither."""
+    """Return the round's global model, from its requests or checkpoints; empty if not kept."""
     planned = JobJournal(journal).planned(record.key)
     for ask in () if planned is None else planned.asks:
         if isinstance(ask.ins, FitIns) and refer(ask.ins.parameters).digest == digest:

@@ -141,7 +141,7 @@ def scalar_to_proto(value: object, proto: pb.Scalar, where: str) -> None:
 
 
 def scalar_from_proto(proto: pb.Scalar, key: str) -> Scalar:
-    """The value of whichever field is set."""
+    """Return the value of whichever field is set."""
     kind = proto.WhichOneof("kind")
     if kind is None:
         raise MalformedMessage(f"scalar {key!r} has no value of a kind known here")
