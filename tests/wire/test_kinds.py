@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ EVERYTHING = register(Kind("test.everything", EverythingIns, EverythingRes, call
 PHASE = EVERYTHING.phase
 INS = EverythingIns(True, -(2**63), -0.0, "naïve\x00", b"\xff\x00", 1.0, SCALARS, MODEL, NOTHING)
 RES = EverythingRes(OK, 3, SCALARS)
+GOLDEN = Path(__file__).parent / "golden"
 UNKNOWN = Phase("test.unknown")
 
 
@@ -134,6 +136,18 @@ def test_a_message_comes_back_as_it_went_with_the_same_bytes(body: Task | Reply 
     for length in range(len(encoded)):
         with pytest.raises(MalformedMessage):
             decode(encoded[:length])
+
+
+@pytest.mark.parametrize(
+    ("name", "body"), [("kind_task", task(INS, PHASE)), ("kind_reply", reply(RES, PHASE))]
+)
+def test_messages_of_earlier_versions_are_read_and_are_what_is_written_today(
+    name: str, body: Task | Reply
+) -> None:
+    stored = bytes.fromhex((GOLDEN / f"{name}.hex").read_text(encoding="ascii"))
+    assert exact(decode(stored)) == exact(body)
+    before, today = pb.Envelope.FromString(stored), _envelope(body)
+    assert (before.task, before.reply) == (today.task, today.reply)
 
 
 def test_numpys_scalars_become_pythons() -> None:
