@@ -97,6 +97,14 @@ class LateTable:
             late.setdefault(phase, []).append(found)
         return late
 
+    def answered(self, tx: sqlite3.Connection, phase: int) -> frozenset[str]:
+        """Who answered phase number ``phase`` late."""
+        rows = tx.execute(
+            "SELECT client_id FROM late WHERE phase_id = ? AND word = ?",
+            (phase, Outcome.LATE.value),
+        )
+        return frozenset(client_id for (client_id,) in rows)
+
     def _known(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
         row = tx.execute(
             "SELECT 1 FROM late WHERE phase_id = ? AND client_id = ? AND word = ?",

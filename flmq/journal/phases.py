@@ -28,7 +28,7 @@ from flmq.journal.records import (
 )
 from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
-from flmq.round import LateReplyRef, Outcome, Policy, TaskOutcome
+from flmq.round import DIRECT, LateReplyRef, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
 __all__ = ["PhaseTables"]
@@ -235,6 +235,41 @@ class PhaseTables:
         ).fetchone()
         return None if row is None else row[0]
 
+    def closed_calls(
+        self, tx: sqlite3.Connection, server_round: int, phase: Phase
+    ) -> list[PhaseKey]:
+        """The closed phases of this kind in a round, in the order of their opening."""
+        rows = tx.execute(
+            "SELECT call FROM phases WHERE server_round = ? AND phase = ? AND closed IS NOT NULL"
+            " ORDER BY id",
+            (server_round, phase.value),
+        )
+        return [PhaseKey(server_round, phase, call) for (call,) in rows]
+
+    def left_open(self, tx: sqlite3.Connection) -> list[PhaseKey]:
+        """The phases that were opened and not closed, in the order of their opening."""
+        rows = tx.execute(
+            "SELECT server_round, phase, call FROM phases WHERE closed IS NULL AND settled = 0"
+            " AND plan IS NOT NULL ORDER BY id"
+        )
+        return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
+
+    def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
+        """The phases of this kind that no checkpoint covers: those that have closed come first.
+
+        But those that a strategy opened by calling a client itself.
+        """
+        rows = tx.execute(
+            "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0 AND call < ?"
+            " AND plan IS NOT NULL ORDER BY closed IS NULL, id",
+            (phase.value, DIRECT),
+        )
+        return [PhaseKey(number, phase, call) for number, call in rows]
+
+    def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
+        """Who answered late in a phase."""
+        return self.late.answered(tx, _id(tx, key)[0])
+
     def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
         """The last round whose phase of this kind has closed; 0 if none has."""
         (last,) = tx.execute(
@@ -246,14 +281,6 @@ class PhaseTables:
     def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
         """The late replies that count in a phase, in the order of client ids."""
         return list(self.late.into(tx, _id(tx, key)[0]))
-
-    def first_call(self, tx: sqlite3.Connection, server_round: int, phase: Phase) -> int:
-        """The first call of this phase that is not settled yet."""
-        (last,) = tx.execute(
-            "SELECT max(call) FROM phases WHERE server_round = ? AND phase = ? AND settled = 1",
-            (server_round, phase.value),
-        ).fetchone()
-        return 0 if last is None else int(last) + 1
 
     def reply_files(
         self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]

@@ -92,19 +92,30 @@ class JournalReader:
 
     # -- phases, rounds, checkpoints ---------------------------------------------------------
 
-    def first_call(self, server_round: int, phase: Phase) -> int:
-        """Return from which number on a restarted server counts the calls of a phase.
-
-        Lower calls belong to rounds that have a checkpoint; from this one on, `find_phase` finds
-        those that the previous server opened.
-        """
-        with self._db.reading() as tx:
-            return self._phases.first_call(tx, server_round, phase)
-
     def closed_phase(self, key: PhaseKey) -> ClosedPhase | None:
         """Return how a phase was closed, without plan and replies; None if it is not closed."""
         with self._db.reading() as tx:
             return self._phases.closed(tx, key)
+
+    def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
+        """The closed phases of this kind in a round, in the order of their opening."""
+        with self._db.reading() as tx:
+            return self._phases.closed_calls(tx, server_round, phase)
+
+    def left_open(self) -> list[PhaseKey]:
+        """The phases that an earlier server opened and did not close."""
+        with self._db.reading() as tx:
+            return self._phases.left_open(tx)
+
+    def unsettled(self, phase: Phase) -> list[PhaseKey]:
+        """The phases of this kind that no checkpoint covers: those that have closed come first."""
+        with self._db.reading() as tx:
+            return self._phases.unsettled(tx, phase)
+
+    def answered_late(self, key: PhaseKey) -> frozenset[str]:
+        """The asks of a phase whose first reply came when it had closed."""
+        with self._db.reading() as tx:
+            return self._phases.answered_late(tx, key)
 
     def last_closed(self, phase: Phase) -> int:
         """Return the last round whose phase of this kind has closed; 0 if none has."""

@@ -11,7 +11,7 @@ from typing import Any
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal.state import StateValue
-from flmq.round import LateReplyRef, Outcome, Policy, TaskOutcome
+from flmq.round import LateReplyRef, Outcome, PhaseKey, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
 __all__ = [
@@ -51,21 +51,6 @@ class JobIdentity:
     """Key of the tasks' nonces."""
     seed: int
     """Of the choice of clients."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseKey:
-    """Which phase: the same for the same question, however often the server starts."""
-
-    server_round: int
-    phase: Phase
-    call: int = 0
-    """How often this phase of this round was opened before."""
-
-    def __str__(self) -> str:
-        """For people to read."""
-        again = f", call {self.call}" if self.call else ""
-        return f"round {self.server_round}, {self.phase.value}{again}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,16 @@
-"""One round as a pure state machine: no clock, no socket; events in, actions out."""
+"""Rounds and the job that they are of, as pure state machines: events in, actions out."""
 
 from __future__ import annotations
 
-from flmq.round.actions import Action, Carry, Close, LateReplyRef, Outcome, Settle, TaskOutcome
+from flmq.round.actions import (
+    Action,
+    Carry,
+    Close,
+    LateReplyRef,
+    Outcome,
+    Settle,
+    TaskOutcome,
+)
 from flmq.round.events import (
     DeadlinePassed,
     Event,
@@ -13,17 +21,23 @@ from flmq.round.events import (
     Stopped,
     TaskUnroutable,
 )
+from flmq.round.job import JobEvent, JobState
+from flmq.round.keys import DIRECT, PhaseKey, ask_name, client_of
 from flmq.round.state import Policy, Round, RoundState, TaskState, UnexpectedEvent
 
 __all__ = [
+    "DIRECT",
     "Action",
     "Carry",
     "Close",
     "DeadlinePassed",
     "Event",
+    "JobEvent",
+    "JobState",
     "LateReplyOffered",
     "LateReplyRef",
     "Outcome",
+    "PhaseKey",
     "Policy",
     "ReplyAccepted",
     "ReplyFailed",
@@ -36,4 +50,6 @@ __all__ = [
     "TaskState",
     "TaskUnroutable",
     "UnexpectedEvent",
+    "ask_name",
+    "client_of",
 ]

@@ -182,6 +182,15 @@ class Round:
             case _:
                 return [*self._settle(event), *self._look()]
 
+    def expects(self, client_id: str) -> bool:
+        """Whether a reply of this client would settle its task."""
+        awaited = (TaskState.PENDING, TaskState.UNROUTABLE)
+        return self.state is RoundState.OPEN and self.tasks.get(client_id) in awaited
+
+    def is_unanswered(self, client_id: str) -> bool:
+        """Whether the round closed without a reply of this client, and none has come since."""
+        return self.tasks.get(client_id) in (TaskState.SILENT, TaskState.LOST)
+
     def accepted(self) -> tuple[str, ...]:
         """Clients whose reply counts, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.ACCEPTED))

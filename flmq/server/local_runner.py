@@ -1,17 +1,20 @@
-"""Call clients that are objects of this process: one call each, in threads."""
+"""Asking clients that are objects of this process: one call each, in threads."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from flmq.common.errors import InvalidReturnValue
-from flmq.common.phase import Phase
-from flmq.server.asks.phase_in_flight import Ask, PhaseInFlight, PhaseResult, Request, Taken
+from flmq.round import JobState, PhaseKey
+from flmq.round.job_events import PhaseOpened
+from flmq.server.asks.phase_in_flight import PhaseInFlight, named
+from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.replies.reply_edges import ReplyEdges
+from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.wire import FailureKind, Ins, Reply, Res
 from flmq.wire.failures import failure_of
 from flmq.wire.kinds import kind_of
@@ -20,54 +23,65 @@ __all__ = ["LocalRunner"]
 
 
 class LocalRunner:
-    """Call the proxies' methods and wait for all of them; deadlines are up to the proxies."""
+    """Calls proxies' methods and waits for all of them; a deadline is the proxies' own affair."""
 
-    def __init__(self, clients: Sequence[ClientProxy], max_workers: int | None) -> None:
-        """Call ``clients``, ``max_workers`` at a time."""
+    def __init__(
+        self,
+        clients: Sequence[ClientProxy],
+        max_workers: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Reach ``clients``, ``max_workers`` at a time; ``clock`` gives seconds."""
+        self._clock = clock
         self._clients = {client.cid: client for client in clients}
         self._max_workers = max_workers
 
-    def gather(self, request: Request) -> PhaseResult:
-        """Call them all; the timeout, in seconds, is passed to each call."""
-        phase = request.phase
-        gather = PhaseInFlight.create(request, label=phase.value, now=time.monotonic())
-        gather.start()
-        lock = threading.Lock()
+    def run_phase(self, request: Request) -> PhaseResult:
+        """Call them all; the timeout, in seconds, is handed to each call."""
+        key, asks = PhaseKey(request.server_round, request.phase), named(request.asks)
+        loop = ReplyLoop(JobState(), ReplyEdges(lambda event: None, self._clock))
+        phase = PhaseInFlight.begin(key, request, label=request.phase.value, now=self._clock())
+        opened = PhaseOpened(key, {name: name for name in asks}, request.policy, phase.label)
+        loop.open(phase, lambda loop: [opened])
         with ThreadPoolExecutor(self._max_workers) as pool:
-            calls = deque(
-                pool.submit(self._call, phase, request.server_round, ask, request.timeout)
-                for ask in request.asks
-            )
+            calls = deque(pool.submit(self._call, request, name, ask) for name, ask in asks.items())
             while calls:
-                reply = calls.popleft().result()  # freed as soon as it is aggregated
-                taken = Taken(reply, 0, time.monotonic())
-                gather.take(gather.judge(reply), taken)
-                gather.absorb(taken, lock)
-        return gather.result()
+                reply = calls.popleft().result()  # held by nobody, once it is added up
+                loop.take(reply, 0, None)
+                loop.perform()
+        return phase.result()
 
-    def _call(self, phase: Phase, server_round: int, ask: Ask, timeout: float | None) -> Reply:
-        started = time.monotonic()
+    def begin(self, server_round: int, step: str) -> None:
+        """Nothing of it matters here."""
+
+    def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
+        """Call one of them."""
+        return self.run_phase(request)
+
+    def _call(self, request: Request, task_id: str, ask: Ask) -> Reply:
+        started = self._clock()
         res: Res
         try:
             proxy = self._clients[ask.client_id]
-            res = _checked(proxy.ask(ask.ins, timeout, server_round), ask.ins)
+            answer = proxy.ask(ask.ins, request.timeout, request.server_round)
+            res = _checked(answer, ask.ins)
         except Exception as error:
             res = failure_of(FailureKind.EXCEPTION, error)
         return Reply(
-            task_id="",
+            task_id=task_id,
             job="",
-            server_round=server_round,
-            phase=phase,
+            server_round=request.server_round,
+            phase=request.phase,
             client_id=ask.client_id,
             epoch=0,
             nonce=b"",
-            seconds=time.monotonic() - started,
+            seconds=self._clock() - started,
             res=res,
         )
 
 
 def _checked(res: Res, ins: Ins) -> Res:
-    """Return ``res`` if it is of the type that the proxy's method should return."""
+    """``res``, if it is what the contract says that a proxy's method returns."""
     kind = kind_of(ins)
     if not isinstance(res, kind.res):
         raise InvalidReturnValue(

@@ -16,6 +16,7 @@ from flmq.observe.events import ClientsAwaited, Note, RunEnded, RunStarted
 from flmq.observe.learned import Learned
 from flmq.observe.past_rounds import past_rounds
 from flmq.round import Policy
+from flmq.server.asks.asks import Records
 from flmq.server.asks.coordinator import Coordinator
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_manager import SimpleClientManager
@@ -27,6 +28,7 @@ from flmq.server.replies.late import LateReplyPolicy
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.job_lock import take_job
+from flmq.server.resumption.reply_journal import ReplyJournal
 from flmq.server.resumption.run_folder import OpenRun, open_run
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -100,7 +102,10 @@ def _run(
     late_policy = None
     if server.strategy.late_replies is LateReplies.NEXT_ROUND:
         late_policy = LateReplyPolicy(config.num_rounds, server.check_late)
-    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, job_journal, late_policy)
+    records = None
+    if run.journal is not None and job_journal is not None:
+        records = Records(job_journal, ReplyJournal(run.journal, run.job))
+    coordinator = Coordinator(transport, run.job, presence, bus.emit, how, records, late_policy)
     checkpointer = (
         None
         if job_journal is None

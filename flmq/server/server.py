@@ -22,8 +22,8 @@ from flmq.common.typing import (
 from flmq.observe.events import Note, RunEvent
 from flmq.round import Policy
 from flmq.server.asks.failure_summary import split, why
-from flmq.server.asks.phase_in_flight import accept_anything
 from flmq.server.asks.queue_client_proxy import PhaseRunner
+from flmq.server.asks.request import accept_anything
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.history import History
@@ -238,6 +238,7 @@ class Server:
         try:
             if gathered.error is not None:
                 raise gathered.error
+            self._phases.step(server_round, "aggregate fit")
             aggregated = self.strategy.aggregate_fit(server_round, *results)
             parameters, metrics = returned.checked_model(self._named("aggregate_fit"), aggregated)
         except AggregationError as error:
@@ -284,6 +285,7 @@ class Server:
             self._note(server_round, self._phases.too_few(gathered))
             return None, {}, results
         try:
+            self._phases.step(server_round, "aggregate evaluate")
             measured = self.strategy.aggregate_evaluate(server_round, *results)
             loss, metrics = returned.checked_loss(self._named("aggregate_evaluate"), measured)
         except AggregationError as error:
@@ -307,6 +309,7 @@ class Server:
     # -- its parts ---------------------------------------------------------------------------
 
     def _evaluate_centrally(self, server_round: int, history: History) -> None:
+        self._phases.step(server_round, "evaluate")
         res = self.strategy.evaluate(server_round, self.parameters)
         if res is None:
             return

@@ -15,7 +15,7 @@ from flmq.journal import Journal, KeepPolicy
 from flmq.observe.events import ClientOutcome
 from flmq.round import Outcome
 from flmq.server import ServerConfig
-from flmq.server.replies import intake, listener
+from flmq.server.replies import reply_loop, uploading
 from flmq.server.resumption.replay import replay
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.wire import Receipt, ReceiptOutcome, Task
@@ -112,7 +112,7 @@ def test_an_upload_that_begins_late_counts_once_though_it_comes_twice(
 def test_a_late_upload_that_breaks_off_is_given_up_after_a_while(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "_SILENCE", 0.2)
+    monkeypatch.setattr(uploading, "_SILENCE", 0.2)
     a, b = federation.peer("a"), federation.peer("b")
     server = started(federation, tmp_path, rounds=2)
     late = Upload.of(a, a.task())
@@ -150,7 +150,7 @@ def test_an_upload_to_a_round_of_a_server_before_counts(
         if point == "server.reply_journalled":
             raise _Died("killed")
 
-    monkeypatch.setattr(intake, "crash_point", crash)
+    monkeypatch.setattr(reply_loop, "crash_point", crash)
     Upload.of(b, second).send()
     with pytest.raises(_Died):
         server.history()

@@ -329,19 +329,19 @@ def test_phases_in_flight_survive_a_checkpoint(journal: Journal) -> None:
         journal.find_phase(asking)
 
 
-def test_calls_are_counted_on(journal: Journal) -> None:
+def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journal) -> None:
     def key(call: int) -> PhaseKey:
         return PhaseKey(0, Phase.GET_PROPERTIES, call)
 
-    assert journal.first_call(0, Phase.GET_PROPERTIES) == 0
-    for call in (0, 1):
+    for call in (0, 1, 2):
         journal.open_phase(key(call), plan([]))
-        journal.close_phase(key(call), closing())
-    assert journal.first_call(0, Phase.GET_PROPERTIES) == 0
+    journal.close_phase(key(1), closing())
+    assert journal.left_open() == [key(0), key(2)]
+    assert journal.unsettled(Phase.GET_PROPERTIES) == [key(1), key(0), key(2)]
+    assert journal.closed_calls(0, Phase.GET_PROPERTIES) == [key(1)]
     end_round(journal, 0)
-    journal.open_phase(key(2), plan([]))
     journal = reopened(journal)
-    assert journal.first_call(0, Phase.GET_PROPERTIES) == 2
+    assert journal.unsettled(Phase.GET_PROPERTIES) == [key(0), key(2)]
     assert journal.find_phase(key(2)) is not None
 
 

@@ -12,7 +12,7 @@ from flmq.common import Config, NDArrays, ndarrays_to_parameters
 from flmq.common.errors import NoInitialParameters
 from flmq.common.phase import Phase
 from flmq.observe.events import PhaseOpened
-from flmq.server.asks import coordinator
+from flmq.server.asks import asks
 from tests.end_to_end.federation import Federation, Nudge, RunningServer, fed_avg
 
 CLIENTS = ("a", "b", "c")
@@ -83,7 +83,7 @@ def test_a_server_that_died_goes_on_with_the_same_client(
             raise RuntimeError("died")
 
     with monkeypatch.context() as patched:
-        patched.setattr(coordinator, "crash_point", die)
+        patched.setattr(asks, "crash_point", die)
         first = run(federation, 1, tmp_path)
         with pytest.raises(RuntimeError, match="died"):
             first.history()

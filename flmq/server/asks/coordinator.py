@@ -1,33 +1,38 @@
-"""The coordinator: in charge of a job; opens phases, has them asked, and waits until they close."""
+"""The coordinator: in charge of a job on a transport, from the first roll call to the end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import wait
-from dataclasses import replace
 from functools import partial
 
-from flmq.common.crashpoints import crash_point
 from flmq.common.logger import logger
 from flmq.common.phase import Phase
-from flmq.journal.records import PhaseKey
 from flmq.messaging import Inbox, Sender
-from flmq.observe.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent
+from flmq.observe.events import RunEvent
+from flmq.round import JobState, PhaseKey
+from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.job import Job
+from flmq.server.asks.job_context import JobContext
+from flmq.server.asks.job_phases import JobPhases
 from flmq.server.asks.options import CoordinatorOptions
-from flmq.server.asks.phase_in_flight import PhaseInFlight, PhaseResult, Request
 from flmq.server.asks.published_models import PublishedModels
+from flmq.server.asks.request import Check, PhaseResult, Request
+from flmq.server.asks.stream import AskStream
 from flmq.server.asks.task_publisher import TaskPublisher
-from flmq.server.asks.task_table import TaskTable
-from flmq.server.asks.waiting import Waiter
+from flmq.server.asks.waiting import WaitEdges
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.late import LateReplyPolicy
-from flmq.server.replies.late_replies import LateReplyDesk
 from flmq.server.replies.listener import Listener
-from flmq.server.replies.uploads import Uploads
-from flmq.server.resumption.job_journal import JobJournal, Planned
+from flmq.server.replies.receipts import Receipts
+from flmq.server.replies.reply_edges import ReplyEdges
+from flmq.server.replies.reply_loop import ReplyLoop
+from flmq.server.replies.uploading import Uploading
+from flmq.server.replies.uploads import Spoiled, Uploads
+from flmq.server.resumption.job_journal import Planned
+from flmq.server.strategy.reply_check import spec_of
 from flmq.transport import (
     TASKS,
     Address,
@@ -38,8 +43,9 @@ from flmq.transport import (
     replies_queue,
     uploads_queue,
 )
-from flmq.wire import BlobRef, JobEnded, RollCall
+from flmq.wire import JobEnded, Reply, RollCall
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
+from flmq.wire.kinds import check_reply
 
 __all__ = ["Coordinator"]
 
@@ -50,7 +56,7 @@ _DAY = 24 * 3600.0
 
 
 class Coordinator:
-    """In charge of one job on one transport."""
+    """In charge of one job on one transport: runs its phases, direct calls and streams of asks."""
 
     def __init__(
         self,
@@ -59,90 +65,107 @@ class Coordinator:
         presence: PresenceWatcher,
         emit: Callable[[RunEvent], None],
         options: CoordinatorOptions,
-        job_journal: JobJournal | None = None,
+        records: Records | None = None,
         late_policy: LateReplyPolicy | None = None,
     ) -> None:
-        """Prepare; `start` takes charge. With a ``job_journal`` the job survives its server.
+        """Prepare; `start` takes charge. With ``records`` the job survives its server.
 
         With ``late_policy`` late replies count in later rounds, in phases that ask for that.
         """
-        self._job_journal = job_journal
         self.job = job
         self._transport = transport
         self._presence = presence
         self._emit = emit
         self._options = options
         self._codec = options.codec
-        self._table = TaskTable()
-        self._late_replies = LateReplyDesk(job, self._table, job_journal, late_policy)
-        self._clock = time.monotonic
-        self._told = (0, 0)
+        self._records = records
+        self._late_policy = late_policy
 
-    def start(self) -> None:
-        """Begin to hear clients, and call the roll. The job must be ours (`take_job`).
+    def start(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin to hear clients, and discover them. The job must be ours (`take_job`).
 
         Raises:
             BrokerError: the broker refuses or cannot be reached.
         """
         name, options = self.job.name, self._options
+        # Step 1: ways out and in.
         self._publisher = self._transport.publisher()
         self._sender = Sender(self._publisher)
-        declare = partial(self._transport.declare, models_topology())
-        self._models = PublishedModels(self._sender, name, declare)
+        context = JobContext(self.job, self._sender, self._presence, self._emit, clock)
+        models = PublishedModels(
+            self._sender, name, partial(self._transport.declare, models_topology()), clock=clock
+        )
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
+        largest = {presence_queue(name): MAX_PRESENCE_BYTES}
+        inbox = Inbox(self._consumer, self._sender, largest=largest)
+        # Step 2: who says what becomes of replies, and who does it.
+        receipts = Receipts(self.job, self._sender, self._presence)
         self._uploads = Uploads(
             options.spool_dir,
             options.max_reply_bytes,
             codec=self._codec,
-            base_of=self._models.at_hand,
+            base_of=models.at_hand,
         )
-        self._task_publisher = TaskPublisher(
+        loop = self._reply_loop(context, inbox, receipts)
+        # Step 3: who asks.
+        task_publisher = TaskPublisher(
+            context, loop, codec=self._codec, heartbeat=options.heartbeat
+        )
+        waiting = WaitEdges(
+            loop, self._presence, task_publisher, self._uploads.received, self._tick, clock
+        )
+        self._asks = Asks(context, loop, task_publisher, models, waiting, self._records)
+        self._phases = JobPhases(self._asks, self._records, lambda: self.losses)
+        # Step 4: listen.
+        doorkeeper = Doorkeeper(
             self.job,
             self._sender,
-            self._table,
             self._presence,
             self._emit,
-            codec=self._codec,
             heartbeat=options.heartbeat,
+            allowed=options.clients_allowed,
+            clock=clock,
         )
-        self._listener = Listener(
-            self.job,
-            Inbox(
-                self._consumer,
-                self._sender,
-                largest={presence_queue(name): MAX_PRESENCE_BYTES},
-            ),
-            self._sender,
-            self._table,
-            self._presence,
-            Doorkeeper(
-                self.job,
-                self._sender,
-                self._presence,
-                self._emit,
-                heartbeat=options.heartbeat,
-                allowed=options.clients_allowed,
-                clock=self._clock,
-            ),
-            self._models,
-            self._uploads,
-            self._late_replies,
-            self._emit,
-            job_journal=self._job_journal,
-        )
-        self._waiter = Waiter(
-            self._table,
-            self._presence,
-            self._task_publisher,
-            self._uploads,
-            self._listener,
-            self._job_journal,
-            self._emit,
-        )
+        uploading = Uploading(loop, self._uploads, inbox.ack, clock)
+        self._listener = Listener(context, inbox, loop, uploading, models, doorkeeper, receipts)
         self._listener.start()
         self.discover_clients()
+
+    def _reply_loop(self, context: JobContext, inbox: Inbox, receipts: Receipts) -> ReplyLoop:
+        """What becomes of replies, as the record has it so far."""
+        policy, records = self._late_policy, self._records
+        lates = [] if records is None or policy is None else records.replies.waiting_late()
+        checkpoint = None if records is None else records.phases.resume()
+        state = JobState(
+            has_record=records is not None,
+            late_until=0 if policy is None else policy.until,
+            awaited={} if records is None else records.phases.left_open(),
+            waiting=[late.ref for late in lates],
+            last=0 if records is None else records.replies.last_fit_closed(),
+        )
+        edges = ReplyEdges(
+            self._emit,
+            context.clock,
+            inbox.ack,
+            receipts.send,
+            self._unpack,
+            None if records is None else records.replies,
+            policy,
+            None if checkpoint is None else spec_of(checkpoint.parameters),
+        )
+        loop = ReplyLoop(state, edges)
+        loop.add_late(lates)
+        return loop
+
+    def _unpack(self, reply: Reply) -> Reply | str:
+        unpacked = self._uploads.unpack(reply)
+        return unpacked.reason if isinstance(unpacked, Spoiled) else unpacked
+
+    def _tick(self, key: PhaseKey, elapsed: float) -> None:
+        if self._records is not None:
+            self._records.phases.tick(key, elapsed)
 
     def discover_clients(self) -> None:
         """Ask every client of every site to say hello."""
@@ -156,113 +179,46 @@ class Coordinator:
                 persistent=False,
             )
 
-    def gather(self, request: Request) -> PhaseResult:
-        """Ask, and wait until the round closes: see `flmq.round` for when that is.
+    # -- asking ------------------------------------------------------------------------------
+
+    def begin(self, server_round: int, step: str) -> None:
+        """Say what the strategy is about to be called for, and in which round."""
+        self._phases.begin(server_round, step)
+
+    def planned(self, phase: Phase, server_round: int) -> Planned | None:
+        """Whom an earlier server of this job asked what, in the phase that comes next."""
+        return self._phases.planned(phase, server_round)
+
+    def run_phase(self, request: Request) -> PhaseResult:
+        """Ask, and wait until the phase closes: see `flmq.round` for when that is.
 
         A phase of the job's journal that was open when a server died goes on where it was: what
-        had come counts, and only the others are asked again. Any number of threads may gather at
+        had come counts, and only the others are asked again. Any number of threads may do so at
         once.
 
         Raises:
-            ValueError: a client is asked twice.
             BrokerError: the broker no longer lets us read the replies.
             ModelTooLarge: the stream of models cannot keep the model.
             Fenced: another server took charge of the job.
         """
-        phase, server_round = request.phase, request.server_round
-        label = f"job {self.job.name}, round {server_round}, {phase.value}"
-        gather = PhaseInFlight.create(request, label=label, now=self._clock())
-        self._emit(
-            PhaseOpened(server_round, phase, tuple(sorted(gather.round.tasks)), request.timeout)
-        )
-        refs = self._models.refer(request.asks)
-        try:
-            self._run(gather, request, refs)
-        finally:
-            self._models.release(refs.values())
-        if self._listener.trouble is not None:
-            raise self._listener.trouble
-        with self._table.lock:
-            gathered = gather.result()
-        if gather.key is not None and self._job_journal is not None:
-            self._job_journal.close_phase(gather.key, gathered, gather.round.outcomes())
-            crash_point("server.phase_closed")
-        self._say_closed(gather, gathered)
-        # What comes from here on is late for good, whatever server hears it.
-        gather.final = True
-        return self._with_losses(gathered)
+        return self._phases.run_phase(request)
+
+    def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
+        """Ask one client on behalf of a strategy; raises as `run_phase` does."""
+        return self._phases.run_direct(request, group_id)
+
+    def stream(
+        self, phase: Phase, *, check: Check = check_reply, timeout: float | None = None
+    ) -> AskStream:
+        """A stream of asks of one kind: see `AskStream`."""
+        return AskStream(self._asks, phase, self._records, check=check, timeout=timeout)
 
     @property
     def losses(self) -> tuple[int, int]:
         """Replies that broke off on their way here, and chunks that nobody waited for, so far."""
         return self._uploads.incomplete, self._uploads.stray_chunks
 
-    def _with_losses(self, gathered: PhaseResult) -> PhaseResult:
-        """What was gathered, and what was lost on the way since the phase before."""
-        with self._table.lock:
-            (incomplete, stray), before = self.losses, self._told
-            self._told = incomplete, stray
-        return replace(
-            gathered,
-            incomplete_uploads=incomplete - before[0],
-            stray_chunks=stray - before[1],
-        )
-
-    def planned(self, phase: Phase, server_round: int) -> Planned | None:
-        """Whom an earlier server of this job asked what, in the phase that comes next."""
-        if self._job_journal is None:
-            return None
-        call = self._table.peek_call(server_round, phase, own=True)
-        return self._job_journal.planned(PhaseKey(server_round, phase, call))
-
-    def _run(self, gather: PhaseInFlight, request: Request, refs: dict[str, BlobRef]) -> None:
-        """Step by step; a kill at any point repeats what has no effect twice."""
-        # Step 1: enter the tasks; in a journal, before anybody hears of them.
-        own = self._job_journal is not None and request.state is not None
-        call = self._table.next_call(gather.server_round, gather.phase, own=own)
-        tasks = self._task_publisher.tasks(request, call, refs)
-        elapsed = 0.0
-        if self._job_journal is not None and request.state is not None:
-            gather.key = PhaseKey(gather.server_round, gather.phase, call)
-            before = self._job_journal.open_phase(gather.key, tasks, request)
-            if before is not None:
-                self._task_publisher.resume(gather)
-                elapsed = before
-            crash_point("server.phase_planned")
-        gather.behind = self._table.behind(task.client_id for task in tasks)
-        if gather.behind:
-            said = [f"{client} ({what})" for client, what in sorted(gather.behind.items())]
-            logger.warning(
-                "%s: asked though they have not answered before, and may still be at work: %s",
-                gather.round.label,
-                ", ".join(said[:10]) + (" ..." if len(said) > 10 else ""),
-            )
-        with self._table.lock:
-            self._report(gather.start())
-        # Step 2: count what had come before: late replies of earlier rounds, and what an earlier
-        # server had taken in. The listener knows of the phase only then: a second answer of a
-        # client must not count before the first, which is written down.
-        self._late_replies.admit(gather)
-        if gather.key is not None:
-            self._listener.intake.replay(gather, gather.key)
-        self._table.add(gather, [(task.task_id, task.client_id) for task in tasks])
-        if self._job_journal is not None:
-            self._job_journal.opened(tasks)
-        if gather.key is not None:
-            self._listener.intake.replay_rest(gather, gather.key)
-        pending = set(gather.round.pending())
-        tasks = [task for task in tasks if task.client_id in pending]
-        # Step 3: publish the model, confirmed, and then the tasks that name it.
-        if tasks:
-            gather.bytes_down += self._models.publish(refs.values())
-            crash_point("server.model_published")
-        timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
-        deadline = None if timeout is None else self._clock() + timeout
-        for task in tasks:
-            self._task_publisher.publish(gather, task, timeout)
-        crash_point("server.tasks_published")
-        # Step 4: wait for replies, which the listener takes in.
-        self._waiter.wait(gather, tasks, deadline, elapsed)
+    # -- the end -----------------------------------------------------------------------------
 
     def end(self, reason: str, *, patient: bool = True) -> None:
         """Tell every client that the job is over, and remove its queues.
@@ -292,20 +248,3 @@ class Coordinator:
         self._listener.is_ending = True
         self._consumer.close()
         self._listener.join()
-
-    def _say_closed(self, gather: PhaseInFlight, gathered: PhaseResult) -> None:
-        self._emit(
-            PhaseClosed(
-                gather.server_round,
-                gather.phase,
-                gathered.counts,
-                gathered.seconds,
-                gathered.bytes_down,
-                gathered.bytes_up,
-                gathered.reason,
-            )
-        )
-
-    def _report(self, outcomes: Sequence[ClientOutcome]) -> None:
-        for outcome in outcomes:
-            self._emit(outcome)

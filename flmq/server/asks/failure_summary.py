@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flmq.common.failure_text import status_text
+from flmq.round import client_of
 from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.phase_in_flight import PhaseResult
+from flmq.server.asks.request import PhaseResult
 from flmq.server.client_proxy import ClientProxy
 from flmq.wire import Ins, Res
 
@@ -18,9 +19,11 @@ def split(
 ) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
     """Flower's ``results`` and ``failures``, both in client-id order."""
     proxies = {client.cid: client for client, _ in instructions}
-    results = [(proxies[client_id], res) for client_id, res in gathered.replies.items()]
+    results = [(proxies[client_of(ask)], res) for ask, res in gathered.replies.items()]
     failures: list[tuple[ClientProxy, Res] | BaseException] = [
-        failure if isinstance(failure, ClientFailure) else (proxies[failure[0]], failure[1])
+        failure
+        if isinstance(failure, ClientFailure)
+        else (proxies[client_of(failure[0])], failure[1])
         for failure in gathered.failures
     ]
     return results, failures

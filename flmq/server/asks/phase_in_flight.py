@@ -1,6 +1,8 @@
-"""One phase of a round in flight: the pure round, and what its replies carry.
+"""A phase in flight: what each of its asks asked, and what the replies to them carry.
 
-Not thread-safe: everything but `judge` and `absorb` is called with the task table's lock held.
+What a reply is, is decided elsewhere (`flmq.round.job`); here its payload is checked, kept and
+handed to the sink. Not thread-safe: everything but `claim` and `add_up` is called with the reply
+loop's lock held.
 """
 
 from __future__ import annotations
@@ -8,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from flmq.common.errors import (
     AggregationError,
@@ -19,55 +20,39 @@ from flmq.common.errors import (
     RunError,
     StoredDataError,
 )
-from flmq.common.phase import Phase
-from flmq.common.typing import Code, FitIns, FitRes, Parameters
-from flmq.journal.records import PhaseKey
+from flmq.common.parameter import without_parameters
+from flmq.common.typing import Code, FitIns, FitRes
 from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import (
-    Action,
     Close,
-    Event,
-    LateReplyOffered,
-    LateReplyRef,
     Outcome,
+    PhaseKey,
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
     Round,
-    RoundState,
-    Settle,
-    TaskState,
+    ask_name,
 )
+from flmq.round.job_actions import Verdict
+from flmq.round.job_events import Claim
 from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.request import (
-    Ask,
-    Check,
-    NotAddedUp,
-    PhaseResult,
-    Request,
-    Sink,
-    Taken,
-    accept_anything,
-)
+from flmq.server.asks.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.replies.late import Late
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
-from flmq.wire import Failure, Reply, Res
+from flmq.wire import Failure, Reply, Res, Task
 from flmq.wire.kinds import type_problem
 
-__all__ = [
-    "Ask",
-    "Check",
-    "NotAddedUp",
-    "PhaseInFlight",
-    "PhaseResult",
-    "Request",
-    "Sink",
-    "Taken",
-    "accept_anything",
-]
+__all__ = ["PhaseInFlight", "Taken", "described", "named"]
 
 
-_Fit = TypeVar("_Fit", bound=FitRes)
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A reply as it came from its queue."""
+
+    reply: Reply
+    bytes: int
+    at: float
+    """Monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -80,166 +65,158 @@ class _Told:
 
 @dataclass(slots=True)
 class PhaseInFlight:
-    """A phase in flight."""
+    """A phase in flight, or one that has closed and that replies may still be late to."""
 
-    server_round: int
-    phase: Phase
-    asks: dict[str, Ask]
+    key: PhaseKey
+    request: Request
+    label: str
     round: Round
-    check: Check
+    """To look at; who feeds it is the job's state."""
+    asks: dict[str, Ask]
+    """By the name of the ask."""
     opened: float
     """Monotonic seconds."""
-    sink: Sink | None = None
-    key: PhaseKey | None = None
-    """Its place in the job's journal; None: it has none."""
-    hands_over: bool = False
-    final: bool = False
-    """Whether its closing set is durable, where it has a journal: only then is a reply late."""
-    outlines: dict[str, ParametersSpec] = field(default_factory=dict)
-    """What each client was sent, of a phase that hands over and has closed."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """By the name of the ask."""
+    specs: dict[str, ParametersSpec] = field(default_factory=dict)
+    """What each ask sent, of a phase that hands over and has closed."""
     done: threading.Event = field(default_factory=threading.Event)
-    """Set once the round has closed and every accepted reply is absorbed."""
+    """Set once the round has closed and every reply that counts is durable and added up."""
+    wake: threading.Event = field(default_factory=threading.Event)
+    """Set where whoever waits for the phase has to look at it."""
+    on_done: Callable[[PhaseInFlight], None] = lambda phase: None
+    """Told when it is done; must not block."""
     bytes_down: int = 0
     bytes_up: int = 0
     closed: float | None = None
-    behind: Mapping[str, str] = field(default_factory=dict)
+    behind: Mapping[str, PhaseKey] = field(default_factory=dict)
     """Clients that were silent before: what they have not answered yet, and may be at work on."""
     unrouted: set[str] = field(default_factory=set)
-    """Clients that are to be asked again in a moment: they had no queue, and may have one then."""
+    """Asks to be published again in a moment: the client had no queue, and may have one then."""
     resumed: bool = False
     """Whether an earlier server planned it: its clients may have been asked then."""
     anew: set[str] = field(default_factory=set)
-    """Clients that are to do their task anew, for they hold it for settled."""
+    """Asks that the client is to do anew, for it holds them for settled."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
     """Those that count; without their parameters, where a sink takes these."""
-    _unabsorbed: dict[str, Res] = field(default_factory=dict)
-    """Those that the sink has not been given yet, whole."""
-    _late: dict[LateReplyRef, Late] = field(default_factory=dict)
+    _late: list[Late] = field(default_factory=list)
     _told: dict[str, _Told] = field(default_factory=dict)
-    _words: Counter[Outcome] = field(default_factory=Counter)
-    _absorbing: int = 0
+    _counts: Counter[Outcome] = field(default_factory=Counter)
     _adding: threading.Lock = field(default_factory=threading.Lock)
     _error: FlmqError | None = None
 
     @classmethod
-    def create(cls, request: Request, *, label: str, now: float) -> PhaseInFlight:
-        """Prepare to gather ``request``; nothing counts before `start`."""
-        asks = {ask.client_id: ask for ask in request.asks}
-        round_ = Round(tuple(ask.client_id for ask in request.asks), request.policy, label=label)
-        return cls(
-            request.server_round,
-            request.phase,
-            asks,
-            round_,
-            request.check,
-            opened=now,
-            sink=request.sink,
-            hands_over=request.hands_over,
-        )
+    def begin(
+        cls,
+        key: PhaseKey,
+        request: Request,
+        *,
+        label: str,
+        now: float,
+        on_done: Callable[[PhaseInFlight], None] = lambda phase: None,
+    ) -> PhaseInFlight:
+        """Prepare ``request``; nothing counts before the reply loop has opened it."""
+        asks = named(request.asks)
+        nobody_yet = Round((), request.policy, label=label)
+        return cls(key, request, label, nobody_yet, asks, now, on_done=on_done)
 
-    def start(self) -> list[ClientOutcome]:
-        """Open the round."""
-        return self._perform(self.round.open(), self.opened)
-
-    def expects(self, client_id: str) -> bool:
-        """Whether a reply of this client would settle its task."""
-        return self.round.state is RoundState.OPEN and self.round.tasks.get(client_id) in (
-            TaskState.PENDING,
-            TaskState.UNROUTABLE,
-        )
-
-    def word_of_unexpected(self, client_id: str) -> Outcome:
-        """What a reply is that would not settle its client's task: LATE or DUPLICATE."""
-        late = self.round.tasks.get(client_id) in (TaskState.SILENT, TaskState.LOST)
-        return Outcome.LATE if late else Outcome.DUPLICATE
-
-    def judge(self, reply: Reply) -> Event:
-        """Find out what ``reply`` is to the round. Reads, checks and changes nothing."""
-        client_id, res = reply.client_id, reply.res
+    def claim(self, ask: str, reply: Reply) -> Claim:
+        """Check ``reply`` against what was asked: whether it counts, and why not."""
+        res = reply.res
         if isinstance(res, Failure):
-            return ReplyFailed(client_id, f"{res.exception_type}: {res.message}".rstrip(": "))
-        ask = self.asks.get(client_id)
-        if ask is None or self.round.state is RoundState.CLOSED:
-            return ReplyAccepted(client_id)  # late or duplicate: nobody will look at it
+            return ReplyFailed(ask, f"{res.exception_type}: {res.message}".rstrip(": "))
         status = getattr(res, "status", None)
         if status is not None and status.code is not Code.OK:
-            return ReplyFailed(client_id, f"{status.code.name}: {status.message}".rstrip(": "))
-        problem = type_problem(self.phase, res) or self.check(ask.ins, res)
-        return ReplyAccepted(client_id) if problem is None else ReplyRejected(client_id, problem)
+            return ReplyFailed(ask, f"{status.code.name}: {status.message}".rstrip(": "))
+        asked = self.asks.get(ask)
+        problem = type_problem(self.key.phase, res)
+        if problem is None and asked is not None:
+            problem = self.request.check(asked.ins, res)
+        return ReplyAccepted(ask) if problem is None else ReplyRejected(ask, problem)
 
-    def take(self, event: Event, taken: Taken, note: str = "") -> list[ClientOutcome]:
-        """Feed a reply that was judged; what became of it comes back.
+    def count(self, ask: str, verdict: Verdict, taken: Taken | None) -> ClientOutcome:
+        """Note what became of an ask or of a reply to it, and keep what the reply brings."""
+        self._counts[verdict.outcome] += 1
+        if taken is not None:
+            self.bytes_up += taken.bytes
+            self._keep(ask, verdict.outcome, taken.reply.res)
+        reason = verdict.reason
+        if verdict.outcome is Outcome.SILENT and ask in self.behind:
+            before = self.behind[ask]
+            reason = (
+                f"{reason}; it has not answered round {before.server_round}, "
+                f"{before.phase.value} yet either"
+            )
+        seconds = None if taken is None else taken.at - self.opened
+        return described(self.key, ask, replace(verdict, reason=reason), taken, seconds)
 
-        ``note`` is what there is to say of it where it is late.
-        """
-        self.bytes_up += taken.bytes
-        return self._perform(self.round.handle(event), taken.at, taken, note)
+    def add_up(self, ask: str, taken: Taken, lock: threading.Lock) -> None:
+        """Hand a reply that counts to the sink, where there is one. Call it without the lock."""
+        res = taken.reply.res
+        if isinstance(res, FitRes):
+            self._add_up(ask, res, lock)
 
-    def carry(self, late: Late) -> bool:
-        """Offer a late reply of an earlier round; whether it counts here: then `absorb_late`."""
-        if not self.round.handle(LateReplyOffered(late.carried)):
-            return False
-        self._late[late.carried] = late if self.sink is None else replace(late, res=_bare(late.res))
-        self._absorbing += self.sink is not None
-        return True
-
-    def absorb_late(self, late: Late, lock: threading.Lock) -> None:
-        """Hand a late reply to the sink. Call it without the lock, after `carry`."""
-        self._add_up(late.carried.client_id, late.res, lock)
-
-    def absorb(self, taken: Taken, lock: threading.Lock) -> None:
-        """Hand a reply that was accepted to the sink. Call it without the lock, after `take`."""
-        client_id, res = taken.reply.client_id, taken.reply.res
-        if self._unabsorbed.get(client_id) is not res:
-            return
-        del self._unabsorbed[client_id]
-        assert isinstance(res, FitRes)
-        self._add_up(client_id, res, lock)
+    def carry(self, late: Late, lock: threading.Lock) -> None:
+        """Count a late reply of an earlier round. Call it without the lock."""
+        kept = late
+        if self.request.sink is not None:
+            kept = replace(late, res=without_parameters(late.res))
+        with lock:
+            self._late.append(kept)
+        self._add_up(late.ref.client_id, late.res, lock)
 
     def _add_up(self, client: str, res: FitRes, lock: threading.Lock) -> None:
-        if self.sink is None:
+        if self.request.sink is None:
             return
-        error: FlmqError | None = None
+        error: FlmqError
         try:
             with self._adding:
-                self.sink.add(client, res)
+                self.request.sink.add(client, res)
         except (RunError, StoredDataError) as raised:
             error = raised
         except (OSError, MemoryError) as raised:
             error = NotAddedUp(client, raised)
         except Exception as raised:
-            # Whatever it is, the round must not wait for ever for this reply.
             error = AggregationError(f"the reply of {client} cannot be added up: {raised}")
             error.__cause__ = raised
+        else:
+            return
         with lock:
             self._error = self._error or error
-            self._absorbing -= 1
-            self._look()
 
-    def feed(self, event: Event, now: float) -> list[ClientOutcome]:
-        """Feed an event that is no reply, at ``now`` monotonic seconds."""
-        return self._perform(self.round.handle(event), now)
+    def close(self, close: Close, now: float) -> None:
+        """Note with what the round closed."""
+        self._close, self.closed = close, now
+        self.end()
+
+    def end(self) -> None:
+        """Wake whoever waits: it has closed, or cannot any more."""
+        if not self.done.is_set():
+            self.done.set()
+            self.wake.set()
+            self.on_done(self)
 
     def result(self) -> PhaseResult:
-        """What was gathered; the replies are handed over and no longer kept here."""
+        """What the phase brought; the replies are handed over and no longer kept here."""
         close, closed = self._close, self.closed
         if close is None or closed is None:
-            raise RuntimeError(f"{self.round.label} has not closed")
-        words = Counter(outcome.outcome for outcome in self.round.outcomes())
+            raise RuntimeError(f"{self.label} has not closed")
+        outcomes = Counter(outcome.outcome for outcome in self.round.outcomes())
         counts = RoundCounts(
             asked=len(self.round.tasks),
-            accepted=words[Outcome.ACCEPTED],
-            failed=words[Outcome.FAILED],
-            rejected=words[Outcome.REJECTED],
-            silent=words[Outcome.SILENT],
-            unroutable=words[Outcome.UNROUTABLE],
-            late=self._words[Outcome.LATE],
-            duplicate=self._words[Outcome.DUPLICATE],
+            accepted=outcomes[Outcome.ACCEPTED],
+            failed=outcomes[Outcome.FAILED],
+            rejected=outcomes[Outcome.REJECTED],
+            silent=outcomes[Outcome.SILENT],
+            unroutable=outcomes[Outcome.UNROUTABLE],
+            late=self._counts[Outcome.LATE],
+            duplicate=self._counts[Outcome.DUPLICATE],
             carried=len(close.carried),
         )
-        gathered = PhaseResult(
-            replies={client_id: self._replies[client_id] for client_id in close.accepted},
+        carried = {late.ref: late for late in self._late}
+        result = PhaseResult(
+            replies={ask: self._replies[ask] for ask in close.accepted},
             failures=self._failures(),
             counts=counts,
             seconds=closed - self.opened,
@@ -248,25 +225,26 @@ class PhaseInFlight:
             reason=close.reason,
             enough=close.enough,
             error=self._error,
-            late=tuple(self._late[each] for each in close.carried),
+            late=tuple(carried[ref] for ref in close.carried),
         )
-        self.outlines = self._outlines() if self.hands_over else {}
-        self._replies, self._late, self._told, self.asks = {}, {}, {}, {}
-        return gathered
+        self.specs = self._specs() if self.request.hands_over else {}
+        self._replies, self._late, self._told = {}, [], {}
+        self.asks, self.tasks = {}, {}
+        return result
 
-    def _outlines(self) -> dict[str, ParametersSpec]:
+    def _specs(self) -> dict[str, ParametersSpec]:
         """What each client was sent, but for the numbers; one object for what was shared."""
         seen: dict[int, ParametersSpec] = {}
-        outlines: dict[str, ParametersSpec] = {}
-        for client_id, ask in self.asks.items():
+        specs: dict[str, ParametersSpec] = {}
+        for name, ask in self.asks.items():
             if isinstance(ask.ins, FitIns):
                 sent = ask.ins.parameters
-                # What cannot be read has no outline, and no reply to it will fit.
+                # What cannot be read has no spec, and no reply to it will fit.
                 with contextlib.suppress(MalformedMessage):
                     if id(sent) not in seen:
                         seen[id(sent)] = spec_of(sent)
-                    outlines[client_id] = seen[id(sent)]
-        return outlines
+                    specs[name] = seen[id(sent)]
+        return specs
 
     def _failures(self) -> list[ClientFailure | tuple[str, Res]]:
         failures: list[ClientFailure | tuple[str, Res]] = []
@@ -282,72 +260,47 @@ class PhaseInFlight:
                 )
         return failures
 
-    def _perform(
-        self, actions: Sequence[Action], now: float, taken: Taken | None = None, note: str = ""
-    ) -> list[ClientOutcome]:
-        outcomes = []
-        for action in actions:
-            match action:
-                case Settle(outcome):
-                    self._words[outcome.outcome] += 1
-                    mine = taken is not None and taken.reply.client_id == outcome.client_id
-                    source = taken if mine else None
-                    self._keep(outcome.client_id, outcome.outcome, source)
-                    outcomes.append(
-                        self._describe(
-                            outcome.client_id, outcome.outcome, outcome.reason, source, note
-                        )
-                    )
-                case Close():
-                    self._close = action
-        if self._close is not None and self.closed is None:
-            self.closed = now
-        self._look()
-        return outcomes
-
-    def _look(self) -> None:
-        if self.closed is not None and self._absorbing == 0:
-            self.done.set()
-
-    def _keep(self, client_id: str, word: Outcome, taken: Taken | None) -> None:
-        if taken is None:
-            return
-        res = taken.reply.res
-        if word is Outcome.ACCEPTED and not isinstance(res, Failure):
-            self._replies[client_id] = res
-            if self.sink is not None and isinstance(res, FitRes):
+    def _keep(self, ask: str, outcome: Outcome, res: Res) -> None:
+        if outcome is Outcome.ACCEPTED and not isinstance(res, Failure):
+            self._replies[ask] = res
+            if self.request.sink is not None and isinstance(res, FitRes):
                 # Its object may be the user's own, and is left as it is.
-                self._replies[client_id] = _bare(res)
-                self._unabsorbed[client_id] = res
-                self._absorbing += 1
-        elif word is Outcome.FAILED:
-            self._told[client_id] = (
+                self._replies[ask] = without_parameters(res)
+        elif outcome is Outcome.FAILED:
+            self._told[ask] = (
                 _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)
             )
 
-    def _describe(
-        self, client_id: str, word: Outcome, reason: str, taken: Taken | None, note: str
-    ) -> ClientOutcome:
-        res = None if taken is None else taken.reply.res
-        if word is Outcome.LATE and taken is not None and self.closed is not None:
-            after = f"{taken.at - self.closed:.1f} s after the round closed"
-            reason = f"{after}, {note}" if note else after
-        elif word is Outcome.SILENT and client_id in self.behind:
-            reason = f"{reason}; it has not answered {self.behind[client_id]} yet either"
-        return ClientOutcome(
-            server_round=self.server_round,
-            phase=self.phase,
-            client_id=client_id,
-            outcome=word,
-            reason=reason,
-            seconds=None if taken is None else taken.at - self.opened,
-            num_examples=getattr(res, "num_examples", None),
-            bytes_up=0 if taken is None else taken.bytes,
-            detail=res.traceback_tail if isinstance(res, Failure) else "",
-            metrics=getattr(res, "metrics", {}) if word is Outcome.ACCEPTED else {},
-        )
+
+def described(
+    key: PhaseKey, ask: str, verdict: Verdict, taken: Taken | None, seconds: float | None = None
+) -> ClientOutcome:
+    """The event that tells observers what became of an ask."""
+    res = None if taken is None else taken.reply.res
+    reason = verdict.reason
+    if verdict.outcome is Outcome.LATE:
+        note = verdict.note if verdict.into is None else f"counts in round {verdict.into}"
+        after = f"{verdict.late_by:.1f} s after the round closed"
+        reason = f"{after}, {note}" if note else after
+    return ClientOutcome(
+        server_round=key.server_round,
+        phase=key.phase,
+        client_id=ask,
+        outcome=verdict.outcome,
+        reason=reason,
+        seconds=seconds,
+        num_examples=getattr(res, "num_examples", None),
+        bytes_up=0 if taken is None else taken.bytes,
+        detail=res.traceback_tail if isinstance(res, Failure) else "",
+        metrics=getattr(res, "metrics", {}) if verdict.outcome is Outcome.ACCEPTED else {},
+    )
 
 
-def _bare(res: _Fit) -> _Fit:
-    """A reply whose parameters are in a sum; whoever looks at it finds everything else."""
-    return replace(res, parameters=Parameters([], res.parameters.tensor_type))
+def named(asks: Sequence[Ask]) -> dict[str, Ask]:
+    """Each ask by its name: the second one of a client is another ask than the first."""
+    seen: Counter[str] = Counter()
+    found: dict[str, Ask] = {}
+    for ask in asks:
+        found[ask_name(ask.client_id, seen[ask.client_id])] = ask
+        seen[ask.client_id] += 1
+    return found

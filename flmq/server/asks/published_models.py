@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flmq.common.errors import BrokerRefusal, ModelTooLarge
@@ -16,8 +16,9 @@ from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of
 from flmq.common.typing import Parameters
 from flmq.messaging import Sender
+from flmq.round import client_of
 from flmq.server.asks.model_deliveries import ModelDeliveries, ModelDelivery
-from flmq.server.asks.phase_in_flight import Ask
+from flmq.server.asks.request import Ask
 from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
@@ -68,10 +69,10 @@ class PublishedModels:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Shared] = OrderedDict()
 
-    def refer(self, asks: Sequence[Ask]) -> dict[str, BlobRef]:
-        """For each client whose task shall name a model, which.
+    def refer(self, asks: Mapping[str, Ask]) -> dict[str, BlobRef]:
+        """For each of ``asks``, by name, whose task shall name a model, which.
 
-        What several of ``asks`` share will be in the stream; what is one client's own, it gets by
+        What several of them share will be in the stream; what is one client's own, it gets by
         asking. Reads a model's bytes once; publishes nothing.
         """
         now = max(1, int(self._unix_clock() * 1000))
@@ -81,18 +82,18 @@ class PublishedModels:
             (
                 refer(parameters, chunk_bytes=size, published_unix_ms=now if is_shared else 0),
                 parameters,
-                clients,
+                names,
             )
-            for parameters, clients, is_shared in found
+            for parameters, names, is_shared in found
         ]
         refs: dict[str, BlobRef] = {}
         with self._lock:
             # The shared ones first: what is one client's own as well is in the stream then.
-            for ref, parameters, clients in sorted(groups, key=lambda each: not each[0].is_shared):
+            for ref, parameters, names in sorted(groups, key=lambda each: not each[0].is_shared):
                 known = self._enter(ref, parameters)
                 if not known.ref.is_shared:
-                    known.own_of.update(clients)
-                refs.update(dict.fromkeys(clients, known.ref))
+                    known.own_of.update(map(client_of, names))
+                refs.update(dict.fromkeys(names, known.ref))
             for digest in {ref.digest for ref in refs.values()}:
                 self._known[digest].phases += 1
         return refs
@@ -199,18 +200,18 @@ class PublishedModels:
         return Address(MODELS, self._job)
 
 
-def _groups(asks: Sequence[Ask]) -> list[tuple[Parameters, list[str], bool]]:
-    """Parameters that are not small, the clients that get the very same object, and whether it is
-    for all to read.
+def _groups(asks: Mapping[str, Ask]) -> list[tuple[Parameters, list[str], bool]]:
+    """Parameters that are not small, the names of the asks that get the very same object, and
+    whether it is for all to read.
 
     A model that only one of several clients gets is its own affair.
     """
     groups: dict[int, tuple[Parameters, list[str]]] = {}
-    for ask in asks:
+    for name, ask in asks.items():
         if (parameters := parameters_of(ask.ins)) is not None:
-            groups.setdefault(id(parameters), (parameters, []))[1].append(ask.client_id)
+            groups.setdefault(id(parameters), (parameters, []))[1].append(name)
     return [
-        (parameters, clients, len(clients) > 1 or len(groups) == 1)
-        for parameters, clients in groups.values()
+        (parameters, names, len(names) > 1 or len(groups) == 1)
+        for parameters, names in groups.values()
         if size_of(parameters) > INLINE_BYTES
     ]

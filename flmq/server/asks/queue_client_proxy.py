@@ -17,7 +17,7 @@ from flmq.common.typing import (
     ReconnectIns,
 )
 from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.phase_in_flight import Ask, PhaseResult, Request
+from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_proxy import ClientProxy
 from flmq.wire import Ins
 from flmq.wire.kinds import kind_of
@@ -26,14 +26,24 @@ __all__ = ["PhaseRunner", "QueueClientProxy"]
 
 
 class PhaseRunner(Protocol):
-    """What asks clients and gathers their replies, as `Coordinator` does."""
+    """Asks clients, and waits for their replies."""
 
-    def gather(self, request: Request) -> PhaseResult:
-        """Ask, and wait until the round closes."""
+    def begin(self, server_round: int, step: str) -> None:
+        """Hear what the strategy is about to be called for, and in which round."""
+
+    def run_phase(self, request: Request) -> PhaseResult:
+        """Ask, and wait until the phase closes."""
+
+    def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
+        """Ask one client on behalf of a strategy, in round ``group_id`` or the current one."""
 
 
 class QueueClientProxy(ClientProxy):
-    """One client of a job, reached through its queue."""
+    """One client of a job, reached through its queue.
+
+    A call that a strategy makes survives a kill of the server: the method of the strategy that was
+    under way is called again, and its calls find the answers that had come.
+    """
 
     def __init__(self, cid: str, phase_runner: PhaseRunner) -> None:
         """Reach client ``cid`` through ``phase_runner``."""
@@ -70,12 +80,11 @@ class QueueClientProxy(ClientProxy):
 
     def ask(self, ins: Ins, timeout: float | None, group_id: int | None = None) -> Any:
         """Ask it with a message of any kind; raises `ClientFailure` where nothing comes of it."""
-        phase = kind_of(ins).phase
-        asks = [Ask(self.cid, ins)]
-        gathered = self._phase_runner.gather(Request(phase, group_id or 0, asks, timeout))
-        if gathered.replies:
-            return gathered.replies[self.cid]
-        failure = gathered.failures[0]
+        request = Request(kind_of(ins).phase, group_id or 0, [Ask(self.cid, ins)], timeout)
+        result = self._phase_runner.run_direct(request, group_id)
+        if result.replies:
+            return result.replies[self.cid]
+        failure = result.failures[0]
         if isinstance(failure, ClientFailure):
             raise failure
         return failure[1]

@@ -1,4 +1,4 @@
-"""What is asked of clients in one phase of a round, and what it brought: as data."""
+"""What is asked of clients, and what it brought: as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flmq.observe.events import RoundCounts
 from flmq.round import Policy
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.replies.late import Late
-from flmq.wire import Ins, Reply, Res
+from flmq.wire import Ins, Res
 from flmq.wire.kinds import check_reply
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "PhaseResult",
     "Request",
     "Sink",
-    "Taken",
     "accept_anything",
 ]
 
@@ -68,13 +67,14 @@ def accept_anything(ins: Ins, res: Res) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A phase to be gathered: whom to ask what, and when it is over."""
+    """Asks that are opened together, as a phase, and when that is over."""
 
     phase: Phase
     server_round: int
     asks: Sequence[Ask]
+    """A client that is in it twice is asked twice."""
     timeout: float | None
-    """Seconds until the deadline; None: there is none."""
+    """Seconds until the deadline; None: wait without limit."""
     policy: Policy = field(default_factory=lambda: Policy(min_results=0))
     check: Check = check_reply
     """Of replies of the right type; the check of the kind where nothing else is given."""
@@ -82,17 +82,17 @@ class Request:
     """Where each accepted reply's parameters go as it comes; they are then no longer in it."""
     state: Mapping[str, StateValue] | None = None
     """The strategy's state after it chose whom to ask: makes the phase part of the job's journal,
-    where there is one."""
+    where there is one. None: it is asked anew after a restart."""
     hands_over: bool = False
     """Whether late replies to it may count in a later phase, and those to earlier ones in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What a phase brought, in client-id order."""
+    """What a phase brought, by the names of its asks, in the order of client ids."""
 
     replies: dict[str, Res]
-    """Of the clients whose reply counts."""
+    """Of the asks whose reply counts. An ask is called as its client; a second one ``client#2``."""
     failures: list[ClientFailure | tuple[str, Res]]
     """Of the others: an exception, or the reply whose status is not OK."""
     counts: RoundCounts
@@ -112,13 +112,3 @@ class PhaseResult:
     """Replies that broke off on their way here and were discarded, since the phase before."""
     stray_chunks: int = 0
     """Chunks of replies that nobody waited for, since the phase before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A reply as it came from its queue."""
-
-    reply: Reply
-    bytes: int
-    at: float
-    """Monotonic seconds."""

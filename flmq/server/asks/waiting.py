@@ -1,24 +1,22 @@
-"""Waiting for a phase's replies: who is asked again meanwhile, and what is said of whom."""
+"""Looking after a phase that is open: who is asked again meanwhile, and what is said of whom."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
-from flmq.observe.events import RunEvent
-from flmq.round import DeadlinePassed, Event, Stopped
+from flmq.round import DeadlinePassed, PhaseKey, Stopped, client_of
+from flmq.round.job_events import PhaseEvent
 from flmq.server.asks.phase_in_flight import PhaseInFlight
 from flmq.server.asks.task_publisher import TaskPublisher
-from flmq.server.asks.task_table import TaskTable
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.listener import Listener
-from flmq.server.replies.uploads import Uploads
-from flmq.server.resumption.job_journal import JobJournal
-from flmq.wire import Task
+from flmq.server.replies.reply_loop import ReplyLoop
 
-__all__ = ["Waiter"]
+__all__ = ["WaitEdges", "Watch"]
 
 _LOOK_EVERY = 1.0
 _ASK_AGAIN_EVERY = 30.0
@@ -30,112 +28,142 @@ _MAYBE_DROPPED = (
 )
 
 
-class Waiter:
-    """Waits until phases close. Any number of threads may wait at once."""
+@dataclass(frozen=True, slots=True)
+class WaitEdges:
+    """What a watch reaches the world through."""
+
+    loop: ReplyLoop
+    presence: PresenceWatcher
+    publisher: TaskPublisher
+    received: Callable[[], Mapping[str, int]]
+    """Bytes that have come of each reply on its way here, by task."""
+    tick: Callable[[PhaseKey, float], None]
+    """Notes for how many seconds a phase has been open; raises `Fenced` where another server is in
+    charge."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+
+
+class Watch:
+    """Looks after one phase until it closes. For one thread."""
 
     def __init__(
-        self,
-        table: TaskTable,
-        presence: PresenceWatcher,
-        task_publisher: TaskPublisher,
-        uploads: Uploads,
-        listener: Listener,
-        job_journal: JobJournal | None,
-        emit: Callable[[RunEvent], None],
+        self, edges: WaitEdges, phase: PhaseInFlight, timeout: float | None, elapsed: float
     ) -> None:
-        """Wait for what ``listener`` takes in, and have ``task_publisher`` ask again."""
-        self._table = table
-        self._presence = presence
-        self._task_publisher = task_publisher
-        self._uploads = uploads
-        self._listener = listener
-        self._job_journal = job_journal
-        self._emit = emit
-        self._clock = time.monotonic
+        """Begin, as the tasks of ``phase`` are published.
 
-    def wait(
-        self, gather: PhaseInFlight, tasks: Sequence[Task], deadline: float | None, elapsed: float
-    ) -> None:
-        """Ask again what may be lost, and say whom the phase waits for, until it closes.
+        ``timeout`` are the seconds that it may stay open; ``elapsed`` those for which it has been
+        open under earlier servers.
+        """
+        self.phase = phase
+        self._edges = edges
+        now = edges.clock()
+        self.deadline = None if timeout is None else now + timeout
+        self._elapsed = elapsed
+        self._started = self._said = self._asked = self._ticked = now
+        self._came: Mapping[str, int] = {}
+        self._absent: set[str] = set()
+        """Asks whose client has no queue, and has not been heard of since."""
+        self._all_heard = edges.publisher.all_heard
+        self._published = 1
 
-        ``deadline`` is in monotonic seconds; ``elapsed`` are the seconds for which the phase has
-        been open under earlier servers.
+    def wait(self) -> None:
+        """Wait until the phase closes; ask again what may be lost, and say whom it waits for.
 
         Raises:
             Fenced: another server took charge of the job.
+            FlmqError: replies can no longer be taken in.
         """
-        started = said = asked = self._clock()
-        came: Mapping[str, int] = {}
-        absent: set[str] = set()
-        all_heard = self._task_publisher.all_heard
-        published = 1
+        loop, phase = self._edges.loop, self.phase
         try:
-            while not gather.done.wait(self._patience(deadline)):
-                now = self._clock()
-                if self._listener.trouble is not None:
-                    # It may have ended before the phase was in the table, and nobody told us.
-                    self._feed(gather, Stopped(str(self._listener.trouble)))
-                    continue
-                if gather.key is not None and self._job_journal is not None:
-                    # Also finds out whether this server is still the one in charge.
-                    self._job_journal.tick(gather.key, elapsed + now - started)
-                with self._table.lock:
-                    absent |= gather.unrouted
-                    gather.unrouted = set()
-                # Who is heard makes its queue anew; of who is not, it is tried now and then.
-                there = {client_id for client_id in absent if self._presence.is_online(client_id)}
-                if not all_heard and self._task_publisher.all_heard:
-                    all_heard, there = True, set(absent)
-                absent -= there
-                self._task_publisher.publish_again(gather, tasks, there, deadline)
-                if now - asked >= _ASK_AGAIN_EVERY:
-                    asked, before, came = now, came, self._uploads.received()
-                    quiet = {
-                        task.client_id
-                        for task in tasks
-                        if self._presence.is_online(task.client_id)
-                        # Whose reply is coming, chunk by chunk, would send it once more.
-                        and came.get(task.task_id, 0) <= before.get(task.task_id, 0)
-                    }
-                    self._task_publisher.publish_again(gather, tasks, quiet | absent, deadline)
-                    published += 1
-                    absent = set()  # it is said once more of whom there is still no queue for
-                if deadline is not None and now >= deadline:
-                    self._feed(gather, DeadlinePassed())
-                elif now - said >= _STILL_WAITING_EVERY:
-                    said = now
-                    self._say_whom_we_wait_for(gather, absent, published)
+            while not phase.done.is_set():
+                phase.wake.wait(self.patience())
+                phase.wake.clear()
+                loop.perform()
+                if not phase.done.is_set():
+                    self.look()
         except BaseException:
-            self._feed(gather, Stopped("interrupted"))
+            with contextlib.suppress(FlmqError):
+                self._feed(Stopped("interrupted"))
             raise
+        self.check()
 
-    def _patience(self, deadline: float | None) -> float:
-        if deadline is None:
+    def check(self) -> None:
+        """Raise what ended the taking in of replies, if anything did."""
+        if self._edges.loop.trouble is not None:
+            raise self._edges.loop.trouble
+
+    def see_to(self) -> None:
+        """See to the phase without waiting for it; raises as `wait` does."""
+        self._edges.loop.perform()
+        if not self.phase.done.is_set():
+            self.look()
+
+    def patience(self) -> float:
+        """Seconds after which to `look` again."""
+        if self.deadline is None:
             return _LOOK_EVERY
-        return min(_LOOK_EVERY, max(0.0, deadline - self._clock()))
+        return min(_LOOK_EVERY, max(0.0, self.deadline - self._edges.clock()))
 
-    def _say_whom_we_wait_for(
-        self, gather: PhaseInFlight, absent: Set[str], published: int
-    ) -> None:
-        with self._table.lock:
-            pending = gather.round.pending()
+    def look(self) -> None:
+        """See to the phase once: about every second, and when it is woken."""
+        now, phase, publisher = self._edges.clock(), self.phase, self._edges.publisher
+        if now - self._ticked >= _LOOK_EVERY:
+            # Also finds out whether this server is still the one in charge.
+            self._ticked = now
+            self._edges.tick(phase.key, self._elapsed + now - self._started)
+        with self._edges.loop.lock:
+            self._absent |= phase.unrouted
+            phase.unrouted = set()
+        # Who is heard makes its queue anew; of who is not, it is tried now and then.
+        there = {ask for ask in self._absent if self._is_online(ask)}
+        if not self._all_heard and publisher.all_heard:
+            self._all_heard, there = True, set(self._absent)
+        self._absent -= there
+        publisher.publish_again(phase, there, self.deadline)
+        if now - self._asked >= _ASK_AGAIN_EVERY:
+            self._asked = now
+            self._ask_again()
+        if self.deadline is not None and now >= self.deadline:
+            self._feed(DeadlinePassed())
+        elif now - self._said >= _STILL_WAITING_EVERY:
+            self._said = now
+            self._say_whom_we_wait_for()
+
+    def _ask_again(self) -> None:
+        before, self._came = self._came, self._edges.received()
+        quiet = {
+            ask
+            for ask, task in self.phase.tasks.items()
+            if self._is_online(ask)
+            # Whose reply is coming, chunk by chunk, would send it once more.
+            and self._came.get(task.task_id, 0) <= before.get(task.task_id, 0)
+        }
+        self._edges.publisher.publish_again(self.phase, quiet | self._absent, self.deadline)
+        self._published += 1
+        self._absent = set()  # it is said once more of whom there is still no queue for
+
+    def _is_online(self, ask: str) -> bool:
+        return self._edges.presence.is_online(client_of(ask))
+
+    def _say_whom_we_wait_for(self) -> None:
+        with self._edges.loop.lock:
+            pending = self.phase.round.pending()
         if pending:
-            lost = sorted(absent & set(pending))
+            lost = sorted(self._absent & set(pending))
             logger.log(
                 logging.WARNING if lost else logging.INFO,
                 "%s: waiting for %d of %d: %s%s%s",
-                gather.round.label,
+                self.phase.label,
                 len(pending),
-                len(gather.round.tasks),
+                len(self.phase.round.tasks),
                 _listed(pending),
                 f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
-                _MAYBE_DROPPED % published if published >= _SUSPICIOUS else "",
+                _MAYBE_DROPPED % self._published if self._published >= _SUSPICIOUS else "",
             )
 
-    def _feed(self, gather: PhaseInFlight, event: Event) -> None:
-        with self._table.lock:
-            for outcome in gather.feed(event, self._clock()):
-                self._emit(outcome)
+    def _feed(self, event: DeadlinePassed | Stopped) -> None:
+        self._edges.loop.feed(PhaseEvent(self.phase.key, event, self._edges.clock()))
 
 
 def _listed(client_ids: Sequence[str]) -> str:

@@ -1,18 +1,18 @@
-"""Late replies as the server handles them, as data."""
+"""Late replies as the server handles them: what counts in a later round, and what does not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flmq.common.typing import FitRes
-from flmq.journal.records import PhaseKey
-from flmq.round import LateReplyRef, Outcome
+from flmq.common.errors import MalformedMessage
+from flmq.common.typing import Code, FitRes
+from flmq.round import LateReplyRef
 from flmq.server.strategy.late import LateFitRes
 from flmq.server.strategy.reply_check import ParametersSpec
-from flmq.wire import Reply
+from flmq.wire import Failure, FailureKind, FileParameters, Reply
 
-__all__ = ["EXPIRED", "Late", "LateReplyPolicy", "Verdict", "late_of"]
+__all__ = ["EXPIRED", "Late", "LateReplyPolicy", "late_of", "misfit", "why_not_later"]
 
 
 EXPIRED = "expired"
@@ -26,31 +26,15 @@ class LateReplyPolicy:
     until: int
     """The last round: what comes late to it has none to count in."""
     check: Callable[[ParametersSpec, FitRes], str | None]
-    """Why a reply is not one to what was sent, or None."""
+    """Why a FitRes does not match what was sent, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
     """A late reply that counts in a later round."""
 
-    carried: LateReplyRef
+    ref: LateReplyRef
     res: LateFitRes
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a reply that does not settle its task is."""
-
-    outcome: Outcome
-    """LATE or DUPLICATE."""
-    seconds: float
-    """How long after its phase closed; 0: it is open, or long forgotten."""
-    key: PhaseKey | None
-    """Its phase in the journal; None: it has no place there."""
-    note: str = ""
-    """What else there is to say of it."""
-    kept: bool = False
-    """Whether it is to count in a later round."""
 
 
 def late_of(reply: Reply) -> Late:
@@ -61,3 +45,31 @@ def late_of(reply: Reply) -> Late:
         LateReplyRef(reply.client_id, reply.server_round, reply.task_id),
         LateFitRes(res.status, res.parameters, res.num_examples, res.metrics, reply.server_round),
     )
+
+
+def why_not_later(reply: Reply) -> str:
+    """Why a late reply could not count whatever was asked; empty where it could."""
+    res = reply.res
+    if isinstance(res, Failure):
+        if res.kind is FailureKind.EXPIRED:
+            return f"{EXPIRED}: {res.message}"
+        return f"failed: {res.exception_type}: {res.message}".rstrip(": ")
+    status = getattr(res, "status", None)
+    if status is not None and status.code is not Code.OK:
+        return f"failed: {status.code.name}: {status.message}".rstrip(": ")
+    return ""
+
+
+def misfit(reply: Reply, sent: ParametersSpec | None, policy: LateReplyPolicy) -> str:
+    """Why a late reply does not match what was ``sent`` to its client; empty where it does."""
+    res = reply.res
+    assert isinstance(res, FitRes)
+    if reply.blob is not None and not isinstance(res.parameters, FileParameters):
+        return "rejected: its parameters did not come"
+    if sent is None:
+        return "rejected: what was sent is no longer known"
+    try:
+        problem = policy.check(sent, res)
+    except MalformedMessage as error:
+        problem = str(error)
+    return "" if problem is None else f"rejected: {problem}"

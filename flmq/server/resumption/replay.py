@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from flmq.common.errors import UsageError
 from flmq.common.phase import Phase
 from flmq.common.typing import FitIns, FitRes, Parameters
-from flmq.journal import Journal, NotKept
+from flmq.journal import JobIdentity, Journal, NotKept
 from flmq.journal.records import PhaseKey, PhaseRecord
 from flmq.round import Outcome
 from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.asks.job import Job
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.resumption.reply_journal import ReplyJournal
 from flmq.server.strategy.late import merged
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
@@ -99,16 +101,18 @@ def _trained_from(journal: Journal, record: PhaseRecord, digest: str | None) -> 
 
 def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     """Return the digest of what the strategy makes of a recorded closing set."""
-    nobody, job_journal = LocalRunner([], None), JobJournal(journal)
+    assert journal.identity is not None
+    nobody = LocalRunner([], None)
+    replies = ReplyJournal(journal, _job(journal.identity))
     results: list[tuple[ClientProxy, FitRes]] = [
-        (QueueClientProxy(reply.client_id, nobody), reply.res)
-        for event, reply, _ in job_journal.replies(record.key)
-        if isinstance(reply.res, FitRes) and reply.client_id in _accepted(record)
+        (QueueClientProxy(each.reply.client_id, nobody), each.reply.res)
+        for each in replies.replies(record.key)
+        if isinstance(each.reply.res, FitRes) and each.ask in _accepted(record)
     ]
     assert record.closed is not None
     late = [
-        (QueueClientProxy(each.carried.client_id, nobody), each.res)
-        for each in job_journal.carried_into(record.key) or ()
+        (QueueClientProxy(each.ref.client_id, nobody), each.res)
+        for each in replies.carried_into(record.key) or ()
     ]
     results = merged(results, late)
     failures: list[tuple[ClientProxy, FitRes] | BaseException] = [
@@ -122,3 +126,7 @@ def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
 
 def _accepted(record: PhaseRecord) -> frozenset[str]:
     return frozenset() if record.closed is None else frozenset(record.closed.accepted)
+
+
+def _job(identity: JobIdentity) -> Job:
+    return Job(identity.name, identity.run_id, identity.secret, epoch=0)

@@ -53,6 +53,12 @@ class Phases:
         begin = getattr(self._client_manager, "begin", None)
         if begin is not None:
             begin(self._seed, server_round, phase.value)
+        self.step(server_round, f"configure {phase.value}")
+
+    def step(self, server_round: int, name: str) -> None:
+        """Name what the strategy is called for next: its calls of clients are told apart by it."""
+        if self._phase_runner is not None:
+            self._phase_runner.begin(server_round, name)
 
     def planned(
         self, strategy: Strategy, phase: Phase, server_round: int
@@ -92,7 +98,7 @@ class Phases:
             phase_runner = LocalRunner([client for client, _ in instructions], max_workers)
         rounds = phase in (Phase.FIT, Phase.EVALUATE)
         checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
-        return phase_runner.gather(
+        return phase_runner.run_phase(
             Request(
                 phase,
                 server_round,
@@ -112,7 +118,7 @@ class Phases:
         """Return a round's own results, and the late ones of earlier rounds that count in it."""
         if not gathered.late:
             return results
-        clients = self._proxies(late.carried.client_id for late in gathered.late)
+        clients = self._proxies(late.ref.client_id for late in gathered.late)
         late = [(client, each.res) for client, each in zip(clients, gathered.late, strict=True)]
         return merged(results, late)
 

@@ -42,13 +42,12 @@ from flmq.observe.events import (
     RunEnded,
 )
 from flmq.server import ClientManager, ServerConfig, SimpleClientManager
+from flmq.server.asks.asks import Asks
 from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.phase_in_flight import PhaseInFlight
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.intake import Intake
-from flmq.server.replies.late_replies import LateReplyDesk
-from flmq.server.replies.listener import NobodyListens
+from flmq.server.replies.reply_loop import NobodyListens
+from flmq.server.replies.uploading import Uploading
 from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg, initial
@@ -465,25 +464,26 @@ def test_replies_that_can_no_longer_be_taken_in_end_the_run(
 ) -> None:
     """Whatever the fault, and also before the round is there: nobody waits for what none hears."""
     breaks = threading.Event()
-    take_early, admit = Intake.take_early, LateReplyDesk.admit
+    give_up_stale, begins = Uploading.give_up_stale, Asks._begins
 
-    def faulty(self: Intake) -> None:
+    def faulty(self: Uploading) -> None:
         if breaks.is_set():
             raise fault("a fault of ours")
-        take_early(self)
+        give_up_stale(self)
 
-    def dawdling(self: LateReplyDesk, gather: PhaseInFlight) -> None:
+    def dawdling(self: Asks, *args: Any) -> Any:
         if not opened:
             breaks.set()
             eventually(lambda: "replies can no longer be taken in" in caplog.text)
-        admit(self, gather)
+        return begins(self, *args)
 
-    monkeypatch.setattr(Intake, "take_early", faulty)
-    monkeypatch.setattr(LateReplyDesk, "admit", dawdling)
+    monkeypatch.setattr(Uploading, "give_up_stale", faulty)
+    monkeypatch.setattr(Asks, "_begins", dawdling)
     peer = memory_federation.peer("a")
     server = memory_federation.run(fed_avg(1), timeout=None)
-    peer.task()
-    breaks.set()
+    if opened:
+        peer.task()
+        breaks.set()
     with pytest.raises(NobodyListens, match=f"{fault.__name__}: a fault of ours"):
         server.history()
     assert "replies can no longer be taken in" in caplog.text

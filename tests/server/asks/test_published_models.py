@@ -7,8 +7,8 @@ import pytest
 from flmq.common import EvaluateIns, FitIns, GetPropertiesIns, Parameters
 from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.messaging import Sender
-from flmq.server.asks.phase_in_flight import Ask
 from flmq.server.asks.published_models import PublishedModels
+from flmq.server.asks.request import Ask
 from flmq.testing import MemoryBroker, MemoryTransport
 from flmq.transport import (
     MODELS,
@@ -29,8 +29,8 @@ def model(number: int, size: int = LARGE) -> Parameters:
     return Parameters([bytes([number]) * size], "numpy.ndarray")
 
 
-def asks(parameters: Parameters, *clients: str) -> list[Ask]:
-    return [Ask(client, FitIns(parameters, {})) for client in clients]
+def asks(parameters: Parameters, *clients: str) -> dict[str, Ask]:
+    return {client: Ask(client, FitIns(parameters, {})) for client in clients}
 
 
 @pytest.fixture
@@ -91,15 +91,15 @@ def test_the_same_again_is_not_published(models: PublishedModels, transport: Tra
 
 def test_what_is_small_rides_in_its_task(models: PublishedModels) -> None:
     assert models.refer(asks(model(1, INLINE_BYTES), "a", "b")) == {}
-    assert models.refer([*asks(model(1, 9), "a"), *asks(model(2, 9), "b")]) == {}
-    assert models.refer([Ask("a", GetPropertiesIns({})), Ask("b", GetPropertiesIns({}))]) == {}
+    assert models.refer({**asks(model(1, 9), "a"), **asks(model(2, 9), "b")}) == {}
+    assert models.refer({name: Ask(name, GetPropertiesIns({})) for name in "ab"}) == {}
 
 
 def test_what_is_one_clients_own_is_sent_to_it_alone_when_it_asks(
     models: PublishedModels, transport: Transport
 ) -> None:
     transport.declare(own_models_topology("a"))
-    refs = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
+    refs = models.refer({**asks(model(1), "a"), **asks(model(2), "b")})
     mine, other = refs["a"], refs["b"]
     assert not mine.is_shared
     assert models.publish(refs.values()) == 0
@@ -119,8 +119,8 @@ def test_what_is_one_clients_own_is_sent_to_it_alone_when_it_asks(
 
 
 def test_one_clients_own_that_others_share_is_in_the_stream(models: PublishedModels) -> None:
-    own = models.refer([*asks(model(1), "a"), *asks(model(2), "b")])
-    refs = models.refer([*asks(model(1), "a"), *asks(model(3), "b", "c"), *asks(model(1), "d")])
+    own = models.refer({**asks(model(1), "a"), **asks(model(2), "b")})
+    refs = models.refer({**asks(model(1), "a"), **asks(model(3), "b", "c"), **asks(model(1), "d")})
     assert not refs["a"].is_shared
     later = models.refer(asks(model(1), "a", "b"))
     assert later["a"].is_shared
@@ -136,7 +136,8 @@ def test_the_only_client_of_a_round_gets_a_shared_model(models: PublishedModels)
 def test_groups_of_clients_each_share_theirs(models: PublishedModels, transport: Transport) -> None:
     """Also more groups than are remembered."""
     groups = [asks(model(number), f"a{number}", f"b{number}") for number in range(12)]
-    together = [ask for group in groups for ask in group] + asks(model(99), "alone")
+    together = {name: ask for group in groups for name, ask in group.items()}
+    together |= asks(model(99), "alone")
     refs = models.refer(together)
     assert not refs.pop("alone").is_shared
     assert len(refs) == 24
@@ -165,7 +166,7 @@ def test_a_model_in_flight_is_published_again_but_not_for_everybody_who_asks(
     assert not models.publish_again(digest)
     assert not models.publish_again("0" * 64)
     equal = model(1)
-    again = models.refer([Ask(name, EvaluateIns(equal, {})) for name in "ab"])
+    again = models.refer({name: Ask(name, EvaluateIns(equal, {})) for name in "ab"})
     assert models.publish(again.values()) == 0
     assert models.publish_again(digest)  # a phase needs it again
     eventually(lambda: in_stream(transport) == [(digest, 0)] * 4)
@@ -181,7 +182,7 @@ class Uplink:
         self.time = Time()
         sender = Sender(self.transport.publisher())
         self.models = PublishedModels(sender, "job", clock=self.time)
-        refs = self.models.refer([*asks(model(1, size), "a"), *asks(model(2), "b")])
+        refs = self.models.refer({**asks(model(1, size), "a"), **asks(model(2), "b")})
         self.ref = refs["a"]
 
     def ask(self) -> int:

@@ -32,10 +32,10 @@ from flmq.journal.records import PhaseRow
 from flmq.observe.events import ClientOutcome, PhaseOpened, RoundCounts
 from flmq.round import Outcome
 from flmq.server import ServerConfig
-from flmq.server.asks import coordinator
+from flmq.server.asks import asks
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.options import ResumePolicy
-from flmq.server.replies import intake
+from flmq.server.replies import reply_loop
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.replay import replay
 from flmq.server.resumption.run_folder import JobChanged
@@ -413,7 +413,7 @@ def _die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
         if name == point:
             raise Died("killed")
 
-    monkeypatch.setattr(intake, "crash_point", crash)
+    monkeypatch.setattr(reply_loop, "crash_point", crash)
 
 
 @pytest.mark.parametrize("strategy", [seeing, streaming])
@@ -467,7 +467,7 @@ def test_a_closing_set_is_final_whatever_the_policy_has_become(
         if name == "server.phase_closed":
             raise Died("killed")
 
-    monkeypatch.setattr(coordinator, "crash_point", crash)
+    monkeypatch.setattr(asks, "crash_point", crash)
     answer(b, second)
     with pytest.raises(Died):
         scene.server.history()

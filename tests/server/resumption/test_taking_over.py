@@ -22,10 +22,9 @@ from flmq.journal.records import KeepPolicy
 from flmq.observe.events import ClientOutcome
 from flmq.round import Outcome
 from flmq.server import ServerConfig
-from flmq.server.asks import coordinator
-from flmq.server.replies.intake import Intake
-from flmq.server.replies.late_replies import LateReplyDesk
+from flmq.server.asks import asks
 from flmq.server.replies.listener import Listener
+from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.transport import replies_queue
 from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Reply
 from tests.end_to_end.federation import Federation, RunningServer, fed_avg, fit_res, initial
@@ -50,22 +49,22 @@ class Laps:
         self._changed = threading.Condition()
         self._laps = 0
         self._taken = 0
-        take, take_early = Intake.take, Intake.take_early
+        take, perform = ReplyLoop.take, ReplyLoop.perform
 
-        def counted_take(self_: Intake, reply: Reply, size: int, incoming: Any) -> None:
+        def counted_take(self_: ReplyLoop, reply: Reply, size: int, incoming: Any) -> None:
             take(self_, reply, size, incoming)
             with self._changed:
                 self._taken += 1
                 self._changed.notify_all()
 
-        def counted(self_: Intake) -> None:
-            take_early(self_)
+        def counted(self_: ReplyLoop) -> None:
+            perform(self_)
             with self._changed:
                 self._laps += 1
                 self._changed.notify_all()
 
-        monkeypatch.setattr(Intake, "take", counted_take)
-        monkeypatch.setattr(Intake, "take_early", counted)
+        monkeypatch.setattr(ReplyLoop, "take", counted_take)
+        monkeypatch.setattr(ReplyLoop, "perform", counted)
 
     def wait_for_reply(self) -> None:
         """Wait until a reply is here."""
@@ -87,7 +86,7 @@ def _die_when_published(name: str) -> None:
 def test_a_reply_heard_while_its_phase_is_being_opened_counts(
     memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    monkeypatch.setattr(asks, "crash_point", _die_when_published)
     client = memory_federation.peer("a")
     first = _run(memory_federation, tmp_path, 1)
     task = client.task()
@@ -101,7 +100,7 @@ def test_a_reply_heard_while_its_phase_is_being_opened_counts(
             laps.wait_for_reply()
             laps.wait()
 
-    monkeypatch.setattr(coordinator, "crash_point", dawdle)
+    monkeypatch.setattr(asks, "crash_point", dawdle)
     second = _run(memory_federation, tmp_path, 1)
     assert client.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
     second.history()
@@ -123,14 +122,14 @@ def test_what_an_earlier_server_had_taken_in_comes_before_what_waited(
         first.history()
     monkeypatch.undo()
     laps = Laps(monkeypatch)
-    admit = LateReplyDesk.admit
+    begins = asks.Asks._begins
 
-    def dawdle(self: LateReplyDesk, gather: Any) -> None:
-        admit(self, gather)
+    def dawdle(self: asks.Asks, *args: Any) -> Any:
+        events = begins(self, *args)
         laps.wait_for_reply()
-        laps.wait()
+        return events
 
-    monkeypatch.setattr(LateReplyDesk, "admit", dawdle)
+    monkeypatch.setattr(asks.Asks, "_begins", dawdle)
     second = _run(memory_federation, tmp_path, 2)
     b.reply(other, fit_res(other, lambda tensors: [t + np.float32(1) for t in tensors]))
     expected = [t + np.float32(1) for t in parameters_to_ndarrays(initial())]
@@ -142,7 +141,7 @@ def test_a_reply_that_comes_before_its_phase_is_written_down_before_it_is_acked(
     memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool
 ) -> None:
     """Its server dies before the phase is open, and its client is never heard of again."""
-    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    monkeypatch.setattr(asks, "crash_point", _die_when_published)
     client, other = memory_federation.peer("a"), memory_federation.peer("b")
     first = _run(memory_federation, tmp_path, 2)
     task, others = client.task(), other.task()
@@ -158,7 +157,7 @@ def test_a_reply_that_comes_before_its_phase_is_written_down_before_it_is_acked(
             laps.wait()
             raise Died("killed")
 
-    monkeypatch.setattr(coordinator, "crash_point", die_when_it_is_here)
+    monkeypatch.setattr(asks, "crash_point", die_when_it_is_here)
     second = _run(memory_federation, tmp_path, 2)
     with pytest.raises(Died):
         second.history()
@@ -189,7 +188,7 @@ def test_a_server_whose_folder_is_an_earlier_copy_takes_nothing_that_it_has_not_
 
     caplog.set_level(logging.INFO)
     client = memory_federation.peer("a")
-    monkeypatch.setattr(coordinator, "crash_point", _die_when_published)
+    monkeypatch.setattr(asks, "crash_point", _die_when_published)
     with pytest.raises(Died):
         run().history()
     shutil.copytree(tmp_path / "runs", tmp_path / "copy")

@@ -1,0 +1,338 @@
+"""A job's asks, and the fate of every reply to them: one owner of that decision.
+
+Theory of operation
+-------------------
+*An ask* is one client asked for one thing; its task id names it. Asks are opened together, as a
+phase (of one ask, where a strategy calls a client by itself), and each phase has a `Round`, which
+says when it closes. This machine holds the phases of a job, open and closed, and says of every
+reply what it is. Nothing else decides that: whoever performs the actions reads and writes, and
+decides nothing.
+
+*Rule 1.* What a reply is follows from the stage of its ask alone (`STAGES`); what is done about it
+follows from what it is alone, in one order (`STEPS`): journal, count, receipt, ack. So nothing is
+acked before it is durable, and no client hears of what a restart would not know.
+
+*Rule 2: two looks.* To check a reply takes long (gigabytes are read) and is not done here:
+`fate_of` says what it would be, so that the right check is made, and `handle` takes the result.
+Where the fate has changed in between, for the deadline passed, `JudgeAgain` says so and nothing
+else is done.
+
+*Rule 3: late is only what comes when the closing set is durable.* Before, another server could
+still close the phase otherwise, and count the reply: it waits (UNDECIDED) for
+`PhaseClosedDurably`.
+
+*A late reply that is wanted* counts in the phase that is open and takes such, else in the next
+that opens. Which one is a race, which the closing set of that phase decides for good.
+
+*Of an earlier server* are phases that it left open (their asks are AWAITED until they are opened
+again) and phases that it closed, of which the record tells (`Recorded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flmq.common.phase import Phase
+from flmq.round.actions import Action, Close, LateReplyRef, Outcome, Settle
+from flmq.round.events import ReplyAccepted, ReplyFailed, ReplyRejected
+from flmq.round.fates import STAGES, STEPS, AskStage, Fate, Step
+from flmq.round.job_actions import (
+    Ack,
+    ClosePhase,
+    Count,
+    Enter,
+    Entry,
+    JobAction,
+    JudgeAgain,
+    Keep,
+    SendReceipt,
+    Verdict,
+)
+from flmq.round.job_events import (
+    Claim,
+    Origin,
+    PhaseClosedDurably,
+    PhaseEvent,
+    PhaseOpened,
+    Recorded,
+    RepliedLateBefore,
+    ReplyCame,
+)
+from flmq.round.keys import PhaseKey, client_of
+from flmq.round.late import LateReplies
+from flmq.round.state import Round, TaskState
+
+__all__ = ["JobEvent", "JobState"]
+
+JobEvent = PhaseOpened | ReplyCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
+
+_REMEMBERED = 64
+"""Closed phases that are kept in memory; of older ones the record tells."""
+
+
+_LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
+
+
+@dataclass(slots=True)
+class _Phase:
+    """A phase in memory."""
+
+    opened: PhaseOpened
+    round: Round
+    closed_at: float | None = None
+    durable: bool = False
+    undecided: list[int] = field(default_factory=list)
+    """Tokens of replies that wait until the closing set is durable."""
+
+
+class JobState:
+    """The asks of one job. Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        has_record: bool = False,
+        late_until: int = 0,
+        awaited: Mapping[str, tuple[PhaseKey, str]] | None = None,
+        waiting: Iterable[LateReplyRef] = (),
+        last: int = 0,
+    ) -> None:
+        """Begin, or go on from the record of earlier servers.
+
+        ``late_until`` is the last round in which late replies count; 0: they count in none.
+        ``awaited`` are phase and ask of each task that was left open; ``waiting`` the late replies
+        that no phase has taken; ``last`` the last round that has taken some, or could have.
+        """
+        self._has_record = has_record
+        self._late = LateReplies(late_until, waiting, last)
+        self._awaited = dict(awaited or {})
+        self._phases: dict[PhaseKey, _Phase] = {}
+        self._tasks: dict[str, tuple[_Phase, str]] = {}
+        self._early: dict[str, int] = {}
+        """Tokens of replies that cannot be read before their phase is opened, by task."""
+        self._answered_late: set[str] = set()
+        """Tasks of phases not in memory whose late reply came to this server."""
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def phase_of(self, task_id: str) -> tuple[PhaseKey, str] | None:
+        """Phase and ask of a task; None: neither is in memory."""
+        found = self._tasks.get(task_id)
+        if found is not None:
+            return found[0].opened.key, found[1]
+        return self._awaited.get(task_id)
+
+    def round_of(self, key: PhaseKey) -> Round:
+        """The round of a phase in memory, to look at."""
+        return self._phases[key].round
+
+    def remembers(self, key: PhaseKey) -> bool:
+        """Whether a phase is in memory."""
+        return key in self._phases
+
+    def unanswered_before(self, client_ids: Iterable[str]) -> dict[str, PhaseKey]:
+        """Which of these clients did not answer what they were asked last, and what that was."""
+        left, found = set(client_ids), dict[str, PhaseKey]()
+        for key, phase in reversed(self._phases.items()):
+            for ask, state in phase.round.tasks.items():
+                client_id = client_of(ask)
+                if client_id in left:
+                    left.discard(client_id)
+                    if state is TaskState.SILENT:
+                        found[client_id] = key
+        return found
+
+    def fate_of(self, task_id: str, recorded: Recorded | None = None) -> Fate:
+        """What a reply to this task would be now; ``recorded`` as in `ReplyCame`."""
+        fate = STAGES[self.stage_of(task_id, recorded)]
+        late_wanted = fate is Fate.LATE and self._would_count(task_id, recorded)
+        return Fate.LATE_WANTED if late_wanted else fate
+
+    def stage_of(self, task_id: str, recorded: Recorded | None = None) -> AskStage:
+        """How far the ask of this task has come."""
+        found = self._tasks.get(task_id)
+        if found is None:
+            if task_id in self._awaited:
+                return AskStage.AWAITED
+            if recorded is None:
+                return AskStage.FORGOTTEN
+            answered = recorded.answered or task_id in self._answered_late
+            return AskStage.ANSWERED if answered else AskStage.UNANSWERED
+        phase, ask = found
+        if phase.round.expects(ask):
+            return AskStage.OPEN
+        if not phase.round.is_unanswered(ask):
+            return AskStage.ANSWERED
+        # Where no record is kept only what is to count elsewhere has to wait.
+        sure = phase.durable or not (phase.opened.journaled or phase.opened.hands_over)
+        return AskStage.UNANSWERED if sure else AskStage.CLOSING
+
+    def may_want(self, task_id: str) -> bool:
+        """Whether a reply to this task, were it all here, may count: now, or in a later round."""
+        if task_id in self._tasks:
+            fates = (Fate.SETTLES, Fate.LATE_WANTED, Fate.UNDECIDED)
+            return self.fate_of(task_id) in fates
+        return task_id in self._awaited or (self._has_record and self._late.are_wanted)
+
+    def _would_count(self, task_id: str, recorded: Recorded | None) -> bool:
+        found = self._tasks.get(task_id)
+        if found is not None:
+            return found[0].opened.hands_over and self._late.has_round()
+        return recorded is not None and recorded.key.phase is Phase.FIT and self._late.has_round()
+
+    # -- what happens ------------------------------------------------------------------------
+
+    def handle(self, event: JobEvent) -> list[JobAction]:
+        """Feed one event; what to do comes back, in order."""
+        match event:
+            case ReplyCame():
+                return self._reply(event)
+            case PhaseOpened():
+                return self._open(event)
+            case PhaseEvent(key, what, at):
+                phase = self._phases[key]
+                return self._told(phase, phase.round.handle(what), at)
+            case RepliedLateBefore(key, asks):
+                for ask in sorted(asks):
+                    self._phases[key].round.handle(ReplyAccepted(ask))
+                return []
+            case PhaseClosedDurably(key):
+                phase = self._phases[key]
+                phase.durable = True
+                waiting, phase.undecided = phase.undecided, []
+                self._forget_oldest()
+                return [JudgeAgain(token) for token in waiting]
+
+    def _open(self, event: PhaseOpened) -> list[JobAction]:
+        key = event.key
+        if key in self._phases:
+            raise ValueError(f"{event.label}: {key} was opened before")
+        phase = _Phase(event, Round(tuple(event.asks.values()), event.policy, label=event.label))
+        self._phases[key] = phase
+        self._tasks.update((task, (phase, ask)) for task, ask in event.asks.items())
+        for task in event.asks:
+            self._awaited.pop(task, None)
+        actions = self._late.give_to(phase)
+        actions += self._told(phase, phase.round.open(), None)
+        early = [self._early.pop(task) for task in event.asks if task in self._early]
+        return [*actions, *(JudgeAgain(token) for token in early)]
+
+    def _reply(self, event: ReplyCame) -> list[JobAction]:
+        fate = self.fate_of(event.task_id, event.recorded)
+        if fate is not event.fate:
+            return [JudgeAgain(event.token)]
+        match fate:
+            case Fate.SETTLES:
+                return self._settle(event)
+            case Fate.EARLY:
+                return self._keep_early(event)
+            case Fate.UNDECIDED:
+                self._tasks[event.task_id][0].undecided.append(event.token)
+                return []
+            case Fate.UNKNOWN:
+                steps = STEPS[fate][self._has_record :]
+                return self._steps(event, steps, None, "", _LONG_OVER)
+            case _:
+                return self._late_or_duplicate(event, fate)
+
+    def _settle(self, event: ReplyCame) -> list[JobAction]:
+        phase, ask = self._tasks[event.task_id]
+        settled, *rest = phase.round.handle(_named(event.claim, ask))
+        assert isinstance(settled, Settle)
+        verdict = Verdict(settled.outcome.outcome, settled.outcome.reason)
+        steps = STEPS[Fate.SETTLES] if event.origin is not Origin.RECORD else (Step.COUNT,)
+        actions = self._steps(event, steps, phase, ask, verdict)
+        return [*actions, *self._told(phase, rest, event.at)]
+
+    def _keep_early(self, event: ReplyCame) -> list[JobAction]:
+        key, ask = self._awaited[event.task_id]
+        if event.packed:
+            before = self._early.get(event.task_id)
+            self._early[event.task_id] = event.token
+            return [*([] if before is None else [Ack(before)]), Keep(event.token)]
+        verdict = Verdict(Outcome.ACCEPTED)
+        return [Enter(event.token, key, ask, Entry.UNJUDGED, verdict), Ack(event.token)]
+
+    def _late_or_duplicate(self, event: ReplyCame, fate: Fate) -> list[JobAction]:
+        found, recorded = self._tasks.get(event.task_id), event.recorded
+        outcome = Outcome.DUPLICATE if fate is Fate.DUPLICATE else Outcome.LATE
+        if found is not None:
+            phase, ask = found
+            key, closed = phase.opened.key, phase.closed_at
+            late_by = 0.0 if closed is None else max(0.0, event.at - closed)
+            phase.round.handle(_named(event.claim, ask))
+        else:
+            assert recorded is not None
+            phase, ask, key, late_by = None, recorded.ask, recorded.key, recorded.seconds
+            self._answered_late.add(event.task_id)
+        note = "" if outcome is Outcome.DUPLICATE else event.note
+        into, carry = None, list[JobAction]()
+        if fate is Fate.LATE_WANTED and not note:
+            ref = LateReplyRef(event.client_id, key.server_round, event.task_id)
+            into, carry = self._late.offer(ref)
+        verdict = Verdict(outcome, "", late_by, note, into)
+        actions = self._steps(event, STEPS[fate], phase, ask, verdict, key=key, late=True)
+        journaled = isinstance(actions[0], Enter)
+        return [*actions[:journaled], *carry, *actions[journaled:]]
+
+    def _steps(
+        self,
+        event: ReplyCame,
+        steps: Iterable[Step],
+        phase: _Phase | None,
+        ask: str,
+        verdict: Verdict,
+        *,
+        key: PhaseKey | None = None,
+        late: bool = False,
+    ) -> list[JobAction]:
+        """What is done about a reply, in order."""
+        key = key if phase is None else phase.opened.key
+        is_journaled = self._has_record and (phase is None or phase.opened.journaled)
+        actions: list[JobAction] = []
+        for step in steps:
+            match step:
+                case Step.JOURNAL if key is not None and is_journaled:
+                    entry = Entry.LATE if late else Entry.REPLY
+                    if event.origin is Origin.UNJUDGED and not late:
+                        entry = Entry.JUDGED
+                    actions.append(Enter(event.token, key, ask, entry, verdict))
+                case Step.COUNT if key is not None:
+                    actions.append(Count(key, ask, verdict, event.token))
+                case Step.RECEIPT:
+                    actions.append(SendReceipt(event.token, verdict))
+                case Step.ACK:
+                    actions.append(Ack(event.token))
+        return actions
+
+    def _told(self, phase: _Phase, actions: Iterable[Action], at: float | None) -> list[JobAction]:
+        """What the round says of asks without a reply, and its closing, as the job says it."""
+        key, said = phase.opened.key, list[JobAction]()
+        for action in actions:
+            match action:
+                case Settle(outcome):
+                    verdict = Verdict(outcome.outcome, outcome.reason)
+                    said.append(Count(key, outcome.client_id, verdict))
+                case Close():
+                    phase.closed_at = at
+                    said.append(ClosePhase(key, action))
+        return said
+
+    def _forget_oldest(self) -> None:
+        """Keep the last closed phases; none that is open, or whose closing is not durable."""
+        done = [key for key, phase in self._phases.items() if phase.durable]
+        for key in done[:-_REMEMBERED]:
+            for task in self._phases.pop(key).opened.asks:
+                del self._tasks[task]
+
+
+def _named(claim: Claim, ask: str) -> Claim:
+    """The claim, of the ask by its name."""
+    match claim:
+        case ReplyAccepted():
+            return ReplyAccepted(ask)
+        case ReplyFailed(_, reason):
+            return ReplyFailed(ask, reason)
+        case ReplyRejected(_, reason):
+            return ReplyRejected(ask, reason)

@@ -1,0 +1,122 @@
+"""What can happen to a job's asks: plain facts, fed in by whoever owns clock and socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from flmq.round.actions import LateReplyRef
+from flmq.round.events import (
+    DeadlinePassed,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyRejected,
+    Stopped,
+    TaskUnroutable,
+)
+from flmq.round.fates import Fate
+from flmq.round.keys import PhaseKey
+from flmq.round.state import Policy
+
+__all__ = [
+    "Claim",
+    "Origin",
+    "PhaseClosedDurably",
+    "PhaseEvent",
+    "PhaseOpened",
+    "Recorded",
+    "RepliedLateBefore",
+    "ReplyCame",
+]
+
+Claim = ReplyAccepted | ReplyFailed | ReplyRejected
+"""What a reply is by its contents, checked against what was asked."""
+
+
+class Origin(Enum):
+    """Where a reply comes from."""
+
+    QUEUE = "queue"
+    """A client sent it; the job's record does not have it."""
+    RECORD = "record"
+    """An earlier server recorded it, and what it is."""
+    UNJUDGED = "record, unjudged"
+    """It was recorded before its phase was opened, and so could not be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseOpened:
+    """A phase begins: its asks are in the record, where there is one."""
+
+    key: PhaseKey
+    asks: Mapping[str, str]
+    """Names of the asks (`ask_name`), by task id."""
+    policy: Policy
+    label: str = ""
+    """For errors."""
+    journaled: bool = False
+    """Whether it is part of the job's record."""
+    hands_over: bool = False
+    """Whether late replies count in it, and those to it in later phases."""
+    carried: tuple[LateReplyRef, ...] | None = None
+    """The late replies that an earlier server closed it with; None: none has closed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the record has of a phase that is closed and not in memory any more."""
+
+    key: PhaseKey
+    ask: str
+    answered: bool
+    """Whether a reply to this ask came before, in time or late."""
+    seconds: float
+    """Since it was closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCame:
+    """A reply is here, decoded and checked."""
+
+    token: int
+    """Names the reply to whoever performs the actions."""
+    task_id: str
+    client_id: str
+    fate: Fate
+    """What `JobState.fate_of` said of it when it was checked; checked again where that changed."""
+    claim: Claim
+    at: float
+    """Seconds, by the clock of the server."""
+    origin: Origin = Origin.QUEUE
+    recorded: Recorded | None = None
+    """What the record has of its phase; None: its phase is in memory, or there is no record."""
+    note: str = ""
+    """Why it could not count in a later round either; empty: it could."""
+    packed: bool = False
+    """Whether it is compressed, and cannot be read before its phase is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepliedLateBefore:
+    """These asks of a phase that is closed had their late reply under an earlier server."""
+
+    key: PhaseKey
+    asks: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseClosedDurably:
+    """A phase's closing set is in the record (or needs none): what comes now is late for good."""
+
+    key: PhaseKey
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEvent:
+    """Something that is no reply happens to a phase."""
+
+    key: PhaseKey
+    event: DeadlinePassed | Stopped | TaskUnroutable | ReplyFailed
+    """`ReplyFailed`: its task could not be published."""
+    at: float

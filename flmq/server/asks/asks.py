@@ -1,0 +1,217 @@
+"""Asks: clients asked on behalf of a job, each answered once, whatever fails.
+
+The storey below rounds. What is asked together is opened together, as a phase: entered into the
+journal, published, asked again where it may be lost, and closed by its policy. A round's training
+is a phase of many asks; a strategy that calls a client by itself opens one of one ask; a loop that
+keeps clients busy has many of one ask open at a time. Any number may be open, by any threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flmq.common.crashpoints import crash_point
+from flmq.common.logger import logger
+from flmq.observe.events import PhaseClosed, PhaseOpened
+from flmq.round import JobEvent, PhaseKey, Stopped, client_of
+from flmq.round.fates import Fate
+from flmq.round.job_events import Origin, PhaseEvent, RepliedLateBefore, ReplyCame
+from flmq.round.job_events import PhaseOpened as PhaseBegins
+from flmq.server.asks.job_context import JobContext
+from flmq.server.asks.phase_in_flight import PhaseInFlight
+from flmq.server.asks.published_models import PublishedModels
+from flmq.server.asks.request import PhaseResult, Request
+from flmq.server.asks.task_publisher import TaskPublisher
+from flmq.server.asks.waiting import WaitEdges, Watch
+from flmq.server.replies.reply_loop import ReplyLoop
+from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.resumption.reply_journal import ReplyJournal
+from flmq.wire import BlobRef
+
+__all__ = ["Asks", "Records"]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The journal of a job: of its phases, and of its replies."""
+
+    phases: JobJournal
+    replies: ReplyJournal
+
+
+class Asks:
+    """The asks of one job. Thread-safe."""
+
+    def __init__(
+        self,
+        context: JobContext,
+        loop: ReplyLoop,
+        publisher: TaskPublisher,
+        models: PublishedModels,
+        waiting: WaitEdges,
+        records: Records | None = None,
+    ) -> None:
+        """Ask through ``publisher`` and ``models``; with ``records`` asks survive their server."""
+        self._context = context
+        self._loop = loop
+        self._publisher = publisher
+        self._models = models
+        self._waiting = waiting
+        self._records = records
+        self._refs: dict[PhaseKey, dict[str, BlobRef]] = {}
+
+    def open(
+        self,
+        key: PhaseKey,
+        request: Request,
+        on_done: Callable[[PhaseInFlight], None] = lambda phase: None,
+    ) -> Watch:
+        """Have the asks of ``request`` journalled and published; the phase comes back, watched.
+
+        ``on_done`` is told when the phase is done, and must not block.
+
+        A phase of the job's journal that was open when a server died goes on where it was: what
+        had come counts, and only the others are asked again.
+
+        Raises:
+            BrokerError: the broker refuses or cannot be reached.
+            ModelTooLarge: the stream of models cannot keep the model.
+            Fenced: another server took charge of the job.
+        """
+        label = f"job {self._context.job.name}, {key}"
+        now = self._context.clock()
+        phase = PhaseInFlight.begin(key, request, label=label, now=now, on_done=on_done)
+        asked = tuple(sorted(phase.asks))
+        self._context.emit(PhaseOpened(key.server_round, key.phase, asked, request.timeout))
+        refs = self._models.refer(phase.asks)
+        self._refs[key] = refs
+        try:
+            return self._open(phase, refs)
+        except BaseException:
+            self._let_go(key)
+            raise
+
+    def _open(self, phase: PhaseInFlight, refs: dict[str, BlobRef]) -> Watch:
+        """Step by step; a kill at any point repeats what has no effect twice."""
+        # Step 1: enter the tasks; in a journal, before anybody hears of them.
+        key, request = phase.key, phase.request
+        phase.tasks = self._publisher.tasks(key, phase.asks, request.timeout, refs)
+        elapsed = 0.0
+        is_journaled = self._records is not None and request.state is not None
+        if self._records is not None and is_journaled:
+            before = self._records.phases.open_phase(key, phase.tasks, request)
+            if before is not None:
+                self._publisher.resume(phase)
+                elapsed = before
+            crash_point("server.phase_planned")
+        self._say_who_is_behind(phase)
+        # Step 2: count what had come before: late replies of earlier rounds, and what an earlier
+        # server had taken in.
+        self._loop.open(phase, lambda loop: self._begins(phase, loop, is_journaled))
+        # Step 3: publish the model, confirmed, and then the tasks that name it.
+        timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
+        with self._loop.lock:
+            pending = phase.round.pending()
+        if pending:
+            phase.bytes_down += self._models.publish(refs.values())
+            crash_point("server.model_published")
+        watch = Watch(self._waiting, phase, timeout, elapsed)
+        for ask in pending:
+            self._publisher.publish(phase, ask, phase.tasks[ask], timeout)
+        crash_point("server.tasks_published")
+        return watch
+
+    def _begins(
+        self, phase: PhaseInFlight, loop: ReplyLoop, is_journaled: bool
+    ) -> Sequence[JobEvent]:
+        """The phase's opening, and what an earlier server had come to in it."""
+        key, request = phase.key, phase.request
+        records = self._records if is_journaled else None
+        carried = None if records is None else records.replies.carried_into(key)
+        if carried is not None:
+            loop.add_late(carried)
+        events: list[JobEvent] = [
+            PhaseBegins(
+                key,
+                {task.task_id: ask for ask, task in phase.tasks.items()},
+                request.policy,
+                phase.label,
+                journaled=is_journaled,
+                hands_over=request.hands_over,
+                carried=None if carried is None else tuple(late.ref for late in carried),
+            )
+        ]
+        if records is None:
+            return events
+        now = self._context.clock()
+        for each in records.replies.replies(key):
+            origin = Origin.UNJUDGED if each.claim is None else Origin.RECORD
+            claim = each.claim or phase.claim(each.ask, each.reply)
+            token = loop.register(each.reply, each.size, origin)
+            task_id, client_id = each.reply.task_id, client_of(each.ask)
+            events.append(ReplyCame(token, task_id, client_id, Fate.SETTLES, claim, now, origin))
+        reason = records.phases.closed(key)
+        if reason is not None:
+            events.append(PhaseEvent(key, Stopped(reason), now))
+            events.append(RepliedLateBefore(key, records.replies.answered_late(key)))
+        return events
+
+    def _say_who_is_behind(self, phase: PhaseInFlight) -> None:
+        clients = [ask.client_id for ask in phase.asks.values()]
+        with self._loop.lock:
+            phase.behind = self._loop.state.unanswered_before(clients)
+        if phase.behind:
+            said = [
+                f"{client} (round {key.server_round}, {key.phase.value})"
+                for client, key in sorted(phase.behind.items())
+            ]
+            logger.warning(
+                "%s: asked though they have not answered before, and may still be at work: %s",
+                phase.label,
+                ", ".join(said[:10]) + (" ..." if len(said) > 10 else ""),
+            )
+
+    def close(self, watch: Watch) -> PhaseResult:
+        """What a phase that is done has brought; its closing set is durable then.
+
+        What comes from here on is late for good, whatever server hears it.
+
+        Raises:
+            FlmqError: it could not close, for replies can no longer be taken in.
+        """
+        phase = watch.phase
+        watch.check()
+        with self._loop.lock:
+            result = phase.result()
+        if self._records is not None and phase.request.state is not None:
+            self._records.phases.close_phase(phase.key, result, phase.round.outcomes())
+            crash_point("server.phase_closed")
+        self._context.emit(
+            PhaseClosed(
+                phase.key.server_round,
+                phase.key.phase,
+                result.counts,
+                result.seconds,
+                result.bytes_down,
+                result.bytes_up,
+                result.reason,
+            )
+        )
+        self._let_go(phase.key)
+        self._loop.close(phase.key)
+        return result
+
+    def run(self, key: PhaseKey, request: Request) -> PhaseResult:
+        """Ask, and wait until the phase closes: see `flmq.round` for when that is."""
+        watch = self.open(key, request)
+        try:
+            watch.wait()
+        except BaseException:
+            self._let_go(key)
+            raise
+        return self.close(watch)
+
+    def _let_go(self, key: PhaseKey) -> None:
+        """Let go of the models of a phase that is over."""
+        self._models.release(self._refs.pop(key, {}).values())

@@ -1,0 +1,62 @@
+"""Calls of a strategy to single clients: each has a name that it has again after a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from hashlib import blake2b
+
+from flmq.round import DIRECT, PhaseKey
+from flmq.server.asks.request import Ask
+from flmq.wire import Ins, refer
+
+__all__ = ["DirectCalls"]
+
+
+class DirectCalls:
+    """Names direct calls. Thread-safe.
+
+    A name is made of what is going on (``configure_fit`` of round 3), of who is asked what, and of
+    how often that was asked before: the strategy's method that was cut short by a kill is called
+    again, asks again, and finds the answers of its first try.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the first round."""
+        self._lock = threading.Lock()
+        self.server_round = 0
+        self._step = ""
+        self._times: Counter[tuple[str, int, bytes]] = Counter()
+
+    def begin(self, server_round: int, step: str) -> None:
+        """Say what the server is about to have its strategy do, in which round."""
+        with self._lock:
+            self.server_round, self._step = server_round, step
+
+    def key(self, phase_name: PhaseKey, ask: Ask) -> PhaseKey:
+        """The key of the phase of this one ``ask``; that of ``phase_name`` but for its call."""
+        question = _digest(ask.client_id, ask.ins)
+        with self._lock:
+            step = self._step
+            same = step, phase_name.server_round, question
+            times = self._times[same]
+            self._times[same] += 1
+        named = blake2b(digest_size=7, person=b"flmq.direct")
+        for part in (step.encode(), question, times.to_bytes(8, "big")):
+            named.update(len(part).to_bytes(8, "big") + part)
+        call = DIRECT + int.from_bytes(named.digest(), "big")
+        return PhaseKey(phase_name.server_round, phase_name.phase, call)
+
+
+def _digest(client_id: str, ins: Ins) -> bytes:
+    """Of who is asked, and of all that is asked."""
+    digest = blake2b(digest_size=16, person=b"flmq.question")
+    parameters = getattr(ins, "parameters", None)
+    said = [type(ins).__name__, client_id]
+    if parameters is not None:
+        said.append(refer(parameters).digest)
+    config = getattr(ins, "config", None)
+    said.append(repr(sorted(config.items())) if isinstance(config, dict) else repr(ins))
+    for text in said:
+        digest.update(len(text).to_bytes(8, "big") + text.encode())
+    return digest.digest()

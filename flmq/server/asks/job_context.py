@@ -1,0 +1,29 @@
+"""What everybody who works for a job needs: who it is, and how to reach clients and observers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flmq.messaging import Sender
+from flmq.observe.events import RunEvent
+from flmq.server.asks.job import Job
+from flmq.server.presence.watcher import PresenceWatcher
+
+__all__ = ["JobContext"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """One job on one transport."""
+
+    job: Job
+    sender: Sender
+    presence: PresenceWatcher
+    """Knows each client's site, and who is there."""
+    emit: Callable[[RunEvent], None]
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, monotonic."""
+    wall_clock: Callable[[], float] = time.time
+    """Seconds since 1970 UTC."""

@@ -1,0 +1,194 @@
+"""Replies in a job's journal: entered before they count, read again by a later server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from flmq.common.parameter import parameters_of, with_parameters
+from flmq.common.phase import Phase
+from flmq.common.typing import Parameters
+from flmq.journal.journal import Journal
+from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey
+from flmq.round import (
+    DIRECT,
+    Outcome,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyRejected,
+    ask_name,
+)
+from flmq.round.job_actions import Entry
+from flmq.round.job_events import Claim, Recorded
+from flmq.server.asks.job import Job
+from flmq.server.replies.late import Late, late_of
+from flmq.server.replies.reply_edges import ReplyEntry
+from flmq.server.replies.spool import SpooledParameters
+from flmq.wire import FileParameters, Reply, decode, encode
+
+__all__ = ["RecordedReply", "ReplyJournal"]
+
+_MOST_ASKS = 64
+"""Asks of one client in one phase whose replies are recognized when their phase is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedReply:
+    """A reply as an earlier server took it in."""
+
+    ask: str
+    claim: Claim | None
+    """None: it came before its phase was opened again, and was not checked."""
+    reply: Reply
+    size: int
+    """Bytes that came for it."""
+
+
+class ReplyJournal:
+    """The replies of one job. Thread-safe; raises `Fenced` once another server is in charge."""
+
+    def __init__(self, journal: Journal, job: Job) -> None:
+        """Keep replies to the tasks of ``job`` in ``journal``."""
+        self._journal = journal
+        self._job = job
+
+    # -- entering ----------------------------------------------------------------------------
+
+    def enter(self, entries: Sequence[ReplyEntry]) -> None:
+        """Enter replies, all with one commit."""
+        replies = [each for each in entries if each.action.entry in (Entry.REPLY, Entry.UNJUDGED)]
+        late = [each for each in entries if each.action.entry is Entry.LATE]
+        if replies or late:
+            self._journal.take_in(
+                [(each.action.key, self._contribution(each)) for each in replies],
+                [self._late_entry(each) for each in late],
+            )
+        for each in entries:
+            if each.action.entry is Entry.JUDGED:
+                action, verdict = each.action, each.action.verdict
+                self._journal.judge(action.key, action.ask, verdict.outcome, verdict.reason)
+
+    def _contribution(self, entry: ReplyEntry) -> Contribution:
+        """What to enter for a reply; its parameters on disk are adopted on the way."""
+        verdict, reply = entry.action.verdict, entry.reply
+        reason = UNJUDGED if entry.action.entry is Entry.UNJUDGED else verdict.reason
+        if verdict.outcome is Outcome.REJECTED:
+            reply = _bare(reply)  # nobody looks at what it brought
+        return self._adopted(entry.action.ask, verdict.outcome, reason, reply, entry.size)
+
+    def _late_entry(self, entry: ReplyEntry) -> LateEntry:
+        action, verdict, reply = entry.action, entry.action.verdict, entry.reply
+        parameters = parameters_of(reply.res)
+        is_kept = verdict.into is not None
+        if not is_kept and isinstance(parameters, SpooledParameters):
+            # It may have been written down before, as one in time.
+            self._journal.release_reply(reply.task_id, parameters.ref)
+        kept = self._adopted(action.ask, Outcome.LATE, "", reply, entry.size) if is_kept else None
+        return LateEntry(
+            action.key, action.ask, verdict.outcome, verdict.late_by, verdict.note, kept
+        )
+
+    def _adopted(
+        self, ask: str, kind: Outcome, reason: str, reply: Reply, size: int
+    ) -> Contribution:
+        ref = None
+        parameters = parameters_of(reply.res)
+        if isinstance(parameters, FileParameters):
+            # In the spool; or here already, where it came before its phase was opened again.
+            ref = parameters.ref
+            path = self._journal.adopt_reply(reply.task_id, parameters.path, ref)
+            if isinstance(parameters, SpooledParameters):
+                parameters.keep(path)
+            reply = replace(_bare(reply), blob=ref)
+        return Contribution(
+            client_id=ask,
+            task_id=reply.task_id,
+            kind=kind,
+            reason="" if kind is Outcome.ACCEPTED and reason != UNJUDGED else reason,
+            reply=encode(reply),
+            blob=ref,
+            size=size,
+        )
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def replies(self, key: PhaseKey) -> Iterator[RecordedReply]:
+        """What was taken in of a phase, in that order; of one that is closed, its closing set."""
+        record = self._journal.find_phase(key)
+        if record is None:
+            return
+        settled = None
+        if record.closed is not None:
+            # What came when the phase had closed is not of its set, though it was written down.
+            settled = {(outcome.client_id, outcome.outcome) for outcome in record.closed.outcomes}
+        for each in record.contributions:
+            if settled is None or (each.client_id, each.kind) in settled:
+                yield RecordedReply(each.client_id, _claim(each), self._reply(each), each.size)
+
+    def recorded(self, reply: Reply) -> Recorded | None:
+        """What is known of the closed phase that a reply answers; None: no such phase is closed."""
+        found = self._phase_of(reply)
+        if found is None:
+            return None
+        key, ask = found
+        closed = self._journal.closed_phase(key)
+        outcomes = () if closed is None else closed.outcomes
+        outcome = next((each.outcome for each in outcomes if each.client_id == ask), None)
+        answered = outcome not in (Outcome.SILENT, Outcome.UNROUTABLE)
+        answered = answered or ask in self.answered_late(key)
+        return Recorded(key, ask, answered, self._journal.seconds_since_closed(key) or 0.0)
+
+    def _phase_of(self, reply: Reply) -> tuple[PhaseKey, str] | None:
+        """The closed phase and the ask that a reply's task is of, by making the task's id anew."""
+        number, phase = reply.server_round, reply.phase
+        for key in self._journal.closed_calls(number, phase):
+            for nth in range(_MOST_ASKS if key.call < DIRECT else 1):
+                ask = ask_name(reply.client_id, nth)
+                if self._job.task_id(number, phase, ask, key.call) == reply.task_id:
+                    return key, ask
+        return None
+
+    def answered_late(self, key: PhaseKey) -> frozenset[str]:
+        """Asks of a closed phase whose first reply came late."""
+        return self._journal.answered_late(key)
+
+    def waiting_late(self) -> list[Late]:
+        """Late replies that are to count in a later round and that none has taken."""
+        return [late_of(self._reply(each.contribution)) for each in self._journal.waiting_late()]
+
+    def carried_into(self, key: PhaseKey) -> list[Late] | None:
+        """Late replies that a phase was closed with; None if it has not been closed."""
+        if self._journal.closed_phase(key) is None:
+            return None
+        return [late_of(self._reply(each.contribution)) for each in self._journal.carried_into(key)]
+
+    def last_fit_closed(self) -> int:
+        """The last round whose training has closed; 0 if none has."""
+        return self._journal.last_closed(Phase.FIT)
+
+    def _reply(self, contribution: Contribution) -> Reply:
+        """The reply as it was, its parameters on disk."""
+        reply = cast(Reply, decode(contribution.reply, our_own=True))
+        parameters = self._journal.reply_parameters(contribution)
+        if parameters is None:
+            return reply
+        return replace(reply, res=with_parameters(reply.res, parameters), blob=None)
+
+
+def _bare(reply: Reply) -> Reply:
+    """The reply without its parameters' bytes."""
+    return replace(reply, res=with_parameters(reply.res, Parameters([], "")))
+
+
+def _claim(contribution: Contribution) -> Claim | None:
+    client_id, reason = contribution.client_id, contribution.reason
+    if reason == UNJUDGED:
+        return None
+    match contribution.kind:
+        case Outcome.ACCEPTED:
+            return ReplyAccepted(client_id)
+        case Outcome.FAILED:
+            return ReplyFailed(client_id, reason)
+        case _:
+            return ReplyRejected(client_id, reason)
