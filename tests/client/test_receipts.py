@@ -16,6 +16,7 @@ from flmq.common.phase import Phase
 from flmq.common.typing import Code
 from flmq.observe.events import Outcome
 from flmq.server.replies.receipts import Receipts
+from flmq.testing import ManualClock
 from flmq.wire import Receipt, ReceiptOutcome, Reply, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg
@@ -24,48 +25,38 @@ from tests.transport.rigs import PATIENCE, eventually
 NONE = Parameters([], "")
 
 
-class Clock:
-    """Seconds, as the test says."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def envelope(task_id: str) -> Reply:
     res = FitRes(Status(Code.OK, ""), Parameters([], ""), 1, {})
     return Reply(task_id, "job", 1, Phase.FIT, "a", 1, b"", 0.0, res)
 
 
 def test_they_are_asked_for_after_a_minute_and_then_ever_more_rarely() -> None:
-    clock = Clock()
-    awaited = AwaitedReceipts(clock)
+    clock = ManualClock()
+    awaited = AwaitedReceipts(clock.now)
     awaited.sent(envelope("t"))
     asked = []
     for minute in range(60 * 24):
-        clock.now = 1000.0 + 60 * minute
         if awaited.overdue():
             asked.append(minute)
+        clock.advance(60.0)
     assert asked[:7] == [1, 3, 7, 15, 31, 63, 123]
     assert {later - earlier for earlier, later in pairwise(asked[6:])} == {60}
 
 
 def test_what_was_settled_is_not_asked_for() -> None:
-    clock = Clock()
-    awaited = AwaitedReceipts(clock)
+    clock = ManualClock()
+    awaited = AwaitedReceipts(clock.now)
     for task_id in ("t1", "t2"):
         awaited.sent(envelope(task_id))
     awaited.settled("t1")
     awaited.settled("unknown")
-    clock.now += 60
+    clock.advance(60)
     assert [reply.task_id for reply in awaited.overdue()] == ["t2"]
 
 
 def test_what_found_no_queue_is_sent_when_the_server_is_heard_and_now_and_then() -> None:
-    clock, task = Clock(), Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {}))
-    awaited = AwaitedReceipts(clock)
+    clock, task = ManualClock(), Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {}))
+    awaited = AwaitedReceipts(clock.now)
     awaited.sent(envelope("t"))
     assert awaited.not_sent(task)  # the queue was deleted since
     assert not awaited.not_sent(task)  # which is no news
@@ -77,21 +68,24 @@ def test_what_found_no_queue_is_sent_when_the_server_is_heard_and_now_and_then()
         if awaited.overdue():
             tried.append(second)
             assert not awaited.not_sent(task)
-        clock.now += 1
+        clock.advance(1)
     assert tried == [5, 15, 35, 75]
     awaited.sent(envelope("t"))
     assert (awaited.is_sent("t"), awaited.unsent("job")) == (True, [])
 
 
 def test_what_nobody_asks_for_is_waited_for_for_a_fortnight() -> None:
-    clock, task = Clock(), Task("t1", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {}))
-    awaited = AwaitedReceipts(clock)
+    clock, task = (
+        ManualClock(),
+        Task("t1", "job", 1, Phase.FIT, "a", 1, b"", FitIns(NONE, {})),
+    )
+    awaited = AwaitedReceipts(clock.now)
     awaited.not_sent(task)
-    clock.now += KEPT_FOR - 1
+    clock.advance(KEPT_FOR - 1)
     awaited.not_sent(task)  # tried again
     awaited.sent(envelope("t2"))
     assert awaited.too_old() == []
-    clock.now += 1
+    clock.advance(1)
     assert awaited.too_old() == [task]
     assert (awaited.too_old(), awaited.is_sent("t2")) == ([], True)
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import pytest
 
 from flmq.messaging.deadletters import DeadLetterLimit
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from flmq.testing import ManualClock
 
 
 def test_so_many_at_once_and_so_many_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
-    limit = DeadLetterLimit(clock)
+    clock = ManualClock()
+    limit = DeadLetterLimit(clock.now)
     assert [limit.admits("q", "r") for _ in range(150)] == [True] * 100 + [False] * 50
-    clock.now += 1.05
+    clock.advance(1.05)
     assert [limit.admits("q", f"reason {n}") for n in range(12)] == [True] * 10 + [False] * 2
     limit.say()
     assert caplog.records == []  # not yet
-    clock.now += 9.0
+    clock.advance(9.0)
     limit.say()
     limit.say()
     (line,) = caplog.records
@@ -34,17 +28,17 @@ def test_so_many_at_once_and_so_many_a_second(caplog: pytest.LogCaptureFixture) 
 
 
 def test_who_has_been_quiet_has_no_more_than_the_first_sample() -> None:
-    clock = Clock()
-    limit = DeadLetterLimit(clock)
-    clock.now += 3600.0
+    clock = ManualClock()
+    limit = DeadLetterLimit(clock.now)
+    clock.advance(3600.0)
     assert sum(limit.admits("q", "r") for _ in range(500)) == 100
 
 
 def test_what_is_no_flood_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
-    limit = DeadLetterLimit(clock)
+    clock = ManualClock()
+    limit = DeadLetterLimit(clock.now)
     for _ in range(500):
-        clock.now += 0.2
+        clock.advance(0.2)
         assert limit.admits("q", "r")
         limit.say()
     assert caplog.records == []
