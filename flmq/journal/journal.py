@@ -1,10 +1,10 @@
-"""The journal of a run: what the server has promised itself, durable before it acts on it.
+"""The journal of a run: what the server has decided, made durable before it acts on it.
 
-The order of doing is DESIGN.md's, section 3: a phase's plan before its tasks are published; a
-client's answer before it is acknowledged; the closing set before it is aggregated; the model before
-the next round. Everything in a run's folder follows from it::
+The order is DESIGN.md's, section 3: a phase's plan before its tasks are published; a client's
+answer before it is acknowledged; the closing set before it is aggregated; the model before the next
+round. Everything in a run's folder follows from it::
 
-    run.json            says that a run lives here
+    run.json            marks the folder as a run's
     journal.db          the records (SQLite, WAL)
     blobs/<digest>.blob parameters: of checkpoints, and of tasks
     replies/            parameters of replies
@@ -57,12 +57,12 @@ _SPOOL = "spool"
 class Journal(JournalReader):
     """One run's records and files. Thread-safe.
 
-    Methods that write raise `Fenced` when another server took charge, having changed nothing; and
-    `JournalNotWritable` when the disk refuses, with the journal as it was.
+    Methods that write raise `Fenced` if another server took charge, having changed nothing; and
+    `JournalNotWritable` if the disk refuses, with the journal unchanged.
     """
 
     def __init__(self, folder: Path, database: Database, clock: Callable[[], int]) -> None:
-        """Use `open`."""
+        """Do not call it; use `open`."""
         super().__init__(folder, database)
         self._clock = clock
         self._epoch: int | None = None
@@ -74,12 +74,12 @@ class Journal(JournalReader):
     def open(
         cls, folder: Path, *, create: bool = True, clock: Callable[[], int] = time.time_ns
     ) -> Journal:
-        """Open the run in ``folder``; a new one, which `begin` begins, where there is none.
+        """Open the run in ``folder``; if there is none, create one, to be begun with `begin`.
 
-        ``create`` unset refuses where there is none. ``clock`` gives nanoseconds since 1970 UTC.
+        Without ``create``, a missing run is an error. ``clock`` gives nanoseconds since 1970 UTC.
 
         Raises:
-            JournalDamaged: there is a run and it is not whole.
+            JournalDamaged: the run is damaged.
             NewerJournal: a newer flmq wrote it.
             JournalNotWritable: the folder cannot be written.
         """
@@ -93,7 +93,7 @@ class Journal(JournalReader):
             raise
 
     def close(self) -> None:
-        """Leave the run as it is. Idempotent."""
+        """Close the journal; the run stays as it is. Idempotent."""
         self._db.close()
         if self._mark is not None:
             self._mark.release()
@@ -106,7 +106,9 @@ class Journal(JournalReader):
         fingerprint: Mapping[str, str],
         about: Mapping[str, Scalar],
     ) -> None:
-        """Begin a run: who it is, what its code and configuration are, and what people want known.
+        """Begin a run: store its identity, fingerprint, and information for people.
+
+        ``fingerprint`` describes the run's code and configuration.
 
         Raises:
             JobInUse: another process has begun it meanwhile.
@@ -114,7 +116,7 @@ class Journal(JournalReader):
         now = self._now_ms()
         with self._db.writing() as tx:
             self._run.begin(tx, identity, fingerprint, about, now)
-        # The log could be lost; from here on the database file alone knows that there is a run.
+        # The log could be lost; from here on the database file itself records the run.
         self._db.fold()
         write_marker(self.folder, Marker(identity.name, identity.run_id, now))
         self.identity = identity
@@ -123,7 +125,7 @@ class Journal(JournalReader):
         """Raise the fencing epoch and write under it from now on; all others are fenced.
 
         Returns:
-            The epoch: milliseconds since 1970 UTC, or one more than the last where the clock
+            The epoch: milliseconds since 1970 UTC, or one more than the last if the clock
             jumped back.
         """
         with self._db.writing() as tx:
@@ -135,7 +137,7 @@ class Journal(JournalReader):
         for name in (DATABASE, MARKER):
             remove_temporaries(self.folder, name)
         for leftover in (self.folder / _SPOOL).glob("*"):
-            # Of a server that was killed; or of one that is fenced, and may lose it as well.
+            # Left by a killed server, or by a fenced one, which may lose it as well.
             shutil.rmtree(leftover, ignore_errors=True)
         self._sweep()
         self._db.fold()
@@ -144,15 +146,15 @@ class Journal(JournalReader):
     # -- parameters --------------------------------------------------------------------------
 
     def put_parameters(self, parameters: Parameters, ref: BlobRef | None = None) -> BlobRef:
-        """Have ``parameters`` on the disk, once, so that a plan may name them.
+        """Write ``parameters`` to disk, once, so that a plan may name them.
 
-        ``ref`` is their reference where it is known, which spares reading them. Once named, they
-        stay until a checkpoint finds that no plan and no checkpoint names them any more.
+        ``ref`` is their reference if known, which saves reading them. Once named, they stay until a
+        checkpoint finds that no plan and no checkpoint names them any more.
         """
         return self._blob_store.put(parameters, ref)
 
     def adopt_reply(self, task_id: str, path: Path, ref: BlobRef) -> Path:
-        """Make a reply's parameters durable and take their file over; where it is now comes back.
+        """Take over the file of a reply's parameters durably, and return its new path.
 
         ``path`` must be on the file system of the run's folder (`spool_folder` is).
         """
@@ -161,7 +163,7 @@ class Journal(JournalReader):
         return self._blob_store.adopt(task_id, path, ref)
 
     def release_reply(self, task_id: str, ref: BlobRef) -> None:
-        """Let go of a reply's file, where it was adopted and no record is going to name it."""
+        """Release an adopted reply's file that no record is going to name."""
         self._blob_store.release(task_id, ref)
 
     @property
@@ -171,7 +173,7 @@ class Journal(JournalReader):
 
     @property
     def spool_folder(self) -> Path:
-        """A folder for replies in progress, from which they can be adopted."""
+        """Folder for replies in progress, from which they can be adopted."""
         folder = self.folder / _SPOOL
         make_folder(folder)
         return folder
@@ -196,10 +198,10 @@ class Journal(JournalReader):
             self._in_flight.add(key)
 
     def find_phase(self, key: PhaseKey) -> PhaseRecord | None:
-        """A phase as far as it has come; None if it was never opened.
+        """Return all that is recorded of a phase; None if it was never opened.
 
         Raises:
-            NotKept: its round is over, and its plan and replies were let go.
+            NotKept: its round is over, and its plan and replies were deleted.
         """
         with self._db.reading() as tx:
             record = self._phases.find(tx, key)
@@ -214,16 +216,16 @@ class Journal(JournalReader):
             self._phases.tick(tx, key, elapsed)
 
     def contribute(self, key: PhaseKey, contribution: Contribution) -> Outcome:
-        """Record what a client answered, before it is acknowledged.
+        """Record a client's answer, before it is acknowledged.
 
         Returns:
             The contribution's kind; DUPLICATE if one of this client is recorded already, LATE if
-            the phase is closed: nothing changed then.
+            the phase is closed: nothing has changed then.
         """
         return self.contribute_many([(key, contribution)])[0]
 
     def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Outcome]:
-        """As `contribute`, all in one transaction."""
+        """Record as `contribute` does, all in one transaction."""
         return self.take_in(items, ())[0]
 
     def take_in(
@@ -241,7 +243,7 @@ class Journal(JournalReader):
         with self._writing() as tx:
             words = [self._phases.contribute(tx, key, what) for key, what in pairs]
             late_words = [self._phases.enter_late(tx, entry) for entry in entries]
-        # What came when its phase had just closed may yet be entered as late, file and all.
+        # A reply whose phase has just closed may still be entered as late, with its file.
         self._blob_store.contributed(
             what for (_, what), word in zip(pairs, words, strict=True) if word is not Outcome.LATE
         )
@@ -249,21 +251,21 @@ class Journal(JournalReader):
         return words, late_words
 
     def judge(self, key: PhaseKey, client_id: str, kind: Outcome, reason: str) -> None:
-        """Record what a contribution is that came before its phase was opened again."""
+        """Record the verdict on a contribution that came before its phase was opened again."""
         with self._writing() as tx:
             self._phases.judge(tx, key, client_id, kind, reason)
 
     def seconds_since_closed(self, key: PhaseKey) -> float | None:
-        """How long ago a phase was closed, by this server's clock; None: it was not."""
+        """Return the seconds since a phase closed, by this server's clock; None if it is open."""
         with self._db.reading() as tx:
             at = self._phases.closed_unix_ms(tx, key)
         return None if at is None else max(0.0, (self._now_ms() - at) / 1000)
 
     def close_phase(self, key: PhaseKey, closed: ClosedPhase) -> None:
-        """Record the closing set, before it is aggregated. Final; the same again is harmless.
+        """Record the closing set, before it is aggregated. Final; repeating it is harmless.
 
         Raises:
-            RuntimeError: it was closed in another way; or holds a client without an accepted
+            RuntimeError: it was closed differently; or contains a client without an accepted
                 contribution.
         """
         with self._writing() as tx:
@@ -281,16 +283,16 @@ class Journal(JournalReader):
         state: Mapping[str, StateValue],
         summary: Mapping[str, Any],
     ) -> str:
-        """Record the end of a round: model first, then that the round is over; then clean up.
+        """Record the end of a round: first the model, then that the round is over; then clean up.
 
-        ``summary`` is for people and for the choice of the best: ``loss``, ``metrics``,
-        ``seconds`` and what else there is to say.
+        ``summary`` is for people and for choosing the best model: ``loss``, ``metrics``,
+        ``seconds`` and other information.
 
         Returns:
             The digest of the parameters.
 
         Raises:
-            UnsavableState: the strategy's state, or what was measured, cannot be stored.
+            UnsavableState: the strategy's state, or a measurement, cannot be stored.
         """
         ref = self._blob_store.put(parameters)
         stored_state, state_digest = self._blob_store.put_state(state, "state_dict()")
@@ -313,7 +315,7 @@ class Journal(JournalReader):
         return ref.digest
 
     def keep(self, policy: KeepPolicy) -> None:
-        """Say which models and replies stay, from the next checkpoint on."""
+        """Set which models and replies stay on disk, from the next checkpoint on."""
         with self._writing() as tx:
             self._run.keep(tx, policy)
 
@@ -327,7 +329,7 @@ class Journal(JournalReader):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of the server in charge."""
+        """Run a transaction of the server in charge."""
         with self._db.writing() as tx:
             self._fence(tx)
             yield tx
@@ -347,9 +349,10 @@ class Journal(JournalReader):
         self._phases.settle(tx, server_round, in_flight, policy.replies == "all")
 
     def _clean_up(self) -> None:
-        """After a checkpoint, which stands whatever becomes of this."""
+        """Clean up after a checkpoint, which stands even if this fails."""
         try:
-            # Before anything goes: were the log lost, an older record must not miss its files.
+            # Before deleting anything: if the log were lost, an older record must not miss its
+            # files.
             self._db.fold()
             self._sweep()
         except JournalNotWritable as error:
@@ -358,8 +361,8 @@ class Journal(JournalReader):
     def _sweep(self) -> None:
         """Remove the files that no record names.
 
-        With the database's write lock held: a server that takes charge now waits, and does not
-        find a file that is about to go.
+        It holds the database's write lock: a server that takes charge now waits, and does not find
+        a file that is about to be removed.
         """
         with self._writing() as tx:
             self._blob_store.sweep(tx, self._phases.reply_files(tx, self._blob_store.replies.path))

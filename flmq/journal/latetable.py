@@ -1,8 +1,8 @@
-"""The table of replies that came when their phase had closed, or a second time.
+"""The table of replies that came after their phase had closed, or a second time.
 
-A reply is entered once, whatever is delivered again: the first of a task is LATE, what follows is
-DUPLICATE. One that is to count in a later round is kept, bytes and all, until that round is over.
-Each function works within a transaction of its caller.
+A reply is entered once, whatever is delivered again: the first of a task is LATE, later ones are
+DUPLICATE. One that is to count in a later round is kept, bytes included, until that round is over.
+Each method runs within a transaction of its caller.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class LateTable:
     """Rows of late and duplicate replies."""
 
     def __init__(self, seal: Seal) -> None:
-        """Check what is read by ``seal``."""
+        """Verify what is read with ``seal``."""
         self._seal = seal
 
     def enter(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> Outcome:
-        """Enter a reply to phase number ``phase``; its word: a second late one is a duplicate."""
+        """Enter a reply to phase number ``phase``; return its outcome (DUPLICATE if the second)."""
         if entry.outcome is Outcome.LATE and not self._known(tx, phase, entry.client_id):
             self._add(tx, phase, entry)
             return Outcome.LATE
@@ -48,10 +48,10 @@ class LateTable:
         return Outcome.DUPLICATE
 
     def take(self, tx: sqlite3.Connection, phase: int, carried: Iterable[LateReplyRef]) -> None:
-        """Note that these count in phase number ``phase``, whose closing set is being entered.
+        """Mark replies as counting in phase number ``phase``, whose closing set is being entered.
 
         Raises:
-            RuntimeError: one is not there, or counts in another one.
+            RuntimeError: one does not exist, or counts in another phase.
         """
         for each in carried:
             done = tx.execute(
@@ -66,27 +66,27 @@ class LateTable:
                 )
 
     def waiting(self, tx: sqlite3.Connection) -> Iterator[CarriedReply]:
-        """Late replies that are kept for a later round and that none has taken."""
+        """Yield late replies that are kept for a later round and not taken yet."""
         return self._kept(tx, "into_phase IS NULL", ())
 
     def into(self, tx: sqlite3.Connection, phase: int) -> Iterator[CarriedReply]:
-        """Late replies that count in phase number ``phase``, as far as they are kept."""
+        """Yield late replies that count in phase number ``phase``, as far as they are kept."""
         return self._kept(tx, "into_phase = ?", (phase,))
 
     def release(self, tx: sqlite3.Connection, phases: Iterable[int]) -> None:
-        """Let go of the replies that counted in these phases; that they did stays known."""
+        """Delete the replies that counted in these phases, keeping the fact that they did."""
         tx.executemany(
             "UPDATE late SET reply = NULL, blob = NULL WHERE into_phase = ?",
             [(phase,) for phase in phases],
         )
 
     def files(self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]) -> Iterator[Path]:
-        """The files of the replies that are kept."""
+        """Yield the files of the replies that are kept."""
         for task_id, blob in tx.execute("SELECT task_id, blob FROM late WHERE blob IS NOT NULL"):
             yield path(task_id, ref_in(self._seal.unpack(blob)))
 
     def by_phase(self, tx: sqlite3.Connection) -> dict[int, list[LateReply]]:
-        """What came late or twice, for people, by number of the phase that had asked."""
+        """Return late and duplicate replies, for people, by number of the phase that had asked."""
         late: dict[int, list[LateReply]] = {}
         for phase, client_id, word, seconds, times, note, kept, into in tx.execute(
             "SELECT phase_id, client_id, word, seconds, times, note, reply IS NOT NULL,"
@@ -98,7 +98,7 @@ class LateTable:
         return late
 
     def answered(self, tx: sqlite3.Connection, phase: int) -> frozenset[str]:
-        """Who answered phase number ``phase`` late."""
+        """Return the clients that answered phase number ``phase`` late."""
         rows = tx.execute(
             "SELECT client_id FROM late WHERE phase_id = ? AND word = ?",
             (phase, Outcome.LATE.value),

@@ -1,6 +1,6 @@
-"""The phases' tables: plans, contributions, closings, and what people read of them.
+"""The tables of phases: plans, contributions, closings, and what people read of them.
 
-Each function works within a transaction of its caller.
+Each method runs within a transaction of its caller.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from flmq.wire import BlobRef
 __all__ = ["PhaseTables"]
 
 LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
-"""From a stored state and the digest of its large arrays to the state."""
+"""Loads a state, given its stored form and the digest of its large arrays."""
 
 
 class PhaseTables:
     """Rows of phases, asks, contributions and late replies."""
 
     def __init__(self, seal: Seal, load_state: LoadState) -> None:
-        """Check what is read by ``seal``."""
+        """Verify what is read with ``seal``."""
         self._seal = seal
         self._load_state = load_state
         self.late = LateTable(seal)
@@ -56,7 +56,7 @@ class PhaseTables:
         state: tuple[bytes, str | None],
         now_ms: int,
     ) -> None:
-        """Enter a phase; ``state`` is its plan's as it is stored."""
+        """Insert a phase; ``state`` is its plan's state in stored form."""
         policy = {
             "timeout": plan.timeout,
             "min_results": plan.policy.min_results,
@@ -86,13 +86,13 @@ class PhaseTables:
         )
 
     def tick(self, tx: sqlite3.Connection, key: PhaseKey, elapsed: float) -> None:
-        """Note how long the phase has been open; it never becomes less."""
+        """Record how many seconds the phase has been open; never decreases."""
         tx.execute(
             "UPDATE phases SET elapsed = max(elapsed, ?) WHERE id = ?", (elapsed, _id(tx, key)[0])
         )
 
     def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Outcome:
-        """Enter what a client answered; DUPLICATE or LATE where it does not count."""
+        """Insert a client's answer; return DUPLICATE or LATE if it does not count."""
         phase, closed = _id(tx, key)
         blob = None if what.blob is None else self._seal.pack(ref_out(what.blob), "blob")
         values = (
@@ -123,7 +123,7 @@ class PhaseTables:
     def judge(
         self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Outcome, reason: str
     ) -> None:
-        """Enter what an answer is that was entered before it could be judged."""
+        """Store the verdict on an answer that was entered before it could be judged."""
         tx.execute(
             "UPDATE contributions SET kind = ?, reason = ?"
             " WHERE phase_id = ? AND client_id = ? AND reason = ?",
@@ -133,7 +133,7 @@ class PhaseTables:
     def close(
         self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase, now_ms: int
     ) -> None:
-        """Enter the closing set."""
+        """Store the closing set."""
         phase, before = _id(tx, key)
         if before is not None:
             if self._closed_in(before) != closed:
@@ -159,10 +159,10 @@ class PhaseTables:
         )
 
     def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Outcome:
-        """Enter a reply that came late or twice; its word.
+        """Enter a late or duplicate reply; return its outcome.
 
         Raises:
-            RuntimeError: it is to be kept for a later round, and its own has not closed: it could
+            RuntimeError: it is to be kept for a later round, but its own has not closed: it could
                 still count there.
         """
         phase, closed = _id(tx, entry.key)
@@ -173,7 +173,7 @@ class PhaseTables:
     def settle(
         self, tx: sqlite3.Connection, server_round: int, in_flight: Iterable[PhaseKey], keep: bool
     ) -> None:
-        """Let go of phases up to ``server_round`` but ``in_flight``; ``keep`` their replies?"""
+        """Delete phases up to ``server_round`` but ``in_flight``; ``keep`` keeps their replies."""
         spared = [_id(tx, key)[0] for key in in_flight]
         phases = [
             phase
@@ -197,7 +197,7 @@ class PhaseTables:
     # -- reading -----------------------------------------------------------------------------
 
     def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
-        """A phase with all that is known of it; None if it was never opened."""
+        """Return all that is known of a phase; None if it was never opened."""
         row = tx.execute(
             "SELECT id, elapsed, plan, state, state_digest, closed FROM phases"
             " WHERE server_round = ? AND phase = ? AND call = ?",
@@ -220,7 +220,7 @@ class PhaseTables:
         )
 
     def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
-        """How a phase was closed; None if it is open, or was never opened."""
+        """Return how a phase was closed; None if it is open, or was never opened."""
         row = tx.execute(
             "SELECT closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
             _columns(key),
@@ -228,7 +228,7 @@ class PhaseTables:
         return None if row is None or row[0] is None else self._closed_in(row[0])
 
     def closed_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int | None:
-        """When a phase was closed; None if it is open, or was never opened."""
+        """Return when a phase was closed, in Unix ms; None if it is open, or was never opened."""
         row = tx.execute(
             "SELECT closed_unix_ms FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
             _columns(key),
@@ -238,7 +238,7 @@ class PhaseTables:
     def closed_calls(
         self, tx: sqlite3.Connection, server_round: int, phase: Phase
     ) -> list[PhaseKey]:
-        """The closed phases of this kind in a round, in the order of their opening."""
+        """Return the closed phases of this kind in a round, in the order of opening."""
         rows = tx.execute(
             "SELECT call FROM phases WHERE server_round = ? AND phase = ? AND closed IS NOT NULL"
             " ORDER BY id",
@@ -247,7 +247,7 @@ class PhaseTables:
         return [PhaseKey(server_round, phase, call) for (call,) in rows]
 
     def left_open(self, tx: sqlite3.Connection) -> list[PhaseKey]:
-        """The phases that were opened and not closed, in the order of their opening."""
+        """Return the phases that were opened and not closed, in the order of opening."""
         rows = tx.execute(
             "SELECT server_round, phase, call FROM phases WHERE closed IS NULL AND settled = 0"
             " AND plan IS NOT NULL ORDER BY id"
@@ -255,9 +255,9 @@ class PhaseTables:
         return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
 
     def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
-        """The phases of this kind that no checkpoint covers: those that have closed come first.
+        """Return the phases of this kind that no checkpoint covers, closed ones first.
 
-        But those that a strategy opened by calling a client itself.
+        Phases that a strategy opened by calling a client directly are not among them.
         """
         rows = tx.execute(
             "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0 AND call < ?"
@@ -267,11 +267,11 @@ class PhaseTables:
         return [PhaseKey(number, phase, call) for number, call in rows]
 
     def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
-        """Who answered late in a phase."""
+        """Return the clients that answered late in a phase."""
         return self.late.answered(tx, _id(tx, key)[0])
 
     def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
-        """The last round whose phase of this kind has closed; 0 if none has."""
+        """Return the last round whose phase of this kind has closed; 0 if none has."""
         (last,) = tx.execute(
             "SELECT max(server_round) FROM phases WHERE phase = ? AND closed IS NOT NULL",
             (phase.value,),
@@ -279,13 +279,13 @@ class PhaseTables:
         return 0 if last is None else int(last)
 
     def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
-        """The late replies that count in a phase, in the order of client ids."""
+        """Return the late replies that count in a phase, in the order of client ids."""
         return list(self.late.into(tx, _id(tx, key)[0]))
 
     def reply_files(
         self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
     ) -> Iterable[Path]:
-        """The files of all replies that are kept."""
+        """Yield the files of all replies that are kept."""
         for task_id, blob in tx.execute(
             "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
         ):
@@ -293,7 +293,7 @@ class PhaseTables:
         yield from self.late.files(tx, path)
 
     def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
-        """Every phase, by round, in the order of opening."""
+        """Return every phase by round, in the order of opening."""
         late = self.late.by_phase(tx)
         rounds: dict[int, list[PhaseRow]] = {}
         for row in tx.execute(
@@ -371,13 +371,13 @@ class PhaseTables:
             TaskOutcome(c, Outcome(word), why) for c, word, why in values.pop("outcomes")
         )
         accepted = tuple(values.pop("accepted"))
-        # What was stored before there were carried replies has none.
+        # Older records, from before late replies could count, have none.
         carried = tuple(LateReplyRef(*each) for each in values.pop("carried", ()))
         return ClosedPhase(accepted=accepted, outcomes=outcomes, carried=carried, **values)
 
 
 def _id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
-    """Number of the phase, and how it was closed."""
+    """Return the number of the phase, and how it was closed."""
     row = tx.execute(
         "SELECT id, closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
         _columns(key),

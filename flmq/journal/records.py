@@ -1,4 +1,4 @@
-"""What the journal holds, as data."""
+"""The journal's records, as dataclasses."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ class JobIdentity:
 
     name: str
     run_id: str
-    """Tells this run from an earlier one of the same name."""
+    """Distinguishes this run from an earlier one of the same name."""
     secret: bytes = field(repr=False)
-    """Key of the tasks' nonces."""
+    """Secret key of the tasks' nonces."""
     seed: int
-    """Of the choice of clients."""
+    """Seed of the choice of clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedAsk:
-    """Whom to ask, and what."""
+    """Which client to ask, and what."""
 
     client_id: str
     task_id: str
     task: bytes
-    """The `flmq.wire.Task`, encoded; its ``ins`` lacks the parameters that ``model`` names."""
+    """The encoded `flmq.wire.Task`, without the parameters that ``model`` names."""
     model: str | None = None
-    """Digest of its parameters, put beforehand (`Journal.put_parameters`); None: in ``task``."""
+    """Digest of its parameters, put before (`Journal.put_parameters`); None if in ``task``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +71,34 @@ class Plan:
 
     asks: tuple[PlannedAsk, ...]
     timeout: float | None
-    """Seconds that the phase may be open under a server in charge; None: no limit."""
+    """Seconds that the phase may be open under a server in charge; None for no limit."""
     policy: Policy
     state: Mapping[str, StateValue] = field(default_factory=dict)
-    """The strategy's, as ``configure_fit`` or ``configure_evaluate`` left it."""
+    """The strategy's state after ``configure_fit`` or ``configure_evaluate``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one client answered in a phase."""
+    """A client's answer in a phase."""
 
     client_id: str
     task_id: str
     kind: Outcome
-    """ACCEPTED, FAILED or REJECTED; LATE: of a reply that is kept for a later round."""
+    """ACCEPTED, FAILED or REJECTED; LATE for a reply that is kept for a later round."""
     reason: str = ""
     detail: str = ""
-    """The tail of a traceback, for instance."""
+    """More detail, such as the tail of a traceback."""
     reply: bytes = b""
-    """The `flmq.wire.Reply`, encoded; without the parameters that ``blob`` names."""
+    """The encoded `flmq.wire.Reply`, without the parameters that ``blob`` names."""
     blob: BlobRef | None = None
-    """Its parameters, adopted beforehand (`Journal.adopt_reply`); None: in ``reply``."""
+    """Its parameters, adopted before (`Journal.adopt_reply`); None if in ``reply``."""
     size: int = 0
-    """Bytes that came for it."""
+    """Bytes received for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedPhase:
-    """How a phase ended. The closing set is final: whatever is aggregated is a function of it."""
+    """How a phase ended. The closing set is final: the aggregate is a function of it alone."""
 
     reason: str
     accepted: tuple[str, ...]
@@ -113,18 +113,18 @@ class ClosedPhase:
 
 @dataclass(frozen=True, slots=True)
 class LateEntry:
-    """A reply that came when its phase had closed, or after another one, to be entered."""
+    """A late or duplicate reply, to be entered."""
 
     key: PhaseKey
     client_id: str
     outcome: Outcome
     """LATE or DUPLICATE."""
     seconds: float
-    """How long after the phase had closed; 0: it was open."""
+    """Seconds after the phase had closed; 0 if it was open."""
     note: str = ""
-    """What else there is to say of it: that it was expired, or why it was rejected."""
+    """A note: that it was expired, or why it was rejected."""
     kept: Contribution | None = None
-    """The reply itself, where it is to count in a later round."""
+    """The reply itself, if it is to count in a later round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +134,13 @@ class CarriedReply:
     key: PhaseKey
     """The phase that had asked for it."""
     seconds: float
-    """How late it was."""
+    """How many seconds late it was."""
     contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseRecord:
-    """A phase as far as it has come."""
+    """All that is recorded of a phase so far."""
 
     key: PhaseKey
     plan: Plan
@@ -157,10 +157,10 @@ class Checkpoint:
 
     server_round: int
     parameters: Parameters
-    """On disk, mapped when looked at."""
+    """On disk, mapped on access."""
     history: dict[str, Any]
     state: dict[str, Any]
-    """The strategy's."""
+    """The strategy's state."""
     summary: dict[str, Any]
 
 
@@ -176,12 +176,12 @@ class CheckpointInfo:
     """By the server's clock."""
     summary: dict[str, Any]
     kept_as: tuple[str, ...]
-    """Of ``last``, ``best`` and ``every``, what it is kept as."""
+    """Why it is kept: ``last``, ``best`` or ``every``."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepPolicy:
-    """Which models stay on disk besides the last, which always does, and whether replies do."""
+    """Which models stay on disk besides the last one, which always does, and whether replies do."""
 
     best: str | None = None
     """``"loss"``: the model with the least; another name: the greatest metric of that name. What
@@ -192,7 +192,7 @@ class KeepPolicy:
     """``"round"``: plans and replies go when their round has its checkpoint; ``"all"``: stay."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse invalid values."""
         if self.every is not None and self.every < 1:
             raise ValueError(f"every is {self.every}: give 1 or more rounds, or None")
         if self.replies not in ("round", "all"):
@@ -201,18 +201,18 @@ class KeepPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LateReply:
-    """A reply that came too late for its phase, or after another one."""
+    """A late or duplicate reply, for people to read."""
 
     client_id: str
     outcome: Outcome
     """LATE or DUPLICATE."""
     seconds: float
-    """How late: of a late reply, and of the last duplicate; 0: the phase was open."""
+    """Seconds late, of a late reply or of the last duplicate; 0 if the phase was open."""
     times: int
     note: str = ""
-    """What else there is to say of it."""
+    """A note about it."""
     into: int | None = None
-    """The later round that it counts in; None: none."""
+    """The later round in which it counts; None if none."""
     waits: bool = False
     """Whether it is kept for a later round that has not closed yet."""
 
@@ -230,13 +230,13 @@ class PhaseRow:
     reason: str
     """Why it closed."""
     outcomes: tuple[TaskOutcome, ...]
-    """Of an open phase: those that are in already."""
+    """While the phase is open: those received so far."""
     seconds: float
     bytes_down: int
     bytes_up: int
     late: tuple[LateReply, ...]
     carried: int = 0
-    """Late replies of earlier rounds that count in it."""
+    """Number of late replies of earlier rounds that count in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,32 +252,32 @@ class RoundRow:
     metrics: dict[str, Scalar]
     seconds: float | None
     summary: dict[str, Any]
-    """All that its checkpoint says."""
+    """The summary in its checkpoint."""
 
 
 class RunState(Enum):
-    """How a run stands."""
+    """The state of a run."""
 
     RUNNING = "running"
     """A live process is in charge of it."""
     UNFINISHED = "unfinished"
-    """Nobody is; starting its server goes on with it."""
+    """No process is in charge; starting its server resumes it."""
     FINISHED = "finished"
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run's folder, at a glance."""
+    """A summary of a run's folder."""
 
     folder: Path
     job: str
     run_id: str
     state: RunState
     rounds: int
-    """That have their checkpoint."""
+    """Number of rounds that have a checkpoint."""
     started_unix_ms: int | None
     about: dict[str, Any] = field(default_factory=dict)
     ending: dict[str, Any] | None = None
     problem: str = ""
-    """What is wrong with a damaged one."""
+    """What is wrong, if it is damaged."""

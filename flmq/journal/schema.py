@@ -1,7 +1,7 @@
-"""The database's tables, and how a payload in them shows that it is whole.
+"""The database's tables, and how stored payloads are protected against damage.
 
-SQLite checks its log but not the pages of the database file. A payload therefore carries a digest
-of its own: a page of zeros in the middle of it is noticed.
+SQLite checks its log but not the pages of the database file. Each payload therefore carries a
+digest of its own: a page of zeros in the middle of it is noticed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from flmq.journal.state import StateValue, decode_state, encode_state
 __all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "UPGRADES", "Seal"]
 
 APPLICATION_ID = int.from_bytes(b"flmq", "big")
-"""Tells flmq's databases from others (SQLite, "PRAGMA application_id")."""
+"""Identifies flmq's databases (SQLite, "PRAGMA application_id")."""
 FORMAT = 3
-"""Of the whole folder; raised when a reader of the old one would misread the new one."""
+"""Version of the whole folder's format; increased when an older reader would misread it."""
 
 _SEAL_BYTES = 8
 
@@ -119,11 +119,11 @@ ALTER TABLE late ADD COLUMN into_phase INTEGER;
     # state_digest may name several blobs since; one that holds several arrays is still read.
     2: "",
 }
-"""By format: what makes a database of that format one of the next."""
+"""By format: the statements that migrate a database to the next format."""
 
 
 class Seal:
-    """Puts a digest before a payload, and checks it when the payload is read."""
+    """Prefix payloads with a digest, and verify it when they are read."""
 
     def __init__(self, path: Path) -> None:
         """Name ``path`` in errors."""
@@ -134,12 +134,12 @@ class Seal:
         return JournalDamaged(self._path, what)
 
     def close(self, payload: bytes) -> bytes:
-        """The payload as it is stored."""
+        """Return the payload in its stored form."""
         return _digest(payload) + payload
 
     def open(self, stored: bytes) -> bytes:
-        """The payload; raises `JournalDamaged` where it is not what was stored."""
-        if not isinstance(stored, bytes):  # SQLite keeps anything in any column
+        """Return the payload; raises `JournalDamaged` if its digest does not match."""
+        if not isinstance(stored, bytes):  # SQLite stores any type in any column
             raise self.damaged(f"a record in it is a {type(stored).__name__}")
         payload = stored[_SEAL_BYTES:]
         if _digest(payload) != stored[:_SEAL_BYTES]:
@@ -147,11 +147,11 @@ class Seal:
         return payload
 
     def pack(self, values: Mapping[str, StateValue], name: str) -> bytes:
-        """Values as they are stored; raises `UnsavableState` naming what cannot be."""
+        """Return values in stored form; raises `UnsavableState` naming what cannot be stored."""
         return self.close(encode_state(values, name))
 
     def unpack(self, stored: bytes) -> dict[str, Any]:
-        """The values; raises `StoredDataError` where they are not what was stored."""
+        """Return the values; raises `StoredDataError` if they are damaged."""
         return decode_state(self.open(stored))
 
 

@@ -1,4 +1,4 @@
-"""Strategies: whom a round asks, and what becomes of the answers. One file a strategy."""
+"""Strategies: which clients a round asks, and how their replies are aggregated. One file each."""
 
 from __future__ import annotations
 

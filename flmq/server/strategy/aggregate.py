@@ -1,4 +1,4 @@
-"""Means of what clients sent, under the names that programs of Flower import.
+"""Weighted means of what clients sent, under the names that Flower programs import.
 
 All are exact: they do not depend on the order of ``results``, and are rounded once.
 """
@@ -42,9 +42,9 @@ def weighted_loss_avg(results: list[tuple[int, float]]) -> float:
 def weighted_metrics_avg(results: Sequence[tuple[int, Metrics]]) -> Metrics:
     """Return ``sum(num_examples * metric) / sum(num_examples)`` of each numeric metric.
 
-    A metric is averaged over those that have it. Bools, strings and bytes have no mean and are
-    left out, and so is what nobody with examples has. Keys come in order of their names. A NaN or
-    infinity stays visible: the mean is then NaN or infinity.
+    A metric is averaged over the clients that have it. Bools, strings and bytes have no mean and
+    are left out, and so are metrics that no client with examples has. Keys are sorted. NaN and
+    infinity stay visible: the mean is then NaN or infinity.
     """
     names = sorted({name for _, metrics in results for name in metrics})
     means = {
@@ -55,7 +55,7 @@ def weighted_metrics_avg(results: Sequence[tuple[int, Metrics]]) -> Metrics:
 
 
 def _mean(pairs: list[tuple[int, Scalar]]) -> float | None:
-    """The mean of the numbers among the values; None if there are none with a weight."""
+    """Return the weighted mean of the numbers among the values; None if no number has a weight."""
     numbers = [
         (weight, value)
         for weight, value in pairs

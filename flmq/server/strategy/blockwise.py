@@ -1,7 +1,7 @@
-"""All replies of a round, read block by block: memory is that of a block, however many there are.
+"""Read all replies of a round block by block: memory is one block's, however many there are.
 
-For what needs the numbers of all replies at once: a median or a trimmed mean of each coordinate,
-distances between replies. Replies stay on disk; each block's numbers are copied out of them.
+For rules that need the numbers of all replies at once: a median or a trimmed mean of each
+coordinate, distances between replies. Replies stay on disk; each block's numbers are copied.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from flmq.wire import FileParameters, refer
 __all__ = ["BLOCK_BYTES", "Block", "Replies", "coordinate_wise"]
 
 BLOCK_BYTES = 8 << 20
-"""Of one block, over all replies together."""
+"""Bytes of one block, over all replies together."""
 
 
 class Block(NamedTuple):
-    """The same stretch of one tensor out of each reply."""
+    """The same stretch of one tensor from each reply."""
 
     start: int
     """Flat position (C order) of the first number in the tensor."""
     values: NDArray
-    """Shape (replies, numbers), the tensor's dtype; a copy, which is used again for the next."""
+    """Shape (replies, numbers), the tensor's dtype; a copy, whose memory the next block reuses."""
 
 
 class Replies(Sequence[tuple[str, FitRes]]):
     """Client ids and their replies, in the order of client ids, a client's older ones first."""
 
     def __init__(self, replies: Iterable[tuple[str, FitRes]]) -> None:
-        """Put ``replies`` in order, in whichever order they came."""
+        """Sort ``replies``, in whichever order they came."""
         self._replies = sorted(replies, key=_place)
 
     @overload
@@ -47,19 +47,19 @@ class Replies(Sequence[tuple[str, FitRes]]):
     def __getitem__(self, index: slice) -> Sequence[tuple[str, FitRes]]: ...
 
     def __getitem__(self, index: int | slice) -> tuple[str, FitRes] | Sequence[tuple[str, FitRes]]:
-        """One reply, or some."""
+        """Return one reply, or some."""
         return self._replies[index]
 
     def __len__(self) -> int:
-        """How many replies there are."""
+        """Return the number of replies."""
         return len(self._replies)
 
     @cached_property
     def specs(self) -> tuple[TensorSpec, ...]:
-        """Shape and dtype of each tensor, which is the same in all replies.
+        """Shape and dtype of each tensor, the same in all replies.
 
         Raises:
-            InconsistentTensors: it is not, or a tensor cannot be read; names client and tensor.
+            InconsistentTensors: they differ, or a tensor cannot be read; names client and tensor.
         """
         first: tuple[TensorSpec, ...] | None = None
         for client_id, res in self._replies:
@@ -74,14 +74,14 @@ class Replies(Sequence[tuple[str, FitRes]]):
         return first or ()
 
     def blocks(self, tensor: int, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """Tensor number ``tensor`` of all replies, a stretch of it at a time.
+        """Yield tensor number ``tensor`` of all replies, one stretch at a time.
 
-        A block takes ``block_bytes``, or one number of each reply where that is more. Use it
-        before the next one: its memory is used again.
+        A block takes ``block_bytes``, or one number of each reply if that is more. Use it before
+        the next one: its memory is reused.
 
         Raises:
             InconsistentTensors: as `specs`.
-            RunError, StoredDataError: a reply cannot be read from the disk.
+            RunError, StoredDataError: a reply cannot be read from disk.
         """
         spec, count = self.specs[tensor], len(self._replies)
         length = min(spec.size, max(1, block_bytes // (count * spec.dtype.itemsize)))
@@ -90,7 +90,7 @@ class Replies(Sequence[tuple[str, FitRes]]):
             stop = min(spec.size, start + length)
             values = memory[: count * (stop - start)].reshape(count, stop - start)
             for row, (_, res) in zip(values, self._replies, strict=True):
-                # Let go of at once: thousands of mapped files at a time the system does not allow.
+                # Unmapped at once: the system does not allow thousands of mapped files at a time.
                 row[:] = _stretch(_tensor(res.parameters, tensor), start, stop)
             yield Block(start, values)
 
@@ -98,14 +98,14 @@ class Replies(Sequence[tuple[str, FitRes]]):
 def coordinate_wise(
     rule: Callable[[NDArray], NDArray], block_bytes: int = BLOCK_BYTES
 ) -> Callable[[Replies], Iterator[NDArray]]:
-    """A rule for `AllReplies` that treats each coordinate by itself.
+    """Return a rule for `AllReplies` that treats each coordinate separately.
 
-    ``rule`` is given arrays of shape (replies, numbers), which it may change, and returns the
-    ``numbers`` that they come to: ``lambda values: numpy.median(values, axis=0)``. Integers are
-    rounded to the nearest, a half to the even one.
+    ``rule`` gets arrays of shape (replies, numbers), which it may change, and returns the
+    ``numbers`` results: ``lambda values: numpy.median(values, axis=0)``. Integers are rounded to
+    the nearest, half to even.
 
     Raises:
-        InvalidReturnValue: it returns something of another shape.
+        InvalidReturnValue: it returns another shape.
     """
 
     def each_tensor(replies: Replies) -> Iterator[NDArray]:
@@ -126,7 +126,7 @@ def coordinate_wise(
 
 
 def _place(reply: tuple[str, FitRes]) -> tuple[str, float, int, str]:
-    """Where a reply stands among the others: by its content at last, never by its arrival."""
+    """Return the sort key of a reply: ultimately its content, never its arrival."""
     client_id, res = reply
     parameters = res.parameters
     if isinstance(parameters, FileParameters) and parameters.untouched:
@@ -152,14 +152,14 @@ def _text(specs: Sequence[TensorSpec]) -> str:
 
 
 def _tensor(parameters: Parameters, index: int) -> NDArray:
-    """One tensor as a view; of a file, a mapping of its own that goes with the view."""
+    """Return one tensor as a view; a file gets a mapping of its own, closed with the view."""
     if isinstance(parameters, FileParameters) and parameters.untouched:
         return bytes_to_ndarray(parameters.tensor(index), copy=False)
     return bytes_to_ndarray(parameters.tensors[index], copy=False)
 
 
 def _stretch(tensor: NDArray, start: int, stop: int) -> NDArray:
-    """Numbers ``start`` to ``stop`` in C order, without a copy of the others."""
+    """Return numbers ``start`` to ``stop`` in C order, without copying the others."""
     if tensor.flags.c_contiguous:
         return tensor.reshape(-1)[start:stop]
     return tensor.flat[start:stop]

@@ -1,10 +1,10 @@
-"""The first step of a strategy: what a round's replies come to, in whatever order they came.
+"""The first step of a strategy: combine a round's replies, in whatever order they arrive.
 
-A `Combine` takes replies one at a time as they arrive, can take in what another one was given (a
-regional aggregator's, say), and finishes with `Combined`, of which the strategy's ``update`` makes
-the new model. `WeightedMean` adds replies up and keeps none of them. `AllReplies` leaves them on
-disk and reads them in blocks, for medians, trimmed means, distances between replies. Both give the
-same bits for every order of replies and every tree of merges.
+A `Combine` takes replies one at a time as they arrive, can merge what another one was given (a
+regional aggregator's, for example), and finishes with `Combined`, from which the strategy's
+``update`` makes the new model. `WeightedMean` adds replies up and keeps none of them. `AllReplies`
+leaves them on disk and reads them in blocks, for medians, trimmed means, distances between replies.
+Both give the same bits for every order of replies and every tree of merges.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["AllReplies", "Combine", "Combined", "NotCombined", "Rule", "Weighted
 
 
 class NotCombined(UsageError):
-    """Arrays are asked for of replies that were kept as they are."""
+    """Arrays are requested of replies that were kept without being combined."""
 
     def __init__(self) -> None:
-        """Say what there is instead."""
+        """Say what to use instead."""
         super().__init__(
             "these replies were kept and not combined: look at combined.replies, or give "
             "AllReplies a rule"
@@ -33,14 +33,14 @@ class NotCombined(UsageError):
 
 
 Rule = Callable[[Replies], Iterable[NDArray]]
-"""From all replies of a round to one array for each tensor of the model."""
+"""Maps all replies of a round to one array for each tensor of the model."""
 
 
 class Combined:
-    """What a round's replies come to: one array for each tensor of the model.
+    """The combination of a round's replies: one array for each tensor of the model.
 
-    Iterating gives the arrays one at a time, worked out as they are asked for, so that they need
-    not all be in memory at once; it may be done more than once.
+    Iterating yields the arrays one at a time, computed on demand, so that they need not all be in
+    memory at once; it may be repeated.
     """
 
     def __init__(
@@ -50,57 +50,57 @@ class Combined:
         tensors: Callable[[], Iterable[NDArray]],
         replies: Replies | None = None,
     ) -> None:
-        """Stand for the arrays that ``tensors()`` gives."""
+        """Represent the arrays that ``tensors()`` returns."""
         self.num_replies = num_replies
         self.num_examples = num_examples
         """Sum over the replies."""
         self.replies = replies
-        """The replies themselves, where they were kept; None: they were added up as they came."""
+        """The replies themselves, if kept; None if they were added up as they came."""
         self._tensors = tensors
 
     def __iter__(self) -> Iterator[NDArray]:
-        """Give each tensor's array in turn.
+        """Yield each tensor's array in turn.
 
         Raises:
-            AggregationError: the replies have none.
+            AggregationError: the replies have no combination.
         """
         return iter(self._tensors())
 
     def ndarrays(self) -> NDArrays:
-        """All arrays, in memory."""
+        """Return all arrays, in memory."""
         return list(self)
 
     def parameters(self) -> Parameters:
-        """The arrays as a model; beside it there is one array at a time."""
+        """Return the arrays as a model; only one array at a time is in memory besides it."""
         return Parameters([ndarray_to_bytes(tensor) for tensor in self], "numpy.ndarray")
 
 
 class Combine(Protocol):
-    """Takes a round's accepted replies; called by one thread at a time.
+    """Combine a round's accepted replies; called by one thread at a time.
 
-    Laws, on the bits of what `finish` gives: the order of `add` does not matter, and merging equals
-    adding what the other was given.
+    Laws, on the bits of the result of `finish`: the order of `add` does not matter, and merging
+    equals adding what the other was given.
     """
 
     def add(self, client_id: str, res: FitRes) -> None:
-        """Take in one reply. A late one of an earlier round is a `LateFitRes`.
+        """Add one reply. A late one of an earlier round is a `LateFitRes`.
 
         Raises:
-            AggregationError: it does not fit those before; nothing changed, and the round fails.
+            AggregationError: it does not match those before; nothing changed, and the round fails.
         """
 
     def merge(self, other: Self) -> None:
-        """Take in all that ``other`` was given; ``other`` stays as it is.
+        """Add everything that ``other`` was given; ``other`` is not changed.
 
         Raises:
-            AggregationError: it does not fit.
+            AggregationError: it does not match.
         """
 
     def finish(self) -> Combined:
-        """What the replies come to; they are let go of here.
+        """Return the combination of the replies, and release them.
 
         Raises:
-            AggregationError: they come to nothing, for instance because there are none.
+            AggregationError: there is none, for instance because there are no replies.
         """
 
 
@@ -112,20 +112,24 @@ class WeightedMean:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing; the first reply says what the others must look like."""
+        """Start empty; the first reply determines the shapes and dtypes of the others."""
         self._sum: MeanAccumulator | None = None
         self._replies = 0
         self._examples = 0
 
     def contribution(self, client_id: str, res: FitRes) -> tuple[NDArrays, int]:
-        """What to average of a reply, and its weight: an integer of 0 or more.
+        """Return what to average of a reply, and its weight: an integer of 0 or more.
 
-        Here its parameters, read-only views of what came, and its ``num_examples``.
+        By default its parameters, as read-only views, and its ``num_examples``.
         """
         return parameters_to_ndarrays(res.parameters, copy=False), res.num_examples
 
     def add(self, client_id: str, res: FitRes) -> None:
-        """Add one reply; raises `AggregationError` naming it where it does not fit."""
+        """Add one reply.
+
+        Raises:
+            AggregationError: it does not match those before; names it.
+        """
         tensors, weight = self.contribution(client_id, res)
         try:
             total = MeanAccumulator(specs_of(tensors)) if self._sum is None else self._sum
@@ -137,7 +141,11 @@ class WeightedMean:
         self._examples += res.num_examples
 
     def merge(self, other: WeightedMean) -> None:
-        """Add all that ``other`` was given; raises `InconsistentTensors` where it does not fit."""
+        """Add everything that ``other`` was given.
+
+        Raises:
+            InconsistentTensors: it does not match.
+        """
         if other._sum is not None:
             total = MeanAccumulator(other._sum.specs) if self._sum is None else self._sum
             total.merge(other._sum)
@@ -146,7 +154,11 @@ class WeightedMean:
         self._examples += other._examples
 
     def finish(self) -> Combined:
-        """The mean; raises `ZeroWeight` where nothing was added, or nothing with a weight."""
+        """Return the mean.
+
+        Raises:
+            ZeroWeight: nothing was added, or nothing with a weight.
+        """
         total, replies, examples = self._sum, self._replies, self._examples
         self._sum, self._replies, self._examples = None, 0, 0
         if total is None:
@@ -155,12 +167,12 @@ class WeightedMean:
 
 
 class AllReplies:
-    """Keeps replies where they are, on disk as a rule, and combines them when all have come."""
+    """Keep replies where they are, usually on disk, and combine them when all have come."""
 
     def __init__(self, rule: Rule | None = None) -> None:
-        """Combine by ``rule``, of which `coordinate_wise` makes some.
+        """Combine by ``rule``, for example one from `coordinate_wise`.
 
-        None: replies are passed on as they are, in `Combined.replies`.
+        None passes the replies on uncombined, in `Combined.replies`.
         """
         self._rule = rule
         self._kept: list[tuple[str, FitRes]] = []
@@ -174,7 +186,11 @@ class AllReplies:
         self._kept.extend(other._kept)
 
     def finish(self) -> Combined:
-        """What the rule makes of all replies; raises `ZeroWeight` where there are none."""
+        """Return the rule's result for all replies.
+
+        Raises:
+            ZeroWeight: there are no replies.
+        """
         kept, self._kept = self._kept, []
         if not kept:
             raise ZeroWeight("nothing to combine: there are no results")

@@ -41,10 +41,10 @@ __all__ = ["FedAvg", "NoMean"]
 
 
 class NoMean(UsageError):
-    """The model's tensors are of a kind that has no mean."""
+    """The model's tensors are of a type that has no mean."""
 
     def __init__(self, error: Exception) -> None:
-        """Say which tensor, and why."""
+        """Name the tensor, and the reason."""
         super().__init__(
             f"the initial parameters cannot be averaged: {error}. Cast them, or override combine"
         )
@@ -56,9 +56,9 @@ _Res = TypeVar("_Res", FitRes, EvaluateRes)
 class FedAvg(FedAvgOptions, Strategy):
     """Federated averaging, constructed with the fields of `FedAvgOptions` as keyword arguments.
 
-    A strategy that differs subclasses it, is a dataclass where it has options of its own, and
-    overrides the one step that differs: `combine`, what replies come to; `update`, what becomes of
-    the model; `aggregate_metrics`; or what it tells its clients in `configure_fit`.
+    A variant subclasses it, as a dataclass if it has options of its own, and overrides the one step
+    that differs: `combine`, how replies are combined; `update`, how the model is updated;
+    `aggregate_metrics`; or what clients are told in `configure_fit`.
     """
 
     streams = True
@@ -68,17 +68,17 @@ class FedAvg(FedAvgOptions, Strategy):
         return f"{type(self).__name__}(accept_failures={self.accept_failures})"
 
     def num_fit_clients(self, num_available_clients: int) -> tuple[int, int]:
-        """Return how many clients train, and how many must be available before."""
+        """Return how many clients to train on, and how many must be available."""
         share = int(num_available_clients * self.fraction_fit)
         return max(share, self.min_fit_clients), self.min_available_clients
 
     def num_evaluation_clients(self, num_available_clients: int) -> tuple[int, int]:
-        """Return how many clients measure, and how many must be available before."""
+        """Return how many clients to evaluate on, and how many must be available."""
         share = int(num_available_clients * self.fraction_evaluate)
         return max(share, self.min_evaluate_clients), self.min_available_clients
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
-        """Give the initial parameters away; they are not kept in memory."""
+        """Return the initial parameters and release them, so that they do not stay in memory."""
         parameters, self.initial_parameters = self.initial_parameters, None
         return parameters
 
@@ -87,35 +87,35 @@ class FedAvg(FedAvgOptions, Strategy):
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Sample clients; each gets the model and a config of its own."""
         clients = _sample(client_manager, self.num_fit_clients)
-        # Only now, when all are here: what it says of the time or the round is then true.
+        # Only now, when all clients have come: a config that contains the time is then correct.
         config = checked_config("on_fit_config_fn", self.on_fit_config_fn, server_round)
         return [(client, FitIns(parameters, dict(config))) for client in clients]
 
     def combine(self, server_round: int, parameters: Parameters) -> Combine:
-        """Take the exact mean of replies as they come: the first of two steps."""
+        """Take the exact mean of replies as they arrive: the first of two steps."""
         return WeightedMean()
 
     def update(self, server_round: int, parameters: Parameters, combined: Combined) -> Parameters:
-        """Make the new model: the second step, for which strategies on the server's side differ.
+        """Make the new model: the second step, in which server-side strategies differ.
 
         Args:
             server_round: the round, counted from 1.
-            parameters: the global model that clients trained from. Without tensors where
-                `aggregate_fit` is called by hand and no `initial_parameters` were given.
-            combined: what `combine` made of the replies: an array for each tensor, to iterate over.
+            parameters: the global model that clients trained from. Without tensors if
+                `aggregate_fit` is called directly and no `initial_parameters` were given.
+            combined: the result of `combine`: an array for each tensor, to iterate over.
 
         Returns:
-            The new global model: here ``combined`` as it is.
+            The new global model: here ``combined`` itself.
         """
         return combined.parameters()
 
     def check_mean(self, model: Parameters) -> None:
-        """Do nothing if replies that look like ``model`` have the mean that this strategy takes.
+        """Check that replies like ``model`` have the mean that this strategy computes.
 
         Raises:
             NoMean: they have none, so that no round would change the model.
         """
-        # Only of replies as they come: what a subclass makes of whole ones is its affair.
+        # Only for unmodified replies: what a subclass makes of them is its own business.
         streams = self.reply_check is ReplyCheck.LIKE_SENT and says_it_streams(self)
         if not streams or type(self.combine(0, model)) is not WeightedMean:
             return
@@ -153,7 +153,8 @@ class FedAvg(FedAvgOptions, Strategy):
             for client, res in results:
                 combine.add(client.cid, res)
         updated = self.update(server_round, model, combine.finish())
-        # Who calls this by hand, round after round, goes on from here, as with Flower.
+        # A program that calls this directly, round after round, continues from here, as with
+        # Flower.
         self.global_parameters = checked_parameters(method_name(self, "update"), updated)
         return updated, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
 
@@ -170,7 +171,7 @@ class FedAvg(FedAvgOptions, Strategy):
         return loss, self.aggregate_metrics(results, self.evaluate_metrics_aggregation_fn)
 
     def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Metrics] | None:
-        """Measure with ``evaluate_fn``, where there is one."""
+        """Evaluate with ``evaluate_fn``, if there is one."""
         if self.evaluate_fn is None:
             return None
         measured = self.evaluate_fn(server_round, parameters_to_ndarrays(parameters), {})
@@ -181,7 +182,7 @@ class FedAvg(FedAvgOptions, Strategy):
         results: list[tuple[ClientProxy, _Res]],
         aggregation_fn: MetricsAggregationFn | None,
     ) -> Metrics:
-        """Make one set of metrics of the clients': by the function, or as weighted means."""
+        """Aggregate the clients' metrics: by the function if given, else as weighted means."""
         metrics = [(res.num_examples, res.metrics) for _, res in results]
         if aggregation_fn is None:
             return weighted_metrics_avg(metrics)
@@ -191,7 +192,7 @@ class FedAvg(FedAvgOptions, Strategy):
 def _sample(
     client_manager: ClientManager, num_clients: Callable[[int], tuple[int, int]]
 ) -> list[ClientProxy]:
-    """Wait for the clients that must be there, and only then work out how many to ask."""
+    """Wait for the required clients, and only then compute how many to ask."""
     _, needed = num_clients(client_manager.num_available())
     if client_manager.num_available() < needed:
         client_manager.sample(0, needed)

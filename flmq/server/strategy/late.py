@@ -1,4 +1,4 @@
-"""What a strategy wants done with a reply that comes after its round has closed."""
+"""How a strategy treats replies that come after their round has closed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["LateFitRes", "LateReplies", "merged", "round_asked"]
 
 
 class LateReplies(Enum):
-    """What becomes of a fit reply that comes after its round closed."""
+    """What to do with a fit reply that comes after its round has closed."""
 
     DROP = "drop"
-    """It is counted, named in the run's record, and not used."""
+    """Count it, name it in the run's record, and do not use it."""
     NEXT_ROUND = "next-round"
-    """It counts in the round that is open, or in the next one that opens."""
+    """Use it in the round that is open, or in the next one that opens."""
 
 
 @dataclass
@@ -26,18 +26,18 @@ class LateFitRes(FitRes):
     """A fit reply among the ``results`` of a later round than the one that asked for it."""
 
     server_round: int = 0
-    """The round that asked for it, and whose model its client trained from."""
+    """The round that asked for it, from whose model its client trained."""
 
 
 def merged(
     results: Iterable[tuple[ClientProxy, FitRes]],
     late: Iterable[tuple[ClientProxy, LateFitRes]],
 ) -> list[tuple[ClientProxy, FitRes]]:
-    """A round's own results and late ones: by client id, a client's older ones first."""
+    """Return a round's own and late results: by client id, a client's older ones first."""
     both: list[tuple[ClientProxy, FitRes]] = [*late, *results]
     return sorted(both, key=lambda pair: (pair[0].cid, round_asked(pair[1])))
 
 
 def round_asked(res: FitRes) -> float:
-    """The earlier round that asked for a late reply; infinity for one of the round itself."""
+    """Return the earlier round that asked for a late reply; infinity for a reply in time."""
     return res.server_round if isinstance(res, LateFitRes) else float("inf")

@@ -1,4 +1,4 @@
-"""The options that federated averaging and everything built on it share, in one place."""
+"""The options shared by federated averaging and everything built on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EvaluateFn = Callable[[int, NDArrays, Config], tuple[float, Metrics] | None]
 
 
 class InvalidStrategyOption(UsageError, ValueError):
-    """An option of a strategy is not of the type that it must be."""
+    """An option of a strategy is of the wrong type."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -30,33 +30,33 @@ class FedAvgOptions:
     """
 
     fraction_fit: float = 1.0
-    """Of the available clients, how many train; never fewer than ``min_fit_clients``."""
+    """Fraction of the available clients that train; never fewer than ``min_fit_clients``."""
     fraction_evaluate: float = 1.0
-    """Of the available clients, how many measure; never fewer than ``min_evaluate_clients``. 0:
-    nobody does."""
+    """Fraction of the available clients that evaluate; never fewer than ``min_evaluate_clients``,
+    unless it is 0: then nobody does."""
     min_fit_clients: int = 2
     min_evaluate_clients: int = 2
     min_available_clients: int = 2
-    """A round begins once so many clients are there."""
+    """A round begins once this many clients are available."""
     evaluate_fn: EvaluateFn | None = None
-    """``(server_round, ndarrays, {}) -> (loss, metrics) | None``: measures on the server."""
+    """``(server_round, ndarrays, {}) -> (loss, metrics) | None``: evaluates on the server."""
     on_fit_config_fn: Callable[[int], Config] | None = None
-    """``server_round -> config`` of the clients that train."""
+    """``server_round -> config`` for the clients that train."""
     on_evaluate_config_fn: Callable[[int], Config] | None = None
-    """``server_round -> config`` of the clients that measure."""
+    """``server_round -> config`` for the clients that evaluate."""
     accept_failures: bool = True
     """Whether a round with failures counts."""
     initial_parameters: Parameters | None = None
-    """The model to start from; None: one client is asked for its own."""
+    """The initial model; None to ask one client for its own."""
     fit_metrics_aggregation_fn: MetricsAggregationFn | None = None
-    """``[(num_examples, metrics)] -> metrics``; None: the weighted mean of numeric metrics."""
+    """``[(num_examples, metrics)] -> metrics``; None for the weighted mean of numeric metrics."""
     evaluate_metrics_aggregation_fn: MetricsAggregationFn | None = None
-    """The same for what clients measured."""
+    """The same for metrics of evaluation."""
     inplace: bool = True
-    """Taken for Flower's sake, without effect: the mean is exact, however it is computed."""
+    """Accepted for compatibility with Flower, and ignored: the mean is exact anyway."""
 
     def __post_init__(self) -> None:
-        """Check ranges; warn where a round could begin with fewer clients than it asks."""
+        """Check ranges; warn if a round could begin with fewer clients than it asks."""
         for name in ("fraction_fit", "fraction_evaluate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give a share from 0 to 1")

@@ -1,6 +1,6 @@
-"""Which replies count: what a reply must be before a strategy sees it.
+"""Which replies count: what a reply must satisfy before a strategy sees it.
 
-A reply that is refused here is listed among ``failures`` with the reason that these functions give.
+A refused reply is listed among ``failures`` with the reason that these functions return.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ __all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_re
 _NUMPY = "numpy.ndarray"
 
 _BLOCK = 1 << 16
-"""Values looked at in one go: their answers (64 KiB of booleans) stay in cache."""
+"""Values checked at a time: the resulting booleans (64 KiB) fit the cache."""
 
 
 class ReplyCheck(Enum):
-    """How much of a fit reply's parameters is checked; ``num_examples`` always is."""
+    """How strictly a fit reply's parameters are checked; ``num_examples`` always is."""
 
     LIKE_SENT = "like sent"
-    """As many tensors as were sent, with their shapes and dtypes, and all values finite."""
+    """The number of tensors, shapes and dtypes that were sent, and all values finite."""
     FINITE = "finite"
-    """All values finite; for strategies whose clients return something else than they got."""
+    """All values finite; for strategies whose clients return other tensors than they got."""
     NONE = "none"
-    """Nothing; for strategies that decode and check the bytes themselves."""
+    """No check; for strategies that decode and check the bytes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParametersSpec:
-    """What parameters look like: all that a reply to them is compared with, at a few bytes."""
+    """The layout of parameters, a few bytes: all that a reply is compared with."""
 
     tensor_type: str
     count: int
     """Number of tensors."""
     specs: tuple[TensorSpec, ...]
-    """Of each tensor; empty where they are not of type "numpy.ndarray"."""
+    """Spec of each tensor; empty if they are not of type "numpy.ndarray"."""
 
 
 def spec_of(sent: Parameters) -> ParametersSpec:
-    """The outline of parameters that are sent; their values are not read."""
+    """Return the layout of parameters that are sent; their values are not read."""
     known = sent.tensor_type == _NUMPY
     specs = tuple(tensor_spec(tensor) for tensor in sent.tensors) if known else ()
     return ParametersSpec(sent.tensor_type, len(sent.tensors), specs)
@@ -55,11 +55,11 @@ def spec_of(sent: Parameters) -> ParametersSpec:
 def check_fit_reply(
     sent: Parameters | ParametersSpec, res: FitRes, check: ReplyCheck
 ) -> str | None:
-    """Return why ``res`` does not count as a reply to ``sent``, or None where it does.
+    """Return why ``res`` does not count as a reply to ``sent``, or None if it does.
 
-    Where ``sent`` has no tensors, there is nothing to compare with and LIKE_SENT means FINITE.
-    Tensors of another type than "numpy.ndarray" are the user's own format: only their type and
-    number are compared.
+    If ``sent`` has no tensors, there is nothing to compare with and LIKE_SENT means FINITE. Tensors
+    of another type than "numpy.ndarray" are the user's own format: only their type and number are
+    compared.
     """
     if reason := _check_num_examples(res.num_examples, "trained on"):
         return reason
@@ -77,7 +77,7 @@ def check_fit_reply(
 
 
 def check_evaluate_reply(res: EvaluateRes) -> str | None:
-    """Return why ``res`` does not count, or None: its loss must be finite, its weight above 0."""
+    """Return why ``res`` does not count, or None: its loss must be finite, its weight positive."""
     if reason := _check_num_examples(res.num_examples, "evaluated on"):
         return reason
     if not math.isfinite(res.loss):
@@ -98,7 +98,7 @@ def _check_num_examples(num_examples: int, verb: str) -> str | None:
 
 
 def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
-    """Compare what can be compared without looking into a tensor."""
+    """Compare what can be compared without reading a tensor."""
     if got.tensor_type != sent.tensor_type:
         return (
             f"tensors are of type {got.tensor_type!r}, the model's of {sent.tensor_type!r}: "
@@ -113,7 +113,7 @@ def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
 
 
 def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
-    """Check each tensor's shape and dtype against ``like``, where given, and its values."""
+    """Check each tensor's values, and its shape and dtype against ``like``, if given."""
     for index, tensor in enumerate(got.tensors):
         try:
             # A view of the bytes; the values are not copied.
@@ -147,7 +147,7 @@ def _check_spec(index: int, sent: TensorSpec, got: TensorSpec) -> str | None:
 
 
 def _first_not_finite(values: NDArray) -> int | None:
-    """Where, in memory order, the first NaN or infinity is; None if there is none."""
+    """Return the position, in memory order, of the first NaN or infinity; None if there is none."""
     if values.dtype.kind not in "fc":
         return None
     flat = values.reshape(-1, order="A")

@@ -1,15 +1,14 @@
-"""The programming model of the server's side: what a strategy decides, and when it is asked.
+"""The server-side programming model: what a strategy decides, and when it is called.
 
 A run begins with ``initialize_parameters``, and ``evaluate`` as round 0. Each round then calls, in
 this order,
 
-1. ``configure_fit``: whom to ask to train, and what to tell each of them;
-2. ``aggregate_fit``: make one model of what came back;
-3. ``evaluate``: measure the model on the server, where the strategy wants that;
-4. ``configure_evaluate``: whom to ask to measure the model, and how;
-5. ``aggregate_evaluate``: make one loss of what came back.
+1. ``configure_fit``: which clients to ask to train, and what to tell each of them; 2.
+``aggregate_fit``: make one model of their replies; 3. ``evaluate``: evaluate the model on the
+server, if the strategy does that; 4. ``configure_evaluate``: which clients to ask to evaluate the
+model, and how; 5. ``aggregate_evaluate``: make one loss of their replies.
 
-Everything in between (publishing, deadlines, crashes, retries) is the server's affair.
+Everything in between (publishing, deadlines, crashes, retries) is up to the server.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ __all__ = ["Strategy", "UnexpectedState"]
 
 
 class UnexpectedState(RunError):
-    """Saved state for a strategy that takes none."""
+    """State was saved by another strategy, but this one takes none."""
 
     def __init__(self, strategy: str, names: tuple[str, ...]) -> None:
-        """Name the strategy and what was saved."""
+        """Name the strategy and the saved state."""
         self.strategy = strategy
         self.names = names
         super().__init__(
@@ -51,7 +50,7 @@ class Strategy(ABC):
     """
 
     reply_check: ReplyCheck = ReplyCheck.LIKE_SENT
-    """What a client's parameters must be to get into ``results``; a subclass may ask for less."""
+    """How a client's parameters are checked before they get into ``results``."""
     late_replies: LateReplies = LateReplies.DROP
     """What becomes of a fit reply that comes after its round closed, read when the run begins.
 
@@ -69,14 +68,14 @@ class Strategy(ABC):
     replies, and with ``streams = True`` in its body it gets counts and metrics alone.
     """
     global_parameters: Parameters = Parameters([], "numpy.ndarray")
-    """The model that this round's clients train from: set by the server before `configure_fit`."""
+    """The model that this round's clients train from; the server sets it before `configure_fit`."""
 
     @abstractmethod
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
-        """Return the model to start from.
+        """Return the initial model.
 
         Args:
-            client_manager: the clients that are there.
+            client_manager: the available clients.
 
         Returns:
             The initial parameters, or None: the server then asks one client for its own.
@@ -86,18 +85,18 @@ class Strategy(ABC):
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
-        """Choose who trains in this round, and say how.
+        """Choose which clients train in this round, and how.
 
         Args:
             server_round: the round, counted from 1.
             parameters: the global model.
-            client_manager: the clients that are there; ``sample`` chooses among them.
+            client_manager: the available clients; ``sample`` chooses among them.
 
         Returns:
-            A pair for each client that takes part: the client, and what it is asked. Who is not
-            in the list is not asked. The parameters may differ by client; where they are one and
-            the same object, the model is published once. An empty list: nobody trains, the model
-            stays.
+            A pair for each client that takes part: the client, and the request. Clients not in
+            the list are not asked. The parameters may differ by client; if they are one and
+            the same object, the model is published once. With an empty list nobody trains, and the
+            model stays.
         """
 
     @abstractmethod
@@ -107,60 +106,57 @@ class Strategy(ABC):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Make the new global model of what the clients sent.
+        """Make the new global model from the clients' replies.
 
         Args:
             server_round: the round, counted from 1.
             results: the replies that count, in the order of client ids. A client that was asked
-                need not be among them: it may have failed, or not have answered in time. With
-                ``late_replies`` NEXT_ROUND there may be late ones of earlier rounds, also of
+                may be missing: it may have failed, or not have answered in time. With
+                ``late_replies`` NEXT_ROUND there may be late ones of earlier rounds, even of
                 clients that are among the results already.
             failures: one for each client that was asked and is not in ``results``: the client and
-                its reply, where the reply's status is not OK, else an exception that names the
+                its reply, if the reply's status is not OK, else an exception that names the
                 client and the reason.
 
         Returns:
             The new global parameters, and metrics of the round's training for the history. None
-            for the parameters: what came in this round is discarded and the model stays.
+            for the parameters discards the round's replies: the model stays.
         """
 
     def combine(self, server_round: int, parameters: Parameters) -> Combine | None:
-        """What this round's accepted replies are combined in, as they come.
+        """Return a new `Combine` for this round's accepted replies, which get it as they arrive.
 
-        Asked once a round, before clients are; and as round 0 when a run begins, to find out
-        whether the initial model has a mean. A server that resumes asks again, so it must change
-        nothing that `state_dict` returns: what is drawn by chance is drawn in `configure_fit`.
-
-        With it, and where the strategy `streams`, memory does not grow with the number of clients:
-        ``results`` in `aggregate_fit` are then `StreamedResults`, in which parameters are empty and
-        ``results.combine`` has taken them in.
+        Called once a round, before clients are asked. If it returns one, and the strategy
+        `streams`, memory does not grow with the number of clients: ``results`` in `aggregate_fit`
+        are then `StreamedResults`, in which parameters are empty and ``results.combine`` has taken
+        them in.
 
         Args:
-            server_round: the round, counted from 1; or 0.
+            server_round: the round, counted from 1.
             parameters: the global model, which clients train from.
 
         Returns:
-            A new one for each round; None, the default: `aggregate_fit` finds each reply's
-            parameters in ``results``, read from disk when they are looked at.
+            A new object for each round; or None, the default: `aggregate_fit` then finds each
+            reply's parameters in ``results``, read from disk on access.
         """
         return None
 
     def state_dict(self) -> Mapping[str, StateValue]:
-        """What this strategy must remember from round to round, besides the global model.
+        """Return what this strategy must remember from round to round, besides the global model.
 
         Momentum, moments, control variates, random generators: whatever `configure_*` and
-        `aggregate_*` change and read again. It is saved with every round and every plan, so that
-        a run goes on with the same bits after its server died. Values may be None, numbers,
+        `aggregate_*` change and read again. It is saved with every round and every plan, so that a
+        run continues with the same bits after its server died. Values may be None, numbers,
         strings, bytes, numpy arrays, numpy's and Python's random generators, and dicts, lists and
-        tuples of them. A strategy that keeps nothing, the default, returns an empty dict.
+        tuples of them. A stateless strategy, the default, returns an empty dict.
         """
         return {}
 
     def load_state_dict(self, state: Mapping[str, StateValue]) -> None:
-        """Become what `state_dict` described; called before the first round of a resumed run.
+        """Restore what `state_dict` returned; called before the first round of a resumed run.
 
         Raises:
-            UnexpectedState: the state was saved by a strategy that has some, and this has none.
+            UnexpectedState: the state was saved by a stateful strategy, and this one is stateless.
         """
         if state:
             raise UnexpectedState(type(self).__name__, tuple(map(str, state)))
@@ -169,16 +165,16 @@ class Strategy(ABC):
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Choose who measures the global model in this round, and say how.
+        """Choose which clients evaluate the global model in this round, and how.
 
         Args:
             server_round: the round, counted from 1.
             parameters: the global model, after this round's training.
-            client_manager: the clients that are there; ``sample`` chooses among them.
+            client_manager: the available clients; ``sample`` chooses among them.
 
         Returns:
-            A pair for each client that takes part: the client, and what it is asked. An empty
-            list: nobody measures.
+            A pair for each client that takes part: the client, and the request. With an empty
+            list nobody evaluates.
         """
 
     @abstractmethod
@@ -188,7 +184,7 @@ class Strategy(ABC):
         results: list[tuple[ClientProxy, EvaluateRes]],
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
-        """Make one loss, and one set of metrics, of what the clients measured.
+        """Make one loss, and one set of metrics, from the clients' evaluations.
 
         Args:
             server_round: the round, counted from 1.
@@ -196,19 +192,19 @@ class Strategy(ABC):
             failures: as in `aggregate_fit`.
 
         Returns:
-            The loss and the metrics for the history. None for the loss: there is none.
+            The loss and the metrics for the history. None for the loss if there is none.
         """
 
     @abstractmethod
     def evaluate(
         self, server_round: int, parameters: Parameters
     ) -> tuple[float, dict[str, Scalar]] | None:
-        """Measure the global model on the server, for instance on a test set of its own.
+        """Evaluate the global model on the server, for instance on a test set of its own.
 
         Args:
             server_round: the round, or 0 for the initial model.
             parameters: the global model.
 
         Returns:
-            The loss and the metrics for the history, or None: the server does not measure.
+            The loss and the metrics for the history, or None if the server does not evaluate.
         """

@@ -1,4 +1,4 @@
-"""What the user's functions and strategies return, checked at once and not rounds later."""
+"""Check what the user's functions and strategies return at once, not rounds later."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _Ins = TypeVar("_Ins", FitIns, EvaluateIns)
 
 
 def method_name(strategy: object, method: str) -> str:
-    """What errors call a strategy's method: with its class, as the user wrote it."""
+    """Return the name of a strategy's method for errors: with its class, as the user wrote it."""
     return f"{type(strategy).__name__}.{method}"
 
 
 def checked_config(
     name: str, config_fn: Callable[[int], Config] | None, server_round: int
 ) -> Config:
-    """Return what the user's ``config_fn`` gives for this round; {} where there is no function.
+    """Return what the user's ``config_fn`` returned for this round; {} without a function.
 
     Raises:
-        InvalidReturnValue: it gives something else than a dict of scalars.
+        InvalidReturnValue: it is not a dict of scalars.
     """
     if config_fn is None:
         return {}
@@ -50,10 +50,10 @@ def checked_config(
 
 
 def checked_evaluation(measured: Any) -> tuple[float, Metrics] | None:
-    """Return loss and metrics as ``evaluate_fn`` gave them.
+    """Return the loss and metrics that ``evaluate_fn`` returned.
 
     Raises:
-        InvalidReturnValue: it gave neither a pair of them nor None.
+        InvalidReturnValue: it is neither a pair of them nor None.
     """
     match measured:
         case None:
@@ -70,19 +70,19 @@ def checked_evaluation(measured: Any) -> tuple[float, Metrics] | None:
 
 
 def checked_metrics(aggregated: object) -> Metrics:
-    """Return the metrics that the user's aggregation function gave.
+    """Return the metrics that the user's aggregation function returned.
 
     Raises:
-        InvalidReturnValue: it gave something else than a dict of scalars.
+        InvalidReturnValue: it is not a dict of scalars.
     """
     return check_scalars(aggregated, "the metrics that the aggregation function returned")
 
 
 def checked_parameters(what: str, parameters: Any) -> Parameters:
-    """Return the model that a strategy's method gave.
+    """Return the model that a strategy's method returned.
 
     Raises:
-        InvalidReturnValue: it is none, such as a list of arrays.
+        InvalidReturnValue: it is not one, but a list of arrays, for example.
     """
     if (problem := parameters_problem(parameters)) is not None:
         raise InvalidReturnValue(f"{what} returned {problem}")
@@ -91,10 +91,10 @@ def checked_parameters(what: str, parameters: Any) -> Parameters:
 
 
 def checked_model(what: str, aggregated: Any) -> tuple[Parameters | None, Metrics]:
-    """Return what a strategy's ``aggregate_fit`` gave: the model, or None, and metrics.
+    """Return what a strategy's ``aggregate_fit`` returned: the model, or None, and metrics.
 
     Raises:
-        InvalidReturnValue: it gave no such pair.
+        InvalidReturnValue: it is not such a pair.
     """
     match aggregated:
         case (parameters, dict() as metrics):
@@ -107,10 +107,10 @@ def checked_model(what: str, aggregated: Any) -> tuple[Parameters | None, Metric
 
 
 def checked_loss(what: str, measured: Any) -> tuple[float | None, Metrics]:
-    """Return what ``aggregate_evaluate`` or ``evaluate`` gave: the loss, or None, and metrics.
+    """Return what ``aggregate_evaluate`` or ``evaluate`` returned: the loss, or None, and metrics.
 
     Raises:
-        InvalidReturnValue: it gave no such pair.
+        InvalidReturnValue: it is not such a pair.
     """
     match measured:
         case (None, dict() as metrics):
@@ -129,15 +129,15 @@ def checked_loss(what: str, measured: Any) -> tuple[float | None, Metrics]:
 def checked_instructions(
     what: str, chosen: Any, kind: type[_Ins]
 ) -> list[tuple[ClientProxy, _Ins]]:
-    """Return whom a strategy's ``configure_*`` chose, and what it asks of each.
+    """Return the clients that a strategy's ``configure_*`` chose, with their requests.
 
     Raises:
-        InvalidReturnValue: it gave no list of such pairs.
+        InvalidReturnValue: it is not a list of such pairs.
     """
     pairs = chosen if isinstance(chosen, list | tuple) else [chosen]
     for pair in pairs:
         match pair:
-            # Their bytes are not looked at: they may be on the disk.
+            # Their bytes are not read: they may be on disk.
             case (ClientProxy(), ins) if isinstance(ins, kind) and _is_model(ins.parameters):
                 continue
         raise InvalidReturnValue(
