@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from flmq.client.receipts import KEPT_FOR
 from flmq.common.errors import BrokerError, RunError, TransportClosed
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
@@ -25,8 +26,6 @@ from flmq.wire import Begun, Task
 
 __all__ = ["BrokerDeaths", "Deaths", "DiedInTask", "FolderDeaths", "NoDeaths"]
 
-_KEPT_FOR = 14 * 24 * 3600.0
-"""Seconds after which notes on a task are removed, in folder and queue."""
 _NOTES_COME_WITHIN = 10.0
 """Seconds to wait for our own note to arrive, and everything before it in the queue."""
 _AWAY = 64
@@ -173,7 +172,7 @@ class FolderDeaths(NoDeaths):
         """Remove notes on tasks that nobody asked for again."""
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
-                if self._clock() - path.stat().st_mtime > _KEPT_FOR:
+                if self._clock() - path.stat().st_mtime > KEPT_FOR:
                     path.unlink()
 
     def _remove(self, path: Path) -> None:
@@ -231,7 +230,7 @@ class BrokerDeaths:
         note = Begun(task.task_id, task.client_id, self._instance)
         address = Address(TASKS, task_key(self._site, task.client_id))
         try:
-            sent = self._sender.send(address, note, mandatory=False, expiration=_KEPT_FOR)
+            sent = self._sender.send(address, note, mandatory=False, expiration=KEPT_FOR)
             sent.outcome.result()
         except TransportClosed:
             raise

@@ -40,6 +40,8 @@ class Pace:
     """The longest wait while the broker accepts no further connections."""
     lock: float = 3.0
     """How long a predecessor that was just killed may still hold a lock."""
+    locked: float = 0.5
+    """The longest wait for a lock: whoever holds it may be gone any moment."""
     healthy: float = 10.0
     """After a connection that held this long, backoff starts over with the first wait."""
 

@@ -7,15 +7,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flmq.common.errors import FlmqError, TransportClosed
-from flmq.common.logger import get_logger
+from flmq.common.errors import FlmqError
 from flmq.transport.base import Consumer, Delivery, StreamOffset, offset_of
+from flmq.transport.closed import consumer_closed, not_ours, say_dropped
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
 
 __all__ = ["MemoryConsumer"]
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class MemoryConsumer(Consumer):
         with self._broker.scheduler.locked():
             self._arrived.wait_for(self._has_news, timeout)
             if self._closed:
-                raise TransportClosed("the consumer is closed: open another one")
+                raise consumer_closed()
             if self._may_hand_over():
                 return self._buffer.popleft()
             if self._problem is not None:
@@ -178,16 +176,11 @@ class MemoryConsumer(Consumer):
     def _settle(self, delivery: Delivery, verb: str) -> tuple[MemoryQueue, Stored] | None:
         tag = delivery.tag
         if not isinstance(tag, _Tag) or tag.consumer is not self:
-            raise ValueError("a delivery is settled with the consumer that received it")
+            raise not_ours()
         settled = self._unacked.pop(tag.number, None)
         if settled is not None:
             self._taken[settled[0].spec.name] -= 1
             self._arrived.notify()
         else:
-            _log.info(
-                "%s of a delivery from %s dropped: its connection is gone, it will be delivered "
-                "again",
-                verb,
-                delivery.queue,
-            )
+            say_dropped(verb, delivery)
         return settled

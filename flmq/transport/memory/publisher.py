@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from flmq.common.errors import BrokerRefusal, FlmqError, TransportClosed
+from flmq.common.errors import BrokerRefusal, FlmqError
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
 from flmq.transport.checks import check_outgoing, wrong_user
+from flmq.transport.closed import publisher_closed
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.window import MAX_BYTES, MAX_MESSAGES, Window
 
@@ -67,7 +68,7 @@ class MemoryPublisher(Publisher):
             self._pending[out] = None
             self._window.add(len(out.message.body))
             if self._closing:
-                self._finish(out, _closed())
+                self._finish(out, publisher_closed())
             else:
                 self._send(out)
         return out.future
@@ -79,7 +80,7 @@ class MemoryPublisher(Publisher):
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._pending, timeout)
             for out in list(self._pending):
-                self._finish(out, _closed())
+                self._finish(out, publisher_closed())
             if not self._closed:
                 self._closed = True
                 self._on_close(self)
@@ -151,7 +152,3 @@ class MemoryPublisher(Publisher):
             self._broker.scheduler.later(lambda: future.set_result(fate))
         else:
             self._broker.scheduler.later(lambda: future.set_exception(fate))
-
-
-def _closed() -> TransportClosed:
-    return TransportClosed("the publisher was closed before the broker confirmed the message")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from flmq.common.errors import BrokerUnavailable, FlmqError, TransportClosed
+from flmq.common.errors import BrokerUnavailable, FlmqError
 from flmq.transport.base import (
     ConnectionEvent,
     ConnectionState,
@@ -15,6 +15,7 @@ from flmq.transport.base import (
     Transport,
 )
 from flmq.transport.checks import check_prefetch, check_queues
+from flmq.transport.closed import transport_closed
 from flmq.transport.declared import Declared
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.consumer import MemoryConsumer
@@ -213,7 +214,7 @@ class MemoryTransport(Transport):
         while not self._closed and not self.broker.is_up:
             self._connected.wait()
         if self._closed:
-            raise TransportClosed("the transport is closed: open another one")
+            raise transport_closed()
 
     def _publisher_closed(self, publisher: MemoryPublisher) -> None:
         self._publishers.remove(publisher)

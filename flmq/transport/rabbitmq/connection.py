@@ -30,11 +30,11 @@ from flmq.transport.rabbitmq.states import StateReports
 from flmq.transport.rabbitmq.together import Together
 from flmq.transport.rabbitmq.tuning import keep_memory, tune
 
-__all__ = ["ConnectionUser", "IOConnection"]
+__all__ = ["CLOSE_SECONDS", "ConnectionUser", "IOConnection"]
 
 _log = get_logger(__name__)
 
-_CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 3.0
 """Seconds that a peer may take to answer Connection.Close before the socket is closed."""
 
 
@@ -134,7 +134,7 @@ class IOConnection:
         """Close, and wait until the thread has ended. Idempotent."""
         self.post(self._shut)
         if self._thread.is_alive() and not self.is_own_thread():
-            self._thread.join(2 * _CLOSE_SECONDS)
+            self._thread.join(2 * CLOSE_SECONDS)
 
     # For the connection's thread
 
@@ -211,7 +211,7 @@ class IOConnection:
         if self._amqp is None:
             self._end(TransportClosed("closed while it was lost"))
             return
-        self._loop.call_later(_CLOSE_SECONDS, self._abort)
+        self._loop.call_later(CLOSE_SECONDS, self._abort)
         if not self._amqp.is_closing:
             self._amqp.close()
 

@@ -20,8 +20,9 @@ from flmq.common.errors import (
 from flmq.common.logger import get_logger
 from flmq.transport.arriving import text_of
 from flmq.transport.base import Consumer, Delivery
+from flmq.transport.closed import say_dropped
 from flmq.transport.rabbitmq.channel_ops import StepsRun
-from flmq.transport.rabbitmq.connection import IOConnection
+from flmq.transport.rabbitmq.connection import CLOSE_SECONDS, IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.properties import from_amqp
@@ -32,8 +33,6 @@ from flmq.transport.rabbitmq.unacked import Tag, UnackedDeliveries
 __all__ = ["RabbitMQConsumer"]
 
 _log = get_logger(__name__)
-
-_CLOSE_SECONDS = 3.0
 
 
 class RabbitMQConsumer(Consumer):
@@ -92,7 +91,7 @@ class RabbitMQConsumer(Consumer):
         else:
             self._connection.detach(self)
             if not self._connection.is_own_thread():
-                _wait(self._channel_shut, _CLOSE_SECONDS)
+                _wait(self._channel_shut, CLOSE_SECONDS)
         self._on_close(self)
 
     # For the connection's thread (ConnectionUser)
@@ -118,11 +117,7 @@ class RabbitMQConsumer(Consumer):
             if count == 1:
                 self._connection.post(self._send_settlements)
             return
-        _log.info(
-            "%s of a delivery from %s dropped: its connection is gone, it will be delivered again",
-            verb,
-            delivery.queue,
-        )
+        say_dropped(verb, delivery)
 
     def _send_settlements(self) -> None:
         channel, generation = self._channel, self._unacked.generation

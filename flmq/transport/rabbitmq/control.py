@@ -22,6 +22,7 @@ from flmq.common.errors import (
     TransportClosed,
 )
 from flmq.common.logger import get_logger
+from flmq.transport.closed import transport_closed
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun, declare
 from flmq.transport.rabbitmq.connection import IOConnection
@@ -36,8 +37,6 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 Work = Callable[[Any], Steps[T]]
 """Creates an operation on the given channel."""
-
-_LOCKED_AGAIN_SECONDS = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +106,7 @@ class Control:
             self._jobs.clear()
             self._current = None
         for job in jobs:
-            job.done(None, _closed())
+            job.done(None, transport_closed())
 
     # For the connection's thread (ConnectionUser)
 
@@ -136,7 +135,7 @@ class Control:
             if not closed:
                 self._jobs.append(job)
         if closed:
-            job.done(None, _closed())
+            job.done(None, transport_closed())
         else:
             self._connection.post(self._next)
 
@@ -204,7 +203,7 @@ class Control:
             self._connection.states.release("restore")
         elif isinstance(error, ResourceLocked):
             _log.warning("%s; perhaps our own that died: trying again", error)
-            self._restore_later(_LOCKED_AGAIN_SECONDS)
+            self._restore_later(current_pace().locked)
         elif isinstance(error, BrokerUnavailable | BrokerAccessRefused):
             self._connection.states.hold("restore", str(error))
             self._restore_later(current_pace().refused)
@@ -225,7 +224,3 @@ class Control:
                 self._enqueue(_Job(self._declare_all, self._restored))
 
         self._connection.call_later(seconds, again)
-
-
-def _closed() -> TransportClosed:
-    return TransportClosed("the transport is closed: open another one")

@@ -20,11 +20,11 @@ from flmq.common.errors import (
     BrokerRefusal,
     BrokerUnavailable,
     MessageTooLarge,
-    TransportClosed,
 )
 from flmq.common.logger import get_logger
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
 from flmq.transport.checks import check_outgoing
+from flmq.transport.closed import publisher_closed
 from flmq.transport.rabbitmq.channel_errors import culprit, size_limit
 from flmq.transport.rabbitmq.connection import IOConnection
 from flmq.transport.rabbitmq.control import Control
@@ -83,7 +83,7 @@ class RabbitMQPublisher(Publisher):
         out.message = replace(message, body=body, headers=dict(message.headers))
         # A future's callback runs on the connection's thread, which must never wait for itself.
         if not self._pending.accept(out, wait=not self._connection.is_own_thread()):
-            out.future.set_exception(_closed())
+            out.future.set_exception(publisher_closed())
         elif not self._flush_posted:
             # Without a lock a flush may be posted once too often, but is never missed.
             self._flush_posted = True
@@ -93,7 +93,7 @@ class RabbitMQPublisher(Publisher):
     def close(self, *, timeout: float = 10.0) -> None:
         """Wait up to ``timeout`` seconds for outstanding confirms, then close."""
         for out in self._pending.drain(timeout):
-            self._pending.settle(out, _closed())
+            self._pending.settle(out, publisher_closed())
         self._connection.close()
         with self._lock:
             first, self._closed = not self._closed, True
@@ -231,7 +231,3 @@ class RabbitMQPublisher(Publisher):
                 self._flush()
 
         self._connection.call_later(seconds, again)
-
-
-def _closed() -> TransportClosed:
-    return TransportClosed("the publisher was closed before the broker confirmed the message")

@@ -12,8 +12,6 @@ from flmq.transport.retry import Backoff, current_pace
 
 __all__ = ["Resubscription"]
 
-_LOCKED_AGAIN_SECONDS = 0.5
-
 
 class Resubscription:
     """The tries of one consumer. For its connection's thread only."""
@@ -52,7 +50,7 @@ class Resubscription:
             return current_pace().refused
         if isinstance(problem, ResourceLocked):
             # The holder may be gone any moment: a standby should take over soon after.
-            return min(seconds, _LOCKED_AGAIN_SECONDS)
+            return min(seconds, current_pace().locked)
         return seconds
 
     def is_final(self, problem: BrokerError) -> bool:

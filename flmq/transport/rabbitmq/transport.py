@@ -6,10 +6,11 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
-from flmq.common.errors import BrokerRefusal, TransportClosed
+from flmq.common.errors import BrokerRefusal
 from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
 from flmq.transport.checks import check_exclusive, check_offset, check_prefetch, check_queues
+from flmq.transport.closed import transport_closed
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq import channel_ops as steps
 from flmq.transport.rabbitmq.connection import IOConnection
@@ -103,7 +104,7 @@ class RabbitMQTransport(Transport):
             self._publishers.append(publisher)
         if self._closed.is_set():
             publisher.close(timeout=0.0)
-            raise _closed()
+            raise transport_closed()
         return publisher
 
     def consumer(
@@ -146,7 +147,7 @@ class RabbitMQTransport(Transport):
         )
         with self._lock:
             if self._closed.is_set():  # close() has run already and would not close it
-                raise _closed()
+                raise transport_closed()
             self._consumers.append(consumer)
         try:
             consumer.open()
@@ -172,7 +173,7 @@ class RabbitMQTransport(Transport):
     def _connect(self, role: str) -> IOConnection:
         with self._lock:
             if self._closed.is_set():
-                raise _closed()
+                raise transport_closed()
             connection = self._new_connection(role)
             self._connections = [one for one in self._connections if not one.is_ended]
             self._connections.append(connection)
@@ -191,7 +192,3 @@ class RabbitMQTransport(Transport):
     def _forget_consumer(self, consumer: RabbitMQConsumer) -> None:
         with self._lock:
             self._consumers.remove(consumer)
-
-
-def _closed() -> TransportClosed:
-    return TransportClosed("the transport is closed: open another one")

@@ -10,8 +10,9 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from flmq.common.errors import BrokerError, TransportClosed
+from flmq.common.errors import BrokerError
 from flmq.transport.base import Delivery
+from flmq.transport.closed import consumer_closed, not_ours
 
 __all__ = ["Tag", "UnackedDeliveries"]
 
@@ -52,7 +53,7 @@ class UnackedDeliveries:
         with self._changed:
             self._changed.wait_for(self._has_news, timeout)
             if self.closed:
-                raise TransportClosed("the consumer is closed: open another one")
+                raise consumer_closed()
             if self._may_hand_over():
                 delivery = self._buffer.popleft()
                 self._handed.add(delivery.tag)
@@ -69,7 +70,7 @@ class UnackedDeliveries:
         """
         tag = delivery.tag
         if not isinstance(tag, Tag) or tag.owner is not self:
-            raise ValueError("a delivery is settled with the consumer that received it")
+            raise not_ours()
         with self._changed:
             if tag not in self._unsettled:
                 return 0
