@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from flmq.common.errors import StoredDataError
+from flmq.common.failure_text import named_error
 from flmq.common.files import replacing
 from flmq.common.jsonvalues import from_json, to_json
 from flmq.common.typing import Scalar
@@ -189,7 +190,7 @@ def _from_document(document: Any, path: Path) -> RunRecord:
         return _run(from_json(document))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoredDataError(
-            f"the run's record {path} is damaged ({type(error).__name__}: {error}): delete it, "
+            f"the run's record {path} is damaged ({named_error(error)}): delete it, "
             "or restore a copy"
         ) from error
 

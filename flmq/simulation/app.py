@@ -13,6 +13,7 @@ from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
 from flmq.client.worker import Worker
 from flmq.common.errors import FlmqError, RunError, UsageError
+from flmq.common.failure_text import named_error
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar
 from flmq.observe.bus import EventBus
@@ -41,8 +42,7 @@ class SimulatedClientsFailed(RunError):
     def __init__(self, error: BaseException) -> None:
         """Name the error that ended them."""
         super().__init__(
-            f"the simulated clients ended ({type(error).__name__}: {error}): please report this "
-            "with the log"
+            f"the simulated clients ended ({named_error(error)}): please report this with the log"
         )
 
 

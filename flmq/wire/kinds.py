@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from flmq.common.errors import UsageError
+from flmq.common.failure_text import named_error
 from flmq.common.phase import Phase
 from flmq.common.typing import Metrics, Parameters, Status
 from flmq.wire.serde.fields import dataclass_codec
@@ -194,7 +195,7 @@ def check_reply(ins: object, res: object) -> str | None:
     try:
         return kind.check(ins, res)
     except Exception as error:
-        return f"the check of kind {kind.name} raised {type(error).__name__}: {error}"
+        return f"the check of kind {kind.name} raised {named_error(error)}"
 
 
 def _check_reserved(name: str, of: type) -> None:

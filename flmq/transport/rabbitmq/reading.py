@@ -15,6 +15,7 @@ from typing import Any
 import pika
 from pika import frame, spec
 
+from flmq.common.failure_text import named_error
 from flmq.transport.rabbitmq.properties import UnreadableProperties
 
 __all__ = ["ReadingConnection"]
@@ -46,5 +47,5 @@ def _header(data: bytes, error: Exception) -> tuple[int, frame.Header] | None:
     if kind != spec.FRAME_HEADER or data[end : end + 1] != bytes([spec.FRAME_END]):
         return None
     _, _, body_size = _CONTENT_HEAD.unpack_from(data, _FRAME_HEAD.size)
-    reason = f"its properties cannot be read ({type(error).__name__}: {error})"
+    reason = f"its properties cannot be read ({named_error(error)})"
     return end + 1, frame.Header(channel, body_size, UnreadableProperties(reason))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
+from flmq.common.failure_text import named_error
 
 __all__ = ["PAYLOAD", "Codec", "PayloadCodec", "SchemaField"]
 
@@ -37,7 +38,7 @@ class PayloadCodec:
             raise
         except Exception as error:
             raise InvalidReturnValue(
-                f"the codec of {name} cannot write it ({type(error).__name__}: {error})"
+                f"the codec of {name} cannot write it ({named_error(error)})"
             ) from error
         if not isinstance(payload, bytes):
             raise InvalidReturnValue(
@@ -56,9 +57,7 @@ class PayloadCodec:
         except MalformedMessage:
             raise
         except Exception as error:
-            raise MalformedMessage(
-                f"the payload cannot be read ({type(error).__name__}: {error})"
-            ) from error
+            raise MalformedMessage(f"the payload cannot be read ({named_error(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
