@@ -32,7 +32,7 @@ from flmq.common.crashpoints import crash_point
 from flmq.server import ServerAppComponents, ServerConfig
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
-from flmq.server.strategy import Combined, FedAvg
+from flmq.server.strategy import AllReplies, Combine, Combined, FedAvg, coordinate_wise
 from tests.training import moved, wait_until
 
 __all__ = ["DIARY", "FORKS", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
@@ -56,18 +56,18 @@ class Variant(Enum):
     LARGE = "large"
     """2 MB: published to the stream in chunks, replies in chunks too."""
     SAMPLED = "sampled"
-    """One client fewer is asked than there are: who, the job's seed says."""
+    """One client fewer is asked than there are: who, the job's seed says; whole replies."""
     STATEFUL = "stateful"
-    """Server momentum and a random generator in the strategy's state."""
+    """Server momentum and a random generator in the strategy's state; replies are summed."""
     MEDIAN = "median"
-    """A strategy of the user's own, which needs every reply."""
+    """200 KB, and a strategy that needs every reply, read from files in blocks."""
     DISKLESS = "diskless"
     """Clients without a spool (``--ack result``), whose trainings may repeat."""
 
     @property
     def model_size(self) -> int:
         """Numbers in the model, float32."""
-        return 500_000 if self is Variant.LARGE else 3_000
+        return {Variant.LARGE: 500_000, Variant.MEDIAN: 50_000}.get(self, 3_000)
 
     def asked(self, clients: int) -> int:
         """How many of ``clients`` each phase asks."""
@@ -156,7 +156,14 @@ class Momentum(FedAvg):
 
 
 class Median(FedAvg):
-    """The median of the clients' numbers, one by one."""
+    """The median of the clients' numbers, one by one, read from the replies' files in blocks."""
+
+    def combine(self, server_round: int, parameters: Parameters) -> Combine:
+        return AllReplies(coordinate_wise(lambda values: np.median(values, axis=0), 1 << 16))
+
+
+class Counted(FedAvg):
+    """FedAvg in the way of Flower's programs, which is given whole replies."""
 
     def aggregate_fit(
         self,
@@ -164,17 +171,16 @@ class Median(FedAvg):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, Metrics]:
-        if not results:
-            return None, {}
-        replies = [parameters_to_ndarrays(res.parameters) for _, res in results]
-        middle = [
-            np.median(np.stack(tensors), axis=0).astype(np.float32)
-            for tensors in zip(*replies, strict=True)
-        ]
-        return ndarrays_to_parameters(middle), {"replies": len(replies)}
+        parameters, metrics = super().aggregate_fit(server_round, results, failures)
+        tensors = sum(len(res.parameters.tensors) for _, res in results)
+        return parameters, {**metrics, "tensors": tensors}
 
 
-_STRATEGIES: dict[Variant, type[FedAvg]] = {Variant.STATEFUL: Momentum, Variant.MEDIAN: Median}
+_STRATEGIES: dict[Variant, type[FedAvg]] = {
+    Variant.SAMPLED: Counted,
+    Variant.STATEFUL: Momentum,
+    Variant.MEDIAN: Median,
+}
 
 
 def _config(server_round: int) -> Config:
