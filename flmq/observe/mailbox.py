@@ -30,6 +30,8 @@ from flmq.observe.remarks import counted
 __all__ = ["Mailbox", "Past", "detail_of", "state_of"]
 
 _Event = TypeVar("_Event")
+_TOGETHER = 0.01
+"""Seconds in which events come together, once the first has come."""
 _BY_TASK = (
     ClientOutcome,
     TaskReceived,
@@ -79,7 +81,8 @@ class Mailbox(Generic[_Event]):
         self._clock = clock
         self._limit = self._thin_at = limit
         self._changed = threading.Condition()
-        self._waiting: deque[_Event | None] = deque()
+        self._waiting: deque[_Event] = deque()
+        self._is_idle = self._is_ending = False
         self._retold: set[int] = set()
         """Rounds whose details do not wait here: they are delivered with the round's end."""
         self._begun: set[int] = set()
@@ -98,17 +101,19 @@ class Mailbox(Generic[_Event]):
         with self._changed:
             if is_past and isinstance(event, RoundClosed) and self._has_past:
                 self._retold.add(event.server_round)
-            if detail_of(event) in self._retold:
+            if self._retold and detail_of(event) in self._retold:
                 return
             self._waiting.append(event)
             if len(self._waiting) > self._thin_at:
                 self._thin()
-            self._changed.notify()
+            if self._is_idle:
+                self._is_idle = False
+                self._changed.notify()
 
     def end(self) -> None:
         """Deliver what waits, and then stop. Idempotent."""
         with self._changed:
-            self._waiting.append(None)
+            self._is_ending = True
             self._changed.notify()
 
     def join(self, stuck_after: float) -> None:
@@ -117,15 +122,13 @@ class Mailbox(Generic[_Event]):
             self._thread.join(min(0.1, stuck_after))
             call = self._call
             if call is not None and self._clock() - call[1] > stuck_after:
-                with self._changed:
-                    left = sum(each is not None for each in self._waiting)
                 logger.error(
                     "an observer of the run, %s, has not come back from %s for %.0f s and is not "
                     "waited for: it is not told what followed, %d events",
                     self._name,
                     call[0],
                     self._clock() - call[1],
-                    left + self._dropped.total(),
+                    len(self._waiting) + self._dropped.total(),
                 )
                 return
 
@@ -143,7 +146,7 @@ class Mailbox(Generic[_Event]):
 
     def _keep_last_states(self) -> None:
         known: set[tuple[str, ...]] = set()
-        kept: deque[_Event | None] = deque()
+        kept: deque[_Event] = deque()
         for each in reversed(self._waiting):
             state = state_of(each)
             if state is None or state not in known:
@@ -170,7 +173,7 @@ class Mailbox(Generic[_Event]):
         self._waiting = deque(each for each in self._waiting if detail_of(each) not in self._retold)
 
     def _drop_oldest(self, excess: int) -> None:
-        kept: deque[_Event | None] = deque()
+        kept: deque[_Event] = deque()
         for each in self._waiting:
             if excess > 0 and isinstance(each, _BY_TASK):
                 self._dropped[type(each).__name__] += 1
@@ -190,9 +193,15 @@ class Mailbox(Generic[_Event]):
 
     def _next(self) -> _Event | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
+            if not self._waiting and not self._is_ending:
+                self._is_idle = True
+                self._changed.wait_for(lambda: self._waiting or self._is_ending)
+                # Woken for each of thousands, we would hold up who emits them.
+                self._changed.wait_for(lambda: self._is_ending, _TOGETHER)
             if self._dropped:
                 return self._say_dropped()
+            if not self._waiting:
+                return None
             event = self._waiting.popleft()
             self._thin_at = self._limit
             if number := detail_of(event):
