@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from flmq.common.errors import TransportClosed
+from flmq.common.errors import FlmqError, TransportClosed
+from flmq.common.logger import logger
 from flmq.common.parameter import without_parameters
-from flmq.round import PhaseKey, ReplyFailed, TaskUnroutable, client_of
+from flmq.round import PhaseKey, TaskUnroutable, client_of
 from flmq.round.job_events import PhaseEvent
 from flmq.server.asks.job_context import JobContext
 from flmq.server.asks.phase_in_flight import PhaseInFlight
@@ -104,9 +105,11 @@ class TaskPublisher:
         if isinstance(error, TransportClosed):
             return
         client_id = client_of(ask)
-        if error is not None:
-            # TODO(lead)
-            self._feed(phase, ReplyFailed(ask, f"the task could not be published: {error}"))
+        if isinstance(error, FlmqError):
+            # What the broker refuses of ours is no client's failure: without it the run would go
+            # on, and come to other bits.
+            logger.error("the task of client %s could not be published: %s", client_id, error)
+            self._loop.give_up(error)
         elif sent.result() is PublishOutcome.UNROUTABLE:
             if self._may_be_there(phase, client_id):
                 # Its queue was deleted, or stands on a node that is down; it makes it anew.
@@ -114,11 +117,9 @@ class TaskPublisher:
                     phase.unrouted.add(ask)
                 return
             self._presence.gone(client_id)
-            self._feed(phase, TaskUnroutable(ask))
-
-    def _feed(self, phase: PhaseInFlight, event: TaskUnroutable | ReplyFailed) -> None:
-        """Feed what happened; the publisher's own thread must not do what follows from it."""
-        self._loop.feed(PhaseEvent(phase.key, event, self._context.clock()), perform=False)
+            event = PhaseEvent(phase.key, TaskUnroutable(ask), self._context.clock())
+            # The publisher's own thread must not do what follows from it.
+            self._loop.feed(event, perform=False)
 
     def _may_be_there(self, phase: PhaseInFlight, client_id: str) -> bool:
         """Whether a client that has no queue may have one again before its round's deadline.
