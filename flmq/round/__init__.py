@@ -1,4 +1,4 @@
-"""Rounds and the job that they are of, as pure state machines: events in, actions out."""
+"""Rounds, and the job that they belong to, as pure state machines: events in, actions out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the round asks its surroundings to do."""
+"""What the round asks its caller to do."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["Action", "Carry", "Close", "LateReplyRef", "Outcome", "Settle", "Tas
 
 
 class Outcome(Enum):
-    """What became of one client's task, or of one reply."""
+    """Outcome of one client's task, or of one reply."""
 
     ACCEPTED = "accepted"
     """Its reply counts."""
     FAILED = "failed"
-    """The client said that it could not: an exception, or a status other than OK."""
+    """The client reported a failure: an exception, or a status other than OK."""
     REJECTED = "rejected"
-    """It replied, but the reply does not answer what was asked."""
+    """It replied, but the reply does not match the request."""
     SILENT = "silent"
     """Nothing came before the round closed."""
     UNROUTABLE = "unroutable"
@@ -29,7 +29,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """A client and what became of its task."""
+    """A client and the outcome of its task."""
 
     client_id: str
     outcome: Outcome
@@ -38,9 +38,9 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Say what became of a task or of a reply: record it and, after a reply, tell the client.
+    """Report the outcome of a task or a reply: record it and, after a reply, tell the client.
 
-    Emitted once a client for its final word, and once for each late or duplicate reply.
+    Emitted once per client for its final outcome, and once for each late or duplicate reply.
     """
 
     outcome: TaskOutcome

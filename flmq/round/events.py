@@ -1,4 +1,4 @@
-"""What can happen to a round: plain facts, fed in by whoever owns clock and socket."""
+"""Events of a round: plain facts, fed in by the owner of clock and socket."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReplyAccepted:
-    """A reply came and answers what was asked."""
+    """A reply came that matches the request."""
 
     client_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyFailed:
-    """A reply came in which the client says that it could not."""
+    """A reply came in which the client reports a failure."""
 
     client_id: str
     reason: str
@@ -35,7 +35,7 @@ class ReplyFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRejected:
-    """A reply came that does not answer what was asked."""
+    """A reply came that does not match the request."""
 
     client_id: str
     reason: str
@@ -50,7 +50,7 @@ class TaskUnroutable:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The time allowed is over."""
+    """The deadline has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class LateReplyOffered:
-    """A reply that came late to an earlier round, and is to count in this one if it still can."""
+    """A late reply to an earlier round is offered, to count in this one if still possible."""
 
     carried: LateReplyRef
 

@@ -1,4 +1,4 @@
-"""The table of a reply's fate: what it is by the stage of its ask, and what is done about it."""
+"""The table of a reply's fate: what it is, given the stage of its ask, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["STAGES", "STEPS", "AskStage", "Fate", "Step"]
 
 
 class AskStage(Enum):
-    """How far an ask has come."""
+    """Stage of an ask."""
 
     AWAITED = "awaited"
     """An earlier server asked; its phase is not open here yet."""
@@ -21,22 +21,22 @@ class AskStage(Enum):
     ANSWERED = "answered"
     """A reply came, in time or late."""
     FORGOTTEN = "forgotten"
-    """Neither memory nor record know of it."""
+    """Neither memory nor record has it."""
 
 
 class Fate(Enum):
-    """What a reply is to the job."""
+    """What a reply means to the job."""
 
     SETTLES = "settles its ask"
     """The first one to an ask of an open phase."""
     EARLY = "early"
     """Its phase was left open by an earlier server, and is not open here yet."""
     UNDECIDED = "undecided"
-    """Its phase has closed, but another server could still close it otherwise: it waits."""
+    """Its phase has closed, but another server could still close it differently: it waits."""
     LATE = "late"
     """The first one after its phase has closed for good: dropped."""
     LATE_WANTED = "late and wanted"
-    """Late, and counts in a later round if it fits what was asked."""
+    """Late, and counts in a later round if it matches its request."""
     DUPLICATE = "duplicate"
     """Its ask had a reply before."""
     UNKNOWN = "unknown"
@@ -51,11 +51,11 @@ STAGES: dict[AskStage, Fate] = {
     AskStage.ANSWERED: Fate.DUPLICATE,
     AskStage.FORGOTTEN: Fate.UNKNOWN,
 }
-"""What a reply is, by the stage of its ask."""
+"""The fate of a reply, by the stage of its ask."""
 
 
 class Step(Enum):
-    """What is done about a reply."""
+    """A step in handling a reply."""
 
     JOURNAL = "journal"
     COUNT = "count"
@@ -73,4 +73,4 @@ STEPS: dict[Fate, tuple[Step, ...]] = {
     # No receipt in a job with a record: its client keeps the reply, and the phase may yet come.
     Fate.UNKNOWN: (Step.RECEIPT, Step.ACK),
 }
-"""What is done about a reply, in this order, by what it is."""
+"""What to do about a reply, in this order, by its fate."""

@@ -68,7 +68,7 @@ __all__ = ["JobEvent", "JobState"]
 JobEvent = PhaseOpened | ReplyCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
 
 _REMEMBERED = 64
-"""Closed phases that are kept in memory; of older ones the record tells."""
+"""Number of closed phases kept in memory; older ones are in the record."""
 
 
 _LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
@@ -98,9 +98,9 @@ class JobState:
         waiting: Iterable[LateReplyRef] = (),
         last: int = 0,
     ) -> None:
-        """Begin, or go on from the record of earlier servers.
+        """Start, or continue from the record of earlier servers.
 
-        ``late_until`` is the last round in which late replies count; 0: they count in none.
+        ``late_until`` is the last round in which late replies count; 0 if they never do.
         ``awaited`` are phase and ask of each task that was left open; ``waiting`` the late replies
         that no phase has taken; ``last`` the last round that has taken some, or could have.
         """
@@ -117,22 +117,22 @@ class JobState:
     # -- what is known -----------------------------------------------------------------------
 
     def phase_of(self, task_id: str) -> tuple[PhaseKey, str] | None:
-        """Phase and ask of a task; None: neither is in memory."""
+        """Return phase and ask of a task; None if it is not in memory."""
         found = self._tasks.get(task_id)
         if found is not None:
             return found[0].opened.key, found[1]
         return self._awaited.get(task_id)
 
     def round_of(self, key: PhaseKey) -> Round:
-        """The round of a phase in memory, to look at."""
+        """Return the round of a phase in memory, for reading."""
         return self._phases[key].round
 
     def remembers(self, key: PhaseKey) -> bool:
-        """Whether a phase is in memory."""
+        """Return whether a phase is in memory."""
         return key in self._phases
 
     def unanswered_before(self, client_ids: Iterable[str]) -> dict[str, PhaseKey]:
-        """Which of these clients did not answer what they were asked last, and what that was."""
+        """Return which of these clients did not answer their last ask, with its phase."""
         left, found = set(client_ids), dict[str, PhaseKey]()
         for key, phase in reversed(self._phases.items()):
             for ask, state in phase.round.tasks.items():
@@ -144,13 +144,13 @@ class JobState:
         return found
 
     def fate_of(self, task_id: str, recorded: Recorded | None = None) -> Fate:
-        """What a reply to this task would be now; ``recorded`` as in `ReplyCame`."""
+        """Return what a reply to this task would be now; ``recorded`` as in `ReplyCame`."""
         fate = STAGES[self.stage_of(task_id, recorded)]
         late_wanted = fate is Fate.LATE and self._would_count(task_id, recorded)
         return Fate.LATE_WANTED if late_wanted else fate
 
     def stage_of(self, task_id: str, recorded: Recorded | None = None) -> AskStage:
-        """How far the ask of this task has come."""
+        """Return the stage of the ask of this task."""
         found = self._tasks.get(task_id)
         if found is None:
             if task_id in self._awaited:
@@ -164,12 +164,12 @@ class JobState:
             return AskStage.OPEN
         if not phase.round.is_unanswered(ask):
             return AskStage.ANSWERED
-        # Where no record is kept only what is to count elsewhere has to wait.
+        # Without a record, only a reply that is to count in another round has to wait.
         sure = phase.durable or not (phase.opened.journaled or phase.opened.hands_over)
         return AskStage.UNANSWERED if sure else AskStage.CLOSING
 
     def may_want(self, task_id: str) -> bool:
-        """Whether a reply to this task, were it all here, may count: now, or in a later round."""
+        """Return whether a reply to this task, once complete, may count now or in a later round."""
         if task_id in self._tasks:
             fates = (Fate.SETTLES, Fate.LATE_WANTED, Fate.UNDECIDED)
             return self.fate_of(task_id) in fates
@@ -184,7 +184,7 @@ class JobState:
     # -- what happens ------------------------------------------------------------------------
 
     def handle(self, event: JobEvent) -> list[JobAction]:
-        """Feed one event; what to do comes back, in order."""
+        """Process one event; return what to do, in order."""
         match event:
             case ReplyCame():
                 return self._reply(event)
@@ -287,7 +287,7 @@ class JobState:
         key: PhaseKey | None = None,
         late: bool = False,
     ) -> list[JobAction]:
-        """What is done about a reply, in order."""
+        """Return what to do about a reply, in order."""
         key = key if phase is None else phase.opened.key
         is_journaled = self._has_record and (phase is None or phase.opened.journaled)
         actions: list[JobAction] = []
@@ -307,7 +307,7 @@ class JobState:
         return actions
 
     def _told(self, phase: _Phase, actions: Iterable[Action], at: float | None) -> list[JobAction]:
-        """What the round says of asks without a reply, and its closing, as the job says it."""
+        """Translate the round's actions on asks without a reply, and its closing, to the job's."""
         key, said = phase.opened.key, list[JobAction]()
         for action in actions:
             match action:
@@ -320,7 +320,7 @@ class JobState:
         return said
 
     def _forget_oldest(self) -> None:
-        """Keep the last closed phases; none that is open, or whose closing is not durable."""
+        """Forget all but the last closed phases; none that is open, or not closed durably."""
         done = [key for key, phase in self._phases.items() if phase.durable]
         for key in done[:-_REMEMBERED]:
             for task in self._phases.pop(key).opened.asks:
@@ -328,7 +328,7 @@ class JobState:
 
 
 def _named(claim: Claim, ask: str) -> Claim:
-    """The claim, of the ask by its name."""
+    """Return the claim with the ask's name."""
     match claim:
         case ReplyAccepted():
             return ReplyAccepted(ask)

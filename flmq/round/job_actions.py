@@ -1,4 +1,4 @@
-"""What becomes of a reply to a job, and what there is to do about it, in this order."""
+"""The fate of a reply to a job, and what to do about it, in this order."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a reply, or of an ask without one."""
+    """Outcome of a reply, or of an ask without one."""
 
     outcome: Outcome
     reason: str = ""
     late_by: float = 0.0
-    """Seconds after its phase closed; 0: it was open, or nobody knows."""
+    """Seconds after its phase closed; 0 if it was open, or if unknown."""
     note: str = ""
     """Why a late reply does not count."""
     into: int | None = None
@@ -43,9 +43,9 @@ class Entry(Enum):
     REPLY = "reply"
     UNJUDGED = "reply, unjudged"
     JUDGED = "judged"
-    """It is in the record, and what it is can now be said."""
+    """It is in the record, and its outcome is known now."""
     LATE = "late"
-    """Also one that came twice."""
+    """As late, or as a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ class Enter:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Count what became of an ask, and tell observers."""
+    """Count the outcome of an ask, and tell observers."""
 
     key: PhaseKey
     ask: str
     verdict: Verdict
     token: int | None = None
-    """None: without a reply."""
+    """None if there was no reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class SendReceipt:
-    """Tell the client what became of its reply, so that it can forget it."""
+    """Tell the client the outcome of its reply, so that it can forget it."""
 
     token: int
     verdict: Verdict
@@ -102,7 +102,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAgain:
-    """Check a reply again: what it is to the job has changed since."""
+    """Check a reply again: its fate has changed since."""
 
     token: int
 

@@ -1,4 +1,4 @@
-"""What can happen to a job's asks: plain facts, fed in by whoever owns clock and socket."""
+"""Events of a job's asks: plain facts, fed in by the owner of clock and socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Claim = ReplyAccepted | ReplyFailed | ReplyRejected
-"""What a reply is by its contents, checked against what was asked."""
+"""What a reply is by its content, checked against its request."""
 
 
 class Origin(Enum):
@@ -40,39 +40,39 @@ class Origin(Enum):
     QUEUE = "queue"
     """A client sent it; the job's record does not have it."""
     RECORD = "record"
-    """An earlier server recorded it, and what it is."""
+    """An earlier server recorded it, with its outcome."""
     UNJUDGED = "record, unjudged"
     """It was recorded before its phase was opened, and so could not be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseOpened:
-    """A phase begins: its asks are in the record, where there is one."""
+    """A phase begins: its asks are in the record, if there is one."""
 
     key: PhaseKey
     asks: Mapping[str, str]
     """Names of the asks (`ask_name`), by task id."""
     policy: Policy
     label: str = ""
-    """For errors."""
+    """Text for errors."""
     journaled: bool = False
     """Whether it is part of the job's record."""
     hands_over: bool = False
     """Whether late replies count in it, and those to it in later phases."""
     carried: tuple[LateReplyRef, ...] | None = None
-    """The late replies that an earlier server closed it with; None: none has closed it."""
+    """The late replies with which an earlier server closed it; None if none has closed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the record has of a phase that is closed and not in memory any more."""
+    """What the record has on a closed phase that is no longer in memory."""
 
     key: PhaseKey
     ask: str
     answered: bool
     """Whether a reply to this ask came before, in time or late."""
     seconds: float
-    """Since it was closed."""
+    """Seconds since it was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +80,26 @@ class ReplyCame:
     """A reply is here, decoded and checked."""
 
     token: int
-    """Names the reply to whoever performs the actions."""
+    """Identifies the reply to the caller that performs the actions."""
     task_id: str
     client_id: str
     fate: Fate
-    """What `JobState.fate_of` said of it when it was checked; checked again where that changed."""
+    """Result of `JobState.fate_of` when it was checked; it is checked again if that changes."""
     claim: Claim
     at: float
-    """Seconds, by the clock of the server."""
+    """Seconds by the server's clock."""
     origin: Origin = Origin.QUEUE
     recorded: Recorded | None = None
-    """What the record has of its phase; None: its phase is in memory, or there is no record."""
+    """What the record has on its phase; None if that is in memory, or if there is no record."""
     note: str = ""
-    """Why it could not count in a later round either; empty: it could."""
+    """Why it cannot count in a later round either; empty if it can."""
     packed: bool = False
     """Whether it is compressed, and cannot be read before its phase is opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepliedLateBefore:
-    """These asks of a phase that is closed had their late reply under an earlier server."""
+    """Asks of a closed phase that had their late reply under an earlier server."""
 
     key: PhaseKey
     asks: frozenset[str] = field(default_factory=frozenset)
@@ -107,14 +107,14 @@ class RepliedLateBefore:
 
 @dataclass(frozen=True, slots=True)
 class PhaseClosedDurably:
-    """A phase's closing set is in the record (or needs none): what comes now is late for good."""
+    """A phase's closing set is in the record (or needs none): replies are late from now on."""
 
     key: PhaseKey
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """Something that is no reply happens to a phase."""
+    """Something other than a reply happens to a phase."""
 
     key: PhaseKey
     event: DeadlinePassed | Stopped | TaskUnroutable | ReplyFailed

@@ -1,4 +1,4 @@
-"""Names of what is asked: a phase of a job, and one ask in it."""
+"""Keys of what is asked: a phase of a job, and one ask in it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from flmq.common.phase import Phase
 __all__ = ["DIRECT", "PhaseKey", "ask_name", "client_of"]
 
 DIRECT = 1_000_000
-"""Calls from here on are of phases that a strategy opened by calling a `ClientProxy`."""
+"""Call numbers from here on are phases that a strategy opened by calling a `ClientProxy`."""
 _NTH = "#"
-"""No client id has this in it."""
+"""Separator; no client id contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseKey:
-    """Which phase: the same for the same question, however often the server starts."""
+    """Identifies a phase: the same for the same question, however often the server starts."""
 
     server_round: int
     phase: Phase
@@ -26,11 +26,11 @@ class PhaseKey:
 
     @property
     def is_direct(self) -> bool:
-        """Whether a strategy asked, through a `ClientProxy`."""
+        """Whether a strategy asked directly, through a `ClientProxy`."""
         return self.call >= DIRECT
 
     def __str__(self) -> str:
-        """For people to read."""
+        """Return text for people."""
         if self.is_direct:
             return f"round {self.server_round}, {self.phase.value}, asked by the strategy"
         again = f", call {self.call}" if self.call else ""
@@ -38,10 +38,10 @@ class PhaseKey:
 
 
 def ask_name(client_id: str, nth: int) -> str:
-    """Name of the ``nth`` ask (from 0) of a client within a phase: its id, then ``id#2``, ..."""
+    """Return the name of a client's ``nth`` ask (from 0) in a phase: its id, then ``id#2``, ..."""
     return client_id if nth == 0 else f"{client_id}{_NTH}{nth + 1}"
 
 
 def client_of(ask: str) -> str:
-    """The client that is asked."""
+    """Return the client of an ask."""
     return ask.partition(_NTH)[0]

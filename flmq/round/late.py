@@ -15,7 +15,7 @@ __all__ = ["LateReplies"]
 
 
 class TakesLate(Protocol):
-    """A phase, as far as late replies go."""
+    """A phase, as seen by late replies."""
 
     opened: PhaseOpened
     round: Round
@@ -24,22 +24,22 @@ class TakesLate(Protocol):
 class LateReplies:
     """The late replies of a job, taken or waiting.
 
-    One that is wanted is offered to the phase that is open and takes such; where none is, it waits
-    for the next. Which phase it lands in is a race, which that phase's closing set decides for
-    good: a phase that an earlier server closed is given what it was closed with.
+    A wanted reply is offered to the open phase that takes late ones; without one, it waits for the
+    next. Which phase it lands in is a race, which that phase's closing set decides for good: a
+    phase that an earlier server closed gets what it was closed with.
     """
 
     def __init__(self, until: int, waiting: Iterable[LateReplyRef], last: int) -> None:
-        """Begin, or go on from the record.
+        """Start, or continue from the record.
 
-        ``until`` is the last round in which late replies count; 0: none does. ``waiting`` are those
-        that no phase has taken; ``last`` the last round that has taken some, or could have.
+        ``until`` is the last round in which late replies count; 0 if they never do. ``waiting`` are
+        those that no phase has taken; ``last`` the last round that has taken some, or could have.
         """
         self._until = until
         self._waiting = list(waiting)
         self._last = last
         self._taking: TakesLate | None = None
-        """The phase that takes late replies, or was the last to."""
+        """The phase that takes late replies, or the last one that did."""
 
     @property
     def are_wanted(self) -> bool:
@@ -47,13 +47,13 @@ class LateReplies:
         return self._until > 0
 
     def has_round(self) -> bool:
-        """Whether there is a round, open or to come, in which a late reply can count."""
+        """Whether there is a round, open or future, in which a late reply can count."""
         taking = self._taking
         is_open = taking is not None and taking.round.state is RoundState.OPEN
         return self.are_wanted and (is_open or self._last < self._until)
 
     def give_to(self, phase: TakesLate) -> list[JobAction]:
-        """Give a phase that has just been opened the late replies that count in it."""
+        """Give a newly opened phase the late replies that count in it."""
         event = phase.opened
         if event.carried is not None:
             refs = list(event.carried)
@@ -66,7 +66,7 @@ class LateReplies:
         return [Carry(event.key, ref) for ref in refs if phase.round.handle(LateReplyOffered(ref))]
 
     def offer(self, ref: LateReplyRef) -> tuple[int, list[JobAction]]:
-        """Have a late reply count; the round that it counts in."""
+        """Make a late reply count; return the round in which it does, and what to do."""
         taking = self._taking
         if taking is not None and taking.round.handle(LateReplyOffered(ref)):
             return taking.opened.key.server_round, [Carry(taking.opened.key, ref)]

@@ -15,7 +15,7 @@ reply coincide, the one that is fed first wins, for good; a journal that records
 therefore records everything that is not a function of the tasks' replies.
 
 *A task settles once.* ``PENDING`` ends in ACCEPTED, FAILED or REJECTED by a reply, in SILENT by the
-closing of the round. UNROUTABLE is a word of the broker, not of the client: it settles the task for
+closing of the round. UNROUTABLE comes from the broker, not the client: it settles the task for
 the question whether to wait on, but a reply that comes all the same while the round is open is
 better information and replaces it (a task published twice, over a broken connection, may have been
 delivered once and returned once).
@@ -55,7 +55,7 @@ __all__ = ["TASK_TRANSITIONS", "Policy", "Round", "RoundState", "TaskState", "Un
 
 
 class TaskState(Enum):
-    """Where one client's task stands."""
+    """State of one client's task."""
 
     PENDING = "pending"
     UNROUTABLE = "unroutable"
@@ -97,7 +97,7 @@ _LATE: dict[TaskEvent, tuple[TaskState | None, Outcome | None]] = {
     _Closing: (None, None),
 }
 
-# (state, event) -> (next state or None for "stays", word to say or None for nothing)
+# (state, event) -> (next state or None for "stays", outcome to report or None for nothing)
 TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Outcome | None]]] = {
     TaskState.PENDING: {
         ReplyAccepted: (TaskState.ACCEPTED, Outcome.ACCEPTED),
@@ -123,7 +123,7 @@ TASK_TRANSITIONS: dict[TaskState, dict[TaskEvent, tuple[TaskState | None, Outcom
 
 
 class UnexpectedEvent(Exception):
-    """An event that this round cannot have: a fault of the caller, not of a peer."""
+    """An event that this round cannot have: a bug of the caller, not of a peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Policy:
     min_results: int = 1
     """Accepted replies that a closing set needs to be aggregated."""
     target_results: int | None = None
-    """Accepted replies at which the round closes at once; None: wait for all asked."""
+    """Accepted replies at which the round closes at once; None to wait for all asked."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other."""
@@ -147,7 +147,7 @@ class Policy:
 
 
 class Round:
-    """One phase of one round: who was asked, and what became of each.
+    """One phase of one round: the clients asked, and the outcome of each.
 
     ``label`` names it in errors ("job mnist, round 3, fit"). Not thread-safe.
     """
@@ -171,7 +171,7 @@ class Round:
         return self._look()
 
     def handle(self, event: Event) -> list[Action]:
-        """Feed one event; what to do comes back, in order."""
+        """Process one event; return what to do, in order."""
         match event:
             case DeadlinePassed():
                 return self._close("deadline")
@@ -183,24 +183,24 @@ class Round:
                 return [*self._settle(event), *self._look()]
 
     def expects(self, client_id: str) -> bool:
-        """Whether a reply of this client would settle its task."""
+        """Return whether a reply of this client would settle its task."""
         awaited = (TaskState.PENDING, TaskState.UNROUTABLE)
         return self.state is RoundState.OPEN and self.tasks.get(client_id) in awaited
 
     def is_unanswered(self, client_id: str) -> bool:
-        """Whether the round closed without a reply of this client, and none has come since."""
+        """Return whether the round closed without this client's reply, and none has come since."""
         return self.tasks.get(client_id) in (TaskState.SILENT, TaskState.LOST)
 
     def accepted(self) -> tuple[str, ...]:
-        """Clients whose reply counts, in client-id order."""
+        """Return the clients whose reply counts, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.ACCEPTED))
 
     def pending(self) -> tuple[str, ...]:
-        """Clients from whom nothing has come, in client-id order."""
+        """Return the clients from which nothing has come, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.PENDING))
 
     def outcomes(self) -> tuple[TaskOutcome, ...]:
-        """Every settled task's outcome, in client-id order; what comes late changes none."""
+        """Return every settled task's outcome, in client-id order; late replies change none."""
         if self._closed_with is not None:
             return self._closed_with
         return tuple(
