@@ -66,11 +66,11 @@ class TensorSpec:
 
     @classmethod
     def of(cls, tensor: npt.NDArray[Any]) -> TensorSpec:
-        """The spec of ``tensor``."""
+        """Return the spec of ``tensor``."""
         return cls(tuple(tensor.shape), tensor.dtype)
 
     def __str__(self) -> str:
-        """Such as ``float32[64, 10]``."""
+        """Return text such as ``float32[64, 10]``."""
         return f"{self.dtype}{list(self.shape)}"
 
 

@@ -98,22 +98,22 @@ class JournalReader:
             return self._phases.closed(tx, key)
 
     def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
-        """The closed phases of this kind in a round, in the order of their opening."""
+        """Return the closed phases of this kind in a round, in the order of opening."""
         with self._db.reading() as tx:
             return self._phases.closed_calls(tx, server_round, phase)
 
     def left_open(self) -> list[PhaseKey]:
-        """The phases that an earlier server opened and did not close."""
+        """Return the phases that an earlier server opened and did not close."""
         with self._db.reading() as tx:
             return self._phases.left_open(tx)
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """The phases of this kind that no checkpoint covers: those that have closed come first."""
+        """Return the phases of this kind that no checkpoint covers, closed ones first."""
         with self._db.reading() as tx:
             return self._phases.unsettled(tx, phase)
 
     def answered_late(self, key: PhaseKey) -> frozenset[str]:
-        """The asks of a phase whose first reply came when it had closed."""
+        """Return the asks of a phase whose first reply came after it had closed."""
         with self._db.reading() as tx:
             return self._phases.answered_late(tx, key)
 

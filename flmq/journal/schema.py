@@ -130,7 +130,7 @@ class Seal:
         self._path = path
 
     def damaged(self, what: str) -> JournalDamaged:
-        """An error that names the file, and ``what`` is wrong with it."""
+        """Return an error that names the file, and ``what`` is wrong with it."""
         return JournalDamaged(self._path, what)
 
     def close(self, payload: bytes) -> bytes:

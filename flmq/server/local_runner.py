@@ -31,13 +31,13 @@ class LocalRunner:
         max_workers: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Reach ``clients``, ``max_workers`` at a time; ``clock`` gives seconds."""
+        """Call ``clients``, ``max_workers`` at a time; ``clock`` gives seconds."""
         self._clock = clock
         self._clients = {client.cid: client for client in clients}
         self._max_workers = max_workers
 
     def run_phase(self, request: Request) -> PhaseResult:
-        """Call them all; the timeout, in seconds, is handed to each call."""
+        """Call them all; the timeout, in seconds, is passed to each call."""
         key, asks = PhaseKey(request.server_round, request.phase), named(request.asks)
         loop = ReplyLoop(JobState(), ReplyEdges(lambda event: None, self._clock))
         phase = PhaseInFlight.begin(key, request, label=request.phase.value, now=self._clock())
@@ -46,16 +46,16 @@ class LocalRunner:
         with ThreadPoolExecutor(self._max_workers) as pool:
             calls = deque(pool.submit(self._call, request, name, ask) for name, ask in asks.items())
             while calls:
-                reply = calls.popleft().result()  # held by nobody, once it is added up
+                reply = calls.popleft().result()  # freed as soon as it is aggregated
                 loop.take(reply, 0, None)
                 loop.perform()
         return phase.result()
 
     def begin(self, server_round: int, step: str) -> None:
-        """Nothing of it matters here."""
+        """Do nothing: direct calls are not recorded here."""
 
     def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
-        """Call one of them."""
+        """Call one client."""
         return self.run_phase(request)
 
     def _call(self, request: Request, task_id: str, ask: Ask) -> Reply:
@@ -81,7 +81,7 @@ class LocalRunner:
 
 
 def _checked(res: Res, ins: Ins) -> Res:
-    """``res``, if it is what the contract says that a proxy's method returns."""
+    """Return ``res`` if it is of the type that the proxy's method should return."""
     kind = kind_of(ins)
     if not isinstance(res, kind.res):
         raise InvalidReturnValue(

@@ -56,7 +56,7 @@ class Phases:
         self.step(server_round, f"configure {phase.value}")
 
     def step(self, server_round: int, name: str) -> None:
-        """Name what the strategy is called for next: its calls of clients are told apart by it."""
+        """Name the strategy's next step, which becomes part of the identity of its direct calls."""
         if self._phase_runner is not None:
             self._phase_runner.begin(server_round, name)
 

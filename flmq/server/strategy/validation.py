@@ -153,7 +153,7 @@ def _is_model(parameters: object) -> bool:
 
 
 def _outline(value: object) -> str:
-    """The types of what was returned."""
+    """Return the types of what was returned."""
     if isinstance(value, tuple):
         return f"({', '.join(type(each).__name__ for each in value)})"
     return f"a {type(value).__name__}"
