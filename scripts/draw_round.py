@@ -1,6 +1,6 @@
-"""Draw the states of a task into ``docs/architecture.md``: ``python scripts/draw_round.py``.
+"""Draw a task's states and a reply's fates into ``docs/architecture.md``: ``make round``.
 
-The diagram comes from the table that the round itself runs on; ``tests/docs/test_round_diagram.py``
+The diagrams come from the tables that the machines run on; ``tests/docs/test_round_diagram.py``
 fails when the page is out of date.
 """
 
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flmq.round.fates import STAGES, STEPS, Fate
 from flmq.round.state import TASK_TRANSITIONS, TaskEvent, TaskState
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 BEGIN = "<!-- Drawn by scripts/draw_round.py from flmq.round.state; do not edit. -->\n"
 END = "<!-- End of what scripts/draw_round.py draws. -->\n"
+
+FATES_BEGIN = "<!-- Drawn by scripts/draw_round.py from flmq.round.fates; do not edit. -->\n"
+FATES_END = "<!-- End of the fates that scripts/draw_round.py draws. -->\n"
 
 _SAID = {
     "ReplyAccepted": "a reply that counts",
@@ -42,17 +46,35 @@ def diagram() -> str:
     return "\n".join(["```mermaid", *lines, "```", ""])
 
 
+def fates() -> str:
+    """Each stage of an ask, what a reply to it is, and what is done about that."""
+    lines = ["flowchart LR", "    reply((a reply))"]
+    for stage, fate in STAGES.items():
+        lines.append(f'    reply -- "its ask is {stage.value}" --> {fate.name}[{fate.value}]')
+    wanted, late = Fate.LATE_WANTED, Fate.LATE
+    lines.append(f'    {late.name} -- "a round can count it" --> {wanted.name}[{wanted.value}]')
+    for fate, steps in STEPS.items():
+        done = " · ".join(step.value for step in steps) or "wait for the closing set"
+        lines.append(f"    {fate.name} --> {fate.name}_does[/{done}/]")
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
 def drawn_into(page: str) -> str:
-    """The text ``page`` with the diagram in its place.
+    """The text ``page`` with both diagrams in their places.
 
     Raises:
-        ValueError: the page has no place for it.
+        ValueError: the page has no place for one.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    page = _between(page, FATES_BEGIN, FATES_END, fates())
+    return _between(page, BEGIN, END, diagram())
+
+
+def _between(page: str, first: str, last: str, drawn: str) -> str:
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the page lacks the lines {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{begin}\n{diagram()}\n{end}{after}"
+        raise ValueError(f"the page lacks the lines {first.strip()} and {last.strip()}")
+    return f"{before}{begin}\n{drawn}\n{end}{after}"
 
 
 def _name(state: TaskState | None) -> str:

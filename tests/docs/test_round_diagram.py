@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from flmq.round.fates import STAGES, STEPS
 from flmq.round.state import TASK_TRANSITIONS
 from tests.docs.pages import ROOT
 
@@ -44,6 +45,14 @@ def test_every_state_and_every_change_of_state_is_drawn(draw_round: ModuleType) 
     assert diagram.count(" --> ") == 1 + changes + stays
     for state in TASK_TRANSITIONS:
         assert state.value.capitalize() in diagram
+
+
+def test_every_stage_and_every_fate_is_drawn(draw_round: ModuleType) -> None:
+    drawn = draw_round.fates()
+    for stage, fate in STAGES.items():
+        assert f'"its ask is {stage.value}" --> {fate.name}[{fate.value}]' in drawn
+    for fate in STEPS:
+        assert drawn.count(f"    {fate.name} --> {fate.name}_does") == 1
 
 
 def test_a_page_without_a_place_for_it_is_refused(draw_round: ModuleType) -> None:
