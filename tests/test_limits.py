@@ -106,11 +106,10 @@ LONG_MODULES = {"flmq.journal.phases"}
 LARGE_CLASSES = {
     "flmq.journal.journal.Journal",
     "flmq.journal.phases.PhaseTables",
-    "flmq.journal.reader.JournalReader",
 }
 WIDE_CONSTRUCTORS: set[str] = set()
 SLEEPERS: set[str] = set()
-CLOCK_READERS = {"flmq.server.asks.job.Job"}
+CLOCK_READERS: set[str] = set()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
-"""Convert exceptions to failures; they may be the user's own, and may even fail to print."""
+"""Why a client has no result: failures made of exceptions, and what a reply says of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from flmq.common.failure_text import status_text
 from flmq.common.tracebacks import user_traceback
-from flmq.wire.envelopes import Failure, FailureKind
+from flmq.common.typing import Code, Status
+from flmq.wire.envelopes import Failure, FailureKind, Res
 
-__all__ = ["failure_of"]
+__all__ = ["failure_of", "why_failed"]
 
 
 def failure_of(kind: FailureKind, error: BaseException) -> Failure:
@@ -18,6 +20,16 @@ def failure_of(kind: FailureKind, error: BaseException) -> Failure:
         message=_shown(lambda: str(error)),
         traceback_tail=_shown(lambda: user_traceback(error)),
     )
+
+
+def why_failed(res: Res) -> str | None:
+    """Return why a client has no result, by what it replied; None if ``res`` is a result."""
+    if isinstance(res, Failure):
+        return res.text
+    status = getattr(res, "status", None)
+    if isinstance(status, Status) and status.code is not Code.OK:
+        return status_text(status)
+    return None
 
 
 def _shown(make: Callable[[], str]) -> str:

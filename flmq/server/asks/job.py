@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flmq.common.names import check_job_name
@@ -26,8 +27,8 @@ class Job:
     """Raised at every start of the job's server."""
 
     @classmethod
-    def create(cls, name: str) -> Job:
-        """Begin a job called ``name``.
+    def create(cls, name: str, clock: Callable[[], int] = time.time_ns) -> Job:
+        """Begin a job called ``name``; ``clock`` gives Unix nanoseconds.
 
         Raises:
             InvalidJobName: the name does not fit a queue's name.
@@ -36,7 +37,7 @@ class Job:
             name=check_job_name(name),
             run_id=secrets.token_hex(8),
             secret=secrets.token_bytes(32),
-            epoch=time.time_ns() // 1_000_000,
+            epoch=clock() // 1_000_000,
         )
 
     def task_id(self, server_round: int, phase: Phase, client_id: str, call: int) -> str:

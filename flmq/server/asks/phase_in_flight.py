@@ -21,7 +21,7 @@ from flmq.common.errors import (
     StoredDataError,
 )
 from flmq.common.parameter import without_parameters
-from flmq.common.typing import Code, FitIns, FitRes
+from flmq.common.typing import FitIns, FitRes
 from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import (
     Close,
@@ -40,6 +40,7 @@ from flmq.server.asks.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.replies.late import Late
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
 from flmq.wire import Failure, Reply, Res, Task
+from flmq.wire.failures import why_failed
 from flmq.wire.kinds import type_problem
 
 __all__ = ["PhaseInFlight", "Taken", "described", "named"]
@@ -124,11 +125,8 @@ class PhaseInFlight:
     def claim(self, ask: str, reply: Reply) -> Claim:
         """Check ``reply`` against what was asked: whether it counts, and why not."""
         res = reply.res
-        if isinstance(res, Failure):
-            return ReplyFailed(ask, f"{res.exception_type}: {res.message}".rstrip(": "))
-        status = getattr(res, "status", None)
-        if status is not None and status.code is not Code.OK:
-            return ReplyFailed(ask, f"{status.code.name}: {status.message}".rstrip(": "))
+        if (why := why_failed(res)) is not None:
+            return ReplyFailed(ask, why)
         asked = self.asks.get(ask)
         problem = type_problem(self.key.phase, res)
         if problem is None and asked is not None:

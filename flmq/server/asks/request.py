@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flmq.common.errors import FlmqError, RunError
+from flmq.common.failure_text import named_error
 from flmq.common.phase import Phase
 from flmq.common.typing import FitRes
 from flmq.journal.state import StateValue
@@ -36,7 +37,7 @@ class NotAddedUp(RunError):
         self.client_id = client_id
         super().__init__(
             f"the server cannot add up the reply of {client_id}, which is not to blame "
-            f"({type(error).__name__}: {error}): see to its memory and disk; where the job has a "
+            f"({named_error(error)}): see to its memory and disk; where the job has a "
             "journal, start the server again to go on"
         )
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flmq.common.errors import MalformedMessage
-from flmq.common.typing import Code, FitRes
+from flmq.common.failure_text import named_text
+from flmq.common.typing import FitRes
 from flmq.round import LateReplyRef
 from flmq.server.strategy.late import LateFitRes
 from flmq.server.strategy.reply_check import ParametersSpec
 from flmq.wire import Failure, FailureKind, FileParameters, Reply
+from flmq.wire.failures import why_failed
 
 __all__ = ["EXPIRED", "Late", "LateReplyPolicy", "late_of", "misfit", "why_not_later"]
 
@@ -50,14 +52,10 @@ def late_of(reply: Reply) -> Late:
 def why_not_later(reply: Reply) -> str:
     """Why a late reply could not count whatever was asked; empty where it could."""
     res = reply.res
-    if isinstance(res, Failure):
-        if res.kind is FailureKind.EXPIRED:
-            return f"{EXPIRED}: {res.message}"
-        return f"failed: {res.exception_type}: {res.message}".rstrip(": ")
-    status = getattr(res, "status", None)
-    if status is not None and status.code is not Code.OK:
-        return f"failed: {status.code.name}: {status.message}".rstrip(": ")
-    return ""
+    if isinstance(res, Failure) and res.kind is FailureKind.EXPIRED:
+        return f"{EXPIRED}: {res.message}"
+    why = why_failed(res)
+    return "" if why is None else named_text("failed", why)
 
 
 def misfit(reply: Reply, sent: ParametersSpec | None, policy: LateReplyPolicy) -> str:

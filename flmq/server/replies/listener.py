@@ -10,6 +10,7 @@ import threading
 from hmac import compare_digest
 
 from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
+from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 from flmq.messaging import Inbox, Incoming
 from flmq.round import Outcome
@@ -105,7 +106,7 @@ class Listener:
             raise  # our own trouble, and nobody's message is to blame
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
-            self._inbox.dead_letter(incoming, f"{type(error).__name__}: {error}")
+            self._inbox.dead_letter(incoming, named_error(error))
 
     def _hear(self, incoming: Incoming) -> None:
         match incoming.body:
