@@ -42,11 +42,10 @@ from flmq.observe.events import (
     RunEnded,
 )
 from flmq.server import ClientManager, ServerConfig, SimpleClientManager
-from flmq.server.asks.asks import Asks
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.reply_loop import NobodyListens
+from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
 from flmq.server.replies.uploading import Uploading
 from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
 from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task
@@ -464,21 +463,21 @@ def test_replies_that_can_no_longer_be_taken_in_end_the_run(
 ) -> None:
     """Whatever the fault, and also before the round is there: nobody waits for what none hears."""
     breaks = threading.Event()
-    give_up_stale, begins = Uploading.give_up_stale, Asks._begins
+    give_up_stale, open_phase = Uploading.give_up_stale, ReplyLoop.open
 
     def faulty(self: Uploading) -> None:
         if breaks.is_set():
             raise fault("a fault of ours")
         give_up_stale(self)
 
-    def dawdling(self: Asks, *args: Any) -> Any:
+    def dawdling(self: ReplyLoop, *args: Any) -> None:
         if not opened:
             breaks.set()
             eventually(lambda: "replies can no longer be taken in" in caplog.text)
-        return begins(self, *args)
+        open_phase(self, *args)
 
     monkeypatch.setattr(Uploading, "give_up_stale", faulty)
-    monkeypatch.setattr(Asks, "_begins", dawdling)
+    monkeypatch.setattr(ReplyLoop, "open", dawdling)
     peer = memory_federation.peer("a")
     server = memory_federation.run(fed_avg(1), timeout=None)
     if opened:
