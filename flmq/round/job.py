@@ -191,8 +191,9 @@ class JobState:
             case PhaseOpened():
                 return self._open(event)
             case PhaseEvent(key, what, at):
-                phase = self._phases[key]
-                return self._told(phase, phase.round.handle(what), at)
+                # What became of a task on its way may be heard when its phase is forgotten.
+                known = self._phases.get(key)
+                return [] if known is None else self._told(known, known.round.handle(what), at)
             case RepliedLateBefore(key, asks):
                 for ask in sorted(asks):
                     self._phases[key].round.handle(ReplyAccepted(ask))

@@ -122,8 +122,8 @@ class ReplyLoop:
                 self.perform()
                 fed = events(self)
                 with self.lock:
-                    if self._actions:
-                        continue
+                    if any(isinstance(a, Enter) and a.key == phase.key for a in self._actions):
+                        continue  # of this phase, and not in what the record gave
                     self.tasks.add(phase)
                     for event in fed:
                         self._actions += self.state.handle(event)
