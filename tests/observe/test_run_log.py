@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flmq.client import NumPyClient
+from flmq.client.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.common.logger import LOG_FIELDS
 from flmq.observe.events import (
@@ -19,11 +20,15 @@ from flmq.observe.events import (
     RunEnded,
     RunEvent,
     RunStarted,
+    TaskReceived,
+    TaskRef,
+    WorkerEvent,
 )
 from flmq.observe.run_log import RunLog
 from flmq.server import ServerConfig
 from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
+from tests.end_to_end.federation import Federation, fed_avg
 
 STARTED = RunStarted("j", 2, "FedAvg", "in memory", folder="runs/j")
 
@@ -166,3 +171,37 @@ def test_lines_say_what_they_are_about(caplog: pytest.LogCaptureFixture) -> None
         ["the-job", 1, None, None, None],
         ["the-job", None, None, None, None],
     ]
+
+
+def test_a_failure_is_logged_with_its_job_round_phase_client_and_task(
+    memory_federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "flmq")
+    tasks: list[TaskRef] = []
+
+    def keep(event: WorkerEvent) -> None:
+        if isinstance(event, TaskReceived):
+            tasks.append(event.task)
+
+    options = WorkerOptions(heartbeat=1.0, observers=[keep])
+    memory_federation.serve("good", options=options)
+    memory_federation.serve("bad", source=NoData(), options=options)
+    memory_federation.run(fed_avg(2), rounds=2, observers=[RunLog()]).history()
+    memory_federation.workers["bad"].stop()
+    said = [record for record in caplog.records if record.message.startswith("round ")]
+    failures = [
+        record for record in said if "client bad failed: FileNotFoundError" in record.message
+    ]
+    bad = [(ref.server_round, ref.task_id) for ref in tasks if ref.client_id == "bad"]
+    assert [fields(record) for record in failures] == [
+        ("job", server_round, "fit", "bad", task_id) for server_round, task_id in sorted(bad)
+    ]
+    closed = [record for record in said if "answered" in record.message]
+    assert [fields(record) for record in closed] == [
+        ("job", 1, None, None, None),
+        ("job", 2, None, None, None),
+    ]
+
+
+def fields(record: logging.LogRecord) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in LOG_FIELDS)

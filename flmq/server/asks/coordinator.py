@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
 
-from flmq.common.logger import logger
+from flmq.common.logger import logger, logging_about
 from flmq.common.phase import Phase
 from flmq.messaging import Inbox, Sender
 from flmq.observe.events import RunEvent
@@ -201,11 +201,13 @@ class Coordinator:
             ModelTooLarge: the stream of models cannot keep the model.
             Fenced: another server took charge of the job.
         """
-        return self._phases.run_phase(request)
+        with logging_about(request, job=self.job.name):
+            return self._phases.run_phase(request)
 
     def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
         """Ask one client on behalf of a strategy; raises as `run_phase` does."""
-        return self._phases.run_direct(request, group_id)
+        with logging_about(request, job=self.job.name):
+            return self._phases.run_direct(request, group_id)
 
     def stream(
         self, phase: Phase, *, check: Check = check_reply, timeout: float | None = None

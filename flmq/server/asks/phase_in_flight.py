@@ -147,7 +147,9 @@ class PhaseInFlight:
                 f"{before.phase.value} yet either"
             )
         seconds = None if taken is None else taken.at - self.opened
-        return described(self.key, ask, replace(verdict, reason=reason), taken, seconds)
+        outcome = described(self.key, ask, replace(verdict, reason=reason), taken, seconds)
+        task = self.tasks.get(ask)
+        return outcome if task is None else replace(outcome, task_id=task.task_id)
 
     def add_up(self, ask: str, taken: Taken, lock: threading.Lock) -> None:
         """Hand a reply that counts to the sink, where there is one. Call it without the lock."""
@@ -201,17 +203,10 @@ class PhaseInFlight:
         if close is None or closed is None:
             raise RuntimeError(f"{self.label} has not closed")
         outcomes = Counter(outcome.outcome for outcome in self.round.outcomes())
-        counts = RoundCounts(
-            asked=len(self.round.tasks),
-            accepted=outcomes[Outcome.ACCEPTED],
-            failed=outcomes[Outcome.FAILED],
-            rejected=outcomes[Outcome.REJECTED],
-            silent=outcomes[Outcome.SILENT],
-            unroutable=outcomes[Outcome.UNROUTABLE],
-            late=self._counts[Outcome.LATE],
-            duplicate=self._counts[Outcome.DUPLICATE],
-            carried=len(close.carried),
-        )
+        for each in (Outcome.LATE, Outcome.DUPLICATE):
+            outcomes[each] = self._counts[each]
+        asked, carried_over = len(self.round.tasks), len(close.carried)
+        counts = RoundCounts.of(outcomes, asked=asked, carried=carried_over)
         carried = {late.ref: late for late in self._late}
         result = PhaseResult(
             replies={ask: self._replies[ask] for ask in close.accepted},
@@ -291,6 +286,7 @@ def described(
         bytes_up=0 if taken is None else taken.bytes,
         detail=res.traceback_tail if isinstance(res, Failure) else "",
         metrics=getattr(res, "metrics", {}) if verdict.outcome is Outcome.ACCEPTED else {},
+        task_id="" if taken is None else taken.reply.task_id,
     )
 
 

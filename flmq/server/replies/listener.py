@@ -11,7 +11,7 @@ from hmac import compare_digest
 
 from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
 from flmq.common.failure_text import named_error
-from flmq.common.logger import logger
+from flmq.common.logger import logger, logging_about
 from flmq.messaging import Inbox, Incoming
 from flmq.round import Outcome
 from flmq.server.asks.job_context import JobContext
@@ -53,7 +53,7 @@ class Listener:
         self._clock = context.clock
         self.is_ending = False
         """Whether the inbox's consumer is being closed, for nothing more is to be heard."""
-        self._thread = threading.Thread(target=self._listen, name="flmq-replies", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="flmq-replies", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -64,6 +64,10 @@ class Listener:
         self._thread.join()
         self._doorkeeper.tick()  # a short run may end before anybody was named
         self._uploading.close()
+
+    def _run(self) -> None:
+        with logging_about(job=self._job.name):
+            self._listen()
 
     def _listen(self) -> None:
         try:
@@ -85,7 +89,8 @@ class Listener:
         while True:
             incoming = self._inbox.receive(timeout=_IDLE if self._loop.is_idle else 0.0)
             if incoming is not None:
-                self._hear_safely(incoming)
+                with logging_about(incoming.body):
+                    self._hear_safely(incoming)
             if incoming is None or self._loop.is_full:
                 self._loop.perform()
             if self._clock() >= next_tick:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import FlmqError, RunError
-from flmq.common.logger import logger
+from flmq.common.logger import about, logger
 from flmq.messaging import Incoming
 from flmq.round import (
     JobEvent,
@@ -209,6 +209,7 @@ class ReplyLoop:
                 reply.client_id,
                 reply.server_round,
                 reply.phase.value,
+                extra=about(reply),
             )
 
     # -- performed ---------------------------------------------------------------------------
