@@ -6,10 +6,13 @@ import logging
 
 import pytest
 
+from flmq.client.app import _to_log_and
 from flmq.client.worker import WorkerOptions
 from flmq.common.logger import LOG_FIELDS, LOGGER_NAME, log
 from flmq.common.typing import Config, Metrics, NDArrays
+from flmq.observe.bus import WorkerBus
 from flmq.observe.events import (
+    ConnectionChanged,
     ReceiptCame,
     ReplySent,
     TaskReceived,
@@ -17,6 +20,7 @@ from flmq.observe.events import (
     TrainingStarted,
     WorkerEvent,
 )
+from flmq.transport import ConnectionEvent, ConnectionState
 from tests.end_to_end.federation import Federation, Nudge, fed_avg
 
 
@@ -89,3 +93,16 @@ def test_what_is_logged_about_a_task_says_which(
     assert said("training") == [first, second]
     assert said("ValueError: no data")[0] == second
     assert said("the server has our reply") == [first, second]
+
+
+def test_a_connection_that_is_lost_is_told_to_a_workers_observers() -> None:
+    seen: list[WorkerEvent] = []
+    bus = WorkerBus([seen.append])
+    tell = _to_log_and(bus)
+    for state in (ConnectionState.LOST, ConnectionState.CONNECTED):
+        tell(ConnectionEvent("", state, "the broker went"))
+    bus.close()
+    assert seen == [
+        ConnectionChanged("", "lost", "the broker went"),
+        ConnectionChanged("", "connected", "the broker went"),
+    ]
