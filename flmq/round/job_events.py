@@ -117,6 +117,5 @@ class PhaseEvent:
     """Something other than a reply happens to a phase."""
 
     key: PhaseKey
-    event: DeadlinePassed | Stopped | TaskUnroutable | ReplyFailed
-    """`ReplyFailed`: its task could not be published."""
+    event: DeadlinePassed | Stopped | TaskUnroutable
     at: float
