@@ -28,7 +28,7 @@ from flmq.journal.records import (
 )
 from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
-from flmq.round import DIRECT, LateReplyRef, Outcome, Policy, TaskOutcome
+from flmq.round import DIRECT, STREAM, LateReplyRef, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
 __all__ = ["PhaseTables"]
@@ -152,6 +152,8 @@ class PhaseTables:
                 f"{key}: the closing set holds {min(missing)}, whose reply was not journalled"
             )
         self.late.take(tx, phase, closed.carried)
+        if key.is_streamed:
+            now_ms = self._after_all(tx, now_ms)
         tx.execute(
             "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?)"
             " WHERE id = ?",
@@ -255,14 +257,12 @@ class PhaseTables:
         return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
 
     def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
-        """Return the phases of this kind that no checkpoint covers, closed ones first.
-
-        Phases that a strategy opened by calling a client directly are not among them.
-        """
+        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
         rows = tx.execute(
-            "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0 AND call < ?"
-            " AND plan IS NOT NULL ORDER BY closed IS NULL, id",
-            (phase.value, DIRECT),
+            "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0"
+            " AND call >= ? AND call < ? AND plan IS NOT NULL"
+            " ORDER BY closed IS NULL, closed_unix_ms, id",
+            (phase.value, STREAM, DIRECT),
         )
         return [PhaseKey(number, phase, call) for number, call in rows]
 
@@ -302,6 +302,12 @@ class PhaseTables:
         ).fetchall():
             rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
         return rounds
+
+    def _after_all(self, tx: sqlite3.Connection, now_ms: int) -> int:
+        """Now, or just after the last answer taken: those of a stream have an order."""
+        query = "SELECT max(closed_unix_ms) FROM phases WHERE settled = 0 AND call BETWEEN ? AND ?"
+        (last,) = tx.execute(query, (STREAM, DIRECT - 1)).fetchone()
+        return now_ms if last is None else max(now_ms, last + 1)
 
     def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
         id_, _, phase, call, asked, opened, elapsed, stored = row

@@ -108,7 +108,7 @@ class JournalReader:
             return self._phases.left_open(tx)
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """Return the phases of this kind that no checkpoint covers, closed ones first."""
+        """Return the asks of streams that no checkpoint covers: those taken first, in that order."""
         with self._db.reading() as tx:
             return self._phases.unsettled(tx, phase)
 

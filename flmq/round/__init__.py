@@ -22,11 +22,12 @@ from flmq.round.events import (
     TaskUnroutable,
 )
 from flmq.round.job import JobEvent, JobState
-from flmq.round.keys import DIRECT, PhaseKey, ask_name, client_of
+from flmq.round.keys import DIRECT, STREAM, PhaseKey, ask_name, client_of
 from flmq.round.state import Policy, Round, RoundState, TaskState, UnexpectedEvent
 
 __all__ = [
     "DIRECT",
+    "STREAM",
     "Action",
     "Carry",
     "Close",

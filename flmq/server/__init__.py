@@ -9,6 +9,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.history import History
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
+from flmq.server.stream_server import StreamServer
 
 __all__ = [
     "ClientManager",
@@ -17,6 +18,7 @@ __all__ = [
     "ServerAppComponents",
     "ServerConfig",
     "SimpleClientManager",
+    "StreamServer",
     "start_server",
     "strategy",
 ]

@@ -88,6 +88,7 @@ class Coordinator:
             BrokerError: the broker refuses or cannot be reached.
         """
         name, options = self.job.name, self._options
+        self._clock = clock
         # Step 1: ways out and in.
         self._publisher = self._transport.publisher()
         self._sender = Sender(self._publisher)
@@ -213,7 +214,8 @@ class Coordinator:
         self, phase: Phase, *, check: Check = check_reply, timeout: float | None = None
     ) -> AskStream:
         """A stream of asks of one kind: see `AskStream`."""
-        return AskStream(self._asks, phase, self._records, check=check, timeout=timeout)
+        clock, records = self._clock, self._records
+        return AskStream(self._asks, phase, clock, records, check=check, timeout=timeout)
 
     @property
     def losses(self) -> tuple[int, int]:

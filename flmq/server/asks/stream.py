@@ -3,18 +3,18 @@
 For loops without rounds (FedBuff: Nguyen et al., 2022; FedAsync: Xie et al., 2019). Each ask is a
 phase of its own in the job's journal. An answer is durable when it is here, and *taken* for good
 when the stream has handed it out: a later server hands out first what was taken since the last
-checkpoint, then what had come, and goes on waiting for the others without asking them anew.
+checkpoint, in the same order, then what had come, and goes on waiting for the others without asking
+them anew.
 """
 
 from __future__ import annotations
 
 import queue
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flmq.common.phase import Phase
-from flmq.round import DIRECT, PhaseKey
+from flmq.round import DIRECT, STREAM, PhaseKey
 from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.asks.phase_in_flight import PhaseInFlight
@@ -34,22 +34,23 @@ class Answer:
 
     client_id: str
     server_round: int
-    """The round, or version of the model, that it was asked in."""
+    """The round that it was asked in."""
     ins: Ins
     """What was asked."""
     res: Res | None
     """None: it did not contribute."""
-    failure: ClientFailure | None = None
-    """Why it did not."""
+    failure: ClientFailure | tuple[str, Res] | None = None
+    """Why it did not: an exception, or the reply whose status is not OK."""
 
 
 class AskStream:
-    """Asks of one kind, renewed as they settle. For one thread."""
+    """Asks of one kind, renewed as they settle. For one thread; a job has one of each kind."""
 
     def __init__(
         self,
         asks: Asks,
         phase: Phase,
+        clock: Callable[[], float],
         records: Records | None = None,
         *,
         check: Check = check_reply,
@@ -57,19 +58,21 @@ class AskStream:
     ) -> None:
         """Go on with the asks of this kind that an earlier server of the job left.
 
-        ``check`` says why a reply does not answer what was asked; ``timeout`` is the seconds that a
-        client has for each.
+        ``clock`` gives monotonic seconds; ``check`` says why a reply does not answer what was
+        asked; ``timeout`` is the seconds that a client has for each.
         """
         self._asks = asks
         self._phase = phase
+        self._clock = clock
+        self._records = records
         self._check = check
         self._timeout = timeout
+        self._looked = clock()
         self._settled: queue.SimpleQueue[PhaseInFlight] = queue.SimpleQueue()
         self._open: dict[PhaseKey, Watch] = {}
-        self._calls: Counter[int] = Counter()
+        self._next_call: dict[int, int] = {}
         if records is not None:
             for key in records.phases.unsettled(phase):
-                self._calls[key.server_round] = max(self._calls[key.server_round], key.call + 1)
                 planned = records.phases.planned(key)
                 assert planned is not None
                 self._begin(key, planned.asks[0])
@@ -82,18 +85,33 @@ class AskStream:
         )
 
     def ask(self, client_id: str, ins: Ins, server_round: int) -> None:
-        """Ask a client, in this round or version of the model; raises as `Asks.open` does."""
-        call = self._calls[server_round]
-        self._calls[server_round] += 1
-        assert call < DIRECT, "a version is renewed long before"
+        """Ask a client.
+
+        ``server_round`` is the round that it is asked in: the first one that has no checkpoint yet,
+        in a loop that has one for each version of its model.
+
+        Raises:
+            BrokerError: the broker refuses or cannot be reached.
+            ModelTooLarge: the stream of models cannot keep the model.
+            Fenced: another server took charge of the job.
+        """
+        call = self._next_call.get(server_round) or self._first_call(server_round)
         self._begin(PhaseKey(server_round, self._phase, call), Ask(client_id, ins))
 
+    def _first_call(self, server_round: int) -> int:
+        """The first number that no ask of the round has, not even one that is over."""
+        if self._records is None:
+            return STREAM
+        closed = self._records.phases.closed_calls(server_round, self._phase)
+        return max((key.call + 1 for key in closed if key.is_streamed), default=STREAM)
+
     def _begin(self, key: PhaseKey, ask: Ask) -> None:
-        request = Request(
-            self._phase, key.server_round, [ask], self._timeout, check=self._check, state={}
-        )
-        watch = self._asks.open(key, request, on_done=self._settled.put)
-        self._open[key] = watch
+        assert key.call < DIRECT, "a round is renewed long before"
+        number = key.server_round
+        known = self._next_call.get(number) or self._first_call(number)
+        self._next_call[number] = max(known, key.call + 1)
+        request = Request(self._phase, number, [ask], self._timeout, check=self._check, state={})
+        self._open[key] = self._asks.open(key, request, on_done=self._settled.put)
 
     def __iter__(self) -> Iterator[Answer]:
         """Hand out answers as they settle, while any ask is open. Blocks.
@@ -103,13 +121,17 @@ class AskStream:
             FlmqError: replies can no longer be taken in.
         """
         while self._open:
+            now = self._clock()
+            if now - self._looked >= _LOOK_EVERY:
+                self._looked = now
+                for watch in list(self._open.values()):
+                    watch.see_to()
             try:
                 phase = self._settled.get(timeout=_LOOK_EVERY)
             except queue.Empty:
-                for watch in list(self._open.values()):
-                    watch.see_to()
                 continue
-            yield self._taken(self._open.pop(phase.key))
+            if phase.key in self._open:  # else `ask` has raised
+                yield self._taken(self._open.pop(phase.key))
 
     def _taken(self, watch: Watch) -> Answer:
         """Take a settled ask's answer, for good."""
@@ -118,6 +140,4 @@ class AskStream:
         result = self._asks.close(watch)
         res = next(iter(result.replies.values()), None)
         failure = result.failures[0] if result.failures else None
-        if isinstance(failure, tuple):
-            res, failure = failure[1], None
         return Answer(ask.client_id, phase.key.server_round, ask.ins, res, failure)

@@ -26,6 +26,8 @@ __all__ = ["Listener"]
 
 _IDLE = 1.0
 """Seconds to wait for a message, where nothing else is to be done."""
+_BUSY = 0.02
+"""Seconds to wait for one, where another thread is dealing with what came."""
 
 
 class Listener:
@@ -85,14 +87,16 @@ class Listener:
             self._give_up(NobodyListens(error))
 
     def _hear_all(self) -> None:
-        next_tick = 0.0
+        next_tick, patience = 0.0, 0.0
         while True:
-            incoming = self._inbox.receive(timeout=_IDLE if self._loop.is_idle else 0.0)
+            incoming = self._inbox.receive(timeout=_IDLE if self._loop.is_idle else patience)
             if incoming is not None:
                 with logging_about(incoming.body):
                     self._hear_safely(incoming)
-            if incoming is None or self._loop.is_full:
-                self._loop.perform()
+            if self._loop.is_full:
+                self._loop.perform()  # no more is heard than can be dealt with
+            elif incoming is None:
+                patience = 0.0 if self._loop.perform_if_free() else _BUSY
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()

@@ -38,7 +38,7 @@ from flmq.round.job_actions import (
     SendReceipt,
     Verdict,
 )
-from flmq.round.job_events import Origin, PhaseClosedDurably
+from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame
 from flmq.server.asks.phase_in_flight import PhaseInFlight, Taken, described
 from flmq.server.replies.late import Late, late_of
 from flmq.server.replies.reply_edges import InHand, ReplyEdges, ReplyEntry
@@ -123,6 +123,7 @@ class ReplyLoop:
                 fed = events(self)
                 with self.lock:
                     if any(isinstance(a, Enter) and a.key == phase.key for a in self._actions):
+                        self._drop(fed)
                         continue  # of this phase, and not in what the record gave
                     self.tasks.add(phase)
                     for event in fed:
@@ -130,6 +131,12 @@ class ReplyLoop:
                     phase.round = self.state.round_of(phase.key)
                 break
             self.perform()
+
+    def _drop(self, events: Iterable[JobEvent]) -> None:
+        """Let go of the replies of events that are not fed after all."""
+        for event in events:
+            if isinstance(event, ReplyCame):
+                self._in_hand.pop(event.token)
 
     def register(self, reply: Reply, size: int, origin: Origin) -> int:
         """A token for a reply, for a `ReplyCame`."""
@@ -180,6 +187,19 @@ class ReplyLoop:
                 trouble = NobodyListens(error)
                 self.give_up(trouble)
                 raise trouble from error
+
+    def perform_if_free(self) -> bool:
+        """As `perform`, but where somebody else is at it, leave it to them; whether it was done.
+
+        For the listener, which must go on hearing while a phase is read from the record.
+        """
+        if not self._performing.acquire(blocking=False):
+            return False
+        try:
+            self.perform()
+        finally:
+            self._performing.release()
+        return True
 
     def give_up(self, error: FlmqError) -> None:
         """Take nothing in any more: no phase can close, so who waits is woken to find ``error``."""

@@ -107,8 +107,12 @@ class JobJournal:
         return tasks
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """The phases of this kind since the last checkpoint: those that have closed come first."""
+        """The asks of streams that no checkpoint covers: those taken first, in that order."""
         return self._journal.unsettled(phase)
+
+    def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
+        """The closed phases of this kind in a round, in the order of their opening."""
+        return self._journal.closed_calls(server_round, phase)
 
     def closed(self, key: PhaseKey) -> str | None:
         """Why an earlier server closed a phase; None if it did not."""

@@ -12,7 +12,7 @@ from flmq.common.typing import Parameters
 from flmq.journal.journal import Journal
 from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey
 from flmq.round import (
-    DIRECT,
+    STREAM,
     Outcome,
     ReplyAccepted,
     ReplyFailed,
@@ -143,7 +143,7 @@ class ReplyJournal:
         """The closed phase and the ask that a reply's task is of, by making the task's id anew."""
         number, phase = reply.server_round, reply.phase
         for key in self._journal.closed_calls(number, phase):
-            for nth in range(_MOST_ASKS if key.call < DIRECT else 1):
+            for nth in range(_MOST_ASKS if key.call < STREAM else 1):
                 ask = ask_name(reply.client_id, nth)
                 if self._job.task_id(number, phase, ask, key.call) == reply.task_id:
                     return key, ask

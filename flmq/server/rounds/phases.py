@@ -48,6 +48,11 @@ class Phases:
         self._seed = seed
         self._policy = policy
 
+    @property
+    def runner(self) -> PhaseRunner | None:
+        """What asks clients; None before `attach`."""
+        return self._phase_runner
+
     def begin(self, server_round: int, phase: Phase) -> None:
         """Tell the client manager for which phase it chooses clients, if it supports that."""
         begin = getattr(self._client_manager, "begin", None)

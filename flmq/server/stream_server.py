@@ -1,0 +1,64 @@
+"""A server without rounds: it keeps clients busy, and makes a new model whenever it likes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from flmq.common.errors import UsageError
+from flmq.common.phase import Phase
+from flmq.common.typing import Parameters
+from flmq.server.asks.coordinator import Coordinator
+from flmq.server.asks.stream import AskStream
+from flmq.server.history import History
+from flmq.server.rounds.round_log import RoundLog
+from flmq.server.server import Server
+
+__all__ = ["StreamServer"]
+
+
+class StreamServer(Server, ABC):
+    """A server whose `run` asks clients through a stream of asks, in place of rounds.
+
+    A *round* is what leads to a new model here: ``rounds_closed`` is the version of the model.
+    """
+
+    @abstractmethod
+    def run(self, stream: AskStream, num_rounds: int) -> None:
+        """Ask clients to train, and call `step`, until ``rounds_closed`` is ``num_rounds``.
+
+        After a restart it is called again, with the model of the last step; the stream hands out
+        what had come since.
+        """
+
+    def step(self, parameters: Parameters, num_rounds: int) -> None:
+        """Make ``parameters`` the model, durably: the answers taken so far have done their part.
+
+        An answer that is to count in a later step must not have been taken from the stream yet.
+        """
+        self.parameters, self._log.changed = parameters, True
+        self._tell_model()
+        number = self.rounds_closed + 1
+        self._evaluate_centrally(number, self._history)
+        self._keep(number, self._history)
+        self.rounds_closed = number
+        self._emit(self._log.closed(number, num_rounds))
+        self._log = RoundLog.begin(self._clock)
+
+    def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
+        """Run until there are ``num_rounds`` new models; each ask has ``timeout`` seconds.
+
+        Raises:
+            UsageError: the server is not attached to a job on a broker.
+        """
+        started = self._clock()
+        runner = self._phases.runner
+        if not isinstance(runner, Coordinator):
+            raise UsageError(
+                f"{type(self).__name__} asks through a broker: start it with start_server, "
+                "`flmq server` or a simulation"
+            )
+        self._history = self._begin_or_resume(timeout)
+        if self.rounds_closed < num_rounds:
+            self._log = RoundLog.begin(self._clock)
+            self.run(runner.stream(Phase.FIT, check=self._check_fit, timeout=timeout), num_rounds)
+        return self._history, self._clock() - started
