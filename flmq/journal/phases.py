@@ -6,7 +6,7 @@ Each method runs within a transaction of its caller.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ class PhaseTables:
         tx.execute(
             "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?)"
             " WHERE id = ?",
-            (self._seal.pack(_closed_out(closed), "closed"), now_ms, closed.seconds, phase),
+            (self._seal.pack(closed.to_dict(), "closed"), now_ms, closed.seconds, phase),
         )
 
     def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Outcome:
@@ -395,15 +395,3 @@ def _id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
 
 def _columns(key: PhaseKey) -> tuple[int, str, int]:
     return key.server_round, key.phase.value, key.call
-
-
-def _closed_out(closed: ClosedPhase) -> Mapping[str, Any]:
-    return {
-        "reason": closed.reason,
-        "accepted": list(closed.accepted),
-        "outcomes": [[o.client_id, o.outcome.value, o.reason] for o in closed.outcomes],
-        "seconds": closed.seconds,
-        "bytes_down": closed.bytes_down,
-        "bytes_up": closed.bytes_up,
-        "carried": [[c.client_id, c.server_round, c.task_id] for c in closed.carried],
-    }

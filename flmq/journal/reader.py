@@ -108,7 +108,7 @@ class JournalReader:
             return self._phases.left_open(tx)
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """Return the asks of streams that no checkpoint covers: those taken first, in that order."""
+        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
         with self._db.reading() as tx:
             return self._phases.unsettled(tx, phase)
 

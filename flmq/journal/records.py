@@ -110,6 +110,18 @@ class ClosedPhase:
     carried: tuple[LateReplyRef, ...] = ()
     """Late replies of earlier rounds that count in this one: part of the closing set."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as values that a record can hold."""
+        return {
+            "reason": self.reason,
+            "accepted": list(self.accepted),
+            "outcomes": [[o.client_id, o.outcome.value, o.reason] for o in self.outcomes],
+            "seconds": self.seconds,
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+            "carried": [[c.client_id, c.server_round, c.task_id] for c in self.carried],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class LateEntry:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.phase import Phase
+from flmq.common.typing import Parameters
 from flmq.round import DIRECT, STREAM, PhaseKey
 from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.asks.phase_in_flight import PhaseInFlight
 from flmq.server.asks.request import Ask, Check, Request
 from flmq.server.asks.waiting import Watch
-from flmq.wire import Ins, Res
+from flmq.wire import INLINE_BYTES, FileParameters, Ins, Res, size_of
 from flmq.wire.kinds import check_reply
 
 __all__ = ["Answer", "AskStream"]
@@ -110,6 +112,7 @@ class AskStream:
         number = key.server_round
         known = self._next_call.get(number) or self._first_call(number)
         self._next_call[number] = max(known, key.call + 1)
+        ask = replace(ask, ins=_lasting(ask.ins))
         request = Request(self._phase, number, [ask], self._timeout, check=self._check, state={})
         self._open[key] = self._asks.open(key, request, on_done=self._settled.put)
 
@@ -141,3 +144,14 @@ class AskStream:
         res = next(iter(result.replies.values()), None)
         failure = result.failures[0] if result.failures else None
         return Answer(ask.client_id, phase.key.server_round, ask.ins, res, failure)
+
+
+def _lasting(ins: Ins) -> Ins:
+    """The same; its parameters in memory where they are in the task, and no record names them.
+
+    The file that they are in may be a checkpoint's, and go before the ask is answered.
+    """
+    parameters = parameters_of(ins)
+    if not isinstance(parameters, FileParameters) or size_of(parameters) > INLINE_BYTES:
+        return ins
+    return with_parameters(ins, Parameters(list(parameters.tensors), parameters.tensor_type))
