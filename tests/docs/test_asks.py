@@ -13,7 +13,7 @@ from tests.processes import environment, start
 from tests.transport.rigs import eventually
 
 PAGE = ROOT / "docs" / "asks.md"
-CLIENT = '''
+CLIENT = """
 import time
 from flmq.client import NumPyClient
 
@@ -26,7 +26,7 @@ class Client(NumPyClient):
 
 def client(context):
     return Client(context.client_id)
-'''
+"""
 
 
 def test_the_loop_goes_on_after_kills(broker_url: str, tmp_path: Path) -> None:
