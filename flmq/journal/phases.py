@@ -1,397 +1,217 @@
-"""The tables of phases: plans, contributions, closings, and what people read of them.
+"""A run's phases and their replies, in its journal: `Journal.phases`.
 
-Each method runs within a transaction of its caller.
+The server writes a phase's plan before its tasks are published, each reply before it is
+acknowledged, and the closing set before it is aggregated.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 from flmq.common.phase import Phase
-from flmq.journal.errors import NotKept
-from flmq.journal.latetable import LateTable
+from flmq.journal.blob_store import BlobStore, state_digests
+from flmq.journal.database import Database
+from flmq.journal.fence import Fence
+from flmq.journal.phase_queries import PhaseQueries
+from flmq.journal.phasetables import PhaseTables
 from flmq.journal.records import (
-    UNJUDGED,
     CarriedReply,
     ClosedPhase,
     Contribution,
     LateEntry,
-    LateReply,
     PhaseKey,
     PhaseRecord,
-    PhaseRow,
     Plan,
-    PlannedAsk,
 )
-from flmq.journal.references import ref_in, ref_out
-from flmq.journal.schema import Seal
-from flmq.round import DIRECT, STREAM, LateReplyRef, Outcome, Policy, TaskOutcome
-from flmq.wire import BlobRef
+from flmq.round import Outcome
 
-__all__ = ["PhaseTables"]
-
-LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
-"""Loads a state, given its stored form and the digest of its large arrays."""
+__all__ = ["PhaseReader", "PhaseWriter"]
 
 
-class PhaseTables:
-    """Rows of phases, asks, contributions and late replies."""
+class PhaseReader:
+    """What is recorded of a run's phases, whoever is in charge of it. Thread-safe.
 
-    def __init__(self, seal: Seal, load_state: LoadState) -> None:
-        """Verify what is read with ``seal``."""
-        self._seal = seal
-        self._load_state = load_state
-        self.late = LateTable(seal)
+    Every method raises `JournalDamaged` if a record does not hold what was stored.
+    """
 
-    # -- writing -----------------------------------------------------------------------------
+    def __init__(self, database: Database, queries: PhaseQueries) -> None:
+        """Read ``database`` by ``queries``, a transaction each."""
+        self._db = database
+        self._queries = queries
 
-    def open(
-        self,
-        tx: sqlite3.Connection,
-        key: PhaseKey,
-        plan: Plan,
-        state: tuple[bytes, str | None],
-        now_ms: int,
-    ) -> None:
-        """Insert a phase; ``state`` is its plan's state in stored form."""
-        policy = {
-            "timeout": plan.timeout,
-            "min_results": plan.policy.min_results,
-            "target_results": plan.policy.target_results,
-        }
-        packed = self._seal.pack(policy, "plan")
-        try:
-            cursor = tx.execute(
-                "INSERT INTO phases (server_round, phase, call, opened_unix_ms, asked, elapsed,"
-                " settled, plan, state, state_digest) VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?, ?)",
-                (*_columns(key), now_ms, len(plan.asks), packed, *state),
-            )
-        except sqlite3.IntegrityError as error:
-            raise RuntimeError(f"{key} was opened before: find_phase knows it") from error
-        tx.executemany(
-            "INSERT INTO asks (phase_id, client_id, task_id, task, digest) VALUES (?, ?, ?, ?, ?)",
-            [
-                (
-                    cursor.lastrowid,
-                    ask.client_id,
-                    ask.task_id,
-                    self._seal.close(ask.task),
-                    ask.model,
-                )
-                for ask in plan.asks
-            ],
-        )
-
-    def tick(self, tx: sqlite3.Connection, key: PhaseKey, elapsed: float) -> None:
-        """Record how many seconds the phase has been open; never decreases."""
-        tx.execute(
-            "UPDATE phases SET elapsed = max(elapsed, ?) WHERE id = ?", (elapsed, _id(tx, key)[0])
-        )
-
-    def contribute(self, tx: sqlite3.Connection, key: PhaseKey, what: Contribution) -> Outcome:
-        """Insert a client's answer; return DUPLICATE or LATE if it does not count."""
-        phase, closed = _id(tx, key)
-        blob = None if what.blob is None else self._seal.pack(ref_out(what.blob), "blob")
-        values = (
-            phase,
-            what.client_id,
-            what.task_id,
-            what.kind.value,
-            what.reason,
-            what.detail,
-            self._seal.close(what.reply),
-            blob,
-            what.size,
-        )
-        known = tx.execute(
-            "SELECT reason FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
-        ).fetchone()
-        if known == (UNJUDGED,) and not closed:
-            tx.execute("DELETE FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2])
-        elif known or closed:
-            return Outcome.DUPLICATE if known else Outcome.LATE
-        tx.execute(
-            "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
-            " blob, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
-        return what.kind
-
-    def judge(
-        self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Outcome, reason: str
-    ) -> None:
-        """Store the verdict on an answer that was entered before it could be judged."""
-        tx.execute(
-            "UPDATE contributions SET kind = ?, reason = ?"
-            " WHERE phase_id = ? AND client_id = ? AND reason = ?",
-            (kind.value, reason, _id(tx, key)[0], client_id, UNJUDGED),
-        )
-
-    def close(
-        self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase, now_ms: int
-    ) -> None:
-        """Store the closing set."""
-        phase, before = _id(tx, key)
-        if before is not None:
-            if self._closed_in(before) != closed:
-                raise RuntimeError(f"{key} was closed before, in another way: that is final")
-            return
-        answered = {
-            client_id
-            for (client_id,) in tx.execute(
-                "SELECT client_id FROM contributions WHERE phase_id = ? AND kind = ?",
-                (phase, Outcome.ACCEPTED.value),
-            )
-        }
-        missing = set(closed.accepted) - answered
-        if missing:
-            raise RuntimeError(
-                f"{key}: the closing set holds {min(missing)}, whose reply was not journalled"
-            )
-        self.late.take(tx, phase, closed.carried)
-        if key.is_streamed:
-            now_ms = self._after_all(tx, now_ms)
-        tx.execute(
-            "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?)"
-            " WHERE id = ?",
-            (self._seal.pack(closed.to_dict(), "closed"), now_ms, closed.seconds, phase),
-        )
-
-    def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Outcome:
-        """Enter a late or duplicate reply; return its outcome.
+    def find(self, key: PhaseKey) -> PhaseRecord | None:
+        """Return all that is recorded of a phase; None if it was never opened.
 
         Raises:
-            RuntimeError: it is to be kept for a later round, but its own has not closed: it could
-                still count there.
+            NotKept: its round is over, and its plan and replies were deleted.
         """
-        phase, closed = _id(tx, entry.key)
-        if entry.kept is not None and closed is None:
-            raise RuntimeError(f"{entry.key} is open: nothing can be late to it")
-        return self.late.enter(tx, phase, entry)
+        with self._db.reading() as tx:
+            return self._queries.find(tx, key)
 
-    def settle(
-        self, tx: sqlite3.Connection, server_round: int, in_flight: Iterable[PhaseKey], keep: bool
-    ) -> None:
-        """Delete phases up to ``server_round`` but ``in_flight``; ``keep`` keeps their replies."""
-        spared = [_id(tx, key)[0] for key in in_flight]
-        phases = [
-            phase
-            for (phase,) in tx.execute(
-                "SELECT id FROM phases WHERE settled = 0 AND server_round <= ?", (server_round,)
-            )
-            if phase not in spared
-        ]
-        tx.executemany("UPDATE phases SET settled = 1 WHERE id = ?", [(p,) for p in phases])
-        if keep:
-            return
-        self.late.release(tx, phases)
-        for phase in phases:
-            tx.execute("DELETE FROM asks WHERE phase_id = ?", (phase,))
-            tx.execute("DELETE FROM contributions WHERE phase_id = ?", (phase,))
-            tx.execute(
-                "UPDATE phases SET plan = NULL, state = NULL, state_digest = NULL WHERE id = ?",
-                (phase,),
-            )
+    def closed(self, key: PhaseKey) -> ClosedPhase | None:
+        """Return how a phase was closed, without plan and replies; None if it is not closed."""
+        with self._db.reading() as tx:
+            return self._queries.closed(tx, key)
 
-    # -- reading -----------------------------------------------------------------------------
-
-    def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
-        """Return all that is known of a phase; None if it was never opened."""
-        row = tx.execute(
-            "SELECT id, elapsed, plan, state, state_digest, closed FROM phases"
-            " WHERE server_round = ? AND phase = ? AND call = ?",
-            _columns(key),
-        ).fetchone()
-        if row is None:
-            return None
-        phase, elapsed, plan, state, state_digest, closed = row
-        if plan is None:
-            raise NotKept(
-                f"{key}: its plan and replies were let go when the round had its checkpoint; "
-                'start the job with replies kept ("all") where they are to stay'
-            )
-        return PhaseRecord(
-            key,
-            self._plan(tx, phase, plan, self._load_state(tx, state, state_digest)),
-            elapsed,
-            tuple(self._contributions(tx, phase)),
-            None if closed is None else self._closed_in(closed),
-        )
-
-    def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
-        """Return how a phase was closed; None if it is open, or was never opened."""
-        row = tx.execute(
-            "SELECT closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
-            _columns(key),
-        ).fetchone()
-        return None if row is None or row[0] is None else self._closed_in(row[0])
-
-    def closed_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int | None:
-        """Return when a phase was closed, in Unix ms; None if it is open, or was never opened."""
-        row = tx.execute(
-            "SELECT closed_unix_ms FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
-            _columns(key),
-        ).fetchone()
-        return None if row is None else row[0]
-
-    def closed_calls(
-        self, tx: sqlite3.Connection, server_round: int, phase: Phase
-    ) -> list[PhaseKey]:
+    def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
         """Return the closed phases of this kind in a round, in the order of opening."""
-        rows = tx.execute(
-            "SELECT call FROM phases WHERE server_round = ? AND phase = ? AND closed IS NOT NULL"
-            " ORDER BY id",
-            (server_round, phase.value),
-        )
-        return [PhaseKey(server_round, phase, call) for (call,) in rows]
+        with self._db.reading() as tx:
+            return self._queries.closed_calls(tx, server_round, phase)
 
-    def left_open(self, tx: sqlite3.Connection) -> list[PhaseKey]:
-        """Return the phases that were opened and not closed, in the order of opening."""
-        rows = tx.execute(
-            "SELECT server_round, phase, call FROM phases WHERE closed IS NULL AND settled = 0"
-            " AND plan IS NOT NULL ORDER BY id"
-        )
-        return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
-
-    def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
-        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
-        rows = tx.execute(
-            "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0"
-            " AND call >= ? AND call < ? AND plan IS NOT NULL"
-            " ORDER BY closed IS NULL, closed_unix_ms, id",
-            (phase.value, STREAM, DIRECT),
-        )
-        return [PhaseKey(number, phase, call) for number, call in rows]
-
-    def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
-        """Return the clients that answered late in a phase."""
-        return self.late.answered(tx, _id(tx, key)[0])
-
-    def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
+    def last_closed(self, phase: Phase) -> int:
         """Return the last round whose phase of this kind has closed; 0 if none has."""
-        (last,) = tx.execute(
-            "SELECT max(server_round) FROM phases WHERE phase = ? AND closed IS NOT NULL",
-            (phase.value,),
-        ).fetchone()
-        return 0 if last is None else int(last)
+        with self._db.reading() as tx:
+            return self._queries.last_closed(tx, phase)
 
-    def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
-        """Return the late replies that count in a phase, in the order of client ids."""
-        return list(self.late.into(tx, _id(tx, key)[0]))
+    def left_open(self) -> list[PhaseKey]:
+        """Return the phases that an earlier server opened and did not close."""
+        with self._db.reading() as tx:
+            return self._queries.left_open(tx)
 
-    def reply_files(
-        self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
-    ) -> Iterable[Path]:
-        """Yield the files of all replies that are kept."""
-        for task_id, blob in tx.execute(
-            "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
-        ):
-            yield path(task_id, ref_in(self._seal.unpack(blob)))
-        yield from self.late.files(tx, path)
+    def unsettled(self, phase: Phase) -> list[PhaseKey]:
+        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
+        with self._db.reading() as tx:
+            return self._queries.unsettled(tx, phase)
 
-    def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
-        """Return every phase by round, in the order of opening."""
-        late = self.late.by_phase(tx)
-        rounds: dict[int, list[PhaseRow]] = {}
-        for row in tx.execute(
-            "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
-            " FROM phases ORDER BY id"
-        ).fetchall():
-            rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
-        return rounds
+    def answered_late(self, key: PhaseKey) -> frozenset[str]:
+        """Return the asks of a phase whose first reply came after it had closed."""
+        with self._db.reading() as tx:
+            return self._queries.answered_late(tx, key)
 
-    def _after_all(self, tx: sqlite3.Connection, now_ms: int) -> int:
-        """Now, or just after the last answer taken: those of a stream have an order."""
-        query = "SELECT max(closed_unix_ms) FROM phases WHERE settled = 0 AND call BETWEEN ? AND ?"
-        (last,) = tx.execute(query, (STREAM, DIRECT - 1)).fetchone()
-        return now_ms if last is None else max(now_ms, last + 1)
+    def waiting_late(self) -> list[CarriedReply]:
+        """Return late replies kept for a later round that has not closed, by client id."""
+        with self._db.reading() as tx:
+            return self._queries.waiting_late(tx)
 
-    def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
-        id_, _, phase, call, asked, opened, elapsed, stored = row
-        if stored is None:
-            so_far = [
-                TaskOutcome(c, Outcome(kind), reason)
-                for c, kind, reason in tx.execute(
-                    "SELECT client_id, kind, reason FROM contributions WHERE phase_id = ?"
-                    " ORDER BY client_id",
-                    (id_,),
-                )
-            ]
-            closed = ClosedPhase("", (), tuple(so_far), elapsed)
-        else:
-            closed = self._closed_in(stored)
-        return PhaseRow(
-            Phase(phase),
-            call,
-            asked,
-            opened,
-            stored is None,
-            closed.reason,
-            closed.outcomes,
-            closed.seconds,
-            closed.bytes_down,
-            closed.bytes_up,
-            tuple(late),
-            len(closed.carried),
+    def carried_into(self, key: PhaseKey) -> list[CarriedReply]:
+        """Return the late replies that count in a closed phase, by client id."""
+        with self._db.reading() as tx:
+            return self._queries.carried_into(tx, key)
+
+
+class PhaseWriter(PhaseReader):
+    """A run's phases, as the server in charge records them. Thread-safe.
+
+    Methods that write raise `Fenced` if another server took charge, having changed nothing; and
+    `JournalNotWritable` if the disk refuses, with the journal unchanged.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        queries: PhaseQueries,
+        tables: PhaseTables,
+        blob_store: BlobStore,
+        fence: Fence,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Write to ``tables`` behind ``fence``; ``now_ms`` gives Unix ms."""
+        super().__init__(database, queries)
+        self._tables = tables
+        self._blob_store = blob_store
+        self._fence = fence
+        self._now_ms = now_ms
+        self._lock = threading.Lock()
+        self._in_flight: set[PhaseKey] = set()
+
+    def open(self, key: PhaseKey, plan: Plan) -> None:
+        """Record what a phase is going to do, before it does it.
+
+        Raises:
+            UnsavableState: the strategy's state cannot be stored.
+            RuntimeError: it was opened before; or names parameters that were not put.
+        """
+        state = self._blob_store.put_state(plan.state, "state_dict()")
+        digests = {ask.model for ask in plan.asks if ask.model is not None}
+        digests.update(state_digests(state[1]))
+        with self._fence.writing() as tx:
+            self._blob_store.name(tx, digests)
+            self._tables.open(tx, key, plan, state, self._now_ms())
+        self._blob_store.named(digests)
+        with self._lock:
+            self._in_flight.add(key)
+
+    def find(self, key: PhaseKey) -> PhaseRecord | None:
+        """As `PhaseReader.find`; an open phase that is found is in flight again."""
+        record = super().find(key)
+        if record is not None and record.closed is None:
+            with self._lock:
+                self._in_flight.add(key)
+        return record
+
+    def tick(self, key: PhaseKey, elapsed: float) -> None:
+        """Record that the phase has been open for ``elapsed`` seconds under a server in charge."""
+        with self._fence.writing() as tx:
+            self._tables.tick(tx, key, elapsed)
+
+    def contribute(self, key: PhaseKey, contribution: Contribution) -> Outcome:
+        """Record a client's answer, before it is acknowledged.
+
+        Returns:
+            The contribution's kind; DUPLICATE if one of this client is recorded already, LATE if
+            the phase is closed: nothing has changed then.
+        """
+        return self.contribute_many([(key, contribution)])[0]
+
+    def contribute_many(self, items: Iterable[tuple[PhaseKey, Contribution]]) -> list[Outcome]:
+        """Record as `contribute` does, all in one transaction."""
+        return self.take_in(items, ())[0]
+
+    def take_in(
+        self,
+        items: Iterable[tuple[PhaseKey, Contribution]],
+        late: Iterable[LateEntry],
+    ) -> tuple[list[Outcome], list[Outcome]]:
+        """Record what came: answers as `contribute`, and late and duplicate ones; all or nothing.
+
+        Returns:
+            The outcomes of both. A late reply is entered once: that of a task which has one already
+            is a DUPLICATE, counted, and not kept.
+        """
+        pairs, entries = list(items), list(late)
+        with self._fence.writing() as tx:
+            outcomes = [self._tables.contribute(tx, key, what) for key, what in pairs]
+            late_outcomes = [self._tables.enter_late(tx, entry) for entry in entries]
+        # A reply whose phase has just closed may still be entered as late, with its file.
+        self._blob_store.contributed(
+            what
+            for (_, what), outcome in zip(pairs, outcomes, strict=True)
+            if outcome is not Outcome.LATE
         )
+        self._blob_store.contributed(entry.kept for entry in entries if entry.kept is not None)
+        return outcomes, late_outcomes
 
-    def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:
-        policy = self._seal.unpack(stored)
-        asks = tuple(
-            PlannedAsk(client_id, task_id, self._seal.open(task), digest)
-            for client_id, task_id, task, digest in tx.execute(
-                "SELECT client_id, task_id, task, digest FROM asks WHERE phase_id = ? ORDER BY id",
-                (phase,),
-            )
-        )
-        return Plan(
-            asks,
-            policy["timeout"],
-            Policy(policy["min_results"], policy["target_results"]),
-            state,
-        )
+    def judge(self, key: PhaseKey, client_id: str, kind: Outcome, reason: str) -> None:
+        """Record the verdict on a contribution that came before its phase was opened again."""
+        with self._fence.writing() as tx:
+            self._tables.judge(tx, key, client_id, kind, reason)
 
-    def _contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
-        for client_id, task_id, kind, reason, detail, reply, blob, size in tx.execute(
-            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size"
-            " FROM contributions WHERE phase_id = ? ORDER BY id",
-            (phase,),
-        ):
-            yield Contribution(
-                client_id,
-                task_id,
-                Outcome(kind),
-                reason,
-                detail,
-                self._seal.open(reply),
-                None if blob is None else ref_in(self._seal.unpack(blob)),
-                size,
-            )
+    def close(self, key: PhaseKey, closed: ClosedPhase) -> None:
+        """Record the closing set, before it is aggregated. Final; repeating it is harmless.
 
-    def _closed_in(self, stored: bytes) -> ClosedPhase:
-        values = self._seal.unpack(stored)
-        outcomes = tuple(
-            TaskOutcome(c, Outcome(word), why) for c, word, why in values.pop("outcomes")
-        )
-        accepted = tuple(values.pop("accepted"))
-        # Older records, from before late replies could count, have none.
-        carried = tuple(LateReplyRef(*each) for each in values.pop("carried", ()))
-        return ClosedPhase(accepted=accepted, outcomes=outcomes, carried=carried, **values)
+        Raises:
+            RuntimeError: it was closed differently; or contains a client without an accepted
+                contribution.
+        """
+        with self._fence.writing() as tx:
+            self._tables.close(tx, key, closed, self._now_ms())
+        with self._lock:
+            self._in_flight.discard(key)
 
+    def seconds_since_closed(self, key: PhaseKey) -> float | None:
+        """Return the seconds since a phase closed, by this server's clock; None if it is open."""
+        with self._db.reading() as tx:
+            at = self._queries.closed_unix_ms(tx, key)
+        return None if at is None else max(0.0, (self._now_ms() - at) / 1000)
 
-def _id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
-    """Return the number of the phase, and how it was closed."""
-    row = tx.execute(
-        "SELECT id, closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
-        _columns(key),
-    ).fetchone()
-    if row is None:
-        raise RuntimeError(f"{key} was not opened: open_phase comes first")
-    return row[0], row[1]
+    def settle(self, tx: sqlite3.Connection, server_round: int, *, keep_replies: bool) -> None:
+        """Mark the phases up to ``server_round`` as covered by a checkpoint, but those in flight.
 
-
-def _columns(key: PhaseKey) -> tuple[int, str, int]:
-    return key.server_round, key.phase.value, key.call
+        Their plans and replies are deleted unless ``keep_replies``. It runs within a transaction
+        of its caller, which writes the checkpoint.
+        """
+        with self._lock:
+            in_flight = tuple(self._in_flight)
+        self._tables.settle(tx, server_round, in_flight, keep_replies)

@@ -5,22 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.blob_store import BlobStore
 from flmq.journal.checkpoints import CheckpointTable
 from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged
 from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
-from flmq.journal.phases import PhaseTables
+from flmq.journal.phase_queries import PhaseQueries
+from flmq.journal.phases import PhaseReader
 from flmq.journal.records import (
-    CarriedReply,
     Checkpoint,
     CheckpointInfo,
-    ClosedPhase,
     Contribution,
     JobIdentity,
-    PhaseKey,
     PhaseRow,
     RoundRow,
 )
@@ -43,8 +40,10 @@ class JournalReader:
         self._seal = Seal(database.path)
         self._run = RunTable(self._seal)
         self._blob_store = BlobStore(folder, self._seal)
-        self._phases = PhaseTables(self._seal, self._blob_store.load_state)
+        self._phase_queries = PhaseQueries(self._seal, self._blob_store.load_state)
         self._checkpoints = CheckpointTable(self._seal)
+        self.phases = PhaseReader(database, self._phase_queries)
+        """The run's phases and their replies."""
         self.identity: JobIdentity | None = self._recognize()
         """Identity of the run; None before `begin`."""
 
@@ -90,47 +89,7 @@ class JournalReader:
             return None
         return self._blob_store.replies.load(contribution.task_id, contribution.blob)
 
-    # -- phases, rounds, checkpoints ---------------------------------------------------------
-
-    def closed_phase(self, key: PhaseKey) -> ClosedPhase | None:
-        """Return how a phase was closed, without plan and replies; None if it is not closed."""
-        with self._db.reading() as tx:
-            return self._phases.closed(tx, key)
-
-    def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
-        """Return the closed phases of this kind in a round, in the order of opening."""
-        with self._db.reading() as tx:
-            return self._phases.closed_calls(tx, server_round, phase)
-
-    def left_open(self) -> list[PhaseKey]:
-        """Return the phases that an earlier server opened and did not close."""
-        with self._db.reading() as tx:
-            return self._phases.left_open(tx)
-
-    def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
-        with self._db.reading() as tx:
-            return self._phases.unsettled(tx, phase)
-
-    def answered_late(self, key: PhaseKey) -> frozenset[str]:
-        """Return the asks of a phase whose first reply came after it had closed."""
-        with self._db.reading() as tx:
-            return self._phases.answered_late(tx, key)
-
-    def last_closed(self, phase: Phase) -> int:
-        """Return the last round whose phase of this kind has closed; 0 if none has."""
-        with self._db.reading() as tx:
-            return self._phases.last_closed(tx, phase)
-
-    def waiting_late(self) -> list[CarriedReply]:
-        """Return late replies kept for a later round that has not closed, by client id."""
-        with self._db.reading() as tx:
-            return list(self._phases.late.waiting(tx))
-
-    def carried_into(self, key: PhaseKey) -> list[CarriedReply]:
-        """Return the late replies that count in a closed phase, by client id."""
-        with self._db.reading() as tx:
-            return self._phases.carried_into(tx, key)
+    # -- rounds and checkpoints --------------------------------------------------------------
 
     def last_checkpoint(self) -> Checkpoint | None:
         """Return what the run resumes from; None before the first checkpoint."""
@@ -171,7 +130,7 @@ class JournalReader:
         """Return every round with the outcome of every task."""
         with self._db.reading() as tx:
             summaries = self._checkpoints.summaries(tx)
-            phases = self._phases.rows(tx)
+            phases = self._phase_queries.rows(tx)
         return [
             _round_row(number, phases.get(number, []), summaries.get(number))
             for number in sorted(phases.keys() | summaries.keys())

@@ -122,6 +122,21 @@ class ClosedPhase:
             "carried": [[c.client_id, c.server_round, c.task_id] for c in self.carried],
         }
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClosedPhase:
+        """Return the closing set of which `to_dict` made ``values``."""
+        return cls(
+            **{
+                **values,
+                "accepted": tuple(values["accepted"]),
+                "outcomes": tuple(
+                    TaskOutcome(c, Outcome(word), why) for c, word, why in values["outcomes"]
+                ),
+                # Older records, from before late replies could count, have none.
+                "carried": tuple(LateReplyRef(*each) for each in values.get("carried", ())),
+            }
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LateEntry:
@@ -157,7 +172,7 @@ class PhaseRecord:
     key: PhaseKey
     plan: Plan
     elapsed: float
-    """Seconds that it has been open under a server in charge, to the last `Journal.tick`."""
+    """Seconds that it has been open under a server in charge, to the last `PhaseWriter.tick`."""
     contributions: tuple[Contribution, ...]
     """In the order of their arrival."""
     closed: ClosedPhase | None

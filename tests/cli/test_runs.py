@@ -33,7 +33,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def _first_round(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(CLIENTS))
+    journal.phases.open(fit(1), plan(CLIENTS))
     outcomes = {
         "fine": TaskOutcome("fine", Outcome.ACCEPTED),
         "twice": TaskOutcome("twice", Outcome.ACCEPTED),
@@ -44,12 +44,12 @@ def _first_round(journal: Journal) -> None:
     for client_id in ("fine", "twice", "broken", "wrong"):
         outcome = outcomes[client_id]
         kind, reason = outcome.outcome, outcome.reason
-        journal.contribute(fit(1), answer(client_id, kind=kind, reason=reason))
+        journal.phases.contribute(fit(1), answer(client_id, kind=kind, reason=reason))
     closed = closing("fine", "twice", silent=("quiet", "slow", "slower", "expired"))
     silent = [each for each in closed.outcomes if each.outcome is Outcome.SILENT]
-    journal.close_phase(fit(1), replace(closed, outcomes=(*outcomes.values(), *silent)))
+    journal.phases.close(fit(1), replace(closed, outcomes=(*outcomes.values(), *silent)))
     kept = answer("slow", kind=Outcome.LATE)
-    journal.take_in(
+    journal.phases.take_in(
         (),
         [
             LateEntry(fit(1), "slow", Outcome.LATE, 3.21, kept=kept),
@@ -62,10 +62,10 @@ def _first_round(journal: Journal) -> None:
 
 
 def _second_round(journal: Journal) -> None:
-    journal.open_phase(fit(2), plan(["fine"], 2))
-    journal.contribute(fit(2), answer("fine", 2))
+    journal.phases.open(fit(2), plan(["fine"], 2))
+    journal.phases.contribute(fit(2), answer("fine", 2))
     carried = (LateReplyRef("slow", 1, task_id("slow")),)
-    journal.close_phase(fit(2), replace(closing("fine"), carried=carried))
+    journal.phases.close(fit(2), replace(closing("fine"), carried=carried))
 
 
 def _shown(runs: Path) -> str:
@@ -105,11 +105,11 @@ def test_the_words_are_counted_by_round_and_by_client(runs: Path) -> None:
 
 def test_a_reason_is_shown_as_it_was_given_on_one_line(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
-    journal.open_phase(fit(1), plan(["a"]))
+    journal.phases.open(fit(1), plan(["a"]))
     reason = "return\n\n    tuple[list[numpy.ndarray], int]\n"
     failed = TaskOutcome("a", Outcome.FAILED, reason)
-    journal.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
-    journal.close_phase(fit(1), replace(closing(), outcomes=(failed,)))
+    journal.phases.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
+    journal.phases.close(fit(1), replace(closing(), outcomes=(failed,)))
     journal.close()
     assert "fit: a failed: return tuple[list[numpy.ndarray], int]\n" in _shown(tmp_path)
 
@@ -125,9 +125,9 @@ def test_runs_are_listed_by_the_names_that_they_are_shown_by(runs: Path) -> None
 def test_a_replay_with_the_wrong_strategy_says_how_to_name_it(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
     journal.keep(KeepPolicy(replies="all"))
-    journal.open_phase(fit(1), replace(plan(["a"]), state={"velocity": 1.0}))
-    journal.contribute(fit(1), answer("a"))
-    journal.close_phase(fit(1), closing("a"))
+    journal.phases.open(fit(1), replace(plan(["a"]), state={"velocity": 1.0}))
+    journal.phases.contribute(fit(1), answer("a"))
+    journal.phases.close(fit(1), closing("a"))
     journal.checkpoint(1, model(1), {}, {}, {"model": "digest"})
     journal.close()
     done = CliRunner().invoke(runs_app, ["--runs-dir", str(tmp_path), "replay", JOB])
@@ -137,10 +137,10 @@ def test_a_replay_with_the_wrong_strategy_says_how_to_name_it(tmp_path: Path) ->
 
 def test_what_waits_says_so(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
-    journal.open_phase(fit(1), plan(["slow"]))
-    journal.close_phase(fit(1), closing(silent=["slow"]))
+    journal.phases.open(fit(1), plan(["slow"]))
+    journal.phases.close(fit(1), closing(silent=["slow"]))
     kept = answer("slow", kind=Outcome.LATE)
-    journal.take_in((), [LateEntry(fit(1), "slow", Outcome.LATE, 1.0, kept=kept)])
+    journal.phases.take_in((), [LateEntry(fit(1), "slow", Outcome.LATE, 1.0, kept=kept)])
     journal.close()
     assert "round 1 fit: slow late by 1.0 s, waits for the next round" in _shown(tmp_path)
 
@@ -191,11 +191,11 @@ def test_what_was_measured_is_shown_in_tables_that_fit(tmp_path: Path) -> None:
 
 def test_no_words_of_a_client_steer_the_terminal(tmp_path: Path) -> None:
     journal = begun(tmp_path / JOB)
-    journal.open_phase(fit(1), plan(("a",)))
+    journal.phases.open(fit(1), plan(("a",)))
     reason = "no\x1b[2J\x1b]0;owned\x07\u202e data"
-    journal.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
+    journal.phases.contribute(fit(1), answer("a", kind=Outcome.FAILED, reason=reason))
     closed = replace(closing(), outcomes=(TaskOutcome("a", Outcome.FAILED, reason),))
-    journal.close_phase(fit(1), closed)
+    journal.phases.close(fit(1), closed)
     end_round(journal, 1)
     journal.close()
     result = CliRunner().invoke(runs_app, ["--runs-dir", str(tmp_path), "show", JOB])

@@ -98,15 +98,15 @@ def play_round(journal: Journal, server_round: int, clients: Sequence[str] = ("a
     """A whole round, with its model named by the plan, a reply on disk and one in the record."""
     key = fit(server_round)
     ref = journal.put_parameters(model(server_round - 1))
-    journal.open_phase(key, plan(clients, server_round, ref.digest, momentum=np.ones(9)))
+    journal.phases.open(key, plan(clients, server_round, ref.digest, momentum=np.ones(9)))
     for number, client in enumerate(clients):
         reply = answer(client, server_round)
         if number == 0:
             path, blob = upload(journal, model(1000 + server_round))
             journal.adopt_reply(reply.task_id, path, blob)
             reply = answer(client, server_round, blob=blob)
-        journal.contribute(key, reply)
-    journal.close_phase(key, closing(*clients))
+        journal.phases.contribute(key, reply)
+    journal.phases.close(key, closing(*clients))
     return end_round(journal, server_round)
 
 
@@ -153,7 +153,7 @@ def told(journal: Journal) -> bytes:
 
 def _record(journal: Journal, key: PhaseKey) -> list[Any] | None:
     try:
-        record = journal.find_phase(key)
+        record = journal.phases.find(key)
     except StoredDataError as error:
         if type(error).__name__ != "NotKept":
             raise

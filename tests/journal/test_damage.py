@@ -47,13 +47,13 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]
     clients = [f"client-{i}" for i in range(5)]
     digest = journal.put_parameters(model(2)).digest
     steps: list[Callable[[], object]] = [
-        lambda: journal.open_phase(fit(3), plan(clients, 3, digest, momentum=list(range(2000)))),
+        lambda: journal.phases.open(fit(3), plan(clients, 3, digest, momentum=list(range(2000)))),
         *(
-            lambda c=c: journal.contribute(fit(3), answer(c, 3, reply=c.encode() * 3000))
+            lambda c=c: journal.phases.contribute(fit(3), answer(c, 3, reply=c.encode() * 3000))
             for c in clients
         ),
-        lambda: journal.tick(fit(3), 4.5),
-        lambda: journal.close_phase(fit(3), closing(*clients)),
+        lambda: journal.phases.tick(fit(3), 4.5),
+        lambda: journal.phases.close(fit(3), closing(*clients)),
     ]
     for step in steps:
         step()
@@ -277,11 +277,11 @@ def test_a_damaged_model_is_refused(
 
 def test_a_damaged_reply_is_refused(tmp_path: Path) -> None:
     journal = begun(tmp_path / "job")
-    journal.open_phase(fit(1), plan(["a"]))
+    journal.phases.open(fit(1), plan(["a"]))
     path, ref = upload(journal, model(5))
     where = journal.adopt_reply("a-1", path, ref)
-    journal.contribute(fit(1), answer("a", blob=ref))
-    record = journal.find_phase(fit(1))
+    journal.phases.contribute(fit(1), answer("a", blob=ref))
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert journal.reply_parameters(record.contributions[0]) == model(5)
     where.write_bytes(where.read_bytes()[:-1])
@@ -362,7 +362,7 @@ def test_a_table_that_goes_under_a_running_server_is_damage(tmp_path: Path) -> N
     with contextlib.closing(sqlite3.connect(tmp_path / "job" / "journal.db")) as other, other:
         other.execute("DROP TABLE phases")
     with pytest.raises(JournalDamaged, match="no such table: phases"):
-        journal.open_phase(fit(1), plan(["a"], 1, journal.put_parameters(model(1)).digest))
+        journal.phases.open(fit(1), plan(["a"], 1, journal.put_parameters(model(1)).digest))
     journal.close()
 
 

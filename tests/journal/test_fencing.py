@@ -27,12 +27,12 @@ from tests.journal.runs import (
 )
 
 WRITES: dict[str, Callable[[Journal], object]] = {
-    "open_phase": lambda j: j.open_phase(fit(2), plan(["a"], 2)),
-    "tick": lambda j: j.tick(fit(1), 99.0),
-    "contribute": lambda j: j.contribute(fit(1), answer("b")),
-    "contribute_many": lambda j: j.contribute_many([(fit(1), answer("b"))]),
-    "take_in": lambda j: j.take_in((), [LateEntry(fit(1), "a", Outcome.DUPLICATE, 0.0)]),
-    "close_phase": lambda j: j.close_phase(fit(1), closing("a")),
+    "open_phase": lambda j: j.phases.open(fit(2), plan(["a"], 2)),
+    "tick": lambda j: j.phases.tick(fit(1), 99.0),
+    "contribute": lambda j: j.phases.contribute(fit(1), answer("b")),
+    "contribute_many": lambda j: j.phases.contribute_many([(fit(1), answer("b"))]),
+    "take_in": lambda j: j.phases.take_in((), [LateEntry(fit(1), "a", Outcome.DUPLICATE, 0.0)]),
+    "close_phase": lambda j: j.phases.close(fit(1), closing("a")),
     "checkpoint": lambda j: end_round(j, 1),
     "keep": lambda j: j.keep(KeepPolicy(every=1)),
     "finish": lambda j: j.finish({}),
@@ -45,8 +45,8 @@ def old(tmp_path: Path) -> Journal:
     """A server in the middle of round 1."""
     journal = begun(tmp_path / "job")
     end_round(journal, 0)
-    journal.open_phase(fit(1), plan(["a", "b"]))
-    journal.contribute(fit(1), answer("a"))
+    journal.phases.open(fit(1), plan(["a", "b"]))
+    journal.phases.contribute(fit(1), answer("a"))
     return journal
 
 
@@ -65,7 +65,7 @@ def test_whoever_lost_charge_changes_nothing(old: Journal, write: str) -> None:
     assert at.value.ours < epoch
     old.close()
     assert (told(new), names(old.folder / "replies")) == before
-    new.contribute(fit(1), answer("b"))
+    new.phases.contribute(fit(1), answer("b"))
 
 
 def test_files_of_who_lost_charge_go_in_the_end(old: Journal) -> None:
@@ -89,7 +89,7 @@ def test_the_epoch_grows_whatever_the_clock_does(tmp_path: Path) -> None:
         now[0] = time
         journal = Journal.open(tmp_path / "job", clock=lambda: now[0])
         epochs.append(journal.take_charge())
-        journal.open_phase(fit(len(epochs)), plan(["a"]))
+        journal.phases.open(fit(len(epochs)), plan(["a"]))
     assert epochs == [5_000_000, 7_000_000, 7_000_001, 7_000_002, 8_000_000_000]
 
 
@@ -108,9 +108,9 @@ def test_charge_can_be_taken_back(old: Journal) -> None:
     new = Journal.open(old.folder)
     new.take_charge()
     old.take_charge()
-    old.contribute(fit(1), answer("b"))
+    old.phases.contribute(fit(1), answer("b"))
     with pytest.raises(Fenced):
-        new.tick(fit(1), 1.0)
+        new.phases.tick(fit(1), 1.0)
 
 
 def test_another_process_is_fenced(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_another_process_is_fenced(tmp_path: Path) -> None:
         before = told(journal)
         assert step().startswith("fenced another server took charge of job digits")
         assert told(journal) == before
-        journal.contribute(fit(1), answer("client-5"))
-        record = journal.find_phase(fit(1))
+        journal.phases.contribute(fit(1), answer("client-5"))
+        record = journal.phases.find(fit(1))
         assert record is not None
         assert [c.client_id for c in record.contributions] == ["client-0", "client-5"]
         other.stdin.close()

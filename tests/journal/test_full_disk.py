@@ -41,8 +41,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def started(folder: Path) -> Journal:
     journal = begun(folder)
     end_round(journal, 0)
-    journal.open_phase(fit(1), plan(["a", "b"]))
-    journal.contribute(fit(1), answer("a"))
+    journal.phases.open(fit(1), plan(["a", "b"]))
+    journal.phases.contribute(fit(1), answer("a"))
     return journal
 
 
@@ -51,8 +51,8 @@ def fill_up(folder: Path, limit: Limit) -> None:
     large = ndarrays_to_parameters([np.arange(20_000, dtype=np.float32)])
     journal = started(folder)
     writes: list[Callable[[], object]] = [
-        lambda: journal.contribute(fit(1), answer("b", reply=bytes(60_000))),
-        lambda: journal.open_phase(fit(2), plan(["a"], 2, None, big=[bytes(30_000)])),
+        lambda: journal.phases.contribute(fit(1), answer("b", reply=bytes(60_000))),
+        lambda: journal.phases.open(fit(2), plan(["a"], 2, None, big=[bytes(30_000)])),
         lambda: journal.checkpoint(1, large, {"x": "x" * 50_000}, {"m": np.arange(9e3)}, {}),
     ]
     for write in writes:
@@ -90,12 +90,12 @@ def test_a_killed_server_finds_it_as_it_was(disk: Path) -> None:
     journal = started(folder)
     before = told(journal)
     with filled(folder, 20_000), pytest.raises(JournalNotWritable):
-        journal.contribute(fit(1), answer("b", reply=bytes(60_000)))
+        journal.phases.contribute(fit(1), answer("b", reply=bytes(60_000)))
     # Not closed: as after kill -9, the log is there with what was begun.
     again = Journal.open(folder)
     assert told(again) == before
     again.take_charge()
-    again.contribute(fit(1), answer("b", reply=bytes(60_000)))
+    again.phases.contribute(fit(1), answer("b", reply=bytes(60_000)))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -73,31 +73,31 @@ def test_all_is_there_again(journal: Journal) -> None:
     end_round(journal, 0)
     play_round(journal, 1)
     ref = journal.put_parameters(model(7))
-    journal.open_phase(
+    journal.phases.open(
         fit(2), plan(["b", "a", "c"], 2, ref.digest, rng=np.random.default_rng(1).random(3))
     )
     path, blob = upload(journal, model(8))
     journal.adopt_reply("a-2", path, blob)
-    journal.contribute(fit(2), answer("a", 2, blob=blob))
-    journal.contribute(
+    journal.phases.contribute(fit(2), answer("a", 2, blob=blob))
+    journal.phases.contribute(
         fit(2), answer("b", 2, kind=Outcome.FAILED, reason="ValueError: x", detail="tb")
     )
-    journal.tick(fit(2), 12.25)
+    journal.phases.tick(fit(2), 12.25)
     before = told(journal)
     assert told(reopened(journal)) == before
 
 
 def test_a_phase_is_found_as_it_was(journal: Journal) -> None:
-    assert journal.find_phase(fit(1)) is None
+    assert journal.phases.find(fit(1)) is None
     wanted = Plan(
         (PlannedAsk("b", "t-b", b"\0task"), PlannedAsk("a", "t-a", b"")),
         None,
         Policy(2, None),
         {"m": np.arange(2000.0), "n": (1, 2)},
     )
-    journal.open_phase(fit(1), wanted)
+    journal.phases.open(fit(1), wanted)
     journal = reopened(journal)
-    record = journal.find_phase(fit(1))
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert (record.plan.asks, record.plan.timeout, record.plan.policy) == (
         wanted.asks,
@@ -110,59 +110,59 @@ def test_a_phase_is_found_as_it_was(journal: Journal) -> None:
 
 
 def test_contributions_come_in_the_order_of_arrival_and_once_a_client(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a", "b", "c"]))
-    assert journal.contribute(fit(1), answer("c")) is Outcome.ACCEPTED
-    assert journal.contribute_many(
+    journal.phases.open(fit(1), plan(["a", "b", "c"]))
+    assert journal.phases.contribute(fit(1), answer("c")) is Outcome.ACCEPTED
+    assert journal.phases.contribute_many(
         [
             (fit(1), answer("a", kind=Outcome.REJECTED, reason="NaN")),
             (fit(1), answer("c", reply=b"another")),
             (fit(1), answer("b")),
         ]
     ) == [Outcome.REJECTED, Outcome.DUPLICATE, Outcome.ACCEPTED]
-    record = journal.find_phase(fit(1))
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert [(c.client_id, c.kind, c.reply) for c in record.contributions] == [
         ("c", Outcome.ACCEPTED, b"reply of c"),
         ("a", Outcome.REJECTED, b"reply of a"),
         ("b", Outcome.ACCEPTED, b"reply of b"),
     ]
-    journal.close_phase(fit(1), closing("b", "c"))
-    assert journal.contribute(fit(1), answer("d")) is Outcome.LATE
-    assert journal.contribute(fit(1), answer("a")) is Outcome.DUPLICATE
-    assert journal.find_phase(fit(1)) == replace(record, elapsed=1.5, closed=closing("b", "c"))
+    journal.phases.close(fit(1), closing("b", "c"))
+    assert journal.phases.contribute(fit(1), answer("d")) is Outcome.LATE
+    assert journal.phases.contribute(fit(1), answer("a")) is Outcome.DUPLICATE
+    assert journal.phases.find(fit(1)) == replace(record, elapsed=1.5, closed=closing("b", "c"))
 
 
 def test_a_closing_set_is_final_and_made_of_what_was_journalled(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a", "b"]))
-    journal.contribute(fit(1), answer("a"))
-    journal.contribute(fit(1), answer("b", kind=Outcome.FAILED))
+    journal.phases.open(fit(1), plan(["a", "b"]))
+    journal.phases.contribute(fit(1), answer("a"))
+    journal.phases.contribute(fit(1), answer("b", kind=Outcome.FAILED))
     with pytest.raises(RuntimeError, match="holds b, whose reply was not journalled"):
-        journal.close_phase(fit(1), closing("a", "b"))
-    assert journal.closed_phase(fit(1)) is journal.closed_phase(fit(2)) is None
-    journal.close_phase(fit(1), closing("a", silent=["b"]))
-    journal.close_phase(fit(1), closing("a", silent=["b"]))
-    assert journal.closed_phase(fit(1)) == closing("a", silent=["b"])
+        journal.phases.close(fit(1), closing("a", "b"))
+    assert journal.phases.closed(fit(1)) is journal.phases.closed(fit(2)) is None
+    journal.phases.close(fit(1), closing("a", silent=["b"]))
+    journal.phases.close(fit(1), closing("a", silent=["b"]))
+    assert journal.phases.closed(fit(1)) == closing("a", silent=["b"])
     with pytest.raises(RuntimeError, match="that is final"):
-        journal.close_phase(fit(1), closing("a"))
+        journal.phases.close(fit(1), closing("a"))
 
 
 def test_mistakes_of_the_caller_change_nothing(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a"]))
+    journal.phases.open(fit(1), plan(["a"]))
     before = told(journal)
     with pytest.raises(RuntimeError, match="round 1, fit was opened before"):
-        journal.open_phase(fit(1), plan(["a"]))
+        journal.phases.open(fit(1), plan(["a"]))
     with pytest.raises(RuntimeError, match=r"parameters 0000.* were not put"):
-        journal.open_phase(fit(2), plan(["a"], 2, "0" * 64))
+        journal.phases.open(fit(2), plan(["a"], 2, "0" * 64))
     with pytest.raises(RuntimeError, match="round 3, fit, call 1 was not opened"):
-        journal.contribute(fit(3, 1), answer("a"))
+        journal.phases.contribute(fit(3, 1), answer("a"))
     with pytest.raises(UnsavableState, match=r"state_dict\(\)\['s'\] is a set"):
-        journal.open_phase(fit(2), plan(["a"], 2, None, s=set()))
+        journal.phases.open(fit(2), plan(["a"], 2, None, s=set()))
     with pytest.raises(UnsavableState, match=r"history\['loss'\] is a object"):
         journal.checkpoint(1, model(1), {"loss": object()}, {}, {})
     assert told(journal) == before
     unopened = Journal.open(journal.folder)
     with pytest.raises(RuntimeError, match="take_charge comes first"):
-        unopened.tick(fit(1), 1.0)
+        unopened.phases.tick(fit(1), 1.0)
     journal.close()
     journal.close()
     with pytest.raises(RuntimeError, match="was closed"):
@@ -170,19 +170,19 @@ def test_mistakes_of_the_caller_change_nothing(journal: Journal) -> None:
 
 
 def test_time_never_runs_back(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan([]))
+    journal.phases.open(fit(1), plan([]))
     for seconds in (3.0, 2.0):
-        journal.tick(fit(1), seconds)
-    record = journal.find_phase(fit(1))
+        journal.phases.tick(fit(1), seconds)
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert record.elapsed == 3.0
 
 
 def test_a_round_for_people(journal: Journal) -> None:
     play_round(journal, 1)
-    journal.open_phase(fit(2), plan(["a", "b"], 2))
-    journal.contribute(fit(2), answer("b", 2, kind=Outcome.FAILED, reason="x"))
-    journal.tick(fit(2), 4.0)
+    journal.phases.open(fit(2), plan(["a", "b"], 2))
+    journal.phases.contribute(fit(2), answer("b", 2, kind=Outcome.FAILED, reason="x"))
+    journal.phases.tick(fit(2), 4.0)
     first, second = reopened(journal).rounds()
     assert (first.server_round, first.done, first.loss, first.seconds) == (1, True, 0.5, 2.0)
     assert first.metrics == {"accuracy": 0.5}
@@ -247,16 +247,16 @@ def test_only_what_is_needed_stays_on_disk(journal: Journal) -> None:
     journal = reopened(journal)
     assert len(names(journal.folder / "blobs")) == 3  # and now nobody will
     with pytest.raises(NotKept, match="round 2, fit: its plan and replies were let go"):
-        journal.find_phase(fit(2))
+        journal.phases.find(fit(2))
     assert [row.server_round for row in journal.rounds()] == [1, 2, 3, 4]
 
 
 def test_the_file_does_not_grow_with_the_rounds(journal: Journal) -> None:
     sizes = []
     for number in range(1, 25):
-        journal.open_phase(fit(number), plan(["a"], number))
-        journal.contribute(fit(number), answer("a", number, reply=bytes(100_000)))
-        journal.close_phase(fit(number), closing("a"))
+        journal.phases.open(fit(number), plan(["a"], number))
+        journal.phases.contribute(fit(number), answer("a", number, reply=bytes(100_000)))
+        journal.phases.close(fit(number), closing("a"))
         end_round(journal, number)
         sizes.append(sum(p.stat().st_size for p in journal.folder.rglob("*") if p.is_file()))
     assert sizes[-1] - sizes[2] < 50_000
@@ -267,7 +267,7 @@ def test_replies_can_be_kept_for_good(journal: Journal) -> None:
     for number in (1, 2):
         play_round(journal, number)
     journal = reopened(journal)
-    record = journal.find_phase(fit(1))
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert journal.parameters(str(record.plan.asks[0].model)) == model(0)
     assert journal.reply_parameters(record.contributions[0]) == model(1001)
@@ -314,19 +314,19 @@ def test_policies_that_make_no_sense() -> None:
 def test_phases_in_flight_survive_a_checkpoint(journal: Journal) -> None:
     """A call of another thread, or a round that overlaps the next."""
     asking = PhaseKey(0, Phase.GET_PROPERTIES)
-    journal.open_phase(asking, plan(["x"]))
-    journal.open_phase(fit(1), plan(["a"]))  # opened by a server that died: nobody asks for it
+    journal.phases.open(asking, plan(["x"]))
+    journal.phases.open(fit(1), plan(["a"]))  # opened by a server that died: nobody asks for it
     journal = reopened(journal)
-    assert journal.find_phase(asking) is not None
+    assert journal.phases.find(asking) is not None
     end_round(journal, 1)
-    assert journal.find_phase(asking) is not None
+    assert journal.phases.find(asking) is not None
     with pytest.raises(NotKept):
-        journal.find_phase(fit(1))
-    journal.contribute(asking, answer("x"))
-    journal.close_phase(asking, closing("x"))
+        journal.phases.find(fit(1))
+    journal.phases.contribute(asking, answer("x"))
+    journal.phases.close(asking, closing("x"))
     end_round(journal, 2)
     with pytest.raises(NotKept):
-        journal.find_phase(asking)
+        journal.phases.find(asking)
 
 
 def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journal) -> None:
@@ -334,26 +334,26 @@ def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journ
         return PhaseKey(0, Phase.GET_PROPERTIES, call)
 
     for call in (0, 1, 2):
-        journal.open_phase(key(call), plan([]))
-    journal.close_phase(key(1), closing())
-    assert journal.left_open() == [key(0), key(2)]
-    assert journal.unsettled(Phase.GET_PROPERTIES) == [key(1), key(0), key(2)]
-    assert journal.closed_calls(0, Phase.GET_PROPERTIES) == [key(1)]
+        journal.phases.open(key(call), plan([]))
+    journal.phases.close(key(1), closing())
+    assert journal.phases.left_open() == [key(0), key(2)]
+    assert journal.phases.unsettled(Phase.GET_PROPERTIES) == [key(1), key(0), key(2)]
+    assert journal.phases.closed_calls(0, Phase.GET_PROPERTIES) == [key(1)]
     end_round(journal, 0)
     journal = reopened(journal)
-    assert journal.unsettled(Phase.GET_PROPERTIES) == [key(0), key(2)]
-    assert journal.find_phase(key(2)) is not None
+    assert journal.phases.unsettled(Phase.GET_PROPERTIES) == [key(0), key(2)]
+    assert journal.phases.find(key(2)) is not None
 
 
 def test_a_reply_is_adopted_once_and_for_its_digest(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a"]))
+    journal.phases.open(fit(1), plan(["a"]))
     path, ref = upload(journal, model(1))
     where = journal.adopt_reply("a-1", path, ref)
     assert not path.exists()
     other, other_ref = upload(journal, model(2))
     assert journal.adopt_reply("a-1", other, other_ref) != where
-    journal.contribute(fit(1), answer("a", blob=ref))
-    record = journal.find_phase(fit(1))
+    journal.phases.contribute(fit(1), answer("a", blob=ref))
+    record = journal.phases.find(fit(1))
     assert record is not None
     assert journal.reply_parameters(record.contributions[0]) == model(1)
     with pytest.raises(JournalNotWritable, match="No such file"):
@@ -392,20 +392,20 @@ def test_an_ending(journal: Journal) -> None:
 
 def test_many_threads_write_at_once(journal: Journal) -> None:
     clients = [f"client-{i}" for i in range(60)]
-    journal.open_phase(fit(1), plan(clients))
+    journal.phases.open(fit(1), plan(clients))
     words: list[Outcome] = []
 
     def work(mine: list[str]) -> None:
         for client in mine:
-            words.append(journal.contribute(fit(1), answer(client)))
-            journal.take_in((), [LateEntry(fit(1), client, Outcome.DUPLICATE, 1.0)])
+            words.append(journal.phases.contribute(fit(1), answer(client)))
+            journal.phases.take_in((), [LateEntry(fit(1), client, Outcome.DUPLICATE, 1.0)])
 
     threads = [threading.Thread(target=work, args=(clients[i::3] + clients[:5],)) for i in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    record = reopened(journal).find_phase(fit(1))
+    record = reopened(journal).phases.find(fit(1))
     assert record is not None
     assert sorted(c.client_id for c in record.contributions) == sorted(clients)
     assert words.count(Outcome.ACCEPTED) == 60
@@ -413,12 +413,12 @@ def test_many_threads_write_at_once(journal: Journal) -> None:
 
 
 def test_a_contribution_names_everything(journal: Journal) -> None:
-    journal.open_phase(fit(1), plan(["a"]))
+    journal.phases.open(fit(1), plan(["a"]))
     path, ref = upload(journal, model(1))
     ref = replace(ref, codec="zstd", base="1" * 64, chunk_bytes=7, published_unix_ms=5)
     journal.adopt_reply("t", path, ref)
     whole = Contribution("a", "t", Outcome.ACCEPTED, "why", "tail\n", b"\0\xff", ref, 2**40)
-    journal.contribute(fit(1), whole)
-    record = reopened(journal).find_phase(fit(1))
+    journal.phases.contribute(fit(1), whole)
+    record = reopened(journal).phases.find(fit(1))
     assert record is not None
     assert record.contributions == (whole,)

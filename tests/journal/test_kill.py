@@ -51,7 +51,7 @@ def look(folder: Path, said: list[list[str]]) -> int:
             assert last.state["momentum"].tolist() == [done] * 1000
             assert last.state["still"].tolist() == list(range(1000))
         assert max((int(words[1]) for words in said if words[0] == "done"), default=0) <= done
-        record = journal.find_phase(fit(done + 1))
+        record = journal.phases.find(fit(done + 1))
         recorded = {}
         for contribution in () if record is None else record.contributions:
             client = contribution.client_id

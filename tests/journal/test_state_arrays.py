@@ -64,9 +64,9 @@ def test_only_what_changed_is_written_and_the_old_one_goes(journal: Journal) -> 
 def test_a_plan_with_the_state_of_the_checkpoint_writes_nothing(journal: Journal) -> None:
     checkpoint(journal, 1, moments(1, 2))
     before = blobs(journal)
-    journal.open_phase(fit(2), plan(["a"], 2, **moments(1, 2)))
+    journal.phases.open(fit(2), plan(["a"], 2, **moments(1, 2)))
     assert blobs(journal) == before
-    record = reopened(journal).find_phase(fit(2))
+    record = reopened(journal).phases.find(fit(2))
     assert record is not None
     assert same(record.plan.state, moments(1, 2))
 
@@ -77,8 +77,8 @@ def test_arrays_stay_while_a_checkpoint_or_a_plan_names_them(journal: Journal) -
         checkpoint(journal, number, moments(number, 0))
         # m of the last; of round 2; of round 4, which is the last in the end; v, the model
         assert len(blobs(journal)) == {1: 3, 2: 3, 3: 4, 4: 4}[number]
-    journal.open_phase(fit(5), plan(["a"], 5, **moments(50, 60)))
-    journal.close_phase(fit(5), closing())
+    journal.phases.open(fit(5), plan(["a"], 5, **moments(50, 60)))
+    journal.phases.close(fit(5), closing())
     assert len(blobs(journal)) == 6
     checkpoint(journal, 5, moments(5, 0))
     assert len(blobs(journal)) == 5
@@ -123,7 +123,7 @@ def test_a_journal_whose_states_have_one_blob_each_is_read_and_gone_on_with(
     one = Parameters([bytes(array) for array in arrays], "flmq.state")
     digest = journal.put_parameters(one).digest
     checkpoint(journal, 1, {})
-    journal.open_phase(fit(2), plan(["a"], 2, digest))  # has the journal know the blob
+    journal.phases.open(fit(2), plan(["a"], 2, digest))  # has the journal know the blob
     journal.close()
     database = sqlite3.connect(journal.folder / DATABASE)
     sealed = journal._seal.close(document)
@@ -135,10 +135,10 @@ def test_a_journal_whose_states_have_one_blob_each_is_read_and_gone_on_with(
     database.close()
     journal = reopened(journal)
     assert same(last_state(journal), state)
-    record = journal.find_phase(fit(2))
+    record = journal.phases.find(fit(2))
     assert record is not None
     assert same(record.plan.state, state)
-    journal.close_phase(fit(2), closing())
+    journal.phases.close(fit(2), closing())
     checkpoint(journal, 2, moments(1, 3))
     assert f"{digest}.blob" not in names(journal.folder / "blobs")
     assert same(last_state(reopened(journal)), moments(1, 3))

@@ -43,17 +43,17 @@ def resumed(folder: Path) -> Journal:
 def play(journal: Journal, server_round: int) -> None:
     """A round, from wherever it is."""
     key = fit(server_round)
-    record = journal.find_phase(key)
+    record = journal.phases.find(key)
     if record is None:
         digest = journal.put_parameters(model(server_round - 1)).digest
-        journal.open_phase(key, plan(CLIENTS, server_round, digest, step=server_round))
+        journal.phases.open(key, plan(CLIENTS, server_round, digest, step=server_round))
         say("plan", server_round)
     for client in set(CLIENTS) - answered(record):
         path, ref = upload(journal, reply_of(client, server_round), client)
         journal.adopt_reply(f"{client}-{server_round}", path, ref)
-        journal.contribute(key, answer(client, server_round, blob=ref))
+        journal.phases.contribute(key, answer(client, server_round, blob=ref))
         say("reply", server_round, client)
-    journal.close_phase(key, closing(*sorted(CLIENTS)))
+    journal.phases.close(key, closing(*sorted(CLIENTS)))
     say("closed", server_round)
     end_round(journal, server_round)
     say("done", server_round)
@@ -66,11 +66,11 @@ def answered(record: PhaseRecord | None) -> set[str]:
 
 def step(journal: Journal) -> None:
     """Make a contribution for each line that comes."""
-    journal.open_phase(fit(1), plan(CLIENTS))
+    journal.phases.open(fit(1), plan(CLIENTS))
     say("ready")
     for client, _ in zip(CLIENTS, sys.stdin, strict=False):
         try:
-            journal.contribute(fit(1), answer(client))
+            journal.phases.contribute(fit(1), answer(client))
             say("reply", client)
         except Fenced as error:
             say("fenced", error)

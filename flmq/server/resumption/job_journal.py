@@ -40,6 +40,7 @@ class JobJournal:
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``, of which this process has taken charge."""
         self._journal = journal
+        self._phases = journal.phases
 
     @property
     def finished(self) -> bool:
@@ -47,15 +48,15 @@ class JobJournal:
         return self._journal.finished is not None
 
     def cause_of(self, error: BaseException) -> BaseException:
-        """What ended the run: its folder's going, not the file that was missed first."""
+        """Return `JournalGone` for an error that the removal of the folder caused, else itself."""
         missed = isinstance(error, JournalNotWritable | SpoolFailed)
         return JournalGone(self._journal.folder) if missed and self._journal.gone else error
 
     # -- phases ------------------------------------------------------------------------------
 
     def planned(self, key: PhaseKey) -> Planned | None:
-        """The plan of a phase that an earlier server made; None if there is none."""
-        record = self._journal.find_phase(key)
+        """Return the plan of a phase that an earlier server recorded; None if none did."""
+        record = self._phases.find(key)
         if record is None:
             return None
         models: dict[str, Parameters] = {}
@@ -65,12 +66,13 @@ class JobJournal:
     def open_phase(
         self, key: PhaseKey, tasks: Mapping[str, Task], request: Request
     ) -> float | None:
-        """Enter a phase's plan, with its ``tasks`` by the names of its asks; None, where it is new.
+        """Record a phase's plan, unless an earlier server did. ``tasks`` are by ask name.
 
-        Where an earlier server has entered it: the seconds for which it has been open under a
-        server in charge.
+        Returns:
+            None if the phase is new; else the seconds for which it has been open under a server
+            in charge.
         """
-        record = self._journal.find_phase(key)
+        record = self._phases.find(key)
         if record is not None:
             return record.elapsed
         models = {
@@ -90,42 +92,42 @@ class JobJournal:
             for name, task in tasks.items()
         )
         plan = Plan(asks, request.timeout, request.policy, request.state or {})
-        self._journal.open_phase(key, plan)
+        self._phases.open(key, plan)
         return None
 
     def tick(self, key: PhaseKey, elapsed: float) -> None:
-        """Note for how many seconds a phase has been open."""
-        self._journal.tick(key, elapsed)
+        """Record that a phase has been open for ``elapsed`` seconds."""
+        self._phases.tick(key, elapsed)
 
     def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
-        """Phase and ask of each task of the phases that an earlier server left open."""
+        """Return phase and ask name, by task id, of the phases that an earlier server left open."""
         tasks: dict[str, tuple[PhaseKey, str]] = {}
-        for key in self._journal.left_open():
-            record = self._journal.find_phase(key)
+        for key in self._phases.left_open():
+            record = self._phases.find(key)
             assert record is not None
             tasks.update((ask.task_id, (key, ask.client_id)) for ask in record.plan.asks)
         return tasks
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
-        """The asks of streams that no checkpoint covers: those taken first, in that order."""
-        return self._journal.unsettled(phase)
+        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
+        return self._phases.unsettled(phase)
 
     def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
-        """The closed phases of this kind in a round, in the order of their opening."""
-        return self._journal.closed_calls(server_round, phase)
+        """Return the closed phases of this kind in a round, in the order of opening."""
+        return self._phases.closed_calls(server_round, phase)
 
     def closed(self, key: PhaseKey) -> str | None:
-        """Why an earlier server closed a phase; None if it did not."""
-        closed = self._journal.closed_phase(key)
+        """Return why an earlier server closed a phase; None if none did."""
+        closed = self._phases.closed(key)
         return None if closed is None else closed.reason
 
     def close_phase(
         self, key: PhaseKey, result: PhaseResult, outcomes: Sequence[TaskOutcome]
     ) -> None:
-        """Enter a phase's closing set, before anything is made of it."""
+        """Record a phase's closing set, before it is aggregated."""
         if self.closed(key) is not None:
             return
-        self._journal.close_phase(
+        self._phases.close(
             key,
             ClosedPhase(
                 reason=result.reason,
@@ -141,7 +143,7 @@ class JobJournal:
     # -- rounds ------------------------------------------------------------------------------
 
     def resume(self) -> Checkpoint | None:
-        """Where to go on: after the last round that was closed; None: from the beginning."""
+        """Return the last checkpoint, to go on from; None if the job begins."""
         return self._journal.last_checkpoint()
 
     def checkpoint(
@@ -152,11 +154,11 @@ class JobJournal:
         state: Mapping[str, StateValue],
         summary: Mapping[str, Any],
     ) -> str:
-        """Close a round: its model, the history and the strategy's state; the model's digest."""
+        """Record a round's model, history and strategy state; return the model's digest."""
         return self._journal.checkpoint(server_round, parameters, history.to_dict(), state, summary)
 
     def finish(self, ending: Mapping[str, Any]) -> None:
-        """Note that the job is done."""
+        """Record that the job is done."""
         self._journal.finish(ending)
 
     def _ask(self, planned: PlannedAsk, models: dict[str, Parameters]) -> Ask:

@@ -83,7 +83,7 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
 
 def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
     try:
-        record = journal.find_phase(PhaseKey(server_round, Phase.FIT))
+        record = journal.phases.find(PhaseKey(server_round, Phase.FIT))
     except NotKept:
         return None
     return record if record is not None and record.closed is not None else None

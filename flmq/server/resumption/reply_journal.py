@@ -1,4 +1,4 @@
-"""Replies in a job's journal: entered before they count, read again by a later server."""
+"""Replies in a job's journal: recorded before they count, read again by a later server."""
 
 from __future__ import annotations
 
@@ -35,42 +35,43 @@ _MOST_ASKS = 64
 
 @dataclass(frozen=True, slots=True)
 class RecordedReply:
-    """A reply as an earlier server took it in."""
+    """A reply that an earlier server recorded."""
 
     ask: str
     claim: Claim | None
-    """None: it came before its phase was opened again, and was not checked."""
+    """None if it came before its phase was opened again, and was not checked."""
     reply: Reply
     size: int
-    """Bytes that came for it."""
+    """Bytes received for it."""
 
 
 class ReplyJournal:
     """The replies of one job. Thread-safe; raises `Fenced` once another server is in charge."""
 
     def __init__(self, journal: Journal, job: Job) -> None:
-        """Keep replies to the tasks of ``job`` in ``journal``."""
+        """Record replies to the tasks of ``job`` in ``journal``."""
         self._journal = journal
+        self._phases = journal.phases
         self._job = job
 
     # -- entering ----------------------------------------------------------------------------
 
     def enter(self, entries: Sequence[ReplyEntry]) -> None:
-        """Enter replies, all with one commit."""
+        """Record replies: all that came in one transaction, then the verdicts on earlier ones."""
         replies = [each for each in entries if each.action.entry in (Entry.REPLY, Entry.UNJUDGED)]
         late = [each for each in entries if each.action.entry is Entry.LATE]
         if replies or late:
-            self._journal.take_in(
+            self._phases.take_in(
                 [(each.action.key, self._contribution(each)) for each in replies],
                 [self._late_entry(each) for each in late],
             )
         for each in entries:
             if each.action.entry is Entry.JUDGED:
                 action, verdict = each.action, each.action.verdict
-                self._journal.judge(action.key, action.ask, verdict.outcome, verdict.reason)
+                self._phases.judge(action.key, action.ask, verdict.outcome, verdict.reason)
 
     def _contribution(self, entry: ReplyEntry) -> Contribution:
-        """What to enter for a reply; its parameters on disk are adopted on the way."""
+        """Return the record of a reply, having adopted its parameters' file."""
         verdict, reply = entry.action.verdict, entry.reply
         reason = UNJUDGED if entry.action.entry is Entry.UNJUDGED else verdict.reason
         if verdict.outcome is Outcome.REJECTED:
@@ -114,8 +115,8 @@ class ReplyJournal:
     # -- reading -----------------------------------------------------------------------------
 
     def replies(self, key: PhaseKey) -> Iterator[RecordedReply]:
-        """What was taken in of a phase, in that order; of one that is closed, its closing set."""
-        record = self._journal.find_phase(key)
+        """Yield a phase's recorded replies in the order of arrival; if it is closed, its set's."""
+        record = self._phases.find(key)
         if record is None:
             return
         settled = None
@@ -127,22 +128,22 @@ class ReplyJournal:
                 yield RecordedReply(each.client_id, _claim(each), self._reply(each), each.size)
 
     def recorded(self, reply: Reply) -> Recorded | None:
-        """What is known of the closed phase that a reply answers; None: no such phase is closed."""
+        """Return what is known of the closed phase that a reply answers; None if there is none."""
         found = self._phase_of(reply)
         if found is None:
             return None
         key, ask = found
-        closed = self._journal.closed_phase(key)
+        closed = self._phases.closed(key)
         outcomes = () if closed is None else closed.outcomes
         outcome = next((each.outcome for each in outcomes if each.client_id == ask), None)
         answered = outcome not in (Outcome.SILENT, Outcome.UNROUTABLE)
         answered = answered or ask in self.answered_late(key)
-        return Recorded(key, ask, answered, self._journal.seconds_since_closed(key) or 0.0)
+        return Recorded(key, ask, answered, self._phases.seconds_since_closed(key) or 0.0)
 
     def _phase_of(self, reply: Reply) -> tuple[PhaseKey, str] | None:
-        """The closed phase and the ask that a reply's task is of, by making the task's id anew."""
+        """Find a reply's closed phase and ask by deriving the task ids again."""
         number, phase = reply.server_round, reply.phase
-        for key in self._journal.closed_calls(number, phase):
+        for key in self._phases.closed_calls(number, phase):
             for nth in range(_MOST_ASKS if key.call < STREAM else 1):
                 ask = ask_name(reply.client_id, nth)
                 if self._job.task_id(number, phase, ask, key.call) == reply.task_id:
@@ -150,25 +151,25 @@ class ReplyJournal:
         return None
 
     def answered_late(self, key: PhaseKey) -> frozenset[str]:
-        """Asks of a closed phase whose first reply came late."""
-        return self._journal.answered_late(key)
+        """Return the asks of a closed phase whose first reply came late."""
+        return self._phases.answered_late(key)
 
     def waiting_late(self) -> list[Late]:
-        """Late replies that are to count in a later round and that none has taken."""
-        return [late_of(self._reply(each.contribution)) for each in self._journal.waiting_late()]
+        """Return the late replies kept for a later round that has not closed."""
+        return [late_of(self._reply(each.contribution)) for each in self._phases.waiting_late()]
 
     def carried_into(self, key: PhaseKey) -> list[Late] | None:
-        """Late replies that a phase was closed with; None if it has not been closed."""
-        if self._journal.closed_phase(key) is None:
+        """Return the late replies that count in a phase; None if it is not closed."""
+        if self._phases.closed(key) is None:
             return None
-        return [late_of(self._reply(each.contribution)) for each in self._journal.carried_into(key)]
+        return [late_of(self._reply(each.contribution)) for each in self._phases.carried_into(key)]
 
     def last_fit_closed(self) -> int:
-        """The last round whose training has closed; 0 if none has."""
-        return self._journal.last_closed(Phase.FIT)
+        """Return the last round whose training has closed; 0 if none has."""
+        return self._phases.last_closed(Phase.FIT)
 
     def _reply(self, contribution: Contribution) -> Reply:
-        """The reply as it was, its parameters on disk."""
+        """Decode a reply, with its parameters mapped from disk."""
         reply = cast(Reply, decode(contribution.reply, our_own=True))
         parameters = self._journal.reply_parameters(contribution)
         if parameters is None:
@@ -177,7 +178,7 @@ class ReplyJournal:
 
 
 def _bare(reply: Reply) -> Reply:
-    """The reply without its parameters' bytes."""
+    """Return the reply without its parameters' bytes."""
     return replace(reply, res=with_parameters(reply.res, Parameters([], "")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,10 +79,16 @@ def set_aside(folder: Path) -> Path | None:
     return target
 
 
-def open_run(name: str, options: RunOptions, server: Server, config: ServerConfig) -> OpenRun:
+def open_run(
+    name: str,
+    options: RunOptions,
+    server: Server,
+    config: ServerConfig,
+    clock: Callable[[], int] = time.time_ns,
+) -> OpenRun:
     """Take charge of job ``name``, with the identity from its journal if it has one.
 
-    Call it while holding the job's lock.
+    Call it while holding the job's lock. ``clock`` gives nanoseconds since 1970 UTC.
 
     Raises:
         JobChanged: the journal was begun with another strategy or configuration.
@@ -89,19 +96,19 @@ def open_run(name: str, options: RunOptions, server: Server, config: ServerConfi
     """
     seed = _seed_of(name) if options.seed is None else options.seed
     if options.runs_dir is None:
-        return OpenRun(Job.create(name), seed, None)
+        return OpenRun(Job.create(name, clock), seed, None)
     folder = options.runs_dir / name
     if options.resume is ResumePolicy.FRESH:
         aside = set_aside(folder)
         options = replace(options, anew=True)
         if aside is not None:
             logger.warning("job %s begins anew; its earlier run is in %s", name, aside)
-    journal = Journal.open(folder)
+    journal = Journal.open(folder, clock=clock)
     fingerprint = _fingerprint(server, config, seed)
     identity = journal.identity
     new = identity is None and not options.anew
     if identity is None:
-        job = Job.create(name)
+        job = Job.create(name, clock)
         identity = JobIdentity(name, job.run_id, job.secret, seed)
         journal.begin(identity, fingerprint, {})
     elif options.resume is not ResumePolicy.ANYWAY:

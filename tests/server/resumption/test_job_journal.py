@@ -27,7 +27,7 @@ def test_a_plan_that_an_earlier_flmq_wrote_with_a_clients_own_model_in_it_is_rea
     journal.take_charge()
     key = PhaseKey(1, Phase.FIT)
     plan = Plan((PlannedAsk("a", "t", task, None),), None, Policy(min_results=0), {})
-    journal.open_phase(key, plan)
+    journal.phases.open(key, plan)
     planned = JobJournal(journal).planned(key)
     assert planned is not None
     assert [(ask.client_id, ask.ins) for ask in planned.asks] == [("a", ins)]

@@ -1,0 +1,240 @@
+"""Read the tables of phases: to resume a run, and to show it.
+
+Each method runs within a transaction of its caller.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flmq.common.phase import Phase
+from flmq.journal.errors import NotKept
+from flmq.journal.latetable import LateTable
+from flmq.journal.records import (
+    CarriedReply,
+    ClosedPhase,
+    Contribution,
+    LateReply,
+    PhaseKey,
+    PhaseRecord,
+    PhaseRow,
+    Plan,
+    PlannedAsk,
+)
+from flmq.journal.references import ref_in
+from flmq.journal.schema import Seal
+from flmq.round import DIRECT, STREAM, Outcome, Policy, TaskOutcome
+from flmq.wire import BlobRef
+
+__all__ = ["PhaseQueries", "key_columns", "phase_id"]
+
+LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
+"""Loads a state, given its stored form and the digest of its large arrays."""
+
+
+def key_columns(key: PhaseKey) -> tuple[int, str, int]:
+    """Return the columns ``server_round, phase, call`` of a phase."""
+    return key.server_round, key.phase.value, key.call
+
+
+def phase_id(tx: sqlite3.Connection, key: PhaseKey) -> tuple[int, bytes | None]:
+    """Return the number of a phase, and its closing set in stored form; None while it is open.
+
+    Raises:
+        RuntimeError: it was never opened.
+    """
+    row = tx.execute(
+        "SELECT id, closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+        key_columns(key),
+    ).fetchone()
+    if row is None:
+        raise RuntimeError(f"{key} was not opened: phases.open comes first")
+    return row[0], row[1]
+
+
+class PhaseQueries:
+    """What is recorded of phases, asks, contributions and late replies."""
+
+    def __init__(self, seal: Seal, load_state: LoadState) -> None:
+        """Verify what is read with ``seal``."""
+        self._seal = seal
+        self._load_state = load_state
+        self._late = LateTable(seal)
+
+    def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
+        """Return all that is known of a phase; None if it was never opened."""
+        row = tx.execute(
+            "SELECT id, elapsed, plan, state, state_digest, closed FROM phases"
+            " WHERE server_round = ? AND phase = ? AND call = ?",
+            key_columns(key),
+        ).fetchone()
+        if row is None:
+            return None
+        phase, elapsed, plan, state, state_digest, closed = row
+        if plan is None:
+            raise NotKept(
+                f"{key}: its plan and replies were let go when the round had its checkpoint; "
+                'start the job with replies kept ("all") where they are to stay'
+            )
+        return PhaseRecord(
+            key,
+            self._plan(tx, phase, plan, self._load_state(tx, state, state_digest)),
+            elapsed,
+            tuple(self._contributions(tx, phase)),
+            None if closed is None else ClosedPhase.from_dict(self._seal.unpack(closed)),
+        )
+
+    def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
+        """Return how a phase was closed; None if it is open, or was never opened."""
+        row = tx.execute(
+            "SELECT closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+            key_columns(key),
+        ).fetchone()
+        return (
+            None
+            if row is None or row[0] is None
+            else ClosedPhase.from_dict(self._seal.unpack(row[0]))
+        )
+
+    def closed_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int | None:
+        """Return when a phase was closed, in Unix ms; None if it is open, or was never opened."""
+        row = tx.execute(
+            "SELECT closed_unix_ms FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+            key_columns(key),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def closed_calls(
+        self, tx: sqlite3.Connection, server_round: int, phase: Phase
+    ) -> list[PhaseKey]:
+        """Return the closed phases of this kind in a round, in the order of opening."""
+        rows = tx.execute(
+            "SELECT call FROM phases WHERE server_round = ? AND phase = ? AND closed IS NOT NULL"
+            " ORDER BY id",
+            (server_round, phase.value),
+        )
+        return [PhaseKey(server_round, phase, call) for (call,) in rows]
+
+    def left_open(self, tx: sqlite3.Connection) -> list[PhaseKey]:
+        """Return the phases that were opened and not closed, in the order of opening."""
+        rows = tx.execute(
+            "SELECT server_round, phase, call FROM phases WHERE closed IS NULL AND settled = 0"
+            " AND plan IS NOT NULL ORDER BY id"
+        )
+        return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
+
+    def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
+        """Return the asks of streams that no checkpoint covers: those taken first, in order."""
+        rows = tx.execute(
+            "SELECT server_round, call FROM phases WHERE phase = ? AND settled = 0"
+            " AND call >= ? AND call < ? AND plan IS NOT NULL"
+            " ORDER BY closed IS NULL, closed_unix_ms, id",
+            (phase.value, STREAM, DIRECT),
+        )
+        return [PhaseKey(number, phase, call) for number, call in rows]
+
+    def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
+        """Return the clients that answered late in a phase."""
+        return self._late.answered(tx, phase_id(tx, key)[0])
+
+    def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
+        """Return the last round whose phase of this kind has closed; 0 if none has."""
+        (last,) = tx.execute(
+            "SELECT max(server_round) FROM phases WHERE phase = ? AND closed IS NOT NULL",
+            (phase.value,),
+        ).fetchone()
+        return 0 if last is None else int(last)
+
+    def waiting_late(self, tx: sqlite3.Connection) -> list[CarriedReply]:
+        """Return late replies kept for a later round that has not closed, by client id."""
+        return list(self._late.waiting(tx))
+
+    def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
+        """Return the late replies that count in a phase, in the order of client ids."""
+        return list(self._late.into(tx, phase_id(tx, key)[0]))
+
+    def reply_files(
+        self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
+    ) -> Iterable[Path]:
+        """Yield the files of all replies that are kept."""
+        for task_id, blob in tx.execute(
+            "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
+        ):
+            yield path(task_id, ref_in(self._seal.unpack(blob)))
+        yield from self._late.files(tx, path)
+
+    def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
+        """Return every phase by round, in the order of opening."""
+        late = self._late.by_phase(tx)
+        rounds: dict[int, list[PhaseRow]] = {}
+        for row in tx.execute(
+            "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
+            " FROM phases ORDER BY id"
+        ).fetchall():
+            rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
+        return rounds
+
+    def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
+        id_, _, phase, call, asked, opened, elapsed, stored = row
+        if stored is None:
+            so_far = [
+                TaskOutcome(c, Outcome(kind), reason)
+                for c, kind, reason in tx.execute(
+                    "SELECT client_id, kind, reason FROM contributions WHERE phase_id = ?"
+                    " ORDER BY client_id",
+                    (id_,),
+                )
+            ]
+            closed = ClosedPhase("", (), tuple(so_far), elapsed)
+        else:
+            closed = ClosedPhase.from_dict(self._seal.unpack(stored))
+        return PhaseRow(
+            Phase(phase),
+            call,
+            asked,
+            opened,
+            stored is None,
+            closed.reason,
+            closed.outcomes,
+            closed.seconds,
+            closed.bytes_down,
+            closed.bytes_up,
+            tuple(late),
+            len(closed.carried),
+        )
+
+    def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:
+        policy = self._seal.unpack(stored)
+        asks = tuple(
+            PlannedAsk(client_id, task_id, self._seal.open(task), digest)
+            for client_id, task_id, task, digest in tx.execute(
+                "SELECT client_id, task_id, task, digest FROM asks WHERE phase_id = ? ORDER BY id",
+                (phase,),
+            )
+        )
+        return Plan(
+            asks,
+            policy["timeout"],
+            Policy(policy["min_results"], policy["target_results"]),
+            state,
+        )
+
+    def _contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
+        for client_id, task_id, kind, reason, detail, reply, blob, size in tx.execute(
+            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size"
+            " FROM contributions WHERE phase_id = ? ORDER BY id",
+            (phase,),
+        ):
+            yield Contribution(
+                client_id,
+                task_id,
+                Outcome(kind),
+                reason,
+                detail,
+                self._seal.open(reply),
+                None if blob is None else ref_in(self._seal.unpack(blob)),
+                size,
+            )
