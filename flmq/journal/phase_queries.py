@@ -93,11 +93,8 @@ class PhaseQueries:
             "SELECT closed FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
             key_columns(key),
         ).fetchone()
-        return (
-            None
-            if row is None or row[0] is None
-            else ClosedPhase.from_dict(self._seal.unpack(row[0]))
-        )
+        stored = None if row is None else row[0]
+        return None if stored is None else ClosedPhase.from_dict(self._seal.unpack(stored))
 
     def closed_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int | None:
         """Return when a phase was closed, in Unix ms; None if it is open, or was never opened."""
