@@ -24,7 +24,7 @@ from flmq.journal import (
     PlannedAsk,
     UnsavableState,
 )
-from flmq.round import Outcome, Policy, TaskOutcome
+from flmq.round import STREAM, Outcome, Policy, TaskOutcome
 from tests.journal.runs import (
     ABOUT,
     FINGERPRINT,
@@ -331,7 +331,7 @@ def test_phases_in_flight_survive_a_checkpoint(journal: Journal) -> None:
 
 def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journal) -> None:
     def key(call: int) -> PhaseKey:
-        return PhaseKey(0, Phase.GET_PROPERTIES, call)
+        return PhaseKey(0, Phase.GET_PROPERTIES, STREAM + call)
 
     for call in (0, 1, 2):
         journal.phases.open(key(call), plan([]))
