@@ -271,7 +271,8 @@ class ReplyLoop:
             case Carry(key, ref):
                 self._in_flight(key).carry(self._late.pop(ref), self.lock)
             case SendReceipt(token, verdict):
-                self._send_receipt(self._in_hand[token].reply, verdict)
+                reply = self._in_hand[token].reply
+                self._edges.receipt(reply, *_told(verdict), verdict.late_by)
             case Ack(token):
                 hand = self._in_hand.pop(token)
                 if hand.incoming is not None:
@@ -307,13 +308,15 @@ class ReplyLoop:
         if hand is not None and hand.origin is Origin.RECORD:
             self._in_hand.pop(action.token or 0)
 
-    def _send_receipt(self, reply: Reply, verdict: Verdict) -> None:
-        outcome, reason = verdict.outcome, verdict.reason
-        if verdict.into is not None:
-            outcome, reason = Outcome.ACCEPTED, f"accepted late into round {verdict.into}"
-        elif outcome is Outcome.LATE and verdict.late_by == 0.0 and verdict.note:
-            reason = verdict.note
-        elif outcome is Outcome.LATE:
-            dropped = f"late by {verdict.late_by:.1f} s, dropped"
-            reason = f"{dropped}: {verdict.note}" if verdict.note else dropped
-        self._edges.receipt(reply, outcome, reason, verdict.late_by)
+
+def _told(verdict: Verdict) -> tuple[Outcome, str]:
+    """Return the outcome of a reply and its reason as its client is told them."""
+    outcome, reason = verdict.outcome, verdict.reason
+    if verdict.into is not None:
+        return Outcome.ACCEPTED, f"accepted late into round {verdict.into}"
+    if outcome is not Outcome.LATE:
+        return outcome, reason
+    if verdict.late_by == 0.0 and verdict.note:
+        return outcome, verdict.note
+    dropped = f"late by {verdict.late_by:.1f} s, dropped"
+    return outcome, f"{dropped}: {verdict.note}" if verdict.note else dropped
