@@ -24,7 +24,7 @@ from flmq.journal import (
     PlannedAsk,
     UnsavableState,
 )
-from flmq.round import STREAM, Outcome, Policy, TaskOutcome
+from flmq.round import DIRECT, STREAM, Outcome, Policy, TaskOutcome
 from tests.journal.runs import (
     ABOUT,
     FINGERPRINT,
@@ -335,6 +335,11 @@ def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journ
 
     for call in (0, 1, 2):
         journal.phases.open(key(call), plan([]))
+    rounds = PhaseKey(0, Phase.FIT), PhaseKey(0, Phase.FIT, DIRECT + 7)  # of no stream
+    for each in rounds:
+        journal.phases.open(each, plan([]))
+        journal.phases.close(each, closing())
+    assert journal.phases.unsettled(Phase.FIT) == []
     journal.phases.close(key(1), closing())
     assert journal.phases.left_open() == [key(0), key(2)]
     assert journal.phases.unsettled(Phase.GET_PROPERTIES) == [key(1), key(0), key(2)]
@@ -343,6 +348,18 @@ def test_what_was_left_open_and_what_no_checkpoint_covers_is_told(journal: Journ
     journal = reopened(journal)
     assert journal.phases.unsettled(Phase.GET_PROPERTIES) == [key(0), key(2)]
     assert journal.phases.find(key(2)) is not None
+
+
+def test_answers_of_a_stream_are_told_in_the_order_in_which_they_were_taken(
+    journal: Journal,
+) -> None:
+    keys = [PhaseKey(0, Phase.FIT, STREAM + call) for call in range(5)]
+    for key in keys:
+        journal.phases.open(key, plan([]))
+    taken = [keys[number] for number in (3, 0, 4, 1)]
+    for key in taken:  # within one millisecond
+        journal.phases.close(key, closing())
+    assert journal.phases.unsettled(Phase.FIT) == [*taken, keys[2]]
 
 
 def test_a_reply_is_adopted_once_and_for_its_digest(journal: Journal) -> None:
