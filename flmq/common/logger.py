@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from pathlib import Path
-from types import MappingProxyType
 
 from flmq.common.cleaning import clean_text
 from flmq.common.files import append_private
@@ -28,8 +26,6 @@ __all__ = [
 LOGGER_NAME = "flmq"
 LOG_FIELDS = ("job", "server_round", "phase", "client_id", "task_id")
 """Attributes of every log record of flmq that say what it is about: a str, an int or None."""
-
-_about: ContextVar[Mapping[str, object]] = ContextVar("flmq_about", default=MappingProxyType({}))
 
 
 class _Clean(logging.Filter):
@@ -59,24 +55,48 @@ def about(subject: object = None, **known: object) -> dict[str, object]:
     }
 
 
-@contextlib.contextmanager
-def logging_about(subject: object = None, **known: object) -> Iterator[None]:
+class _Block:
+    """Label what is logged within it; what it is about is looked at only when something is."""
+
+    __slots__ = ("_known", "_outer", "_subject", "_token")
+
+    def __init__(self, subject: object, known: dict[str, object]) -> None:
+        self._subject = subject
+        self._known = known
+        self._outer: _Block | None = None
+        self._token: Token[_Block | None] | None = None
+
+    def __enter__(self) -> None:
+        self._outer = _block.get()
+        self._token = _block.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None
+        _block.reset(self._token)
+
+    def fields(self) -> dict[str, object]:
+        """Return the fields of this block and of those around it."""
+        around = {} if self._outer is None else self._outer.fields()
+        return around | about(self._subject, **self._known)
+
+
+_block: ContextVar[_Block | None] = ContextVar("flmq_about", default=None)
+
+
+def logging_about(subject: object = None, **known: object) -> AbstractContextManager[None]:
     """Label what this thread logs within the block as being about ``subject``, as in `about`.
 
     A nested block adds to it; fields given in a logging call itself take precedence.
     """
-    token = _about.set({**_about.get(), **about(subject, **known)})
-    try:
-        yield
-    finally:
-        _about.reset(token)
+    return _Block(subject, known)
 
 
 class _About(logging.Filter):
     """Add the attributes that say what a record is about."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        known = _about.get()
+        block = _block.get()
+        known = {} if block is None else block.fields()
         for name in LOG_FIELDS:
             if not hasattr(record, name):
                 setattr(record, name, known.get(name))
