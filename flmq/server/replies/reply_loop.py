@@ -123,20 +123,17 @@ class ReplyLoop:
                 fed = events(self)
                 with self.lock:
                     if any(isinstance(a, Enter) and a.key == phase.key for a in self._actions):
-                        self._drop(fed)
-                        continue  # of this phase, and not in what the record gave
+                        # Of this phase, and not in what the record gave: it is read again.
+                        for event in fed:
+                            if isinstance(event, ReplyCame):
+                                self._in_hand.pop(event.token)
+                        continue
                     self.tasks.add(phase)
                     for event in fed:
                         self._actions += self.state.handle(event)
                     phase.round = self.state.round_of(phase.key)
                 break
             self.perform()
-
-    def _drop(self, events: Iterable[JobEvent]) -> None:
-        """Let go of the replies of events that are not fed after all."""
-        for event in events:
-            if isinstance(event, ReplyCame):
-                self._in_hand.pop(event.token)
 
     def register(self, reply: Reply, size: int, origin: Origin) -> int:
         """A token for a reply, for a `ReplyCame`."""
