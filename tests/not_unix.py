@@ -120,8 +120,8 @@ def federation(folder: pathlib.Path) -> str:
     from flmq.journal import list_runs
     from flmq.observe.bus import EventBus
     from flmq.server import ServerAppComponents, ServerConfig
+    from flmq.server.lifecycle.run import run_server
     from flmq.server.options import RunOptions
-    from flmq.server.run_lifecycle import run_server
     from flmq.server.strategy import FedAvg
     from flmq.transport.memory import MemoryBroker, MemoryTransport
 

@@ -20,7 +20,7 @@ from flmq.common.files import make_folder
 from flmq.common.logger import LOGGER_NAME, file_handler
 from flmq.common.tracebacks import user_traceback
 from flmq.common.urls import redact_url
-from flmq.server.resumption import job_lock as charge
+from flmq.server.lifecycle import job_lock as charge
 
 __all__ = [
     "SAFELY_FLMQ",

@@ -29,8 +29,8 @@ from flmq.observe.recorded import RecordedRun, recorded_runs, rows_of
 from flmq.round import Outcome, TaskOutcome
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext
-from flmq.server.replies.late import EXPIRED
-from flmq.server.resumption.replay import replay as replay_run
+from flmq.server.job.late import EXPIRED
+from flmq.server.lifecycle.replay import replay as replay_run
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.strategy import Strategy, UnexpectedState
 

@@ -38,8 +38,8 @@ from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
+from flmq.server.lifecycle.run_folder import set_aside
 from flmq.server.options import ResumePolicy, RunOptions
-from flmq.server.resumption.run_folder import set_aside
 from flmq.server.server_config import ServerConfig
 
 __all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]

@@ -15,9 +15,9 @@ from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.history import History
+from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.presence.allow_list import read_allow_list
-from flmq.server.run_lifecycle import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from flmq.common.errors import InvalidReturnValue
 from flmq.round import JobState, PhaseKey
 from flmq.round.job_events import PhaseOpened
-from flmq.server.asks.phase_in_flight import PhaseInFlight, named
-from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.phase_in_flight import PhaseInFlight, named
+from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.replies.reply_edges import ReplyEdges
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.wire import FailureKind, Ins, Reply, Res

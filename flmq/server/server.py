@@ -23,10 +23,10 @@ from flmq.observe.events import Note, RunEvent
 from flmq.round import Policy
 from flmq.server.asks.failure_summary import split, why
 from flmq.server.asks.queue_client_proxy import PhaseRunner
-from flmq.server.asks.request import accept_anything
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.history import History
+from flmq.server.job.request import accept_anything
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.rounds.initial_parameters import initial_parameters
 from flmq.server.rounds.phases import Phases

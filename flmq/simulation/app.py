@@ -22,8 +22,8 @@ from flmq.observe.run_log import RunLog
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import ServerAppComponents
 from flmq.server.history import History
+from flmq.server.lifecycle.run import run_server
 from flmq.server.options import RunOptions
-from flmq.server.run_lifecycle import run_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy

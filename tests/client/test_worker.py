@@ -26,8 +26,8 @@ from flmq.observe.events import (
     RunEnded,
 )
 from flmq.server import History, Server, SimpleClientManager
-from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
 from flmq.server.strategy import FedAvg
 from flmq.transport import TASKS, Address, client_queue, client_topology, task_key
 from flmq.wire import JobEnded, PresenceKind, Receipt, ReceiptOutcome, RollCall

@@ -15,8 +15,8 @@ from flmq.journal import Journal, KeepPolicy
 from flmq.observe.events import ClientOutcome
 from flmq.round import Outcome
 from flmq.server import ServerConfig
+from flmq.server.lifecycle.replay import replay
 from flmq.server.replies import reply_loop, uploading
-from flmq.server.resumption.replay import replay
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.wire import Receipt, ReceiptOutcome, Task
 from tests.dataplane.uploading import NUMBERS, Upload

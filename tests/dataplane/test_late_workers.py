@@ -8,7 +8,7 @@ import pytest
 
 from flmq.client.worker import WorkerOptions
 from flmq.observe.events import Outcome, RoundCounts
-from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.job.client_failure import ClientFailure
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
 from flmq.transport import MODELS, TASKS, Address, federation_topology, models_topology, task_key
@@ -107,10 +107,10 @@ def test_a_model_that_does_not_come_is_reported_at_the_deadline(
     memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "flmq.server.asks.published_models.PublishedModels.publish", lambda self, refs: 0
+        "flmq.server.models.published_models.PublishedModels.publish", lambda self, refs: 0
     )
     monkeypatch.setattr(
-        "flmq.server.asks.published_models.PublishedModels.publish_again",
+        "flmq.server.models.published_models.PublishedModels.publish_again",
         lambda self, digest: False,
     )
     strategy = fed_avg(1, initial_parameters=initial(NUMBERS))

@@ -40,8 +40,8 @@ from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.components import ServerAppComponents
 from flmq.server.history import History
+from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
-from flmq.server.run_lifecycle import run_server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.transport import (

@@ -20,9 +20,9 @@ from flmq.common import (
 )
 from flmq.common.phase import Phase
 from flmq.observe.events import ClientOutcome, Outcome, PhaseClosed, RoundCounts
-from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
 from flmq.wire import INLINE_BYTES
 from flmq.wire.kinds import Kind, register
 from tests.end_to_end.federation import OK, Federation, Keeping, Nudge, fed_avg

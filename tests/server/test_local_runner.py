@@ -25,8 +25,8 @@ from flmq.common import (
 )
 from flmq.observe.events import Outcome
 from flmq.server import Server, SimpleClientManager
-from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
 from tests.end_to_end.federation import OK, Keeping, Nudge, fed_avg, initial
 
 

@@ -18,12 +18,12 @@ from flmq.round import JobEvent, PhaseKey, Stopped, client_of
 from flmq.round.fates import Fate
 from flmq.round.job_events import Origin, PhaseEvent, RepliedLateBefore, ReplyCame
 from flmq.round.job_events import PhaseOpened as PhaseBegins
-from flmq.server.asks.job_context import JobContext
-from flmq.server.asks.phase_in_flight import PhaseInFlight
-from flmq.server.asks.published_models import PublishedModels
-from flmq.server.asks.request import PhaseResult, Request
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges, Watch
+from flmq.server.job.context import JobContext
+from flmq.server.job.phase_in_flight import PhaseInFlight
+from flmq.server.job.request import PhaseResult, Request
+from flmq.server.models.published_models import PublishedModels
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal

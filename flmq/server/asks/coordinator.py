@@ -13,18 +13,18 @@ from flmq.messaging import Inbox, Sender
 from flmq.observe.events import RunEvent
 from flmq.round import JobState, PhaseKey
 from flmq.server.asks.asks import Asks, Records
-from flmq.server.asks.job import Job
-from flmq.server.asks.job_context import JobContext
 from flmq.server.asks.job_phases import JobPhases
 from flmq.server.asks.options import CoordinatorOptions
-from flmq.server.asks.published_models import PublishedModels
-from flmq.server.asks.request import Check, PhaseResult, Request
 from flmq.server.asks.stream import AskStream
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges
+from flmq.server.job.context import JobContext
+from flmq.server.job.late import LateReplyPolicy
+from flmq.server.job.request import Check, PhaseResult, Request
+from flmq.server.job_identity import Job
+from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.late import LateReplyPolicy
 from flmq.server.replies.listener import Listener
 from flmq.server.replies.receipts import Receipts
 from flmq.server.replies.reply_edges import ReplyEdges

@@ -7,7 +7,7 @@ from collections import Counter
 from hashlib import blake2b
 
 from flmq.round import DIRECT, PhaseKey
-from flmq.server.asks.request import Ask
+from flmq.server.job.request import Ask
 from flmq.wire import Ins, refer
 
 __all__ = ["DirectCalls"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from flmq.common.failure_text import status_text
 from flmq.round import client_of
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.request import PhaseResult
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job.request import PhaseResult
 from flmq.wire import Ins, Res
 
 __all__ = ["split", "why"]

@@ -12,7 +12,7 @@ from flmq.journal.errors import NotKept
 from flmq.round import PhaseKey
 from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.direct_calls import DirectCalls
-from flmq.server.asks.request import PhaseResult, Request
+from flmq.server.job.request import PhaseResult, Request
 from flmq.server.resumption.job_journal import Planned
 
 __all__ = ["JobPhases"]

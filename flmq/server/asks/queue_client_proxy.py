@@ -16,9 +16,9 @@ from flmq.common.typing import (
     GetPropertiesRes,
     ReconnectIns,
 )
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.wire import Ins
 from flmq.wire.kinds import kind_of
 

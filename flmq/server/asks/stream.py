@@ -18,10 +18,10 @@ from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.round import DIRECT, STREAM, PhaseKey
 from flmq.server.asks.asks import Asks, Records
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.phase_in_flight import PhaseInFlight
-from flmq.server.asks.request import Ask, Check, Request
 from flmq.server.asks.waiting import Watch
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job.phase_in_flight import PhaseInFlight
+from flmq.server.job.request import Ask, Check, Request
 from flmq.wire import INLINE_BYTES, FileParameters, Ins, Res, size_of
 from flmq.wire.kinds import check_reply
 

@@ -16,9 +16,9 @@ from flmq.common.logger import logger
 from flmq.common.parameter import without_parameters
 from flmq.round import PhaseKey, TaskUnroutable, client_of
 from flmq.round.job_events import PhaseEvent
-from flmq.server.asks.job_context import JobContext
-from flmq.server.asks.phase_in_flight import PhaseInFlight
-from flmq.server.asks.request import Ask
+from flmq.server.job.context import JobContext
+from flmq.server.job.phase_in_flight import PhaseInFlight
+from flmq.server.job.request import Ask
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.transport import TASKS, Address, PublishOutcome, task_key
 from flmq.wire import BlobRef, Task

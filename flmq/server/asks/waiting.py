@@ -11,8 +11,8 @@ from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.round import DeadlinePassed, PhaseKey, Stopped, client_of
 from flmq.round.job_events import PhaseEvent
-from flmq.server.asks.phase_in_flight import PhaseInFlight
 from flmq.server.asks.task_publisher import TaskPublisher
+from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.reply_loop import ReplyLoop
 

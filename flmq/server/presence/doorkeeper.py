@@ -19,7 +19,7 @@ from functools import partial
 from flmq.common.logger import logger
 from flmq.messaging import Sender
 from flmq.observe.events import Note, RunEvent
-from flmq.server.asks.job import Job
+from flmq.server.job_identity import Job
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.transport import TASKS, Address, PublishOutcome, task_key
 from flmq.wire import Presence, PresenceKind, RollCall

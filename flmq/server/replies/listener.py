@@ -14,8 +14,8 @@ from flmq.common.failure_text import named_error
 from flmq.common.logger import logger, logging_about
 from flmq.messaging import Inbox, Incoming
 from flmq.round import Outcome
-from flmq.server.asks.job_context import JobContext
-from flmq.server.asks.published_models import PublishedModels
+from flmq.server.job.context import JobContext
+from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.replies.receipts import Receipts
 from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flmq.messaging import Sender
 from flmq.round import Outcome
-from flmq.server.asks.job import Job
+from flmq.server.job_identity import Job
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.transport import TASKS, Address, task_key
 from flmq.wire import Receipt, ReceiptOutcome, Reply

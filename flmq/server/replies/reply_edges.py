@@ -11,7 +11,7 @@ from flmq.observe.events import RunEvent
 from flmq.round import Outcome
 from flmq.round.job_actions import Enter
 from flmq.round.job_events import Origin, Recorded
-from flmq.server.replies.late import LateReplyPolicy
+from flmq.server.job.late import LateReplyPolicy
 from flmq.server.strategy.reply_check import ParametersSpec
 from flmq.wire import Reply
 

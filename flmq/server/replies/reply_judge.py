@@ -5,7 +5,7 @@ from __future__ import annotations
 from flmq.round import ReplyAccepted, ReplyRejected
 from flmq.round.fates import Fate
 from flmq.round.job_events import Claim, ReplyCame
-from flmq.server.replies.late import misfit, why_not_later
+from flmq.server.job.late import misfit, why_not_later
 from flmq.server.replies.reply_edges import InHand, ReplyEdges
 from flmq.server.replies.task_directory import TaskDirectory
 

@@ -39,8 +39,8 @@ from flmq.round.job_actions import (
     Verdict,
 )
 from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame
-from flmq.server.asks.phase_in_flight import PhaseInFlight, Taken, described
-from flmq.server.replies.late import Late, late_of
+from flmq.server.job.late import Late, late_of
+from flmq.server.job.phase_in_flight import PhaseInFlight, Taken, described
 from flmq.server.replies.reply_edges import InHand, ReplyEdges, ReplyEntry
 from flmq.server.replies.reply_judge import ReplyJudge
 from flmq.server.replies.task_directory import TaskDirectory

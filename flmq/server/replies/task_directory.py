@@ -8,7 +8,7 @@ from typing import Protocol
 from flmq.round import JobState, PhaseKey, client_of
 from flmq.round.fates import Fate
 from flmq.round.job_events import Recorded
-from flmq.server.asks.phase_in_flight import PhaseInFlight
+from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.wire import Reply
 
 __all__ = ["LooksUp", "TaskDirectory"]

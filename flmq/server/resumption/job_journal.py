@@ -18,8 +18,8 @@ from flmq.journal.journal import Journal
 from flmq.journal.records import Checkpoint, ClosedPhase, PhaseKey, Plan, PlannedAsk
 from flmq.journal.state import StateValue
 from flmq.round import TaskOutcome, client_of
-from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.history import History
+from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.replies.spool import SpoolFailed
 from flmq.wire import Task, decode, encode
 

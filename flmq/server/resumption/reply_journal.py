@@ -21,8 +21,8 @@ from flmq.round import (
 )
 from flmq.round.job_actions import Entry
 from flmq.round.job_events import Claim, Recorded
-from flmq.server.asks.job import Job
-from flmq.server.replies.late import Late, late_of
+from flmq.server.job.late import Late, late_of
+from flmq.server.job_identity import Job
 from flmq.server.replies.reply_edges import ReplyEntry
 from flmq.server.replies.spool import SpooledParameters
 from flmq.wire import FileParameters, Reply, decode, encode

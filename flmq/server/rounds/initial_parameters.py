@@ -9,9 +9,9 @@ from flmq.common.logger import logger
 from flmq.common.phase import Phase
 from flmq.common.typing import GetParametersIns, GetParametersRes, Parameters
 from flmq.server.asks.failure_summary import why
-from flmq.server.asks.request import accept_anything
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.request import accept_anything
 from flmq.server.rounds.phases import Phases
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.strategy import Strategy

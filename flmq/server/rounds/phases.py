@@ -10,9 +10,9 @@ from flmq.common.typing import FitRes
 from flmq.round import Policy
 from flmq.server.asks.failure_summary import why
 from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
-from flmq.server.asks.request import Ask, PhaseResult, Request
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.strategy.combine import Combine

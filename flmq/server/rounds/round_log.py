@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from flmq.common.typing import Scalar
 from flmq.journal.state import StateValue
 from flmq.observe.events import RoundClosed, RoundCounts
-from flmq.server.asks.request import PhaseResult
+from flmq.server.job.request import PhaseResult
 
 __all__ = ["RoundLog"]
 

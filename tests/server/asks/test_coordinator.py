@@ -42,8 +42,8 @@ from flmq.observe.events import (
     RunEnded,
 )
 from flmq.server import ClientManager, ServerConfig, SimpleClientManager
-from flmq.server.asks.client_failure import ClientFailure
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
 from flmq.server.replies.uploading import Uploading

@@ -9,7 +9,7 @@ import pytest
 from flmq.messaging import Sender
 from flmq.observe.events import Note, RunEvent
 from flmq.server import SimpleClientManager
-from flmq.server.asks.job import Job
+from flmq.server.job_identity import Job
 from flmq.server.presence import doorkeeper as doorkeeper_module
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher

@@ -20,7 +20,7 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.observe.events import ClientOutcome, Outcome, RoundCounts
-from flmq.server.asks.client_failure import ClientFailure
+from flmq.server.job.client_failure import ClientFailure
 from flmq.transport import DEAD
 from flmq.wire import Failure, FailureKind, JobEnded, Receipt, ReceiptOutcome, Task
 from tests.end_to_end.federation import OK, Federation, Nudge, Peer, fed_avg, fit_res, initial

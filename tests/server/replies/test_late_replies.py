@@ -34,11 +34,11 @@ from flmq.round import Outcome
 from flmq.server import ServerConfig
 from flmq.server.asks import asks
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.lifecycle.replay import replay
+from flmq.server.lifecycle.run_folder import JobChanged
 from flmq.server.options import ResumePolicy
 from flmq.server.replies import reply_loop
 from flmq.server.resumption.job_journal import JobJournal
-from flmq.server.resumption.replay import replay
-from flmq.server.resumption.run_folder import JobChanged
 from flmq.server.strategy import FedAvg, LateFitRes, LateReplies
 from flmq.server.strategy.late import merged
 from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Task

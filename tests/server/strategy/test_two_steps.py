@@ -18,9 +18,9 @@ from flmq.common.errors import InvalidReturnValue, RunError
 from flmq.journal import Journal
 from flmq.journal.records import KeepPolicy
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
+from flmq.server.lifecycle.replay import replay
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption import checkpointer
-from flmq.server.resumption.replay import replay
 from flmq.server.strategy import FedAvg
 from flmq.server.strategy.streaming import StreamedResults
 from tests.dataplane.looks import mean_of, trained

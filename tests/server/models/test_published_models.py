@@ -7,8 +7,8 @@ import pytest
 from flmq.common import EvaluateIns, FitIns, GetPropertiesIns, Parameters
 from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.messaging import Sender
-from flmq.server.asks.published_models import PublishedModels
-from flmq.server.asks.request import Ask
+from flmq.server.job.request import Ask
+from flmq.server.models.published_models import PublishedModels
 from flmq.testing import MemoryBroker, MemoryTransport
 from flmq.transport import (
     MODELS,
@@ -242,7 +242,7 @@ def test_a_model_is_at_hand_until_the_last_phase_that_needs_it_is_over(
 def test_one_that_the_stream_cannot_keep_is_refused(
     models: PublishedModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flmq.server.asks.published_models.STREAM_MAX_BYTES", 2 * LARGE - 1)
+    monkeypatch.setattr("flmq.server.models.published_models.STREAM_MAX_BYTES", 2 * LARGE - 1)
     refs = models.refer(asks(model(1), "a", "b"))
     with pytest.raises(ModelTooLarge, match=f"a model of {LARGE} bytes") as info:
         models.publish(refs.values())

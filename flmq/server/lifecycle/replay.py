@@ -11,10 +11,10 @@ from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.journal import JobIdentity, Journal, NotKept
 from flmq.journal.records import PhaseKey, PhaseRecord
 from flmq.round import Outcome
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.job import Job
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job_identity import Job
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal

@@ -13,8 +13,8 @@ from flmq.common.typing import FitRes
 from flmq.journal.state import StateValue
 from flmq.observe.events import RoundCounts
 from flmq.round import Policy
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.replies.late import Late
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job.late import Late
 from flmq.wire import Ins, Res
 from flmq.wire.kinds import check_reply
 

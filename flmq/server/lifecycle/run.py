@@ -22,14 +22,14 @@ from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_manager import SimpleClientManager
 from flmq.server.components import ServerAppComponents, build_server
 from flmq.server.history import History
+from flmq.server.job.late import LateReplyPolicy
+from flmq.server.lifecycle.job_lock import take_job
+from flmq.server.lifecycle.run_folder import OpenRun, open_run
 from flmq.server.options import RunOptions
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.late import LateReplyPolicy
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.resumption.job_journal import JobJournal
-from flmq.server.resumption.job_lock import take_job
 from flmq.server.resumption.reply_journal import ReplyJournal
-from flmq.server.resumption.run_folder import OpenRun, open_run
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies

@@ -17,8 +17,8 @@ from flmq.common.parameter import parameters_of
 from flmq.common.typing import Parameters
 from flmq.messaging import Sender
 from flmq.round import client_of
-from flmq.server.asks.model_deliveries import ModelDeliveries, ModelDelivery
-from flmq.server.asks.request import Ask
+from flmq.server.job.request import Ask
+from flmq.server.models.deliveries import ModelDeliveries, ModelDelivery
 from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flmq.messaging import Sender
 from flmq.observe.events import RunEvent
-from flmq.server.asks.job import Job
+from flmq.server.job_identity import Job
 from flmq.server.presence.watcher import PresenceWatcher
 
 __all__ = ["JobContext"]

@@ -14,8 +14,8 @@ from flmq.common.phase import Phase
 from flmq.journal import JournalDamaged
 from flmq.round import JobState, PhaseKey
 from flmq.round.job_events import PhaseOpened
-from flmq.server.asks.phase_in_flight import PhaseInFlight
-from flmq.server.asks.request import Ask, NotAddedUp, Request
+from flmq.server.job.phase_in_flight import PhaseInFlight
+from flmq.server.job.request import Ask, NotAddedUp, Request
 from flmq.server.replies.reply_edges import ReplyEdges
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.replies.spool import SpoolFailed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flmq.common.errors import JobInUse
-from flmq.server.resumption.run_folder import JobChanged, set_aside
+from flmq.server.lifecycle.run_folder import JobChanged, set_aside
 from tests.journal.runs import begun
 
 

@@ -14,7 +14,7 @@ from flmq.common.logger import logger
 from flmq.journal import JobIdentity, Journal
 from flmq.journal.active_marker import is_in_charge
 from flmq.journal.files import writing
-from flmq.server.asks.job import Job
+from flmq.server.job_identity import Job
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig

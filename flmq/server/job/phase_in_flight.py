@@ -35,9 +35,9 @@ from flmq.round import (
 )
 from flmq.round.job_actions import Verdict
 from flmq.round.job_events import Claim
-from flmq.server.asks.client_failure import ClientFailure
-from flmq.server.asks.request import Ask, NotAddedUp, PhaseResult, Request
-from flmq.server.replies.late import Late
+from flmq.server.job.client_failure import ClientFailure
+from flmq.server.job.late import Late
+from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
 from flmq.wire import Failure, Reply, Res, Task
 from flmq.wire.failures import why_failed
