@@ -115,13 +115,16 @@ class PhaseQueries:
         )
         return [PhaseKey(server_round, phase, call) for (call,) in rows]
 
-    def left_open(self, tx: sqlite3.Connection) -> list[PhaseKey]:
-        """Return the phases that were opened and not closed, in the order of opening."""
+    def left_open(self, tx: sqlite3.Connection) -> dict[str, tuple[PhaseKey, str]]:
+        """Return phase and ask name, by task id, of the phases that were not closed."""
         rows = tx.execute(
-            "SELECT server_round, phase, call FROM phases WHERE closed IS NULL AND settled = 0"
-            " AND plan IS NOT NULL ORDER BY id"
+            "SELECT server_round, phase, call, task_id, client_id FROM asks"
+            " JOIN phases ON phases.id = asks.phase_id WHERE closed IS NULL AND settled = 0"
         )
-        return [PhaseKey(number, Phase(phase), call) for number, phase, call in rows]
+        return {
+            task_id: (PhaseKey(number, Phase(phase), call), ask)
+            for number, phase, call, task_id, ask in rows
+        }
 
     def unsettled(self, tx: sqlite3.Connection, phase: Phase) -> list[PhaseKey]:
         """Return the asks of streams that no checkpoint covers: those taken first, in order."""

@@ -65,8 +65,8 @@ class PhaseReader:
         with self._db.reading() as tx:
             return self._queries.last_closed(tx, phase)
 
-    def left_open(self) -> list[PhaseKey]:
-        """Return the phases that an earlier server opened and did not close."""
+    def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
+        """Return phase and ask name, by task id, of the phases that were not closed."""
         with self._db.reading() as tx:
             return self._queries.left_open(tx)
 

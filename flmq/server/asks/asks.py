@@ -8,10 +8,12 @@ keeps clients busy has many of one ask open at a time. Any number may be open, b
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.observe.events import PhaseClosed, PhaseOpened
 from flmq.round import JobEvent, PhaseKey, Stopped, client_of
@@ -89,6 +91,8 @@ class Asks:
         try:
             return self._open(phase, refs)
         except BaseException:
+            with contextlib.suppress(FlmqError):
+                self._loop.feed(PhaseEvent(key, Stopped("could not be asked"), now))
             self._let_go(key)
             raise
 
@@ -118,7 +122,7 @@ class Asks:
             crash_point("server.model_published")
         watch = Watch(self._waiting, phase, timeout, elapsed)
         for ask in pending:
-            self._publisher.publish(phase, ask, phase.tasks[ask], timeout)
+            self._publisher.publish(phase, ask, phase.tasks[ask], watch.left)
         crash_point("server.tasks_published")
         return watch
 

@@ -6,9 +6,11 @@ import threading
 from collections import Counter
 from hashlib import blake2b
 
+from flmq.common.parameter import parameters_of, without_parameters
 from flmq.round import DIRECT, PhaseKey
 from flmq.server.job.request import Ask
-from flmq.wire import Ins, refer
+from flmq.wire import Ins, Task, encode, refer
+from flmq.wire.kinds import kind_of
 
 __all__ = ["DirectCalls"]
 
@@ -51,12 +53,11 @@ class DirectCalls:
 def _digest(client_id: str, ins: Ins) -> bytes:
     """Of who is asked, and of all that is asked."""
     digest = blake2b(digest_size=16, person=b"flmq.question")
-    parameters = getattr(ins, "parameters", None)
-    said = [type(ins).__name__, client_id]
-    if parameters is not None:
-        said.append(refer(parameters).digest)
-    config = getattr(ins, "config", None)
-    said.append(repr(sorted(config.items())) if isinstance(config, dict) else repr(ins))
-    for text in said:
-        digest.update(len(text).to_bytes(8, "big") + text.encode())
+    parameters = parameters_of(ins)
+    model = "" if parameters is None else refer(parameters).digest
+    # As it is sent: two questions are one where no client could tell them apart.
+    asked = without_parameters(ins)
+    task = Task("-", "-", 0, kind_of(ins).phase, client_id, 0, bytes(16), asked)
+    for part in (model.encode(), encode(task)):
+        digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()

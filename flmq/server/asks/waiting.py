@@ -99,11 +99,17 @@ class Watch:
         if not self.phase.done.is_set():
             self.look()
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - self._edges.clock())
+
     def patience(self) -> float:
         """Seconds after which to `look` again."""
-        if self.deadline is None:
-            return _LOOK_EVERY
-        return min(_LOOK_EVERY, max(0.0, self.deadline - self._edges.clock()))
+        left = self.left
+        return _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
 
     def look(self) -> None:
         """See to the phase once: about every second, and when it is woken."""

@@ -101,12 +101,7 @@ class JobJournal:
 
     def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
         """Return phase and ask name, by task id, of the phases that an earlier server left open."""
-        tasks: dict[str, tuple[PhaseKey, str]] = {}
-        for key in self._phases.left_open():
-            record = self._phases.find(key)
-            assert record is not None
-            tasks.update((ask.task_id, (key, ask.client_id)) for ask in record.plan.asks)
-        return tasks
+        return self._phases.left_open()
 
     def unsettled(self, phase: Phase) -> list[PhaseKey]:
         """Return the asks of streams that no checkpoint covers: those taken first, in order."""
