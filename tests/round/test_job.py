@@ -189,6 +189,7 @@ def test_a_late_reply_counts_in_the_next_round() -> None:
     *_, close = state.handle(came(state, 2, "2/b"))
     assert isinstance(close, ClosePhase)
     assert close.close.carried == (ref,)
+    assert state.handle(opened(PhaseKey(3, Phase.FIT), "b", hands_over=True)) == []
 
 
 def test_or_in_the_one_that_is_open_then() -> None:
@@ -477,6 +478,22 @@ class Job(RuleBasedStateMachine):
             assert action.close.accepted == before.close.accepted
             assert action.close.carried == before.close.carried
         self.feed(PhaseClosedDurably(key))
+
+    @rule(number=st.integers(1, ROUNDS), early=st.sets(st.sampled_from(CLIENTS)))
+    def play_through(self, number: int, early: set[str]) -> None:
+        """A whole round, in which the others come late: deeper states are reached by this."""
+        self.open(number)
+        key = PhaseKey(number, Phase.FIT)
+        if not self.state.remembers(key):
+            return
+        for ask in sorted(early):
+            self.reply(number, ask, ReplyAccepted)
+        self.deadline(number)
+        self.act_all_quietly()
+        while self.closing:
+            self.close()
+        for ask in CLIENTS:
+            self.reply(number, ask, ReplyAccepted)
 
     @rule()
     def crash(self) -> None:
