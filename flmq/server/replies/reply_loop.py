@@ -178,6 +178,9 @@ class ReplyLoop:
             except FlmqError as error:
                 self.give_up(error)
                 raise
+            except KeyboardInterrupt as error:
+                self.give_up(NobodyListens(error))
+                raise  # of the person who stops the run
             except BaseException as error:
                 # Also sys.exit() in a strategy's code that was called here.
                 logger.exception("replies can no longer be taken in")
