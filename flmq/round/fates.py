@@ -1,4 +1,4 @@
-"""The table of a reply's fate: what it is, given the stage of its ask, and what to do about it."""
+"""The table of a reply's fate: what it is, by the stage of its ask, and how it is handled."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ class AskStage(Enum):
     """Stage of an ask."""
 
     AWAITED = "awaited"
-    """An earlier server asked; its phase is not open here yet."""
+    """An earlier server asked; this server has not opened its phase yet."""
     OPEN = "open"
-    """Its phase is open, and nothing has come."""
+    """Its phase is open, and no reply has come."""
     CLOSING = "closing"
-    """Its phase closed without a reply, and the closing set is not durable yet."""
+    """Its phase closed without its reply, and the closing set is not durable yet."""
     UNANSWERED = "unanswered"
-    """Its phase closed for good without a reply."""
+    """Its phase closed without its reply, and the closing set is durable."""
     ANSWERED = "answered"
     """A reply came, in time or late."""
     FORGOTTEN = "forgotten"
-    """Neither memory nor record has it."""
+    """It is neither in memory nor in the record."""
 
 
 class Fate(Enum):
     """What a reply means to the job."""
 
     SETTLES = "settles its ask"
-    """The first one to an ask of an open phase."""
+    """The first reply to an ask of an open phase."""
     EARLY = "early"
-    """Its phase was left open by an earlier server, and is not open here yet."""
+    """An earlier server left its phase open, and this server has not opened it yet."""
     UNDECIDED = "undecided"
-    """Its phase has closed, but another server could still close it differently: it waits."""
+    """Its phase has closed, but not durably: another server could still close it differently."""
     LATE = "late"
-    """The first one after its phase has closed for good: dropped."""
+    """The first reply to its ask, after the phase closed durably: it is dropped."""
     LATE_WANTED = "late and wanted"
-    """Late, and counts in a later round if it matches its request."""
+    """Late, but counts in a later round if it matches its request."""
     DUPLICATE = "duplicate"
-    """Its ask had a reply before."""
+    """Its ask has had a reply before."""
     UNKNOWN = "unknown"
     """Nothing is known of its phase."""
 
@@ -47,7 +47,7 @@ STAGES: dict[AskStage, Fate] = {
     AskStage.AWAITED: Fate.EARLY,
     AskStage.OPEN: Fate.SETTLES,
     AskStage.CLOSING: Fate.UNDECIDED,
-    AskStage.UNANSWERED: Fate.LATE,  # LATE_WANTED, where there is a round for it to count in
+    AskStage.UNANSWERED: Fate.LATE,  # LATE_WANTED if there is a later round to count it in
     AskStage.ANSWERED: Fate.DUPLICATE,
     AskStage.FORGOTTEN: Fate.UNKNOWN,
 }
@@ -70,7 +70,7 @@ STEPS: dict[Fate, tuple[Step, ...]] = {
     Fate.LATE: (Step.JOURNAL, Step.COUNT, Step.RECEIPT, Step.ACK),
     Fate.LATE_WANTED: (Step.JOURNAL, Step.COUNT, Step.RECEIPT, Step.ACK),
     Fate.DUPLICATE: (Step.JOURNAL, Step.COUNT, Step.RECEIPT, Step.ACK),
-    # No receipt in a job with a record: its client keeps the reply, and the phase may yet come.
+    # A job with a record sends no receipt: the client keeps its reply, as the phase may still open.
     Fate.UNKNOWN: (Step.RECEIPT, Step.ACK),
 }
-"""What to do about a reply, in this order, by its fate."""
+"""The steps that handle a reply, in order, by its fate."""

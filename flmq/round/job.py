@@ -1,31 +1,32 @@
-"""A job's asks, and the fate of every reply to them: one owner of that decision.
+"""Decide the fate of every reply to a job's asks. No other module decides it.
 
 Theory of operation
 -------------------
-*An ask* is one client asked for one thing; its task id names it. Asks are opened together, as a
-phase (of one ask, where a strategy calls a client by itself), and each phase has a `Round`, which
-says when it closes. This machine holds the phases of a job, open and closed, and says of every
-reply what it is. Nothing else decides that: whoever performs the actions reads and writes, and
-decides nothing.
+*An ask* is one question to one client, identified by its task id. Asks are opened together as a
+phase (a direct call of a strategy to a client is a phase of one ask). Each phase has a `Round`,
+which decides when it closes. This state machine holds the open and closed phases of a job and
+decides what each reply means. The code that performs its actions does I/O and makes no decisions.
 
-*Rule 1.* What a reply is follows from the stage of its ask alone (`STAGES`); what is done about it
-follows from what it is alone, in one order (`STEPS`): journal, count, receipt, ack. So nothing is
-acked before it is durable, and no client hears of what a restart would not know.
+*Rule 1: stage gives fate, fate gives steps.* What a reply is depends only on the stage of its ask
+(`STAGES`). What is done about it depends only on its fate, and always in one order (`STEPS`):
+journal, count, receipt, ack. So nothing is acked before it is durable, and no client is told an
+outcome that a restarted server would not know.
 
-*Rule 2: two looks.* To check a reply takes long (gigabytes are read) and is not done here:
-`fate_of` says what it would be, so that the right check is made, and `handle` takes the result.
-Where the fate has changed in between, for the deadline passed, `JudgeAgain` says so and nothing
-else is done.
+*Rule 2: a reply's fate is looked up twice.* Checking a reply can take long (it may have gigabytes)
+and is done outside this machine: `fate_of` says which check is needed, and `handle` takes its
+result. If the fate has changed in between, for example because the deadline passed, `handle`
+returns only `JudgeAgain`.
 
-*Rule 3: late is only what comes when the closing set is durable.* Before, another server could
-still close the phase otherwise, and count the reply: it waits (UNDECIDED) for
-`PhaseClosedDurably`.
+*Rule 3: a reply is late only once the closing set is durable.* Until then, another server could
+take over, close the phase with a different set, and count the reply. So the reply waits (UNDECIDED)
+for `PhaseClosedDurably`.
 
-*A late reply that is wanted* counts in the phase that is open and takes such, else in the next
-that opens. Which one is a race, which the closing set of that phase decides for good.
+*A late reply that is wanted* counts in the open phase that takes late replies; if there is none, in
+the next one to open. Which phase that is depends on timing. The closing set of that phase records
+it, so a resumed server counts the reply in the same phase.
 
-*Of an earlier server* are phases that it left open (their asks are AWAITED until they are opened
-again) and phases that it closed, of which the record tells (`Recorded`).
+*Phases of an earlier server* are either still open (their asks are AWAITED until this server opens
+the phase again) or closed, and then known from the record (`Recorded`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ __all__ = ["JobEvent", "JobState"]
 JobEvent = PhaseOpened | ReplyCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
 
 _REMEMBERED = 64
-"""Number of closed phases kept in memory; older ones are in the record."""
+"""Number of closed phases kept in memory; older ones are found in the record."""
 
 
 _LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
@@ -87,7 +88,7 @@ class _Phase:
 
 
 class JobState:
-    """The asks of one job. Not thread-safe."""
+    """The asks of one job and their phases. Not thread-safe."""
 
     def __init__(
         self,
@@ -101,8 +102,9 @@ class JobState:
         """Start, or continue from the record of earlier servers.
 
         ``late_until`` is the last round in which late replies count; 0 if they never do.
-        ``awaited`` are phase and ask of each task that was left open; ``waiting`` the late replies
-        that no phase has taken; ``last`` the last round that has taken some, or could have.
+        ``awaited`` has the phase and the ask name of each task in a phase that was left open.
+        ``waiting`` are the late replies that no phase has counted yet, and ``last`` is the last
+        round that counted some, or could have.
         """
         self._has_record = has_record
         self._late = LateReplies(late_until, waiting, last)
@@ -110,21 +112,21 @@ class JobState:
         self._phases: dict[PhaseKey, _Phase] = {}
         self._tasks: dict[str, tuple[_Phase, str]] = {}
         self._early: dict[str, int] = {}
-        """Tokens of replies that cannot be read before their phase is opened, by task."""
+        """Tokens of compressed replies that wait for their phase to open, by task id."""
         self._answered_late: set[str] = set()
-        """Tasks of phases not in memory whose late reply came to this server."""
+        """Ids of tasks whose phase is not in memory and whose late reply reached this server."""
 
-    # -- what is known -----------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------
 
     def phase_of(self, task_id: str) -> tuple[PhaseKey, str] | None:
-        """Return phase and ask of a task; None if it is not in memory."""
+        """Return the phase and the ask name of a task; None if it is not in memory."""
         found = self._tasks.get(task_id)
         if found is not None:
             return found[0].opened.key, found[1]
         return self._awaited.get(task_id)
 
     def round_of(self, key: PhaseKey) -> Round:
-        """Return the round of a phase in memory, for reading."""
+        """Return the round of a phase in memory. Read it only; `handle` changes it."""
         return self._phases[key].round
 
     def remembers(self, key: PhaseKey) -> bool:
@@ -132,7 +134,7 @@ class JobState:
         return key in self._phases
 
     def unanswered_before(self, client_ids: Iterable[str]) -> dict[str, PhaseKey]:
-        """Return which of these clients did not answer their last ask, with its phase."""
+        """Return those of these clients that left their last ask unanswered, with its phase."""
         left, found = set(client_ids), dict[str, PhaseKey]()
         for key, phase in reversed(self._phases.items()):
             for ask, state in phase.round.tasks.items():
@@ -144,7 +146,7 @@ class JobState:
         return found
 
     def fate_of(self, task_id: str, recorded: Recorded | None = None) -> Fate:
-        """Return what a reply to this task would be now; ``recorded`` as in `ReplyCame`."""
+        """Return what a reply to this task would be now; ``recorded`` is as in `ReplyCame`."""
         fate = STAGES[self.stage_of(task_id, recorded)]
         late_wanted = fate is Fate.LATE and self._would_count(task_id, recorded)
         return Fate.LATE_WANTED if late_wanted else fate
@@ -164,7 +166,7 @@ class JobState:
             return AskStage.OPEN
         if not phase.round.is_unanswered(ask):
             return AskStage.ANSWERED
-        # Without a record, only a reply that is to count in another round has to wait.
+        # Without a record, only a reply that may count in a later round has to wait.
         sure = phase.durable or not (phase.opened.journaled or phase.opened.hands_over)
         return AskStage.UNANSWERED if sure else AskStage.CLOSING
 
@@ -181,17 +183,17 @@ class JobState:
             return found[0].opened.hands_over and self._late.has_round()
         return recorded is not None and recorded.key.phase is Phase.FIT and self._late.has_round()
 
-    # -- what happens ------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
 
     def handle(self, event: JobEvent) -> list[JobAction]:
-        """Process one event; return what to do, in order."""
+        """Process one event; return the actions to perform, in order."""
         match event:
             case ReplyCame():
                 return self._reply(event)
             case PhaseOpened():
                 return self._open(event)
             case PhaseEvent(key, what, at):
-                # What became of a task on its way may be heard when its phase is forgotten.
+                # The broker may report on a task after its phase has been forgotten.
                 known = self._phases.get(key)
                 return [] if known is None else self._told(known, known.round.handle(what), at)
             case RepliedLateBefore(key, asks):
@@ -288,7 +290,7 @@ class JobState:
         key: PhaseKey | None = None,
         late: bool = False,
     ) -> list[JobAction]:
-        """Return what to do about a reply, in order."""
+        """Return the actions that handle a reply, in order."""
         key = key if phase is None else phase.opened.key
         is_journaled = self._has_record and (phase is None or phase.opened.journaled)
         actions: list[JobAction] = []
@@ -308,7 +310,9 @@ class JobState:
         return actions
 
     def _told(self, phase: _Phase, actions: Iterable[Action], at: float | None) -> list[JobAction]:
-        """Translate the round's actions on asks without a reply, and its closing, to the job's."""
+        """Translate the round's actions on unanswered asks, and its closing, into the job's
+        actions.
+        """
         key, said = phase.opened.key, list[JobAction]()
         for action in actions:
             match action:
@@ -321,7 +325,9 @@ class JobState:
         return said
 
     def _forget_oldest(self) -> None:
-        """Forget all but the last closed phases; none that is open, or not closed durably."""
+        """Forget all but the last `_REMEMBERED` phases whose closing set is durable; keep all
+        others.
+        """
         done = [key for key, phase in self._phases.items() if phase.durable]
         for key in done[:-_REMEMBERED]:
             for task in self._phases.pop(key).opened.asks:

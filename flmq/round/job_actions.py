@@ -1,4 +1,4 @@
-"""The fate of a reply to a job, and what to do about it, in this order."""
+"""Actions on a reply or an ask, returned by `flmq.round.job` in the order to perform them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of a reply, or of an ask without one."""
+    """The outcome of a reply, or of an ask without one."""
 
     outcome: Outcome
     reason: str = ""
     late_by: float = 0.0
-    """Seconds after its phase closed; 0 if it was open, or if unknown."""
+    """Seconds since its phase closed; 0 if the phase was open, or if that is unknown."""
     note: str = ""
-    """Why a late reply does not count."""
+    """Why a late reply does not count; empty if it counts."""
     into: int | None = None
-    """The later round that a late reply counts in."""
+    """The later round in which a late reply counts; None if it counts in none."""
 
 
 class Entry(Enum):
@@ -43,9 +43,9 @@ class Entry(Enum):
     REPLY = "reply"
     UNJUDGED = "reply, unjudged"
     JUDGED = "judged"
-    """It is in the record, and its outcome is known now."""
+    """The reply is in the record already; its outcome is added."""
     LATE = "late"
-    """As late, or as a duplicate."""
+    """A late reply or a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Count:
     ask: str
     verdict: Verdict
     token: int | None = None
-    """None if there was no reply."""
+    """The reply; None if the ask had none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +88,28 @@ class SendReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Let the broker forget the message that brought the reply."""
+    """Ack the message that brought the reply, so that the broker forgets it."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Ack a reply that cannot be read yet, and keep it in memory; its client has it as well."""
+    """Ack a reply that cannot be read yet, and keep it in memory; its client keeps a copy."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeAgain:
-    """Check a reply again: its fate has changed since."""
+    """Check a reply again, because its fate has changed since the last check."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClosePhase:
-    """No further reply counts in this phase."""
+    """Close a phase: no further reply counts in it."""
 
     key: PhaseKey
     close: Close

@@ -1,4 +1,4 @@
-"""Events of a job's asks: plain facts, fed in by the owner of clock and socket."""
+"""Events of a job's asks: plain facts, reported by the code that owns the clock and the socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Claim = ReplyAccepted | ReplyFailed | ReplyRejected
-"""What a reply is by its content, checked against its request."""
+"""The result of checking a reply's content against its request."""
 
 
 class Origin(Enum):
@@ -42,42 +42,42 @@ class Origin(Enum):
     RECORD = "record"
     """An earlier server recorded it, with its outcome."""
     UNJUDGED = "record, unjudged"
-    """It was recorded before its phase was opened, and so could not be checked."""
+    """An earlier server recorded it before it opened the phase, and so could not check it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseOpened:
-    """A phase begins: its asks are in the record, if there is one."""
+    """A phase opens. If the job has a record, the phase's asks are already in it."""
 
     key: PhaseKey
     asks: Mapping[str, str]
     """Names of the asks (`ask_name`), by task id."""
     policy: Policy
     label: str = ""
-    """Text for errors."""
+    """The phase's name in error messages."""
     journaled: bool = False
-    """Whether it is part of the job's record."""
+    """Whether the phase is part of the job's record."""
     hands_over: bool = False
-    """Whether late replies count in it, and those to it in later phases."""
+    """Whether earlier rounds' late replies count in it, and its own in later rounds."""
     carried: tuple[LateReplyRef, ...] | None = None
-    """The late replies with which an earlier server closed it; None if none has closed it."""
+    """Late replies in the closing set of an earlier server; None if no server has closed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the record has on a closed phase that is no longer in memory."""
+    """What the record says of a closed phase that is no longer in memory, and of one ask in it."""
 
     key: PhaseKey
     ask: str
     answered: bool
-    """Whether a reply to this ask came before, in time or late."""
+    """Whether this ask has had a reply before, in time or late."""
     seconds: float
-    """Seconds since it was closed."""
+    """Seconds since the phase closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyCame:
-    """A reply is here, decoded and checked."""
+    """A reply has arrived and was decoded and checked."""
 
     token: int
     """Identifies the reply to the caller that performs the actions."""
@@ -90,16 +90,16 @@ class ReplyCame:
     """Seconds by the server's clock."""
     origin: Origin = Origin.QUEUE
     recorded: Recorded | None = None
-    """What the record has on its phase; None if that is in memory, or if there is no record."""
+    """What the record says of its phase; None if that is in memory, or if there is no record."""
     note: str = ""
-    """Why it cannot count in a later round either; empty if it can."""
+    """Why it cannot count in a later round; empty if it can."""
     packed: bool = False
-    """Whether it is compressed, and cannot be read before its phase is opened."""
+    """Whether it is still compressed, and so cannot be read before its phase is opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepliedLateBefore:
-    """Asks of a closed phase that had their late reply under an earlier server."""
+    """Asks of a closed phase whose late reply reached an earlier server."""
 
     key: PhaseKey
     asks: frozenset[str] = field(default_factory=frozenset)
@@ -107,14 +107,14 @@ class RepliedLateBefore:
 
 @dataclass(frozen=True, slots=True)
 class PhaseClosedDurably:
-    """A phase's closing set is in the record (or needs none): replies are late from now on."""
+    """A phase's closing set is in the record (or needs none): from now on its replies are late."""
 
     key: PhaseKey
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """Something other than a reply happens to a phase."""
+    """An event of a phase other than a reply."""
 
     key: PhaseKey
     event: DeadlinePassed | Stopped | TaskUnroutable

@@ -1,4 +1,4 @@
-"""Keys of what is asked: a phase of a job, and one ask in it."""
+"""Keys and names: a phase of a job, and an ask in a phase."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from flmq.common.phase import Phase
 __all__ = ["DIRECT", "STREAM", "PhaseKey", "ask_name", "client_of"]
 
 STREAM = 500_000
-"""Calls from here on, below `DIRECT`, are of asks of a stream."""
+"""Call numbers from here up to `DIRECT` belong to asks of a stream."""
 DIRECT = 1_000_000
-"""Call numbers from here on are phases that a strategy opened by calling a `ClientProxy`."""
+"""Call numbers from here on belong to direct calls of a strategy to a `ClientProxy`."""
 _NTH = "#"
-"""Separator; no client id contains it."""
+"""Separates client id and number; no client id contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseKey:
-    """Identifies a phase: the same for the same question, however often the server starts."""
+    """Identify a phase. A restarted server gives the same phase the same key."""
 
     server_round: int
     phase: Phase
     call: int = 0
-    """How often this phase of this round was opened before: by rounds; from `STREAM` on by streams;
-    from `DIRECT` on it is a number that is made of the question itself."""
+    """Tells phases of the same kind in one round apart. Rounds count from 0, streams from `STREAM`;
+    from `DIRECT` on, the number is a digest of the direct call."""
 
     @property
     def is_direct(self) -> bool:
-        """Whether a strategy asked directly, through a `ClientProxy`."""
+        """Whether the phase is a strategy's direct call of a `ClientProxy`."""
         return self.call >= DIRECT
 
     @property
     def is_streamed(self) -> bool:
-        """Whether it is an ask of a stream."""
+        """Whether the phase is one ask of an `AskStream`."""
         return STREAM <= self.call < DIRECT
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Late replies that count in a later round: which round takes which."""
+"""Assign late replies to the later rounds in which they count."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ __all__ = ["LateReplies"]
 
 
 class TakesLate(Protocol):
-    """A phase, as seen by late replies."""
+    """A phase as this module sees it."""
 
     opened: PhaseOpened
     round: Round
 
 
 class LateReplies:
-    """The late replies of a job, taken or waiting.
+    """The late replies of a job: counted in a phase, or waiting for one.
 
-    A wanted reply is offered to the open phase that takes late ones; without one, it waits for the
-    next. Which phase it lands in is a race, which that phase's closing set decides for good: a
-    phase that an earlier server closed gets what it was closed with.
+    A wanted reply goes to the open phase that takes late replies; if none is open, it waits for the
+    next one. Which phase gets it depends on timing, and that phase's closing set records it: a
+    phase that an earlier server closed gets exactly the late replies in its closing set.
     """
 
     def __init__(self, until: int, waiting: Iterable[LateReplyRef], last: int) -> None:
         """Start, or continue from the record.
 
         ``until`` is the last round in which late replies count; 0 if they never do. ``waiting`` are
-        those that no phase has taken; ``last`` the last round that has taken some, or could have.
+        the late replies that no phase has counted yet, and ``last`` is the last round that counted
+        some, or could have.
         """
         self._until = until
         self._waiting = list(waiting)
         self._last = last
         self._taking: TakesLate | None = None
-        """The phase that takes late replies, or the last one that did."""
+        """The phase that takes late replies, or the last one that did; None before the first."""
 
     @property
     def are_wanted(self) -> bool:
@@ -53,7 +54,7 @@ class LateReplies:
         return self.are_wanted and (is_open or self._last < self._until)
 
     def give_to(self, phase: TakesLate) -> list[JobAction]:
-        """Give a newly opened phase the late replies that count in it."""
+        """Count in a newly opened phase the late replies that belong to it; return the actions."""
         event = phase.opened
         if event.carried is not None:
             refs = list(event.carried)
@@ -66,7 +67,7 @@ class LateReplies:
         return [Carry(event.key, ref) for ref in refs if phase.round.handle(LateReplyOffered(ref))]
 
     def offer(self, ref: LateReplyRef) -> tuple[int, list[JobAction]]:
-        """Make a late reply count; return the round in which it does, and what to do."""
+        """Count a late reply; return the round in which it counts, and the actions to perform."""
         taking = self._taking
         if taking is not None and taking.round.handle(LateReplyOffered(ref)):
             return taking.opened.key.server_round, [Carry(taking.opened.key, ref)]
