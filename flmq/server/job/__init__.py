@@ -1,1 +1,1 @@
-"""A job and its phases: who it is, what is asked in a phase, and what came of it, as data."""
+"""A job and its phases as data: the job's identity, what a phase asks, and its result."""

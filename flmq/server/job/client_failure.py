@@ -8,13 +8,13 @@ __all__ = ["ClientFailure"]
 
 
 class ClientFailure(Exception):
-    """One client did not contribute to a round: who, with which word, and why.
+    """Why a client did not contribute to a round: its id, the outcome and the reason.
 
-    Raised nowhere; Flower's contract has exceptions in ``failures``, so this is one.
+    Never raised: it is an exception because Flower's contract puts exceptions in ``failures``.
     """
 
     def __init__(self, client_id: str, word: Outcome, reason: str, detail: str = "") -> None:
-        """Keep who failed and how; ``detail`` is the end of the client's traceback, if any."""
+        """Keep who failed and how; ``detail`` is the end of the client's traceback, or empty."""
         super().__init__(f"client {client_id}: {word.value}: {reason}")
         self.client_id = client_id
         self.outcome = word

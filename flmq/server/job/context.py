@@ -1,4 +1,4 @@
-"""What everybody who works for a job needs: who it is, and how to reach clients and observers."""
+"""What all parts of a job's server share: its identity, and access to clients and observers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JobContext:
     job: Job
     sender: Sender
     presence: PresenceWatcher
-    """Knows each client's site, and who is there."""
+    """Knows each client's site, and which clients are present."""
     emit: Callable[[RunEvent], None]
     clock: Callable[[], float] = time.monotonic
     """Seconds, monotonic."""

@@ -1,4 +1,4 @@
-"""Late replies as the server handles them: what counts in a later round, and what does not fit."""
+"""Late replies: which count in a later round, and why others do not."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["EXPIRED", "Late", "LateReplyPolicy", "late_of", "misfit", "why_not_l
 
 
 EXPIRED = "expired"
-"""How the note of a reply begins that says that its client came to the task too late."""
+"""Start of the note on a reply whose client came to the task too late."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateReplyPolicy:
-    """That late replies of a run count in later rounds, and how."""
+    """How a run's late replies count in later rounds."""
 
     until: int
-    """The last round: what comes late to it has none to count in."""
+    """The last round: replies late to it cannot count in a later one."""
     check: Callable[[ParametersSpec, FitRes], str | None]
-    """Why a FitRes does not match what was sent, or None."""
+    """Returns why a FitRes does not match what was sent; None: it matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Late:
 
 
 def late_of(reply: Reply) -> Late:
-    """The reply as a later round counts it."""
+    """Return the reply in the form in which a later round counts it."""
     res = reply.res
     assert isinstance(res, FitRes)
     return Late(
@@ -50,7 +50,7 @@ def late_of(reply: Reply) -> Late:
 
 
 def why_not_later(reply: Reply) -> str:
-    """Why a late reply could not count whatever was asked; empty where it could."""
+    """Return why a late reply cannot count, whatever was asked; empty: it can."""
     res = reply.res
     if isinstance(res, Failure) and res.kind is FailureKind.EXPIRED:
         return f"{EXPIRED}: {res.message}"
@@ -59,7 +59,7 @@ def why_not_later(reply: Reply) -> str:
 
 
 def misfit(reply: Reply, sent: ParametersSpec | None, policy: LateReplyPolicy) -> str:
-    """Why a late reply does not match what was ``sent`` to its client; empty where it does."""
+    """Return why a late reply does not match ``sent`` (None: not known); empty: it matches."""
     res = reply.res
     assert isinstance(res, FitRes)
     if reply.blob is not None and not isinstance(res.parameters, FileParameters):

@@ -1,8 +1,8 @@
-"""A phase in flight: what each of its asks asked, and what the replies to them carry.
+"""A phase in flight: its asks, and the contents of the replies to them.
 
-What a reply is, is decided elsewhere (`flmq.round.job`); here its payload is checked, kept and
-handed to the sink. Not thread-safe: everything but `claim` and `add_up` is called with the reply
-loop's lock held.
+`flmq.round.job` decides whether a reply counts; here its payload is checked, kept and handed to the
+sink. Not thread-safe: call everything but `claim`, `add_up` and `carry` with the reply loop's lock
+held.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ __all__ = ["PhaseInFlight", "Taken", "described", "named"]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A reply as it came from its queue."""
+    """A reply as it came from its queue, and its size in bytes."""
 
     reply: Reply
     bytes: int
     at: float
-    """Monotonic seconds."""
+    """When it came, in monotonic seconds."""
 
 
 @dataclass(slots=True)
 class _Told:
-    """What a client said besides its result."""
+    """What a client said about its failure: a traceback's end, or a result with a bad status."""
 
     detail: str = ""
     res: Res | None = None
@@ -66,41 +66,42 @@ class _Told:
 
 @dataclass(slots=True)
 class PhaseInFlight:
-    """A phase in flight, or one that has closed and that replies may still be late to."""
+    """A phase that is open, or has closed and may still get late replies."""
 
     key: PhaseKey
     request: Request
     label: str
     round: Round
-    """To look at; who feeds it is the job's state."""
+    """For reading only: the job's state feeds it."""
     asks: dict[str, Ask]
-    """By the name of the ask."""
+    """By the ask's name."""
     opened: float
-    """Monotonic seconds."""
+    """When it opened, in monotonic seconds."""
     tasks: dict[str, Task] = field(default_factory=dict)
-    """By the name of the ask."""
+    """By the ask's name."""
     specs: dict[str, ParametersSpec] = field(default_factory=dict)
-    """What each ask sent, of a phase that hands over and has closed."""
+    """The spec of what each ask sent; filled when a phase that hands over has closed."""
     done: threading.Event = field(default_factory=threading.Event)
     """Set once the round has closed and every reply that counts is durable and added up."""
     wake: threading.Event = field(default_factory=threading.Event)
-    """Set where whoever waits for the phase has to look at it."""
+    """Set when whoever waits for the phase must look at it."""
     on_done: Callable[[PhaseInFlight], None] = lambda phase: None
-    """Told when it is done; must not block."""
+    """Called when the phase is done; must not block."""
     bytes_down: int = 0
     bytes_up: int = 0
     closed: float | None = None
+    """When it closed, in monotonic seconds. None: not closed."""
     behind: Mapping[str, PhaseKey] = field(default_factory=dict)
-    """Clients that were silent before: what they have not answered yet, and may be at work on."""
+    """Earlier phases that clients have not answered yet and may be working on, by client."""
     unrouted: set[str] = field(default_factory=set)
-    """Asks to be published again in a moment: the client had no queue, and may have one then."""
+    """Asks to publish again soon: the client had no queue, or must do its task anew."""
     resumed: bool = False
-    """Whether an earlier server planned it: its clients may have been asked then."""
+    """Whether an earlier server planned it, and may have asked its clients already."""
     anew: set[str] = field(default_factory=set)
-    """Asks that the client is to do anew, for it holds them for settled."""
+    """Asks that the client must do anew, although it takes them for settled."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
-    """Those that count; without their parameters, where a sink takes these."""
+    """Replies that count, by the ask's name; without parameters if a sink takes them."""
     _late: list[Late] = field(default_factory=list)
     _told: dict[str, _Told] = field(default_factory=dict)
     _counts: Counter[Outcome] = field(default_factory=Counter)
@@ -117,13 +118,13 @@ class PhaseInFlight:
         now: float,
         on_done: Callable[[PhaseInFlight], None] = lambda phase: None,
     ) -> PhaseInFlight:
-        """Prepare ``request``; nothing counts before the reply loop has opened it."""
+        """Return a phase for ``request``; nothing counts before the reply loop has opened it."""
         asks = named(request.asks)
         nobody_yet = Round((), request.policy, label=label)
         return cls(key, request, label, nobody_yet, asks, now, on_done=on_done)
 
     def claim(self, ask: str, reply: Reply) -> Claim:
-        """Check ``reply`` against what was asked: whether it counts, and why not."""
+        """Return whether ``reply`` fits what was asked, and if not, why."""
         res = reply.res
         if (why := why_failed(res)) is not None:
             return ReplyFailed(ask, why)
@@ -134,7 +135,7 @@ class PhaseInFlight:
         return ReplyAccepted(ask) if problem is None else ReplyRejected(ask, problem)
 
     def count(self, ask: str, verdict: Verdict, taken: Taken | None) -> ClientOutcome:
-        """Note what became of an ask or of a reply to it, and keep what the reply brings."""
+        """Note the outcome of an ask or of a reply (None: no reply), and keep its contents."""
         self._counts[verdict.outcome] += 1
         if taken is not None:
             self.bytes_up += taken.bytes
@@ -152,7 +153,7 @@ class PhaseInFlight:
         return outcome if task is None else replace(outcome, task_id=task.task_id)
 
     def add_up(self, ask: str, taken: Taken, lock: threading.Lock) -> None:
-        """Hand a reply that counts to the sink, where there is one. Call it without the lock."""
+        """Hand a reply that counts to the sink, if any. Call it without the lock."""
         res = taken.reply.res
         if isinstance(res, FitRes):
             self._add_up(ask, res, lock)
@@ -186,19 +187,19 @@ class PhaseInFlight:
             self._error = self._error or error
 
     def close(self, close: Close, now: float) -> None:
-        """Note with what the round closed."""
+        """Note how the round closed, and when, in monotonic seconds."""
         self._close, self.closed = close, now
         self.end()
 
     def end(self) -> None:
-        """Wake whoever waits: it has closed, or cannot any more."""
+        """Wake whoever waits: the phase has closed, or can no longer close."""
         if not self.done.is_set():
             self.done.set()
             self.wake.set()
             self.on_done(self)
 
     def result(self) -> PhaseResult:
-        """What the phase brought; the replies are handed over and no longer kept here."""
+        """Return the phase's result; its replies are no longer kept here."""
         close, closed = self._close, self.closed
         if close is None or closed is None:
             raise RuntimeError(f"{self.label} has not closed")
@@ -226,13 +227,13 @@ class PhaseInFlight:
         return result
 
     def _specs(self) -> dict[str, ParametersSpec]:
-        """What each client was sent, but for the numbers; one object for what was shared."""
+        """Return the spec of what each ask sent; asks that share parameters share the spec."""
         seen: dict[int, ParametersSpec] = {}
         specs: dict[str, ParametersSpec] = {}
         for name, ask in self.asks.items():
             if isinstance(ask.ins, FitIns):
                 sent = ask.ins.parameters
-                # What cannot be read has no spec, and no reply to it will fit.
+                # Unreadable parameters have no spec: no late reply will match them.
                 with contextlib.suppress(MalformedMessage):
                     if id(sent) not in seen:
                         seen[id(sent)] = spec_of(sent)
@@ -257,7 +258,7 @@ class PhaseInFlight:
         if outcome is Outcome.ACCEPTED and not isinstance(res, Failure):
             self._replies[ask] = res
             if self.request.sink is not None and isinstance(res, FitRes):
-                # Its object may be the user's own, and is left as it is.
+                # The object may be the user's own: do not change it.
                 self._replies[ask] = without_parameters(res)
         elif outcome is Outcome.FAILED:
             self._told[ask] = (
@@ -268,7 +269,7 @@ class PhaseInFlight:
 def described(
     key: PhaseKey, ask: str, verdict: Verdict, taken: Taken | None, seconds: float | None = None
 ) -> ClientOutcome:
-    """The event that tells observers what became of an ask."""
+    """Return the event that tells observers the outcome of an ask."""
     res = None if taken is None else taken.reply.res
     reason = verdict.reason
     if verdict.outcome is Outcome.LATE:
@@ -291,7 +292,7 @@ def described(
 
 
 def named(asks: Sequence[Ask]) -> dict[str, Ask]:
-    """Each ask by its name: the second one of a client is another ask than the first."""
+    """Return each ask by its name; a client's second ask has another name than its first."""
     seen: Counter[str] = Counter()
     found: dict[str, Ask] = {}
     for ask in asks:

@@ -1,4 +1,4 @@
-"""What is asked of clients, and what it brought: as data."""
+"""Requests to clients and their results, as data."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 
 
 class NotAddedUp(RunError):
-    """The server's own disk or memory does not suffice to add a reply up."""
+    """The server's own disk or memory does not suffice to add up a reply."""
 
     def __init__(self, client_id: str, error: Exception) -> None:
-        """Name whose reply it is, and the cause."""
+        """Name the reply's client and the cause in the message."""
         self.client_id = client_id
         super().__init__(
             f"the server cannot add up the reply of {client_id}, which is not to blame "
@@ -44,58 +44,62 @@ class NotAddedUp(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Whom to ask, and what."""
+    """The client to ask, and what to ask of it."""
 
     client_id: str
     ins: Ins
 
 
 Check = Callable[[Ins, Res], str | None]
-"""Why a reply does not answer what was asked, or None if it does."""
+"""Returns why a reply does not answer what was asked; None: it does."""
 
 
 class Sink(Protocol):
-    """What takes in accepted fit replies as they come, so that nobody need keep them."""
+    """Takes in accepted fit replies as they arrive, so that they need not be kept."""
 
     def add(self, client_id: str, res: FitRes) -> None:
-        """Take in one client's reply; raises `AggregationError` where it cannot."""
+        """Take in one client's reply.
+
+        Raises:
+            AggregationError: the reply cannot be taken in.
+        """
 
 
 def accept_anything(ins: Ins, res: Res) -> str | None:
-    """Take every reply that decodes."""
+    """Accept every reply that decodes."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Asks that are opened together, as a phase, and when that is over."""
+    """Asks that are opened together as a phase, and when the phase ends."""
 
     phase: Phase
     server_round: int
     asks: Sequence[Ask]
-    """A client that is in it twice is asked twice."""
+    """A client that appears twice is asked twice."""
     timeout: float | None
-    """Seconds until the deadline; None: wait without limit."""
+    """Seconds until the deadline. None: wait without limit."""
     policy: Policy = field(default_factory=lambda: Policy(min_results=0))
     check: Check = check_reply
-    """Of replies of the right type; the check of the kind where nothing else is given."""
+    """Checks replies of the right type; by default, as their kind requires."""
     sink: Sink | None = None
-    """Where each accepted reply's parameters go as it comes; they are then no longer in it."""
+    """Takes each accepted reply's parameters, which are then not kept. None: they are kept."""
     state: Mapping[str, StateValue] | None = None
-    """The strategy's state after it chose whom to ask: makes the phase part of the job's journal,
-    where there is one. None: it is asked anew after a restart."""
+    """The strategy's state after it chose whom to ask; puts the phase in the job's journal, if
+    any. None: the phase is asked anew after a restart."""
     hands_over: bool = False
-    """Whether late replies to it may count in a later phase, and those to earlier ones in it."""
+    """Whether late replies may count across phases: from this one later, from earlier ones here."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What a phase brought, by the names of its asks, in the order of client ids."""
+    """The result of a phase, by the names of its asks, in the order of client ids."""
 
     replies: dict[str, Res]
-    """Of the asks whose reply counts. An ask is called as its client; a second one ``client#2``."""
+    """Replies that count, by ask: named after its client, or ``client#2`` for a second ask."""
     failures: list[ClientFailure | tuple[str, Res]]
-    """Of the others: an exception, or the reply whose status is not OK."""
+    """For each other ask: an exception, or its name and a reply whose status is not OK."""
     counts: RoundCounts
     seconds: float
     bytes_down: int
@@ -103,13 +107,13 @@ class PhaseResult:
     reason: str
     """Why the phase closed."""
     enough: bool
-    """Whether as many replies count as the policy asks for."""
+    """Whether as many replies count as the policy requires."""
     error: FlmqError | None = None
-    """What the sink raised, if it did: its sum is then of no use. No `AggregationError`: the
-    server's own disk or memory is to blame, and the run cannot go on."""
+    """What the sink raised, which makes its sum useless. None: nothing. If not `AggregationError`,
+    the server's own disk or memory is to blame, and the run cannot go on."""
     late: tuple[Late, ...] = ()
     """Late replies of earlier rounds that count in this one."""
     incomplete_uploads: int = 0
-    """Replies that broke off on their way here and were discarded, since the phase before."""
+    """Number of replies discarded incomplete since the phase before."""
     stray_chunks: int = 0
-    """Chunks of replies that nobody waited for, since the phase before."""
+    """Number of chunks of replies that were not awaited, since the phase before."""

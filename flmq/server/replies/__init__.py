@@ -1,1 +1,1 @@
-"""Replies: heard, taken in whole, written down, counted, and answered with a receipt."""
+"""Receive replies whole, write them down, count them, and answer each with a receipt."""

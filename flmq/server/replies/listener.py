@@ -1,7 +1,7 @@
-"""Hearing a job's queues: presence, replies and the blobs that follow them, requests for models.
+"""Listen to a job's queues: presence, replies and the blobs after them, requests for models.
 
-One thread takes everything, in order. It may wait for the publisher, never the other way round.
-What becomes of a reply that is all here is the reply loop's affair.
+One thread takes every message, in order. It may wait for the publisher; the publisher never waits
+for it. Complete replies go to the reply loop.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from flmq.wire import BlobChunk, Failure, FailureKind, ModelRequest, Presence, R
 __all__ = ["Listener"]
 
 _IDLE = 1.0
-"""Seconds to wait for a message, where nothing else is to be done."""
+"""Seconds to wait for a message when there is no other work."""
 _BUSY = 0.02
-"""Seconds to wait for one, where another thread is dealing with what came."""
+"""Seconds to wait for a message while another thread deals with earlier ones."""
 
 
 class Listener:
-    """The thread that hears what clients say."""
+    """The thread that receives clients' messages."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Listener:
         doorkeeper: Doorkeeper,
         receipts: Receipts,
     ) -> None:
-        """Prepare; `start` begins to listen, and the inbox's closing ends it."""
+        """Prepare the thread: `start` starts it, and closing the inbox ends it."""
         self._job = context.job
         self._inbox = inbox
         self._loop = loop
@@ -54,17 +54,17 @@ class Listener:
         self._receipts = receipts
         self._clock = context.clock
         self.is_ending = False
-        """Whether the inbox's consumer is being closed, for nothing more is to be heard."""
+        """Whether the inbox's consumer is being closed on purpose, so that the thread ends."""
         self._thread = threading.Thread(target=self._run, name="flmq-replies", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for the end, which follows the closing of the inbox's consumer."""
+        """Wait for the thread to end; close the inbox's consumer first."""
         self._thread.join()
-        self._doorkeeper.tick()  # a short run may end before anybody was named
+        self._doorkeeper.tick()  # a short run may end before the first tick
         self._uploading.close()
 
     def _run(self) -> None:
@@ -78,11 +78,11 @@ class Listener:
             if not self.is_ending:
                 self._give_up(error)
         except FlmqError as error:
-            # Fenced, or nothing can be read or written any more. What is un-acked comes again, to
-            # the server that is in charge then.
+            # Fenced, or reading or writing fails. Unacked messages are delivered again, to the
+            # server that is then in charge.
             self._give_up(error)
         except BaseException as error:
-            # Whatever it is, the run must not wait for ever for what nobody hears.
+            # Whatever the error, the run must not wait forever for replies that nobody receives.
             logger.exception("job %s: replies can no longer be taken in", self._job.name)
             self._give_up(NobodyListens(error))
 
@@ -94,7 +94,7 @@ class Listener:
                 with logging_about(incoming.body):
                     self._hear_safely(incoming)
             if self._loop.is_full:
-                self._loop.perform()  # no more is heard than can be dealt with
+                self._loop.perform()  # receive no more than can be dealt with
             elif incoming is None:
                 patience = 0.0 if self._loop.perform_if_free() else _BUSY
             if self._clock() >= next_tick:
@@ -104,7 +104,7 @@ class Listener:
                 self._uploading.give_up_stale()
 
     def _give_up(self, error: FlmqError) -> None:
-        """Without replies no round can close: end those that are open, and say why."""
+        """End all open rounds because of ``error``: without replies they cannot close."""
         self._presence.give_up(error)
         self._loop.give_up(error)
 
@@ -112,7 +112,7 @@ class Listener:
         try:
             self._hear(incoming)
         except (BrokerError, RunError, StoredDataError, OSError):
-            raise  # our own trouble, and nobody's message is to blame
+            raise  # the server's own trouble: the message is not to blame
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
             self._inbox.dead_letter(incoming, named_error(error))
@@ -135,7 +135,7 @@ class Listener:
         self._inbox.ack(incoming)
 
     def _send_model(self, request: ModelRequest) -> None:
-        """Send a model to who asks for it: its own to a client, once more to all what is shared."""
+        """Send a requested model: a shared one again to everybody, a client's own to it alone."""
         if self._models.publish_again(request.digest):
             return
         client_id = request.client_id
@@ -149,7 +149,7 @@ class Listener:
     # -- replies -----------------------------------------------------------------------------
 
     def _hear_reply(self, incoming: Incoming, reply: Reply) -> None:
-        """Deal with a reply, or with the envelope of one whose parameters follow."""
+        """Deal with a reply, or with the envelope of a reply whose parameters follow."""
         problem = self._identity_problem(reply)
         if problem is not None:
             if self._is_askeds_own(reply):
@@ -166,10 +166,10 @@ class Listener:
             self._loop.take(reply, incoming.bytes, incoming)
 
     def _hear_settled(self, reply: Reply) -> None:
-        """Deal with a client's word that a task is settled, which may be asked here all the same.
+        """Deal with a client's statement that a task is already settled.
 
-        The broker may have delivered it once more. But where nothing has come of it here, this
-        server has lost what an earlier one took in, or asks anew what no journal keeps.
+        Ignore it if no reply is awaited: the broker only delivered the task twice. Otherwise
+        the server lost the reply, or repeats a call that no journal keeps: ask the client again.
         """
         found = self._loop.tasks.phase_of(reply.task_id)
         if found is None:
@@ -189,23 +189,23 @@ class Listener:
         )
 
     def _has_nonce(self, reply: Reply) -> bool:
-        """Whether a reply's sender has read its task."""
+        """Return whether the reply has its task's nonce: its sender has then read the task."""
         return compare_digest(reply.nonce, self._job.nonce(reply.task_id))
 
     def _is_askeds_own(self, reply: Reply) -> bool:
-        """Whether a receipt would go to who sent the reply, and not to whom it only names."""
+        """Return whether the reply was sent by the client that it names, which was asked."""
         found = self._loop.tasks.asked(reply.task_id)
         return found is not None and found[1] == reply.client_id and self._has_nonce(reply)
 
     def _identity_problem(self, reply: Reply) -> str | None:
-        """Why this reply is not from whom it says, to what it says; None if it is."""
+        """Return why the reply's client, job, phase or task is false; None: they are right."""
         found = self._loop.tasks.asked(reply.task_id)
         if not self._has_nonce(reply):
             if found is None:
                 return f"answers a task that nobody sent ({reply.task_id})"
             return "does not have its task's nonce"
         if found is None:
-            return None  # of a phase that is forgotten here, but of ours: the nonce says so
+            return None  # the phase is forgotten here, but the nonce proves that the task is ours
         key, asked = found
         if reply.job != self._job.name or reply.phase is not key.phase:
             return "names another job or phase than its task"

@@ -1,4 +1,4 @@
-"""Telling clients what became of their replies, so that they can forget them."""
+"""Tell clients what became of their replies, so that they can forget them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flmq.wire import Receipt, ReceiptOutcome, Reply
 
 __all__ = ["Receipts"]
 
-_DAY = 24 * 3600.0
+_DAY = 24 * 3600.0  # seconds
 _OUTCOMES = {
-    # Whatever the reply says: the client may forget it.
+    # All of these mean that the client may forget its reply.
     Outcome.ACCEPTED: ReceiptOutcome.ACCEPTED,
     Outcome.FAILED: ReceiptOutcome.ACCEPTED,
     Outcome.LATE: ReceiptOutcome.LATE,
@@ -23,16 +23,16 @@ _OUTCOMES = {
 
 
 class Receipts:
-    """Sends receipts to clients' queues, where they wait for a day. Thread-safe."""
+    """Sends receipts to clients' queues, where they expire after a day. Thread-safe."""
 
     def __init__(self, job: Job, sender: Sender, presence: PresenceWatcher) -> None:
-        """Send for ``job``; ``presence`` knows each client's site."""
+        """Send receipts for ``job``; ``presence`` knows each client's site."""
         self._job = job
         self._sender = sender
         self._presence = presence
 
     def send(self, reply: Reply, word: Outcome, reason: str, late_by: float = 0.0) -> None:
-        """Tell the client of ``reply`` what became of it; words without a receipt: nothing."""
+        """Tell the reply's client its outcome, if that has a receipt; ``late_by`` is in seconds."""
         if word not in _OUTCOMES:
             return
         receipt = Receipt(

@@ -1,4 +1,4 @@
-"""What the reply loop reaches the world through, and what it holds of a reply meanwhile."""
+"""The reply loop's connections to the outside, and what it holds of each reply in progress."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ __all__ = ["InHand", "ReplyEdges", "ReplyEntry", "ReplyRecord"]
 
 @dataclass(frozen=True, slots=True)
 class ReplyEntry:
-    """A reply to be entered into the job's record."""
+    """A reply to enter into the job's record."""
 
     action: Enter
     reply: Reply
     size: int
-    """Bytes that came for it."""
+    """Bytes received for it."""
 
 
 class ReplyRecord(Protocol):
-    """Where replies are made durable: a job's journal."""
+    """The record that makes replies durable: a job's journal."""
 
     def enter(self, entries: Sequence[ReplyEntry]) -> None:
-        """Enter replies, all or none; durable on return."""
+        """Enter all the replies or none of them; they are durable on return."""
 
     def recorded(self, reply: Reply) -> Recorded | None:
-        """What is known of the closed phase that a reply answers; None: nothing."""
+        """Return what is known of the closed phase that a reply answers; None: nothing known."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEdges:
-    """What the loop reaches the world through."""
+    """The functions and records by which the loop acts on the outside."""
 
     emit: Callable[[RunEvent], None]
     clock: Callable[[], float]
     """Seconds, monotonic."""
     ack: Callable[[Incoming], None] = lambda incoming: None
     receipt: Callable[[Reply, Outcome, str, float], None] = lambda reply, outcome, reason, by: None
-    """Tells a client what became of its reply, why, and how many seconds late it was."""
+    """Tells a client its reply's outcome, the reason, and how many seconds late it was."""
     unpack: Callable[[Reply], Reply | str] = lambda reply: reply
-    """Decompresses a reply's parameters; or says why that cannot be done."""
+    """Returns the reply with its parameters decompressed, or why they cannot be."""
     record: ReplyRecord | None = None
     late_policy: LateReplyPolicy | None = None
     model: ParametersSpec | None = None
-    """What an earlier server's tasks had in them, as far as is known."""
+    """The spec of the parameters in an earlier server's tasks. None: not known."""
 
 
 @dataclass(slots=True)
 class InHand:
-    """A reply that is being dealt with."""
+    """A reply in progress."""
 
     reply: Reply
     size: int
-    """Bytes that came for it."""
+    """Bytes received for it."""
     at: float
-    """When it came, in monotonic seconds."""
+    """When it arrived, in monotonic seconds."""
     incoming: Incoming | None
-    """What to ack; None: nothing (any more)."""
+    """The message to ack. None: nothing to ack, or acked already."""
     origin: Origin = Origin.QUEUE
     spoiled: str = ""
-    """Why it came to nothing on its way, where it did."""
+    """Why its transfer failed. Empty: it did not fail."""

@@ -1,4 +1,4 @@
-"""Checking a reply's contents, as far as its fate asks for it."""
+"""Check a reply's contents as far as its fate requires."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class ReplyJudge:
     """Checks replies. Thread-safe."""
 
     def __init__(self, tasks: TaskDirectory, edges: ReplyEdges) -> None:
-        """Check them against what the phases of ``tasks`` asked."""
+        """Check replies against what the phases in ``tasks`` asked."""
         self._tasks = tasks
         self._edges = edges
 
     def judge(self, token: int, hand: InHand) -> ReplyCame:
-        """The event to feed for a reply; unpacks its parameters, where somebody will look."""
+        """Return the event to feed for a reply; unpack its parameters if they may count."""
         reply = hand.reply
         recorded = self._tasks.recorded(reply)
         with self._tasks.lock:
@@ -41,7 +41,7 @@ class ReplyJudge:
         )
 
     def _check(self, hand: InHand, fate: Fate) -> tuple[Claim, str]:
-        """What a reply is by its contents, and why it could not count in a later round."""
+        """Return whether a reply is valid, and why it cannot count later (empty: it can)."""
         client_id = hand.reply.client_id
         if fate in (Fate.SETTLES, Fate.LATE_WANTED) and hand.reply.blob is not None:
             unpacked = hand.reply if hand.spoiled else self._edges.unpack(hand.reply)

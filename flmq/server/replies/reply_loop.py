@@ -1,9 +1,9 @@
-"""The one loop that does about replies what the job's state says: journal, count, receipt, ack.
+"""Carry out what the job's state decides about replies: journal, count, receipt, ack.
 
-It decides nothing (`flmq.round.job` does). A reply is registered under a token, checked as the
-state wants it checked, and fed to it; the actions that come back are performed in the order in
-which they were decided, whoever's thread that is. Those that write to the journal are performed
-first, many with one commit: what follows in the same turn is then durable.
+`flmq.round.job` decides; this loop performs. A reply is registered under a token, checked as the
+state requires, and fed to the state. The resulting actions are performed in the order in which they
+were decided, on any thread. In each turn journal writes come first, many in one commit, so that
+the other actions only act on durable replies.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from flmq.wire import Reply
 __all__ = ["NobodyListens", "ReplyLoop"]
 
 _COMMIT_TOGETHER = 64
-"""Replies that are written down with one commit, where so many wait."""
+"""Number of replies to write with one commit, if that many wait."""
 
 
 class NobodyListens(RunError):
-    """What takes replies in came to its end by a fault."""
+    """A fault ended the receiving of replies."""
 
     def __init__(self, cause: BaseException) -> None:
-        """Name the ``cause``."""
+        """Name the ``cause`` in the message."""
         super().__init__(
             f"replies can no longer be taken in ({type(cause).__name__}: {cause}): please report "
             "this with the log; where the job has a journal, start the server again to go on"
@@ -64,14 +64,14 @@ class NobodyListens(RunError):
 
 
 class ReplyLoop:
-    """Takes replies in. Thread-safe; ``lock`` guards the state and every phase in flight."""
+    """Takes in replies. Thread-safe; ``lock`` guards the state and every phase in flight."""
 
     def __init__(self, state: JobState, edges: ReplyEdges) -> None:
-        """Do what ``state`` says."""
+        """Perform what ``state`` decides."""
         self.tasks = TaskDirectory(state, edges.record)
         self.lock, self.state = self.tasks.lock, state
         self.trouble: FlmqError | None = None
-        """Why nothing is taken in any more, where that is so."""
+        """Why no more replies are taken in. None: they still are."""
         self._edges = edges
         self._judging = ReplyJudge(self.tasks, edges)
         self._actions: deque[JobAction] = deque()
@@ -80,14 +80,15 @@ class ReplyLoop:
         self._in_hand: dict[int, InHand] = {}
         self._late: dict[LateReplyRef, Late] = {}
 
-    # -- for who hears -----------------------------------------------------------------------
+    # -- for the listener --------------------------------------------------------------------
 
     def take(
         self, reply: Reply, size: int, incoming: Incoming | None, *, spoiled: str = ""
     ) -> None:
-        """Take in a reply that is all here; `perform` does about it what there is to do.
+        """Take in a complete reply of ``size`` bytes; `perform` then deals with it.
 
-        ``incoming`` is acked once that is done. ``spoiled`` says why it came to nothing, if so.
+        ``incoming`` is acked after that. ``spoiled`` says why the transfer failed (empty: it did
+        not).
         """
         token = self.register(reply, size, Origin.QUEUE)
         self._in_hand[token].incoming = incoming
@@ -96,26 +97,26 @@ class ReplyLoop:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many replies wait to be dealt with that it is time."""
+        """Whether so many actions wait that they must be performed now."""
         return len(self._actions) >= 4 * _COMMIT_TOGETHER
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to be done."""
+        """Whether no action waits to be performed."""
         return not self._actions
 
-    # -- for who asks ------------------------------------------------------------------------
+    # -- for the phases' owner ---------------------------------------------------------------
 
     def add_late(self, lates: Iterable[Late]) -> None:
-        """Keep at hand late replies of earlier servers, which the state names."""
+        """Keep late replies that earlier servers took in; the state refers to them."""
         self._late.update((late.ref, late) for late in lates)
 
     def open(self, phase: PhaseInFlight, events: Callable[[ReplyLoop], Sequence[JobEvent]]) -> None:
-        """Open a phase, and count at once what an earlier server had taken in of it.
+        """Open a phase, and count at once the replies that an earlier server took in for it.
 
-        ``events`` gives what to feed, the opening first. It is called when all that was decided
-        is durable, and what it gives is fed before anything else is decided: a second answer of a
-        client cannot count before the first one, which is in the record.
+        ``events`` returns the events to feed, the opening first. It is called when all decisions
+        so far are durable, and its events are fed before anything else is decided: a client's
+        second answer cannot count before its first one, which is in the record.
         """
         with self._performing:
             while True:
@@ -123,7 +124,7 @@ class ReplyLoop:
                 fed = events(self)
                 with self.lock:
                     if any(isinstance(a, Enter) and a.key == phase.key for a in self._actions):
-                        # Of this phase, and not in what the record gave: it is read again.
+                        # A reply to this phase came after the record was read: read it again.
                         for event in fed:
                             if isinstance(event, ReplyCame):
                                 self._in_hand.pop(event.token)
@@ -136,16 +137,16 @@ class ReplyLoop:
             self.perform()
 
     def register(self, reply: Reply, size: int, origin: Origin) -> int:
-        """A token for a reply, for a `ReplyCame`."""
+        """Register a reply of ``size`` bytes; return its token, for a `ReplyCame`."""
         token = next(self._tokens)
         self._in_hand[token] = InHand(reply, size, self._edges.clock(), None, origin)
         return token
 
     def feed(self, event: JobEvent, *, perform: bool = True) -> None:
-        """Feed an event that is no reply; not ``perform``, its actions wait for somebody who may.
+        """Feed an event that is not a reply; without ``perform``, leave its actions for later.
 
         Raises:
-            FlmqError: nothing can be taken in any more, and why.
+            FlmqError: why no more replies can be taken in.
         """
         with self.lock:
             self._actions += self.state.handle(event)
@@ -156,16 +157,16 @@ class ReplyLoop:
             self.perform()
 
     def close(self, key: PhaseKey) -> None:
-        """Say that a phase's closing set is durable: what comes from now on is late for good."""
+        """Note that a phase's closing set is durable: any later reply to it is late for good."""
         self.feed(PhaseClosedDurably(key))
         with self.lock:
             self.tasks.forget()
 
     def perform(self) -> None:
-        """Do what there is to do, in order.
+        """Perform all waiting actions, in order.
 
         Raises:
-            FlmqError: nothing can be taken in any more, and why.
+            FlmqError: why no more replies can be taken in.
         """
         with self._performing:
             if self.trouble is not None:
@@ -180,18 +181,18 @@ class ReplyLoop:
                 raise
             except KeyboardInterrupt as error:
                 self.give_up(NobodyListens(error))
-                raise  # of the person who stops the run
+                raise  # the user is stopping the run
             except BaseException as error:
-                # Also sys.exit() in a strategy's code that was called here.
+                # This includes sys.exit() in a strategy's code called from here.
                 logger.exception("replies can no longer be taken in")
                 trouble = NobodyListens(error)
                 self.give_up(trouble)
                 raise trouble from error
 
     def perform_if_free(self) -> bool:
-        """As `perform`, but where somebody else is at it, leave it to them; whether it was done.
+        """Call `perform` unless another thread is in it; return whether it was called.
 
-        For the listener, which must go on hearing while a phase is read from the record.
+        For the listener, which must go on receiving while a phase is read from the record.
         """
         if not self._performing.acquire(blocking=False):
             return False
@@ -202,17 +203,17 @@ class ReplyLoop:
         return True
 
     def give_up(self, error: FlmqError) -> None:
-        """Take nothing in any more: no phase can close, so who waits is woken to find ``error``."""
+        """Take in no more replies; wake whoever waits for a phase, to find ``error``."""
         with self.lock:
             self.trouble = self.trouble or error
             phases = self.tasks.open_phases()
         for phase in phases:
             phase.end()
 
-    # -- judged ------------------------------------------------------------------------------
+    # -- checking ----------------------------------------------------------------------------
 
     def _judge(self, token: int) -> None:
-        """Check a reply as the state wants it, and feed it; again, where that changed meanwhile."""
+        """Check a reply and feed it to the state; repeat if its fate has changed meanwhile."""
         while True:
             event = self._judging.judge(token, self._in_hand[token])
             with self.lock:
@@ -232,7 +233,7 @@ class ReplyLoop:
                 extra=about(reply),
             )
 
-    # -- performed ---------------------------------------------------------------------------
+    # -- performing --------------------------------------------------------------------------
 
     def _next_turn(self) -> list[JobAction]:
         with self.lock:
@@ -265,7 +266,7 @@ class ReplyLoop:
     def _do(self, action: JobAction) -> None:
         match action:
             case Enter():
-                pass  # done, with all others of its turn
+                pass  # already done by `_enter`, for the whole turn
             case Count():
                 self._count(action)
             case Carry(key, ref):
@@ -310,7 +311,7 @@ class ReplyLoop:
 
 
 def _told(verdict: Verdict) -> tuple[Outcome, str]:
-    """Return the outcome of a reply and its reason as its client is told them."""
+    """Return the outcome and the reason to tell a reply's client."""
     outcome, reason = verdict.outcome, verdict.reason
     if verdict.into is not None:
         return Outcome.ACCEPTED, f"accepted late into round {verdict.into}"

@@ -1,4 +1,4 @@
-"""Replies' parameters on disk: written as they come, read as if they were in memory."""
+"""Keep replies' parameters on disk: written as they arrive, read by memory mapping."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flmq.wire import BlobProgress, BlobRef, FileParameters
 __all__ = ["SpoolFailed", "SpoolFile", "SpoolFolder", "SpooledParameters"]
 
 _LARGE = 1 << 20
-"""Bytes from which a file is kept to be written again: its pages cost a third of fresh ones."""
+"""Bytes from which a file is kept for reuse: its pages cost a third of fresh ones."""
 _KEPT_BYTES = 4 << 30 if KEEP_MEMORY else 0
 
 
 class SpoolFailed(RunError):
-    """The server's own disk does not take a reply, or give it back: no client is to blame."""
+    """The server's own disk cannot write or read a reply: no client is to blame."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        """Name the file and the cause."""
+        """Name the file and the cause in the message."""
         self.path = path
         super().__init__(
             f"{path}: the server cannot keep a reply there: {cause_of(error)}. The reply "
@@ -39,7 +39,7 @@ class SpoolFailed(RunError):
 
 @contextlib.contextmanager
 def _spooling(path: Path) -> Iterator[None]:
-    """Turn what the system says against using ``path`` into `SpoolFailed`."""
+    """Turn an `OSError` in using ``path`` into `SpoolFailed`."""
     try:
         yield
     except OSError as error:
@@ -47,13 +47,13 @@ def _spooling(path: Path) -> Iterator[None]:
 
 
 class SpoolFolder:
-    """A folder of our own, which goes when nobody holds this, or a file in it, any more."""
+    """A private folder, removed when neither this object nor a file in it is held any more."""
 
     def __init__(self, parent: Path | None) -> None:
-        """Make one below ``parent``; None: where temporary files are.
+        """Make the folder below ``parent``. None: below the system's temporary folder.
 
         Raises:
-            SpoolFailed: it cannot be made.
+            SpoolFailed: the folder cannot be made.
         """
         with _spooling(parent or Path(tempfile.gettempdir())):
             self.path = Path(tempfile.mkdtemp(prefix="flmq-spool-", dir=parent))
@@ -61,18 +61,18 @@ class SpoolFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def take(self, name: str, size: int, *, ahead: bool = True) -> tuple[_Place, int]:
-        """A file of ``size`` bytes, of any value, and its descriptor.
+        """Return a file of ``size`` arbitrary bytes, and its open descriptor.
 
-        Not ``ahead``, its space is taken as it is written: nobody knows that so much will come.
+        ``ahead`` reserves its disk space now; otherwise space is used as data is written.
 
         Raises:
-            SpoolFailed: there is no room for it, or the folder cannot be written.
+            SpoolFailed: the disk is full, or the folder cannot be written.
         """
         again = self._take_again(size) if ahead else None
         if again is not None:
             return again
         with _spooling(self.path):
-            # A file of its own: one of the same name may be complete, and wait to be taken in.
+            # Make the name unique: a complete file of this name may still wait to be taken in.
             descriptor, path = tempfile.mkstemp(prefix=f"{name}-", dir=self.path)
             try:
                 if ahead:
@@ -86,10 +86,10 @@ class SpoolFolder:
         return _Place(self, self._free, Path(path), size), descriptor
 
     def _take_again(self, size: int) -> tuple[_Place, int] | None:
-        """A file that nobody holds, made as long as is asked for; None where there is none."""
+        """Return a file for reuse, resized to ``size`` bytes. None: none can be reused."""
         if size < _LARGE:
             return None
-        # What is compressed has many sizes: then the oldest will do, made as long.
+        # Compressed blobs vary in size: if none has this size, resize the oldest file.
         path = self._free.take(size) or self._free.take_oldest()
         if path is None:
             return None
@@ -100,7 +100,7 @@ class SpoolFolder:
                 os.ftruncate(descriptor, size)
                 _allocate(descriptor, size)
         except OSError:
-            # Somebody removed it, or there is no room: a new one may do, or says why not.
+            # The file was removed or the disk is full: the caller tries a new file.
             if descriptor >= 0:
                 os.close(descriptor)
             path.unlink(missing_ok=True)
@@ -108,7 +108,7 @@ class SpoolFolder:
         return _Place(self, self._free, path, size), descriptor
 
     def _take_space(self, descriptor: int, size: int) -> None:
-        """Now rather than in the middle; and what is mapped can then always be read."""
+        """Reserve the space now, not midway; a mapping of it can then always be read."""
         try:
             _allocate(descriptor, size)
         except OSError:
@@ -116,7 +116,7 @@ class SpoolFolder:
             _allocate(descriptor, size)
 
     def keep(self, max_bytes: int) -> None:
-        """Keep ``max_bytes`` of files that nobody holds, from now on, to be written again."""
+        """From now on, keep at most ``max_bytes`` of unused files for reuse."""
         self._free.keep(max_bytes)
 
 
@@ -125,11 +125,11 @@ def _unlink(path: Path) -> None:
 
 
 class _Place:
-    """A file that is in use for as long as anybody holds this."""
+    """A file that stays in use as long as this object is held."""
 
     def __init__(self, folder: SpoolFolder, free: FreeList[Path], path: Path, size: int) -> None:
         self.path = path
-        self._folder = folder  # is there as long as we are
+        self._folder = folder  # held, so that the folder outlives this file
         self._finalizer = (
             weakref.finalize(self, _unlink, path)
             if size < _LARGE
@@ -137,23 +137,23 @@ class _Place:
         )
 
     def leave(self) -> None:
-        """The file is somebody else's from now on."""
+        """Give up ownership of the file."""
         self._finalizer.detach()
 
     def remove(self) -> None:
-        """Remove the file, which never became anything."""
+        """Remove the file, which was never completed."""
         self.leave()
         _unlink(self.path)
 
 
 class SpoolFile:
-    """One blob on disk, filled chunk by chunk. Open only while it is written: there may be many."""
+    """A blob on disk, filled chunk by chunk; open only during a write, as there may be many."""
 
     def __init__(self, folder: SpoolFolder, name: str, ref: BlobRef, *, ahead: bool = True) -> None:
-        """Take the space for ``ref`` in ``folder``: now, or not ``ahead`` as chunks come.
+        """Make a file for ``ref`` in ``folder``; ``ahead`` reserves its disk space now.
 
         Raises:
-            SpoolFailed: there is no room for it, or the folder cannot be written.
+            SpoolFailed: the disk is full, or the folder cannot be written.
         """
         self.ref = ref
         self._progress = BlobProgress(ref)
@@ -163,11 +163,11 @@ class SpoolFile:
         self.path = place.path
 
     def write(self, index: int, data: bytes | memoryview) -> bool:
-        """Put a chunk in its place; whether the blob is complete. Duplicates do no harm.
+        """Write a chunk, ignoring duplicates; return whether the blob is complete.
 
         Raises:
-            MalformedMessage: this is not a chunk of this blob.
-            SpoolFailed: it cannot be written.
+            MalformedMessage: the chunk is not one of this blob.
+            SpoolFailed: the chunk cannot be written.
         """
         offset = self._progress.accept(index, data)
         if offset is not None:
@@ -179,11 +179,11 @@ class SpoolFile:
         return self._progress.complete
 
     def parameters(self) -> SpooledParameters:
-        """The complete blob's parameters, which own the file from now on.
+        """Return the complete blob's parameters, which own the file from now on.
 
         Raises:
-            MalformedMessage: the bytes are not those that the reference names.
-            SpoolFailed: they cannot be read.
+            MalformedMessage: the bytes do not match the blob's reference.
+            SpoolFailed: the bytes cannot be read.
         """
         parameters = SpooledParameters(self.path, self.ref, place=self._place)
         self._progress.finish(parameters.map())
@@ -191,7 +191,7 @@ class SpoolFile:
         return parameters
 
     def close(self) -> None:
-        """Write no more; what nobody has the `parameters` of is removed at once. Idempotent."""
+        """Stop writing; remove the file unless `parameters` has taken it over. Idempotent."""
         if self._place is not None:
             self._place.remove()
         self._place = None
@@ -205,7 +205,7 @@ def _write_at(file: int, data: memoryview, offset: int) -> int:
 
 
 def _allocate(file: int, size: int) -> None:
-    """Have ``size`` bytes of disk; where that cannot be asked for, at least a file that long."""
+    """Reserve ``size`` bytes of disk; if the system cannot, only make the file that long."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
     else:
@@ -213,24 +213,24 @@ def _allocate(file: int, size: int) -> None:
 
 
 class _Mapping(mmap.mmap):
-    """A file's bytes, and what keeps the file from being written again meanwhile."""
+    """A file's mapped bytes; ``place`` keeps the file from being reused meanwhile."""
 
     place: _Place | None = None
 
 
 class SpooledParameters(FileParameters):
-    """Parameters of a reply, in a file of theirs while anybody holds them, or a view."""
+    """A reply's parameters, whose file lasts as long as they or a view of them are held."""
 
     def __init__(self, path: Path, ref: BlobRef, *, place: _Place | None = None) -> None:
-        """Read the file at ``path``, which holds the blob of ``ref``."""
+        """Use the file at ``path``, which holds the blob of ``ref``."""
         super().__init__(path, ref)
         self._place = place
 
     def map(self) -> _Mapping | bytes:
-        """The file as memory.
+        """Return the file mapped into memory.
 
         Raises:
-            SpoolFailed: it cannot be read.
+            SpoolFailed: the file cannot be read.
         """
         if self.ref.total == 0:
             return b""
@@ -240,7 +240,7 @@ class SpooledParameters(FileParameters):
         return mapping
 
     def keep(self, path: Path) -> None:
-        """The file was moved to ``path``, and is somebody else's to remove."""
+        """Note that the file was moved to ``path`` and is no longer to be removed here."""
         self.path = path
         if self._place is not None:
             self._place.leave()

@@ -1,4 +1,4 @@
-"""What is known of each task: its phase in flight, its ask, and what a reply to it would be."""
+"""Look up a task: its phase in flight, its ask, and the fate of a reply to it."""
 
 from __future__ import annotations
 
@@ -18,68 +18,68 @@ class LooksUp(Protocol):
     """A record of phases that are not in memory."""
 
     def recorded(self, reply: Reply) -> Recorded | None:
-        """What is known of the closed phase that a reply answers; None: nothing."""
+        """Return what is known of the closed phase that a reply answers; None: nothing known."""
 
 
 class TaskDirectory:
     """The tasks of one job. Thread-safe; ``lock`` guards the state and every phase in flight."""
 
     def __init__(self, state: JobState, record: LooksUp | None) -> None:
-        """Look into ``state``; into ``record`` for what is not in memory."""
+        """Look in ``state``, then in ``record`` (None: no record) for phases not in memory."""
         self.lock = threading.Lock()
         self.state = state
         self._record = record
         self._phases: dict[PhaseKey, PhaseInFlight] = {}
 
     def add(self, phase: PhaseInFlight) -> None:
-        """Enter a phase that the state has just opened. Call it with the lock held."""
+        """Add a phase that the state has just opened. Call it with the lock held."""
         self._phases[phase.key] = phase
 
     def forget(self) -> None:
-        """Forget what the state has forgotten. Call it with the lock held."""
+        """Forget the phases that the state has forgotten. Call it with the lock held."""
         for key in [key for key in self._phases if not self.state.remembers(key)]:
             del self._phases[key]
 
     def phase(self, key: PhaseKey) -> PhaseInFlight | None:
-        """A phase that is open, or was not long ago."""
+        """Return a phase that is open or closed recently; None: not in memory."""
         return self._phases.get(key)
 
     def open_phases(self) -> list[PhaseInFlight]:
-        """The phases that have not closed. Call it with the lock held."""
+        """Return the phases that have not closed. Call it with the lock held."""
         return [each for each in self._phases.values() if not each.done.is_set()]
 
     def phase_of(self, task_id: str) -> tuple[PhaseInFlight, str] | None:
-        """The phase of a task, and the name of its ask; None: it is not in memory."""
+        """Return a task's phase and the name of its ask; None: not in memory."""
         with self.lock:
             found = self.state.phase_of(task_id)
             phase = None if found is None else self._phases.get(found[0])
             return None if found is None or phase is None else (phase, found[1])
 
     def asked(self, task_id: str) -> tuple[PhaseKey, str] | None:
-        """Phase and client of a task; None: nothing is known of it but, perhaps, in the record."""
+        """Return a task's phase and client; None: not in memory, though perhaps in the record."""
         with self.lock:
             found = self.state.phase_of(task_id)
         return None if found is None else (found[0], client_of(found[1]))
 
     def recorded(self, reply: Reply) -> Recorded | None:
-        """What the record has of a reply's phase, where that is not in memory."""
+        """Return what the record has of a reply's phase; None: nothing, or it is in memory."""
         with self.lock:
             is_known = self.state.phase_of(reply.task_id) is not None
         return None if is_known or self._record is None else self._record.recorded(reply)
 
     def fate_of(self, reply: Reply) -> Fate:
-        """What a reply would be, were it all here."""
+        """Return the fate that a reply would have if it were complete."""
         recorded = self.recorded(reply)
         with self.lock:
             return self.state.fate_of(reply.task_id, recorded)
 
     def may_want(self, task_id: str) -> bool:
-        """Whether a reply to this task that is on its way here may count."""
+        """Return whether a reply to this task that is still arriving may count."""
         with self.lock:
             return self.state.may_want(task_id)
 
     def is_over(self, task_id: str) -> bool:
-        """Whether no reply to this task is awaited any more."""
+        """Return whether replies to this task are no longer awaited."""
         found = self.phase_of(task_id)
         if found is not None:
             return found[0].done.is_set()

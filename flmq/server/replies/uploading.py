@@ -1,6 +1,6 @@
-"""Replies on their way here, chunk by chunk: which are worth waiting for, and how long.
+"""Decide which replies arriving in chunks to wait for, and how long.
 
-For the listener's thread, but for `received` and `losses`.
+For the listener's thread only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from flmq.wire import BlobChunk, Reply, size_of, task_of_upload
 __all__ = ["Uploading"]
 
 _SILENCE = 60.0
-"""Seconds after its last chunk at which a late reply is given up that is to count."""
+"""Seconds without a chunk after which a late reply that could count is given up."""
 _REMEMBERED = 1000
-"""Replies that were given up, and whose clients are told so if they go on sending."""
+"""Number of given-up replies to remember, to tell clients that go on sending them."""
 _WANTED = (Fate.SETTLES, Fate.EARLY, Fate.UNDECIDED, Fate.LATE_WANTED)
 
 
 class Uploading:
-    """The replies of a job that are on their way here."""
+    """The replies of a job that are still arriving."""
 
     def __init__(
         self,
@@ -34,21 +34,21 @@ class Uploading:
         ack: Callable[[Incoming], None],
         clock: Callable[[], float],
     ) -> None:
-        """Gather them in ``uploads``, and hand them to ``loop`` when they are all here."""
+        """Collect replies in ``uploads``, and hand them to ``loop`` when they are complete."""
         self._loop = loop
         self._uploads = uploads
         self._ack = ack
         self._clock = clock
         self._announced: dict[str, tuple[Reply, float]] = {}
-        """By task, and when they were last heard of."""
+        """By task id: the reply, and when it was last heard of, in the clock's seconds."""
         self._given_up: OrderedDict[str, Reply] = OrderedDict()
 
     def is_wanted(self, reply: Reply) -> bool:
-        """Whether this reply, once it is all here, may settle its task or count later."""
+        """Return whether this reply, once complete, may settle its task or count later."""
         return self._loop.tasks.fate_of(reply) in _WANTED
 
     def begin(self, reply: Reply, incoming: Incoming) -> None:
-        """Expect the chunks of a reply whose envelope is here."""
+        """Expect the chunks of a reply whose envelope has arrived."""
         assert reply.blob is not None
         self._announced[reply.task_id] = reply, self._clock()
         self._given_up.pop(reply.task_id, None)
@@ -64,7 +64,7 @@ class Uploading:
             self._announced[task_id] = announced[0], self._clock()
         reply = self._given_up.pop(task_id, None)
         if reply is not None:
-            # Its client lives, and must know that it need not send it again.
+            # The client is alive: tell it not to send the reply again.
             self._loop.take(reply, 0, None, spoiled="its round closed before all of it had come")
         if self._loop.tasks.may_want(task_id) and not self._uploads.is_open(chunk.name):
             self._uploads.hold(chunk.name, chunk.index, chunk.data)
@@ -74,7 +74,7 @@ class Uploading:
             self._take(task_id, upload, incoming)
 
     def give_up_stale(self) -> None:
-        """Discard what is on its way and will not count any more."""
+        """Discard arriving replies that can no longer count."""
         self._uploads.discard_if(self._is_over)
         for task_id in [task_id for task_id in self._announced if self._is_over(task_id)]:
             self._given_up[task_id] = self._announced.pop(task_id)[0]
@@ -82,7 +82,7 @@ class Uploading:
             self._given_up.popitem(last=False)
 
     def close(self) -> None:
-        """Give everything up."""
+        """Give up all arriving replies."""
         self._uploads.close()
 
     def _take(self, task_id: str, upload: Uploaded | Spoiled | None, incoming: Incoming) -> None:
@@ -106,7 +106,7 @@ class Uploading:
         return self._clock() - heard > _SILENCE or not self.is_wanted(reply)
 
     def _sent_to(self, reply: Reply) -> int | None:
-        """Bytes of parameters that a reply's client was sent with its task; None: not known."""
+        """Return the bytes of parameters sent with a reply's task; None: not known."""
         found = self._loop.tasks.phase_of(reply.task_id)
         ask = None if found is None else found[0].asks.get(found[1])
         sent = None if ask is None else parameters_of(ask.ins)

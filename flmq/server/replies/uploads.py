@@ -1,4 +1,4 @@
-"""Replies whose parameters follow in chunks: many at once, interleaved, in bounded memory."""
+"""Assemble replies whose parameters arrive in interleaved chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flmq.wire.codecs import get_codec
 _EARLY_CHUNKS = 64
 _EARLY_BYTES, _EARLY_BYTES_EACH = 64 << 20, 24 << 20
 _AT_ONCE = 8
-"""Replies of one client on their way here: it trains one at a time, and some may be late."""
+"""Most uploads of one client at once: it trains one at a time, but some replies may be late."""
 _MAX_BYTES = STREAM_MAX_BYTES // 2
-"""Of a reply where nothing was sent: a larger model could not be published."""
+"""Most bytes of a reply if what its client was sent is not known: no larger model can be sent."""
 _TIMES_SENT, _BESIDES = 4, 64 << 20
 
 __all__ = ["Spoiled", "Uploaded", "Uploads"]
@@ -29,7 +29,7 @@ __all__ = ["Spoiled", "Uploaded", "Uploads"]
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
-    """An upload that came to nothing, and why."""
+    """A failed upload, and why it failed."""
 
     reply: Reply
     reason: str
@@ -37,7 +37,7 @@ class Spoiled:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A reply with its parameters, and the bytes that it took."""
+    """A reply with its parameters, and the bytes received for it."""
 
     reply: Reply
     bytes: int
@@ -52,7 +52,7 @@ class _Upload:
 
 
 class Uploads:
-    """The uploads in progress, by task. For one thread."""
+    """The uploads in progress, by task. For one thread, except `received`."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Uploads:
     ) -> None:
         """Spool below ``folder`` (None: a temporary one); refuse blobs over ``max_bytes``.
 
-        None: over four times what was sent to the client, and 64 MiB: room for what strategies
-        return besides a model, and not for what would fill the disk.
+        ``max_bytes`` None: four times what the client was sent plus 64 MiB, which leaves room for
+        a strategy's other results without filling the disk.
 
-        ``codec`` is the one that tasks offer, and ``base_of`` gives the model of a digest, which
-        what was compressed is compressed against.
+        ``codec`` is the codec that tasks offer. ``base_of`` returns the model with a given digest,
+        against which replies are compressed; None: not known.
         """
         self._codec = codec
         self._base_of = base_of
@@ -76,26 +76,26 @@ class Uploads:
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
         self._early: dict[str, list[tuple[int, bytes]]] = {}
-        """By the name of the upload, which no reply has announced yet."""
+        """Chunks by the name of an upload that no reply has announced yet."""
         self.incomplete = 0
-        """Uploads that were given up, so far."""
+        """Number of uploads given up so far."""
         self.stray_chunks = 0
-        """Chunks of no upload in progress: of late replies, of an answer that another one took the
-        place of, or come twice after the last."""
+        """Number of chunks that belong to no upload in progress: their reply was late, replaced
+        or already complete."""
 
     def begin(
         self, reply: Reply, ref: BlobRef, size: int, sent: int | None = None
     ) -> Uploaded | Spoiled | None:
         """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
 
-        ``sent`` is how many bytes of parameters its client was sent; None: not known.
+        ``sent`` is the number of bytes of parameters its client was sent; None: not known.
 
-        Returns what `add` would, for chunks that were here before it.
+        Return `Spoiled` if the upload is refused, else as `add` does for chunks already held.
 
-        A reply that is announced again goes on where it was, if its blob is the same.
+        A reply announced again with the same blob continues its upload.
 
         Raises:
-            SpoolFailed: the server's own disk cannot take it.
+            SpoolFailed: the server's own disk cannot store it.
         """
         known = self._open.get(reply.task_id)
         if known is not None:
@@ -113,7 +113,7 @@ class Uploads:
                 "raise max_reply_bytes",
             )
         self._make_way_for(reply)
-        # Where nothing was sent there is only the sender's word for how much will come.
+        # Reserve no space if only the sender's word says how much will come.
         file = SpoolFile(self._folder, reply.task_id, ref, ahead=sent is not None)
         self._open[reply.task_id] = _Upload(reply, ref, file, size)
         name = upload_name(reply.task_id, ref)
@@ -124,7 +124,7 @@ class Uploads:
         return None
 
     def _make_way_for(self, reply: Reply) -> None:
-        """Give up the oldest upload of a client that has too many; it is asked for again."""
+        """Give up the oldest upload of a client that has too many; it is asked to send it again."""
         of_client = [
             task_id
             for task_id, upload in self._open.items()
@@ -144,7 +144,7 @@ class Uploads:
         return _MAX_BYTES if sent is None else _TIMES_SENT * sent + _BESIDES
 
     def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
-        """Keep a chunk that came before what announces it, by another queue; a few of them."""
+        """Keep a chunk that came, by another queue, before its reply; drop it if too many wait."""
         early = [len(each) for chunks in self._early.values() for _, each in chunks]
         mine = sum(len(each) for _, each in self._early.get(name, []))
         if (
@@ -157,22 +157,22 @@ class Uploads:
         self._early.setdefault(name, []).append((index, bytes(data)))
 
     def is_open(self, name: str) -> bool:
-        """Whether chunks of this upload are expected."""
+        """Return whether chunks of this upload are expected."""
         return self._find(name) is not None
 
     def received(self) -> dict[str, int]:
-        """Bytes that have come of each upload in progress, by task. For any thread."""
+        """Return the bytes received of each upload in progress, by task. For any thread."""
         return {task_id: upload.bytes for task_id, upload in list(self._open.items())}
 
     def add(self, name: str, index: int, data: bytes | memoryview) -> Uploaded | Spoiled | None:
         """Take in a chunk of the upload called ``name`` (`flmq.wire.upload_name`).
 
         Returns:
-            `Uploaded` with the last chunk; `Spoiled` if the upload came to nothing by this chunk;
-            else None.
+            `Uploaded` with the last chunk; `Spoiled` if this chunk made the upload fail; None: the
+            upload is not complete, or not in progress.
 
         Raises:
-            SpoolFailed: the server's own disk cannot take it.
+            SpoolFailed: the server's own disk cannot store it.
         """
         upload = self._find(name)
         if upload is None:
@@ -192,10 +192,10 @@ class Uploads:
         return Uploaded(_filled(upload.reply, parameters, packed), upload.bytes)
 
     def unpack(self, reply: Reply) -> Reply | Spoiled:
-        """A reply that came compressed, as it was before; its ``blob`` says how it is packed.
+        """Return a compressed reply decompressed; its ``blob`` says how it is compressed.
 
         Raises:
-            SpoolFailed: the server's own disk cannot take it.
+            SpoolFailed: the server's own disk cannot store it.
         """
         ref = reply.blob
         assert ref is not None
@@ -227,21 +227,21 @@ class Uploads:
         return upload
 
     def discard(self, task_id: str) -> None:
-        """Give an upload up."""
+        """Give up the upload of a task, if one is in progress."""
         upload = self._open.pop(task_id, None)
         if upload is not None:
             self.incomplete += 1
             upload.file.close()
 
     def discard_if(self, over: Callable[[str], bool]) -> None:
-        """Give up the uploads of tasks that are over."""
+        """Give up the uploads and early chunks of the tasks for which ``over`` returns true."""
         for task_id in [task_id for task_id in self._open if over(task_id)]:
             self.discard(task_id)
         for name in [name for name in self._early if over(task_of_upload(name))]:
             del self._early[name]
 
     def close(self) -> None:
-        """Give everything up; results that somebody holds stay readable. Idempotent."""
+        """Give up all uploads; results still held stay readable. Idempotent."""
         for task_id in list(self._open):
             self.discard(task_id)
         if self._folder is not None:
@@ -250,5 +250,5 @@ class Uploads:
 
 
 def _filled(reply: Reply, parameters: SpooledParameters, packed: BlobRef | None) -> Reply:
-    """The reply with its parameters in place, and how they are packed where they are."""
+    """Return the reply with its parameters; ``packed`` None: they are not compressed."""
     return replace(reply, res=with_parameters(reply.res, parameters), blob=packed)
