@@ -1,1 +1,1 @@
-"""Asks: whom a job asks what, in phases or one by one, and what comes of each."""
+"""Ask clients on behalf of a job, in phases or one at a time, and collect the results."""

@@ -1,9 +1,9 @@
-"""Asks: clients asked on behalf of a job, each answered once, whatever fails.
+"""Ask clients on behalf of a job; each ask gets one answer despite failures.
 
-The storey below rounds. What is asked together is opened together, as a phase: entered into the
-journal, published, asked again where it may be lost, and closed by its policy. A round's training
-is a phase of many asks; a strategy that calls a client by itself opens one of one ask; a loop that
-keeps clients busy has many of one ask open at a time. Any number may be open, by any threads.
+This is the layer below rounds. Asks made together form a phase: it is recorded in the journal,
+published, republished where a message may be lost, and closed by its policy. A round's training is
+one phase of many asks. A strategy's call to a single client is a phase of one ask, and an
+`AskStream` keeps many such phases open. Any number of phases may be open, on any threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Asks", "Records"]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The journal of a job: of its phases, and of its replies."""
+    """The journal of a job: its phases and its replies."""
 
     phases: JobJournal
     replies: ReplyJournal
@@ -54,7 +54,7 @@ class Asks:
         waiting: WaitEdges,
         records: Records | None = None,
     ) -> None:
-        """Ask through ``publisher`` and ``models``; with ``records`` asks survive their server."""
+        """Ask through ``publisher`` and ``models``; with ``records``, asks survive a restart."""
         self._context = context
         self._loop = loop
         self._publisher = publisher
@@ -69,16 +69,16 @@ class Asks:
         request: Request,
         on_done: Callable[[PhaseInFlight], None] = lambda phase: None,
     ) -> Watch:
-        """Have the asks of ``request`` journalled and published; the phase comes back, watched.
+        """Record and publish the asks of ``request``, and return a watch on their phase.
 
-        ``on_done`` is told when the phase is done, and must not block.
+        ``on_done`` is called when the phase is done, and must not block.
 
-        A phase of the job's journal that was open when a server died goes on where it was: what
-        had come counts, and only the others are asked again.
+        A phase that was open when a server died is resumed from the journal: replies already
+        recorded count, and only the remaining clients are asked again.
 
         Raises:
             BrokerError: the broker refuses or cannot be reached.
-            ModelTooLarge: the stream of models cannot keep the model.
+            ModelTooLarge: the model does not fit in the model stream.
             Fenced: another server took charge of the job.
         """
         label = f"job {self._context.job.name}, {key}"
@@ -97,8 +97,8 @@ class Asks:
             raise
 
     def _open(self, phase: PhaseInFlight, refs: dict[str, BlobRef]) -> Watch:
-        """Step by step; a kill at any point repeats what has no effect twice."""
-        # Step 1: enter the tasks; in a journal, before anybody hears of them.
+        """Open the phase in steps that are safe to repeat after a kill at any point."""
+        # Step 1: create the tasks, and record them in the journal before any is published.
         key, request = phase.key, phase.request
         phase.tasks = self._publisher.tasks(key, phase.asks, request.timeout, refs)
         elapsed = 0.0
@@ -110,10 +110,10 @@ class Asks:
                 elapsed = before
             crash_point("server.phase_planned")
         self._say_who_is_behind(phase)
-        # Step 2: count what had come before: late replies of earlier rounds, and what an earlier
-        # server had taken in.
+        # Step 2: count the replies that came earlier: late ones from earlier rounds, and those that
+        # an earlier server recorded.
         self._loop.open(phase, lambda loop: self._begins(phase, loop, is_journaled))
-        # Step 3: publish the model, confirmed, and then the tasks that name it.
+        # Step 3: publish the model, wait for its confirm, then publish the tasks that name it.
         timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
         with self._loop.lock:
             pending = phase.round.pending()
@@ -129,7 +129,7 @@ class Asks:
     def _begins(
         self, phase: PhaseInFlight, loop: ReplyLoop, is_journaled: bool
     ) -> Sequence[JobEvent]:
-        """The phase's opening, and what an earlier server had come to in it."""
+        """Return the event that opens the phase, then those that restore its recorded state."""
         key, request = phase.key, phase.request
         records = self._records if is_journaled else None
         carried = None if records is None else records.replies.carried_into(key)
@@ -177,12 +177,12 @@ class Asks:
             )
 
     def close(self, watch: Watch) -> PhaseResult:
-        """What a phase that is done has brought; its closing set is durable then.
+        """Close a phase that is done, and return its result once its closing set is durable.
 
-        What comes from here on is late for good, whatever server hears it.
+        Any reply that arrives after this is late, even if another server receives it.
 
         Raises:
-            FlmqError: it could not close, for replies can no longer be taken in.
+            FlmqError: the phase could not close because replies can no longer be received.
         """
         phase = watch.phase
         watch.check()
@@ -207,7 +207,7 @@ class Asks:
         return result
 
     def run(self, key: PhaseKey, request: Request) -> PhaseResult:
-        """Ask, and wait until the phase closes: see `flmq.round` for when that is."""
+        """Ask, wait until the phase closes (see `flmq.round`), and return its result."""
         watch = self.open(key, request)
         try:
             watch.wait()
@@ -217,5 +217,5 @@ class Asks:
         return self.close(watch)
 
     def _let_go(self, key: PhaseKey) -> None:
-        """Let go of the models of a phase that is over."""
+        """Release the models of a phase that is over."""
         self._models.release(self._refs.pop(key, {}).values())

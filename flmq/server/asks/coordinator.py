@@ -1,4 +1,4 @@
-"""The coordinator: in charge of a job on a transport, from the first roll call to the end."""
+"""Run a job on a transport, from the first roll call to the end."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from flmq.wire.kinds import check_reply
 __all__ = ["Coordinator"]
 
 _PREFETCH = 48
-"""Un-acked messages, a third of them of 1 MiB: held whatever the number of clients."""
-_ROLL_CALL_EXPIRES = 30.0
-_DAY = 24 * 3600.0
+"""Most un-acked messages held, whatever the number of clients; a third may be 1 MiB each."""
+_ROLL_CALL_EXPIRES = 30.0  # seconds
+_DAY = 24 * 3600.0  # seconds
 
 
 class Coordinator:
-    """In charge of one job on one transport: runs its phases, direct calls and streams of asks."""
+    """Runs the phases, direct calls and ask streams of one job on one transport."""
 
     def __init__(
         self,
@@ -68,9 +68,10 @@ class Coordinator:
         records: Records | None = None,
         late_policy: LateReplyPolicy | None = None,
     ) -> None:
-        """Prepare; `start` takes charge. With ``records`` the job survives its server.
+        """Prepare without connecting: `start` does that.
 
-        With ``late_policy`` late replies count in later rounds, in phases that ask for that.
+        ``records``: the journal; None: the job does not survive a restart of the server.
+        ``late_policy``: how late replies count in later rounds; None: they do not count.
         """
         self.job = job
         self._transport = transport
@@ -82,14 +83,14 @@ class Coordinator:
         self._late_policy = late_policy
 
     def start(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin to hear clients, and discover them. The job must be ours (`take_job`).
+        """Start listening to clients and discover them. Call `take_job` first.
 
         Raises:
             BrokerError: the broker refuses or cannot be reached.
         """
         name, options = self.job.name, self._options
         self._clock = clock
-        # Step 1: ways out and in.
+        # Step 1: create the publisher and the consumer.
         self._publisher = self._transport.publisher()
         self._sender = Sender(self._publisher)
         context = JobContext(self.job, self._sender, self._presence, self._emit, clock)
@@ -101,7 +102,7 @@ class Coordinator:
         )
         largest = {presence_queue(name): MAX_PRESENCE_BYTES}
         inbox = Inbox(self._consumer, self._sender, largest=largest)
-        # Step 2: who says what becomes of replies, and who does it.
+        # Step 2: create what decides on replies and carries the decisions out.
         receipts = Receipts(self.job, self._sender, self._presence)
         self._uploads = Uploads(
             options.spool_dir,
@@ -110,7 +111,7 @@ class Coordinator:
             base_of=models.at_hand,
         )
         loop = self._reply_loop(context, inbox, receipts)
-        # Step 3: who asks.
+        # Step 3: create what asks clients.
         task_publisher = TaskPublisher(
             context, loop, codec=self._codec, heartbeat=options.heartbeat
         )
@@ -119,7 +120,7 @@ class Coordinator:
         )
         self._asks = Asks(context, loop, task_publisher, models, waiting, self._records)
         self._phases = JobPhases(self._asks, self._records, lambda: self.losses)
-        # Step 4: listen.
+        # Step 4: start listening.
         doorkeeper = Doorkeeper(
             self.job,
             self._sender,
@@ -135,7 +136,7 @@ class Coordinator:
         self.discover_clients()
 
     def _reply_loop(self, context: JobContext, inbox: Inbox, receipts: Receipts) -> ReplyLoop:
-        """What becomes of replies, as the record has it so far."""
+        """Return a reply loop that starts from the recorded state."""
         policy, records = self._late_policy, self._records
         lates = [] if records is None or policy is None else records.replies.waiting_late()
         checkpoint = None if records is None else records.phases.resume()
@@ -183,43 +184,42 @@ class Coordinator:
     # -- asking ------------------------------------------------------------------------------
 
     def begin(self, server_round: int, step: str) -> None:
-        """Say what the strategy is about to be called for, and in which round."""
+        """Note which step of which round the strategy is about to be called for."""
         self._phases.begin(server_round, step)
 
     def planned(self, phase: Phase, server_round: int) -> Planned | None:
-        """Whom an earlier server of this job asked what, in the phase that comes next."""
+        """Return an earlier server's plan of the next phase; None: nothing is recorded."""
         return self._phases.planned(phase, server_round)
 
     def run_phase(self, request: Request) -> PhaseResult:
-        """Ask, and wait until the phase closes: see `flmq.round` for when that is.
+        """Ask, wait until the phase closes (see `flmq.round`), and return its result.
 
-        A phase of the job's journal that was open when a server died goes on where it was: what
-        had come counts, and only the others are asked again. Any number of threads may do so at
-        once.
+        A phase that was open when a server died is resumed from the journal: replies already
+        recorded count, and only the remaining clients are asked again. Thread-safe.
 
         Raises:
             BrokerError: the broker no longer lets us read the replies.
-            ModelTooLarge: the stream of models cannot keep the model.
+            ModelTooLarge: the model does not fit in the model stream.
             Fenced: another server took charge of the job.
         """
         with logging_about(request, job=self.job.name):
             return self._phases.run_phase(request)
 
     def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
-        """Ask one client on behalf of a strategy; raises as `run_phase` does."""
+        """Ask one client on behalf of a strategy; raise what `run_phase` raises."""
         with logging_about(request, job=self.job.name):
             return self._phases.run_direct(request, group_id)
 
     def stream(
         self, phase: Phase, *, check: Check = check_reply, timeout: float | None = None
     ) -> AskStream:
-        """A stream of asks of one kind: see `AskStream`."""
+        """Return a stream of asks of one kind; ``timeout``: seconds per ask, None: no limit."""
         clock, records = self._clock, self._records
         return AskStream(self._asks, phase, clock, records, check=check, timeout=timeout)
 
     @property
     def losses(self) -> tuple[int, int]:
-        """Replies that broke off on their way here, and chunks that nobody waited for, so far."""
+        """Return how many uploads were left incomplete, and how many stray chunks came, so far."""
         return self._uploads.incomplete, self._uploads.stray_chunks
 
     # -- the end -----------------------------------------------------------------------------
@@ -227,8 +227,8 @@ class Coordinator:
     def end(self, reason: str, *, patient: bool = True) -> None:
         """Tell every client that the job is over, and remove its queues.
 
-        Where the broker is away, this waits for it; if not ``patient``, for some seconds only, and
-        the queues stay until they expire.
+        If the broker is unreachable, wait for it. If not ``patient``, wait a few seconds only,
+        then leave the queues to expire.
         """
         body = JobEnded(self.job.name, self.job.epoch, reason, self.job.run_id)
         told = [
@@ -247,7 +247,7 @@ class Coordinator:
             self._transport.delete_queue(queue(self.job.name))
 
     def close(self) -> None:
-        """Leave the job as it is, queues and all, for a later start. Idempotent."""
+        """Disconnect, and keep the job and its queues for a later start. Idempotent."""
         self._publisher.close()
         self._listener.is_ending = True
         self._consumer.close()

@@ -1,4 +1,4 @@
-"""Calls of a strategy to single clients: each has a name that it has again after a restart."""
+"""Give each call of a strategy to a single client a name that is the same after a restart."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["DirectCalls"]
 class DirectCalls:
     """Names direct calls. Thread-safe.
 
-    A name is made of what is going on (``configure_fit`` of round 3), of who is asked what, and of
-    how often that was asked before: the strategy's method that was cut short by a kill is called
-    again, asks again, and finds the answers of its first try.
+    A name consists of the current step (``configure_fit`` of round 3), the client, the question,
+    and how often that question was asked before. When a kill interrupts a strategy's method, the
+    method is called again, asks again, and finds the answers to its first try.
     """
 
     def __init__(self) -> None:
-        """Begin before the first round."""
+        """Start before the first round."""
         self._lock = threading.Lock()
         self.server_round = 0
         self._step = ""
         self._times: Counter[tuple[str, int, bytes]] = Counter()
 
     def begin(self, server_round: int, step: str) -> None:
-        """Say what the server is about to have its strategy do, in which round."""
+        """Note which step of which round the strategy is about to be called for."""
         with self._lock:
             self.server_round, self._step = server_round, step
 
     def key(self, phase_name: PhaseKey, ask: Ask) -> PhaseKey:
-        """The key of the phase of this one ``ask``; that of ``phase_name`` but for its call."""
+        """Return the key of the phase of this one ``ask``: ``phase_name`` with its own call."""
         question = _digest(ask.client_id, ask.ins)
         with self._lock:
             step = self._step
@@ -51,11 +51,11 @@ class DirectCalls:
 
 
 def _digest(client_id: str, ins: Ins) -> bytes:
-    """Of who is asked, and of all that is asked."""
+    """Return a digest of the client and the complete question."""
     digest = blake2b(digest_size=16, person=b"flmq.question")
     parameters = parameters_of(ins)
     model = "" if parameters is None else refer(parameters).digest
-    # As it is sent: two questions are one where no client could tell them apart.
+    # Digest what is sent: questions that no client could tell apart are the same question.
     asked = without_parameters(ins)
     task = Task("-", "-", 0, kind_of(ins).phase, client_id, 0, bytes(16), asked)
     for part in (model.encode(), encode(task)):

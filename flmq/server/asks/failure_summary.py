@@ -1,4 +1,4 @@
-"""What a phase brought, in the shape that Flower's strategies know, and in words."""
+"""Convert a phase's result to what Flower's strategies expect, and summarize its failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["split", "why"]
 def split(
     instructions: Sequence[tuple[ClientProxy, Ins]], gathered: PhaseResult
 ) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
-    """Flower's ``results`` and ``failures``, both in client-id order."""
+    """Return Flower's ``results`` and ``failures``, both in client-id order."""
     proxies = {client.cid: client for client, _ in instructions}
     results = [(proxies[client_of(ask)], res) for ask, res in gathered.replies.items()]
     failures: list[tuple[ClientProxy, Res] | BaseException] = [
@@ -30,7 +30,7 @@ def split(
 
 
 def why(gathered: PhaseResult) -> str:
-    """The first failures, in words."""
+    """Describe the first three failures, and count the rest."""
     reasons = [
         str(failure)
         if isinstance(failure, ClientFailure)

@@ -1,4 +1,4 @@
-"""The phases of rounds: whom a strategy chose is asked as one phase, and waited for."""
+"""Run the phases of rounds: ask the clients that a strategy chose, and wait for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JobPhases:
     def __init__(
         self, asks: Asks, records: Records | None, losses: Callable[[], tuple[int, int]]
     ) -> None:
-        """Run them as ``asks``; ``losses`` are replies that broke off, and stray chunks, so far."""
+        """Run phases through ``asks``; ``losses`` returns incomplete uploads and stray chunks."""
         self._asks = asks
         self._records = records
         self._losses = losses
@@ -34,11 +34,11 @@ class JobPhases:
         self._direct = DirectCalls()
 
     def begin(self, server_round: int, step: str) -> None:
-        """Say what the strategy is about to be called for: names its direct calls."""
+        """Note which step the strategy is about to be called for, to name its direct calls."""
         self._direct.begin(server_round, step)
 
     def planned(self, phase: Phase, server_round: int) -> Planned | None:
-        """Whom an earlier server of this job asked what, in the phase that comes next."""
+        """Return an earlier server's plan of the next phase; None: nothing is recorded."""
         if self._records is None:
             return None
         with self._lock:
@@ -46,7 +46,7 @@ class JobPhases:
         return self._records.phases.planned(PhaseKey(server_round, phase, call))
 
     def run_phase(self, request: Request) -> PhaseResult:
-        """Ask, and wait until the phase closes; raises as `Asks.open` and `Watch.wait` do."""
+        """Ask, and wait until the phase closes; raise what `Asks.run` raises."""
         with self._lock:
             call = self._calls[request.server_round, request.phase]
             self._calls[request.server_round, request.phase] += 1
@@ -54,9 +54,9 @@ class JobPhases:
         return self._with_losses(self._asks.run(key, request))
 
     def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
-        """Ask the one client of ``request`` for its strategy, in round ``group_id`` or this one.
+        """Ask the one client of ``request`` in round ``group_id``; None: the current round.
 
-        The call survives a kill of the server: made again, it finds its answer.
+        After a kill of the server, the same call finds its recorded answer.
         """
         number = self._direct.server_round if group_id is None else group_id
         (ask,) = request.asks
@@ -66,10 +66,10 @@ class JobPhases:
             try:
                 return self._asks.run(key, request)
             except NotKept:
-                continue  # of a round that is over: this is a new question
+                continue  # that answer was deleted with its round: ask anew
 
     def _with_losses(self, result: PhaseResult) -> PhaseResult:
-        """What was gathered, and what was lost on the way since the phase before."""
+        """Return ``result`` with the losses since the previous phase added."""
         with self._lock:
             (incomplete, stray), before = self._losses(), self._told
             self._told = incomplete, stray

@@ -1,4 +1,4 @@
-"""How a coordinator asks clients: its options as one value."""
+"""Define the options of a coordinator."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["CoordinatorOptions", "InvalidCoordinatorOptions"]
 
 
 class InvalidCoordinatorOptions(UsageError):
-    """Options of a server that are out of their range."""
+    """A server option is out of range."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorOptions:
-    """How a coordinator asks clients."""
+    """The options of a coordinator: how it asks clients."""
 
     heartbeat: float = option(
         30.0,
@@ -63,10 +63,10 @@ class CoordinatorOptions:
         read=read_allow_list,
     )
     spool_dir: Path | None = None
-    """Folder for replies in progress; None: a temporary one."""
+    """Folder for incomplete replies; None: a temporary folder."""
 
     def __post_init__(self) -> None:
-        """Refuse what clients would not take.
+        """Check that every option is in range.
 
         Raises:
             InvalidCoordinatorOptions: an option is out of its range.
@@ -75,11 +75,11 @@ class CoordinatorOptions:
 
     @property
     def codec(self) -> str:
-        """The name that tasks offer; empty for no compression.
+        """Return the codec name to put in tasks; empty for no compression.
 
         Raises:
-            UnknownCodec: there is none of that name.
-            CodecUnavailable: its library is not installed.
+            UnknownCodec: no codec has that name.
+            CodecUnavailable: the codec's library is not installed.
         """
         name = get_codec(self.compression).name
         return "" if name == "none" else name

@@ -1,4 +1,4 @@
-"""A client behind the broker: its calls become tasks on its queue."""
+"""Represent a client behind the broker: calls to it become tasks on its queue."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class PhaseRunner(Protocol):
     """Asks clients, and waits for their replies."""
 
     def begin(self, server_round: int, step: str) -> None:
-        """Hear what the strategy is about to be called for, and in which round."""
+        """Note which step of which round the strategy is about to be called for."""
 
     def run_phase(self, request: Request) -> PhaseResult:
-        """Ask, and wait until the phase closes."""
+        """Ask, wait until the phase closes, and return its result."""
 
     def run_direct(self, request: Request, group_id: int | None) -> PhaseResult:
-        """Ask one client on behalf of a strategy, in round ``group_id`` or the current one."""
+        """Ask one client for a strategy, in round ``group_id``; None: the current round."""
 
 
 class QueueClientProxy(ClientProxy):
     """One client of a job, reached through its queue.
 
-    A call that a strategy makes survives a kill of the server: the method of the strategy that was
-    under way is called again, and its calls find the answers that had come.
+    A strategy's calls survive a kill of the server: the interrupted method is called again, and its
+    calls find the answers already recorded. Timeouts are in seconds; None: wait without limit.
     """
 
     def __init__(self, cid: str, phase_runner: PhaseRunner) -> None:
@@ -53,33 +53,33 @@ class QueueClientProxy(ClientProxy):
     def get_properties(
         self, ins: GetPropertiesIns, timeout: float | None, group_id: int | None = None
     ) -> GetPropertiesRes:
-        """Ask for its properties; raises `ClientFailure` where it has none to give."""
+        """Ask for its properties; raise `ClientFailure` if it fails to answer."""
         return cast(GetPropertiesRes, self.ask(ins, timeout, group_id))
 
     def get_parameters(
         self, ins: GetParametersIns, timeout: float | None, group_id: int | None = None
     ) -> GetParametersRes:
-        """Ask for its parameters; raises `ClientFailure` where it has none to give."""
+        """Ask for its parameters; raise `ClientFailure` if it fails to answer."""
         return cast(GetParametersRes, self.ask(ins, timeout, group_id))
 
     def fit(self, ins: FitIns, timeout: float | None, group_id: int | None = None) -> FitRes:
-        """Have it train; raises `ClientFailure` where nothing comes of it."""
+        """Have it train; raise `ClientFailure` if it fails to."""
         return cast(FitRes, self.ask(ins, timeout, group_id))
 
     def evaluate(
         self, ins: EvaluateIns, timeout: float | None, group_id: int | None = None
     ) -> EvaluateRes:
-        """Have it evaluate; raises `ClientFailure` where nothing comes of it."""
+        """Have it evaluate; raise `ClientFailure` if it fails to."""
         return cast(EvaluateRes, self.ask(ins, timeout, group_id))
 
     def reconnect(
         self, ins: ReconnectIns, timeout: float | None, group_id: int | None = None
     ) -> DisconnectRes:
-        """Have it leave, and come back after ``ins.seconds`` where that is given."""
+        """Have it disconnect, and reconnect after ``ins.seconds`` if given."""
         return cast(DisconnectRes, self.ask(ins, timeout, group_id))
 
     def ask(self, ins: Ins, timeout: float | None, group_id: int | None = None) -> Any:
-        """Ask it with a message of any kind; raises `ClientFailure` where nothing comes of it."""
+        """Send it a message of any kind; raise `ClientFailure` if it fails to answer."""
         request = Request(kind_of(ins).phase, group_id or 0, [Ask(self.cid, ins)], timeout)
         result = self._phase_runner.run_direct(request, group_id)
         if result.replies:

@@ -1,10 +1,9 @@
-"""A stream of asks: clients kept busy, each answer taken once, and asked again as they settle.
+"""Keep clients busy with a stream of asks; each answer is handed out once.
 
 For loops without rounds (FedBuff: Nguyen et al., 2022; FedAsync: Xie et al., 2019). Each ask is a
-phase of its own in the job's journal. An answer is durable when it is here, and *taken* for good
-when the stream has handed it out: a later server hands out first what was taken since the last
-checkpoint, in the same order, then what had come, and goes on waiting for the others without asking
-them anew.
+phase of its own in the job's journal. An answer is durable once received, and *taken* once the
+stream has handed it out. After a restart, the stream first hands out the answers taken since the
+last checkpoint, in the same order, then the others received, and keeps waiting for the open asks.
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ _LOOK_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one ask came to."""
+    """The outcome of one ask."""
 
     client_id: str
     server_round: int
-    """The round that it was asked in."""
+    """The round in which the client was asked."""
     ins: Ins
     """What was asked."""
     res: Res | None
-    """None: it did not contribute."""
+    """None: the client did not contribute."""
     failure: ClientFailure | tuple[str, Res] | None = None
-    """Why it did not: an exception, or the reply whose status is not OK."""
+    """Why not: an exception, or the client id and a reply whose status is not OK."""
 
 
 class AskStream:
-    """Asks of one kind, renewed as they settle. For one thread; a job has one of each kind."""
+    """Asks of one kind, each its own phase. For one thread; a job has one stream per kind."""
 
     def __init__(
         self,
@@ -58,10 +57,10 @@ class AskStream:
         check: Check = check_reply,
         timeout: float | None = None,
     ) -> None:
-        """Go on with the asks of this kind that an earlier server of the job left.
+        """Resume the asks of this kind that an earlier server of the job left.
 
-        ``clock`` gives monotonic seconds; ``check`` says why a reply does not answer what was
-        asked; ``timeout`` is the seconds that a client has for each.
+        ``clock`` returns monotonic seconds; ``check`` says why a reply does not answer its ask;
+        ``timeout`` is in seconds per ask; None: wait without limit.
         """
         self._asks = asks
         self._phase = phase
@@ -81,7 +80,7 @@ class AskStream:
 
     @property
     def busy(self) -> frozenset[str]:
-        """The clients that have been asked and whose answer has not been handed out."""
+        """Return the clients that were asked and whose answer was not yet handed out."""
         return frozenset(
             ask.client_id for watch in self._open.values() for ask in watch.phase.request.asks
         )
@@ -89,19 +88,19 @@ class AskStream:
     def ask(self, client_id: str, ins: Ins, server_round: int) -> None:
         """Ask a client.
 
-        ``server_round`` is the round that it is asked in: the first one that has no checkpoint yet,
-        in a loop that has one for each version of its model.
+        ``server_round`` is the round of the ask. A loop that saves a checkpoint per model version
+        passes the first round without a checkpoint.
 
         Raises:
             BrokerError: the broker refuses or cannot be reached.
-            ModelTooLarge: the stream of models cannot keep the model.
+            ModelTooLarge: the model does not fit in the model stream.
             Fenced: another server took charge of the job.
         """
         call = self._next_call.get(server_round) or self._first_call(server_round)
         self._begin(PhaseKey(server_round, self._phase, call), Ask(client_id, ins))
 
     def _first_call(self, server_round: int) -> int:
-        """The first number that no ask of the round has, not even one that is over."""
+        """Return the first call number that no ask of the round has used, open or closed."""
         if self._records is None:
             return STREAM
         closed = self._records.phases.closed_calls(server_round, self._phase)
@@ -117,11 +116,11 @@ class AskStream:
         self._open[key] = self._asks.open(key, request, on_done=self._settled.put)
 
     def __iter__(self) -> Iterator[Answer]:
-        """Hand out answers as they settle, while any ask is open. Blocks.
+        """Yield answers as they arrive, until no ask is open. Blocks.
 
         Raises:
             Fenced: another server took charge of the job.
-            FlmqError: replies can no longer be taken in.
+            FlmqError: replies can no longer be received.
         """
         while self._open:
             now = self._clock()
@@ -133,11 +132,11 @@ class AskStream:
                 phase = self._settled.get(timeout=_LOOK_EVERY)
             except queue.Empty:
                 continue
-            if phase.key in self._open:  # else `ask` has raised
+            if phase.key in self._open:  # otherwise `ask` raised
                 yield self._taken(self._open.pop(phase.key))
 
     def _taken(self, watch: Watch) -> Answer:
-        """Take a settled ask's answer, for good."""
+        """Close a settled ask, and return its answer."""
         phase = watch.phase
         (ask,) = phase.request.asks
         result = self._asks.close(watch)
@@ -147,9 +146,9 @@ class AskStream:
 
 
 def _lasting(ins: Ins) -> Ins:
-    """The same; its parameters in memory where they are in the task, and no record names them.
+    """Return ``ins``, with parameters that are small enough for the task loaded from their file.
 
-    The file that they are in may be a checkpoint's, and go before the ask is answered.
+    The file may belong to a checkpoint that is deleted before the ask is answered.
     """
     parameters = parameters_of(ins)
     if not isinstance(parameters, FileParameters) or size_of(parameters) > INLINE_BYTES:

@@ -1,7 +1,7 @@
-"""Asking clients: the tasks of a phase, published, and published again where they may be lost.
+"""Publish the tasks of a phase, and publish them again where they may be lost.
 
-Nothing is published with the reply loop's lock held, for a full window blocks, and the publisher's
-thread needs that lock to report what was unroutable.
+Never publish with the reply loop's lock held: a full window blocks, and the publisher's thread
+needs that lock to report unroutable tasks.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from flmq.wire import BlobRef, Task
 __all__ = ["TaskPublisher"]
 
 _ALL_HEARD_AFTER = 10.0
-"""Seconds after its start at which a server has heard of every client that is there, or fewer where
-heartbeats come more often."""
+"""Seconds after which a new server has heard of every client present; fewer if heartbeats are more
+frequent."""
 _RECENTLY = 120.0
-"""Seconds before a phase was opened within which a client that was heard was there."""
+"""A client heard within this many seconds before a phase opened counts as present."""
 
 
 class TaskPublisher:
-    """Makes and publishes the tasks of a job. Thread-safe."""
+    """Creates and publishes the tasks of a job. Thread-safe."""
 
     def __init__(
         self, context: JobContext, loop: ReplyLoop, *, codec: str, heartbeat: float
     ) -> None:
-        """Ask for a job, from now on: make it when clients are about to be discovered.
+        """Start the clock for `all_heard`: create this just before clients are discovered.
 
-        ``codec`` is offered for replies; ``heartbeat`` is what clients are asked for, in seconds.
+        ``codec`` is offered for replies; ``heartbeat`` is the clients' interval, in seconds.
         """
         self._context = context
         self._job = context.job
@@ -49,7 +49,7 @@ class TaskPublisher:
         self._codec = codec
         self._all_heard_at = context.clock() + min(_ALL_HEARD_AFTER, 2.5 * heartbeat)
         self._asked_before: set[str] = set()
-        """Clients that an earlier server has asked in a phase that this one went on with."""
+        """Clients that an earlier server asked in a phase that this server resumed."""
 
     def tasks(
         self,
@@ -58,9 +58,10 @@ class TaskPublisher:
         timeout: float | None,
         refs: Mapping[str, BlobRef],
     ) -> dict[str, Task]:
-        """The tasks of a phase, by the names of its ``asks``.
+        """Return the tasks of a phase, by ask name.
 
-        ``timeout`` is in seconds; ``refs`` says for each ask which model its task names, if any.
+        ``timeout`` is in seconds; None: no deadline. ``refs`` maps asks to the published models
+        that their tasks name.
         """
         deadline = None if timeout is None else round((self._context.wall_clock() + timeout) * 1000)
         tasks = {}
@@ -87,7 +88,7 @@ class TaskPublisher:
         return tasks
 
     def publish(self, phase: PhaseInFlight, ask: str, task: Task, timeout: float | None) -> None:
-        """Publish the task of an ask, which expires in its queue after ``timeout`` seconds."""
+        """Publish a task that expires in its queue after ``timeout`` seconds; None: never."""
         site = self._presence.site(task.client_id)
         sent = self._context.sender.send(
             Address(TASKS, task_key(site, task.client_id)),
@@ -100,33 +101,33 @@ class TaskPublisher:
         sent.outcome.add_done_callback(partial(self._published, phase, ask))
 
     def _published(self, phase: PhaseInFlight, ask: str, sent: Future[PublishOutcome]) -> None:
-        """Hear from the publisher's thread what became of a task on its way."""
+        """Handle the outcome of publishing a task, on the publisher's thread."""
         error = sent.exception()
         if isinstance(error, TransportClosed):
             return
         client_id = client_of(ask)
         if isinstance(error, FlmqError):
-            # What the broker refuses of ours is no client's failure: without it the run would go
-            # on, and come to other bits.
+            # A refusal by the broker is not the client's failure: treating it as one would let the
+            # run continue without this client, and change its result.
             logger.error("the task of client %s could not be published: %s", client_id, error)
             self._loop.give_up(error)
         elif sent.result() is PublishOutcome.UNROUTABLE:
             if self._may_be_there(phase, client_id):
-                # Its queue was deleted, or stands on a node that is down; it makes it anew.
+                # Its queue was deleted or is on a node that is down; the client declares it again.
                 with self._loop.lock:
                     phase.unrouted.add(ask)
                 return
             self._presence.gone(client_id)
             event = PhaseEvent(phase.key, TaskUnroutable(ask), self._context.clock())
-            # The publisher's own thread must not do what follows from it.
+            # The publisher's thread must not perform the resulting actions.
             self._loop.feed(event, perform=False)
 
     def _may_be_there(self, phase: PhaseInFlight, client_id: str) -> bool:
-        """Whether a client that has no queue may have one again before its round's deadline.
+        """Return whether a client without a queue may have one again before the deadline.
 
-        So it is where an earlier server asked it, or it was chosen for being there: the broker may
-        have lost its queue, and the client be as far away as the broker was. It is not where the
-        client took its leave, had long been away when it was chosen, or was never there.
+        True if an earlier server asked it, or it was present when chosen: the broker may have lost
+        its queue, and the client may still be reconnecting. False if the client left, had long
+        been away when chosen, or was never present.
         """
         if phase.resumed:
             return True
@@ -136,19 +137,20 @@ class TaskPublisher:
 
     @property
     def all_heard(self) -> bool:
-        """Whether whoever is there has had time to say so since this server began."""
+        """Return whether every client present has had time to be heard since the server started."""
         return self._context.clock() >= self._all_heard_at
 
     def resume(self, phase: PhaseInFlight) -> None:
-        """Note that a phase is one that an earlier server planned, and asked clients in."""
+        """Note that an earlier server planned the phase and may have asked its clients."""
         phase.resumed = True
         self._asked_before.update(ask.client_id for ask in phase.asks.values())
 
     def publish_again(self, phase: PhaseInFlight, asks: Set[str], deadline: float | None) -> None:
-        """Publish the tasks of ``asks`` again that nothing has come of.
+        """Publish again the tasks of those ``asks`` that are still pending.
 
-        Who is training recognizes its task; who is done sends its reply again. So a task or a
-        reply that was lost with a queue costs time, and no contribution.
+        A client that is training recognizes its task; one that is done sends its reply again. So
+        losing a task or reply with a queue costs time but no contribution. ``deadline`` is in
+        monotonic seconds; None: no deadline.
         """
         if not asks:
             return

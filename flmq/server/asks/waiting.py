@@ -1,4 +1,4 @@
-"""Looking after a phase that is open: who is asked again meanwhile, and what is said of whom."""
+"""Watch an open phase: ask clients again where needed, and log which ones it waits for."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from flmq.server.replies.reply_loop import ReplyLoop
 
 __all__ = ["WaitEdges", "Watch"]
 
-_LOOK_EVERY = 1.0
-_ASK_AGAIN_EVERY = 30.0
-_STILL_WAITING_EVERY = 60.0
+_LOOK_EVERY = 1.0  # seconds
+_ASK_AGAIN_EVERY = 30.0  # seconds
+_STILL_WAITING_EVERY = 60.0  # seconds
 _SUSPICIOUS = 3
 _MAYBE_DROPPED = (
     "; their tasks were published %d times and nothing came of it: if they are not training, a "
@@ -30,30 +30,30 @@ _MAYBE_DROPPED = (
 
 @dataclass(frozen=True, slots=True)
 class WaitEdges:
-    """What a watch reaches the world through."""
+    """The interfaces through which a watch acts."""
 
     loop: ReplyLoop
     presence: PresenceWatcher
     publisher: TaskPublisher
     received: Callable[[], Mapping[str, int]]
-    """Bytes that have come of each reply on its way here, by task."""
+    """Returns the bytes received so far of each incomplete reply, by task id."""
     tick: Callable[[PhaseKey, float], None]
-    """Notes for how many seconds a phase has been open; raises `Fenced` where another server is in
+    """Records how many seconds a phase has been open; raises `Fenced` if another server took
     charge."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
 
 
 class Watch:
-    """Looks after one phase until it closes. For one thread."""
+    """Watches one phase until it closes. For one thread."""
 
     def __init__(
         self, edges: WaitEdges, phase: PhaseInFlight, timeout: float | None, elapsed: float
     ) -> None:
-        """Begin, as the tasks of ``phase`` are published.
+        """Start watching ``phase`` just before its tasks are published.
 
-        ``timeout`` are the seconds that it may stay open; ``elapsed`` those for which it has been
-        open under earlier servers.
+        ``timeout``: seconds until the deadline; None: wait without limit. ``elapsed``: seconds
+        for which the phase was open under earlier servers.
         """
         self.phase = phase
         self._edges = edges
@@ -63,16 +63,16 @@ class Watch:
         self._started = self._said = self._asked = self._ticked = now
         self._came: Mapping[str, int] = {}
         self._absent: set[str] = set()
-        """Asks whose client has no queue, and has not been heard of since."""
+        """Asks whose client has no queue and has not been heard since."""
         self._all_heard = edges.publisher.all_heard
         self._published = 1
 
     def wait(self) -> None:
-        """Wait until the phase closes; ask again what may be lost, and say whom it waits for.
+        """Wait until the phase closes; republish tasks that may be lost, and log progress.
 
         Raises:
             Fenced: another server took charge of the job.
-            FlmqError: replies can no longer be taken in.
+            FlmqError: replies can no longer be received.
         """
         loop, phase = self._edges.loop, self.phase
         try:
@@ -89,39 +89,39 @@ class Watch:
         self.check()
 
     def check(self) -> None:
-        """Raise what ended the taking in of replies, if anything did."""
+        """Raise the error that stopped the receiving of replies, if any."""
         if self._edges.loop.trouble is not None:
             raise self._edges.loop.trouble
 
     def see_to(self) -> None:
-        """See to the phase without waiting for it; raises as `wait` does."""
+        """Advance the phase without waiting for it; raise what `wait` raises."""
         self._edges.loop.perform()
         if not self.phase.done.is_set():
             self.look()
 
     @property
     def left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
+        """Return the seconds until the deadline; None: no deadline."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - self._edges.clock())
 
     def patience(self) -> float:
-        """Seconds after which to `look` again."""
+        """Return the seconds after which to `look` again."""
         left = self.left
         return _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
 
     def look(self) -> None:
-        """See to the phase once: about every second, and when it is woken."""
+        """Check the phase once: about every second, and when it is woken."""
         now, phase, publisher = self._edges.clock(), self.phase, self._edges.publisher
         if now - self._ticked >= _LOOK_EVERY:
-            # Also finds out whether this server is still the one in charge.
+            # This also raises if another server took charge.
             self._ticked = now
             self._edges.tick(phase.key, self._elapsed + now - self._started)
         with self._edges.loop.lock:
             self._absent |= phase.unrouted
             phase.unrouted = set()
-        # Who is heard makes its queue anew; of who is not, it is tried now and then.
+        # A client that is heard declares its queue again; for the others, retry now and then.
         there = {ask for ask in self._absent if self._is_online(ask)}
         if not self._all_heard and publisher.all_heard:
             self._all_heard, there = True, set(self._absent)
@@ -142,12 +142,12 @@ class Watch:
             ask
             for ask, task in self.phase.tasks.items()
             if self._is_online(ask)
-            # Whose reply is coming, chunk by chunk, would send it once more.
+            # Skip a client whose reply is arriving in chunks: it would send the reply again.
             and self._came.get(task.task_id, 0) <= before.get(task.task_id, 0)
         }
         self._edges.publisher.publish_again(self.phase, quiet | self._absent, self.deadline)
         self._published += 1
-        self._absent = set()  # it is said once more of whom there is still no queue for
+        self._absent = set()  # the broker reports again those that still have no queue
 
     def _is_online(self, ask: str) -> bool:
         return self._edges.presence.is_online(client_of(ask))
@@ -173,5 +173,5 @@ class Watch:
 
 
 def _listed(client_ids: Sequence[str]) -> str:
-    """The first of them, for people."""
+    """Return the first ten ids as text for a log message."""
     return ", ".join(client_ids[:10]) + (" ..." if len(client_ids) > 10 else "")

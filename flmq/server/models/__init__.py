@@ -1,1 +1,1 @@
-"""Models on their way to clients: published once for all, or sent to the one that asks."""
+"""Deliver models to clients: published once for all, or sent to the one that asks."""

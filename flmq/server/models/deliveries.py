@@ -1,7 +1,7 @@
-"""Models that clients asked for, on their way: each once at a time, on a thread of its own.
+"""Send models that clients asked for, on a separate thread, without sending one twice at a time.
 
-A client that waits for a large model asks for it every few seconds, and whoever hears that has
-other clients to hear.
+A client that waits for a large model asks for it every few seconds, and the thread that hears these
+requests must stay free for other clients.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from flmq.wire import BlobRef
 __all__ = ["ModelDeliveries", "ModelDelivery"]
 
 _AGAIN_AFTER = 3.0
-"""Seconds after its confirm within which no model is sent once more: whoever asks finds it."""
+"""Seconds after its confirm before a model may be sent again: until then clients can find it."""
 _SLOWEST = 10 << 20
-"""Bytes a second at which a client is thought to read it, before it may ask for it again."""
+"""Assumed slowest reading speed, in bytes per second; gives the rest of that delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDelivery:
-    """A model that is to be sent, and where."""
+    """A model to send, and its destination."""
 
     ref: BlobRef
     parameters: Parameters
     address: Address
     client_id: str = ""
-    """Whom it is for; "": everybody who reads the stream."""
+    """The client it is for; "": all who read the stream."""
     expiration: float | None = None
-    """Seconds for which it waits in a queue."""
+    """Seconds until it expires in a queue; None: never."""
     persistent: bool = True
 
 
 class ModelDeliveries:
-    """Sends models, one after the other. Thread-safe; its thread lives while there are any."""
+    """Sends models one after another. Thread-safe; its thread ends when none is waiting."""
 
     def __init__(self, sender: Sender, clock: Callable[[], float] = time.monotonic) -> None:
-        """Send through ``sender``. ``clock`` gives seconds."""
+        """Send through ``sender``. ``clock`` returns monotonic seconds."""
         self._sender = sender
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[ModelDelivery] = deque()
         self._at_work = False
         self._again_at: dict[str, dict[str, float]] = {}
-        """By digest and client, when a model may be sent once more; infinite: it is under way."""
+        """When a model may be sent again, by digest and client; infinite: it is being sent."""
 
     def send(self, delivery: ModelDelivery) -> bool:
-        """Have a model sent, and return at once; False: it is under way, or just arrived."""
+        """Schedule a model, and return at once; False: it is being sent, or just arrived."""
         with self._lock:
             again_at = self._again_at.setdefault(delivery.ref.digest, {})
             if self._clock() < again_at.get(delivery.client_id, -math.inf):
@@ -71,7 +71,7 @@ class ModelDeliveries:
             return True
 
     def forget(self, digest: str) -> None:
-        """Forget when a model was sent that nobody needs any more; what is under way goes on."""
+        """Forget when an unneeded model was sent; a delivery in progress continues."""
         with self._lock:
             again_at = self._again_at.pop(digest, {})
             under_way = {client: when for client, when in again_at.items() if when == math.inf}
@@ -89,7 +89,7 @@ class ModelDeliveries:
                     expiration=delivery.expiration,
                     persistent=delivery.persistent,
                 )
-            except BaseException as error:  # the others are to be sent all the same
+            except BaseException as error:  # still send the other models
                 self._over(delivery, error)
             else:
                 sent.outcome.add_done_callback(partial(self._sent, delivery))
@@ -100,7 +100,7 @@ class ModelDeliveries:
             return self._waiting.popleft() if self._waiting else None
 
     def _sent(self, delivery: ModelDelivery, outcome: Future[PublishOutcome]) -> None:
-        """Hear from the publisher's thread what became of it."""
+        """Handle the outcome of a delivery, on the publisher's thread."""
         error = outcome.exception()
         arrived = error is None and outcome.result() is PublishOutcome.CONFIRMED
         self._over(delivery, error, arrived=arrived)
@@ -108,7 +108,7 @@ class ModelDeliveries:
     def _over(
         self, delivery: ModelDelivery, error: BaseException | None, *, arrived: bool = False
     ) -> None:
-        # Where it did not arrive, whoever asks again is sent it at once.
+        # If it did not arrive, the next request is served at once.
         reading = _AGAIN_AFTER + delivery.ref.total / _SLOWEST if arrived else 0.0
         with self._lock:
             if (again_at := self._again_at.get(delivery.ref.digest)) is not None:

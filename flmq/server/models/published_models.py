@@ -1,6 +1,6 @@
-"""Publishing a model once, whatever the number of clients: to the stream, by digest.
+"""Publish a shared model once to the stream, by digest, whatever the number of clients.
 
-A model that is one client's own is sent to it alone, when it asks for it.
+A model for a single client is sent to that client alone, when it asks for it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 __all__ = ["PublishedModels"]
 
 _REMEMBERED = 8
-"""Models that no phase in flight needs and that may be needed again."""
+"""How many models to remember that no open phase needs but a later one may."""
 _TRIES = 5
-"""How often a model is published whose stream is deleted meanwhile."""
+"""How many times to publish a model if its stream keeps being deleted."""
 _OWN_EXPIRES = 600.0
-"""Seconds for which a client's own model waits in its queue."""
+"""Seconds until a client's own model expires in its queue."""
 
 
 @dataclass(slots=True)
 class _Shared:
     ref: BlobRef
     parameters: Parameters | None
-    """None: no phase in flight needs it any more."""
+    """None: no open phase needs it any more."""
     phases: int = 0
-    """How many phases in flight need it."""
+    """How many open phases need it."""
     published: bool = False
     own_of: set[str] = field(default_factory=set)
-    """Clients whose own it is: each gets it by asking."""
+    """Clients for which it is their own model: each asks for it."""
 
 
 class PublishedModels:
-    """The models of a job in its site's stream. Thread-safe."""
+    """The published models of a job, shared and for single clients. Thread-safe."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class PublishedModels:
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Publish for ``job`` through ``sender``; ``declare`` makes the stream where it is not.
+        """Publish for ``job`` through ``sender``; ``declare`` creates the stream if missing.
 
-        ``clock`` gives seconds, ``unix_clock`` those since 1970.
+        ``clock`` returns monotonic seconds, ``unix_clock`` seconds since 1970.
         """
         self._sender = sender
         self._deliveries = ModelDeliveries(sender, clock)
@@ -70,10 +70,10 @@ class PublishedModels:
         self._known: OrderedDict[str, _Shared] = OrderedDict()
 
     def refer(self, asks: Mapping[str, Ask]) -> dict[str, BlobRef]:
-        """For each of ``asks``, by name, whose task shall name a model, which.
+        """Return the model references of ``asks`` by ask name; leave out asks of small models.
 
-        What several of them share will be in the stream; what is one client's own, it gets by
-        asking. Reads a model's bytes once; publishes nothing.
+        A shared model will be in the stream; a client asks for a model of its own. Reads each
+        model's bytes once; publishes nothing.
         """
         now = max(1, int(self._unix_clock() * 1000))
         found = _groups(asks)
@@ -88,7 +88,7 @@ class PublishedModels:
         ]
         refs: dict[str, BlobRef] = {}
         with self._lock:
-            # The shared ones first: what is one client's own as well is in the stream then.
+            # Shared models first: one that is also a client's own is then in the stream.
             for ref, parameters, names in sorted(groups, key=lambda each: not each[0].is_shared):
                 known = self._enter(ref, parameters)
                 if not known.ref.is_shared:
@@ -99,15 +99,15 @@ class PublishedModels:
         return refs
 
     def publish(self, refs: Iterable[BlobRef]) -> int:
-        """Publish those of ``refs`` that were not before; the bytes that took. Blocks.
+        """Publish the unpublished shared models of ``refs``; return the bytes sent. Blocks.
 
         Raises:
-            ModelTooLarge: the stream cannot keep the model.
+            ModelTooLarge: the model does not fit in the stream.
         """
         return sum(self._publish_once(digest) for digest in {ref.digest for ref in refs})
 
     def release(self, refs: Iterable[BlobRef]) -> None:
-        """Let go of the models of a phase that is over; that they were published is kept."""
+        """Release the models of a phase that is over; remember that they were published."""
         with self._lock:
             for digest in {ref.digest for ref in refs}:
                 shared = self._known[digest]
@@ -118,15 +118,15 @@ class PublishedModels:
                     self._deliveries.forget(digest)
 
     def at_hand(self, digest: str) -> Parameters | None:
-        """The model of ``digest``, while a phase in flight needs it."""
+        """Return the model of ``digest``; None: no open phase needs it."""
         with self._lock:
             shared = self._known.get(digest)
             return None if shared is None else shared.parameters
 
     def publish_again(self, digest: str) -> bool:
-        """Publish a model once more for who cannot find it; False if it is not at hand.
+        """Publish a model again for a client that cannot find it; False: it is not at hand.
 
-        Returns at once; one that is under way, or just was, is not published another time.
+        Returns at once; a model being published, or just published, is not sent again.
         """
         with self._lock:
             shared = self._known.get(digest)
@@ -136,15 +136,15 @@ class PublishedModels:
             return True
 
     def send_own(self, digest: str, client_id: str, site: str) -> int:
-        """Send a client that asks for it the model that is its own; the bytes that takes.
+        """Schedule sending a client its own model; return the bytes that this takes.
 
-        Returns at once; 0 where it is not that client's, is under way to it, or just arrived.
+        Returns at once; 0: it is not that client's model, is being sent, or just arrived.
         """
         with self._lock:
             shared = self._known.get(digest)
             if shared is None or shared.parameters is None or client_id not in shared.own_of:
                 return 0
-            # Who is gone meanwhile asks again: nothing of it need be kept.
+            # Not persistent: a client that missed it asks again.
             delivery = ModelDelivery(
                 shared.ref,
                 shared.parameters,
@@ -156,7 +156,7 @@ class PublishedModels:
             return shared.ref.total if self._deliveries.send(delivery) else 0
 
     def _enter(self, ref: BlobRef, parameters: Parameters) -> _Shared:
-        """Keep a model at hand. Call it with the lock held."""
+        """Keep a model at hand, and return its entry. Call with the lock held."""
         known = self._known.setdefault(ref.digest, _Shared(ref, parameters))
         if ref.is_shared and not known.ref.is_shared:
             known.ref = ref
@@ -186,7 +186,7 @@ class PublishedModels:
             self._declared = True
         for _ in range(_TRIES):
             sent = self._sender.send_blob(self._address(), ref, ref.digest, parameters.tensors)
-            # Every chunk is confirmed before any task names the model.
+            # Wait until every chunk is confirmed, before any task names the model.
             if sent.outcome.result() is not PublishOutcome.UNROUTABLE:
                 break
             logger.warning("the stream of models is gone: making it anew")
@@ -201,10 +201,9 @@ class PublishedModels:
 
 
 def _groups(asks: Mapping[str, Ask]) -> list[tuple[Parameters, list[str], bool]]:
-    """Parameters that are not small, the names of the asks that get the very same object, and
-    whether it is for all to read.
+    """Return each parameters object that is not small, its ask names, and whether it is shared.
 
-    A model that only one of several clients gets is its own affair.
+    A model is shared unless only one of several asks gets it.
     """
     groups: dict[int, tuple[Parameters, list[str]]] = {}
     for name, ask in asks.items():
