@@ -217,7 +217,7 @@ class Server:
             combine = self.strategy.combine(server_round, self.parameters)
         # Waiting for clients does not count as the round's time.
         self._log.started = self._clock()
-        gathered = self._phases.gather(
+        result = self._phases.run(
             self.strategy,
             Phase.FIT,
             server_round,
@@ -227,17 +227,17 @@ class Server:
             combine=combine,
             max_workers=self.max_workers,
         )
-        self._log.add_fit(gathered)
-        own, failures = cast("FitResultsAndFailures", split(instructions, gathered))
-        results = self._phases.with_late(own, gathered), failures
+        self._log.add_fit(result)
+        own, failures = cast("FitResultsAndFailures", split(instructions, result))
+        results = self._phases.with_late(own, result), failures
         if combine is not None:
             results = StreamedResults(results[0], combine), results[1]
-        if not gathered.enough:
-            self._note(server_round, self._phases.too_few(gathered))
+        if not result.enough:
+            self._note(server_round, self._phases.too_few(result))
             return None, {}, results
         try:
-            if gathered.error is not None:
-                raise gathered.error
+            if result.error is not None:
+                raise result.error
             self._phases.step(server_round, "aggregate fit")
             aggregated = self.strategy.aggregate_fit(server_round, *results)
             parameters, metrics = returned.checked_model(self._named("aggregate_fit"), aggregated)
@@ -246,7 +246,7 @@ class Server:
             return None, {}, results
         if parameters is None and not self._log.note:
             because = "aggregate_fit returned none" if results[0] else "no reply counts"
-            if failed := why(gathered):
+            if failed := why(result):
                 because = f"{because} ({failed})"
             self._note(server_round, f"the model stays as it was: {because}")
         return parameters, metrics, results
@@ -270,7 +270,7 @@ class Server:
             instructions = returned.checked_instructions(what, chosen, EvaluateIns)
         if not instructions:
             return None
-        gathered = self._phases.gather(
+        result = self._phases.run(
             self.strategy,
             Phase.EVALUATE,
             server_round,
@@ -279,10 +279,10 @@ class Server:
             self._check_evaluate,
             max_workers=self.max_workers,
         )
-        self._log.add_evaluate(gathered)
-        results = cast("EvaluateResultsAndFailures", split(instructions, gathered))
-        if not gathered.enough:
-            self._note(server_round, self._phases.too_few(gathered))
+        self._log.add_evaluate(result)
+        results = cast("EvaluateResultsAndFailures", split(instructions, result))
+        if not result.enough:
+            self._note(server_round, self._phases.too_few(result))
             return None, {}, results
         try:
             self._phases.step(server_round, "aggregate evaluate")
@@ -296,7 +296,7 @@ class Server:
     def disconnect_all_clients(self, timeout: float | None) -> None:
         """Make every available client leave, as Flower's server does at its end."""
         here = sorted(self._client_manager.all().items())
-        self._phases.gather(
+        self._phases.run(
             self.strategy,
             Phase.RECONNECT,
             0,

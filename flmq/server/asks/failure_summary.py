@@ -15,29 +15,29 @@ __all__ = ["split", "why"]
 
 
 def split(
-    instructions: Sequence[tuple[ClientProxy, Ins]], gathered: PhaseResult
+    instructions: Sequence[tuple[ClientProxy, Ins]], result: PhaseResult
 ) -> tuple[list[tuple[ClientProxy, Res]], list[tuple[ClientProxy, Res] | BaseException]]:
     """Return Flower's ``results`` and ``failures``, both in client-id order."""
     proxies = {client.cid: client for client, _ in instructions}
-    results = [(proxies[client_of(ask)], res) for ask, res in gathered.replies.items()]
+    results = [(proxies[client_of(ask)], res) for ask, res in result.replies.items()]
     failures: list[tuple[ClientProxy, Res] | BaseException] = [
         failure
         if isinstance(failure, ClientFailure)
         else (proxies[client_of(failure[0])], failure[1])
-        for failure in gathered.failures
+        for failure in result.failures
     ]
     return results, failures
 
 
-def why(gathered: PhaseResult) -> str:
+def why(result: PhaseResult) -> str:
     """Describe the first three failures, and count the rest."""
     reasons = [
         str(failure)
         if isinstance(failure, ClientFailure)
         else f"client {failure[0]}: {_status(failure[1])}"
-        for failure in gathered.failures[:3]
+        for failure in result.failures[:3]
     ]
-    more = len(gathered.failures) - len(reasons)
+    more = len(result.failures) - len(reasons)
     return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
 
 

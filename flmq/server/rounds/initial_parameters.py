@@ -42,7 +42,7 @@ def initial_parameters(
     while True:
         planned = phases.planned(strategy, Phase.GET_PARAMETERS, 0)
         instructions = planned or _choose(strategy, client_manager)
-        gathered = phases.gather(
+        result = phases.run(
             strategy,
             Phase.GET_PARAMETERS,
             0,
@@ -51,16 +51,16 @@ def initial_parameters(
             accept_anything,
             max_workers=max_workers,
         )
-        if gathered.replies:
+        if result.replies:
             break
         # What failed under an earlier server may be fixed by now: then a client is asked again.
         if planned is None:
             raise NoInitialParameters(
                 f"client {instructions[0][0].cid} gave no initial parameters "
-                f"({why(gathered)}): implement get_parameters, or give the strategy "
+                f"({why(result)}): implement get_parameters, or give the strategy "
                 "initial_parameters"
             )
-    (res,) = gathered.replies.values()
+    (res,) = result.replies.values()
     given = cast(GetParametersRes, res).parameters
     # Copy to memory: the reply's file is deleted with its round.
     return Parameters([bytes(tensor) for tensor in given.tensors], given.tensor_type)

@@ -81,7 +81,7 @@ class Phases:
         clients = self._proxies(ask.client_id for ask in planned.asks)
         return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
 
-    def gather(
+    def run(
         self,
         strategy: Strategy,
         phase: Phase,
@@ -118,13 +118,13 @@ class Phases:
         )
 
     def with_late(
-        self, results: list[tuple[ClientProxy, FitRes]], gathered: PhaseResult
+        self, results: list[tuple[ClientProxy, FitRes]], result: PhaseResult
     ) -> list[tuple[ClientProxy, FitRes]]:
         """Return a round's own results, and the late ones of earlier rounds that count in it."""
-        if not gathered.late:
+        if not result.late:
             return results
-        clients = self._proxies(late.ref.client_id for late in gathered.late)
-        late = [(client, each.res) for client, each in zip(clients, gathered.late, strict=True)]
+        clients = self._proxies(late.ref.client_id for late in result.late)
+        late = [(client, each.res) for client, each in zip(clients, result.late, strict=True)]
         return merged(results, late)
 
     def why_nobody(self, asked: str) -> str:
@@ -132,11 +132,11 @@ class Phases:
         shortfall = getattr(self._client_manager, "shortfall", None)
         return f"nobody was asked: {shortfall or f'{asked} chose no clients'}"
 
-    def too_few(self, gathered: PhaseResult) -> str:
+    def too_few(self, result: PhaseResult) -> str:
         """Return text on how many results are missing of those that the policy requires."""
         return (
-            f"{gathered.counts.accepted} results, {self._policy.min_results} needed: "
-            f"the model stays as it was ({why(gathered)})"
+            f"{result.counts.accepted} results, {self._policy.min_results} needed: "
+            f"the model stays as it was ({why(result)})"
         )
 
     def _proxies(self, client_ids: Iterable[str]) -> list[ClientProxy]:

@@ -44,13 +44,13 @@ class RoundLog:
         """Seconds that the round has taken so far."""
         return self.clock() - self.started
 
-    def add_fit(self, gathered: PhaseResult) -> None:
+    def add_fit(self, result: PhaseResult) -> None:
         """Keep the figures of the training."""
-        self.fit = _figures(gathered)
+        self.fit = _figures(result)
 
-    def add_evaluate(self, gathered: PhaseResult) -> None:
+    def add_evaluate(self, result: PhaseResult) -> None:
         """Keep the figures of the evaluation."""
-        self.evaluate = _figures(gathered)
+        self.evaluate = _figures(result)
 
     def measured(self, loss: float, metrics: Mapping[str, Scalar]) -> None:
         """Keep a measurement: the first one, which is the centralized one if any, leads."""
@@ -95,6 +95,6 @@ class RoundLog:
         )
 
 
-def _figures(gathered: PhaseResult) -> PhaseResult:
+def _figures(result: PhaseResult) -> PhaseResult:
     """Return everything but the replies, whose files would otherwise stay on disk."""
-    return replace(gathered, replies={}, failures=[], late=())
+    return replace(result, replies={}, failures=[], late=())
