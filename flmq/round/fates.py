@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["STAGES", "STEPS", "AskStage", "Fate", "Step"]
+__all__ = ["STAGES", "STEPS", "WANTED", "AskStage", "Fate", "Step"]
 
 
 class AskStage(Enum):
@@ -74,3 +74,6 @@ STEPS: dict[Fate, tuple[Step, ...]] = {
     Fate.UNKNOWN: (Step.RECEIPT, Step.ACK),
 }
 """The steps that handle a reply, in order, by its fate."""
+
+WANTED = frozenset({Fate.SETTLES, Fate.EARLY, Fate.UNDECIDED, Fate.LATE_WANTED})
+"""What a reply is whose parameters are worth receiving: it counts, or may yet."""

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from flmq.common.phase import Phase
 from flmq.round.actions import Action, Close, LateReplyRef, Outcome, Settle
 from flmq.round.events import ReplyAccepted, ReplyFailed, ReplyRejected
-from flmq.round.fates import STAGES, STEPS, AskStage, Fate, Step
+from flmq.round.fates import STAGES, STEPS, WANTED, AskStage, Fate, Step
 from flmq.round.job_actions import (
     Ack,
     ClosePhase,
@@ -172,10 +172,9 @@ class JobState:
 
     def may_want(self, task_id: str) -> bool:
         """Return whether a reply to this task, once complete, may count now or in a later round."""
-        if task_id in self._tasks:
-            fates = (Fate.SETTLES, Fate.LATE_WANTED, Fate.UNDECIDED)
-            return self.fate_of(task_id) in fates
-        return task_id in self._awaited or (self._has_record and self._late.are_wanted)
+        if self.phase_of(task_id) is not None:
+            return self.fate_of(task_id) in WANTED
+        return self._has_record and self._late.are_wanted
 
     def _would_count(self, task_id: str, recorded: Recorded | None) -> bool:
         found = self._tasks.get(task_id)
@@ -234,8 +233,7 @@ class JobState:
                 self._tasks[event.task_id][0].undecided.append(event.token)
                 return []
             case Fate.UNKNOWN:
-                steps = STEPS[fate][self._has_record :]
-                return self._steps(event, steps, None, "", _LONG_OVER)
+                return self._steps(event, STEPS[fate], None, "", _LONG_OVER)
             case _:
                 return self._late_or_duplicate(event, fate)
 
@@ -303,7 +301,8 @@ class JobState:
                     actions.append(Enter(event.token, key, ask, entry, verdict))
                 case Step.COUNT if key is not None:
                     actions.append(Count(key, ask, verdict, event.token))
-                case Step.RECEIPT:
+                # With a record the phase of an unknown task may yet open: its client keeps it.
+                case Step.RECEIPT if key is not None or not self._has_record:
                     actions.append(SendReceipt(event.token, verdict))
                 case Step.ACK:
                     actions.append(Ack(event.token))

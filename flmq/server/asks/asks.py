@@ -29,7 +29,6 @@ from flmq.server.models.published_models import PublishedModels
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
-from flmq.wire import BlobRef
 
 __all__ = ["Asks", "Records"]
 
@@ -61,7 +60,6 @@ class Asks:
         self._models = models
         self._waiting = waiting
         self._records = records
-        self._refs: dict[PhaseKey, dict[str, BlobRef]] = {}
 
     def open(
         self,
@@ -86,21 +84,20 @@ class Asks:
         phase = PhaseInFlight.begin(key, request, label=label, now=now, on_done=on_done)
         asked = tuple(sorted(phase.asks))
         self._context.emit(PhaseOpened(key.server_round, key.phase, asked, request.timeout))
-        refs = self._models.refer(phase.asks)
-        self._refs[key] = refs
+        phase.refs = self._models.refer(phase.asks)
         try:
-            return self._open(phase, refs)
+            return self._open(phase)
         except BaseException:
             with contextlib.suppress(FlmqError):
                 self._loop.feed(PhaseEvent(key, Stopped("could not be asked"), now))
-            self._let_go(key)
+            self._let_go(phase)
             raise
 
-    def _open(self, phase: PhaseInFlight, refs: dict[str, BlobRef]) -> Watch:
+    def _open(self, phase: PhaseInFlight) -> Watch:
         """Open the phase in steps that are safe to repeat after a kill at any point."""
         # Step 1: create the tasks, and record them in the journal before any is published.
         key, request = phase.key, phase.request
-        phase.tasks = self._publisher.tasks(key, phase.asks, request.timeout, refs)
+        phase.tasks = self._publisher.tasks(key, phase.asks, request.timeout, phase.refs)
         elapsed = 0.0
         is_journaled = self._records is not None and request.state is not None
         if self._records is not None and is_journaled:
@@ -118,7 +115,7 @@ class Asks:
         with self._loop.lock:
             pending = phase.round.pending()
         if pending:
-            phase.bytes_down += self._models.publish(refs.values())
+            phase.bytes_down += self._models.publish(phase.refs.values())
             crash_point("server.model_published")
         watch = Watch(self._waiting, phase, timeout, elapsed)
         for ask in pending:
@@ -202,7 +199,7 @@ class Asks:
                 result.reason,
             )
         )
-        self._let_go(phase.key)
+        self._let_go(phase)
         self._loop.close(phase.key)
         return result
 
@@ -212,10 +209,11 @@ class Asks:
         try:
             watch.wait()
         except BaseException:
-            self._let_go(key)
+            self._let_go(watch.phase)
             raise
         return self.close(watch)
 
-    def _let_go(self, key: PhaseKey) -> None:
+    def _let_go(self, phase: PhaseInFlight) -> None:
         """Release the models of a phase that is over."""
-        self._models.release(self._refs.pop(key, {}).values())
+        refs, phase.refs = phase.refs, {}
+        self._models.release(refs.values())

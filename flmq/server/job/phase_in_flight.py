@@ -39,7 +39,7 @@ from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.late import Late
 from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
-from flmq.wire import Failure, Reply, Res, Task
+from flmq.wire import BlobRef, Failure, Reply, Res, Task
 from flmq.wire.failures import why_failed
 from flmq.wire.kinds import type_problem
 
@@ -79,6 +79,8 @@ class PhaseInFlight:
     """When it opened, in monotonic seconds."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """By the ask's name."""
+    refs: dict[str, BlobRef] = field(default_factory=dict)
+    """The model that the task of an ask names, by ask name, while the phase needs it."""
     specs: dict[str, ParametersSpec] = field(default_factory=dict)
     """The spec of what each ask sent; filled when a phase that hands over has closed."""
     done: threading.Event = field(default_factory=threading.Event)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
 
 from flmq.round import JobState, PhaseKey, client_of
 from flmq.round.fates import Fate
 from flmq.round.job_events import Recorded
 from flmq.server.job.phase_in_flight import PhaseInFlight
+from flmq.server.replies.reply_edges import ReplyRecord
 from flmq.wire import Reply
 
-__all__ = ["LooksUp", "TaskDirectory"]
-
-
-class LooksUp(Protocol):
-    """A record of phases that are not in memory."""
-
-    def recorded(self, reply: Reply) -> Recorded | None:
-        """Return what is known of the closed phase that a reply answers; None: nothing known."""
+__all__ = ["TaskDirectory"]
 
 
 class TaskDirectory:
     """The tasks of one job. Thread-safe; ``lock`` guards the state and every phase in flight."""
 
-    def __init__(self, state: JobState, record: LooksUp | None) -> None:
+    def __init__(self, state: JobState, record: ReplyRecord | None) -> None:
         """Look in ``state``, then in ``record`` (None: no record) for phases not in memory."""
         self.lock = threading.Lock()
         self.state = state

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from flmq.common.parameter import parameters_of
 from flmq.messaging import Incoming
-from flmq.round.fates import Fate
+from flmq.round.fates import WANTED
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
 from flmq.wire import BlobChunk, Reply, size_of, task_of_upload
@@ -21,7 +21,6 @@ _SILENCE = 60.0
 """Seconds without a chunk after which a late reply that could count is given up."""
 _REMEMBERED = 1000
 """Number of given-up replies to remember, to tell clients that go on sending them."""
-_WANTED = (Fate.SETTLES, Fate.EARLY, Fate.UNDECIDED, Fate.LATE_WANTED)
 
 
 class Uploading:
@@ -45,7 +44,7 @@ class Uploading:
 
     def is_wanted(self, reply: Reply) -> bool:
         """Return whether this reply, once complete, may settle its task or count later."""
-        return self._loop.tasks.fate_of(reply) in _WANTED
+        return self._loop.tasks.fate_of(reply) in WANTED
 
     def begin(self, reply: Reply, incoming: Incoming) -> None:
         """Expect the chunks of a reply whose envelope has arrived."""

@@ -106,7 +106,7 @@ class ReplyJournal:
             client_id=ask,
             task_id=reply.task_id,
             kind=kind,
-            reason="" if kind is Outcome.ACCEPTED and reason != UNJUDGED else reason,
+            reason=reason,
             reply=encode(reply),
             blob=ref,
             size=size,
