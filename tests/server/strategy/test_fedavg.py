@@ -26,6 +26,7 @@ from flmq.server.client_manager import SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy import Combined, FedAvg
 from tests.server.proxies import IdleProxy, evaluate_res, fit_res, model, once_it_waits
+from tests.server.strategy.oracle import Reply, same_as_flower
 
 MODEL = model(np.zeros((2, 2), np.float32), np.zeros(2, np.float32))
 
@@ -68,6 +69,17 @@ def test_arguments_and_defaults_are_flowers() -> None:
         "evaluate_metrics_aggregation_fn": None,
         "inplace": True,
     }
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_it_makes_the_models_that_flowers_makes(inplace: bool) -> None:
+    rng = np.random.default_rng(3)
+
+    def arrays() -> NDArrays:
+        return [rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=4)]
+
+    rounds: list[list[Reply]] = [[(arrays(), n) for n in (1, 7, 30)] for _ in range(3)]
+    same_as_flower(FedAvg, arrays(), rounds, inplace=inplace)
 
 
 def test_it_shows_itself_as_flowers_does() -> None:
