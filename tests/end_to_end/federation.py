@@ -407,6 +407,7 @@ class Peer:
     def greet(self, server: RunningServer | None = None) -> None:
         """Say hello when the roll is called, and answer the greeting, unless ``server`` ends."""
         called, greeted, begun = False, False, time.monotonic()
+        receipts: list[Body] = []
         while not (called and greeted) and not (server is not None and server.result.done()):
             assert time.monotonic() - begun < PATIENCE, f"nobody greets {self.client_id}"
             delivery = self.consumer.receive(0.1)
@@ -415,11 +416,14 @@ class Peer:
             body = self._take(delivery)
             if not isinstance(body, RollCall):
                 self._aside.append(body)
+                receipts += [body] if isinstance(body, Receipt) else []
             elif delivery.message.correlation_id:
                 greeted = True
             elif not called:
                 called = True
-                self._aside.clear()  # what an earlier server had said
+                # What an earlier server had said, but for receipts: a new one sends those of
+                # replies that it finds in its queue before it calls the roll.
+                self._aside = deque(receipts)
                 self.hello()
 
     def next(self, kind: type[_T]) -> _T:
