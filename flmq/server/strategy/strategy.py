@@ -141,6 +141,16 @@ class Strategy(ABC):
         """
         return None
 
+    def check_fit_res(self, res: FitRes) -> str | None:
+        """Return why a reply does not count, or None if it does: the default.
+
+        For what a strategy needs of a reply's metrics, such as a count of steps: a client may send
+        anything. Called for each reply that passed ``reply_check``, on the server's thread that
+        hears replies: look at ``res`` alone. A refused reply is rejected, for the reason
+        returned, and listed among the ``failures`` of `aggregate_fit`.
+        """
+        return None
+
     def state_dict(self) -> Mapping[str, StateValue]:
         """Return what this strategy must remember from round to round, besides the global model.
 
