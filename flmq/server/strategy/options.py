@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from flmq.common.errors import UsageError
 from flmq.common.logger import get_logger
 from flmq.common.parameter import parameters_problem
 from flmq.common.typing import Config, Metrics, MetricsAggregationFn, NDArrays, Parameters
 
-__all__ = ["FedAvgOptions", "InvalidStrategyOption"]
+__all__ = ["FedAvgOptions", "InvalidStrategyOption", "check_number"]
 
 logger = get_logger(__name__)
 
@@ -18,7 +21,42 @@ EvaluateFn = Callable[[int, NDArrays, Config], tuple[float, Metrics] | None]
 
 
 class InvalidStrategyOption(UsageError, ValueError):
-    """An option of a strategy is of the wrong type."""
+    """An option of a strategy is out of its range, or of the wrong type."""
+
+
+def check_number(
+    strategy: object,
+    name: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Check that option ``name`` of ``strategy`` is a finite number within these bounds.
+
+    ``least`` and ``most`` are within, ``above`` and ``below`` are not; ``whole`` asks for an int.
+
+    Raises:
+        InvalidStrategyOption: it is not; names it, its value, and what to give.
+    """
+    value = getattr(strategy, name)
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    ):
+        return
+    bounds = (("of at least", least), ("above", above), ("of at most", most), ("below", below))
+    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
+    kind = "a whole number" if whole else "a number"
+    raise InvalidStrategyOption(f"{name} is {value!r}: give {f'{kind} {wanted}'.strip()}")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -26,7 +64,7 @@ class FedAvgOptions:
     """Keyword arguments of `FedAvg`, with Flower's names and defaults.
 
     Raises:
-        ValueError: an option is out of its range.
+        InvalidStrategyOption: an option is out of its range; a ValueError, as in Flower.
     """
 
     fraction_fit: float = 1.0
@@ -58,11 +96,9 @@ class FedAvgOptions:
     def __post_init__(self) -> None:
         """Check ranges; warn if a round could begin with fewer clients than it asks."""
         for name in ("fraction_fit", "fraction_evaluate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give a share from 0 to 1")
+            check_number(self, name, least=0, most=1)
         for name in ("min_fit_clients", "min_evaluate_clients", "min_available_clients"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give 0 or more")
+            check_number(self, name, least=0, whole=True)
         if self.initial_parameters is not None:
             problem = parameters_problem(self.initial_parameters)
             if problem is not None:
