@@ -119,7 +119,7 @@ class ModelReader:
             lambda: self._check_time(ref, deadline_unix),
         )
         # Views where the contract says bytes: decoding tensors accepts both.
-        return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
+        return Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type, ref.names)
 
     def _read(
         self,

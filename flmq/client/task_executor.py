@@ -233,7 +233,8 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
     except UsageError as error:
         logger.warning("sending without compression: %s", error)
         return refer(parameters), parameters.tensors
-    packed = Parameters(codec.encode(parameters.tensors, base.tensors), parameters.tensor_type)
+    tensors = codec.encode(parameters.tensors, base.tensors)
+    packed = Parameters(tensors, parameters.tensor_type, parameters.names)
     return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
 
 

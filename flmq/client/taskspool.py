@@ -243,5 +243,7 @@ class TaskSpool:
         blob = self._files.map(head.task_id + _BLOB, ref.total)
         # Verify the hash when it is read back: what is sent is what was trained.
         BlobProgress(ref).finish(blob)
-        parameters = Parameters(cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type)
+        parameters = Parameters(
+            cast("list[bytes]", tensors_of(ref, blob)), ref.tensor_type, ref.names
+        )
         return replace(head, res=with_parameters(head.res, parameters), blob=None)

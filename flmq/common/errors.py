@@ -118,6 +118,10 @@ class InvalidReturnValue(UsageError):
     """A method of the user's client or strategy returned something of the wrong form."""
 
 
+class InvalidTensorNames(UsageError, ValueError):
+    """Names of tensors are repeated, missing, or no printable text."""
+
+
 class ClientIdInUse(UsageError):
     """Another live process consumes this client id's queue."""
 

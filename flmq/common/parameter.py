@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass, replace
 from math import prod
 from typing import Any, TypeVar
@@ -20,11 +20,13 @@ from numpy.lib import format as npy
 
 from flmq.common.buffers import LARGE, new_buffer
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
+from flmq.common.tensor_names import names_problem
 from flmq.common.typing import NDArray, NDArrays, Parameters
 
 __all__ = [
     "TensorSpec",
     "bytes_to_ndarray",
+    "named_like",
     "ndarray_to_bytes",
     "ndarrays_to_parameters",
     "ndarrays_to_views",
@@ -83,13 +85,21 @@ class _Layout:
     offset: int
 
 
-def ndarrays_to_parameters(ndarrays: NDArrays) -> Parameters:
-    """Convert arrays to `Parameters`, keeping order, shapes and dtypes.
+def ndarrays_to_parameters(ndarrays: NDArrays, names: Iterable[str] = ()) -> Parameters:
+    """Convert arrays to `Parameters`, keeping order, shapes and dtypes; ``names`` are theirs.
 
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
+        InvalidTensorNames: names are repeated, missing, or no printable text.
     """
-    return Parameters(_each(ndarrays, ndarray_to_bytes), _TENSOR_TYPE)
+    return Parameters(_each(ndarrays, ndarray_to_bytes), _TENSOR_TYPE, tuple(names))
+
+
+def named_like(parameters: Parameters, model: Parameters) -> Parameters:
+    """Return ``parameters`` with the names of ``model``, if they have none and as many tensors."""
+    if parameters.names or not model.names or len(parameters.tensors) != len(model.names):
+        return parameters
+    return Parameters(parameters.tensors, parameters.tensor_type, model.names)
 
 
 def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDArrays:
@@ -266,7 +276,8 @@ def parameters_problem(parameters: object) -> str | None:
                 f"a {type(tensor).__name__} as tensor {index}, not bytes: make parameters with "
                 "flmq.common.ndarrays_to_parameters(list_of_arrays)"
             )
-    return None
+    problem = names_problem(parameters.names, len(parameters.tensors))
+    return None if problem is None else f"parameters with {problem}"
 
 
 def parameters_of(message: object) -> Parameters | None:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flmq.common.tensor_names import check_names
+
 __all__ = [
     "Code",
     "Config",
@@ -90,11 +92,22 @@ class Status:
 class Parameters:
     """A model as bytes: with type ``"numpy.ndarray"`` each tensor is one ``.npy`` byte string.
 
-    ``flmq.common.ndarrays_to_parameters`` and ``parameters_to_ndarrays`` convert.
+    ``flmq.common.ndarrays_to_parameters`` and ``parameters_to_ndarrays`` convert. Parameters are
+    equal if their bytes, type and names are.
+
+    Raises:
+        InvalidTensorNames: names are repeated, missing, or no printable text.
     """
 
     tensors: list[bytes]
     tensor_type: str
+    names: tuple[str, ...] = ()
+    """The name of each tensor, or none at all: tensors are then known by their place."""
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if self.names:
+            self.names = check_names(self.names, len(self.tensors))
 
 
 @dataclass

@@ -28,6 +28,8 @@ _INLINE_STATE_BYTES = 4096
 _STATE = "flmq.state"
 """Tensor type of a blob that holds a large array of a strategy's state; before format 3, all."""
 
+_NAME = "INSERT OR IGNORE INTO blobs (digest, outline) VALUES (?, ?)"
+_RENAME = "INSERT OR REPLACE INTO blobs (digest, outline) VALUES (?, ?)"
 _MODELS = """
 SELECT digest FROM checkpoints WHERE digest IS NOT NULL
 UNION SELECT digest FROM asks WHERE digest IS NOT NULL
@@ -97,10 +99,11 @@ class BlobStore:
                 ref = self._put.get(digest)
             if ref is not None:
                 outline: dict[str, StateValue] = {"type": ref.tensor_type, "lengths": ref.lengths}
-                tx.execute(
-                    "INSERT OR IGNORE INTO blobs (digest, outline) VALUES (?, ?)",
-                    (digest, self._seal.pack(outline, "blob")),
-                )
+                if ref.names:
+                    outline["names"] = ref.names
+                # The digest is of the bytes alone: the same bytes may get names later.
+                insert = _RENAME if ref.names else _NAME
+                tx.execute(insert, (digest, self._seal.pack(outline, "blob")))
             elif tx.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is None:
                 raise RuntimeError(
                     f"parameters {digest[:16]}... were not put: put_parameters first"
@@ -122,12 +125,13 @@ class BlobStore:
         if row is None:
             raise JournalDamaged(self.blobs.path(digest), "is not known to the journal")
         outline = self._seal.unpack(row[0])
-        return BlobRef(digest, outline["type"], outline["lengths"])
+        names = outline.get("names", ())
+        return BlobRef(digest, outline["type"], outline["lengths"], names=names)
 
     def load(self, ref: BlobRef) -> MappedParameters:
         """Return the blob's parameters; the same object while anybody holds it."""
         loaded = self._loaded.get(ref.digest)
-        if loaded is None or not loaded.untouched:
+        if loaded is None or not loaded.untouched or loaded.names != ref.names:
             loaded = self.blobs.load(ref)
             self._loaded[ref.digest] = loaded
         return loaded

@@ -13,7 +13,9 @@ __all__ = ["ref_in", "ref_out"]
 
 def ref_out(ref: BlobRef) -> Mapping[str, Any]:
     """Return ``ref`` in its stored form."""
-    return {"ref": astuple(ref)}
+    fields = astuple(ref)
+    # Without names, as an earlier flmq stores and reads it.
+    return {"ref": fields if ref.names else fields[:-1]}
 
 
 def ref_in(stored: Mapping[str, Any]) -> BlobRef:

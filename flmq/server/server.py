@@ -9,6 +9,7 @@ from typing import cast
 
 from flmq.common.errors import AggregationError
 from flmq.common.logger import logger
+from flmq.common.parameter import named_like
 from flmq.common.phase import Phase
 from flmq.common.typing import (
     EvaluateIns,
@@ -241,6 +242,8 @@ class Server:
             self._phases.step(server_round, "aggregate fit")
             aggregated = self.strategy.aggregate_fit(server_round, *results)
             parameters, metrics = returned.checked_model(self._named("aggregate_fit"), aggregated)
+            if parameters is not None:
+                parameters = named_like(parameters, self.parameters)
         except AggregationError as error:
             self._note(server_round, f"the model stays as it was: {error}")
             return None, {}, results

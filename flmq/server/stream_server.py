@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from flmq.common.errors import UsageError
+from flmq.common.parameter import named_like
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.server.asks.coordinator import Coordinator
@@ -35,7 +36,7 @@ class StreamServer(Server, ABC):
 
         An answer that is to count in a later step must not have been taken from the stream yet.
         """
-        self.parameters, self._log.changed = parameters, True
+        self.parameters, self._log.changed = named_like(parameters, self.parameters), True
         self._tell_model()
         number = self.rounds_closed + 1
         self._evaluate_centrally(number, self._history)

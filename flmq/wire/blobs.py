@@ -17,6 +17,7 @@ from mmap import mmap
 from blake3 import blake3
 
 from flmq.common.errors import MalformedMessage
+from flmq.common.tensor_names import names_problem
 from flmq.common.typing import Parameters
 
 __all__ = [
@@ -74,6 +75,8 @@ class BlobRef:
 
     0: not shared; it is for one client, which requests it from the server.
     """
+    names: tuple[str, ...] = ()
+    """The name of each tensor, or none at all. Not part of the digest."""
 
     @property
     def total(self) -> int:
@@ -115,6 +118,8 @@ class BlobRef:
             )
         if min(self.lengths) < 0:
             raise ValueError(f"a blob with a tensor of {min(self.lengths)} bytes")
+        if (problem := names_problem(self.names, len(self.lengths))) is not None:
+            raise ValueError(f"a blob with {problem}")
         if self.count > MAX_BLOB_CHUNKS:
             raise ValueError(f"a blob of {self.count} chunks: at most {MAX_BLOB_CHUNKS}")
 
@@ -146,6 +151,7 @@ def refer(
         codec,
         base,
         published_unix_ms,
+        tuple(parameters.names),
     )
 
 

@@ -21,7 +21,7 @@ from flmq.wire.serde.envelopes import BODIES
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 2
+SCHEMA_MINOR = 3
 
 
 def encode(body: Body) -> bytes:

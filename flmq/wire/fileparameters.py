@@ -18,6 +18,7 @@ class FileParameters(Parameters):
     def __init__(self, path: Path, ref: BlobRef) -> None:
         """Represent the blob of ``ref`` in the file at ``path``."""
         self.tensor_type = ref.tensor_type
+        self.names = ref.names
         self.path = path
         self.ref = ref
         self._own: list[bytes] | None = None
@@ -54,9 +55,10 @@ class FileParameters(Parameters):
                 return b""
             return mmap.mmap(file.fileno(), self.ref.total, access=mmap.ACCESS_READ)
 
-    def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str]]:
+    def __reduce__(self) -> tuple[type[Parameters], tuple[list[bytes], str, tuple[str, ...]]]:
         """Copy and pickle as plain `Parameters` in memory."""
-        return Parameters, ([bytes(tensor) for tensor in self.tensors], self.tensor_type)
+        tensors = [bytes(tensor) for tensor in self.tensors]
+        return Parameters, (tensors, self.tensor_type, self.names)
 
     def __repr__(self) -> str:
         """Return a short description, without the bytes."""
@@ -64,10 +66,10 @@ class FileParameters(Parameters):
         return f"{name}({len(self.ref.lengths)} tensors, {self.ref.total} bytes)"
 
     def __eq__(self, other: object) -> bool:
-        """Compare the bytes with those of other parameters."""
+        """Compare the bytes and names with those of other parameters."""
         if not isinstance(other, Parameters):
             return NotImplemented
-        mine = (self.tensor_type, self.tensors)
-        return mine == (other.tensor_type, other.tensors)
+        mine = (self.tensor_type, self.names, self.tensors)
+        return mine == (other.tensor_type, other.names, other.tensors)
 
     __hash__ = None  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from flmq.common import typing as contract
 
 FIELDS: dict[str, list[str]] = {
     "Status": ["code", "message"],
-    "Parameters": ["tensors", "tensor_type"],
+    "Parameters": ["tensors", "tensor_type", "names"],
     "FitIns": ["parameters", "config"],
     "FitRes": ["status", "parameters", "num_examples", "metrics"],
     "EvaluateIns": ["parameters", "config"],

@@ -153,4 +153,5 @@ def _lasting(ins: Ins) -> Ins:
     parameters = parameters_of(ins)
     if not isinstance(parameters, FileParameters) or size_of(parameters) > INLINE_BYTES:
         return ins
-    return with_parameters(ins, Parameters(list(parameters.tensors), parameters.tensor_type))
+    tensors = list(parameters.tensors)
+    return with_parameters(ins, Parameters(tensors, parameters.tensor_type, parameters.names))

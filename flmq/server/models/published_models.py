@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flmq.common.errors import BrokerRefusal, ModelTooLarge
 from flmq.common.logger import logger
@@ -93,7 +93,8 @@ class PublishedModels:
                 known = self._enter(ref, parameters)
                 if not known.ref.is_shared:
                     known.own_of.update(map(client_of, names))
-                refs.update(dict.fromkeys(names, known.ref))
+                # The digest is of the bytes alone: here they may have other names than there.
+                refs.update(dict.fromkeys(names, replace(known.ref, names=ref.names)))
             for digest in {ref.digest for ref in refs.values()}:
                 self._known[digest].phases += 1
         return refs

@@ -211,7 +211,7 @@ class Uploads:
                 base.tensors,
                 max_bytes=self._limit(size_of(base)),
             )
-            plain = Parameters([bytes(tensor) for tensor in tensors], ref.tensor_type)
+            plain = Parameters([bytes(one) for one in tensors], ref.tensor_type, ref.names)
             file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))
             with contextlib.closing(file):
                 for index, data in iter_chunks(file.ref, plain.tensors):

@@ -63,7 +63,8 @@ def initial_parameters(
     (res,) = result.replies.values()
     given = cast(GetParametersRes, res).parameters
     # Copy to memory: the reply's file is deleted with its round.
-    return Parameters([bytes(tensor) for tensor in given.tensors], given.tensor_type)
+    tensors = [bytes(tensor) for tensor in given.tensors]
+    return Parameters(tensors, given.tensor_type, given.names)
 
 
 def _choose(strategy: Strategy, client_manager: ClientManager) -> list[tuple[ClientProxy, Ins]]:

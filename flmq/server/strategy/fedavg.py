@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from flmq.aggregation import specs_of
 from flmq.common.errors import InconsistentTensors, MalformedMessage, UsageError
-from flmq.common.parameter import parameters_to_ndarrays
+from flmq.common.parameter import named_like, parameters_to_ndarrays
 from flmq.common.typing import (
     EvaluateIns,
     EvaluateRes,
@@ -155,7 +155,8 @@ class FedAvg(FedAvgOptions, Strategy):
         updated = self.update(server_round, model, combine.finish())
         # A program that calls this directly, round after round, continues from here, as with
         # Flower.
-        self.global_parameters = checked_parameters(method_name(self, "update"), updated)
+        updated = named_like(checked_parameters(method_name(self, "update"), updated), model)
+        self.global_parameters = updated
         return updated, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
 
     def aggregate_evaluate(

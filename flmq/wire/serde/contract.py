@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flmq.common.errors import MalformedMessage
+from flmq.common.errors import InvalidReturnValue, InvalidTensorNames, MalformedMessage
+from flmq.common.tensor_names import names_problem
 from flmq.common.typing import (
     Code,
     DisconnectRes,
@@ -72,6 +73,9 @@ def parameters_to_proto(parameters: object, proto: parameters_pb2.Parameters, wh
         if isinstance(tensor, bytearray | memoryview):
             tensor = bytes(tensor)
         proto.tensors.append(expect(tensor, bytes, f"{where}.tensors[{index}]"))
+    if (problem := names_problem(parameters.names, len(parameters.tensors))) is not None:
+        raise InvalidReturnValue(f"{where} has {problem}")
+    proto.names.extend(parameters.names)
 
 
 def parameters_from_proto(
@@ -85,7 +89,10 @@ def parameters_from_proto(
     if not owner.HasField("parameters"):
         raise MalformedMessage(f"{owner.DESCRIPTOR.name} has no parameters")
     proto = owner.parameters
-    return Parameters(tensors=list(proto.tensors), tensor_type=proto.tensor_type)
+    try:
+        return Parameters(list(proto.tensors), proto.tensor_type, tuple(proto.names))
+    except InvalidTensorNames as error:
+        raise MalformedMessage(f"parameters with {error}") from error
 
 
 def fit_ins_to_proto(ins: FitIns, proto: fit_pb2.FitIns) -> None:

@@ -238,6 +238,7 @@ def _blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
     proto.codec = ref.codec
     proto.base = ref.base
     proto.published_unix_ms = ref.published_unix_ms
+    proto.names.extend(ref.names)
 
 
 def _blob_from_proto(proto: pb.BlobRef) -> BlobRef:
@@ -249,6 +250,7 @@ def _blob_from_proto(proto: pb.BlobRef) -> BlobRef:
         codec=proto.codec,
         base=proto.base,
         published_unix_ms=proto.published_unix_ms,
+        names=tuple(proto.names),
     )
 
 

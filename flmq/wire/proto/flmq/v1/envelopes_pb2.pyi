@@ -177,7 +177,7 @@ class Reply(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
-    __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms")
+    __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms", "names")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TENSOR_TYPE_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +185,7 @@ class BlobRef(_message.Message):
     CODEC_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     digest: str
     tensor_type: str
     lengths: _containers.RepeatedScalarFieldContainer[int]
@@ -192,7 +193,8 @@ class BlobRef(_message.Message):
     codec: str
     base: str
     published_unix_ms: int
-    def __init__(self, digest: _Optional[str] = ..., tensor_type: _Optional[str] = ..., lengths: _Optional[_Iterable[int]] = ..., chunk_bytes: _Optional[int] = ..., codec: _Optional[str] = ..., base: _Optional[str] = ..., published_unix_ms: _Optional[int] = ...) -> None: ...
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., tensor_type: _Optional[str] = ..., lengths: _Optional[_Iterable[int]] = ..., chunk_bytes: _Optional[int] = ..., codec: _Optional[str] = ..., base: _Optional[str] = ..., published_unix_ms: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelRequest(_message.Message):
     __slots__ = ("job", "client_id", "digest")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lmq/v1/parameters.proto\x12\x07\x66lmq.v1\"2\n\nParameters\x12\x13\n\x0btensor_type\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lmq/v1/parameters.proto\x12\x07\x66lmq.v1\"A\n\nParameters\x12\x13\n\x0btensor_type\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x03(\x0c\x12\r\n\x05names\x18\x03 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flmq.v1.parameters_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PARAMETERS']._serialized_start=37
-  _globals['_PARAMETERS']._serialized_end=87
+  _globals['_PARAMETERS']._serialized_end=102
 # @@protoc_insertion_point(module_scope)
