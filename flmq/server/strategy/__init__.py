@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flmq.server.strategy.adaptive import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedYogi
 from flmq.server.strategy.blockwise import Replies, coordinate_wise
 from flmq.server.strategy.combine import AllReplies, Combine, Combined, WeightedMean
 from flmq.server.strategy.fedavg import FedAvg
@@ -13,7 +14,12 @@ __all__ = [
     "AllReplies",
     "Combine",
     "Combined",
+    "FedAdagrad",
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
+    "FedOpt",
+    "FedYogi",
     "LateFitRes",
     "LateReplies",
     "Replies",

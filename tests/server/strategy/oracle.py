@@ -70,7 +70,7 @@ def round_of_ours(
 ) -> tuple[NDArrays | None, Metrics]:
     """Run one round as the server does, of our strategy."""
     strategy.global_parameters = ndarrays_to_parameters(model)
-    clients = manager_of(*map(name_of, range(len(replies))))
+    clients = manager_of(*map(name_of, range(max(len(replies), 2))))
     strategy.configure_fit(server_round, strategy.global_parameters, clients)
     made, metrics = strategy.aggregate_fit(server_round, our_results(replies), list(failures))
     return None if made is None else parameters_to_ndarrays(made), metrics
@@ -85,10 +85,9 @@ def round_of_flowers(
 ) -> tuple[NDArrays | None, Metrics]:
     """Run one round as Flower's server does, of one of its strategies."""
     common = flower("flwr.common")
-    manager = flower("flwr.server.client_manager").SimpleClientManager()
-    proxies: Any = [IdleProxy(name_of(number)) for number in range(len(replies))]
-    for each in proxies:
-        manager.register(each)
+    manager: Any = flower("flwr.server.client_manager").SimpleClientManager()
+    for number in range(max(len(replies), 2)):
+        manager.register(IdleProxy(name_of(number)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy.configure_fit(server_round, common.ndarrays_to_parameters(model), manager)
@@ -96,7 +95,7 @@ def round_of_flowers(
             server_round,
             [
                 (
-                    each,
+                    IdleProxy(name_of(number)),
                     common.FitRes(
                         common.Status(common.Code.OK, ""),
                         common.ndarrays_to_parameters(arrays),
@@ -104,7 +103,7 @@ def round_of_flowers(
                         *(metrics or [{}]),
                     ),
                 )
-                for each, (arrays, examples, *metrics) in zip(proxies, replies, strict=True)
+                for number, (arrays, examples, *metrics) in enumerate(replies)
             ],
             list(failures),
         )

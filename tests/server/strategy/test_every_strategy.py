@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 import flmq.server.strategy as exported
 from flmq.common import Metrics, NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.journal.state import decode_state, encode_state
-from flmq.server.strategy import FedAvg, Strategy
+from flmq.server.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedOpt,
+    FedYogi,
+    Strategy,
+)
 from tests.server.proxies import manager_of
 from tests.server.strategy.oracle import (
     Reply,
@@ -78,8 +86,16 @@ def case(kind: type[Strategy], options: dict[str, Any] | None = None, **more: An
     return Case(kind, lambda: constructor(**(options or {})), **more)
 
 
+FROM_A_CLIENT = ("initial_parameters",)
+"""Flower's need a model to begin with, ours may ask a client for one."""
+
 EVERY = [
     case(FedAvg),
+    case(FedAvgM, {"server_momentum": 0.9}),
+    case(FedOpt, optional=FROM_A_CLIENT),
+    case(FedAdagrad, optional=FROM_A_CLIENT),
+    case(FedAdam, optional=FROM_A_CLIENT),
+    case(FedYogi, optional=FROM_A_CLIENT),
 ]
 
 
