@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from flmq.common.errors import FlmqError, NotEnoughClients
 from flmq.common.logger import get_logger
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.criteria.failures import FailureLog
+from flmq.server.criteria.matching import Matching, TooFewMatch, match
 from flmq.server.criterion import Criterion
 from flmq.server.presence.registry import ClientRegistry, ClientState, ClientStatus
 
@@ -22,6 +24,7 @@ __all__ = [
     "ClientState",
     "ClientStatus",
     "SimpleClientManager",
+    "num_selected",
     "shared_registry",
 ]
 
@@ -139,6 +142,8 @@ class SimpleClientManager(ClientManager):
         begins or continues; it must not block."""
         self.shortfall: str | None = None
         """Why the last ``sample`` returned nobody; None if it returned clients."""
+        self.failures = FailureLog()
+        """Who failed in recent rounds; the server's loop notes it there."""
         self._trouble: FlmqError | None = None
         self._clock = clock
         self._monotonic = monotonic
@@ -148,6 +153,7 @@ class SimpleClientManager(ClientManager):
         self._registry_lock = threading.Lock()
         """Held while reading or changing the registry, never for long."""
         self._came = threading.Condition(self._registry_lock)
+        self._arrivals = 0
         self._changes = _ChangeQueue()
 
     def __len__(self) -> int:
@@ -177,6 +183,7 @@ class SimpleClientManager(ClientManager):
             status = self._registry.register(client, self._clock())
             if status is not None:
                 self._changes.put(status)
+                self._arrivals += 1
                 self._came.notify_all()
         self._changes.tell(self.on_change)
         return status is not None
@@ -222,6 +229,7 @@ class SimpleClientManager(ClientManager):
             self._key = (seed, server_round, phase)
             self._draws = 0
             self.shortfall = None
+        self.failures.begin(server_round)
 
     def sample(
         self,
@@ -232,25 +240,21 @@ class SimpleClientManager(ClientManager):
         """Choose ``num_clients`` of those that ``criterion`` selects, all equally likely.
 
         Blocks until ``min_num_clients`` (default ``num_clients``) are online, for at most
-        ``wait_timeout`` seconds. Returns an empty list, with the reason in ``shortfall`` and in the
-        log, if there are fewer than ``num_clients`` to choose from.
+        ``wait_timeout`` seconds; if the criterion says what is `awaited`, until as many fulfil
+        that. Returns an empty list, with the reason in ``shortfall`` and in the log, if there are
+        fewer than ``num_clients`` to choose from.
 
         Raises:
             NotEnoughClients: too few came in time; names who is known but away.
+            TooFewMatch: too few of those who came in time fulfil what is awaited.
             ValueError: ``num_clients`` is negative.
         """
         if num_clients < 0:
             raise ValueError(f"num_clients is {num_clients}: choose 0 or more")
         wanted = num_clients if min_num_clients is None else min_num_clients
-        include_away = bool(getattr(criterion, "include_away", False))
-        self._require(wanted, include_away)
-        # The user's criterion runs outside of the lock: it may ask the client, and block.
-        candidates = [
-            client
-            for client in self._listed(include_away)
-            if criterion is None or criterion.select(client)
-        ]
-        self.shortfall = _shortfall(num_clients, len(candidates), criterion)
+        self._require(wanted, criterion)
+        matching = self._matching(criterion)
+        self.shortfall = _shortfall(num_clients, matching)
         if self.shortfall is not None:
             logger.warning("sampling nobody: %s", self.shortfall)
             return []
@@ -259,7 +263,7 @@ class SimpleClientManager(ClientManager):
         with self._registry_lock:
             key = (*self._key, self._draws)
             self._draws += 1
-        return _choose(candidates, num_clients, key)
+        return _choose(matching.clients, num_clients, key)
 
     def give_up(self, error: FlmqError) -> None:
         """Make those who wait for clients, now or later, raise ``error``: nobody hears them."""
@@ -273,28 +277,44 @@ class SimpleClientManager(ClientManager):
             clients = self._registry.listed(include_away=include_away)
         return sorted(clients, key=lambda client: client.cid)
 
-    def _require(self, wanted: int, include_away: bool) -> None:
+    def _matching(self, criterion: Criterion | None) -> Matching:
+        """Return the clients that ``criterion`` selects, of those that it may select."""
+        # The user's criterion runs outside of the lock: it may ask the client, and block.
+        if isinstance(criterion, Criterion):
+            criterion.learn(self.failures)
+        return match(self._listed(_includes_away(criterion)), criterion)
+
+    def _require(self, wanted: int, criterion: Criterion | None) -> None:
         """Wait for ``wanted`` clients, or raise with the names of those who are missing."""
-        begun = self._monotonic()
-        if self._wait_for(wanted, self.wait_timeout, include_away):
+        begun, include_away = self._monotonic(), _includes_away(criterion)
+        awaited = criterion.awaited() if isinstance(criterion, Criterion) else None
+        if self._wait_for(wanted, self.wait_timeout, include_away, awaited):
             return
         away = [cid for cid, status in self.known().items() if status.state is ClientState.AWAY]
         waited = round(self._monotonic() - begun, 3)
         with self._registry_lock:
             have = self._registry.count(include_away=include_away)
+        if have >= wanted:
+            raise TooFewMatch(wanted, self._matching(awaited), waited, tuple(away))
         raise NotEnoughClients(wanted, have, waited, tuple(away))
 
-    def _wait_for(self, wanted: int, timeout: float, include_away: bool) -> bool:
+    def _wait_for(
+        self, wanted: int, timeout: float, include_away: bool, awaited: Criterion | None = None
+    ) -> bool:
         deadline = self._monotonic() + timeout
+        seen = 0
 
         def is_over() -> bool:
             enough = self._registry.count(include_away=include_away) >= wanted
-            return enough or self._trouble is not None
+            is_news = awaited is None or self._arrivals != seen
+            return (enough and is_news) or self._trouble is not None
 
         while True:
             with self._registry_lock:
                 have = self._registry.count(include_away=include_away)
-                trouble = self._trouble
+                trouble, seen = self._trouble, self._arrivals
+            if have >= wanted and awaited is not None:
+                have = len(self._matching(awaited).clients)
             if have >= wanted:
                 return True
             if trouble is not None:
@@ -324,6 +344,15 @@ def shared_registry(manager: ClientManager) -> tuple[ClientRegistry, threading.L
     return ClientRegistry(), threading.Lock()
 
 
+def num_selected(manager: ClientManager, criterion: Criterion | None) -> int:
+    """Return how many of the manager's clients ``criterion`` selects now; None: are available."""
+    if criterion is None:
+        return manager.num_available()
+    if isinstance(manager, SimpleClientManager):
+        return len(manager._matching(criterion).clients)
+    return len(match(list(manager.all().values()), criterion).clients)
+
+
 def _choose(
     candidates: Iterable[ClientProxy], num_clients: int, key: Sequence[int | str]
 ) -> list[ClientProxy]:
@@ -343,9 +372,15 @@ def _choose(
     return heapq.nsmallest(num_clients, candidates, key=rank)
 
 
-def _shortfall(num_clients: int, candidates: int, criterion: Criterion | None) -> str | None:
-    """Return why ``num_clients`` cannot be chosen from ``candidates``, or None."""
-    if candidates >= num_clients:
+def _shortfall(num_clients: int, matching: Matching) -> str | None:
+    """Return why ``num_clients`` cannot be chosen from those that match, or None."""
+    found = len(matching.clients)
+    if found >= num_clients:
         return None
-    which = "available" if criterion is None else f"selected by {type(criterion).__name__}"
-    return f"{num_clients} clients are to be asked and {candidates} are {which}"
+    which = "available" if matching.criterion is None else f"selected by {matching.name}"
+    said = f"{num_clients} clients are to be asked and {found} are {which}"
+    return said + matching.others_by_reason
+
+
+def _includes_away(criterion: Criterion | None) -> bool:
+    return bool(getattr(criterion, "include_away", False))

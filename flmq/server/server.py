@@ -130,7 +130,9 @@ class Server:
 
     def _begin_or_resume(self, timeout: float | None) -> History:
         resumed = None if self._checkpointer is None else self._checkpointer.resume(self.strategy)
-        if resumed is not None:
+        if resumed is not None and self._checkpointer is not None:
+            for server_round, client_ids in self._checkpointer.failures().items():
+                self._phases.note_failures(server_round, client_ids)
             self.rounds_closed = resumed.server_round
             self.parameters = resumed.parameters
             self._emit(Note(f"resumed after round {resumed.server_round}", resumed.server_round))

@@ -136,10 +136,12 @@ def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, s
     options = {
         name: repr(value)
         for name, value in sorted(vars(strategy).items())
-        if isinstance(value, bool | int | float | str | None)
+        if isinstance(value, bool | int | float | str | None) and name != "criterion"
     }
     late = strategy.late_replies
+    criterion = getattr(strategy, "criterion", None)
     return {
+        **({} if criterion is None else {"criterion": _named(criterion)}),
         **({} if late is LateReplies.DROP else {"late replies": late.value}),
         "strategy": f"{kind.__module__}.{kind.__qualname__}",
         "code of the strategy": _code_of(kind),
@@ -148,6 +150,12 @@ def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, s
         "min_results": str(config.min_results),
         "target_results": str(config.target_results),
     }
+
+
+def _named(criterion: object) -> str:
+    """Return the same text for the same criterion in every process."""
+    text = repr(criterion)
+    return type(criterion).__qualname__ if " at 0x" in text else text
 
 
 def _code_of(kind: type) -> str:

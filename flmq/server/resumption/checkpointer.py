@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from flmq.common.crashpoints import crash_point
@@ -65,6 +65,10 @@ class Checkpointer:
         # global ones in each round.
         self._watch = AttributeWatch(strategy, ignore=("initial_parameters", "global_parameters"))
         return checkpoint
+
+    def failures(self) -> Mapping[int, Collection[str]]:
+        """Return which clients failed in each of the last closed rounds."""
+        return self._job_journal.failures()
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:
         """Return the strategy's state; warn if it has state that it does not return."""

@@ -17,7 +17,8 @@ from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
 from flmq.journal.records import Checkpoint, ClosedPhase, PhaseKey, Plan, PlannedAsk
 from flmq.journal.state import StateValue
-from flmq.round import TaskOutcome, client_of
+from flmq.round import STREAM, TaskOutcome, client_of
+from flmq.server.criteria.failures import KEPT_ROUNDS, failed_clients
 from flmq.server.history import History
 from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.replies.spool import SpoolFailed
@@ -140,6 +141,20 @@ class JobJournal:
     def resume(self) -> Checkpoint | None:
         """Return the last checkpoint, to go on from; None if the job begins."""
         return self._journal.last_checkpoint()
+
+    def failures(self) -> dict[int, set[str]]:
+        """Return which clients failed in each of the last rounds that have a checkpoint."""
+        done = [row for row in self._journal.rounds() if row.done][-KEPT_ROUNDS:]
+        return {
+            row.server_round: set().union(
+                *(
+                    failed_clients(phase.outcomes, phase.reason)
+                    for phase in row.phases
+                    if phase.phase in (Phase.FIT, Phase.EVALUATE) and phase.call < STREAM
+                )
+            )
+            for row in done
+        }
 
     def checkpoint(
         self,

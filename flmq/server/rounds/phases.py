@@ -7,11 +7,13 @@ from typing import Any
 
 from flmq.common.phase import Phase
 from flmq.common.typing import FitRes
-from flmq.round import Policy
+from flmq.round import Outcome, Policy, TaskOutcome
 from flmq.server.asks.failure_summary import why
 from flmq.server.asks.queue_client_proxy import PhaseRunner, QueueClientProxy
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.criteria.failures import FailureLog, failed_clients
+from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.checkpointer import Checkpointer
@@ -103,7 +105,7 @@ class Phases:
             phase_runner = LocalRunner([client for client, _ in instructions], max_workers)
         rounds = phase in (Phase.FIT, Phase.EVALUATE)
         checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
-        return phase_runner.run_phase(
+        result = phase_runner.run_phase(
             Request(
                 phase,
                 server_round,
@@ -116,6 +118,15 @@ class Phases:
                 hands_over=phase is Phase.FIT and strategy.late_replies is LateReplies.NEXT_ROUND,
             )
         )
+        if rounds:
+            self.note_failures(server_round, _failed(result))
+        return result
+
+    def note_failures(self, server_round: int, client_ids: Iterable[str]) -> None:
+        """Tell the client manager who failed in a round, if it keeps a log of that."""
+        failures = getattr(self._client_manager, "failures", None)
+        if isinstance(failures, FailureLog):
+            failures.note(server_round, client_ids)
 
     def with_late(
         self, results: list[tuple[ClientProxy, FitRes]], result: PhaseResult
@@ -144,3 +155,14 @@ class Phases:
         here = self._client_manager.all()
         assert self._phase_runner is not None
         return [here.get(each) or QueueClientProxy(each, self._phase_runner) for each in client_ids]
+
+
+def _failed(result: PhaseResult) -> set[str]:
+    """Return the clients that failed in a phase."""
+    outcomes = (
+        TaskOutcome(each.client_id, each.outcome)
+        if isinstance(each, ClientFailure)
+        else TaskOutcome(each[0], Outcome.FAILED)
+        for each in result.failures
+    )
+    return failed_clients(outcomes, result.reason)

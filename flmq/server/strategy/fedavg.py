@@ -21,8 +21,9 @@ from flmq.common.typing import (
     MetricsAggregationFn,
     Parameters,
 )
-from flmq.server.client_manager import ClientManager
+from flmq.server.client_manager import ClientManager, num_selected
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.criterion import Criterion
 from flmq.server.strategy.aggregate import weighted_loss_avg, weighted_metrics_avg
 from flmq.server.strategy.combine import Combine, Combined, WeightedMean
 from flmq.server.strategy.options import FedAvgOptions
@@ -86,7 +87,7 @@ class FedAvg(FedAvgOptions, Strategy):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Sample clients; each gets the model and a config of its own."""
-        clients = _sample(client_manager, self.num_fit_clients)
+        clients = _sample(client_manager, self.num_fit_clients, self.criterion)
         # Only now, when all clients have come: a config that contains the time is then correct.
         config = checked_config("on_fit_config_fn", self.on_fit_config_fn, server_round)
         return [(client, FitIns(parameters, dict(config))) for client in clients]
@@ -130,7 +131,7 @@ class FedAvg(FedAvgOptions, Strategy):
         """Sample clients, unless ``fraction_evaluate`` is 0; each gets a config of its own."""
         if self.fraction_evaluate == 0.0:
             return []
-        clients = _sample(client_manager, self.num_evaluation_clients)
+        clients = _sample(client_manager, self.num_evaluation_clients, self.criterion)
         config = checked_config("on_evaluate_config_fn", self.on_evaluate_config_fn, server_round)
         return [(client, EvaluateIns(parameters, dict(config))) for client in clients]
 
@@ -191,11 +192,14 @@ class FedAvg(FedAvgOptions, Strategy):
 
 
 def _sample(
-    client_manager: ClientManager, num_clients: Callable[[int], tuple[int, int]]
+    client_manager: ClientManager,
+    num_clients: Callable[[int], tuple[int, int]],
+    criterion: Criterion | None,
 ) -> list[ClientProxy]:
     """Wait for the required clients, and only then compute how many to ask."""
-    _, needed = num_clients(client_manager.num_available())
-    if client_manager.num_available() < needed:
-        client_manager.sample(0, needed)
-    size, needed = num_clients(client_manager.num_available())
-    return client_manager.sample(num_clients=size, min_num_clients=needed)
+    chosen_by = {} if criterion is None else {"criterion": criterion}
+    _, needed = num_clients(num_selected(client_manager, criterion))
+    if num_selected(client_manager, criterion) < needed:
+        client_manager.sample(0, needed, **chosen_by)
+    size, needed = num_clients(num_selected(client_manager, criterion))
+    return client_manager.sample(num_clients=size, min_num_clients=needed, **chosen_by)

@@ -12,6 +12,7 @@ from flmq.common.errors import UsageError
 from flmq.common.logger import get_logger
 from flmq.common.parameter import parameters_problem
 from flmq.common.typing import Config, Metrics, MetricsAggregationFn, NDArrays, Parameters
+from flmq.server.criterion import Criterion
 
 __all__ = ["FedAvgOptions", "InvalidStrategyOption", "check_number"]
 
@@ -92,6 +93,9 @@ class FedAvgOptions:
     """The same for metrics of evaluation."""
     inplace: bool = True
     """Accepted for compatibility with Flower, and ignored: the mean is exact anyway."""
+    criterion: Criterion | None = None
+    """Which clients may be asked (`flmq.server.criteria`); the numbers and fractions above are of
+    these. None for all. Flower's strategies have no such argument."""
 
     def __post_init__(self) -> None:
         """Check ranges; warn if a round could begin with fewer clients than it asks."""
@@ -103,6 +107,14 @@ class FedAvgOptions:
             problem = parameters_problem(self.initial_parameters)
             if problem is not None:
                 raise InvalidStrategyOption(f"initial_parameters is {problem}")
+        if not (self.criterion is None or callable(getattr(self.criterion, "select", None))):
+            raise InvalidStrategyOption(
+                f"criterion is a {type(self.criterion).__name__}: give a flmq Criterion, as in "
+                'ByProperty(region="eu")'
+            )
+        if isinstance(self.criterion, type):
+            name = self.criterion.__name__
+            raise InvalidStrategyOption(f"criterion is the class {name}: make one: {name}(...)")
         most_asked = max(self.min_fit_clients, self.min_evaluate_clients)
         if self.min_available_clients < most_asked:
             logger.warning(

@@ -68,6 +68,8 @@ def test_arguments_and_defaults_are_flowers() -> None:
         "fit_metrics_aggregation_fn": None,
         "evaluate_metrics_aggregation_fn": None,
         "inplace": True,
+        # Our own, after Flower's.
+        "criterion": None,
     }
 
 
