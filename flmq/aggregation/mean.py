@@ -15,6 +15,7 @@ from flmq.aggregation.stored import dump_sums, load_sums
 from flmq.aggregation.tensors import TensorSpec, averaged, check_specs, check_tensors, specs_of
 from flmq.aggregation.weights import checked_weight
 from flmq.common.errors import InconsistentTensors, NonFiniteValues, ZeroWeight
+from flmq.common.tensor_names import tensor_called
 
 __all__ = ["MeanAccumulator", "weighted_mean"]
 
@@ -71,10 +72,14 @@ class MeanAccumulator:
     never kept. Not thread-safe.
     """
 
-    __slots__ = ("_blocks", "_scratch", "_specs", "_weight")
+    __slots__ = ("_blocks", "_names", "_scratch", "_specs", "_weight")
 
-    def __init__(self, like: Iterable[TensorSpec]) -> None:
-        """Start with zero weight, for tensors of these shapes and dtypes (see ``specs_of``)."""
+    def __init__(self, like: Iterable[TensorSpec], names: Sequence[str] = ()) -> None:
+        """Start with zero weight, for tensors of these shapes and dtypes (see ``specs_of``).
+
+        ``names`` of the tensors, if any, are for errors alone.
+        """
+        self._names = tuple(names)
         self._specs = tuple(map(averaged, like))
         self._weight = 0
         self._scratch = Scratch()
@@ -101,7 +106,7 @@ class MeanAccumulator:
             AggregationError: the weight is negative or not an integer.
         """
         count = checked_weight(weight)
-        check_tensors(tensors, self._specs)
+        check_tensors(tensors, self._specs, self._names)
         done = 0
         try:
             for index, tensor in enumerate(tensors):
@@ -136,7 +141,7 @@ class MeanAccumulator:
         Raises:
             InconsistentTensors: ``other`` is for other shapes or dtypes.
         """
-        check_specs(other._specs, self._specs)
+        check_specs(other._specs, self._specs, self._names)
         for mine, theirs in zip(self._blocks, other._blocks, strict=True):
             for block, addend in zip(mine, theirs, strict=True):
                 block.merge(addend)
@@ -203,7 +208,8 @@ class MeanAccumulator:
         except NonFiniteValues:
             if done:
                 self._add_flat(index, offset, values[:done], -weight)
-            raise NonFiniteValues(f"tensor {index} has NaN or infinity") from None
+            called = tensor_called(index, self._names)
+            raise NonFiniteValues(f"{called} has NaN or infinity") from None
 
     def _check_stretch(self, index: int, offset: int, values: NDArray[Any]) -> None:
         if not 0 <= index < len(self._specs):

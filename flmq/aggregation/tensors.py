@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flmq.common.errors import InconsistentTensors
 from flmq.common.parameter import TensorSpec
+from flmq.common.tensor_names import tensor_called
 
 __all__ = ["TensorSpec", "averaged", "check_specs", "check_tensors", "specs_of"]
 
@@ -34,26 +35,31 @@ def averaged(spec: TensorSpec) -> TensorSpec:
     return spec
 
 
-def specs_of(tensors: Sequence[NDArray[Any]]) -> tuple[TensorSpec, ...]:
-    """Return the specs of all ``tensors``; an error names the tensor by its index."""
+def specs_of(tensors: Sequence[NDArray[Any]], names: Sequence[str] = ()) -> tuple[TensorSpec, ...]:
+    """Return the specs of all ``tensors``; an error calls the tensor by its name, or its index."""
     specs = []
     for position, tensor in enumerate(tensors):
         try:
             specs.append(averaged(TensorSpec.of(np.asarray(tensor))))
         except InconsistentTensors as error:
-            raise InconsistentTensors(f"tensor {position}: {error}") from None
+            raise InconsistentTensors(f"{tensor_called(position, names)}: {error}") from None
     return tuple(specs)
 
 
-def check_tensors(tensors: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> None:
+def check_tensors(
+    tensors: Sequence[NDArray[Any]], specs: Sequence[TensorSpec], names: Sequence[str] = ()
+) -> None:
     """Raise ``InconsistentTensors`` unless ``tensors`` match ``specs`` one for one."""
-    check_specs(specs_of(tensors), specs)
+    check_specs(specs_of(tensors, names), specs, names)
 
 
-def check_specs(got: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> None:
+def check_specs(
+    got: Sequence[TensorSpec], wanted: Sequence[TensorSpec], names: Sequence[str] = ()
+) -> None:
     """Raise ``InconsistentTensors``, naming the first difference, unless both are equal."""
     if len(got) != len(wanted):
         raise InconsistentTensors(f"{len(got)} tensors where {len(wanted)} are expected")
     for position, (have, want) in enumerate(zip(got, wanted, strict=True)):
         if have != want:
-            raise InconsistentTensors(f"tensor {position} is {have} where {want} is expected")
+            called = tensor_called(position, names)
+            raise InconsistentTensors(f"{called} is {have} where {want} is expected")

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 
 from flmq.common.buffers import LARGE, new_buffer
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
-from flmq.common.tensor_names import names_problem
+from flmq.common.tensor_names import names_problem, tensor_called
 from flmq.common.typing import NDArray, NDArrays, Parameters
 
 __all__ = [
@@ -115,7 +115,8 @@ def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDAr
         try:
             ndarrays.append(bytes_to_ndarray(tensor, copy=copy))
         except MalformedMessage as error:
-            raise MalformedMessage(f"tensor {index}: {error}") from error
+            called = tensor_called(index, parameters.names)
+            raise MalformedMessage(f"{called}: {error}") from error
     return ndarrays
 
 

@@ -9,10 +9,15 @@ from collections.abc import Iterable, Sequence
 
 from flmq.common.errors import InvalidTensorNames
 
-__all__ = ["MAX_TENSOR_NAME", "check_names", "names_problem"]
+__all__ = ["MAX_TENSOR_NAME", "check_names", "names_problem", "tensor_called"]
 
 MAX_TENSOR_NAME = 256
 """Characters: PyTorch's longest are about half of that."""
+
+
+def tensor_called(index: int, names: Sequence[str] = ()) -> str:
+    """Return how an error calls tensor ``index``: by its name, or by its place if it has none."""
+    return f"tensor {names[index] if index < len(names) else index}"
 
 
 def check_names(names: Iterable[str], count: int) -> tuple[str, ...]:

@@ -323,9 +323,18 @@ scalars = st.one_of(
     st.binary(),
 )
 scalar_dicts = st.dictionaries(st.text(), scalars, max_size=6)
-parameters = st.builds(
-    Parameters, tensors=st.lists(st.binary(max_size=40), max_size=4), tensor_type=st.text()
-)
+printable = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30)
+
+
+@st.composite
+def named_or_not(draw: st.DrawFn) -> Parameters:
+    tensors = draw(st.lists(st.binary(max_size=40), max_size=4))
+    count = len(tensors)
+    names = draw(st.lists(printable, min_size=count, max_size=count, unique=True))
+    return Parameters(tensors, draw(st.text()), tuple(draw(st.sampled_from([names, []]))))
+
+
+parameters = named_or_not()
 statuses = st.builds(Status, code=st.sampled_from(Code), message=st.text())
 int64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from flmq.common.errors import (
     AggregationError,
@@ -20,7 +21,12 @@ from flmq.common.errors import (
     RunError,
     StoredDataError,
 )
-from flmq.common.parameter import without_parameters
+from flmq.common.parameter import (
+    named_like,
+    parameters_of,
+    with_parameters,
+    without_parameters,
+)
 from flmq.common.typing import FitIns, FitRes
 from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import (
@@ -39,11 +45,13 @@ from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.late import Late
 from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
-from flmq.wire import BlobRef, Failure, Reply, Res, Task
+from flmq.wire import BlobRef, Failure, FileParameters, Reply, Res, Task
 from flmq.wire.failures import why_failed
 from flmq.wire.kinds import type_problem
 
 __all__ = ["PhaseInFlight", "Taken", "described", "named"]
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ class PhaseInFlight:
         """Hand a reply that counts to the sink, if any. Call it without the lock."""
         res = taken.reply.res
         if isinstance(res, FitRes):
-            self._add_up(ask, res, lock)
+            self._add_up(ask, self._named(ask, res), lock)
 
     def carry(self, late: Late, lock: threading.Lock) -> None:
         """Count a late reply of an earlier round. Call it without the lock."""
@@ -256,9 +264,21 @@ class PhaseInFlight:
                 )
         return failures
 
+    def _named(self, ask: str, res: _R) -> _R:
+        """Return a reply with the names of the tensors that were asked, if it came without."""
+        asked, got = self.asks.get(ask), parameters_of(res)
+        sent = None if asked is None else parameters_of(asked.ins)
+        if got is None or sent is None or got.names:
+            return res
+        if isinstance(got, FileParameters):
+            if len(got.ref.lengths) == len(sent.names):
+                got.names = sent.names
+            return res
+        return with_parameters(res, named_like(got, sent))
+
     def _keep(self, ask: str, outcome: Outcome, res: Res) -> None:
         if outcome is Outcome.ACCEPTED and not isinstance(res, Failure):
-            self._replies[ask] = res
+            self._replies[ask] = self._named(ask, res)
             if self.request.sink is not None and isinstance(res, FitRes):
                 # The object may be the user's own: do not change it.
                 self._replies[ask] = without_parameters(res)

@@ -14,6 +14,7 @@ import numpy as np
 
 from flmq.common.errors import InconsistentTensors, InvalidReturnValue, MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
+from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import FitRes, NDArray, Parameters
 from flmq.server.strategy.late import round_asked
 from flmq.wire import FileParameters, refer
@@ -142,7 +143,8 @@ def _specs_of(client_id: str, parameters: Parameters) -> tuple[TensorSpec, ...]:
         try:
             specs.append(tensor_spec(tensor))
         except MalformedMessage as error:
-            raise InconsistentTensors(f"tensor {index} of {client_id}: {error}") from error
+            called = tensor_called(index, parameters.names)
+            raise InconsistentTensors(f"{called} of {client_id}: {error}") from error
     return tuple(specs)
 
 

@@ -132,7 +132,10 @@ class WeightedMean:
         """
         tensors, weight = self.contribution(client_id, res)
         try:
-            total = MeanAccumulator(specs_of(tensors)) if self._sum is None else self._sum
+            total = self._sum
+            if total is None:
+                names = res.parameters.names
+                total = MeanAccumulator(specs_of(tensors, names), names)
             total.add(tensors, weight)
         except (InconsistentTensors, NonFiniteValues) as error:
             raise type(error)(f"the reply of {client_id}: {error}") from error

@@ -121,7 +121,7 @@ class FedAvg(FedAvgOptions, Strategy):
         if not streams or type(self.combine(0, model)) is not WeightedMean:
             return
         try:
-            specs_of(parameters_to_ndarrays(model, copy=False))
+            specs_of(parameters_to_ndarrays(model, copy=False), model.names)
         except (InconsistentTensors, MalformedMessage) as error:
             raise NoMean(error) from error
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
+from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import EvaluateRes, FitRes, NDArray, Parameters
 
 __all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "spec_of"]
@@ -43,13 +44,15 @@ class ParametersSpec:
     """Number of tensors."""
     specs: tuple[TensorSpec, ...]
     """Spec of each tensor; empty if they are not of type "numpy.ndarray"."""
+    names: tuple[str, ...] = ()
+    """The name of each tensor, or none at all."""
 
 
 def spec_of(sent: Parameters) -> ParametersSpec:
     """Return the layout of parameters that are sent; their values are not read."""
     known = sent.tensor_type == _NUMPY
     specs = tuple(tensor_spec(tensor) for tensor in sent.tensors) if known else ()
-    return ParametersSpec(sent.tensor_type, len(sent.tensors), specs)
+    return ParametersSpec(sent.tensor_type, len(sent.tensors), specs, tuple(sent.names))
 
 
 def check_fit_reply(
@@ -104,6 +107,8 @@ def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
             f"tensors are of type {got.tensor_type!r}, the model's of {sent.tensor_type!r}: "
             "return parameters of the type that came"
         )
+    if got.names and sent.names:
+        return _check_names(sent.names, got.names)
     if len(got.tensors) != sent.count:
         return (
             f"{len(got.tensors)} tensors came, the model has {sent.count}: return all of "
@@ -112,35 +117,57 @@ def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
     return None
 
 
+def _check_names(sent: tuple[str, ...], got: tuple[str, ...]) -> str | None:
+    """Compare names: tensors are never put in order by them, as a client can do that better."""
+    if got == sent:
+        return None
+    if lacking := [name for name in sent if name not in set(got)]:
+        what = f"tensor {lacking[0]}{_and_more(lacking)} of the model did not come"
+    elif strange := [name for name in got if name not in set(sent)]:
+        what = f"the model has no tensor {strange[0]}{_and_more(strange)}"
+    else:
+        place = next(
+            i for i, (one, other) in enumerate(zip(sent, got, strict=True)) if one != other
+        )
+        what = f"tensor {got[place]} came where the model has {sent[place]}"
+    return f"{what}: return all of the model's tensors, in their order"
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
 def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
     """Check each tensor's values, and its shape and dtype against ``like``, if given."""
+    names = got.names if like is None else like.names
     for index, tensor in enumerate(got.tensors):
+        called = tensor_called(index, names)
         try:
             # A view of the bytes; the values are not copied.
             values = bytes_to_ndarray(tensor, copy=False)
         except MalformedMessage as error:
-            return f"tensor {index} cannot be read ({error}): send what numpy.save writes"
+            return f"{called} cannot be read ({error}): send what numpy.save writes"
         if like is not None:
             spec = TensorSpec.of(values)
-            if reason := _check_spec(index, like.specs[index], spec):
+            if reason := _check_spec(called, like.specs[index], spec):
                 return reason
         if (at := _first_not_finite(values)) is not None:
             return (
-                f"tensor {index} holds NaN or infinity (first at flat position {at}): training "
+                f"{called} holds NaN or infinity (first at flat position {at}): training "
                 "diverged; lower the learning rate, clip gradients, or look at the client's data"
             )
     return None
 
 
-def _check_spec(index: int, sent: TensorSpec, got: TensorSpec) -> str | None:
+def _check_spec(called: str, sent: TensorSpec, got: TensorSpec) -> str | None:
     if got.dtype != sent.dtype:
         return (
-            f"tensor {index} is {got.dtype}, the model's is {sent.dtype}: cast before returning, "
+            f"{called} is {got.dtype}, the model's is {sent.dtype}: cast before returning, "
             f"with .astype({str(sent.dtype)!r})"
         )
     if got.shape != sent.shape:
         return (
-            f"tensor {index} has shape {got.shape}, the model's has {sent.shape}: return the "
+            f"{called} has shape {got.shape}, the model's has {sent.shape}: return the "
             "model's tensors, in their order"
         )
     return None

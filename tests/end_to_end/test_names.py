@@ -1,0 +1,131 @@
+"""Names of tensors on every way of a model: inline and in chunks, there and back, on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flmq.client import Client
+from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.observe.events import ClientOutcome, Outcome, RunEnded
+from flmq.server.options import ResumePolicy
+from flmq.wire import INLINE_BYTES
+from tests.end_to_end.federation import OK, Federation, Keeping, fed_avg
+
+NAMES = ("layer4.0.bn1.weight", "fc.bias")
+SMALL, LARGE = 3, INLINE_BYTES
+sizes = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["inline", "chunks"])
+
+
+def model(size: int) -> Parameters:
+    return ndarrays_to_parameters([np.ones(size, np.float32), np.zeros(2)], names=NAMES)
+
+
+class Replies(Client):
+    """Replies as its name says; notes the names that came."""
+
+    came: list[tuple[str, ...]]
+
+    def __init__(self, client_id: str) -> None:
+        self.client_id = client_id
+
+    def fit(self, ins: FitIns) -> FitRes:
+        type(self).came.append(ins.parameters.names)
+        tensors = [tensor + 1 for tensor in parameters_to_ndarrays(ins.parameters)]
+        match self.client_id:
+            case "named":
+                parameters = ndarrays_to_parameters(tensors, names=ins.parameters.names)
+            case "turned":
+                parameters = ndarrays_to_parameters(tensors, names=NAMES[::-1])
+            case "diverged":
+                parameters = ndarrays_to_parameters([tensors[0], tensors[1] * np.nan])
+            case _:
+                parameters = ndarrays_to_parameters(tensors)
+        return FitRes(OK, parameters, 1, {})
+
+
+def source(context: Any) -> Client:
+    return Replies(context.client_id)
+
+
+class Looking(Keeping):
+    """Keeps the names of the replies that it gets, whole; ends the run in its second round once."""
+
+    streams = False
+    stops = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: list[tuple[str, ...]] = []
+
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+        self.seen += [res.parameters.names for _, res in results]
+        if self.stops and server_round == 2:
+            raise RuntimeError("stopped here")
+        return super().aggregate_fit(server_round, results, failures)
+
+
+@sizes
+@pytest.mark.parametrize("streams", [True, False])
+def test_names_go_with_the_model_and_come_back(
+    federation: Federation, size: int, streams: bool
+) -> None:
+    Replies.came = []
+    federation.serve("named", "bare", source=source)
+    strategy = (
+        fed_avg(2, initial_parameters=model(size))
+        if streams
+        else Looking(initial_parameters=model(size), fraction_evaluate=0.0, min_evaluate_clients=2)
+    )
+    run = federation.run(strategy, rounds=2)
+    run.history()
+    ended = run.watch.wait_for(RunEnded)
+    assert ended.parameters is not None
+    assert ended.parameters.names == NAMES
+    assert Replies.came == [NAMES] * 4
+    if isinstance(strategy, Looking):
+        assert strategy.seen == [NAMES] * 4
+    assert [float(t[0]) for t in parameters_to_ndarrays(ended.parameters)] == [3.0, 2.0]
+
+
+@sizes
+def test_errors_call_tensors_by_their_names(memory_federation: Federation, size: int) -> None:
+    Replies.came = []
+    memory_federation.serve("bare", "turned", "diverged", source=source)
+    run = memory_federation.run(fed_avg(3, initial_parameters=model(size)))
+    run.history()
+    reasons = {
+        outcome.client_id: outcome.reason
+        for outcome in run.watch.of(ClientOutcome)
+        if outcome.outcome is Outcome.REJECTED
+    }
+    assert reasons["turned"] == (
+        "tensor fc.bias came where the model has layer4.0.bn1.weight: return all of the model's "
+        "tensors, in their order"
+    )
+    assert reasons["diverged"].startswith("tensor fc.bias holds NaN or infinity")
+    assert set(reasons) == {"turned", "diverged"}
+
+
+@sizes
+def test_a_server_that_resumes_has_the_names_again(
+    memory_federation: Federation, size: int, tmp_path: Path
+) -> None:
+    Replies.came = []
+    memory_federation.serve("bare", "named", source=source)
+    strategies = [Looking(initial_parameters=model(size), fraction_evaluate=0.0) for _ in range(2)]
+    strategies[0].stops = True
+    first = memory_federation.run(strategies[0], rounds=3, runs_dir=tmp_path)
+    with pytest.raises(RuntimeError, match="stopped here"):
+        first.history()
+    again = ResumePolicy.ANYWAY  # the first one was told to stop, and so has other options
+    run = memory_federation.run(strategies[1], rounds=3, runs_dir=tmp_path, resume=again)
+    run.history()
+    assert strategies[1].seen == [NAMES] * 4  # of the second round from the journal, and the third
+    ended = run.watch.wait_for(RunEnded)
+    assert ended.parameters is not None
+    assert ended.parameters.names == NAMES
+    assert Replies.came == [NAMES] * 6
