@@ -8,20 +8,29 @@ from flmq.server.strategy.combine import AllReplies, Combine, Combined, Weighted
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
+from flmq.server.strategy.robust.bulyan import Bulyan
+from flmq.server.strategy.robust.fedmedian import FedMedian
+from flmq.server.strategy.robust.fedtrimmedavg import FedTrimmedAvg
+from flmq.server.strategy.robust.krum import Krum, MultiKrum
 from flmq.server.strategy.strategy import Strategy
 
 __all__ = [
     "AllReplies",
+    "Bulyan",
     "Combine",
     "Combined",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedMedian",
     "FedOpt",
+    "FedTrimmedAvg",
     "FedYogi",
+    "Krum",
     "LateFitRes",
     "LateReplies",
+    "MultiKrum",
     "Replies",
     "ReplyCheck",
     "Strategy",

@@ -11,8 +11,22 @@ from collections.abc import Iterable, Sequence
 from flmq.aggregation import weighted_mean, weighted_mean_of_scalars
 from flmq.common.errors import ZeroWeight
 from flmq.common.typing import Metrics, NDArrays, Scalar
+from flmq.server.strategy.robust.aggregate import (
+    aggregate_bulyan,
+    aggregate_krum,
+    aggregate_median,
+    aggregate_trimmed_avg,
+)
 
-__all__ = ["aggregate", "weighted_loss_avg", "weighted_metrics_avg"]
+__all__ = [
+    "aggregate",
+    "aggregate_bulyan",
+    "aggregate_krum",
+    "aggregate_median",
+    "aggregate_trimmed_avg",
+    "weighted_loss_avg",
+    "weighted_metrics_avg",
+]
 
 
 def aggregate(results: Iterable[tuple[NDArrays, int]]) -> NDArrays:
