@@ -16,12 +16,17 @@ import flmq.server.strategy as exported
 from flmq.common import Metrics, NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.journal.state import decode_state, encode_state
 from flmq.server.strategy import (
+    Bulyan,
     FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedMedian,
     FedOpt,
+    FedTrimmedAvg,
     FedYogi,
+    Krum,
+    MultiKrum,
     Strategy,
 )
 from tests.server.proxies import manager_of
@@ -96,6 +101,12 @@ EVERY = [
     case(FedAdagrad, optional=FROM_A_CLIENT),
     case(FedAdam, optional=FROM_A_CLIENT),
     case(FedYogi, optional=FROM_A_CLIENT),
+    case(FedMedian),
+    case(FedTrimmedAvg),
+    case(Krum, {"num_malicious_clients": 2}),
+    case(MultiKrum, {"num_malicious_clients": 1, "num_clients_to_keep": 3}),
+    # Flower's takes any keyword arguments, and its rule is another function of the same name.
+    case(Bulyan, {"num_malicious_clients": 1}, without=("constructor",)),
 ]
 
 

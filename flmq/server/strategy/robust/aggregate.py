@@ -69,7 +69,7 @@ def aggregate_bulyan(
 
     Raises:
         TooFewReplies: fewer results than 4 ``num_malicious`` + 3.
-        ValueError: a negative number; another rule, or arguments with which it chooses more than one result.
+        ValueError: a negative number; another rule, or one that chooses several at once.
         AggregationError: as `aggregate_median`.
     """
     _check(num_malicious=num_malicious)

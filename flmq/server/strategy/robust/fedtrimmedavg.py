@@ -34,7 +34,7 @@ class FedTrimmedAvg(FedAvg):
     """
 
     beta: float = 0.2
-    """Share of the replies to leave out at either end: above 0, below 0.5. To trim nothing is to use FedAvg."""
+    """Share of the replies to leave out at either end: above 0 (FedAvg trims none), below 0.5."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
