@@ -1,7 +1,7 @@
 """A server that tells how much memory a round took: ``python -m ... URL CLIENTS NUMBERS PROGRAM``.
 
-PROGRAM is the file of docs/strategies.md that has the strategy and its class, or FedAvg's own:
-``fedadam.py:FedAdam``.
+PROGRAM is a strategy of flmq's, or the file of docs/strategies.md that has one and its class:
+``FedMedian``, ``fedadam.py:FedAdam``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import flmq.server.strategy
 from flmq.common import ndarrays_to_parameters
 from flmq.observe.events import RoundClosed, RunEvent
 from flmq.server import start_server
@@ -33,7 +34,8 @@ def _strategy(name: str) -> type[FedAvg]:
     """The class that ``name`` means."""
     file, _, kind = name.rpartition(":")
     if not file:
-        return FedAvg
+        own: type[FedAvg] = getattr(flmq.server.strategy, name)
+        return own
     names: dict[str, Any] = {"__name__": "page"}
     exec(program(ROOT / "docs" / "strategies.md", file), names)
     found: type[FedAvg] = names[kind]

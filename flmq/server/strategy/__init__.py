@@ -9,6 +9,7 @@ from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.robust.bulyan import Bulyan
+from flmq.server.strategy.robust.distances import squared_distances
 from flmq.server.strategy.robust.fedmedian import FedMedian
 from flmq.server.strategy.robust.fedtrimmedavg import FedTrimmedAvg
 from flmq.server.strategy.robust.krum import Krum, MultiKrum
@@ -36,4 +37,5 @@ __all__ = [
     "Strategy",
     "WeightedMean",
     "coordinate_wise",
+    "squared_distances",
 ]
