@@ -6,6 +6,7 @@ from flmq.server.strategy.adaptive import FedAdagrad, FedAdam, FedAvgM, FedOpt, 
 from flmq.server.strategy.blockwise import Replies, coordinate_wise
 from flmq.server.strategy.combine import AllReplies, Combine, Combined, WeightedMean
 from flmq.server.strategy.fedavg import FedAvg
+from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.robust.bulyan import Bulyan
@@ -16,6 +17,7 @@ from flmq.server.strategy.robust.krum import Krum, MultiKrum
 from flmq.server.strategy.strategy import Strategy
 
 __all__ = [
+    "SCAFFOLD",
     "AllReplies",
     "Bulyan",
     "Combine",
@@ -25,6 +27,7 @@ __all__ = [
     "FedAvg",
     "FedAvgM",
     "FedMedian",
+    "FedNova",
     "FedOpt",
     "FedTrimmedAvg",
     "FedYogi",

@@ -16,12 +16,14 @@ import flmq.server.strategy as exported
 from flmq.common import Metrics, NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.journal.state import decode_state, encode_state
 from flmq.server.strategy import (
+    SCAFFOLD,
     Bulyan,
     FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
     FedMedian,
+    FedNova,
     FedOpt,
     FedTrimmedAvg,
     FedYogi,
@@ -91,6 +93,25 @@ def case(kind: type[Strategy], options: dict[str, Any] | None = None, **more: An
     return Case(kind, lambda: constructor(**(options or {})), **more)
 
 
+def counting_steps(model: NDArrays, server_round: int) -> list[Reply]:
+    """Replies for FedNova: client k took k + 1 steps."""
+    plain = enumerate(plain_replies(model, server_round), 1)
+    return [(arrays, examples, {"tau": steps}) for steps, (arrays, examples, *_) in plain]
+
+
+def with_variates(model: NDArrays, server_round: int) -> list[Reply]:
+    """Replies for SCAFFOLD: behind the tensors their variates' changes, of at least float32."""
+    return [
+        (
+            [*y, *(np.asarray(x - z, np.promote_types(z.dtype, np.float32)) for x, z in changes)],
+            num_examples,
+            {"control_variate": f"{server_round:064x}"},
+        )
+        for y, num_examples, *_ in plain_replies(model, server_round)
+        for changes in [[(np.asarray(x, np.float64), z) for x, z in zip(y, model, strict=True)]]
+    ]
+
+
 FROM_A_CLIENT = ("initial_parameters",)
 """Flower's need a model to begin with, ours may ask a client for one."""
 
@@ -107,6 +128,8 @@ EVERY = [
     case(MultiKrum, {"num_malicious_clients": 1, "num_clients_to_keep": 3}),
     # Flower's takes any keyword arguments, and its rule is another function of the same name.
     case(Bulyan, {"num_malicious_clients": 1}, without=("constructor",)),
+    case(FedNova, replies=counting_steps),
+    case(SCAFFOLD, {"num_clients": 10}, replies=with_variates),
 ]
 
 

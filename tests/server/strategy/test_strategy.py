@@ -49,5 +49,5 @@ def test_replies_are_held_against_what_was_sent_unless_a_strategy_asks_for_less(
 
 def test_public_names_are_sorted_and_there() -> None:
     names = flmq.server.strategy.__all__
-    assert names == sorted(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))
     assert all(hasattr(flmq.server.strategy, name) for name in names)

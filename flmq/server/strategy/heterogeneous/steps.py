@@ -1,0 +1,37 @@
+"""A step of the model's tensors along a change, rounded once to their dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flmq.common.errors import NonFiniteValues
+from flmq.common.learning import has_gradient, working_dtype
+from flmq.common.typing import NDArray
+
+__all__ = ["moved", "towards"]
+
+
+def moved(index: int, x: NDArray, change: NDArray) -> NDArray:
+    """Return tensor number ``index``, ``x``, plus ``change``, in the dtype of ``x``.
+
+    Raises:
+        NonFiniteValues: numbers became NaN or infinity.
+    """
+    with np.errstate(all="ignore"):  # reported below, with the tensor
+        new = np.asarray(x + change, x.dtype)
+    if not np.isfinite(new).all():
+        raise NonFiniteValues(
+            f"tensor {index} became NaN or infinity in the server's step: look at what clients "
+            "send, or lower the server's learning rate"
+        )
+    return new
+
+
+def towards(index: int, x: NDArray, aim: NDArray, rate: float) -> NDArray:
+    """Return ``x + rate (aim - x)``, or ``aim`` for tensors that are not trained; else as `moved`.
+
+    ``aim`` is a mean, and a mean of counters is one; a step in its direction is not.
+    """
+    if not has_gradient(x.dtype):
+        return aim
+    return moved(index, x, rate * np.subtract(aim, x, dtype=working_dtype(x.dtype)))
