@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,10 @@ class PhaseQueries:
         yield from self._late.files(tx, path)
 
     def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
-        """Return every phase by round, in the order of opening."""
+        """Return every phase by round, in the order of opening.
+
+        The asks of a stream, each a phase of its own, are one phase of their round here.
+        """
         late = self._late.by_phase(tx)
         rounds: dict[int, list[PhaseRow]] = {}
         for row in tx.execute(
@@ -175,7 +179,7 @@ class PhaseQueries:
             " FROM phases ORDER BY id"
         ).fetchall():
             rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
-        return rounds
+        return {number: _with_stream(rows) for number, rows in rounds.items()}
 
     def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
         id_, _, phase, call, asked, opened, elapsed, stored = row
@@ -238,3 +242,25 @@ class PhaseQueries:
                 None if blob is None else ref_in(self._seal.unpack(blob)),
                 size,
             )
+
+
+def _with_stream(rows: list[PhaseRow]) -> list[PhaseRow]:
+    """Return a round's phases, with the asks of a stream, which are a phase each, as one phase."""
+    asks = [row for row in rows if STREAM <= row.call < DIRECT]
+    if not asks:
+        return rows
+    first = asks[0]
+    whole = replace(
+        first,
+        call=STREAM,
+        asked=sum(row.asked for row in asks),
+        open=any(row.open for row in asks),
+        reason=first.reason if len(asks) == 1 else "asked one by one",
+        outcomes=tuple(outcome for row in asks for outcome in row.outcomes),
+        seconds=max(row.seconds for row in asks),
+        bytes_down=sum(row.bytes_down for row in asks),
+        bytes_up=sum(row.bytes_up for row in asks),
+        late=tuple(late for row in asks for late in row.late),
+    )
+    others = [row for row in rows if not STREAM <= row.call < DIRECT]
+    return [whole, *others]

@@ -15,6 +15,8 @@ from flmq.common.typing import Parameters, Scalar
 from flmq.round import Outcome
 
 __all__ = [
+    "BufferChanged",
+    "BufferedUpdate",
     "ClientOutcome",
     "ClientPresence",
     "ClientsAwaited",
@@ -161,6 +163,37 @@ class PhaseClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class BufferedUpdate:
+    """A client's update in the buffer of a step of a run without rounds."""
+
+    client_id: str
+    server_round: int
+    """The step before which it was asked."""
+    call: int
+    """Tells asks of the same step apart: `flmq.round.PhaseKey.call`."""
+    staleness: int
+    """Steps that the model made while the client trained."""
+    weight: float
+    """What it weighed; 0: it was too stale, and dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferChanged:
+    """The state of a run without rounds: an update was taken, or a client asked."""
+
+    server_round: int
+    """The step that the buffer leads to."""
+    size: int
+    """Updates that make a step."""
+    updates: tuple[BufferedUpdate, ...]
+    """Those that are there."""
+    busy: tuple[str, ...]
+    """Clients at work."""
+    resting: tuple[str, ...]
+    """Clients that failed, and are not asked for some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundClosed:
     """A round, with all its phases, is over."""
 
@@ -189,6 +222,8 @@ class RoundClosed:
     """The clients' metrics, as with ``evaluate_loss``."""
     changed: bool = True
     """Whether the round changed the model."""
+    buffer: tuple[BufferedUpdate, ...] = ()
+    """In a run without rounds: what the step was made of, in the order of taking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +342,7 @@ RunEvent = (
     | PhaseOpened
     | ClientOutcome
     | PhaseClosed
+    | BufferChanged
     | RoundClosed
     | ConnectionChanged
     | Note

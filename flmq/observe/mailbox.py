@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar, cast
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.observe.events import (
+    BufferChanged,
     ClientOutcome,
     ClientPresence,
     ClientsAwaited,
@@ -59,7 +60,7 @@ class Mailbox(Generic[_Event]):
 
     If more than ``limit`` wait, some are dropped, in this order:
 
-    1. presence of clients, and waiting for clients: all but the latest of each;
+    1. presence of clients, waiting for clients, and states of a buffer: all but the latest of each;
     2. all details of rounds of which the observer has seen nothing yet, if a journal has them:
        they are read from it when such a round is over;
     3. the oldest outcomes of clients, and the oldest events of a worker's tasks.
@@ -266,6 +267,8 @@ def state_of(event: object) -> tuple[str, ...] | None:
             return "presence", event.client_id
         case ClientsAwaited():
             return ("awaited",)
+        case BufferChanged():
+            return ("buffer",)
     return None
 
 

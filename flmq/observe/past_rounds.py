@@ -10,6 +10,7 @@ from flmq.common.phase import Phase
 from flmq.journal import Journal
 from flmq.journal.records import PhaseRow, RoundRow
 from flmq.observe.events import (
+    BufferedUpdate,
     ClientOutcome,
     PhaseClosed,
     PhaseOpened,
@@ -18,7 +19,7 @@ from flmq.observe.events import (
     RunEvent,
 )
 
-__all__ = ["PastRounds", "past_rounds"]
+__all__ = ["PastRounds", "buffer_of", "past_rounds"]
 
 
 def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
@@ -85,7 +86,7 @@ def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
     return RoundClosed(
         server_round=row.server_round,
         num_rounds=num_rounds,
-        fit=_counts(phases.get(Phase.FIT)),
+        fit=_of_step(row) or _counts(phases.get(Phase.FIT)),
         evaluate=_counts(phases.get(Phase.EVALUATE)),
         loss=row.loss,
         metrics=row.metrics,
@@ -97,7 +98,19 @@ def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
         evaluate_loss=row.summary.get("evaluate_loss"),
         evaluate_metrics=row.summary.get("evaluate_metrics") or {},
         changed=bool(row.summary.get("changed", True)),
+        buffer=buffer_of(row),
     )
+
+
+def buffer_of(row: RoundRow) -> tuple[BufferedUpdate, ...]:
+    """Return what a step of a run without rounds was made of; empty in one with rounds."""
+    return tuple(BufferedUpdate(*each) for each in row.summary.get("buffer", ()))
+
+
+def _of_step(row: RoundRow) -> RoundCounts | None:
+    """Return the asks of a step of a run without rounds, whenever they were opened."""
+    counts = row.summary.get("fit")
+    return None if counts is None else RoundCounts(**counts)
 
 
 def _counts(phase: PhaseRow | None) -> RoundCounts:

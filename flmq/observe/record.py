@@ -18,7 +18,7 @@ from flmq.common.failure_text import named_error
 from flmq.common.files import replacing
 from flmq.common.jsonvalues import from_json, to_json
 from flmq.common.typing import Scalar
-from flmq.observe.events import Note, RoundCounts
+from flmq.observe.events import BufferedUpdate, Note, RoundCounts
 
 __all__ = [
     "FORMAT",
@@ -83,6 +83,8 @@ class RoundRecord:
     evaluate_loss: float | None = None
     evaluate_metrics: Mapping[str, Scalar] = field(default_factory=dict)
     changed: bool = True
+    buffer: tuple[Mapping[str, Scalar], ...] = ()
+    """In a run without rounds: what the step was made of, each a `BufferedUpdate` as a dict."""
     outcomes_left_out: int = 0
     """Number of outcomes omitted from a long run's record; `flmq runs show` counts them."""
 
@@ -208,6 +210,7 @@ def _round(data: dict[str, Any]) -> RoundRecord:
         fit=_made(RoundCounts, data["fit"]),
         evaluate=_made(RoundCounts, data["evaluate"]),
         outcomes=tuple(_made(OutcomeRecord, each) for each in data["outcomes"]),
+        buffer=tuple(asdict(_made(BufferedUpdate, each)) for each in data.get("buffer", ())),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -217,6 +217,7 @@ class RunRecorder:
             event.evaluate_loss,
             dict(event.evaluate_metrics),
             event.changed,
+            tuple(map(asdict, event.buffer)),
         )
 
     def _keep(self, closed: RoundRecord) -> None:

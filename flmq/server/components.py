@@ -8,7 +8,10 @@ from flmq.common.errors import UsageError
 from flmq.server.client_manager import ClientManager, SimpleClientManager
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
+from flmq.server.strategy.asynchronous import Asynchronous
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.stream_server import StreamServer
+from flmq.server.streams.asynchronous_server import AsynchronousServer
 
 __all__ = ["InvalidComponents", "ServerAppComponents", "build_server"]
 
@@ -44,9 +47,31 @@ def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
                 raise InvalidComponents(
                     f"both server and {name} are given, and a server has its own {name}: drop one"
                 )
+        _check_loop(parts.server, config)
         return parts.server, config
     manager = SimpleClientManager() if parts.client_manager is None else parts.client_manager
-    return Server(client_manager=manager, strategy=parts.strategy), config
+    kind = AsynchronousServer if isinstance(parts.strategy, Asynchronous) else Server
+    server = kind(client_manager=manager, strategy=parts.strategy)
+    _check_loop(server, config)
+    return server, config
+
+
+def _check_loop(server: Server, config: ServerConfig) -> None:
+    """Refuse a strategy without rounds in a loop of rounds, and settings of rounds for it."""
+    if not isinstance(server.strategy, Asynchronous):
+        return
+    name = type(server.strategy).__name__
+    if not isinstance(server, StreamServer):
+        raise InvalidComponents(
+            f"{name} runs without rounds, and a {type(server).__name__} runs rounds: give "
+            f"strategy={name}(...) and no server"
+        )
+    for each in ("min_results", "target_results"):
+        if getattr(config, each) is not None:
+            raise InvalidComponents(
+                f"{each} is for rounds, and {name} steps after every buffer_size updates: leave "
+                "it out"
+            )
 
 
 def _check_types(parts: ServerAppComponents) -> None:

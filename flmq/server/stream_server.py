@@ -13,6 +13,7 @@ from flmq.server.asks.stream import AskStream
 from flmq.server.history import History
 from flmq.server.rounds.round_log import RoundLog
 from flmq.server.server import Server
+from flmq.wire import Ins, Res
 
 __all__ = ["StreamServer"]
 
@@ -31,15 +32,18 @@ class StreamServer(Server, ABC):
         what had come since.
         """
 
-    def step(self, parameters: Parameters, num_rounds: int) -> None:
+    def step(self, parameters: Parameters | None, num_rounds: int) -> None:
         """Make ``parameters`` the model, durably: the answers taken so far have done their part.
 
-        An answer that is to count in a later step must not have been taken from the stream yet.
+        None: the model stays, and the step counts all the same. An answer that is to count in a
+        later step must not have been taken from the stream yet.
         """
-        self.parameters, self._log.changed = named_like(parameters, self.parameters), True
+        if parameters is not None:
+            self.parameters, self._log.changed = named_like(parameters, self.parameters), True
         self._tell_model()
         number = self.rounds_closed + 1
         self._evaluate_centrally(number, self._history)
+        self._evaluate_by_clients(number)
         self._keep(number, self._history)
         self.rounds_closed = number
         self._emit(self._log.closed(number, num_rounds))
@@ -58,8 +62,28 @@ class StreamServer(Server, ABC):
                 f"{type(self).__name__} asks through a broker: start it with start_server, "
                 "`flmq server` or a simulation"
             )
+        self._timeout = timeout
         self._history = self._begin_or_resume(timeout)
         if self.rounds_closed < num_rounds:
+            self._say_what_is_lost()
             self._log = RoundLog.begin(self._clock)
-            self.run(runner.stream(Phase.FIT, check=self._check_fit, timeout=timeout), num_rounds)
+            self.run(runner.stream(Phase.FIT, check=self._check_ask, timeout=timeout), num_rounds)
         return self._history, self._clock() - started
+
+    def _check_ask(self, server_round: int, ins: Ins, res: Res) -> str | None:
+        """Return why a reply to an ask of this round does not count, or None: any thread calls."""
+        return self._check_fit(ins, res)
+
+    def _evaluate_by_clients(self, number: int) -> None:
+        """Let clients evaluate the model, where a subclass does that."""
+
+    def _keep(self, server_round: int, history: History) -> None:
+        """Make the step durable; what is asked from now on has its model from the journal's file.
+
+        So the models that clients are still at work on are on disk, once each, and not in memory.
+        """
+        super()._keep(server_round, history)
+        kept = None if self._checkpointer is None else self._checkpointer.model()
+        if kept is not None:
+            self.parameters = kept
+            self._tell_model()

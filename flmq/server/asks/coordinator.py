@@ -15,12 +15,12 @@ from flmq.round import JobState, PhaseKey
 from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.job_phases import JobPhases
 from flmq.server.asks.options import CoordinatorOptions
-from flmq.server.asks.stream import AskStream
+from flmq.server.asks.stream import AskStream, StreamCheck, check_in_any_round
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges
 from flmq.server.job.context import JobContext
 from flmq.server.job.late import LateReplyPolicy
-from flmq.server.job.request import Check, PhaseResult, Request
+from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.doorkeeper import Doorkeeper
@@ -45,7 +45,6 @@ from flmq.transport import (
 )
 from flmq.wire import JobEnded, Reply, RollCall
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
-from flmq.wire.kinds import check_reply
 
 __all__ = ["Coordinator"]
 
@@ -211,7 +210,11 @@ class Coordinator:
             return self._phases.run_direct(request, group_id)
 
     def stream(
-        self, phase: Phase, *, check: Check = check_reply, timeout: float | None = None
+        self,
+        phase: Phase,
+        *,
+        check: StreamCheck = check_in_any_round,
+        timeout: float | None = None,
     ) -> AskStream:
         """Return a stream of asks of one kind; ``timeout``: seconds per ask, None: no limit."""
         clock, records = self._clock, self._records

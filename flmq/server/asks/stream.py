@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.phase import Phase
@@ -20,13 +21,21 @@ from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.waiting import Watch
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.phase_in_flight import PhaseInFlight
-from flmq.server.job.request import Ask, Check, Request
+from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.wire import INLINE_BYTES, FileParameters, Ins, Res, size_of
 from flmq.wire.kinds import check_reply
 
-__all__ = ["Answer", "AskStream"]
+__all__ = ["Answer", "AskStream", "StreamCheck", "check_in_any_round"]
 
 _LOOK_EVERY = 1.0
+
+StreamCheck = Callable[[int, Ins, Res], str | None]
+"""Returns why a reply does not answer an ask of the round given; None: it does."""
+
+
+def check_in_any_round(server_round: int, ins: Ins, res: Res) -> str | None:
+    """Check a reply as its kind requires, whichever round asked."""
+    return check_reply(ins, res)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,12 @@ class Answer:
     """None: the client did not contribute."""
     failure: ClientFailure | tuple[str, Res] | None = None
     """Why not: an exception, or the client id and a reply whose status is not OK."""
+    key: PhaseKey | None = None
+    """Identifies the ask in the journal."""
+    result: PhaseResult | None = None
+    """Its counts and costs, without the reply."""
+    again: bool = False
+    """Whether an earlier server of the job had taken it already."""
 
 
 class AskStream:
@@ -54,13 +69,13 @@ class AskStream:
         clock: Callable[[], float],
         records: Records | None = None,
         *,
-        check: Check = check_reply,
+        check: StreamCheck = check_in_any_round,
         timeout: float | None = None,
     ) -> None:
         """Resume the asks of this kind that an earlier server of the job left.
 
-        ``clock`` returns monotonic seconds; ``check`` says why a reply does not answer its ask;
-        ``timeout`` is in seconds per ask; None: wait without limit.
+        ``clock`` returns monotonic seconds; ``check`` says why a reply does not answer its ask, of
+        the round given; ``timeout`` is in seconds per ask; None: wait without limit.
         """
         self._asks = asks
         self._phase = phase
@@ -72,10 +87,13 @@ class AskStream:
         self._settled: queue.SimpleQueue[PhaseInFlight] = queue.SimpleQueue()
         self._open: dict[PhaseKey, Watch] = {}
         self._next_call: dict[int, int] = {}
+        self._taken_before: set[PhaseKey] = set()
         if records is not None:
             for key in records.phases.unsettled(phase):
                 planned = records.phases.planned(key)
                 assert planned is not None
+                if records.phases.closed(key) is not None:
+                    self._taken_before.add(key)
                 self._begin(key, planned.asks[0])
 
     @property
@@ -112,28 +130,46 @@ class AskStream:
         known = self._next_call.get(number) or self._first_call(number)
         self._next_call[number] = max(known, key.call + 1)
         ask = replace(ask, ins=_lasting(ask.ins))
-        request = Request(self._phase, number, [ask], self._timeout, check=self._check, state={})
+        check = partial(self._check, number)
+        request = Request(self._phase, number, [ask], self._timeout, check=check, state={})
         self._open[key] = self._asks.open(key, request, on_done=self._settled.put)
 
-    def __iter__(self) -> Iterator[Answer]:
-        """Yield answers as they arrive, until no ask is open. Blocks.
+    def take(self, timeout: float) -> Answer | None:
+        """Return the next answer, in the order of arrival; None if ``timeout`` seconds bring none.
 
         Raises:
             Fenced: another server took charge of the job.
             FlmqError: replies can no longer be received.
         """
-        while self._open:
+        until = self._clock() + timeout
+        while True:
             now = self._clock()
             if now - self._looked >= _LOOK_EVERY:
                 self._looked = now
-                for watch in list(self._open.values()):
-                    watch.see_to()
+                self._look()
             try:
-                phase = self._settled.get(timeout=_LOOK_EVERY)
+                phase = self._settled.get(timeout=max(0.0, min(_LOOK_EVERY, until - now)))
             except queue.Empty:
+                if self._clock() >= until:
+                    return None
                 continue
             if phase.key in self._open:  # otherwise `ask` raised
-                yield self._taken(self._open.pop(phase.key))
+                return self._taken(self._open.pop(phase.key))
+
+    def __iter__(self) -> Iterator[Answer]:
+        """Yield answers as they arrive, until no ask is open. Blocks; raises what `take` raises."""
+        while self._open:
+            answer = self.take(_LOOK_EVERY)
+            if answer is not None:
+                yield answer
+
+    def _look(self) -> None:
+        """See to every open ask, with one entry in the journal for all."""
+        open_asks = list(self._open.values())
+        if self._records is not None:
+            self._records.phases.tick_all({each.phase.key: each.elapsed for each in open_asks})
+        for watch in open_asks:
+            watch.see_to(ticks=False)
 
     def _taken(self, watch: Watch) -> Answer:
         """Close a settled ask, and return its answer."""
@@ -142,7 +178,16 @@ class AskStream:
         result = self._asks.close(watch)
         res = next(iter(result.replies.values()), None)
         failure = result.failures[0] if result.failures else None
-        return Answer(ask.client_id, phase.key.server_round, ask.ins, res, failure)
+        return Answer(
+            ask.client_id,
+            phase.key.server_round,
+            ask.ins,
+            res,
+            failure,
+            phase.key,
+            replace(result, replies={}, failures=[]),
+            phase.key in self._taken_before,
+        )
 
 
 def _lasting(ins: Ins) -> Ins:

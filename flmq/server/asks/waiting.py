@@ -93,11 +93,16 @@ class Watch:
         if self._edges.loop.trouble is not None:
             raise self._edges.loop.trouble
 
-    def see_to(self) -> None:
+    def see_to(self, *, ticks: bool = True) -> None:
         """Advance the phase without waiting for it; raise what `wait` raises."""
         self._edges.loop.perform()
         if not self.phase.done.is_set():
-            self.look()
+            self.look(ticks=ticks)
+
+    @property
+    def elapsed(self) -> float:
+        """Return for how many seconds the phase has been open, under all servers."""
+        return self._elapsed + self._edges.clock() - self._started
 
     @property
     def left(self) -> float | None:
@@ -111,10 +116,13 @@ class Watch:
         left = self.left
         return _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
 
-    def look(self) -> None:
-        """Check the phase once: about every second, and when it is woken."""
+    def look(self, *, ticks: bool = True) -> None:
+        """Check the phase once: about every second, and when it is woken.
+
+        Without ``ticks``, the caller enters `elapsed` into the journal.
+        """
         now, phase, publisher = self._edges.clock(), self.phase, self._edges.publisher
-        if now - self._ticked >= _LOOK_EVERY:
+        if ticks and now - self._ticked >= _LOOK_EVERY:
             # This also raises if another server took charge.
             self._ticked = now
             self._edges.tick(phase.key, self._elapsed + now - self._started)

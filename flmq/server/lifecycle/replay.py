@@ -15,14 +15,16 @@ from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job_identity import Job
+from flmq.server.lifecycle.replay_steps import replayed_steps
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
+from flmq.server.strategy.asynchronous import Asynchronous
 from flmq.server.strategy.late import merged
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
 
-__all__ = ["NothingToReplay", "Replayed", "replay"]
+__all__ = ["NeedsItsStrategy", "NothingToReplay", "Replayed", "replay"]
 
 
 class NothingToReplay(UsageError):
@@ -34,6 +36,17 @@ class NothingToReplay(UsageError):
         super().__init__(
             f"no replies of job {job!r} are on disk: they go when their round is over, unless the "
             "server is started with --keep-replies"
+        )
+
+
+class NeedsItsStrategy(UsageError):
+    """A run without rounds is to be replayed with a strategy of rounds."""
+
+    def __init__(self, job: str, strategy: str) -> None:
+        """Name the job and the strategy of the replay."""
+        super().__init__(
+            f"job {job!r} ran without rounds, and {strategy} runs rounds: name the server's app, "
+            "as in --app app:server"
         )
 
 
@@ -59,13 +72,16 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
 
     Raises:
         NothingToReplay: there is no such round.
+        NeedsItsStrategy: the run was without rounds, and ``strategy`` is not.
     """
-    recorded = {
-        row.server_round: row.summary.get("model")
-        for row in journal.rounds()
-        if row.done and row.summary.get("model")
-    }
+    rows = [row for row in journal.rounds() if row.done and row.summary.get("model")]
+    recorded = {row.server_round: row.summary["model"] for row in rows}
     found = False
+    if any(row.summary.get("buffer") for row in rows):
+        for step in replayed_steps(journal, _asynchronous(journal, strategy), rows):
+            found = True
+            yield Replayed(*step)
+        recorded = {}
     for server_round, digest in sorted(recorded.items()):
         record = _fit_phase(journal, server_round)
         if record is None:
@@ -79,6 +95,13 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
     if not found:
         assert journal.identity is not None
         raise NothingToReplay(journal.identity.name)
+
+
+def _asynchronous(journal: Journal, strategy: Strategy) -> Asynchronous:
+    if isinstance(strategy, Asynchronous):
+        return strategy
+    assert journal.identity is not None
+    raise NeedsItsStrategy(journal.identity.name, type(strategy).__name__)
 
 
 def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:

@@ -50,6 +50,7 @@ class Checkpointer:
         self.planned = planned
         self._watch: AttributeWatch | None = None
         self._unsaved: tuple[str, ...] = ()
+        self._model: str | None = None
         self.lost: tuple[str, ...] = ()
         """Attributes of the strategy that an earlier server had changed without saving them."""
 
@@ -117,5 +118,11 @@ class Checkpointer:
             "unsaved": list(self._unsaved),
         }
         crash_point("server.round_aggregated")
-        self._job_journal.checkpoint(server_round, parameters, history, state, summary)
+        self._model = self._job_journal.checkpoint(
+            server_round, parameters, history, state, summary
+        )
         crash_point("server.round_closed")
+
+    def model(self) -> Parameters | None:
+        """Return the model of the last checkpoint, mapped from disk; None before the first."""
+        return None if self._model is None else self._job_journal.parameters(self._model)

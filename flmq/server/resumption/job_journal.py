@@ -100,6 +100,10 @@ class JobJournal:
         """Record that a phase has been open for ``elapsed`` seconds."""
         self._phases.tick(key, elapsed)
 
+    def tick_all(self, elapsed: Mapping[PhaseKey, float]) -> None:
+        """Record for how many seconds each of these phases has been open, in one transaction."""
+        self._phases.tick_all(elapsed)
+
     def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
         """Return phase and ask name, by task id, of the phases that an earlier server left open."""
         return self._phases.left_open()
@@ -155,6 +159,10 @@ class JobJournal:
             )
             for row in done
         }
+
+    def parameters(self, digest: str) -> Parameters:
+        """Return parameters that the journal has, mapped from disk."""
+        return self._journal.parameters(digest)
 
     def checkpoint(
         self,

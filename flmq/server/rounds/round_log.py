@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 
 from flmq.common.typing import Scalar
 from flmq.journal.state import StateValue
-from flmq.observe.events import RoundClosed, RoundCounts
+from flmq.observe.events import BufferedUpdate, RoundClosed, RoundCounts
 from flmq.server.job.request import PhaseResult
 
 __all__ = ["RoundLog"]
@@ -33,6 +33,10 @@ class RoundLog:
     changed: bool = False
     """Whether the round changed the model."""
     note: str = ""
+    buffer: tuple[BufferedUpdate, ...] = ()
+    """What a step of a run without rounds was made of."""
+    failures: int = 0
+    """Asks that failed before such a step."""
 
     @classmethod
     def begin(cls, clock: Callable[[], float] = time.monotonic) -> RoundLog:
@@ -45,8 +49,9 @@ class RoundLog:
         return self.clock() - self.started
 
     def add_fit(self, result: PhaseResult) -> None:
-        """Keep the figures of the training."""
-        self.fit = _figures(result)
+        """Keep the figures of the training, with those that are there already."""
+        figures = _figures(result)
+        self.fit = figures if self.fit is None else _together(self.fit, figures)
 
     def add_evaluate(self, result: PhaseResult) -> None:
         """Keep the figures of the evaluation."""
@@ -60,8 +65,18 @@ class RoundLog:
             self.evaluate_loss, self.evaluate_metrics = float(loss), metrics
 
     def summary(self) -> dict[str, StateValue]:
-        """Return what a checkpoint keeps of the round, for people and for later servers' events."""
+        """Return what a checkpoint keeps of the round, for people and for later servers' events.
+
+        Of a run without rounds it is also what the step can be replayed from.
+        """
+        counts = RoundCounts() if self.fit is None else self.fit.counts
+        step: dict[str, StateValue] = {
+            "buffer": list(map(astuple, self.buffer)),
+            "fit": asdict(counts),
+            "failures": self.failures,
+        }
         return {
+            **(step if self.buffer else {}),
             "loss": self.loss,
             "metrics": dict(self.metrics or {}),
             "fit_metrics": dict(self.fit_metrics),
@@ -92,9 +107,19 @@ class RoundLog:
             evaluate_loss=self.evaluate_loss,
             evaluate_metrics=self.evaluate_metrics,
             changed=self.changed,
+            buffer=self.buffer,
         )
 
 
 def _figures(result: PhaseResult) -> PhaseResult:
     """Return everything but the replies, whose files would otherwise stay on disk."""
     return replace(result, replies={}, failures=[], late=())
+
+
+def _together(one: PhaseResult, other: PhaseResult) -> PhaseResult:
+    return replace(
+        one,
+        counts=one.counts + other.counts,
+        bytes_down=one.bytes_down + other.bytes_down,
+        bytes_up=one.bytes_up + other.bytes_up,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flmq.server.strategy.adaptive import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedYogi
+from flmq.server.strategy.asynchronous import FedAsync, FedBuff
 from flmq.server.strategy.blockwise import Replies, coordinate_wise
 from flmq.server.strategy.combine import AllReplies, Combine, Combined, WeightedMean
 from flmq.server.strategy.fedavg import FedAvg
@@ -24,8 +25,10 @@ __all__ = [
     "Combined",
     "FedAdagrad",
     "FedAdam",
+    "FedAsync",
     "FedAvg",
     "FedAvgM",
+    "FedBuff",
     "FedMedian",
     "FedNova",
     "FedOpt",

@@ -20,8 +20,10 @@ from flmq.server.strategy import (
     Bulyan,
     FedAdagrad,
     FedAdam,
+    FedAsync,
     FedAvg,
     FedAvgM,
+    FedBuff,
     FedMedian,
     FedNova,
     FedOpt,
@@ -130,6 +132,9 @@ EVERY = [
     case(Bulyan, {"num_malicious_clients": 1}, without=("constructor",)),
     case(FedNova, replies=counting_steps),
     case(SCAFFOLD, {"num_clients": 10}, replies=with_variates),
+    case(FedBuff, {"buffer_size": 7}),
+    # Called by hand, it mixes in all models at once; its server gives it one at a time.
+    case(FedAsync),
 ]
 
 
