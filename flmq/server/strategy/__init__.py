@@ -6,7 +6,10 @@ from flmq.server.strategy.adaptive import FedAdagrad, FedAdam, FedAvgM, FedOpt, 
 from flmq.server.strategy.asynchronous import FedAsync, FedBuff
 from flmq.server.strategy.blockwise import Replies, coordinate_wise
 from flmq.server.strategy.combine import AllReplies, Combine, Combined, WeightedMean
+from flmq.server.strategy.fair import QFedAvg
+from flmq.server.strategy.fault_tolerant_fedavg import FaultTolerantFedAvg
 from flmq.server.strategy.fedavg import FedAvg
+from flmq.server.strategy.fedprox import FedProx
 from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
@@ -16,6 +19,7 @@ from flmq.server.strategy.robust.fedmedian import FedMedian
 from flmq.server.strategy.robust.fedtrimmedavg import FedTrimmedAvg
 from flmq.server.strategy.robust.krum import Krum, MultiKrum
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.trees import FedXgbBagging, FedXgbCyclic, FedXgbNnAvg
 
 __all__ = [
     "SCAFFOLD",
@@ -23,6 +27,7 @@ __all__ = [
     "Bulyan",
     "Combine",
     "Combined",
+    "FaultTolerantFedAvg",
     "FedAdagrad",
     "FedAdam",
     "FedAsync",
@@ -32,12 +37,17 @@ __all__ = [
     "FedMedian",
     "FedNova",
     "FedOpt",
+    "FedProx",
     "FedTrimmedAvg",
+    "FedXgbBagging",
+    "FedXgbCyclic",
+    "FedXgbNnAvg",
     "FedYogi",
     "Krum",
     "LateFitRes",
     "LateReplies",
     "MultiKrum",
+    "QFedAvg",
     "Replies",
     "ReplyCheck",
     "Strategy",

@@ -18,6 +18,7 @@ from flmq.journal.state import decode_state, encode_state
 from flmq.server.strategy import (
     SCAFFOLD,
     Bulyan,
+    FaultTolerantFedAvg,
     FedAdagrad,
     FedAdam,
     FedAsync,
@@ -27,10 +28,15 @@ from flmq.server.strategy import (
     FedMedian,
     FedNova,
     FedOpt,
+    FedProx,
     FedTrimmedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
+    FedXgbNnAvg,
     FedYogi,
     Krum,
     MultiKrum,
+    QFedAvg,
     Strategy,
 )
 from tests.server.proxies import manager_of
@@ -135,6 +141,13 @@ EVERY = [
     case(FedBuff, {"buffer_size": 7}),
     # Called by hand, it mixes in all models at once; its server gives it one at a time.
     case(FedAsync),
+    case(FedProx, {"proximal_mu": 0.1}),
+    case(FaultTolerantFedAvg),
+    case(QFedAvg, {"evaluate_fn": lambda *_: (0.5, {})}),
+    # Their tensors are no arrays: see trees/test_trees.py.
+    case(FedXgbBagging, without=("order", "state", "dtypes")),
+    case(FedXgbCyclic, without=("order", "state", "dtypes")),
+    case(FedXgbNnAvg, without=("order", "state", "dtypes")),
 ]
 
 
