@@ -105,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"numpy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores")
     print(f"replies of {options.megabytes} MB, medians of {options.repeats}; GB/s of input\n")
-    for dtype in ("float32", "float64", "float16"):
+    for dtype in ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn"):
         _report(dtype, options.megabytes, options.repeats)
 
 

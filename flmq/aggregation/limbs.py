@@ -37,9 +37,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flmq.aggregation.pieces import BLOCK, Piece, Scratch, measured
-from flmq.aggregation.rounding import FloatFormat
+from flmq.aggregation.pieces import BLOCK, MinusZeros, Piece, Scratch, measured
 from flmq.aggregation.space import LimbSpace
+from flmq.aggregation.zeros import NegativeZeros
+from flmq.common.dtypes import FloatFormat, is_float
 
 __all__ = ["DIGIT", "FULL", "BlockSum", "Limb", "carry", "empty_sums"]
 
@@ -88,7 +89,7 @@ def empty_sums(sizes: Sequence[int], dtypes: Sequence[np.dtype[Any]]) -> list[li
 
 
 def _unit(dtype: np.dtype[Any]) -> int:
-    return FloatFormat.of(dtype).min_exp if dtype.kind == "f" else 0
+    return FloatFormat.of(dtype).min_exp if is_float(dtype) else 0
 
 
 def carry(rows: NDArray[np.int64]) -> None:
@@ -106,7 +107,7 @@ class BlockSum:
     associative and commutative in the value.
     """
 
-    __slots__ = ("_space", "limbs", "size", "spill", "unit")
+    __slots__ = ("_space", "limbs", "negative_zeros", "size", "spill", "unit")
 
     def __init__(self, size: int, unit: int, space: LimbSpace) -> None:
         """Start at zero, which needs no memory; allocate from ``space`` on demand."""
@@ -115,6 +116,7 @@ class BlockSum:
         self.unit = unit
         self.limbs: dict[int, Limb] = {}
         self.spill: dict[int, int] = {}  # position -> multiple of 2**unit
+        self.negative_zeros: NegativeZeros | None = None
 
     def add(self, start: int, piece: Piece, weight: int, scratch: Scratch) -> None:
         """Add ``weight`` (any integer) times the piece to the elements from ``start`` on."""
@@ -129,8 +131,19 @@ class BlockSum:
             if left:  # the scratch that held the magnitudes may have been overwritten by now
                 part = replace(part, shift=part.shift + _WEIGHT_DIGIT, magnitudes=None)
 
+    def add_minus_zeros(self, start: int, zeros: MinusZeros, weight: int) -> None:
+        """Count ``weight`` (any integer) for the zeros that are negative, from ``start`` on."""
+        if self.negative_zeros is None:
+            self.negative_zeros = NegativeZeros(self.size)
+        self.negative_zeros.add(start + zeros.positions, weight)
+
     def merge(self, other: BlockSum) -> None:
         """Add another block's sums without changing it. It may be this same block."""
+        if other.negative_zeros is not None:
+            weights = other.negative_zeros.weights
+            if self.negative_zeros is None:
+                self.negative_zeros = NegativeZeros(self.size)
+            self.negative_zeros.add_all(weights)
         addends = [(exponent, limb.at(), limb.load) for exponent, limb in other.limbs.items()]
         for exponent, array, load in addends:
             self._absorb(exponent, array, load)
@@ -186,7 +199,8 @@ class BlockSum:
         """Add what the limb of that exponent can hold of the piece; return the rest, or None."""
         grid = exponent - piece.shift  # in units of the piece's values
         rounded = scratch.floats(0, piece.values.size)
-        np.add(piece.values, 1.5 * 2.0 ** (52 + grid), out=rounded, dtype=np.float64)
+        np.copyto(rounded, piece.values)  # then in place: faster than a sum that converts
+        np.add(rounded, 1.5 * 2.0 ** (52 + grid), out=rounded)
         limb = self._limb(exponent, abs(weight) << max(piece.top - grid, 0))
         left = self._remainder(start, piece, grid, weight, scratch)
         self._take(limb, start, rounded.view(np.int64), _pattern(grid), weight)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flmq.aggregation.limbs import BlockSum, empty_sums
-from flmq.aggregation.pieces import BLOCK, Scratch, pieces_of
+from flmq.aggregation.pieces import BLOCK, MinusZeros, Scratch, pieces_of
 from flmq.aggregation.quotients import write_means
 from flmq.aggregation.stored import dump_sums, load_sums
 from flmq.aggregation.tensors import TensorSpec, averaged, check_specs, check_tensors, specs_of
@@ -61,15 +61,17 @@ class MeanAccumulator:
     exact sum and the total weight alone. It is the number of the tensor's dtype **nearest** to the
     true mean, half to even, subnormal numbers included:
 
-    - float16, float32, float64: correctly rounded; never overflows, as a mean lies among its
-      values. Zero is +0.0 (-0.0 counts as zero).
+    - float16, float32, float64, bfloat16 and float8: correctly rounded; never overflows, as a mean
+      lies among its values. Zero is +0.0, but -0.0 where every number with a weight was -0.0.
     - integers, of all widths and signs: the nearest integer, a half to the even one.
     - bool: as 0 and 1, so the weighted majority, and False for a tie.
 
+    The byte order of what is added does not matter; means are in this machine's.
+
     Memory: usually 8 bytes an element; 16 for float64, when the total weight passes a million, or
-    when many numbers are smaller than the largest by a factor of 2**18 or more. It depends on the
-    range of the numbers, not on how many replies there were. Input tensors are never changed and
-    never kept. Not thread-safe.
+    when many numbers are smaller than the largest by a factor of 2**18 or more; and 8 more where
+    there are negative zeros. It depends on the numbers, not on how many replies there were. Input
+    tensors are never changed and never kept. Not thread-safe.
     """
 
     __slots__ = ("_blocks", "_names", "_scratch", "_specs", "_weight")
@@ -190,11 +192,11 @@ class MeanAccumulator:
         return stored
 
     def _mean(self, spec: TensorSpec, blocks: list[BlockSum]) -> NDArray[Any]:
-        mean = np.empty(spec.size, dtype=spec.dtype.newbyteorder("="))
+        mean = np.empty(spec.size, dtype=spec.dtype)
         for number, block in enumerate(blocks):
             start = number * BLOCK
             write_means(block, self._weight, mean[start : start + block.size])
-        return mean.astype(spec.dtype, copy=False).reshape(spec.shape)
+        return mean.reshape(spec.shape)
 
     def _add_flat(self, index: int, offset: int, values: NDArray[Any], weight: int) -> None:
         """Add a flat stretch of a tensor with a weight of either sign, all of it or nothing."""
@@ -203,7 +205,10 @@ class MeanAccumulator:
         try:
             for start, stop, block, place in _cuts(self._blocks[index], offset, values.size):
                 for piece in pieces_of(values[start:stop], self._scratch):
-                    block.add(place, piece, weight, self._scratch)
+                    if isinstance(piece, MinusZeros):
+                        block.add_minus_zeros(place, piece, weight)
+                    else:
+                        block.add(place, piece, weight, self._scratch)
                 done = stop  # a block's pieces are checked before the first of them is added
         except NonFiniteValues:
             if done:
@@ -215,8 +220,8 @@ class MeanAccumulator:
         if not 0 <= index < len(self._specs):
             raise InconsistentTensors(f"there is no tensor {index} of {len(self._specs)}")
         spec = self._specs[index]
-        if values.ndim != 1 or values.dtype != spec.dtype:
-            got = TensorSpec.of(values)
+        got = TensorSpec.of(values)
+        if values.ndim != 1 or got.dtype != spec.dtype:
             raise InconsistentTensors(f"a 1-d block of tensor {index}, {spec}, cannot be {got}")
         if not 0 <= offset <= spec.size - values.size:
             raise InconsistentTensors(

@@ -1,6 +1,6 @@
 """From exact sums to means: division by the total weight and one rounding, half to even.
 
-Every mean is the number of its dtype nearest to ``sum / weight``. For float16 and float32, a
+Every mean is the number of its dtype nearest to ``sum / weight``. For floats of 32 bits or less, a
 quotient in float64 with its error bound nearly always decides the rounding already. The others, and
 all float64, are divided in integers: the first 94 bits of the sum by the weight, so that the
 quotient has more bits than the dtype. What is cut off, of the sum or as a remainder, is remembered
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flmq.aggregation.limbs import DIGIT, FULL, BlockSum, carry
-from flmq.aggregation.rounding import FloatFormat, round_to_float, round_to_int
+from flmq.aggregation.rounding import round_to_float, round_to_int
+from flmq.common.dtypes import FloatFormat, is_float, is_narrow, rounded
 
 __all__ = ["write_means"]
 
@@ -32,7 +33,7 @@ _DOUBT = 2.0**-47  # bounds the relative error of an estimate: fewer than sixty 
 # reuses memory instead of mapping and clearing new pages.
 _STRETCH = 1 << 13
 # By size of the dtype, the longest weights for which a quotient has the dtype's bits and two more.
-_WEIGHT_BITS = {2: 56, 4: 56, 8: 37}
+_WEIGHT_BITS = {1: 56, 2: 56, 4: 56, 8: 37}
 _LONG = 512  # bits of a weight from which on estimates could overflow float64
 _HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
 
@@ -40,7 +41,7 @@ _HEAD = 62  # bits of a sum divided first; a digit of 32 more may follow
 def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
     """Write ``block / weight`` to ``out`` (1-d, of the block's size), rounded to its dtype.
 
-    ``weight`` must be positive. Zero is written as +0.0.
+    ``weight`` must be positive. Zero is written as +0.0, or as -0.0 where all numbers were.
     """
     # An element whose sum is partly in the spill may overflow before it is written by hand.
     with np.errstate(over="ignore", under="ignore"):
@@ -48,20 +49,31 @@ def write_means(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
             out[...] = 0
         elif weight.bit_length() > _LONG:
             _write_by_hand(block, weight, out, range(block.size))
-        elif out.dtype.kind == "f":
+        elif is_float(out.dtype):
             _write_floats(block, weight, out)
         else:
             _write_integers(block, weight, out)
     _write_by_hand(block, weight, out, block.spill)
-    if out.dtype.kind == "f":
-        out += 0  # -0.0, from a negative mean that rounds to zero, becomes +0.0
+    if is_float(out.dtype):
+        _write_zeros(block, weight, out)
+
+
+def _write_zeros(block: BlockSum, weight: int, out: NDArray[Any]) -> None:
+    """Give zeros their signs: -0.0, from a negative mean that rounds to zero, becomes +0.0."""
+    if is_narrow(out.dtype):
+        bits = out.view(f"u{out.dtype.itemsize}")
+        bits[bits == 1 << (8 * out.dtype.itemsize - 1)] = 0
+    else:
+        out += 0
+    if block.negative_zeros is not None:
+        out[block.negative_zeros.fill(weight)] = -0.0
 
 
 def _write_by_hand(
     block: BlockSum, weight: int, out: NDArray[Any], positions: Iterable[int]
 ) -> None:
     """Write the means at ``positions`` with Python integers."""
-    form = FloatFormat.of(out.dtype) if out.dtype.kind == "f" else None
+    form = FloatFormat.of(out.dtype) if is_float(out.dtype) else None
     for position in positions:
         total, exponent = block.at(position)
         numerator = total << max(exponent, 0)
@@ -103,19 +115,24 @@ def _stretches(size: int) -> Iterator[slice]:
     return (slice(start, min(start + _STRETCH, size)) for start in range(0, size, _STRETCH))
 
 
-# -- float16 and float32: estimates ---------------------------------------------------------------
+# -- floats of 32 bits or less: estimates ---------------------------------------------------------
 
 
 def _write_estimates(block: BlockSum, weight: int, out: NDArray[Any]) -> NDArray[np.intp]:
     """Write means of a float type of at most 24 bits; return the positions that are in doubt."""
     doubtful = np.empty(out.size, dtype=np.bool_)
+    # Of narrow floats, whose comparisons are slow, the bits are compared: zeros have one sign here.
+    bits = out.view(f"u{out.dtype.itemsize}") if is_narrow(out.dtype) else out
     for stretch in _stretches(out.size):
         estimate = _estimate(block, weight, stretch)
-        below = (estimate * (1 - _DOUBT)).astype(out.dtype)
+        below = rounded(estimate * (1 - _DOUBT), out.dtype)
         estimate *= 1 + _DOUBT
-        np.copyto(out[stretch], estimate, casting="same_kind")
+        if is_narrow(out.dtype):
+            out[stretch] = rounded(estimate, out.dtype)
+        else:
+            np.copyto(out[stretch], estimate, casting="same_kind")
         # Rounding is monotonic: where both ends of the interval round alike, so does the mean.
-        np.not_equal(out[stretch], below, out=doubtful[stretch])
+        np.not_equal(bits[stretch], below.view(bits.dtype), out=doubtful[stretch])
     return np.flatnonzero(doubtful)
 
 
@@ -169,7 +186,8 @@ def _write_quotients(
         quotient = (quotient >> 10) | (quotient & 0x3FF != 0)
         means = np.ldexp(quotient.astype(np.float64), exponent + 10)
         tiny = None
-    out[where] = np.where(lead.negative, -means, means)
+    means = np.where(lead.negative, -means, means)
+    out[where] = rounded(means, out.dtype) if is_narrow(out.dtype) else means
     if tiny is not None and tiny.any():
         _write_by_hand(block, weight, out, np.arange(out.size)[where][tiny])
 

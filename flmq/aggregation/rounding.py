@@ -6,29 +6,11 @@ is rounded by vectorized code (``quotients``), which must give the same results.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ldexp
-from typing import Any
 
-import numpy as np
+from flmq.common.dtypes import FloatFormat
 
-__all__ = ["FloatFormat", "round_to_float", "round_to_int"]
-
-
-@dataclass(frozen=True, slots=True)
-class FloatFormat:
-    """Binary floating-point format: ``precision`` significant bits, the smallest bit 2**min_exp."""
-
-    precision: int
-    min_exp: int
-
-    @classmethod
-    def of(cls, dtype: np.dtype[Any]) -> FloatFormat:
-        """Return the format of float16, float32 or float64 (IEEE 754 binary16, 32, 64)."""
-        return _FORMATS[dtype.itemsize]
-
-
-_FORMATS = {2: FloatFormat(11, -24), 4: FloatFormat(24, -149), 8: FloatFormat(53, -1074)}
+__all__ = ["round_to_float", "round_to_int"]
 
 
 def round_to_int(numerator: int, denominator: int) -> int:

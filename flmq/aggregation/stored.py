@@ -3,12 +3,13 @@ r"""The exact state of an accumulator as bytes: for a checkpoint, or to send to 
 The layout, little-endian throughout; ``integer`` is a length u16 and that many bytes, signed::
 
     magic "flmqsum\0", version u16, elements in a block u32
-    tensors u32, then for each: length u8 of the numpy string of its dtype, and that;
+    tensors u32, then for each: length u8 of its dtype as in an .npy header, and that;
         number of dimensions u8, and each as u64
     total weight integer
     for each block of each tensor, in order:
         limbs u16, then for each: exponent i32, load u64, elements as int64
         spilled elements u32, then for each: position u32, multiple of the dtype's unit integer
+        elements with negative zeros u32, then for each: position u32, their weight integer
     CRC-32 of everything before, u32
 
 Equal sums may be stored as different bytes, since the representation depends on the order of the
@@ -25,17 +26,18 @@ from typing import Any
 import numpy as np
 
 from flmq.aggregation.limbs import FULL, BlockSum, Limb, empty_sums
-from flmq.aggregation.pieces import BLOCK
+from flmq.aggregation.pieces import BLOCK, ONE_MINUS_ZERO
 from flmq.aggregation.tensors import TensorSpec, averaged
+from flmq.common.dtypes import descr_of
 from flmq.common.errors import InconsistentTensors, StoredDataError
 
 __all__ = ["dump_sums", "load_sums"]
 
 _MAGIC = b"flmqsum\0"
-_VERSION = 1
+_VERSION = 2
 _EXPONENTS = range(-1200, 1 << 14)  # of limbs: wider than any numbers and weights need
 _MOST_LIMBS = 256
-_LEAST_BLOCK = 6  # bytes of an empty block
+_LEAST_BLOCK = 10  # bytes of an empty block
 _HEADER = struct.Struct("<8sHII")
 _LIMB = struct.Struct("<iQ")
 
@@ -56,7 +58,7 @@ def _pieces(
 ) -> Iterator[bytes | memoryview]:
     yield _HEADER.pack(_MAGIC, _VERSION, BLOCK, len(specs))
     for spec in specs:
-        name = spec.dtype.str.encode("ascii")
+        name = descr_of(spec.dtype).encode("ascii")
         count = len(spec.shape)
         yield struct.pack(f"<B{len(name)}sB{count}Q", len(name), name, count, *spec.shape)
     yield _integer(weight)
@@ -73,6 +75,15 @@ def _block_pieces(block: BlockSum) -> Iterator[bytes | memoryview]:
     yield struct.pack("<I", len(block.spill))
     for position, amount in block.spill.items():
         yield struct.pack("<I", position) + _integer(amount)
+    yield from _negative_zeros(block)
+
+
+def _negative_zeros(block: BlockSum) -> Iterator[bytes]:
+    weights = np.zeros(0) if block.negative_zeros is None else block.negative_zeros.weights
+    positions = np.flatnonzero(weights)
+    yield struct.pack("<I", positions.size)
+    for position in positions.tolist():
+        yield struct.pack("<I", position) + _integer(int(weights[position]))
 
 
 def _integer(value: int) -> bytes:
@@ -144,6 +155,12 @@ def _read_block(reader: _Reader, block: BlockSum) -> None:
         if position >= block.size:
             raise _damaged("a position lies outside of its block")
         block.spill[position] = reader.integer()
+    (negative,) = reader.fields(_U32)
+    for _ in range(negative):
+        (position,) = reader.fields(_U32)
+        if position >= block.size:
+            raise _damaged("a negative zero lies outside of its block")
+        block.add_minus_zeros(position, ONE_MINUS_ZERO, reader.integer())
 
 
 def _damaged(reason: str) -> StoredDataError:

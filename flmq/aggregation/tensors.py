@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flmq.common.dtypes import is_narrow
 from flmq.common.errors import InconsistentTensors
 from flmq.common.parameter import TensorSpec
 from flmq.common.tensor_names import tensor_called
@@ -21,16 +22,17 @@ _MAX_ITEMSIZE = 8  # no longdouble
 def averaged(spec: TensorSpec) -> TensorSpec:
     """Return ``spec``, if tensors like it have an exact mean.
 
-    float16, float32, float64, bool and all integers of up to 64 bits have one, in either byte
-    order.
+    float16, float32, float64, bfloat16, float8, bool and all integers of up to 64 bits have one, in
+    either byte order.
 
     Raises:
         InconsistentTensors: any other dtype: complex, longdouble, objects, strings.
     """
-    if spec.dtype.kind not in _KINDS or spec.dtype.itemsize > _MAX_ITEMSIZE:
+    numbers = spec.dtype.kind in _KINDS and spec.dtype.itemsize <= _MAX_ITEMSIZE
+    if not (numbers or is_narrow(spec.dtype)):
         raise InconsistentTensors(
-            f"dtype {spec.dtype} has no mean here: send float16, float32, float64, bool or "
-            "an integer type of up to 64 bits"
+            f"dtype {spec.dtype} has no mean here: send float16, float32, float64, bfloat16, "
+            "float8, bool or an integer type of up to 64 bits"
         )
     return spec
 

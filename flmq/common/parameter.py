@@ -19,6 +19,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from flmq.common.buffers import LARGE, new_buffer
+from flmq.common.dtypes import NARROW_FLOATS, descr_of, is_narrow, little_endian
 from flmq.common.errors import InvalidReturnValue, MalformedMessage
 from flmq.common.tensor_names import names_problem, tensor_called
 from flmq.common.typing import NDArray, NDArrays, Parameters
@@ -42,24 +43,31 @@ _Message = TypeVar("_Message")
 
 _TENSOR_TYPE = "numpy.ndarray"
 _KINDS = "biufc"
-_ALLOWED = "booleans, integers, floats and complex numbers"
+_ALLOWED = "booleans, integers, floats (also bfloat16 and float8) and complex numbers"
 # NumPy's headers are shorter, whatever the shape; refuse longer ones, as numpy.load does.
 _MAX_HEADER = 10_000
 _HEADER = re.compile(
-    r"\{\s*'descr'\s*:\s*'(?P<descr>[<>|=]?[biufc]\d{1,2})'\s*,"
+    rf"\{{\s*'descr'\s*:\s*'(?P<descr>[<>|=]?[biufc]\d{{1,2}}|{'|'.join(NARROW_FLOATS)})'\s*,"
     r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
     r"\s*'shape'\s*:\s*\((?P<shape>\s*|\s*\d{1,19}\s*,\s*|\s*\d{1,19}(?:\s*,\s*\d{1,19})+\s*,?\s*)\)"
     r"\s*,?\s*\}\s*",
     re.ASCII,
 )
+_TYPE_LOST = re.compile(r"\{\s*'descr'\s*:\s*'([<|]V[12]|<f1)'", re.ASCII)
+"""What ``numpy.save`` writes for bfloat16 and float8."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Shape and dtype of a tensor."""
+    """Shape and dtype of a tensor. The dtype is that of its numbers, in whichever byte order."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    def __post_init__(self) -> None:
+        """Forget the byte order."""
+        if not self.dtype.isnative:
+            object.__setattr__(self, "dtype", self.dtype.newbyteorder("="))
 
     @property
     def size(self) -> int:
@@ -81,6 +89,8 @@ class _Layout:
     """Where and how the values lie in a tensor's byte string."""
 
     spec: TensorSpec
+    dtype: np.dtype[Any]
+    """With its byte order."""
     fortran: bool
     offset: int
 
@@ -134,10 +144,12 @@ def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:
     """Convert one array (any shape, also 0-d and empty; any memory layout) to ``.npy`` bytes.
 
-    Byte for byte what ``numpy.save`` writes, with the values copied once.
+    Byte for byte what ``numpy.save`` writes of little-endian numbers, with the values copied once.
+    bfloat16 and float8, whose type ``numpy.save`` loses, are named in the header, so that
+    ``numpy.load`` reads them where ml_dtypes is imported.
 
     Raises:
-        InvalidReturnValue: the array holds something other than numbers.
+        InvalidReturnValue: the array holds something other than numbers, or is a masked array.
     """
     return b"".join(_npy(ndarray))
 
@@ -155,9 +167,10 @@ def _to_view(ndarray: NDArray) -> bytes | memoryview:
 def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
     """Return the header and the values, not copied if they are contiguous."""
     array = _as_array(ndarray)
-    header = io.BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    header = io.BytesIO()
+    said = {"descr": descr_of(array.dtype), "fortran_order": fortran, "shape": array.shape}
+    npy.write_array_header_1_0(header, said)
     values = array.T if fortran else np.ascontiguousarray(array)
     return header.getvalue(), values.reshape(-1).view(np.uint8).data
 
@@ -183,7 +196,7 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
     """
     layout = _layout(tensor)
     spec = layout.spec
-    flat = np.frombuffer(tensor, spec.dtype, prod(spec.shape), layout.offset)
+    flat = np.frombuffer(tensor, layout.dtype, prod(spec.shape), layout.offset)
     try:
         view = flat.reshape(spec.shape, order="F" if layout.fortran else "C")
     except (ValueError, OverflowError) as error:
@@ -191,7 +204,7 @@ def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = Tru
     if copy and flat.nbytes < LARGE:
         return view.copy(order="K")
     if copy:
-        own = np.frombuffer(new_buffer(flat.nbytes), spec.dtype)
+        own = np.frombuffer(new_buffer(flat.nbytes), layout.dtype)
         own[:] = flat
         return own.reshape(spec.shape, order="F" if layout.fortran else "C")
     view.flags.writeable = False
@@ -208,24 +221,34 @@ def tensor_spec(tensor: bytes | bytearray | memoryview) -> TensorSpec:
 
 
 def _as_array(value: Any) -> NDArray:
-    """Return ``value`` as an array of numbers, or raise an error that says what it holds."""
+    """Return ``value`` as a little-endian array of numbers, or raise an error that says why not."""
+    if np.ma.isMaskedArray(value):
+        raise InvalidReturnValue(
+            "a masked array cannot be sent, for its mask would be lost: give a plain array, for "
+            "instance with .filled(0)"
+        )
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidReturnValue(
             f"{type(value).__name__} cannot be made a numpy array ({error}); give numpy arrays"
         ) from error
-    if array.dtype.kind not in _KINDS:
+    if array.dtype.kind not in _KINDS and not is_narrow(array.dtype):
         raise InvalidReturnValue(
             f"{type(value).__name__} of dtype {array.dtype} cannot be sent; arrays may hold "
             f"{_ALLOWED}: convert it first, for instance with .astype(numpy.float32)"
         )
-    return array
+    return little_endian(array)
 
 
 def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
     """Read the header and check that exactly the promised values follow."""
     header, offset = _header(tensor)
+    if _TYPE_LOST.match(header):
+        raise MalformedMessage(
+            "the .npy header does not say which type it is of, for numpy.save does not know "
+            "bfloat16 and float8: write such arrays with flmq.common.ndarray_to_bytes"
+        )
     match = _HEADER.fullmatch(header)
     if match is None:
         raise MalformedMessage(
@@ -238,7 +261,7 @@ def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
         raise MalformedMessage(
             f".npy header promises {promised} bytes (shape {shape}, {dtype}), {present} follow"
         )
-    return _Layout(TensorSpec(shape, dtype), match["fortran"] == "True", offset)
+    return _Layout(TensorSpec(shape, dtype), dtype, match["fortran"] == "True", offset)
 
 
 def _header(tensor: bytes | bytearray | memoryview) -> tuple[str, int]:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from flmq.common.dtypes import NARROW_FLOATS, first_not_finite
 
 Array = NDArray[Any]
 Maker = Callable[[np.random.Generator, np.dtype[Any], int], Array]
 
-FLOATS = ("float16", "float32", "float64", ">f4", ">f8")
+NATIVE = ("float16", "float32", "float64", ">f2", ">f4", ">f8")
+NARROW = tuple(NARROW_FLOATS)
+FLOATS = (*NATIVE, "bfloat16", "float8_e4m3fn", "float8_e5m2")
 INTEGERS = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", ">i8", "bool")
+
+
+def info_of(dtype: np.dtype[Any]) -> Any:
+    """What ``numpy.finfo`` says, for narrow floats too."""
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
 def any_bits(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """All magnitudes alike, from the least subnormal number to the largest."""
     bits = rng.integers(0, 256, size * dtype.itemsize, dtype=np.uint8)
     values = bits.view(dtype.newbyteorder("=")).copy()
-    values[~np.isfinite(values)] = 0
+    with np.errstate(all="ignore"):
+        values[~np.isfinite(values)] = 0
+    assert first_not_finite(values) is None
     return values.astype(dtype)
 
 
@@ -30,39 +43,44 @@ def normal(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
 
 def subnormal(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """Numbers of few bits at the very bottom."""
-    least = np.finfo(dtype).smallest_subnormal
+    least = info_of(dtype).smallest_subnormal
     return (rng.integers(-9, 10, size) * float(least)).astype(dtype)
+
+
+def _width(dtype: np.dtype[Any]) -> int:
+    """How many powers of two there are below and above one, or somewhat fewer."""
+    return min(int(math.log2(float(info_of(dtype).max))), 100)
 
 
 def scaled(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """Alike within an array, far apart between arrays."""
-    width = 10 if dtype.itemsize == 2 else 100
-    return (rng.standard_normal(size) * 2.0 ** rng.integers(-width, width)).astype(dtype)
+    width = _width(dtype)
+    return (rng.uniform(-1, 1, size) * 2.0 ** rng.integers(-width, width)).astype(dtype)
 
 
 def outliers(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """A few of the largest and the least numbers among ordinary ones."""
     values = normal(rng, dtype, size)
-    values[rng.integers(0, size, size // 20)] = np.finfo(dtype).max
-    values[rng.integers(0, size, size // 20)] = -np.finfo(dtype).max
-    values[rng.integers(0, size, size // 20)] = np.finfo(dtype).smallest_subnormal
+    values[rng.integers(0, size, size // 20)] = info_of(dtype).max
+    values[rng.integers(0, size, size // 20)] = info_of(dtype).min
+    values[rng.integers(0, size, size // 20)] = info_of(dtype).smallest_subnormal
     return values
 
 
 def graded(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """Ordinary numbers and, in the same tensor, smaller and smaller ones."""
-    width = 12 if dtype.itemsize == 2 else 90
+    width = _width(dtype)
     return (rng.standard_normal(size) * 2.0 ** -rng.integers(0, width, size)).astype(dtype)
 
 
 def largest(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """The largest number, of either sign: sums overflow the dtype, means do not."""
-    return (rng.choice([-1.0, 1.0, 1.0], size) * float(np.finfo(dtype).max)).astype(dtype)
+    return (rng.choice([-1.0, 1.0, 1.0], size) * float(info_of(dtype).max)).astype(dtype)
 
 
 def few_bits(rng: np.random.Generator, dtype: np.dtype[Any], size: int) -> Array:
     """Neighbours of one: with equal weights, half of the means are ties."""
-    ulp = float(np.finfo(dtype).eps)
+    ulp = float(info_of(dtype).eps)
     return (1.0 + rng.integers(0, 8, size) * ulp).astype(dtype)
 
 

@@ -27,11 +27,21 @@ def reply(rng: np.random.Generator, number: int) -> Reply:
         make(rng, np.dtype("float32"), 60).reshape(5, 12),
         make(rng, np.dtype("float64"), 21),
         make(rng, np.dtype("float16"), 20),
+        make(rng, np.dtype("bfloat16"), 20),
+        make(rng, np.dtype("float8_e4m3fn"), 20),
+        mostly_minus_zero(rng, number),
         counts(rng, np.dtype("int64"), 3),
         np.array(number % 2 == 0),
         np.zeros((0, 4), dtype=np.float32),
     ]
     return tensors, int(rng.integers(1, 5000))
+
+
+def mostly_minus_zero(rng: np.random.Generator, number: int) -> Array:
+    """-0.0 in all replies at some places, and in all but a few at others."""
+    values = np.full(12, -0.0, "float32")
+    values[number] = rng.choice([0.0, 1.0])
+    return values[:9]
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +136,22 @@ def test_taking_back_blocks_undoes_adding_them(replies: list[Reply]) -> None:
     want = bits(weighted_mean(replies[:5]))
     total = sum_of(replies[:3])
     broken_off, weight = replies[6]
-    for index in (0, 1):
+    for index in (0, 1, 3, 5):
         total.add_block(index, 0, broken_off[index].reshape(-1), weight)
     for tensors, count in replies[3:5]:
         total.add(tensors, count)
-    for index in (0, 1):
+    for index in (0, 1, 3, 5):
         total.take_back_block(index, 0, broken_off[index].reshape(-1), weight)
     assert bits(total.finish()) == want
+
+
+def test_taking_back_a_reply_takes_back_what_its_zeros_said() -> None:
+    total = MeanAccumulator(specs_of([np.zeros(2)]))
+    total.add([np.array([-0.0, -0.0])], 3)
+    for other in (np.array([0.0, -0.0]), np.array([-0.0, 5.0])):
+        total.add_block(0, 0, other, 7)
+        total.take_back_block(0, 0, other, 7)
+    assert np.signbit(total.finish()[0]).all()
 
 
 def test_storing_and_going_on_half_way(replies: list[Reply]) -> None:

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from flmq.aggregation import MeanAccumulator, specs_of, weighted_mean
-from tests.aggregation.numbers import FLOATS, INTEGERS, MAKERS, Maker, counts, normal, whole
+from tests.aggregation.numbers import (
+    FLOATS,
+    INTEGERS,
+    MAKERS,
+    NARROW,
+    Maker,
+    counts,
+    info_of,
+    normal,
+    whole,
+)
 from tests.aggregation.oracle import Array, exact_mean
 
 WEIGHTS = {
@@ -51,8 +61,8 @@ def test_integers_are_rounded_once(dtype: str, maker: Maker, weights: list[int])
     assert_exact([maker(rng, np.dtype(dtype), 70) for _ in weights], weights)
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16", "float8_e5m2"])
 def test_replies_of_different_character_mix(dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 9))
@@ -179,16 +189,99 @@ def test_bools_vote_by_weight_and_a_tie_is_false() -> None:
     assert mean_of([yes, no], [1, 2]).tolist() == [False, True, False]
 
 
-def test_one_reply_is_its_own_mean_bit_for_bit() -> None:
-    rng = np.random.default_rng(9)
-    for dtype in ("float16", "float32", "float64"):
-        values = MAKERS[0](rng, np.dtype(dtype), 500)
-        assert mean_of([values], [37]).tobytes() == (values + 0).tobytes()
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_reply_is_its_own_mean_bit_for_bit(dtype: str) -> None:
+    values = MAKERS[0](np.random.default_rng(9), np.dtype(dtype), 500)
+    assert (
+        mean_of([values], [37]).tobytes() == values.astype(values.dtype.newbyteorder("=")).tobytes()
+    )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_no_mean_is_negative_zero(dtype: str) -> None:
-    negative = np.full(3, -0.0, dtype=dtype)
-    least = -np.full(3, np.finfo(dtype).smallest_subnormal)
-    assert not np.signbit(mean_of([negative, negative], [1, 1])).any()
-    assert not np.signbit(mean_of([least, negative], [1, 9])).any()
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_zero_is_negative_where_every_number_with_a_weight_was(
+    dtype: str, weights: list[int]
+) -> None:
+    minus, plus = np.full(3, -0.0, dtype), np.zeros(3, dtype)
+    mixed = np.array([-0.0, 0.0, -0.0], dtype)
+    one = np.array([-0.0, -0.0, 1.0], dtype)
+    for tensors, signs in (
+        ([minus, minus, minus, minus], [True, True, True]),
+        ([minus, mixed, minus, minus], [True, weights[1] == 0, True]),
+        ([mixed, one, minus, plus], [weights[3] == 0, False, not weights[1] + weights[3]]),
+        ([plus, minus, minus, minus], [False, False, False]),
+    ):
+        mean = mean_of(tensors, weights)
+        assert np.signbit(mean.astype(np.float64)).tolist() == signs
+        assert_exact(tensors, weights)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_negative_mean_that_rounds_to_zero_is_positive(dtype: str) -> None:
+    least = np.full(3, -float(info_of(np.dtype(dtype)).smallest_subnormal), dtype)
+    mean = mean_of([least, np.full(3, -0.0, dtype)], [1, 9]).astype(np.float64)
+    assert mean.tolist() == [0, 0, 0]
+    assert not np.signbit(mean).any()
+
+
+def test_numbers_that_cancel_are_positive_zero() -> None:
+    assert not np.signbit(mean_of([np.array([2.0]), np.array([-2.0])], [3, 3]))
+
+
+def test_byte_orders_mix() -> None:
+    rng = np.random.default_rng(14)
+    tensors = [normal(rng, np.dtype("float32"), 50) for _ in range(3)]
+    orders = [tensors[0].astype(">f4"), tensors[1], tensors[2].astype(">f4")]
+    got, want = mean_of(orders, [3, 4, 5]), mean_of(tensors, [3, 4, 5])
+    assert got.dtype == np.dtype("float32")
+    assert got.tobytes() == want.tobytes()
+
+
+CASES_BFLOAT16 = {
+    # bfloat16 has eight significant bits: beside one, steps of 2**-7.
+    "a tie goes to even, down": ([1.0, 1.0 + 2**-7], [1, 1], 1.0),
+    "a tie goes to even, up": ([1 + 2**-7, 1 + 2**-6], [1, 1], 1 + 2**-6),
+    "a hair above a tie": ([1.0, 1.0 + 2**-7, 1 + 2**-7], [2**30, 2**30, 1], 1 + 2**-7),
+    "a hair above a tie, that float32 does not see": (
+        [1.0, 1.0 + 2**-7, 1.0 + 2**-7],
+        [2**40, 2**40, 1],
+        1 + 2**-7,
+    ),
+    "a sum beyond bfloat16": ([3e38, 3e38], [1, 1], 3e38),
+    "the least number halved goes to even": ([2.0**-133, 0.0], [1, 1], 0.0),
+    "three halves of the least number": ([2.0**-132, 2.0**-133], [1, 1], 2.0**-132),
+}
+
+
+@pytest.mark.parametrize(("values", "weights", "mean"), CASES_BFLOAT16.values(), ids=CASES_BFLOAT16)
+def test_bfloat16_on_paper(values: list[float], weights: list[int], mean: float) -> None:
+    got = mean_of([np.array(v, "bfloat16") for v in values], weights)
+    assert got.tobytes() == np.array(mean, "bfloat16").tobytes()
+
+
+@given(
+    bits=st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=8),
+    weights=st.lists(st.integers(0, 2**53), min_size=8, max_size=8),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_bfloat16(bits: list[int], weights: list[int]) -> None:
+    values = np.array(bits, np.uint16).view("bfloat16")
+    tensors: list[Array] = [np.array(v) for v in values if np.isfinite(v)] or [
+        np.array(values[0] * 0)
+    ]
+    if np.isfinite(tensors[0]):
+        assert_exact(tensors, [weights[0] + 1, *weights[1 : len(tensors)]])
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_number_of_a_narrow_float_with_every_other(name: str) -> None:
+    """Half of the means of neighbours are ties, subnormal ones too."""
+    dtype = np.dtype(name)
+    bits = np.arange(256, dtype=f"u{dtype.itemsize}") << (8 * dtype.itemsize - 8)
+    with np.errstate(all="ignore"):
+        numbers = bits.view(dtype)
+        numbers = numbers[np.isfinite(numbers)]
+    rng = np.random.default_rng(15)
+    others = [rng.permutation(numbers) for _ in range(2)]
+    assert_exact([numbers, np.roll(numbers, 1), *others], [1, 1, 0, 0])
+    assert_exact([numbers, *others], [600, 37, 1024])

@@ -25,6 +25,9 @@ def total() -> MeanAccumulator:
         np.array(41),
         np.zeros((3, 0), np.float16),
         np.array([True, False]),
+        any_bits(rng, np.dtype("bfloat16"), 90),
+        any_bits(rng, np.dtype("float8_e4m3fn"), 90),
+        np.array([-0.0, 0.0, 1.0, -0.0]),
     ]
     accumulator = MeanAccumulator(specs_of(tensors))
     accumulator.add(tensors, 600)
@@ -51,7 +54,7 @@ def test_pieces_are_small_and_make_up_the_bytes(total: MeanAccumulator) -> None:
 
 def test_an_empty_one_is_small() -> None:
     tensors = [np.zeros((1000, 1000), np.float32)]
-    assert len(MeanAccumulator(specs_of(tensors)).to_bytes()) < 300
+    assert len(MeanAccumulator(specs_of(tensors)).to_bytes()) < 400
 
 
 def test_every_cut_is_refused(total: MeanAccumulator) -> None:
@@ -101,16 +104,16 @@ def spec(name: bytes, *shape: int) -> bytes:
 
 
 def stored(specs: bytes, blocks: bytes, weight: bytes = b"\1\0\5", count: int = 1) -> bytes:
-    return sealed(HEAD.pack(b"flmqsum\0", 1, 1 << 15, count) + specs + weight + blocks)
+    return sealed(HEAD.pack(b"flmqsum\0", 2, 1 << 15, count) + specs + weight + blocks)
 
 
-EMPTY = struct.pack("<HI", 0, 0)
+EMPTY = struct.pack("<HII", 0, 0, 0)
 LIMB = struct.pack("<HiQ", 1, -40, 100)
 
 BAD: dict[str, tuple[bytes, str]] = {
     "another file": (sealed(b"\x93NUMPY" + bytes(40)), "does not begin"),
-    "a newer version": (sealed(HEAD.pack(b"flmqsum\0", 2, 1 << 15, 0)), "version 2"),
-    "other blocks": (sealed(HEAD.pack(b"flmqsum\0", 1, 99, 0)), "blocks of 99"),
+    "a newer version": (sealed(HEAD.pack(b"flmqsum\0", 3, 1 << 15, 0)), "version 3"),
+    "other blocks": (sealed(HEAD.pack(b"flmqsum\0", 2, 99, 0)), "blocks of 99"),
     "terabytes promised": (stored(spec(b"<f4", 1 << 60), EMPTY), "too short"),
     "a shape that overflows": (stored(spec(b"<f4", 1 << 63, 1 << 63), EMPTY), "too short"),
     "objects": (stored(spec(b"|O", 1), EMPTY), "none that have a mean"),
@@ -120,22 +123,27 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a negative weight": (stored(spec(b"<f4", 1), EMPTY, b"\1\0\xff"), "weight is negative"),
     "more than is said": (stored(spec(b"<f4", 1), EMPTY + b"x"), "left over"),
     "a lying load": (
-        stored(spec(b"<f4", 1), LIMB + struct.pack("<qI", 101, 0)),
+        stored(spec(b"<f4", 1), LIMB + struct.pack("<qII", 101, 0, 0)),
         "more than it says",
     ),
     "an unlikely exponent": (
-        stored(spec(b"<f4", 1), struct.pack("<HiQqI", 1, 1 << 30, 9, 0, 0)),
+        stored(spec(b"<f4", 1), struct.pack("<HiQqII", 1, 1 << 30, 9, 0, 0, 0)),
         "not as limbs are",
     ),
     "a full limb": (
-        stored(spec(b"<f4", 1), struct.pack("<HiQqI", 1, 0, 1 << 62, 0, 0)),
+        stored(spec(b"<f4", 1), struct.pack("<HiQqII", 1, 0, 1 << 62, 0, 0, 0)),
         "not as limbs are",
     ),
-    "too many limbs": (stored(spec(b"<f4", 1), struct.pack("<HI", 999, 0)), "too many"),
+    "too many limbs": (stored(spec(b"<f4", 1), struct.pack("<HII", 999, 0, 0)), "too many"),
     "a position outside": (
         stored(spec(b"<f4", 1), struct.pack("<HIIHb", 0, 1, 1, 1, 7)),
         "outside of its block",
     ),
+    "a negative zero outside": (
+        stored(spec(b"bfloat16", 1), struct.pack("<HIIIHb", 0, 0, 1, 1, 1, 7)),
+        "negative zero lies outside",
+    ),
+    "narrow numbers": (stored(spec(b"int4", 1), EMPTY), "none that have a mean"),
 }
 
 
@@ -147,7 +155,7 @@ def test_what_no_accumulator_has_stored(data: bytes, message: str) -> None:
 
 def test_the_smallest_that_is_well_formed() -> None:
     """So that the cases above fail for the reason they name."""
-    data = stored(spec(b"<f4", 1), LIMB + struct.pack("<qI", -100, 0))
+    data = stored(spec(b"<f4", 1), LIMB + struct.pack("<qII", -100, 0, 0))
     (mean,) = MeanAccumulator.from_bytes(data).finish()
     assert mean.tolist() == [-20 * 2.0**-40]
 
@@ -155,6 +163,6 @@ def test_the_smallest_that_is_well_formed() -> None:
 def test_limbs_that_are_full_and_next_to_each_other_are_added_up() -> None:
     most = 2**62 - 1
     limbs = b"".join(struct.pack("<iQq", e, most, most) for e in (0, 1))
-    data = stored(spec(b"<f8", 1), struct.pack("<H", 2) + limbs + struct.pack("<I", 0))
+    data = stored(spec(b"<f8", 1), struct.pack("<H", 2) + limbs + struct.pack("<II", 0, 0))
     (mean,) = MeanAccumulator.from_bytes(data).finish()
     assert mean.tolist() == [3 * most / 5]

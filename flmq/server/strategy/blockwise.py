@@ -13,6 +13,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from flmq.common.dtypes import is_narrow, rounded
 from flmq.common.errors import InconsistentTensors, InvalidReturnValue, MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.tensor_names import tensor_called
@@ -72,7 +73,7 @@ class Models(ABC):
         """
         spec, count = self.specs[tensor], len(self)
         length = min(spec.size, max(1, block_bytes // (count * spec.dtype.itemsize)))
-        memory = np.empty(count * length, spec.dtype.newbyteorder("="))
+        memory = np.empty(count * length, spec.dtype)
         for start in range(0, spec.size, max(1, length)):
             stop = min(spec.size, start + length)
             values = memory[: count * (stop - start)].reshape(count, stop - start)
@@ -254,6 +255,8 @@ def _stretch(tensor: NDArray, start: int, stop: int) -> NDArray:
 
 
 def _rounded(numbers: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
+    if is_narrow(dtype) and numbers.dtype != dtype:
+        return rounded(numbers, dtype)
     if numbers.dtype.kind == "f" and dtype.kind in "iu":
         return np.rint(numbers).astype(dtype)
     if numbers.dtype.kind == "f" and dtype.kind == "b":

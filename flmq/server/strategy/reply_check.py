@@ -9,19 +9,15 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
-
+from flmq.common.dtypes import first_not_finite
 from flmq.common.errors import MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.tensor_names import tensor_called
-from flmq.common.typing import EvaluateRes, FitRes, NDArray, Parameters
+from flmq.common.typing import EvaluateRes, FitRes, Parameters
 
 __all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "spec_of"]
 
 _NUMPY = "numpy.ndarray"
-
-_BLOCK = 1 << 16
-"""Values checked at a time: the resulting booleans (64 KiB) fit the cache."""
 
 
 class ReplyCheck(Enum):
@@ -151,7 +147,7 @@ def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
             spec = TensorSpec.of(values)
             if reason := _check_spec(called, like.specs[index], spec):
                 return reason
-        if (at := _first_not_finite(values)) is not None:
+        if (at := first_not_finite(values)) is not None:
             return (
                 f"{called} holds NaN or infinity (first at flat position {at}): training "
                 "diverged; lower the learning rate, clip gradients, or look at the client's data"
@@ -170,16 +166,4 @@ def _check_spec(called: str, sent: TensorSpec, got: TensorSpec) -> str | None:
             f"{called} has shape {got.shape}, the model's has {sent.shape}: return the "
             "model's tensors, in their order"
         )
-    return None
-
-
-def _first_not_finite(values: NDArray) -> int | None:
-    """Return the position, in memory order, of the first NaN or infinity; None if there is none."""
-    if values.dtype.kind not in "fc":
-        return None
-    flat = values.reshape(-1, order="A")
-    for start in range(0, flat.size, _BLOCK):
-        finite = np.isfinite(flat[start : start + _BLOCK])
-        if not finite.all():
-            return start + int(finite.argmin())
     return None

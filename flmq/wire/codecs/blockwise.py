@@ -23,6 +23,9 @@ _LOSSLESS = Lossless()
 class BlockwiseCodec(Codec):
     """Encode float32 and float64 tensors by its scheme, and all others losslessly.
 
+    bfloat16 and float8 are among the others: updates of theirs are a few units in the last place,
+    of which the lossless scheme leaves about as little as a lossy one would.
+
     A tensor that the scheme does not accept, such as one with NaN, is encoded losslessly too; the
     encoding says so.
     """

@@ -45,11 +45,12 @@ class Tensor:
         return self.array.dtype.kind == "f" and self.array.dtype.itemsize in (4, 8)
 
     def has_form_of(self, other: Tensor) -> bool:
-        """Return whether shape and dtype are the same."""
+        """Return whether shape and dtype, with its byte order, are the same."""
         ours, theirs = self.array, other.array
         if ours is None or theirs is None:
             return False
-        return ours.shape == theirs.shape and ours.dtype.str == theirs.dtype.str
+        # The bits of one float8 are none of another, though numpy's `str` of both is "<V1".
+        return ours.shape == theirs.shape and ours.dtype == theirs.dtype
 
     def words_in_order(self, fortran: bool) -> NDArray:
         """Return the words in that memory order; copied if the tensor's order is another."""

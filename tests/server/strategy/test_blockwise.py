@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from flmq.common import FitRes, NDArray, NDArrays, Parameters, ndarrays_to_parameters
+from flmq.common.dtypes import is_narrow
 from flmq.common.errors import InconsistentTensors, InvalidReturnValue
+from flmq.common.parameter import TensorSpec
 from flmq.server.strategy import AllReplies, Replies, coordinate_wise
 from flmq.wire import FileParameters, refer
 from tests.server.proxies import fit_res, model
@@ -47,6 +49,8 @@ def tensors(seed: int) -> NDArrays:
         rng.integers(-9, 9, size=50),
         rng.normal(size=40).astype(np.float16),
         rng.normal(size=13).astype(">f4"),
+        rng.normal(size=13).astype("bfloat16"),
+        rng.normal(size=13).astype("float8_e4m3fn"),
         rng.integers(0, 2, size=21).astype(bool),
     ]
 
@@ -63,9 +67,11 @@ def test_blocks_give_what_all_replies_at_once_would(
     got = combined(sent, block_bytes=block_bytes)
     for index, result in enumerate(got):
         stack = np.stack([arrays[index] for arrays in each])
-        whole = np.median(stack.astype(stack.dtype.newbyteorder("=")), axis=0)
-        assert (result.shape, result.dtype) == (each[0][index].shape, each[0][index].dtype)
-        np.testing.assert_array_equal(result, whole.astype(result.dtype))
+        stack = stack.astype(stack.dtype.newbyteorder("="))
+        wide = stack.astype(np.float32) if is_narrow(stack.dtype) else stack
+        whole = np.median(wide, axis=0)
+        assert TensorSpec.of(result) == TensorSpec.of(each[0][index])
+        np.testing.assert_array_equal(result, whole.astype(stack.dtype))
 
 
 def test_a_rule_may_change_its_block_and_integers_are_rounded_to_the_nearest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
@@ -19,7 +20,8 @@ _GRID = _RNG.standard_normal((5, 3, 4)).astype(np.float32)
 
 DTYPES = (
     *("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">u8"),
-    *("f2", "f4", "f8", ">f2", ">f4", ">f8", "c8", "c16", ">c8", "g", "G"),
+    *("f2", "f4", "f8", ">f2", ">f4", ">f8", "c8", "c16", ">c8"),
+    *("bfloat16", "float8_e4m3fn", "float8_e5m2", "g", "G"),
 )
 
 ARRAYS: dict[str, NDArray] = {
@@ -60,7 +62,15 @@ def base_of(array: NDArray) -> NDArray:
 
 def npy(*arrays: NDArray) -> list[bytes]:
     """Each as an ``.npy`` byte string."""
-    return [ndarray_to_bytes(array) for array in arrays]
+    return [_npy(array) for array in arrays]
+
+
+def _npy(array: NDArray) -> bytes:
+    if array.dtype.isnative:
+        return ndarray_to_bytes(array)
+    file = io.BytesIO()  # as other programs write it: ours makes it little-endian
+    np.save(file, array)
+    return file.getvalue()
 
 
 def npy_2_0(array: NDArray) -> bytes:

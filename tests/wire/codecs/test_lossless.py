@@ -85,7 +85,13 @@ class TestLossyCodecsKeep:
     """What they do not apply to."""
 
     @lossy_codec
-    @pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "i8", "f2", ">f2", "c8", "c16", "g"])
+    @pytest.mark.parametrize(
+        "dtype",
+        [
+            *("?", "i1", "u2", "i4", "i8", "f2", ">f2", "c8", "c16", "g"),
+            *("bfloat16", "float8_e4m3fn", "float8_e5m2"),
+        ],
+    )
     def test_other_dtypes(self, name: str, dtype: str) -> None:
         array = ARRAYS[f"dtype {dtype}"]
         for base in (None, npy(base_of(array))):

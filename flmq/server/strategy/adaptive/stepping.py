@@ -96,7 +96,7 @@ def _pairs(parameters: Parameters, means: Iterable[NDArray]) -> Iterator[tuple[N
         if count > len(parameters.tensors):
             break
         x = bytes_to_ndarray(parameters.tensors[count - 1], copy=False)
-        if x.shape != mean.shape or x.dtype != mean.dtype:
+        if TensorSpec.of(x) != TensorSpec.of(mean):
             raise InconsistentTensors(
                 f"tensor {count - 1} of the model is {TensorSpec.of(x)}, that of its clients' mean "
                 f"{TensorSpec.of(mean)}: a step goes from one to the other"
