@@ -11,7 +11,7 @@ from typing import overload
 from flmq.common.errors import InvalidReturnValue, UsageError
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_problem
-from flmq.common.scalars import sendable_scalars
+from flmq.common.scalars import as_count, as_real, sendable_scalars
 from flmq.common.typing import (
     Code,
     EvaluateIns,
@@ -130,7 +130,7 @@ def _checked(client: Client, method: str, res: object, expected: type) -> object
         if hasattr(res, "parameters"):
             _check_parameters(what, res.parameters)
         if isinstance(res, FitRes | EvaluateRes):
-            return _with_sendable_metrics(res, what)
+            return _with_sendable_metrics(_with_plain_numbers(res), what)
         return res
     said = f"{what} returned a {type(res).__name__}, not a {expected.__name__}"
     if expected in _EXAMPLES:
@@ -139,6 +139,16 @@ def _checked(client: Client, method: str, res: object, expected: type) -> object
             "To return numpy arrays instead, subclass flmq.client.NumPyClient."
         )
     raise InvalidReturnValue(said)
+
+
+def _with_plain_numbers(res: FitRes | EvaluateRes) -> FitRes | EvaluateRes:
+    """Return ``res`` with Python's numbers; what is none is left for the wire to name."""
+    count = as_count(res.num_examples)
+    if count is not None:
+        res = replace(res, num_examples=count)
+    if isinstance(res, EvaluateRes) and (loss := as_real(res.loss)) is not None:
+        res = replace(res, loss=loss)
+    return res
 
 
 def _with_sendable_metrics(res: FitRes | EvaluateRes, what: str) -> FitRes | EvaluateRes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from flmq.client.client import Client
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.parameter import ndarrays_to_views, parameters_to_ndarrays
-from flmq.common.scalars import check_scalars
+from flmq.common.scalars import as_count, as_real, check_scalars
 from flmq.common.typing import (
     Code,
     Config,
@@ -57,7 +55,8 @@ class NumPyClient:
 
         Returns:
             The trained tensors (same count, shapes and dtypes, all values finite), the number of
-            examples they were trained on (at least 1: their weight in the mean), and metrics.
+            examples they were trained on (at least 1: their weight in the mean), and metrics:
+            numbers of any library (a metric that is no scalar is left out, and named in the log).
         """
         return [], 0, {}
 
@@ -106,13 +105,11 @@ class _NumPyAdapter(Client):
         returned: Any = self.numpy_client.fit(parameters_to_ndarrays(ins.parameters), ins.config)
         match returned:
             # Flower's users return lists of arrays; a tuple of arrays means the same.
-            case (list() | tuple() as ndarrays, num_examples, metrics) if _is_count(num_examples):
-                return FitRes(
-                    _success(),
-                    self._to_parameters("fit", ndarrays),
-                    operator.index(num_examples),
-                    metrics,
-                )
+            case (list() | tuple() as ndarrays, examples, metrics) if (
+                num_examples := as_count(examples)
+            ) is not None:
+                parameters = self._to_parameters("fit", ndarrays)
+                return FitRes(_success(), parameters, num_examples, metrics)
         raise self._wrong("fit", returned)
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
@@ -121,13 +118,10 @@ class _NumPyAdapter(Client):
         ndarrays = parameters_to_ndarrays(ins.parameters)
         returned: Any = self.numpy_client.evaluate(ndarrays, ins.config)
         match returned:
-            case (loss, num_examples, metrics) if _is_real(loss) and _is_count(num_examples):
-                return EvaluateRes(
-                    _success(),
-                    float(loss),
-                    operator.index(num_examples),
-                    metrics,
-                )
+            case (measured, examples, metrics) if (loss := as_real(measured)) is not None and (
+                num_examples := as_count(examples)
+            ) is not None:
+                return EvaluateRes(_success(), loss, num_examples, metrics)
         raise self._wrong("evaluate", returned)
 
     def _overrides(self, method: str) -> bool:
@@ -183,18 +177,6 @@ def _type_name(value: object) -> str:
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-
-
-def _is_count(value: object) -> bool:
-    """Return whether ``value`` is an int, Python's or numpy's; a bool is a mistake."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_real(value: object) -> bool:
-    """Return whether ``value`` is a real number, including 0-d arrays, as loss functions return."""
-    if isinstance(value, np.ndarray):
-        return value.shape == () and value.dtype.kind in "fiu"
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _success() -> Status:

@@ -1,8 +1,13 @@
-"""Check dictionaries of scalars that users return, and convert numpy's scalar types."""
+"""Check dictionaries of scalars that users return, and convert other libraries' numbers.
+
+A number is whatever has one: numpy's scalars, and 0-d arrays of any library (numpy, PyTorch, JAX),
+which all have ``shape`` and ``item()``. No library is imported for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from numbers import Real
 
 import numpy as np
@@ -10,7 +15,7 @@ import numpy as np
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.typing import Scalar
 
-__all__ = ["check_scalars", "plain_scalar", "sendable_scalars"]
+__all__ = ["as_count", "as_real", "check_scalars", "plain_scalar", "sendable_scalars"]
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -27,8 +32,26 @@ def plain_scalar(value: object) -> Scalar | None:
     return value if isinstance(value, bool | bytes | float | int | str) else None
 
 
+def as_real(value: object) -> float | None:
+    """Return a real number of any kind as a float, or None if ``value`` is none; nor is a bool."""
+    number = _tried(value)
+    return (
+        float(number) if isinstance(number, int | float) and not isinstance(number, bool) else None
+    )
+
+
+def as_count(value: object) -> int | None:
+    """Return a whole number of any kind, such as 10.0, as an int; None if ``value`` is none."""
+    number = _tried(value)
+    if isinstance(number, float):
+        return int(number) if number.is_integer() else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
 def check_scalars(values: object, what: str) -> dict[str, Scalar]:
     """Return a copy of the dictionary ``values`` with plain Python scalars.
+
+    Numpy scalars, 0-d arrays and other real numbers are converted to Python's.
 
     ``what`` names the dictionary in errors, such as "the metrics that fit returned".
 
@@ -43,7 +66,7 @@ def check_scalars(values: object, what: str) -> dict[str, Scalar]:
         )
     plain: dict[str, Scalar] = {}
     for key, value in values.items():
-        scalar = plain_scalar(value)
+        scalar = plain_scalar(_tried(value))
         if not isinstance(key, str) or scalar is None:
             raise InvalidReturnValue(
                 f"{what} hold {key!r}: {_shown(value)}. Keys are str, values bool, bytes, float, "
@@ -76,16 +99,26 @@ def sendable_scalars(values: object) -> tuple[dict[str, Scalar], list[str]]:
 
 
 def _number(value: object) -> object:
-    """Return ``value`` as a Python number if it is a number, otherwise unchanged."""
-    if isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "torch":
+    """Return ``value`` as a Python number if it is a number, otherwise unchanged.
+
+    Raises whatever the value's own code raises.
+    """
+    item = getattr(value, "item", None)
+    if callable(item) and not isinstance(value, np.longdouble):
         if getattr(value, "shape", None) != ():
             return value
-        value = value.item()  # type: ignore[attr-defined]
-    if isinstance(value, np.generic) and not isinstance(value, np.longdouble):
-        value = value.item()
-    if isinstance(value, Real) and not isinstance(value, bool | int):
+        value = item()
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool | int):
         return float(value)
     return value
+
+
+def _tried(value: object) -> object:
+    """Return ``value`` as a Python number if it is one that can be had, otherwise unchanged."""
+    try:
+        return _number(value)
+    except Exception:
+        return value
 
 
 def _is_text(value: Scalar) -> bool:

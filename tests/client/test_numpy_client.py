@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
-from flmq.client.client import answer
+from flmq.client.client import Client, answer
 from flmq.client.numpy_client import NumPyClient
 from flmq.common import (
     Code,
@@ -112,7 +113,8 @@ def test_only_what_is_overridden_is_implemented() -> None:
 
 @given(
     hnp.arrays(
-        hnp.floating_dtypes(endianness="<", sizes=(16, 32, 64)) | hnp.integer_dtypes(),
+        hnp.floating_dtypes(endianness="<", sizes=(16, 32, 64))
+        | hnp.integer_dtypes(endianness="<"),
         hnp.array_shapes(min_dims=0, min_side=0),
     )
 )
@@ -133,6 +135,50 @@ def test_numpys_scalars_and_tuples_of_arrays_mean_the_same_as_pythons() -> None:
     assert evaluate((1, 1, {})).loss == 1.0
 
 
+class Tensor0d:
+    """As PyTorch's and JAX's scalars are: a shape, and a number to take out."""
+
+    shape = ()
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def item(self) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize("ten", [10, 10.0, np.int8(10), np.array(10), np.array(10.0), Tensor0d(10)])
+def test_a_number_of_examples_is_any_whole_number(ten: Any) -> None:
+    for res in (fit((ARRAYS, ten, {})), evaluate((0.5, ten, {}))):
+        assert (res.num_examples, type(res.num_examples)) == (10, int)
+
+
+@pytest.mark.parametrize("bad", [True, np.bool_(True), np.array([10]), 10.5, Tensor0d(True), "10"])
+def test_what_is_no_whole_number_is_no_number_of_examples(bad: Any) -> None:
+    with pytest.raises(InvalidReturnValue):
+        fit((ARRAYS, bad, {}))
+
+
+@pytest.mark.parametrize(
+    "half", [0.5, np.float16(0.5), np.array(0.5, "bfloat16"), Tensor0d(0.5), Fraction(1, 2)]
+)
+def test_a_loss_is_any_real_number(half: Any) -> None:
+    measured = evaluate((half, 1, {}))
+    assert (measured.loss, type(measured.loss)) == (0.5, float)
+
+
+def test_a_client_that_answers_itself_may_give_the_same_numbers() -> None:
+    class Own(Client):
+        def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
+            half: Any = Tensor0d(0.5)
+            three: Any = np.int64(3)
+            return EvaluateRes(OK, half, three, {"a": half})
+
+    res = answer(Own(), EvaluateIns(MODEL, {}))
+    assert (res.loss, res.num_examples, res.metrics) == (0.5, 3, {"a": 0.5})
+    assert [type(res.loss), type(res.num_examples)] == [float, int]
+
+
 ARRAYS = [np.ones(2)]
 
 
@@ -144,7 +190,7 @@ ARRAYS = [np.ones(2)]
         ((ARRAYS, 10), "(list, int)"),
         ((ARRAYS, 10, {}, "more"), "(list, int, dict, str)"),
         ((np.ones(2), 10, {}), "(numpy.ndarray, int, dict)"),
-        ((ARRAYS, 10.0, {}), "(list, float, dict)"),
+        ((ARRAYS, 10.5, {}), "(list, float, dict)"),
         ((ARRAYS, True, {}), "(list, bool, dict)"),
     ],
 )
@@ -212,6 +258,12 @@ METRICS: dict[Any, Any] = {
     "yes": np.bool_(True),
     "count": np.int32(3),
     "fraction": Fraction(1, 2),
+    "decimal": Decimal("0.5"),
+    "bfloat16": np.array(0.5, "bfloat16"),
+    "bfloat16_scalar": np.array(0.5, "bfloat16")[()],
+    "tensor": Tensor0d(0.5),
+    "nested": {"a": 0.5},
+    "broken": Tensor0d(None),
     "cm": np.ones((2, 2)),
     "list": [0.5],
     "none": None,
@@ -228,6 +280,10 @@ KEPT = {
     "yes": True,
     "count": 3,
     "fraction": 0.5,
+    "decimal": 0.5,
+    "bfloat16": 0.5,
+    "bfloat16_scalar": 0.5,
+    "tensor": 0.5,
 }
 
 
@@ -240,7 +296,7 @@ def test_no_metric_costs_what_was_trained(caplog: pytest.LogCaptureFixture) -> N
         assert "'cm': ndarray array([[1., 1.], [1., 1.]])" in said
     measured = evaluate((0.5, 10, METRICS))
     assert (measured.loss, measured.metrics) == (0.5, KEPT)
-    assert "'none': NoneType None" in measured.status.message
+    assert "'nested': dict" in measured.status.message
 
 
 @pytest.mark.parametrize("metrics", [None, [], 0.5, "accuracy"])

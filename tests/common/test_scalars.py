@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_a_copy_is_returned() -> None:
     checked = check_scalars(values, "they")
     checked["a"] = 2
     assert values == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "half", [np.array(0.5), np.array(0.5, "bfloat16"), np.longdouble(0.5), Fraction(1, 2)]
+)
+def test_numbers_of_other_kinds_become_pythons(half: Any) -> None:
+    checked = check_scalars({"m": half}, "they")
+    assert (checked, type(checked["m"])) == ({"m": 0.5}, float)
 
 
 @pytest.mark.parametrize("values", [None, [("a", 1)], 3])
