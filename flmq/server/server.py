@@ -25,10 +25,17 @@ from flmq.round import Policy
 from flmq.server.asks.failure_summary import split, why
 from flmq.server.asks.queue_client_proxy import PhaseRunner
 from flmq.server.client_manager import ClientManager
-from flmq.server.client_proxy import ClientProxy
 from flmq.server.history import History
 from flmq.server.job.request import accept_anything
 from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.rounds.calling import (
+    EvaluateResultsAndFailures,
+    FitResultsAndFailures,
+    evaluate_client,
+    evaluate_clients,
+    fit_client,
+    fit_clients,
+)
 from flmq.server.rounds.initial_parameters import initial_parameters
 from flmq.server.rounds.phases import Phases
 from flmq.server.rounds.round_log import RoundLog
@@ -39,13 +46,14 @@ from flmq.server.strategy.strategy import Strategy
 from flmq.server.strategy.streaming import StreamedResults, says_it_streams
 from flmq.wire import Ins, Res
 
-__all__ = ["Server"]
-
-FitResultsAndFailures = tuple[
-    list[tuple[ClientProxy, FitRes]], list[tuple[ClientProxy, FitRes] | BaseException]
-]
-EvaluateResultsAndFailures = tuple[
-    list[tuple[ClientProxy, EvaluateRes]], list[tuple[ClientProxy, EvaluateRes] | BaseException]
+__all__ = [
+    "EvaluateResultsAndFailures",
+    "FitResultsAndFailures",
+    "Server",
+    "evaluate_client",
+    "evaluate_clients",
+    "fit_client",
+    "fit_clients",
 ]
 
 

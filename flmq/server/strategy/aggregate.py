@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from flmq.aggregation import weighted_mean, weighted_mean_of_scalars
-from flmq.common.errors import ZeroWeight
-from flmq.common.typing import Metrics, NDArrays, Scalar
+from flmq.common.errors import InconsistentTensors, ZeroWeight
+from flmq.common.typing import FitRes, Metrics, NDArrays, Scalar
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.strategy.combine import WeightedMean
 from flmq.server.strategy.robust.aggregate import (
     aggregate_bulyan,
     aggregate_krum,
@@ -21,8 +25,10 @@ from flmq.server.strategy.robust.aggregate import (
 __all__ = [
     "aggregate",
     "aggregate_bulyan",
+    "aggregate_inplace",
     "aggregate_krum",
     "aggregate_median",
+    "aggregate_qffl",
     "aggregate_trimmed_avg",
     "weighted_loss_avg",
     "weighted_metrics_avg",
@@ -38,6 +44,41 @@ def aggregate(results: Iterable[tuple[NDArrays, int]]) -> NDArrays:
         NonFiniteValues: a tensor holds NaN or infinity.
     """
     return weighted_mean(results)
+
+
+def aggregate_inplace(results: Sequence[tuple[ClientProxy, FitRes]]) -> NDArrays:
+    """Return the mean of replies' parameters as `aggregate` does, read one reply at a time.
+
+    Raises:
+        AggregationError: as `aggregate`; names the client.
+    """
+    mean = WeightedMean()
+    for client, res in results:
+        mean.add(client.cid, res)
+    return mean.finish().ndarrays()
+
+
+def aggregate_qffl(
+    parameters: NDArrays, deltas: list[NDArrays], hs_fll: list[NDArrays]
+) -> NDArrays:
+    """Return ``parameters - sum(deltas) / sum(hs_fll)``, in the tensors' own dtypes.
+
+    Li et al., 2020, arXiv:1905.10497, Algorithm 2. ``deltas`` has a list of arrays for each client,
+    shaped like ``parameters``; ``hs_fll`` a number.
+
+    Raises:
+        ZeroWeight: there are no deltas, or ``hs_fll`` add up to 0.
+        InconsistentTensors: shapes differ, or the dtypes of deltas among themselves.
+        NonFiniteValues: a delta holds NaN or infinity.
+    """
+    denominator = math.fsum(float(each) for h in hs_fll for each in np.ravel(h))
+    means = weighted_mean((delta, 1) for delta in deltas)  # exact, so in any order
+    if not denominator:
+        raise ZeroWeight("no step: hs_fll add up to 0")
+    if [x.shape for x in parameters] != [mean.shape for mean in means]:
+        raise InconsistentTensors("deltas do not have the shapes of the parameters")
+    share = len(deltas) / denominator
+    return [(x - share * mean).astype(x.dtype) for x, mean in zip(parameters, means, strict=True)]
 
 
 def weighted_loss_avg(results: list[tuple[int, float]]) -> float:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flmq.common.errors import AggregationError, NonFiniteValues, ZeroWeight
-from flmq.common.typing import Metrics
-from flmq.server.strategy.aggregate import aggregate, weighted_loss_avg, weighted_metrics_avg
+from flmq.common.errors import AggregationError, InconsistentTensors, NonFiniteValues, ZeroWeight
+from flmq.common.typing import Metrics, NDArrays
+from flmq.server.strategy.aggregate import (
+    aggregate,
+    aggregate_inplace,
+    aggregate_qffl,
+    weighted_loss_avg,
+    weighted_metrics_avg,
+)
+from tests.server.strategy.oracle import Reply, assert_close, flower, our_results
 
 counts = st.integers(1, 2**40)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -112,3 +122,53 @@ def test_metrics_do_not_depend_on_the_order_of_clients(
 ) -> None:
     first, second = (weighted_metrics_avg(results) for results in orders)
     assert repr(first) == repr(second)
+
+
+def test_the_mean_of_replies_is_that_of_their_arrays() -> None:
+    rng = np.random.default_rng(7)
+
+    def arrays(n: int) -> NDArrays:
+        return [rng.normal(size=(2, 2)).astype(np.float32), np.array(n)]
+
+    replies: list[Reply] = [(arrays(n), n) for n in (3, 10, 7)]
+    results = our_results(replies)
+    made = aggregate_inplace(results)
+    assert [x.dtype for x in made] == [np.float32, np.int64]
+    expected = aggregate([(sent, n) for sent, n, *_ in replies])
+    for shuffled in (made, aggregate_inplace(results[::-1])):
+        assert [x.tobytes() for x in shuffled] == [x.tobytes() for x in expected]
+    theirs = flower("flwr.server.strategy.aggregate").aggregate(
+        [(sent[:1], n) for sent, n, *_ in replies]
+    )
+    assert_close(made[:1], theirs)
+
+
+def test_a_q_fair_step_by_hand_and_as_flowers() -> None:
+    """1 - (6 - 2) / (10 + 6) = 0.75."""
+    one = [np.array([1.0]), np.array(1.0, np.float32)]
+    deltas = [[6 * x for x in one], [-2 * x for x in one]]
+    hs: list[Any] = [10.0, 6.0]
+    made = aggregate_qffl(one, deltas, hs)
+    assert [x.tolist() for x in made] == [[0.75], 0.75]
+    assert [x.dtype for x in made] == [np.float64, np.float32]
+    again = aggregate_qffl(one, deltas[::-1], hs[::-1])
+    assert [x.tobytes() for x in again] == [x.tobytes() for x in made]
+    theirs = flower("flwr.server.strategy.aggregate").aggregate_qffl(one, deltas, hs)
+    assert_close(made, [np.asarray(x) for x in theirs])
+
+
+def test_a_q_fair_step_that_is_none() -> None:
+    one = [np.array([1.0])]
+    with pytest.raises(ZeroWeight, match="no results"):
+        aggregate_qffl(one, [], [])
+    with pytest.raises(ZeroWeight, match="hs_fll add up to 0"):
+        aggregate_qffl(one, [one], [np.array(0.0)])  # type: ignore[list-item]
+    with pytest.raises(InconsistentTensors, match="shapes of the parameters"):
+        aggregate_qffl([np.ones(2)], [one], [np.array(1.0)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", ["aggregate", "aggregate_inplace", "aggregate_qffl"])
+def test_helpers_take_flowers_arguments(name: str) -> None:
+    theirs = getattr(flower("flwr.server.strategy.aggregate"), name)
+    ours = getattr(importlib.import_module("flmq.server.strategy.aggregate"), name)
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
