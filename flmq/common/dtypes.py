@@ -25,6 +25,7 @@ __all__ = [
     "first_not_finite",
     "is_float",
     "is_narrow",
+    "largest",
     "little_endian",
     "rounded",
 ]
@@ -94,6 +95,11 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     """Return whether ``dtype`` is of floating-point numbers: numpy's own, or a narrow one."""
     # ml_dtypes' float8_e5m2 is of kind "f", too; its other types are not.
     return dtype.kind == "f" or is_narrow(dtype)
+
+
+def largest(dtype: np.dtype[Any]) -> float:
+    """Return the largest finite number of a float ``dtype``."""
+    return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
 def little_endian(array: NDArray) -> NDArray:

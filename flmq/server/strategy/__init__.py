@@ -12,6 +12,14 @@ from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.fedprox import FedProx
 from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova
 from flmq.server.strategy.late import LateFitRes, LateReplies
+from flmq.server.strategy.privacy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    DPFedAvgAdaptive,
+    DPFedAvgFixed,
+)
 from flmq.server.strategy.reply_check import ReplyCheck
 from flmq.server.strategy.robust.bulyan import Bulyan
 from flmq.server.strategy.robust.distances import squared_distances
@@ -27,6 +35,12 @@ __all__ = [
     "Bulyan",
     "Combine",
     "Combined",
+    "DPFedAvgAdaptive",
+    "DPFedAvgFixed",
+    "DifferentialPrivacyClientSideAdaptiveClipping",
+    "DifferentialPrivacyClientSideFixedClipping",
+    "DifferentialPrivacyServerSideAdaptiveClipping",
+    "DifferentialPrivacyServerSideFixedClipping",
     "FaultTolerantFedAvg",
     "FedAdagrad",
     "FedAdam",

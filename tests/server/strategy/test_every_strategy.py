@@ -18,6 +18,12 @@ from flmq.journal.state import decode_state, encode_state
 from flmq.server.strategy import (
     SCAFFOLD,
     Bulyan,
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    DPFedAvgAdaptive,
+    DPFedAvgFixed,
     FaultTolerantFedAvg,
     FedAdagrad,
     FedAdam,
@@ -123,6 +129,14 @@ def with_variates(model: NDArrays, server_round: int) -> list[Reply]:
 FROM_A_CLIENT = ("initial_parameters",)
 """Flower's need a model to begin with, ours may ask a client for one."""
 
+
+def private(kind: type[Strategy], **options: Any) -> Case:
+    """Return the case of a private strategy around FedAdam, with noise of a known seed."""
+    constructor: Any = kind
+    options |= {"noise_multiplier": 1.0, "num_sampled_clients": CLIENTS, "noise_seed": 1}
+    return Case(kind, lambda: constructor(FedAdam(), **options))
+
+
 EVERY = [
     case(FedAvg),
     case(FedAvgM, {"server_momentum": 0.9}),
@@ -148,6 +162,12 @@ EVERY = [
     case(FedXgbBagging, without=("order", "state", "dtypes")),
     case(FedXgbCyclic, without=("order", "state", "dtypes")),
     case(FedXgbNnAvg, without=("order", "state", "dtypes")),
+    private(DPFedAvgFixed, clip_norm=1.0),
+    private(DPFedAvgAdaptive, init_clip_norm=1.0, clip_count_stddev=5.0),
+    private(DifferentialPrivacyServerSideFixedClipping, clipping_norm=1.0),
+    private(DifferentialPrivacyServerSideAdaptiveClipping, clipped_count_stddev=5.0),
+    private(DifferentialPrivacyClientSideFixedClipping, clipping_norm=1.0),
+    private(DifferentialPrivacyClientSideAdaptiveClipping, clipped_count_stddev=5.0),
 ]
 
 

@@ -1,0 +1,71 @@
+"""A strategy around another one: what is left to that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flmq.common.typing import EvaluateIns, EvaluateRes, FitRes, Metrics, Parameters
+from flmq.server.client_manager import ClientManager
+from flmq.server.client_proxy import ClientProxy
+from flmq.server.strategy.late import LateReplies
+from flmq.server.strategy.privacy.options import LateRepliesNotPrivate
+from flmq.server.strategy.strategy import Strategy
+
+__all__ = ["Wrapping"]
+
+
+@dataclass(eq=False, repr=False)
+class Wrapping(Strategy):
+    """Leave to ``strategy`` all but the training of a round."""
+
+    strategy: Strategy
+
+    @property
+    def global_parameters(self) -> Parameters:
+        """The model that this round's clients train from."""
+        return self.strategy.global_parameters
+
+    @global_parameters.setter
+    def global_parameters(self, parameters: Parameters) -> None:
+        self.strategy.global_parameters = parameters
+
+    @property
+    def late_replies(self) -> LateReplies:
+        """A late reply is dropped: each client has at most one in a round."""
+        return LateReplies.DROP
+
+    @late_replies.setter
+    def late_replies(self, late: LateReplies) -> None:
+        if late is not LateReplies.DROP:
+            raise LateRepliesNotPrivate
+
+    def __repr__(self) -> str:
+        """Name the strategy that is wrapped."""
+        return f"{type(self).__name__}({self.strategy!r})"
+
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        """Return the wrapped strategy's initial model."""
+        return self.strategy.initialize_parameters(client_manager)
+
+    def check_fit_res(self, res: FitRes) -> str | None:
+        """Refuse what the wrapped strategy refuses."""
+        return self.strategy.check_fit_res(res)
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        """Ask whom the wrapped strategy asks."""
+        return self.strategy.configure_evaluate(server_round, parameters, client_manager)
+
+    def aggregate_evaluate(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, Metrics]:
+        """Aggregate as the wrapped strategy does."""
+        return self.strategy.aggregate_evaluate(server_round, results, failures)
+
+    def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Metrics] | None:
+        """Evaluate as the wrapped strategy does."""
+        return self.strategy.evaluate(server_round, parameters)
