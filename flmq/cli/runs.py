@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +14,14 @@ from rich.table import Table
 
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
+from flmq.cli.export import Job, NoSuchRun, export, opened
 from flmq.cli.load import load_server
+from flmq.cli.model import MODEL
 from flmq.cli.options import RunsDir, pairs
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar
-from flmq.journal import Journal, list_runs
+from flmq.journal import list_runs
 from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo, RunState
 from flmq.observe.events import RoundClosed, RoundCounts
 from flmq.observe.measures import figure, measures_of
@@ -39,8 +40,8 @@ __all__ = ["NoSuchRun", "OtherStrategy", "runs_app"]
 runs_app = typer.Typer(
     cls=Commands, help="The runs that servers keep.", invoke_without_command=True
 )
+runs_app.command()(export)
 
-_Job = Annotated[str, typer.Argument(help="Name of the job.", show_default=False)]
 _DEFAULT = Path("runs")
 _WORDS = (
     "accepted",
@@ -67,14 +68,6 @@ class OtherStrategy(UsageError):
         )
 
 
-class NoSuchRun(UsageError):
-    """There is no run of that name in the folder of runs."""
-
-    def __init__(self, job: str, folder: Path) -> None:
-        """Name both."""
-        super().__init__(f"there is no run {job!r} in {folder}: `flmq runs` lists those there are")
-
-
 @runs_app.callback()
 def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
     """List runs by name: whether they are running, unfinished, finished or damaged."""
@@ -97,7 +90,7 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
 
 
 @runs_app.command()
-def show(context: typer.Context, job: _Job) -> None:
+def show(context: typer.Context, job: Job) -> None:
     """Show a run: its rounds, its clients, and what became of every task."""
     console = _console()
     folder = context.obj / job
@@ -107,9 +100,9 @@ def show(context: typer.Context, job: _Job) -> None:
             _show_rounds(console, rows_of(recorded.record or load_record(folder)))
             _show_model(console, folder)
             return
-    with _opened(context.obj, job) as journal:
+    with opened(context.obj, job) as journal:
         _show_rounds(console, journal.rounds())
-        final = (folder / "model.npz").exists()
+        final = (folder / f"{MODEL}.npz").exists()
         for kept in journal.checkpoints():
             # The last one is the final model, saved for numpy.
             words = ", ".join(word for word in kept.kept_as if word != "last" or not final)
@@ -131,7 +124,7 @@ def _show_rounds(console: Console, rounds: list[RoundRow]) -> None:
 
 
 def _show_model(console: Console, folder: Path) -> None:
-    path = folder / "model.npz"
+    path = folder / f"{MODEL}.npz"
     if path.exists():
         console.print(f"final model: {path}", soft_wrap=True)
 
@@ -139,7 +132,7 @@ def _show_model(console: Console, folder: Path) -> None:
 @runs_app.command()
 def replay(
     context: typer.Context,
-    job: _Job,
+    job: Job,
     app: Annotated[
         str | None,
         typer.Option(help="The server's app, where its strategy is not FedAvg: module:name."),
@@ -154,7 +147,7 @@ def replay(
         parts = load_server(app, ServerContext(job, pairs("--config", config or [])))
         strategy = build_server(parts)[0].strategy
     differ = 0
-    with _opened(context.obj, job) as journal:
+    with opened(context.obj, job) as journal:
         try:
             for each in replay_run(journal, strategy):
                 differ += not each.same
@@ -177,18 +170,6 @@ def replay(
 def _console() -> Console:
     """Reasons and names are not ours: their brackets are no markup."""
     return Console(highlight=False, markup=False)
-
-
-@contextmanager
-def _opened(runs_dir: Path, job: str) -> Iterator[Journal]:
-    folder = runs_dir / job
-    if job not in {run.folder.name for run in list_runs(runs_dir)}:
-        raise NoSuchRun(job, runs_dir)
-    journal = Journal.open(folder, create=False)
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 def _when(run: RunInfo) -> str:

@@ -26,6 +26,7 @@ from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view import LiveView, View, choose_view
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
+from flmq.common.model_files import load_parameters
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.options import option
 from flmq.journal.records import KeepPolicy, RunState
@@ -60,13 +61,19 @@ class InsteadOfApp:
     wait_timeout: float | None = option(
         None, "Seconds to wait for enough clients before the run fails.", at_least=0
     )
+    initial: Path | None = option(
+        None, "The initial model, instead of what the app says: .npz or .safetensors."
+    )
 
     def adjusted(self, parts: ServerAppComponents) -> ServerAppComponents:
         """Return the app's ``parts`` with these settings in place of its own.
 
         Raises:
             InvalidServerCommand: the round timeout is not valid.
+            UnreadableModelFile: the initial model cannot be read.
         """
+        if self.initial is not None:
+            parts = replace(parts, initial_parameters=load_parameters(self.initial))
         return self._waiting(replace(parts, config=self._config(parts.config or ServerConfig())))
 
     def _config(self, config: ServerConfig) -> ServerConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flmq.common.logger import configure, log
+from flmq.common.model_files import load_parameters, save_parameters
 from flmq.common.parameter import (
     bytes_to_ndarray,
     ndarray_to_bytes,
@@ -61,8 +62,10 @@ __all__ = [
     "Value",
     "bytes_to_ndarray",
     "configure",
+    "load_parameters",
     "log",
     "ndarray_to_bytes",
     "ndarrays_to_parameters",
     "parameters_to_ndarrays",
+    "save_parameters",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flmq.common.errors import UsageError
+from flmq.common.typing import Parameters
 from flmq.server.client_manager import ClientManager, SimpleClientManager
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -31,6 +32,8 @@ class ServerAppComponents:
     config: ServerConfig | None = None
     strategy: Strategy | None = None
     client_manager: ClientManager | None = None
+    initial_parameters: Parameters | None = None
+    """The initial model, instead of the strategy's: see `flmq.common.load_parameters`."""
 
 
 def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
@@ -47,12 +50,14 @@ def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
                 raise InvalidComponents(
                     f"both server and {name} are given, and a server has its own {name}: drop one"
                 )
-        _check_loop(parts.server, config)
-        return parts.server, config
-    manager = SimpleClientManager() if parts.client_manager is None else parts.client_manager
-    kind = AsynchronousServer if isinstance(parts.strategy, Asynchronous) else Server
-    server = kind(client_manager=manager, strategy=parts.strategy)
+        server = parts.server
+    else:
+        manager = SimpleClientManager() if parts.client_manager is None else parts.client_manager
+        kind = AsynchronousServer if isinstance(parts.strategy, Asynchronous) else Server
+        server = kind(client_manager=manager, strategy=parts.strategy)
     _check_loop(server, config)
+    if parts.initial_parameters is not None:
+        server.initial_parameters = parts.initial_parameters
     return server, config
 
 
@@ -80,6 +85,7 @@ def _check_types(parts: ServerAppComponents) -> None:
         "config": ServerConfig,
         "strategy": Strategy,
         "client_manager": ClientManager,
+        "initial_parameters": Parameters,
     }
     for name, kind in expected.items():
         value = getattr(parts, name)

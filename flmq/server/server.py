@@ -75,6 +75,8 @@ class Server:
         self._client_manager = client_manager
         self.parameters = Parameters(tensors=[], tensor_type="numpy.ndarray")
         self.strategy: Strategy = FedAvg() if strategy is None else strategy
+        self.initial_parameters: Parameters | None = None
+        """The initial model, if it is not the strategy's; released when the run begins."""
         self.max_workers: int | None = None
         self.rounds_closed = 0
         self._phases = Phases(client_manager)
@@ -137,6 +139,7 @@ class Server:
         return history, self._clock() - started
 
     def _begin_or_resume(self, timeout: float | None) -> History:
+        given, self.initial_parameters = self.initial_parameters, None
         resumed = None if self._checkpointer is None else self._checkpointer.resume(self.strategy)
         if resumed is not None and self._checkpointer is not None:
             for server_round, client_ids in self._checkpointer.failures().items():
@@ -146,7 +149,7 @@ class Server:
             self._emit(Note(f"resumed after round {resumed.server_round}", resumed.server_round))
             return History.from_dict(resumed.history)
         history = History()
-        self.parameters = initial_parameters(
+        self.parameters = given or initial_parameters(
             self.strategy, self._client_manager, self._phases, timeout, self.max_workers
         )
         if isinstance(self.strategy, FedAvg):

@@ -50,12 +50,15 @@ def test_ones_own_federation(broker_url: str, tmp_path: Path) -> None:
     assert record["final_loss"] < 0.02
     with np.load(tmp_path / "runs" / "line" / "model.npz") as model:
         np.testing.assert_allclose(model["arr_0"], [3, 1], atol=0.1)
+    assert (tmp_path / "runs" / "line" / "model.safetensors").exists()
     assert (tmp_path / "runs" / "line" / "server.log").stat().st_size > 0
 
     # What the page has one type besides: it looks at the run, at the broker, and at options.
     told = {
         "flmq runs": "line",
         "flmq runs show line": "alice",
+        "flmq runs export line --to line.safetensors": "written: line.safetensors",
+        "flmq runs export line --to line.csv": "written: line.csv",
         "flmq doctor": parse_broker_url(broker_url).host,
         "flmq server --help": "FLMQ_JOB",
         "flmq client --help": "FLMQ_CLIENT_ID",

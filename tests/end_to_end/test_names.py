@@ -7,10 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
+from flmq.cli.model import ModelSaver
 from flmq.client import Client
-from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common import (
+    FitIns,
+    FitRes,
+    Parameters,
+    load_parameters,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
 from flmq.observe.events import ClientOutcome, Outcome, RunEnded
+from flmq.server import Server, SimpleClientManager
 from flmq.server.options import ResumePolicy
 from flmq.wire import INLINE_BYTES
 from tests.end_to_end.federation import OK, Federation, Keeping, fed_avg
@@ -89,6 +99,30 @@ def test_names_go_with_the_model_and_come_back(
     if isinstance(strategy, Looking):
         assert strategy.seen == [NAMES] * 4
     assert [float(t[0]) for t in parameters_to_ndarrays(ended.parameters)] == [3.0, 2.0]
+
+
+def test_a_run_begins_from_the_file_that_another_left(
+    memory_federation: Federation, tmp_path: Path
+) -> None:
+    """The file's names travel, and the strategy's own initial model is not asked for."""
+    Replies.came = []
+    memory_federation.serve("bare", "named", source=source)
+    for job, parameters in (("one", model(SMALL)), ("two", None)):
+        saver = ModelSaver(tmp_path / job)
+        server = Server(client_manager=SimpleClientManager(), strategy=fed_avg(2))
+        server.initial_parameters = parameters or load_parameters(
+            tmp_path / "one" / "model.safetensors"
+        )
+        run = memory_federation.run(
+            server=server, job=job, observers=[saver], runs_dir=tmp_path, rounds=1
+        )
+        run.history()
+    assert Replies.came == [NAMES] * 4
+    saved = load_parameters(tmp_path / "two" / "model.npz")
+    assert saved.names == NAMES
+    assert [float(t[0]) for t in parameters_to_ndarrays(saved)] == [3.0, 2.0]
+    with safe_open(tmp_path / "two" / "model.safetensors", framework="np") as file:
+        assert file.metadata()["flmq.closing_set"] == '["bare", "named"]'
 
 
 @sizes
