@@ -26,6 +26,7 @@ WITHOUT_ALL = {
     "flmq.server.presence",
     "flmq.server.replies",
     "flmq.server.resumption",
+    "flmq.server.rhythm",
     "flmq.server.rounds",
     "flmq.server.streams",
     # The wire's own tables, behind flmq.wire.

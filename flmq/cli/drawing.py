@@ -218,6 +218,8 @@ def _totals(board: Board) -> RenderableType:
     table.add_row("run", _state(ended, done, total))
     if ended.stopped and board.stage is not None and board.stage.server_round > done:
         table.add_row("under way", _under_way(board.stage))
+    if ended.stopped_early:
+        table.add_row("stopped early", Text(one_line(ended.stopped_early)))
     if ended.error is not None and not ended.stopped:
         table.add_row("error", Text(one_line(ended.error), style="red"))
     _add_measures(table, board, ended)

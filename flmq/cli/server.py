@@ -41,6 +41,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.context import ServerContext
 from flmq.server.lifecycle.run_folder import set_aside
 from flmq.server.options import ResumePolicy, RunOptions
+from flmq.server.rhythm.early_stopping import EarlyStopping
 from flmq.server.server_config import ServerConfig
 
 __all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]
@@ -65,11 +66,34 @@ class InsteadOfApp:
         None, "The initial model, instead of what the app says: .npz or .safetensors."
     )
 
+    patience: int | None = option(
+        None,
+        "Stop early once --monitor has not improved for this many rounds, instead of when the app "
+        "says.",
+        at_least=1,
+    )
+    target: float | None = option(
+        None, "Stop early once --monitor is this good, instead of when the app says."
+    )
+    monitor: str | None = option(
+        None, 'What stops early: "loss", the default, or the name of a metric.'
+    )
+    min_delta: float | None = option(
+        None, "By how much --monitor must be better than the best to count.", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse options of early stopping that would stop nothing."""
+        for name in ("monitor", "min_delta"):
+            if getattr(self, name) is not None and self.patience is None and self.target is None:
+                typed = f"--{name.replace('_', '-')}"
+                raise InvalidServerCommand(f"{typed} is for --patience or --target: give one too")
+
     def adjusted(self, parts: ServerAppComponents) -> ServerAppComponents:
         """Return the app's ``parts`` with these settings in place of its own.
 
         Raises:
-            InvalidServerCommand: the round timeout is not valid.
+            InvalidServerCommand: a setting is not valid.
             UnreadableModelFile: the initial model cannot be read.
         """
         if self.initial is not None:
@@ -79,12 +103,25 @@ class InsteadOfApp:
     def _config(self, config: ServerConfig) -> ServerConfig:
         if self.rounds is not None:
             config = replace(config, num_rounds=self.rounds)
+        if self.patience is not None or self.target is not None:
+            config = replace(config, early_stopping=self._early_stopping())
         if self.round_timeout is None:
             return config
         try:
             return replace(config, round_timeout=self.round_timeout)
         except ValueError as error:
             raise InvalidServerCommand(f"--round-timeout: {error}") from error
+
+    def _early_stopping(self) -> EarlyStopping:
+        try:
+            return EarlyStopping(
+                monitor="loss" if self.monitor is None else self.monitor,
+                patience=self.patience,
+                min_delta=self.min_delta or 0.0,
+                target=self.target,
+            )
+        except ValueError as error:
+            raise InvalidServerCommand(f"--patience, --target: {error}") from error
 
     def _waiting(self, parts: ServerAppComponents) -> ServerAppComponents:
         if self.wait_timeout is None:

@@ -149,6 +149,7 @@ def _end_line(event: RunEnded, rounds: str, last: RoundClosed | None) -> str:
             f"job={event.job} rounds={rounds} seconds={event.seconds:.1f}",
             *_measures(measures),
             *_lost(event),
+            *([f"stopped_early={one_line(event.stopped_early)}"] if event.stopped_early else []),
             *([f"unchanged={one_line(event.unchanged)}"] if event.unchanged else []),
         ]
     )

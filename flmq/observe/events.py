@@ -272,6 +272,8 @@ class RunEnded:
     """Whether it was stopped by Ctrl-C or SIGTERM; ``error`` says so too."""
     unchanged: str = ""
     """Why no round changed the model, if one should have."""
+    stopped_early: str = ""
+    """Why the run is finished before its last round; empty if it is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ class Learned:
         """Start with the rounds of ``earlier`` servers; ``emit`` gets every event."""
         self._emit = emit
         self._learned = self._trained = self._measured = False
-        self._last: RoundClosed | None = None
+        self.last: RoundClosed | None = None
+        """The last round that was closed."""
         self.seconds_before = 0.0
         """Seconds of earlier servers."""
         for closed in earlier:
@@ -35,12 +36,12 @@ class Learned:
         It is fine if a round made a new model or collected metrics of training, if there was no
         round, or if the strategy only ever let clients evaluate.
         """
-        if self._last is None or self._learned or (self._measured and not self._trained):
+        if self.last is None or self._learned or (self._measured and not self._trained):
             return ""
-        return self._last.note or "aggregate_fit returned none"
+        return self.last.note or "aggregate_fit returned none"
 
     def _note(self, closed: RoundClosed) -> None:
         self._learned |= closed.changed or bool(closed.fit_metrics)
         self._trained |= closed.fit.asked > 0
         self._measured |= closed.evaluate.asked > 0
-        self._last = closed
+        self.last = closed

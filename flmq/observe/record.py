@@ -112,6 +112,8 @@ class RunRecord:
     incomplete_uploads: int = 0
     """For the whole run as its last server saw it, like ``stray_chunks``."""
     stray_chunks: int = 0
+    stopped_early: str = ""
+    """Why the run finished before its last round, if it did."""
 
 
 def round_text(closed: RoundRecord) -> str:

@@ -248,6 +248,7 @@ class RunRecorder:
             final_metrics=dict(event.final_metrics),
             incomplete_uploads=event.incomplete_uploads,
             stray_chunks=event.stray_chunks,
+            stopped_early=event.stopped_early,
         )
         self._write()
 

@@ -105,6 +105,8 @@ class RunLog:
             how = f"failed after round {event.rounds} of {total}: {one_line(event.error)}"
         elif event.unchanged:
             how = f"over, and no round changed the model; the last: {one_line(event.unchanged)}"
+        elif event.stopped_early:
+            how = f"stopped early: {one_line(event.stopped_early)}"
         else:
             how = "done"
         parts = [

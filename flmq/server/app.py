@@ -18,6 +18,7 @@ from flmq.server.history import History
 from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.presence.allow_list import read_allow_list
+from flmq.server.rhythm.callbacks import Callback, RoundEnd
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
@@ -44,6 +45,7 @@ def start_server(
     max_reply_bytes: int | None = None,
     clients_allow: Path | str | None = None,
     observers: Sequence[Observer] | EventBus = (),
+    callbacks: Sequence[Callback | RoundEnd] = (),
 ) -> History:
     """Run a job over RabbitMQ, and return its history. Blocks until the job is over.
 
@@ -74,6 +76,8 @@ def start_server(
             to allow all.
         observers: called with each event of the run (`flmq.observe.events`); an `EventBus`, which
             is closed at the end, lets more observers be attached during the run.
+        callbacks: called with the model after each round, with each reply, and at the run's
+            beginning and end (`flmq.server.Callback`).
 
     Raises:
         UsageError: arguments contradict each other or are invalid.
@@ -102,7 +106,7 @@ def start_server(
         ),
         observers=observers,
     )
-    parts = ServerAppComponents(server, config, strategy, client_manager)
+    parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)
     return run_server_on_broker(broker_url(server_address), parts, options)
 
 
@@ -110,7 +114,7 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
     """Run a job over the RabbitMQ at ``url``; see `start_server`."""
     # Report mistakes in the parts before connecting to a broker.
     server, config = build_server(parts)
-    parts = ServerAppComponents(server=server, config=config)
+    parts = ServerAppComponents(server=server, config=config, callbacks=parts.callbacks)
     bus = EventBus.of(options.observers)
     bus.attach(RunLog())
     try:

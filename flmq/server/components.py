@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flmq.common.errors import UsageError
 from flmq.common.typing import Parameters
 from flmq.server.client_manager import ClientManager, SimpleClientManager
+from flmq.server.rhythm.callbacks import Callback, RoundEnd
+from flmq.server.rhythm.early_stopping import stop_rule
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.asynchronous import Asynchronous
@@ -34,6 +37,8 @@ class ServerAppComponents:
     client_manager: ClientManager | None = None
     initial_parameters: Parameters | None = None
     """The initial model, instead of the strategy's: see `flmq.common.load_parameters`."""
+    callbacks: Sequence[Callback | RoundEnd] = ()
+    """Called as the run goes on (`flmq.server.rhythm.callbacks`)."""
 
 
 def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
@@ -58,6 +63,7 @@ def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
     _check_loop(server, config)
     if parts.initial_parameters is not None:
         server.initial_parameters = parts.initial_parameters
+    server.stop_rule = stop_rule(config.early_stopping)
     return server, config
 
 
@@ -93,3 +99,15 @@ def _check_types(parts: ServerAppComponents) -> None:
             got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
             hint = f"; make one: {value.__name__}()" if isinstance(value, type) else ""
             raise InvalidComponents(f"{name} must be a flmq {kind.__name__}, and is {got}{hint}")
+    if isinstance(parts.callbacks, str) or not isinstance(parts.callbacks, Sequence):
+        got = type(parts.callbacks).__name__
+        raise InvalidComponents(f"callbacks must be a list of callbacks, and is a {got}")
+    for each in parts.callbacks:
+        if isinstance(each, type):
+            name = each.__name__
+            raise InvalidComponents(f"a callback is the class {name}; make one: {name}()")
+        if not isinstance(each, Callback) and not callable(each):
+            raise InvalidComponents(
+                f"a callback is a {type(each).__name__}: give a flmq Callback, or a function of "
+                "round, parameters and metrics"
+            )

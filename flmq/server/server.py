@@ -28,6 +28,8 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.history import History
 from flmq.server.job.request import accept_anything
 from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.rhythm.deadlines import TimeoutByRound
+from flmq.server.rhythm.early_stopping import never
 from flmq.server.rounds.calling import (
     EvaluateResultsAndFailures,
     FitResultsAndFailures,
@@ -84,6 +86,10 @@ class Server:
         self._checkpointer: Checkpointer | None = None
         self._emit: Callable[[RunEvent], None] = lambda event: None
         self._log = RoundLog.begin(self._clock)
+        self.stop_rule: Callable[[History], str] = never
+        """Returns why to stop after a round, or "" to go on."""
+        self.stopped_early = ""
+        """Why the run stopped before its last round; "" if it did not."""
 
     def attach(
         self,
@@ -93,13 +99,17 @@ class Server:
         seed: int,
         policy: Policy,
         checkpointer: Checkpointer | None = None,
+        timeouts: TimeoutByRound | None = None,
     ) -> None:
         """Ask clients through ``phase_runner``, and report events to ``emit``.
 
         ``seed`` is the job's: with the round and the phase it determines which clients are chosen.
         With a ``checkpointer``, `fit` resumes where an earlier server of the job stopped.
+        ``timeouts`` returns how many seconds a phase of a round has, in place of one number.
         """
-        self._phases.attach(phase_runner, seed=seed, policy=policy, checkpointer=checkpointer)
+        self._phases.attach(
+            phase_runner, seed=seed, policy=policy, checkpointer=checkpointer, timeouts=timeouts
+        )
         self._checkpointer = checkpointer
         self._emit = emit
 
@@ -118,9 +128,10 @@ class Server:
     # -- the run -----------------------------------------------------------------------------
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
-        """Run ``num_rounds`` rounds, each phase within ``timeout`` seconds.
+        """Run ``num_rounds`` rounds, or fewer if the ``stop_rule`` says so.
 
-        A job with a journal resumes after its last closed round.
+        Each phase has ``timeout`` seconds, unless the server was attached with others by round. A
+        job with a journal resumes after its last closed round.
 
         Returns:
             The history, and the elapsed seconds.
@@ -135,6 +146,10 @@ class Server:
         if num_rounds > self.rounds_closed:
             self._say_what_is_lost()
         for server_round in range(self.rounds_closed + 1, num_rounds + 1):
+            # Before a round, not after: so a server that resumes decides as the one before it.
+            if server_round > 1 and (why := self.stop_rule(history)):
+                self.stopped_early = why
+                break
             self._run_round(server_round, num_rounds, timeout, history)
         return history, self._clock() - started
 

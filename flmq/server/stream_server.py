@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 
 from flmq.common.errors import UsageError
@@ -16,6 +17,10 @@ from flmq.server.server import Server
 from flmq.wire import Ins, Res
 
 __all__ = ["StreamServer"]
+
+
+class _Stopped(Exception):
+    """Leaves the loop of a run that stops early."""
 
 
 class StreamServer(Server, ABC):
@@ -48,9 +53,18 @@ class StreamServer(Server, ABC):
         self.rounds_closed = number
         self._emit(self._log.closed(number, num_rounds))
         self._log = RoundLog.begin(self._clock)
+        if number < num_rounds:
+            self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
+        if why := self.stop_rule(self._history):
+            self.stopped_early = why
+            raise _Stopped
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
-        """Run until there are ``num_rounds`` new models; each ask has ``timeout`` seconds.
+        """Run until there are ``num_rounds`` new models, or the ``stop_rule`` says so.
+
+        Each ask has ``timeout`` seconds, or those of the first round if they differ by round.
 
         Raises:
             UsageError: the server is not attached to a job on a broker.
@@ -67,7 +81,12 @@ class StreamServer(Server, ABC):
         if self.rounds_closed < num_rounds:
             self._say_what_is_lost()
             self._log = RoundLog.begin(self._clock)
-            self.run(runner.stream(Phase.FIT, check=self._check_ask, timeout=timeout), num_rounds)
+            seconds = self._phases.timeout(self.rounds_closed + 1, timeout)
+            with contextlib.suppress(_Stopped):
+                if self.rounds_closed > 0:
+                    self._stop_if_due()
+                stream = runner.stream(Phase.FIT, check=self._check_ask, timeout=seconds)
+                self.run(stream, num_rounds)
         return self._history, self._clock() - started
 
     def _check_ask(self, server_round: int, ins: Ins, res: Res) -> str | None:

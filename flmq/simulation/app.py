@@ -24,6 +24,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.history import History
 from flmq.server.lifecycle.run import run_server
 from flmq.server.options import RunOptions
+from flmq.server.rhythm.callbacks import Callback, RoundEnd
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
@@ -62,6 +63,7 @@ def start_simulation(
     seed: int | None = None,
     threads: int | None = None,
     observers: Sequence[Observer] | EventBus = (),
+    callbacks: Sequence[Callback | RoundEnd] = (),
 ) -> History:
     """Run a federation of simulated clients, and return its history.
 
@@ -77,7 +79,7 @@ def start_simulation(
         client_resources: accepted for compatibility with Flower, and ignored, as there is no Ray
             here; likewise ``ray_init_args`` and ``keep_initialised``.
         server: as in `start_server`; likewise ``config``, ``strategy``, ``client_manager``,
-            ``job``, ``seed`` and ``observers``.
+            ``job``, ``seed``, ``observers`` and ``callbacks``.
         config: see ``server``.
         strategy: see ``server``.
         client_manager: see ``server``.
@@ -87,6 +89,7 @@ def start_simulation(
         seed: see ``server``.
         threads: number of tasks run concurrently; None for one per processor.
         observers: see ``server``.
+        callbacks: see ``server``.
 
     Raises:
         UsageError: arguments contradict each other or are invalid.
@@ -98,7 +101,7 @@ def start_simulation(
         client_id: {"partition-id": i, "num-partitions": len(ids)}
         for i, client_id in enumerate(ids)
     }
-    parts = ServerAppComponents(server, config, strategy, client_manager)
+    parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)
     options = RunOptions(job=job, seed=seed, observers=observers)
     return simulate(client_fn, clients, parts, options, threads=threads, keep_clients=False)
 

@@ -26,6 +26,7 @@ def test_fields_come_in_flowers_order_with_flowers_defaults() -> None:
             ServerConfig(3, min_results=2, target_results=8),
             "num_rounds=3, no round_timeout, min_results=2, target_results=8",
         ),
+        (ServerConfig(3, lambda server_round: 60.0), "num_rounds=3, round_timeout by round"),
     ],
 )
 def test_it_shows_itself_as_flowers_does(config: ServerConfig, text: str) -> None:
@@ -43,6 +44,8 @@ def test_it_shows_itself_as_flowers_does(config: ServerConfig, text: str) -> Non
         ({"round_timeout": math.nan}, "round_timeout is nan"),
         ({"round_timeout": math.inf}, "round_timeout is inf"),
         ({"round_timeout": "60"}, "round_timeout is '60': give seconds"),
+        ({"early_stopping": 3}, "early_stopping is 3: give an EarlyStopping(patience=...)"),
+        ({"early_stopping": dict}, "early_stopping is the class dict: give"),
         ({"min_results": 0}, "min_results is 0: give a whole number, 1 or more"),
         ({"target_results": 0}, "target_results is 0"),
         ({"min_results": 5, "target_results": 4}, "min_results is 5 and target_results 4"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from flmq.common.names import check_job_name, make_job_name
 from flmq.common.typing import Scalar
 from flmq.journal.errors import Fenced, JournalGone
 from flmq.observe.bus import EventBus
-from flmq.observe.events import ClientsAwaited, Note, RunEnded, RunStarted
+from flmq.observe.events import (
+    ClientsAwaited,
+    Note,
+    RoundClosed,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
 from flmq.observe.learned import Learned
 from flmq.observe.past_rounds import past_rounds
 from flmq.round import Policy
@@ -30,6 +38,7 @@ from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
+from flmq.server.rhythm.callbacks import Callback, Callbacks, RoundEnd
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
@@ -54,7 +63,7 @@ def run_server(
         server.strategy.late_replies = options.late
     name = make_job_name() if options.job is None else check_job_name(options.job)
     with logging_about(job=name):
-        return _take_and_run(transport, name, server, config, options, bus, broker)
+        return _take_and_run(transport, name, server, config, options, bus, broker, parts.callbacks)
 
 
 def _take_and_run(
@@ -65,6 +74,7 @@ def _take_and_run(
     options: RunOptions,
     bus: EventBus,
     broker: str,
+    callbacks: Sequence[Callback | RoundEnd],
 ) -> History:
     # Step 1: become the only server. A kill after this frees the lock with the connection.
     begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
@@ -73,7 +83,7 @@ def _take_and_run(
     if begun and run.new and run.journal is not None:
         _say_anew(name, run.journal.folder, bus)
     try:
-        return _run(transport, run, server, config, options, bus, broker)
+        return _run(transport, run, server, config, options, bus, broker, callbacks)
     finally:
         if run.journal is not None:
             run.journal.close()
@@ -87,6 +97,7 @@ def _run(
     options: RunOptions,
     bus: EventBus,
     broker: str,
+    given: Sequence[Callback | RoundEnd],
 ) -> History:
     job_journal = None if run.journal is None else JobJournal(run.journal)
     # The watcher needs proxies, which need the coordinator, which needs the watcher.
@@ -113,15 +124,29 @@ def _run(
     )
     earlier = () if run.journal is None else past_rounds(run.journal, config.num_rounds)
     learned = Learned(earlier, bus.emit)
+    callbacks = Callbacks(() if _is_finished(run) else given, bus.emit)
+    for observer in callbacks.observers():
+        bus.attach(observer)
+
+    def emit(event: RunEvent) -> None:
+        learned(event)
+        if isinstance(event, RoundClosed):
+            callbacks.round_ended(event, server.parameters)
+
     server.attach(
-        coordinator, learned, seed=run.seed, policy=_policy(config), checkpointer=checkpointer
+        coordinator,
+        emit,
+        seed=run.seed,
+        policy=_policy(config),
+        checkpointer=checkpointer,
+        timeouts=config.round_timeout if callable(config.round_timeout) else None,
     )
     strategy = type(server.strategy).__name__
     folder = "" if run.journal is None else str(run.journal.folder)
     bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier, folder))
     _tell_waits(server, bus)
     logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
-    if run.journal is not None and run.journal.finished is not None:
+    if _is_finished(run):
         logger.warning(
             "job %s is finished: returning its result; --fresh begins it anew", run.job.name
         )
@@ -130,7 +155,7 @@ def _run(
     try:
         coordinator.start()
         return _run_to_its_end(
-            server, config, coordinator, job_journal, bus, options.clients, learned
+            server, config, coordinator, job_journal, bus, options.clients, learned, callbacks
         )
     finally:
         presence.close()
@@ -144,46 +169,80 @@ def _run_to_its_end(
     bus: EventBus,
     clients: int,
     learned: Learned,
+    callbacks: Callbacks,
 ) -> History:
     """Run the remaining rounds; ``learned`` knows the results of earlier servers of the job."""
     job, started = coordinator.job.name, time.monotonic()
     finished = job_journal is not None and job_journal.finished
     try:
+        if not finished:
+            _tell_beginning(callbacks, job, config.num_rounds, job_journal, learned)
         if clients and not finished:
             server.client_manager().wait_for(clients, _DAY)
-        history, seconds = server.fit(0 if finished else config.num_rounds, config.round_timeout)
-    except BaseException as raised:
-        error = raised if job_journal is None else job_journal.cause_of(raised)
-        stopped = isinstance(error, KeyboardInterrupt)
-        reason = _reason(error, server.rounds_closed)
-        seconds = learned.seconds_before + time.monotonic() - started
-        bus.emit(RunEnded(job, server.rounds_closed, seconds, error=reason, stopped=stopped))
-        _leave(coordinator, job_journal, error, reason)
-        if error is raised:
-            raise
-        raise error from raised
-    # Step 4: tell clients of the end, and only then mark the job finished: after a kill in between,
-    # they are told again.
-    coordinator.end("all rounds done")
-    seconds += learned.seconds_before
-    loss, metrics = final_measurement(history)
-    incomplete, stray = coordinator.losses
-    if job_journal is not None and not finished:
-        job_journal.finish({"rounds": server.rounds_closed, "seconds": seconds, "loss": loss})
-    bus.emit(
-        RunEnded(
+        timeout = None if callable(config.round_timeout) else config.round_timeout
+        history, seconds = server.fit(0 if finished else config.num_rounds, timeout)
+        loss, metrics = final_measurement(history)
+        incomplete, stray = coordinator.losses
+        early = server.stopped_early
+        if job_journal is not None and finished:
+            early = job_journal.stopped_early
+        ended = RunEnded(
             job,
             server.rounds_closed,
-            seconds,
+            seconds + learned.seconds_before,
             final_loss=loss,
             final_metrics=metrics,
             parameters=server.parameters,
             incomplete_uploads=incomplete,
             stray_chunks=stray,
             unchanged=learned.why_not(),
+            stopped_early=early,
         )
-    )
+        # Before the job is finished, so that it is told again after a kill.
+        callbacks.run_ended(ended)
+    except BaseException as raised:
+        error = raised if job_journal is None else job_journal.cause_of(raised)
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = _reason(error, server.rounds_closed)
+        seconds = learned.seconds_before + time.monotonic() - started
+        failed = RunEnded(job, server.rounds_closed, seconds, error=reason, stopped=stopped)
+        callbacks.run_ended(failed)
+        bus.emit(failed)
+        _leave(coordinator, job_journal, error, reason)
+        if error is raised:
+            raise
+        raise error from raised
+    # Step 4: tell clients of the end, and only then mark the job finished: after a kill in between,
+    # they are told again.
+    coordinator.end(f"stopped early: {early}" if early else "all rounds done")
+    if job_journal is not None and not finished:
+        ending = {"rounds": ended.rounds, "seconds": ended.seconds, "loss": loss}
+        job_journal.finish({**ending, **({"stopped_early": early} if early else {})})
+    bus.emit(ended)
     return history
+
+
+def _tell_beginning(
+    callbacks: Callbacks,
+    job: str,
+    num_rounds: int,
+    job_journal: JobJournal | None,
+    learned: Learned,
+) -> None:
+    """Tell callbacks that the run begins or resumes, and of the last round that was closed again.
+
+    The server that closed it may have died before they were told.
+    """
+    if not callbacks:
+        return
+    checkpoint = None if job_journal is None else job_journal.resume()
+    callbacks.run_begins(job, num_rounds, 0 if checkpoint is None else checkpoint.server_round)
+    if checkpoint is not None and learned.last is not None:
+        callbacks.round_ended(learned.last, checkpoint.parameters)
+
+
+def _is_finished(run: OpenRun) -> bool:
+    return run.journal is not None and run.journal.finished is not None
 
 
 def _say_anew(job: str, folder: Path, bus: EventBus) -> None:

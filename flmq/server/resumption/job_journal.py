@@ -17,7 +17,7 @@ from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
 from flmq.journal.records import Checkpoint, ClosedPhase, PhaseKey, Plan, PlannedAsk
 from flmq.journal.state import StateValue
-from flmq.round import STREAM, TaskOutcome, client_of
+from flmq.round import STREAM, Policy, TaskOutcome, client_of
 from flmq.server.criteria.failures import KEPT_ROUNDS, failed_clients
 from flmq.server.history import History
 from flmq.server.job.request import Ask, PhaseResult, Request
@@ -33,6 +33,9 @@ class Planned:
 
     asks: list[Ask]
     state: Mapping[str, StateValue]
+    timeout: float | None
+    """Seconds that the phase may be open; None: no limit."""
+    policy: Policy
 
 
 class JobJournal:
@@ -48,6 +51,11 @@ class JobJournal:
         """Whether the job was brought to its end before."""
         return self._journal.finished is not None
 
+    @property
+    def stopped_early(self) -> str:
+        """Why the finished job stopped before its last round; empty if it did not."""
+        return str((self._journal.finished or {}).get("stopped_early", ""))
+
     def cause_of(self, error: BaseException) -> BaseException:
         """Return `JournalGone` for an error that the removal of the folder caused, else itself."""
         missed = isinstance(error, JournalNotWritable | SpoolFailed)
@@ -62,7 +70,8 @@ class JobJournal:
             return None
         models: dict[str, Parameters] = {}
         asks = [self._ask(planned, models) for planned in record.plan.asks]
-        return Planned(asks, record.plan.state)
+        plan = record.plan
+        return Planned(asks, plan.state, plan.timeout, plan.policy)
 
     def open_phase(
         self, key: PhaseKey, tasks: Mapping[str, Task], request: Request

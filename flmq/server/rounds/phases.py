@@ -17,6 +17,9 @@ from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.checkpointer import Checkpointer
+from flmq.server.resumption.job_journal import Planned
+from flmq.server.rhythm.deadlines import RoundPolicy, TimeoutByRound, timeout_of
+from flmq.server.strategy import validation as returned
 from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies, merged
 from flmq.server.strategy.strategy import Strategy
@@ -35,6 +38,10 @@ class Phases:
         self._checkpointer: Checkpointer | None = None
         self._seed = 0
         self._policy = Policy(min_results=0)
+        self._timeouts: TimeoutByRound | None = None
+        self._needed = 0
+        """Results that the last phase needed."""
+        self._plans: dict[tuple[Phase, int], Planned] = {}
 
     def attach(
         self,
@@ -43,12 +50,18 @@ class Phases:
         seed: int,
         policy: Policy,
         checkpointer: Checkpointer | None,
+        timeouts: TimeoutByRound | None = None,
     ) -> None:
         """Ask through ``phase_runner`` from now on; otherwise as in `Server.attach`."""
         self._phase_runner = phase_runner
         self._checkpointer = checkpointer
         self._seed = seed
         self._policy = policy
+        self._timeouts = timeouts
+
+    def timeout(self, server_round: int, timeout: float | None) -> float | None:
+        """Return the seconds that a phase of a round has: ``timeout``, unless rounds differ."""
+        return timeout if self._timeouts is None else timeout_of(self._timeouts, server_round)
 
     @property
     def runner(self) -> PhaseRunner | None:
@@ -79,6 +92,7 @@ class Phases:
         )
         if planned is None:
             return None
+        self._plans = {(phase, server_round): planned}
         strategy.load_state_dict(planned.state)
         clients = self._proxies(ask.client_id for ask in planned.asks)
         return [(client, ask.ins) for client, ask in zip(clients, planned.asks, strict=True)]
@@ -95,7 +109,7 @@ class Phases:
         combine: Combine | None = None,
         max_workers: int | None = None,
     ) -> PhaseResult:
-        """Ask clients, and wait until the phase closes; ``timeout`` is in seconds.
+        """Ask clients, and wait until the phase closes; it has ``timeout`` seconds.
 
         Replies that pass ``check`` go to ``combine``, if given, as they arrive. ``max_workers``
         bounds the threads that call proxies directly.
@@ -104,14 +118,16 @@ class Phases:
         if phase_runner is None:
             phase_runner = LocalRunner([client for client, _ in instructions], max_workers)
         rounds = phase in (Phase.FIT, Phase.EVALUATE)
+        policy = self._round_policy(strategy, phase, server_round, len(instructions), timeout)
+        self._needed = policy.min_results
         checkpointer = self._checkpointer if rounds or phase is Phase.GET_PARAMETERS else None
         result = phase_runner.run_phase(
             Request(
                 phase,
                 server_round,
                 [Ask(client.cid, ins) for client, ins in instructions],
-                timeout,
-                policy=self._policy if rounds else Policy(min_results=0),
+                policy.timeout,
+                policy=policy.counts,
                 check=check,
                 sink=combine,
                 state=None if checkpointer is None else checkpointer.state(strategy),
@@ -121,6 +137,34 @@ class Phases:
         if rounds:
             self.note_failures(server_round, _failed(result))
         return result
+
+    def _round_policy(
+        self,
+        strategy: Strategy,
+        phase: Phase,
+        server_round: int,
+        asked: int,
+        timeout: float | None,
+    ) -> RoundPolicy:
+        """Return the deadline and the quorum of a phase.
+
+        One that is resumed keeps those of its plan, but for what is a number in the configuration:
+        whoever starts the server again may give another.
+        """
+        if phase not in (Phase.FIT, Phase.EVALUATE):
+            return RoundPolicy(self.timeout(server_round, timeout))
+        planned = self._plans.pop((phase, server_round), None)
+        is_own = type(strategy).round_policy is not Strategy.round_policy
+        if planned is not None and (is_own or self._timeouts is not None):
+            limits = planned.policy
+            return RoundPolicy(planned.timeout, limits.min_results, limits.target_results)
+        configured = RoundPolicy(
+            self.timeout(server_round, timeout),
+            self._policy.min_results,
+            self._policy.target_results,
+        )
+        policy = strategy.round_policy(server_round, phase, asked, configured)
+        return returned.checked_policy(returned.method_name(strategy, "round_policy"), policy)
 
     def note_failures(self, server_round: int, client_ids: Iterable[str]) -> None:
         """Tell the client manager who failed in a round, if it keeps a log of that."""
@@ -146,7 +190,7 @@ class Phases:
     def too_few(self, result: PhaseResult) -> str:
         """Return text on how many results are missing of those that the policy requires."""
         return (
-            f"{result.counts.accepted} results, {self._policy.min_results} needed: "
+            f"{result.counts.accepted} results, {self._needed} needed: "
             f"the model stays as it was ({why(result)})"
         )
 

@@ -18,10 +18,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from flmq.common.errors import RunError
+from flmq.common.phase import Phase
 from flmq.common.typing import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
 from flmq.journal.state import StateValue
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.rhythm.deadlines import RoundPolicy
 from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.reply_check import ReplyCheck
@@ -98,6 +100,22 @@ class Strategy(ABC):
             the same object, the model is published once. With an empty list nobody trains, and the
             model stays.
         """
+
+    def round_policy(
+        self, server_round: int, phase: Phase, asked: int, configured: RoundPolicy
+    ) -> RoundPolicy:
+        """Return the deadline of a phase, and how many results it needs; called once it is planned.
+
+        To ask more clients than are needed, let `configure_fit` choose more, and close the phase at
+        ``target_results``. What is returned is in the journal, and holds when the phase is resumed.
+
+        Args:
+            server_round: the round, counted from 1.
+            phase: `Phase.FIT` or `Phase.EVALUATE`.
+            asked: how many clients are asked.
+            configured: what the `ServerConfig` says: the default.
+        """
+        return configured
 
     @abstractmethod
     def aggregate_fit(

@@ -10,6 +10,7 @@ from flmq.common.parameter import parameters_problem
 from flmq.common.scalars import check_scalars
 from flmq.common.typing import Config, EvaluateIns, FitIns, Metrics, Parameters
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.rhythm.deadlines import RoundPolicy
 
 __all__ = [
     "checked_config",
@@ -19,6 +20,7 @@ __all__ = [
     "checked_metrics",
     "checked_model",
     "checked_parameters",
+    "checked_policy",
     "method_name",
 ]
 
@@ -161,3 +163,17 @@ def _outline(value: object) -> str:
 
 def _within(chosen: object, pair: object) -> str:
     return f" with {_outline(pair)} in it" if isinstance(chosen, list | tuple) else ""
+
+
+def checked_policy(method: str, policy: object) -> RoundPolicy:
+    """Return the policy that the strategy's ``round_policy`` returned.
+
+    Raises:
+        InvalidReturnValue: it is something else.
+    """
+    if isinstance(policy, RoundPolicy):
+        return policy
+    raise InvalidReturnValue(
+        f"{method} returned a {type(policy).__name__}, not a RoundPolicy. Example:\n\n"
+        "    return dataclasses.replace(configured, timeout=60.0, target_results=asked // 2)\n"
+    )
