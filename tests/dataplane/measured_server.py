@@ -1,7 +1,7 @@
 """A server that tells how much memory a round took: ``python -m ... URL CLIENTS NUMBERS PROGRAM``.
 
 PROGRAM is a strategy of flmq's, or the file of docs/strategies.md that has one and its class:
-``FedMedian``, ``fedadam.py:FedAdam``.
+``FedMedian``, ``fedlion.py:FedLion``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from flmq.server.asks.queue_client_proxy import QueueClientProxy
 from flmq.server.lifecycle.replay import replay
 from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption import checkpointer
-from flmq.server.strategy import Bulyan, FedAvg, FedMedian, Krum
+from flmq.server.strategy import Bulyan, FedAdam, FedAvg, FedAvgM, FedMedian, FedYogi, Krum, QFedAvg
 from flmq.server.strategy.streaming import StreamedResults
 from tests.dataplane.looks import mean_of, trained
 from tests.docs.pages import ROOT, program
@@ -42,9 +42,14 @@ def named(page_program: str, name: str) -> type[FedAvg]:
     return kind
 
 
-FedAdam = named("fedadam.py", "FedAdam")
+FedLion = named("fedlion.py", "FedLion")
 MeanAroundMedian = named("robust.py", "MeanAroundMedian")
 GeometricMedian = named("robust.py", "GeometricMedian")
+
+
+def fair(**options: Any) -> FedAvg:
+    """QFedAvg, whose server measures the model by its first number."""
+    return QFedAvg(evaluate_fn=lambda _, arrays, __: (abs(float(arrays[0][0])), {}), **options)
 
 
 def options(size: int = NUMBERS) -> dict[str, Any]:
@@ -64,14 +69,14 @@ def results(*values: NDArrays) -> list[Any]:
     ]
 
 
-def test_fed_adam_is_the_formula_of_its_paper() -> None:
-    """Algorithm 2 by hand, for one number, two rounds: eta 0.1, beta 0.9 and 0.99, tau 0.001."""
-    strategy = FedAdam(initial_parameters=model([1.0]))
-    x, m, v = 1.0, 0.0, 1e-6
-    for server_round, mean in ((1, 2.0), (2, 1.5)):
+def test_the_pages_lion_is_the_formula_of_its_paper() -> None:
+    """Algorithm 2 by hand, for one number, three rounds: eta 0.1, beta 0.9 and 0.99."""
+    options: dict[str, Any] = {"initial_parameters": model([1.0]), "eta": 0.1}
+    strategy = FedLion(**options)
+    x, m = 1.0, 0.0
+    for server_round, (mean, sign) in enumerate(((2.0, 1), (1.1, 1), (1.0, -1)), 1):
         delta = mean - x
-        m, v = 0.9 * m + 0.1 * delta, 0.99 * v + 0.01 * delta**2
-        x += 0.1 * m / (v**0.5 + 1e-3)
+        x, m = x + 0.1 * sign, 0.99 * m + 0.01 * delta
         parameters, _ = strategy.aggregate_fit(server_round, results([np.array([mean])]), [])
         assert parameters is not None
         assert parameters_to_ndarrays(parameters)[0].tolist() == pytest.approx([x], rel=1e-12)
@@ -97,7 +102,9 @@ def test_what_an_update_returns_is_checked_at_once() -> None:
         Wrong().aggregate_fit(1, results([np.ones(2)]), [])
 
 
-@pytest.mark.parametrize("kind", [FedAdam, MeanAroundMedian, GeometricMedian, FedMedian, Krum])
+@pytest.mark.parametrize(
+    "kind", [FedLion, FedAdam, MeanAroundMedian, GeometricMedian, FedMedian, Krum]
+)
 def test_replies_are_combined_as_they_come(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, kind: type[FedAvg]
 ) -> None:
@@ -134,7 +141,7 @@ def by_hand(kind: type[FedAvg], rounds: int) -> bytes:
 def test_a_subclass_in_flowers_way_gets_whole_replies_and_chooses_among_them(
     memory_federation: Federation,
 ) -> None:
-    class Choosy(FedAdam):  # type: ignore[misc, valid-type]
+    class Choosy(FedLion):  # type: ignore[misc, valid-type]
         seen = 0
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
@@ -163,7 +170,9 @@ class Died(RunError):
 
 
 @pytest.mark.parametrize("point", ["server.round_aggregated", "server.round_closed"])
-@pytest.mark.parametrize("kind", [FedAdam, GeometricMedian, FedMedian, Bulyan])
+@pytest.mark.parametrize(
+    "kind", [FedLion, FedAdam, FedAvgM, fair, GeometricMedian, FedMedian, Bulyan]
+)
 def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
     memory_federation: Federation,
     tmp_path: Path,
@@ -190,7 +199,7 @@ def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
     assert again.model() == by_hand(kind, rounds=4)
 
 
-@pytest.mark.parametrize("kind", [FedAdam, GeometricMedian, Krum])
+@pytest.mark.parametrize("kind", [FedLion, FedYogi, fair, GeometricMedian, Krum])
 def test_replaying_gives_the_recorded_models(
     memory_federation: Federation, tmp_path: Path, kind: type[FedAvg]
 ) -> None:
