@@ -5,6 +5,7 @@
 #   JOBS    how many tests run at once (default: 3; most of a test is waiting)
 #   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
 #   RABBITMQ4  where `make test-rabbitmq4` keeps its RabbitMQ (default: .rabbitmq4)
+#   TORCH   which PyTorch `make test-torch` installs, if there is none (default: torch==2.13.0)
 #   SEED, RUNS, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
 
 PYTHON ?= python3
@@ -12,6 +13,7 @@ VENV ?= .venv
 RABBITMQ4 ?= .rabbitmq4
 ARGS ?=
 JOBS ?= 3
+TORCH ?= torch==2.13.0
 SEED ?= 1
 RUNS ?= 10
 ROUNDS ?= 2000
@@ -22,7 +24,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-in-memory test test-rabbitmq4 lint format bench chaos soak broker protos round wheel clean
+.PHONY: help demo demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos soak broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -43,6 +45,12 @@ test-rabbitmq4: $(DEV) ## Run what meets a broker on RabbitMQ 4 (root; Debian or
 	@PATH="$(abspath $(RABBITMQ4))/sbin:$$PATH" \
 	    FLMQ_RABBITMQ_SERVER="$(abspath $(RABBITMQ4))/sbin/rabbitmq-server" \
 	    $(PYTEST) tests/transport tests/dataplane tests/end_to_end tests/chaos $(ARGS)
+
+test-torch: $(DEV) ## Run what needs PyTorch, and install it first if there is none
+	@$(VENV)/bin/python -c 'import torch' 2>/dev/null || \
+	    { echo "make: installing $(TORCH)" && $(RUN) pip install --quiet $(TORCH); }
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) pytest -m torch tests/torch tests/examples $(ARGS)
 
 lint: $(DEV) ## Check style, types and the directions of imports
 	@$(RUN) ruff check .

@@ -33,14 +33,17 @@ def open_to_others(*folders: Path) -> list[Path]:
 
 
 def run_together(
-    commands: Sequence[Sequence[str]], folder: Path, env: Mapping[str, str]
+    commands: Sequence[Sequence[str]],
+    folder: Path,
+    env: Mapping[str, str],
+    timeout: float = 120.0,
 ) -> list[str]:
     """Run commands at the same time; all must succeed. Returns what each wrote, in order."""
     processes, outputs = [], [folder / f"output-{i}" for i in range(len(commands))]
     try:
         for command, output in zip(commands, outputs, strict=True):
             processes.append(start(command, output, folder, env))
-        wait_for_all(processes, timeout=120)
+        wait_for_all(processes, timeout)
     finally:
         for process in processes:
             # Who has not ended by now says where it hangs (PYTHONFAULTHANDLER).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from importlib.util import find_spec
 from types import ModuleType
 
 import pytest
@@ -127,7 +128,8 @@ FLOWER_NAMES = {
 
 def modules() -> list[str]:
     names = [module.name for module in pkgutil.walk_packages(flmq.__path__, "flmq.")]
-    return ["flmq", *sorted(name for name in names if ".wire.proto" not in name)]
+    absent = [".wire.proto"] if find_spec("torch") else [".wire.proto", "flmq.torch"]
+    return ["flmq", *sorted(name for name in names if not any(no in name for no in absent))]
 
 
 def load(name: str) -> ModuleType:

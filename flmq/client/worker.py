@@ -317,6 +317,14 @@ class Worker:
         if answers:
             self._greeted.add(roll_call.job)
         client_id = self._by_queue[delivery.queue]
+        if roll_call.refused:
+            logger.warning(
+                "job %s has no part for client %s: it is one of the clients that %s",
+                roll_call.job,
+                client_id,
+                roll_call.refused,
+            )
+            return
         greeting = delivery.message.message_id if answers else ""
         self._herald.say(PresenceKind.HELLO, client_id, greeting=greeting)
 

@@ -130,7 +130,7 @@ def parameters_to_ndarrays(parameters: Parameters, *, copy: bool = True) -> NDAr
     return ndarrays
 
 
-def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
+def ndarrays_to_views(ndarrays: NDArrays, names: Iterable[str] = ()) -> Parameters:
     """Convert as `ndarrays_to_parameters` does, but without copying large tensors to ``bytes``.
 
     Large tensors become read-only memoryviews, in place of the contract's bytes: only for sending.
@@ -138,7 +138,7 @@ def ndarrays_to_views(ndarrays: NDArrays) -> Parameters:
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
     """
-    return Parameters(_each(ndarrays, _to_view), _TENSOR_TYPE)
+    return Parameters(_each(ndarrays, _to_view), _TENSOR_TYPE, tuple(names))
 
 
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:

@@ -174,7 +174,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class RollCall:
-    """Server to every client: say hello."""
+    """Server to every client: say hello. Or to one: why it takes no part."""
 
     job: str
     epoch: int
@@ -182,6 +182,8 @@ class RollCall:
     """Seconds between heartbeats that the server asks for."""
     run: str = ""
     """As in a `Task`."""
+    refused: str = ""
+    """Why the job has no part for this client, to go on "clients that ..."; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ BODIES: dict[str, Body] = {
     **_presences(),
     "presence with as little as can be": Presence(PresenceKind.BYE, "c", "s", "i"),
     "roll call": RollCall("job-1", 3, 30.0),
+    "roll call of one who is refused": RollCall("job-1", 3, 30.0, "r", "lack the property gpu"),
     "job ended": JobEnded("job-1", 3, "all rounds done"),
     "job ended without a word": JobEnded("j", 0),
     "begun": Begun("t-1", "bob", "a1b2"),

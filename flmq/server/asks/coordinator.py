@@ -23,6 +23,7 @@ from flmq.server.job.late import LateReplyPolicy
 from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
+from flmq.server.presence.admission import Admission
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.listener import Listener
@@ -126,7 +127,7 @@ class Coordinator:
             self._presence,
             self._emit,
             heartbeat=options.heartbeat,
-            allowed=options.clients_allowed,
+            admission=Admission(options.clients_allowed, options.required_properties),
             clock=clock,
         )
         uploading = Uploading(loop, self._uploads, inbox.ack, clock)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flmq.common.errors import UsageError
 from flmq.common.options import check_ranges, option
+from flmq.common.typing import Scalar
 from flmq.server.presence.allow_list import read_allow_list
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
@@ -62,6 +64,8 @@ class CoordinatorOptions:
         show_default=False,
         read=read_allow_list,
     )
+    required_properties: Mapping[str, Scalar] = field(default_factory=dict)
+    """Properties that a client's hello must have; the strategy says which."""
     spool_dir: Path | None = None
     """Folder for incomplete replies; None: a temporary folder."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from flmq.common.failure_text import error_text
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_job_name, make_job_name
+from flmq.common.scalars import check_scalars
 from flmq.common.typing import Scalar
 from flmq.journal.errors import Fenced, JournalGone
 from flmq.observe.bus import EventBus
@@ -107,7 +108,8 @@ def _run(
         bus.emit,
         time.monotonic,
     )
-    how = options.coordinator
+    required = check_scalars(server.strategy.required_properties, "required_properties")
+    how = replace(options.coordinator, required_properties=required)
     if run.journal is not None and how.spool_dir is None:
         how = replace(how, spool_dir=run.journal.spool_folder)
     late_policy = None

@@ -1,17 +1,17 @@
-"""Which clients are admitted: those that read their own queue, and are on the allow list if any.
+"""Which clients are admitted: those that read their own queue, and that the job does not refuse.
 
 Anybody can publish a hello in any client's name. So a process that is not known yet is challenged
 by a greeting: a roll call to the client's own queue, with a message id that nobody can guess. It is
 admitted by the hello that has this id as its correlation id, for then the queue exists and is
 consumed, and rounds ask no client that is not there. A greeting takes no memory: its id is a MAC of
-the client's and the process's name.
+the client's and the process's name. A process that is refused is greeted with the reason.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from flmq.common.logger import logger
 from flmq.messaging import Sender
 from flmq.observe.events import Note, RunEvent
 from flmq.server.job_identity import Job
+from flmq.server.presence.admission import Admission
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.transport import TASKS, Address, PublishOutcome, task_key
 from flmq.wire import Presence, PresenceKind, RollCall
@@ -74,7 +75,7 @@ class Doorkeeper:
         emit: Callable[[RunEvent], None],
         *,
         heartbeat: float,
-        allowed: Collection[str] | None = None,
+        admission: Admission,
         clock: Callable[[], float],
     ) -> None:
         """Admit clients of ``job`` to ``presence``.
@@ -85,7 +86,7 @@ class Doorkeeper:
             presence: is passed what admitted clients say of themselves.
             emit: takes a note for the run's observers when hellos are dropped.
             heartbeat: seconds between the heartbeats that clients are asked for.
-            allowed: ids of the clients that may take part; None: all.
+            admission: which clients may take part.
             clock: gives monotonic seconds.
         """
         self._job = job
@@ -93,7 +94,7 @@ class Doorkeeper:
         self._presence = presence
         self._emit = emit
         self._heartbeat = heartbeat
-        self._allowed = None if allowed is None else frozenset(allowed)
+        self._admission = admission
         self._clock = clock
         self._lock = threading.Lock()
         self._greeted: OrderedDict[str, _Window] = OrderedDict()
@@ -101,8 +102,11 @@ class Doorkeeper:
 
     def hear(self, presence: Presence, correlation_id: str) -> None:
         """Handle a presence message, given the correlation id that it came with."""
-        if self._allowed is not None and presence.client_id not in self._allowed:
-            self._drop(presence.client_id, "are not among those that are allowed")
+        refusal = self._admission.refusal(presence.client_id, presence.properties)
+        if refusal is not None:
+            self._drop(presence.client_id, refusal)
+            if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
+                self._greet(presence, refused=refusal)
         elif self._is_admitted(presence) or correlation_id == self._greeting_id(presence):
             self._presence.hear(presence)
         elif self._may_greet(presence):
@@ -158,15 +162,16 @@ class Doorkeeper:
                 return
             del self._greeted[oldest]
 
-    def _greet(self, presence: Presence) -> None:
+    def _greet(self, presence: Presence, refused: str = "") -> None:
         sent = self._sender.send(
             Address(TASKS, task_key(presence.site, presence.client_id)),
-            RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id),
+            RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id, refused),
             expiration=_GREETING_EXPIRES,
             message_id=self._greeting_id(presence),
             correlation_id=presence.instance,
         )
-        sent.outcome.add_done_callback(partial(self._published, presence.client_id))
+        if not refused:  # those are counted already
+            sent.outcome.add_done_callback(partial(self._published, presence.client_id))
 
     def _published(self, client_id: str, sent: Future[PublishOutcome]) -> None:
         """Learn, on the publisher's thread, whether the client has a queue."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from flmq.common.errors import RunError
@@ -71,6 +72,10 @@ class Strategy(ABC):
     """
     global_parameters: Parameters = Parameters([], "numpy.ndarray")
     """The model that this round's clients train from; the server sets it before `configure_fit`."""
+
+    required_properties: Mapping[str, Scalar] = MappingProxyType({})
+    """Properties that a client's hello must have, with these values, for it to take part; read when
+    the run begins. Others are named, with the reason, to them and to the run's observers."""
 
     @abstractmethod
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:

@@ -186,11 +186,14 @@ def roll_call_to_proto(roll_call: RollCall, proto: pb.RollCall) -> None:
     proto.epoch = roll_call.epoch
     proto.heartbeat_seconds = roll_call.heartbeat_seconds
     proto.run = roll_call.run
+    proto.refused = _start(roll_call.refused)
 
 
 def roll_call_from_proto(proto: pb.RollCall) -> RollCall:
     """Read a roll call."""
-    return RollCall(proto.job, proto.epoch, proto.heartbeat_seconds, proto.run)
+    return RollCall(
+        proto.job, proto.epoch, proto.heartbeat_seconds, proto.run, _start(proto.refused)
+    )
 
 
 def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pytest
 
+from flmq.common import Scalar
 from flmq.messaging import Sender
 from flmq.observe.events import Note, RunEvent
 from flmq.server import SimpleClientManager
 from flmq.server.job_identity import Job
 from flmq.server.presence import doorkeeper as doorkeeper_module
+from flmq.server.presence.admission import Admission
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.testing import ManualClock, MemoryBroker, MemoryTransport
@@ -22,7 +24,12 @@ from tests.server.proxies import IdleProxy
 class _Door:
     """A doorkeeper, and the queues of some clients, which take its greetings."""
 
-    def __init__(self, *clients: str, allowed: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        *clients: str,
+        allowed: Collection[str] | None = None,
+        required: Mapping[str, Scalar] | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.events: list[RunEvent] = []
         transport = MemoryTransport(MemoryBroker())
@@ -41,7 +48,7 @@ class _Door:
             self.watcher,
             self.events.append,
             heartbeat=7.0,
-            allowed=allowed,
+            admission=Admission(allowed, required or {}),
             clock=self.clock.now,
         )
 
@@ -51,8 +58,11 @@ class _Door:
         instance: str = "first",
         answers: str = "",
         kind: PresenceKind = PresenceKind.HELLO,
+        properties: Mapping[str, Scalar] | None = None,
     ) -> None:
-        presence = Presence(kind, client_id, "main", instance, heartbeat_seconds=30.0)
+        presence = Presence(
+            kind, client_id, "main", instance, properties or {}, heartbeat_seconds=30.0
+        )
         self.doorkeeper.hear(presence, answers)
 
     def greetings(self) -> list[Message]:
@@ -149,3 +159,27 @@ def test_dropped_hellos_are_reported_by_reason_once_a_minute(
     door.clock.advance(1.0)
     assert door.notes()[2:] == first[:1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+
+
+@pytest.mark.parametrize("properties", [{}, {"base": "other"}, {"base": True}, {"base": 1.0}])
+def test_a_client_without_a_required_property_is_told(properties: dict[str, Scalar]) -> None:
+    door = _Door("a", required={"base": 1})
+    door.hello(properties=properties)
+    (greeting,) = door.greetings()
+    roll_call = decode(bytes(greeting.body))
+    assert isinstance(roll_call, RollCall)
+    assert roll_call.refused == "lack the property base=1, which this job requires"
+    # Whatever it answers, it is refused, and greeted no more than others are.
+    door.hello(answers=greeting.message_id, properties=properties)
+    assert door.greetings() == []
+    assert not door.watcher.is_online("a")
+    (note,) = door.notes()
+    assert "2 hellos were dropped: their clients lack the property base=1" in note
+
+
+def test_a_client_with_the_required_property_is_admitted() -> None:
+    door = _Door("a", required={"base": 1})
+    door.hello(properties={"base": 1, "gpu": True})
+    (greeting,) = door.greetings()
+    door.hello(answers=greeting.message_id, properties={"base": 1})
+    assert door.watcher.is_online("a")

@@ -93,9 +93,12 @@ def test_a_client_that_comes_back_under_its_id_is_let_in_again(federation: Feder
     assert server.watch.words(2) == {"a": [Outcome.ACCEPTED], "hand": [Outcome.ACCEPTED]}
 
 
-def test_those_who_are_not_on_the_list_are_dropped_by_name(federation: Federation) -> None:
+def test_those_who_are_not_on_the_list_are_dropped_by_name(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
     federation.serve("alice", "mallory")
     peer = federation.peer("bob")
+    caplog.set_level(logging.WARNING)
     server = federation.run(fed_avg(2), clients_allowed=frozenset({"alice", "bob"}))
     said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
     assert said.text.endswith("their clients are not among those that are allowed (mallory)")
@@ -103,6 +106,22 @@ def test_those_who_are_not_on_the_list_are_dropped_by_name(federation: Federatio
     server.history()
     assert server.watch.words() == {"alice": [Outcome.ACCEPTED], "bob": [Outcome.ACCEPTED]}
     assert {each.client_id for each in server.watch.of(ClientPresence)} == {"alice", "bob"}
+    told = [r.getMessage() for r in caplog.records if "has no part for client" in r.getMessage()]
+    assert told
+    assert all("mallory: it is one of the clients that are not among" in text for text in told)
+
+
+def test_a_client_of_another_base_takes_no_part(federation: Federation) -> None:
+    """Adapters of two base models have a mean, which is nonsense: the strategy says which base."""
+    strategy = fed_avg(2)
+    strategy.required_properties = {"base_digest": "1234"}
+    federation.serve("other", properties={"base_digest": "5678"})
+    server = federation.run(strategy)
+    said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
+    assert "lack the property base_digest='1234', which this job requires (other)" in said.text
+    federation.serve("a", "b", properties={"base_digest": "1234"})
+    server.history()
+    assert server.watch.words() == {"a": [Outcome.ACCEPTED], "b": [Outcome.ACCEPTED]}
 
 
 @pytest.mark.parametrize(

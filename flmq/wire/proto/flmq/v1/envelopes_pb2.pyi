@@ -278,16 +278,18 @@ class Presence(_message.Message):
     def __init__(self, kind: _Optional[_Union[PresenceKind, str]] = ..., client_id: _Optional[str] = ..., site: _Optional[str] = ..., instance: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., sent_unix_ms: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ...) -> None: ...
 
 class RollCall(_message.Message):
-    __slots__ = ("job", "epoch", "heartbeat_seconds", "run")
+    __slots__ = ("job", "epoch", "heartbeat_seconds", "run", "refused")
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     job: str
     epoch: int
     heartbeat_seconds: float
     run: str
-    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., run: _Optional[str] = ...) -> None: ...
+    refused: str
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., run: _Optional[str] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class JobEnded(_message.Message):
     __slots__ = ("job", "epoch", "reason", "run")
