@@ -90,7 +90,8 @@ def replay(journal: Journal, strategy: Strategy) -> Iterator[Replayed]:
         closed = record.closed
         replies = 0 if closed is None else len(closed.accepted) + len(closed.carried)
         strategy.load_state_dict(record.plan.state)
-        strategy.global_parameters = _trained_from(journal, record, recorded.get(server_round - 1))
+        before = recorded.get(server_round - 1)
+        strategy.global_parameters = _trained_from(journal, record, strategy, before)
         yield Replayed(server_round, replies, str(digest), _again(journal, record, strategy))
     if not found:
         assert journal.identity is not None
@@ -112,12 +113,16 @@ def _fit_phase(journal: Journal, server_round: int) -> PhaseRecord | None:
     return record if record is not None and record.closed is not None else None
 
 
-def _trained_from(journal: Journal, record: PhaseRecord, digest: str | None) -> Parameters:
+def _trained_from(
+    journal: Journal, record: PhaseRecord, strategy: Strategy, digest: str | None
+) -> Parameters:
     """Return the round's global model, from its requests or checkpoints; empty if not kept."""
     planned = JobJournal(journal).planned(record.key)
     for ask in () if planned is None else planned.asks:
-        if isinstance(ask.ins, FitIns) and refer(ask.ins.parameters).digest == digest:
-            return ask.ins.parameters
+        if isinstance(ask.ins, FitIns):
+            model = strategy.global_model(ask.ins.parameters)
+            if refer(model).digest == digest:
+                return model
     kept = {info.digest for info in journal.checkpoints()}
     return journal.parameters(digest) if digest in kept else Parameters([], "numpy.ndarray")
 

@@ -174,6 +174,13 @@ class Strategy(ABC):
         """
         return None
 
+    def global_model(self, sent: Parameters) -> Parameters:
+        """Return the global model within ``sent``, the parameters of a request: by default all.
+
+        For `flmq runs replay`, which finds the model of a round in its requests.
+        """
+        return sent
+
     def state_dict(self) -> Mapping[str, StateValue]:
         """Return what this strategy must remember from round to round, besides the global model.
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flmq.common.learning import CONTROL_VARIATE, is_digest
 from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
 from flmq.common.typing import FitIns, FitRes, Metrics, Parameters
 from flmq.server.client_manager import ClientManager
@@ -23,8 +22,7 @@ from flmq.server.strategy.combine import Combined
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.heterogeneous.steps import towards
 from flmq.server.strategy.heterogeneous.variates import UniformMean, Variates
-from flmq.server.strategy.late import LateReplies
-from flmq.server.strategy.options import InvalidStrategyOption, check_number
+from flmq.server.strategy.options import check_number
 
 __all__ = ["SCAFFOLD"]
 
@@ -59,18 +57,13 @@ class SCAFFOLD(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Send x and c, and tell each client which of its variates counts."""
-        if self.late_replies is not LateReplies.DROP:
-            raise InvalidStrategyOption("late_replies is NEXT_ROUND: SCAFFOLD takes none, use DROP")
+        self._variates.refuse_late(self.late_replies)
         asked = super().configure_fit(server_round, parameters, client_manager)
         return self._variates.sent_with(parameters, asked)
 
     def check_fit_res(self, res: FitRes) -> str | None:
         """Reject a reply that does not say which variate it made."""
-        made = res.metrics.get(CONTROL_VARIATE)
-        wanted = "use flmq.client.learning.ScaffoldClient, or return the new variate's SHA-256"
-        return (
-            None if is_digest(made) else f'the metric "{CONTROL_VARIATE}" is {made!r:.70}: {wanted}'
-        )
+        return self._variates.problem(res)
 
     def combine(self, server_round: int, parameters: Parameters) -> UniformMean:
         """Take the means of y and of dc as replies arrive."""
@@ -92,6 +85,11 @@ class SCAFFOLD(FedAvg):
         self._variates.count(results if made[0] is not None else [])
         self._variates.restart_for(failures if self.restart_lost else [])
         return made
+
+    def global_model(self, sent: Parameters) -> Parameters:
+        """Return x of x and c."""
+        half = len(sent.tensors) // 2
+        return Parameters(sent.tensors[:half], sent.tensor_type, sent.names[:half])
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return c, and whose variates are in it."""

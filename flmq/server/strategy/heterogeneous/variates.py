@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from flmq.common.learning import CONTROL_VARIATE, LOST_VARIATE, working_dtype
+from flmq.common.learning import CONTROL_VARIATE, LOST_VARIATE, is_digest, working_dtype
 from flmq.common.logger import logger
 from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays, tensor_spec
 from flmq.common.typing import Config, FitIns, FitRes, NDArray, NDArrays, Parameters
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.combine import WeightedMean
 from flmq.server.strategy.heterogeneous.steps import moved
+from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.options import InvalidStrategyOption
 
 __all__ = ["UniformMean", "Variates"]
@@ -62,6 +63,25 @@ class Variates:
             (client, FitIns(both, {**ins.config, **self._told(client.cid)}))
             for client, ins in asked
         ]
+
+    def refuse_late(self, late_replies: LateReplies) -> None:
+        """Refuse a run whose late replies count: a client's next variate would not contain them.
+
+        Raises:
+            InvalidStrategyOption: it is one.
+        """
+        if late_replies is not LateReplies.DROP:
+            raise InvalidStrategyOption("late_replies is NEXT_ROUND: SCAFFOLD takes none, use DROP")
+
+    def problem(self, res: FitRes) -> str | None:
+        """Return why a reply does not say which variate it made, or None if it does."""
+        made = res.metrics.get(CONTROL_VARIATE)
+        if is_digest(made):
+            return None
+        return (
+            f'the metric "{CONTROL_VARIATE}" is {made!r:.70}: use '
+            "flmq.client.learning.ScaffoldClient, or return the SHA-256 of the new variate"
+        )
 
     def step(self, num_replies: int, means: Iterator[NDArray]) -> None:
         """Add ``|S| / N`` times the mean of each tensor's dc.

