@@ -355,14 +355,13 @@ class Server:
 
     def check_late(self, sent: ParametersSpec, res: FitRes) -> str | None:
         """Return why a late `FitRes` does not match the request ``sent``, or None."""
-        strategy = self.strategy
-        return check_fit_reply(sent, res, strategy.reply_check) or strategy.check_fit_res(res)
+        problem = check_fit_reply(sent, res, self.strategy.reply_check)
+        return problem or returned.checked_refusal(self.strategy, res)
 
     def _check_fit(self, ins: Ins, res: Res) -> str | None:
-        fit_ins, fit_res, strategy = cast(FitIns, ins), cast(FitRes, res), self.strategy
-        return check_fit_reply(
-            fit_ins.parameters, fit_res, strategy.reply_check
-        ) or strategy.check_fit_res(fit_res)
+        fit_ins, fit_res = cast(FitIns, ins), cast(FitRes, res)
+        problem = check_fit_reply(fit_ins.parameters, fit_res, self.strategy.reply_check)
+        return problem or returned.checked_refusal(self.strategy, fit_res)
 
     def _check_evaluate(self, ins: Ins, res: Res) -> str | None:
         return check_evaluate_reply(cast(EvaluateRes, res))

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flmq.common.errors import InvalidReturnValue
+from flmq.common.failure_text import named_error
+from flmq.common.logger import logger
 from flmq.common.parameter import parameters_problem
 from flmq.common.scalars import check_scalars
-from flmq.common.typing import Config, EvaluateIns, FitIns, Metrics, Parameters
+from flmq.common.typing import Config, EvaluateIns, FitIns, FitRes, Metrics, Parameters
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.rhythm.deadlines import RoundPolicy
+from flmq.server.strategy.strategy import Strategy
 
 __all__ = [
     "checked_config",
@@ -21,6 +24,7 @@ __all__ = [
     "checked_model",
     "checked_parameters",
     "checked_policy",
+    "checked_refusal",
     "method_name",
 ]
 
@@ -126,6 +130,19 @@ def checked_loss(what: str, measured: Any) -> tuple[float | None, Metrics]:
         f"{what} returned {_outline(measured)}, not a pair of a loss and a dict of metrics. "
         'Example:\n\n    return 0.5, {"accuracy": 0.95}\n'
     )
+
+
+def checked_refusal(strategy: Strategy, res: FitRes) -> str | None:
+    """Return what ``strategy.check_fit_res`` says of a reply; an exception in it refuses the reply.
+
+    The server's thread that hears replies calls it, which goes on with the others.
+    """
+    try:
+        said: object = strategy.check_fit_res(res)
+    except Exception as error:
+        logger.exception("%s failed", method_name(strategy, "check_fit_res"))
+        return f"{method_name(strategy, 'check_fit_res')} failed: {named_error(error)}"
+    return None if said is None else str(said)
 
 
 def checked_instructions(

@@ -34,3 +34,16 @@ def test_a_reply_that_a_strategy_refuses_is_rejected_with_its_reason(
     assert [(event.client_id, event.reason) for event in rejected] == [
         ("c", "weight is 2.0: not wanted")
     ]
+
+
+def test_one_that_fails_refuses_the_reply_and_not_the_run(memory_federation: Federation) -> None:
+    class Broken(FedAvg):
+        def check_fit_res(self, res: FitRes) -> str | None:
+            return str(1 / 0)
+
+    memory_federation.serve("a", "b")
+    strategy = Broken(fraction_evaluate=0.0, initial_parameters=initial())
+    server = memory_federation.run(strategy)
+    assert server.model() == b"".join(initial().tensors)
+    reasons = {event.reason for event in server.watch.of(ClientOutcome)}
+    assert reasons == {"Broken.check_fit_res failed: ZeroDivisionError: division by zero"}
