@@ -19,6 +19,8 @@ from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
+from flmq.server.strategy.privacy.wrapping import innermost
+from flmq.server.strategy.strategy import Strategy
 
 __all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
 
@@ -132,23 +134,32 @@ def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:
 def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, str]:
     """Return what the run's bits depend on besides the clients, without the number of rounds."""
     strategy = server.strategy
+    late = strategy.late_replies
+    wrapped = innermost(strategy)
+    return {
+        **({} if wrapped is strategy else _described(wrapped, "wrapped strategy")),
+        **({} if late is LateReplies.DROP else {"late replies": late.value}),
+        **_described(strategy, "strategy"),
+        "seed": str(seed),
+        "min_results": str(config.min_results),
+        "target_results": str(config.target_results),
+    }
+
+
+def _described(strategy: Strategy, called: str) -> dict[str, str]:
+    """Return what a strategy's part in the run's bits depends on."""
     kind = type(strategy)
     options = {
         name: repr(value)
         for name, value in sorted(vars(strategy).items())
         if isinstance(value, bool | int | float | str | None) and name != "criterion"
     }
-    late = strategy.late_replies
     criterion = getattr(strategy, "criterion", None)
     return {
         **({} if criterion is None else {"criterion": _named(criterion)}),
-        **({} if late is LateReplies.DROP else {"late replies": late.value}),
-        "strategy": f"{kind.__module__}.{kind.__qualname__}",
-        "code of the strategy": _code_of(kind),
-        "options of the strategy": ", ".join(f"{name}={value}" for name, value in options.items()),
-        "seed": str(seed),
-        "min_results": str(config.min_results),
-        "target_results": str(config.target_results),
+        called: f"{kind.__module__}.{kind.__qualname__}",
+        f"code of the {called}": _code_of(kind),
+        f"options of the {called}": ", ".join(f"{name}={value}" for name, value in options.items()),
     }
 
 

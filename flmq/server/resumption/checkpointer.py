@@ -15,6 +15,7 @@ from flmq.journal.state import StateValue
 from flmq.journal.unsaved import AttributeWatch
 from flmq.server.history import History
 from flmq.server.resumption.job_journal import JobJournal, Planned
+from flmq.server.strategy.privacy.wrapping import innermost
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
 
@@ -64,7 +65,9 @@ class Checkpointer:
             self.lost = tuple(checkpoint.summary.get("unsaved", ()))
         # FedAvg drops its initial parameters once it has returned them; the server itself sets the
         # global ones in each round.
-        self._watch = AttributeWatch(strategy, ignore=("initial_parameters", "global_parameters"))
+        self._watch = AttributeWatch(
+            innermost(strategy), ignore=("initial_parameters", "global_parameters")
+        )
         return checkpoint
 
     def failures(self) -> Mapping[int, Collection[str]]:
@@ -73,14 +76,15 @@ class Checkpointer:
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:
         """Return the strategy's state; warn if it has state that it does not return."""
-        if type(strategy).state_dict is Strategy.state_dict and self._watch is not None:
+        watched = type(innermost(strategy))
+        if watched.state_dict is Strategy.state_dict and self._watch is not None:
             changed = tuple(self._watch.changed())
             if changed and changed != self._unsaved:
                 self._unsaved = changed
                 logger.warning(
                     "strategy %s changed %s: after a restart of the server they would be as they "
                     "were at its start; implement state_dict and load_state_dict",
-                    type(strategy).__name__,
+                    watched.__name__,
                     ", ".join(changed),
                 )
         return strategy.state_dict()

@@ -11,7 +11,7 @@ from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.privacy.options import LateRepliesNotPrivate
 from flmq.server.strategy.strategy import Strategy
 
-__all__ = ["Wrapping"]
+__all__ = ["Wrapping", "innermost"]
 
 
 @dataclass(eq=False, repr=False)
@@ -69,3 +69,10 @@ class Wrapping(Strategy):
     def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Metrics] | None:
         """Evaluate as the wrapped strategy does."""
         return self.strategy.evaluate(server_round, parameters)
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """Return the strategy that others are around; itself if none is."""
+    while isinstance(strategy, Wrapping):
+        strategy = strategy.strategy
+    return strategy
