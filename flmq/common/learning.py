@@ -12,7 +12,6 @@ __all__ = [
     "LOST_VARIATE",
     "PROXIMAL_MU",
     "TAU",
-    "has_gradient",
     "is_digest",
     "working_dtype",
 ]
@@ -32,11 +31,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 def is_digest(value: object) -> bool:
     """Return whether ``value`` is a SHA-256 as 64 hexadecimal digits."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
-
-
-def has_gradient(dtype: np.dtype[Any]) -> bool:
-    """Return whether tensors of ``dtype`` are trained: counters and masks are not."""
-    return dtype.kind not in "biu"
 
 
 def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

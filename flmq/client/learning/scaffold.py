@@ -14,8 +14,9 @@ import numpy as np
 
 from flmq.client.learning.variates import StoredVariates
 from flmq.client.numpy_client import NumPyClient
+from flmq.common.dtypes import is_float
 from flmq.common.errors import InvalidReturnValue, UsageError
-from flmq.common.learning import CONTROL_VARIATE, has_gradient, is_digest
+from flmq.common.learning import CONTROL_VARIATE, is_digest
 from flmq.common.typing import Config, Metrics, NDArray, NDArrays
 
 __all__ = ["NotScaffold", "ScaffoldClient"]
@@ -109,6 +110,6 @@ def _parts(parameters: NDArrays, config: Config) -> tuple[NDArrays, NDArrays, st
 
 def _change(x: NDArray, y: NDArray, c: NDArray, distance: float) -> NDArray:
     """Return ``c_i' - c_i = (x - y) / (K eta) - c``; zeros for tensors that are not trained."""
-    if not has_gradient(x.dtype):
+    if not is_float(x.dtype):
         return np.zeros_like(c)
     return np.asarray(np.subtract(x, y, dtype=c.dtype) / distance - c, c.dtype)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flmq.common.learning import TAU, has_gradient
+from flmq.common.dtypes import is_float
+from flmq.common.learning import TAU
 from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
 from flmq.common.typing import FitRes, Parameters
 from flmq.server.strategy.combine import Combined
@@ -60,7 +61,7 @@ class FedNova(FedAvg):
         model = parameters_to_ndarrays(parameters, copy=False)
         return Parameters(
             [
-                ndarray_to_bytes(moved(index, w, change) if has_gradient(w.dtype) else change)
+                ndarray_to_bytes(moved(index, w, change) if is_float(w.dtype) else change)
                 for index, (w, change) in enumerate(zip(model, combined, strict=True))
             ],
             parameters.tensor_type,

@@ -8,8 +8,9 @@ from typing import cast
 import numpy as np
 
 from flmq.aggregation import weighted_mean_of_scalars
+from flmq.common.dtypes import is_float
 from flmq.common.errors import InconsistentTensors
-from flmq.common.learning import TAU, has_gradient, working_dtype
+from flmq.common.learning import TAU, working_dtype
 from flmq.common.parameter import parameters_to_ndarrays
 from flmq.common.typing import FitRes, NDArray, NDArrays
 from flmq.server.strategy.combine import Combined, WeightedMean
@@ -69,13 +70,13 @@ class NormalizedMean(WeightedMean):
 
         def changes() -> Iterator[NDArray]:
             for w, d in zip(self._model, mean, strict=True):
-                yield np.asarray(tau_eff * d, d.dtype) if has_gradient(w.dtype) else d
+                yield np.asarray(tau_eff * d, d.dtype) if is_float(w.dtype) else d
 
         return Combined(mean.num_replies, mean.num_examples, changes)
 
 
 def _normalized(w_i: NDArray, w: NDArray, tau: float) -> NDArray:
-    if not has_gradient(w.dtype):
+    if not is_float(w.dtype):
         return w_i
     return np.asarray(np.subtract(w_i, w, dtype=working_dtype(w.dtype)) / tau)
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from flmq.common.dtypes import first_not_finite, is_float, rounded
 from flmq.common.errors import NonFiniteValues
-from flmq.common.learning import has_gradient, working_dtype
+from flmq.common.learning import working_dtype
 from flmq.common.typing import NDArray
 
 __all__ = ["moved", "towards"]
 
 
 def moved(index: int, x: NDArray, change: NDArray) -> NDArray:
-    """Return tensor number ``index``, ``x``, plus ``change``, in the dtype of ``x``.
+    """Return tensor number ``index``, ``x``, plus ``change``, in the float dtype of ``x``.
 
     Raises:
         NonFiniteValues: numbers became NaN or infinity.
     """
     with np.errstate(all="ignore"):  # reported below, with the tensor
-        new = np.asarray(x + change, x.dtype)
-    if not np.isfinite(new).all():
+        new = rounded(np.asarray(x + change), x.dtype)
+    if (at := first_not_finite(new)) is not None:
         raise NonFiniteValues(
-            f"tensor {index} became NaN or infinity in the server's step: look at what clients "
-            "send, or lower the server's learning rate"
+            f"tensor {index} became NaN or infinity in the server's step (first at flat position "
+            f"{at}): look at what clients send, or lower the server's learning rate"
         )
     return new
 
@@ -32,6 +33,6 @@ def towards(index: int, x: NDArray, aim: NDArray, rate: float) -> NDArray:
 
     ``aim`` is a mean, and a mean of counters is one; a step in its direction is not.
     """
-    if not has_gradient(x.dtype):
+    if not is_float(x.dtype):
         return aim
     return moved(index, x, rate * np.subtract(aim, x, dtype=working_dtype(x.dtype)))

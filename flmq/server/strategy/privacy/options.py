@@ -70,7 +70,8 @@ def check_wrapped(strategy: object) -> None:
         )
     if strategy.late_replies is not LateReplies.DROP:
         raise LateRepliesNotPrivate
-    if strategy.reply_check is not ReplyCheck.LIKE_SENT:
+    sends_more = type(strategy).global_model is not Strategy.global_model
+    if sends_more or strategy.reply_check is not ReplyCheck.LIKE_SENT:
         raise InvalidStrategyOption(
             f"strategy is {name}, whose clients do not send models like the one that they got: "
             "there is no update to clip"

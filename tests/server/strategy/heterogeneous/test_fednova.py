@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -146,6 +147,19 @@ def test_a_reply_of_other_shapes_fails_the_round_and_is_named() -> None:
     combine = FedNova().combine(1, model([1.0, 2.0]))
     with pytest.raises(InconsistentTensors, match="client-7"):
         combine.add("client-7", fit_res(model([1.0]), 1, {"tau": 1}))
+
+
+def test_a_bfloat16_model_is_rounded_once() -> None:
+    """From 1 to 1 and to 1 + 2**-6: the mean is 1 + 2**-7, the number after 1 in bfloat16."""
+    start: NDArrays = [np.ones(1, ml_dtypes.bfloat16)]
+    replies: Any = [
+        ([np.array([1.0], ml_dtypes.bfloat16)], 1, {"tau": 1}),
+        ([np.array([1 + 2**-6], ml_dtypes.bfloat16)], 1, {"tau": 1}),
+    ]
+    made, _ = round_of_ours(FedNova(), 1, start, replies)
+    assert made is not None
+    assert made[0].dtype == ml_dtypes.bfloat16
+    assert float(made[0][0]) == 1 + 2**-7
 
 
 def test_names_of_tensors_stay() -> None:

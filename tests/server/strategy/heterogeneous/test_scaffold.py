@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,7 +15,12 @@ from flmq.client import NumPyClient
 from flmq.client.learning.variates import StoredVariates
 from flmq.common import FitRes, Parameters, Scalar, parameters_to_ndarrays
 from flmq.journal.state import decode_state, encode_state
-from flmq.server.strategy import SCAFFOLD, FedAvg, LateReplies
+from flmq.server.strategy import (
+    SCAFFOLD,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAvg,
+    LateReplies,
+)
 from flmq.server.strategy.options import InvalidStrategyOption
 from tests.server.proxies import fit_res, manager_of, model
 from tests.server.strategy.heterogeneous.quadratics import (
@@ -208,6 +214,24 @@ def test_state_goes_through_the_journal_and_another_number_of_clients_scales_c(
     assert rounds(same, clients(tmp_path), x, [3])[0].tobytes() == (
         rounds(strategy, clients(tmp_path), x, [3])[0].tobytes()
     )
+
+
+def test_variates_of_a_bfloat16_model_are_float32(tmp_path: Path) -> None:
+    strategy = SCAFFOLD(num_clients=2)
+    (got,) = rounds(strategy, clients(tmp_path), [np.zeros(1, ml_dtypes.bfloat16)], range(1, 30))
+    assert got.dtype == ml_dtypes.bfloat16
+    assert variates(strategy)[0][0].dtype == np.float32
+    assert float(got[0]) == pytest.approx(0.8, abs=0.01)
+
+
+def test_it_cannot_be_wrapped_in_differential_privacy() -> None:
+    with pytest.raises(InvalidStrategyOption, match="do not send models like the one"):
+        DifferentialPrivacyServerSideFixedClipping(
+            SCAFFOLD(num_clients=2),
+            noise_multiplier=1.0,
+            clipping_norm=1.0,
+            num_sampled_clients=2,
+        )
 
 
 @pytest.mark.parametrize("digest", [None, "", "00", "g" * 64, "A" * 64, b"0" * 64, 3, "0" * 10**6])
