@@ -120,7 +120,25 @@ def _stage(board: Board, now: float, options: ConsoleOptions) -> list[Renderable
             word = _BUSY_WORDS.get(stage.phase, "busy") if cell is Cell.BUSY else cell.value
             line.append(f" {_GLYPHS[cell]} {counts[cell]} {word} ", style=_STYLES[cell])
     line.append(_time_left(stage, now), style="dim")
-    return [Rule(style="dim"), line, *_strip(stage, options)]
+    return [Rule(style="dim"), line, *_buffer(board, stage), *_strip(stage, options)]
+
+
+def _buffer(board: Board, stage: Stage) -> list[RenderableType]:
+    """Draw the buffer of a run without rounds: how full it is, and how stale its updates are."""
+    buffer = board.buffer
+    if buffer is None or stage.phase is not Phase.FIT:
+        return []
+    counted = [each.staleness for each in buffer.updates if each.weight]
+    line = Text(" buffer ", style="bold", no_wrap=True, overflow="ellipsis")
+    if buffer.size <= _MOST_NAMED:
+        line.append(f" {_GLYPHS[Cell.ANSWERED] * len(counted)}", style=_STYLES[Cell.ANSWERED])
+        line.append(_GLYPHS[Cell.BUSY] * (buffer.size - len(counted)), style="dim")
+    line.append(f" {len(counted)}/{buffer.size}")
+    if counted:
+        line.append(f"  staleness {', '.join(map(str, counted[-_MOST_NAMED:]))}", style="dim")
+    if dropped := len(buffer.updates) - len(counted):
+        line.append(f"  {dropped} too stale", style="yellow")
+    return [line]
 
 
 def _is_old(stage: Stage, now: float) -> bool:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flmq.cli.buffers import draw_buffers
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.export import Job, NoSuchRun, export, opened
@@ -115,6 +116,8 @@ def show(context: typer.Context, job: Job) -> None:
 def _show_rounds(console: Console, rounds: list[RoundRow]) -> None:
     console.print(_rounds(rounds))
     for table in _measures(rounds, console.width):
+        console.print(table)
+    for table in draw_buffers(rounds):
         console.print(table)
     console.print(_clients(rounds))
     for row in rounds:

@@ -13,6 +13,7 @@ from typing import IO, Self
 from flmq.common.cleaning import one_line
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
+    BufferChanged,
     ClientsAwaited,
     RoundClosed,
     RoundCounts,
@@ -37,6 +38,8 @@ class TextView:
         self._stream = stream
         self._num_rounds = 0
         self._closed_rounds = 0
+        self._busy: int | None = None
+        """Clients at work in a run without rounds."""
         self._last: RoundClosed | None = None
         self._remark_on = Remarker()
 
@@ -50,10 +53,12 @@ class TextView:
                     f"run started job={event.job} strategy={event.strategy} "
                     f"rounds={event.num_rounds} broker={one_line(event.broker)}"
                 )
+            case BufferChanged():
+                self._busy = len(event.busy)
             case RoundClosed():
                 self._closed_rounds += 1
                 self._last = event
-                self._write(_round_line(event))
+                self._write(_round_line(event, self._busy))
             case ClientsAwaited():
                 self._write(f"note {waiting_for(event)}")
             case RunEnded():
@@ -87,7 +92,7 @@ class TextView:
         self._stream.flush()
 
 
-def _round_line(event: RoundClosed) -> str:
+def _round_line(event: RoundClosed, busy: int | None) -> str:
     parts = [
         f"round {event.server_round}/{event.num_rounds}",
         _counts(event.fit),
@@ -96,10 +101,24 @@ def _round_line(event: RoundClosed) -> str:
         f"seconds={event.seconds:.1f}",
         f"mb_down={event.bytes_down / 1e6:.2f}",
         f"mb_up={event.bytes_up / 1e6:.2f}",
+        *_buffer(event, busy),
         *_lost(event),
         f"note={one_line(event.note)}" if event.note else "",
     ]
     return " ".join(part for part in parts if part)
+
+
+def _buffer(event: RoundClosed, busy: int | None) -> list[str]:
+    """Return who is busy in a run without rounds, and whose updates of which staleness came."""
+    if not event.buffer:
+        return []
+    shown = [
+        f"{one_line(each.client_id)}:{each.staleness}{'' if each.weight else ':dropped'}"
+        for each in event.buffer[:_MOST_MEASURES]
+    ]
+    more = len(event.buffer) - len(shown)
+    rest = [f"+{more}"] if more else []
+    return [*([] if busy is None else [f"busy={busy}"]), f"buffer={','.join(shown + rest)}"]
 
 
 def _lost(event: RoundClosed | RunEnded) -> list[str]:

@@ -54,6 +54,7 @@ def _row(closed: RoundRecord) -> RoundRow:
         "fit_metrics": closed.fit_metrics,
         "evaluate_loss": closed.evaluate_loss,
         "evaluate_metrics": closed.evaluate_metrics,
+        "buffer": [tuple(each.values()) for each in closed.buffer],
     }
     metrics = dict(closed.metrics)
     return RoundRow(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from flmq.observe.events import (
+    BufferChanged,
     ClientOutcome,
     ClientPresence,
     ClientsAwaited,
@@ -80,6 +81,8 @@ class Board:
     started_at: float = 0.0
     """Monotonic seconds."""
     stage: Stage | None = None
+    buffer: BufferChanged | None = None
+    """State of a run without rounds; None in one with rounds."""
     rounds: list[RoundClosed] = field(default_factory=list)
     presence: dict[str, str] = field(default_factory=dict)
     """Status of each client ever seen."""
@@ -102,6 +105,10 @@ class Board:
             case RunStarted():
                 self.started, self.started_at = event, now
                 self.rounds.extend(event.earlier)
+            case BufferChanged():
+                self._show_buffer(event, now)
+            case PhaseOpened() | PhaseClosed() if self.buffer and event.phase is Phase.FIT:
+                pass  # one ask of a stream: the buffer says who is busy
             case PhaseOpened():
                 self._open(event, now)
             case ClientOutcome():
@@ -133,6 +140,21 @@ class Board:
             None if event.timeout is None else now + event.timeout,
             {name: Cell.AWAY if name in away else Cell.BUSY for name in sorted(event.asked)},
         )
+
+    def _show_buffer(self, event: BufferChanged, now: float) -> None:
+        """Show who is busy and who rests; a step is as old as its first state."""
+        before, self.buffer, self.awaited = self.stage, event, None
+        same = before is not None and (before.server_round, before.phase) == (
+            event.server_round,
+            Phase.FIT,
+        )
+        cells = dict.fromkeys(event.resting, Cell.FAILED)
+        for name in event.busy:
+            is_away = self.presence.get(name, "online") != "online"
+            cells[name] = Cell.AWAY if is_away else Cell.BUSY
+        opened = before.opened if before is not None and same else now
+        ordered = dict(sorted(cells.items()))
+        self.stage = Stage(event.server_round, Phase.FIT, opened, None, ordered)
 
     def _mark(self, event: ClientOutcome) -> None:
         if event.is_straggler:

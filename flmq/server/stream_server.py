@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from flmq.common.errors import UsageError
 from flmq.common.parameter import named_like
@@ -69,24 +70,33 @@ class StreamServer(Server, ABC):
         Raises:
             UsageError: the server is not attached to a job on a broker.
         """
-        started = self._clock()
         runner = self._phases.runner
         if not isinstance(runner, Coordinator):
             raise UsageError(
                 f"{type(self).__name__} asks through a broker: start it with start_server, "
                 "`flmq server` or a simulation"
             )
+
+        def stream() -> AskStream:
+            seconds = self._phases.timeout(self.rounds_closed + 1, timeout)
+            return runner.stream(Phase.FIT, check=self._check_ask, timeout=seconds)
+
+        return self.fit_over(stream, num_rounds, timeout)
+
+    def fit_over(
+        self, stream: Callable[[], AskStream], num_rounds: int, timeout: float | None = None
+    ) -> tuple[History, float]:
+        """Do as `fit` over the stream that ``stream`` returns, for instance one in virtual time."""
+        started = self._clock()
         self._timeout = timeout
         self._history = self._begin_or_resume(timeout)
         if self.rounds_closed < num_rounds:
             self._say_what_is_lost()
             self._log = RoundLog.begin(self._clock)
-            seconds = self._phases.timeout(self.rounds_closed + 1, timeout)
             with contextlib.suppress(_Stopped):
                 if self.rounds_closed > 0:
                     self._stop_if_due()
-                stream = runner.stream(Phase.FIT, check=self._check_ask, timeout=seconds)
-                self.run(stream, num_rounds)
+                self.run(stream(), num_rounds)
         return self._history, self._clock() - started
 
     def _check_ask(self, server_round: int, ins: Ins, res: Res) -> str | None:

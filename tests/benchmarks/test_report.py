@@ -99,7 +99,9 @@ def test_page_without_markers_is_refused() -> None:
 def test_performance_page_has_room_for_all_figures() -> None:
     contents = page.sections(report())
     assert {"machine", "speed", "cpu", "traffic", "memory", "accumulator"} == set(contents)
-    page.fill(page.PAGE.read_text(encoding="utf-8"), {**contents, "compression": ""})
+    page.fill(
+        page.PAGE.read_text(encoding="utf-8"), {**contents, "asynchronous": "", "compression": ""}
+    )
 
 
 def test_picture_is_drawn_also_with_a_failure_in_the_report(tmp_path: Path) -> None:

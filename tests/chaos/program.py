@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,10 +33,20 @@ from flmq.common.crashpoints import crash_point
 from flmq.server import ServerAppComponents, ServerConfig
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.context import ServerContext
-from flmq.server.strategy import AllReplies, Combine, Combined, FedAvg, coordinate_wise
+from flmq.server.strategy import AllReplies, Combine, Combined, FedAvg, FedBuff, coordinate_wise
 from tests.training import moved, wait_until
 
-__all__ = ["DIARY", "FORKS", "GATE", "TRAINING_SECONDS", "Variant", "client", "parts", "server"]
+__all__ = [
+    "BUFFER_SIZE",
+    "DIARY",
+    "FORKS",
+    "GATE",
+    "TRAINING_SECONDS",
+    "Variant",
+    "client",
+    "parts",
+    "server",
+]
 
 DIARY = "CHAOS_DIARY"
 """Variable that names the file with a line for each training begun and ended."""
@@ -44,6 +55,8 @@ GATE = "CHAOS_GATE"
 FORKS = "CHAOS_FORKS"
 """Variable that has each fit leave a child behind; names a file that is there when it may end."""
 TRAINING_SECONDS = "CHAOS_TRAINING_SECONDS"
+BUFFER_SIZE = 2
+"""Updates that make a step of the variant without rounds."""
 ROUND_TIMEOUT = 240.0
 """Seconds: so long that no disturbance decides who is in a closing set."""
 
@@ -63,11 +76,14 @@ class Variant(Enum):
     """200 KB, and a strategy that needs every reply, read from files in blocks."""
     DISKLESS = "diskless"
     """Clients without a spool (``--ack result``), whose trainings may repeat."""
+    BUFFERED = "buffered"
+    """Without rounds, by FedBuff; 160 KB, so that the versions at work are files."""
 
     @property
     def model_size(self) -> int:
         """Numbers in the model, float32."""
-        return {Variant.LARGE: 500_000, Variant.MEDIAN: 50_000}.get(self, 3_000)
+        sizes = {Variant.LARGE: 500_000, Variant.MEDIAN: 50_000, Variant.BUFFERED: 40_000}
+        return sizes.get(self, 3_000)
 
     def asked(self, clients: int) -> int:
         """How many of ``clients`` each phase asks."""
@@ -83,7 +99,8 @@ class Learner(NumPyClient):
 
     def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
         server_round = cast(int, config["round"])
-        with _in_diary(self.client_id, "fit", server_round):
+        # Without rounds a client may be asked twice before a step: by its number each ask is one.
+        with _in_diary(self.client_id, "fit", cast(int, config.get("ask", server_round))):
             # Powers of ten apart, so that the order of a naive sum would show.
             scale = 10.0 ** -(self.number % 4)
             model = moved(parameters, [self.number, server_round], scale)
@@ -187,6 +204,10 @@ def _config(server_round: int) -> Config:
     return {"round": server_round}
 
 
+def _ask_config(server_round: int) -> Config:
+    return {"round": server_round, "ask": secrets.randbits(40)}
+
+
 def _mean_accuracy(metrics: list[tuple[int, Metrics]]) -> Metrics:
     total = sum(examples for examples, _ in metrics)
     return {"accuracy": sum(n * cast(float, m["accuracy"]) for n, m in metrics) / total}
@@ -196,22 +217,25 @@ def parts(variant: Variant, clients: int, rounds: int) -> ServerAppComponents:
     """A job over all of ``clients``, who must be there before anybody is asked."""
     rng = np.random.default_rng(1)
     asked = variant.asked(clients)
-    strategy = _STRATEGIES.get(variant, FedAvg)(
-        fraction_fit=0.0,
-        fraction_evaluate=0.1,
-        min_fit_clients=asked,
-        min_evaluate_clients=asked,
-        min_available_clients=clients,
-        on_fit_config_fn=_config,
-        on_evaluate_config_fn=_config,
-        evaluate_metrics_aggregation_fn=_mean_accuracy,
-        initial_parameters=ndarrays_to_parameters(
+    options: dict[str, Any] = {
+        "fraction_evaluate": 0.1,
+        "min_evaluate_clients": asked,
+        "min_available_clients": clients,
+        "on_evaluate_config_fn": _config,
+        "evaluate_metrics_aggregation_fn": _mean_accuracy,
+        "initial_parameters": ndarrays_to_parameters(
             [
                 rng.standard_normal(variant.model_size, dtype=np.float32),
                 rng.standard_normal((2, 3), dtype=np.float32),
             ]
         ),
-    )
+    }
+    if variant is Variant.BUFFERED:
+        options |= {"buffer_size": BUFFER_SIZE, "evaluate_every": 2}
+        strategy: FedAvg = FedBuff(on_fit_config_fn=_ask_config, **options)
+    else:
+        options |= {"fraction_fit": 0.0, "min_fit_clients": asked, "on_fit_config_fn": _config}
+        strategy = _STRATEGIES.get(variant, FedAvg)(**options)
     return ServerAppComponents(strategy=strategy, config=ServerConfig(rounds, ROUND_TIMEOUT))
 
 

@@ -157,6 +157,7 @@ def server_command(schedule: Schedule, runs_dir: Path, job: str = JOB) -> list[s
         *(f"--runs-dir={runs_dir}", "--wait-timeout=240"),
         *("-c", f"variant={schedule.variant.value}", "-c", f"clients={schedule.clients}"),
         *("-c", f"rounds={schedule.rounds}"),
+        *(["--keep-replies"] if schedule.variant is Variant.BUFFERED else []),
     ]
 
 

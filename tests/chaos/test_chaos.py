@@ -52,6 +52,21 @@ SCHEDULES = {
         crashes={"c0": ["worker.before_training"], "c1": ["worker.reply_confirmed"]},
         faults=[Fault(0.2, Kind.KILL_CLIENT, "c2"), Fault(0.5, Kind.HALF_OPEN, seconds=3.0)],
     ),
+    "without rounds": Schedule(
+        seed=5,
+        variant=Variant.BUFFERED,
+        rounds=6,
+        crashes={
+            "server": [
+                "server.phase_planned:4",
+                "server.reply_journalled:3",
+                "server.phase_closed:2",
+                "server.round_aggregated:2",
+            ],
+            "c0": ["worker.trained:2"],
+        },
+        faults=[Fault(0.3, Kind.KILL_CLIENT, "c1")],
+    ),
 }
 
 

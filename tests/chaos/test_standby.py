@@ -37,7 +37,10 @@ def _took_over(run: Run) -> Callable[[], bool]:
     return lambda: "this one takes over" in log.read_text("utf-8")
 
 
-def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [Variant.STATEFUL, Variant.BUFFERED])
+def test_a_standby_takes_over_within_seconds(
+    stage: Stage, tmp_path: Path, variant: Variant
+) -> None:
     def script(supervisor: Supervisor, run: Run) -> None:
         until(_begun(run, 3), "everybody trains")
         _second_server(supervisor, run)
@@ -48,7 +51,7 @@ def test_a_standby_takes_over_within_seconds(stage: Stage, tmp_path: Path) -> No
         supervisor.wait("second", _PATIENCE)
         run.ended = supervisor.exit_status("second") == 0
 
-    schedule = Schedule(1, Variant.STATEFUL, rounds=2)
+    schedule = Schedule(1, variant, rounds=2)
     assert check(play(stage, schedule, tmp_path / "run", script=script)) == []
 
 

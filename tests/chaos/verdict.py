@@ -24,6 +24,7 @@ from flmq.server.options import RunOptions
 from flmq.simulation.app import simulate
 from flmq.transport import DEAD
 from tests.chaos import program
+from tests.chaos.buffers import check_buffers
 from tests.chaos.program import Variant
 from tests.chaos.run import JOB, SEED, Run
 from tests.chaos.schedule import Kind, client_names
@@ -75,8 +76,13 @@ def check(run: Run) -> list[str]:
     problems = list(run.troubles)
     if not run.ended:
         return problems or ["the job did not end"]
-    problems += _check_bits(run)
-    problems += _check_counts(run)
+    if run.schedule.variant is Variant.BUFFERED:
+        problems += check_buffers(run)
+        problems += _check_saved(run, result_of(run.runs_dir / JOB).model)
+    else:
+        problems += _check_bits(run)
+        problems += _check_counts(run)
+        problems += _check_all_done(run)
     problems += _check_trainings(run)
     problems += _check_leftovers(run)
     return problems
@@ -91,11 +97,13 @@ def _check_bits(run: Run) -> list[str]:
         for name in ("model", "history", "state")
         if getattr(found, name) != getattr(expected, name)
     ]
+    return problems + _check_saved(run, expected.model)
+
+
+def _check_saved(run: Run, model: str) -> list[str]:
     with np.load(run.runs_dir / JOB / "model.npz") as file:
         saved = ndarrays_to_parameters([file[name] for name in file.files])
-    if _digest(saved.tensors) != expected.model:
-        problems.append("model.npz is another model")
-    return problems
+    return [] if _digest(saved.tensors) == model else ["model.npz is another model"]
 
 
 def _check_counts(run: Run) -> list[str]:
@@ -158,17 +166,22 @@ def _check_trainings(run: Run) -> list[str]:
         for client, again in kills.items()
         if again > run.lives[client] - 1
     ]
-    if run.schedule.variant is not Variant.DISKLESS:
+    # By its number an ask of a run without rounds is another in the diary than in the spool.
+    if run.schedule.variant not in (Variant.DISKLESS, Variant.BUFFERED):
         problems += [
             f"{training} was in the spool, and begun again"
             for training, count in run.finished.items()
             if times[training] > count
         ]
+    return problems
+
+
+def _check_all_done(run: Run) -> list[str]:
     expected = 2 * run.schedule.rounds * run.schedule.variant.asked(run.schedule.clients)
     done = {training for training, _ in run.done()}
-    if len(done) != expected:
-        problems.append(f"{len(done)} different trainings were done, not {expected}")
-    return problems
+    if len(done) == expected:
+        return []
+    return [f"{len(done)} different trainings were done, not {expected}"]
 
 
 def _check_leftovers(run: Run) -> list[str]:
@@ -194,7 +207,7 @@ def _leftover_files(run: Run) -> list[Path]:
         *(path for path in run.spooled() if path.parts[-3] not in deaf),
         *folder.glob("**/*.tmp"),
         *folder.glob("spool/*"),
-        *folder.glob("replies/*"),
+        *(() if run.schedule.variant is Variant.BUFFERED else folder.glob("replies/*")),
     ]
 
 

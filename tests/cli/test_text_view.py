@@ -9,6 +9,8 @@ import pytest
 from flmq.cli.text_view import TextView
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
+    BufferChanged,
+    BufferedUpdate,
     ClientOutcome,
     ConnectionChanged,
     Note,
@@ -165,3 +167,11 @@ def test_each_line_is_flushed_as_it_is_written() -> None:
     view(Note("one"))
     view(Note("two"))
     assert stream.flushed == 2
+
+
+def test_a_step_of_a_run_without_rounds_says_whose_updates_it_has_and_how_many_are_busy() -> None:
+    updates = (BufferedUpdate("a", 3, 7, 0, 1.0), BufferedUpdate("b", 1, 8, 9, 0.0))
+    counts = RoundCounts(asked=2, accepted=1, rejected=1)
+    step = RoundClosed(3, 9, counts, RoundCounts(), None, {}, 0.1, 0, 0, buffer=updates)
+    line = lines_of(BufferChanged(3, 1, updates, ("c", "d"), ()), step)[-1]
+    assert "busy=2 buffer=a:0,b:9:dropped" in line

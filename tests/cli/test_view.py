@@ -12,6 +12,8 @@ from flmq.cli.drawing import draw_board, draw_summary
 from flmq.cli.text_view import TextView
 from flmq.cli.view import LiveView, choose_view
 from flmq.observe.events import (
+    BufferChanged,
+    BufferedUpdate,
     ClientOutcome,
     ClientPresence,
     ClientsAwaited,
@@ -370,3 +372,31 @@ def test_a_run_that_was_stopped_has_not_failed() -> None:
     assert "2 tasks, 2 answered" in text
     assert "run  failed" not in text
     assert "error" not in text
+
+
+UPDATES = (
+    BufferedUpdate("a", 3, 500_000, 0, 1.0),
+    BufferedUpdate("b", 1, 500_001, 2, 0.5),
+    BufferedUpdate("c", 1, 500_002, 9, 0.0),
+)
+
+
+def test_a_run_without_rounds_shows_its_buffer_its_staleness_and_who_is_busy() -> None:
+    board = board_of(
+        RunStarted("job", 5, "FedBuff", "in memory"),
+        ClientPresence("d", "online", "said hello", 1),
+        PhaseOpened(3, Phase.FIT, ("a",), None),
+        BufferChanged(3, 4, UPDATES, ("a", "d"), ("e",)),
+        # What asks do one by one changes nothing of who is busy.
+        PhaseOpened(3, Phase.FIT, ("f",), None),
+        PhaseClosed(3, Phase.FIT, RoundCounts(1, 1), 0.1, 0, 0, "all answered"),
+    )
+    lines = drawn(board)
+    assert any(
+        "buffer" in line and "■■□□ 2/4  staleness 0, 2  1 too stale" in line for line in lines
+    )
+    assert board.stage is not None
+    assert board.stage.cells == {"a": Cell.BUSY, "d": Cell.BUSY, "e": Cell.FAILED}
+    assert any("2 training" in line and "1 failed" in line for line in lines)
+    board.apply(PhaseOpened(3, Phase.EVALUATE, ("a",), None), 0.0)
+    assert not any("buffer" in line for line in drawn(board))

@@ -71,13 +71,15 @@ class AsynchronousServer(StreamServer):
         """Keep clients busy, and make a step of every full buffer."""
         self._rests = Rests(self._clock)
         self._dropped: dict[str, int] = {}
+        self._online: dict[str, ClientProxy] = {}
         self._shown: BufferChanged | None = None
         if not stream.busy:
-            self.client_manager().sample(0, self._plan.min_available_clients)
+            self._wait_for(self._plan.min_available_clients)
         while self.rounds_closed < num_rounds:
             number = self.rounds_closed + 1
             self._phases.begin(number, Phase.FIT)
             self._tell_model()
+            self._failed: set[str] = set()
             buffer = Buffer(self._plan, number, self.parameters)
             while not buffer.is_full:
                 self._keep_busy(stream, buffer)
@@ -97,26 +99,38 @@ class AsynchronousServer(StreamServer):
 
     def _keep_busy(self, stream: AskStream, buffer: Buffer) -> None:
         """Ask idle clients, until as many are busy as are wanted of those that are online."""
-        online = self.client_manager().all().keys()
-        if not online and not stream.busy:
-            self.client_manager().sample(0, 1)  # says for whom it waits, and not for ever
-        places = self._plan.concurrency - len(online & stream.busy)
-        away = stream.busy | self._rests.resting()
-        if places <= 0 or not online - away:
+        self._online = self.client_manager().all()
+        if not self._online and not stream.busy:
+            self._wait_for(1)
+        busy = stream.busy
+        places = self._plan.concurrency - len(self._online.keys() & busy)
+        if places <= 0:
             return
-        idle = IdleClients(self.client_manager(), lambda cid: cid not in away, places)
+        free = self._online.keys() - busy - self._rests.resting()
+        if not free:
+            return
+        idle = IdleClients(
+            self.client_manager(), {cid: self._online[cid] for cid in sorted(free)}, places
+        )
         chosen = self._plan.configure_fit(buffer.number, self.parameters, idle)
-        for client, ins in returned.checked_instructions(
-            self._named("configure_fit"), chosen, FitIns
-        ):
+        asks = returned.checked_instructions(self._named("configure_fit"), chosen, FitIns)
+        if not asks and not busy and self._log.note != self._phases.why_nobody("configure_fit"):
+            self._note(buffer.number, self._phases.why_nobody("configure_fit"))
+        for client, ins in asks:
             if client.cid in self._dropped:
                 ins = replace(ins, config={**ins.config, DROPPED: self._dropped[client.cid]})
             stream.ask(client.cid, ins, buffer.number)
             self._dropped.pop(client.cid, None)
 
+    def _wait_for(self, clients: int) -> None:
+        """Wait until so many clients are there, who are chosen from; says whom it waits for."""
+        criterion = self._plan.criterion
+        chosen_by = {} if criterion is None else {"criterion": criterion}
+        self.client_manager().sample(0, clients, **chosen_by)
+
     def _here(self, stream: AskStream) -> frozenset[str]:
         """Return the clients on which the next step depends: online, or at work."""
-        return frozenset(self.client_manager().all()) | stream.busy
+        return frozenset(self._online) | stream.busy
 
     def _patience(self, stream: AskStream) -> float:
         """Return after how many seconds somebody may be there to ask, whoever answers."""
@@ -160,12 +174,13 @@ class AsynchronousServer(StreamServer):
         self._log.add_fit(result)
 
     def _fail(self, answer: Answer, buffer: Buffer, why: str) -> None:
+        self._failed.add(answer.client_id)
         buffer.failures.append(_as_failure(answer, self._proxy(answer.client_id), why))
         if not answer.again:  # what failed under an earlier server may be mended by now
             self._rests.failed(answer.client_id, why)
 
     def _proxy(self, client_id: str) -> ClientProxy:
-        here = self.client_manager().all().get(client_id)
+        here = self._online.get(client_id)
         return here or QueueClientProxy(client_id, self._phases.runner or LocalRunner([], None))
 
     # -- stepping ----------------------------------------------------------------------------
@@ -173,6 +188,7 @@ class AsynchronousServer(StreamServer):
     def _step(self, buffer: Buffer, num_rounds: int) -> None:
         number = buffer.number
         self._log.buffer, self._log.failures = tuple(buffer.updates), len(buffer.failures)
+        self._phases.note_failures(number, self._failed)
         self._phases.step(number, "aggregate fit")
         try:
             model, metrics = buffer.aggregate()

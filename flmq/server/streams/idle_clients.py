@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
@@ -14,15 +14,17 @@ __all__ = ["IdleClients"]
 class IdleClients(ClientManager):
     """A view of a client manager that offers some of its clients, and only so many places."""
 
-    def __init__(self, manager: ClientManager, is_idle: Callable[[str], bool], places: int) -> None:
-        """Offer the clients of ``manager`` whose id ``is_idle``, ``places`` of them at most."""
+    def __init__(
+        self, manager: ClientManager, idle: Mapping[str, ClientProxy], places: int
+    ) -> None:
+        """Offer the ``idle`` clients of ``manager``, ``places`` of them at most."""
         self._manager = manager
-        self._is_idle = is_idle
+        self._idle = idle
         self._places = places
 
     def num_available(self) -> int:
         """Return how many clients may be asked now."""
-        return min(self._places, len(self.all()))
+        return min(self._places, len(self._idle))
 
     def register(self, client: ClientProxy) -> bool:
         """Add ``client`` to the manager."""
@@ -34,7 +36,7 @@ class IdleClients(ClientManager):
 
     def all(self) -> dict[str, ClientProxy]:
         """Return the idle clients by id."""
-        return {cid: each for cid, each in self._manager.all().items() if self._is_idle(cid)}
+        return dict(self._idle)
 
     def wait_for(self, num_clients: int, timeout: float) -> bool:
         """Block until ``num_clients`` are online, idle or not."""
@@ -50,8 +52,9 @@ class IdleClients(ClientManager):
 
         It does not wait for clients, unless ``min_num_clients`` says so.
         """
-        both = _Idle(self._is_idle, criterion)
-        there = sum(both.select(client) for client in self._manager.all().values())
+        idle: Criterion = _Idle(self._idle)
+        both = idle if criterion is None else idle & criterion
+        there = sum(both.select(client) for client in self._idle.values())
         chosen = min(num_clients, self._places, there)
         if chosen == 0 and not min_num_clients:
             return []
@@ -59,11 +62,11 @@ class IdleClients(ClientManager):
 
 
 class _Idle(Criterion):
-    def __init__(self, is_idle: Callable[[str], bool], criterion: Criterion | None) -> None:
-        self._is_idle = is_idle
-        self._criterion = criterion
+    def __init__(self, idle: Mapping[str, ClientProxy]) -> None:
+        self._idle = idle
 
     def select(self, client: ClientProxy) -> bool:
-        if not self._is_idle(client.cid):
-            return False
-        return self._criterion is None or self._criterion.select(client)
+        return client.cid in self._idle
+
+    def why_not(self, client: ClientProxy) -> str:
+        return "at work, or resting after a failure"

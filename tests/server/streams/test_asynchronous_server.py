@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flmq.cli.main import app
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import Config, FitIns, Metrics, NDArrays, ndarrays_to_parameters
@@ -230,6 +232,9 @@ def test_too_stale_an_update_is_dropped_told_and_asked_anew(
     assert len(kept) == 61
     assert ("slow", 0.0) in {(each["client_id"], each["weight"]) for each in kept}
     assert all(each.same for each in replayed(tmp_path, fed_buff(buffer_size=1)))
+    shown = CliRunner().invoke(app, ["runs", "--runs-dir", str(tmp_path), "show", JOB])
+    assert ", dropped)" in shown.output
+    assert "client (staleness)" in shown.output
 
 
 def test_one_that_fails_at_once_rests_while_the_others_work(memory_federation: Federation) -> None:
