@@ -23,7 +23,7 @@ from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar
 from flmq.journal import list_runs
-from flmq.journal.records import LateReply, PhaseRow, RoundRow, RunInfo, RunState
+from flmq.journal.records import CheckpointInfo, LateReply, PhaseRow, RoundRow, RunInfo, RunState
 from flmq.observe.events import RoundClosed, RoundCounts
 from flmq.observe.measures import figure, measures_of
 from flmq.observe.record import load_record
@@ -33,6 +33,7 @@ from flmq.server.components import build_server
 from flmq.server.context import ServerContext
 from flmq.server.job.late import EXPIRED
 from flmq.server.lifecycle.replay import replay as replay_run
+from flmq.server.resumption.best_model import best_file, measured
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.strategy import Strategy, UnexpectedState
 
@@ -98,15 +99,20 @@ def show(context: typer.Context, job: Job) -> None:
     journals = {run.folder.name for run in list_runs(context.obj)}
     for recorded in recorded_runs(context.obj, journals):
         if recorded.folder == folder:
-            _show_rounds(console, rows_of(recorded.record or load_record(folder)))
+            record = recorded.record or load_record(folder)
+            _show_rounds(console, rows_of(record))
+            _show_early(console, record.stopped_early)
             _show_model(console, folder)
             return
     with opened(context.obj, job) as journal:
         _show_rounds(console, journal.rounds())
+        _show_early(console, str((journal.finished or {}).get("stopped_early", "")))
         final = (folder / f"{MODEL}.npz").exists()
         for kept in journal.checkpoints():
             # The last one is the final model, saved for numpy.
             words = ", ".join(word for word in kept.kept_as if word != "last" or not final)
+            if "best" in kept.kept_as and journal.best_by is not None:
+                _show_best(console, folder, kept, journal.best_by)
             if words:
                 said = f"model of round {kept.server_round} ({words}): {kept.path}"
                 console.print(said, soft_wrap=True)
@@ -124,6 +130,17 @@ def _show_rounds(console: Console, rounds: list[RoundRow]) -> None:
         for phase in row.phases:
             for line in _remarks(row, phase):
                 console.print(line, soft_wrap=True)
+
+
+def _show_early(console: Console, stopped_early: str) -> None:
+    if stopped_early:
+        console.print(f"stopped early: {one_line(stopped_early)}", soft_wrap=True)
+
+
+def _show_best(console: Console, folder: Path, best: CheckpointInfo, by: str) -> None:
+    where = best_file(folder) or best.path
+    said = f"best model: round {best.server_round}, {one_line(by)} {figure(measured(best, by))}"
+    console.print(f"{said}: {where}", soft_wrap=True)
 
 
 def _show_model(console: Console, folder: Path) -> None:

@@ -168,7 +168,8 @@ class Keeping:
     """Which models and replies stay on disk."""
 
     keep_best: str | None = option(
-        None, 'Keep the best model so far, by "loss" or by the name of a metric.'
+        None,
+        'Keep the best model so far, by "loss" or by the name of a metric, in best.safetensors.',
     )
     keep_every: int | None = option(None, "Keep every k-th round's model.", at_least=1)
     keep_replies: bool = option(

@@ -121,6 +121,12 @@ class JournalReader:
             ]
 
     @property
+    def best_by(self) -> str | None:
+        """By what measurement the best model is kept; None: it is not."""
+        with self._db.reading() as tx:
+            return self._run.policy(tx).best
+
+    @property
     def rounds_done(self) -> int:
         """Number of the last round with a checkpoint; 0 before the first."""
         with self._db.reading() as tx:

@@ -8,6 +8,7 @@ from pathlib import Path
 from flmq.common.environment import broker_url, runs_dir
 from flmq.common.logger import show_on_console
 from flmq.common.urls import parse_broker_url
+from flmq.journal.records import KeepPolicy
 from flmq.observe.bus import EventBus
 from flmq.observe.events import ConnectionChanged, Observer
 from flmq.observe.run_log import RunLog
@@ -46,6 +47,7 @@ def start_server(
     clients_allow: Path | str | None = None,
     observers: Sequence[Observer] | EventBus = (),
     callbacks: Sequence[Callback | RoundEnd] = (),
+    keep_best: str | None = None,
 ) -> History:
     """Run a job over RabbitMQ, and return its history. Blocks until the job is over.
 
@@ -78,6 +80,8 @@ def start_server(
             is closed at the end, lets more observers be attached during the run.
         callbacks: called with the model after each round, with each reply, and at the run's
             beginning and end (`flmq.server.Callback`).
+        keep_best: keep the best model so far in the run's folder, as ``best.safetensors``: by
+            "loss" the least, by the name of a metric the greatest. None: do not.
 
     Raises:
         UsageError: arguments contradict each other or are invalid.
@@ -93,6 +97,11 @@ def start_server(
             "certificates are for Flower's own server; with flmq the broker has them: give an "
             "amqps:// URL with ?cafile=... (and certfile, keyfile where the broker asks for them)"
         )
+    if keep_best is not None and job is None:
+        raise InvalidComponents(
+            "keep_best keeps a model in the run's folder, and a job without a name has none: give "
+            "job=..."
+        )
     options = RunOptions(
         job=job,
         seed=seed,
@@ -104,6 +113,7 @@ def start_server(
             max_reply_bytes=max_reply_bytes,
             clients_allowed=None if clients_allow is None else read_allow_list(clients_allow),
         ),
+        keep=KeepPolicy(best=keep_best),
         observers=observers,
     )
     parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)

@@ -42,6 +42,7 @@ from flmq.server.components import ServerAppComponents
 from flmq.server.history import History
 from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
+from flmq.server.rhythm.callbacks import Callback
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.transport import (
@@ -278,6 +279,7 @@ class Federation:
         resume: ResumePolicy = ResumePolicy.SAME,
         clients: int = 0,
         clients_allowed: frozenset[str] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> RunningServer:
         """Start a server."""
         watch, bus = Watch(), EventBus.of(observers)
@@ -287,6 +289,7 @@ class Federation:
             config=config or ServerConfig(rounds, timeout),
             strategy=strategy,
             client_manager=client_manager,
+            callbacks=callbacks,
         )
         options = RunOptions(
             job=job,

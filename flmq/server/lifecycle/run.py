@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flmq.common.crashpoints import crash_point
 from flmq.common.failure_text import error_text
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_job_name, make_job_name
@@ -36,6 +37,7 @@ from flmq.server.lifecycle.job_lock import take_job
 from flmq.server.lifecycle.run_folder import OpenRun, open_run
 from flmq.server.options import RunOptions
 from flmq.server.presence.watcher import PresenceWatcher
+from flmq.server.resumption.best_model import BestModel
 from flmq.server.resumption.checkpointer import Checkpointer
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
@@ -122,7 +124,9 @@ def _run(
     checkpointer = (
         None
         if job_journal is None
-        else Checkpointer(job_journal, coordinator.planned, options.keep.best)
+        else Checkpointer(
+            job_journal, coordinator.planned, options.keep.best, _best_model(run, options)
+        )
     )
     earlier = () if run.journal is None else past_rounds(run.journal, config.num_rounds)
     learned = Learned(earlier, bus.emit)
@@ -217,6 +221,7 @@ def _run_to_its_end(
     # Step 4: tell clients of the end, and only then mark the job finished: after a kill in between,
     # they are told again.
     coordinator.end(f"stopped early: {early}" if early else "all rounds done")
+    crash_point("server.ended")
     if job_journal is not None and not finished:
         ending = {"rounds": ended.rounds, "seconds": ended.seconds, "loss": loss}
         job_journal.finish({**ending, **({"stopped_early": early} if early else {})})
@@ -241,6 +246,12 @@ def _tell_beginning(
     callbacks.run_begins(job, num_rounds, 0 if checkpoint is None else checkpoint.server_round)
     if checkpoint is not None and learned.last is not None:
         callbacks.round_ended(learned.last, checkpoint.parameters)
+
+
+def _best_model(run: OpenRun, options: RunOptions) -> BestModel | None:
+    if run.journal is None or options.keep.best is None or _is_finished(run):
+        return None
+    return BestModel(run.journal, options.keep.best)
 
 
 def _is_finished(run: OpenRun) -> bool:

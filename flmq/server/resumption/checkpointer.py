@@ -14,6 +14,7 @@ from flmq.journal.records import Checkpoint
 from flmq.journal.state import StateValue
 from flmq.journal.unsaved import AttributeWatch
 from flmq.server.history import History
+from flmq.server.resumption.best_model import BestModel
 from flmq.server.resumption.job_journal import JobJournal, Planned
 from flmq.server.strategy.privacy.wrapping import innermost
 from flmq.server.strategy.strategy import Strategy
@@ -41,13 +42,16 @@ class Checkpointer:
         job_journal: JobJournal,
         planned: Callable[[Phase, int], Planned | None],
         best: str | None = None,
+        best_model: BestModel | None = None,
     ) -> None:
         """Store in ``job_journal``; ``planned`` returns the plan of the next phase.
 
-        ``best`` is the measurement by which the best model is chosen, if any.
+        ``best`` is the measurement by which the best model is chosen, if any; ``best_model`` keeps
+        its file.
         """
         self._job_journal = job_journal
         self._best = best
+        self._best_model = best_model
         self.planned = planned
         self._watch: AttributeWatch | None = None
         self._unsaved: tuple[str, ...] = ()
@@ -63,6 +67,7 @@ class Checkpointer:
             if checkpoint.server_round > 0:
                 self._best = None  # checked already, in earlier rounds
             self.lost = tuple(checkpoint.summary.get("unsaved", ()))
+            self._keep_best()
         # FedAvg drops its initial parameters once it has returned them; the server itself sets the
         # global ones in each round.
         self._watch = AttributeWatch(
@@ -126,6 +131,11 @@ class Checkpointer:
             server_round, parameters, history, state, summary
         )
         crash_point("server.round_closed")
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self._best_model is not None:
+            self._best_model.update()
 
     def model(self) -> Parameters | None:
         """Return the model of the last checkpoint, mapped from disk; None before the first."""

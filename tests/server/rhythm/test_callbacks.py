@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from flmq.common import Parameters, parameters_to_ndarrays
+from flmq.common.errors import RunError
 from flmq.common.phase import Phase
 from flmq.common.typing import Scalar
 from flmq.observe.events import ClientOutcome, Note, RoundClosed, RoundCounts, RunEnded, RunEvent
 from flmq.round import Outcome
 from flmq.server import Callback, EarlyStopping, ServerAppComponents, ServerConfig
 from flmq.server.components import InvalidComponents, build_server
+from flmq.server.lifecycle import run
 from flmq.server.rhythm.callbacks import CallbackFailed, Callbacks
 from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
-from tests.end_to_end.federation import initial, nudge
+from tests.end_to_end.federation import Federation, RunningServer, initial, nudge
 from tests.server.proxies import model
 
 MODEL = model([1.0, 2.0])
@@ -113,13 +116,13 @@ def test_one_that_raises_is_named_and_the_others_are_called(
 def test_a_fatal_one_ends_the_run(method: str) -> None:
     callbacks = Callbacks([Failing(method, fatal=True)], lambda event: None)
 
-    def run() -> None:
+    def told() -> None:
         callbacks.run_begins("job", 3, 0)
         callbacks.round_ended(closed(), MODEL)
         callbacks.run_ended(RunEnded("job", 2, 1.0))
 
     with pytest.raises(CallbackFailed, match=f"Failing.{method} raised ZeroDiv") as raised:
-        run()
+        told()
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
@@ -195,3 +198,41 @@ def test_a_run_stops_early_in_a_simulation_and_says_why() -> None:
     last = next(each for each in ended if isinstance(each, RunEnded))
     assert last.stopped_early.startswith("loss has not improved by more than 1e+09 for 2 rounds")
     assert (last.error, last.unchanged, last.rounds) == (None, "", 3)
+
+
+class Died(RunError):
+    """In place of a kill."""
+
+
+def test_a_run_that_stopped_early_is_finished_for_every_server_after(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dies when clients have been told of the end, and the journal not yet."""
+
+    def die(name: str) -> None:
+        raise Died(name)
+
+    def start(callback: Callback) -> RunningServer:
+        return memory_federation.run(
+            FedAvg(initial_parameters=initial()),
+            config=ServerConfig(num_rounds=50, early_stopping=lambda history: "enough"),
+            runs_dir=tmp_path,
+            callbacks=[callback],
+        )
+
+    memory_federation.serve("a", "b")
+    first, second, third = Noting(), Noting(), Noting()
+    monkeypatch.setattr(run, "crash_point", die)
+    with pytest.raises(Died, match=r"server\.ended"):
+        start(first).history()
+    monkeypatch.undo()
+    for callback in (second, third):
+        running = start(callback)
+        assert len(running.history().losses_distributed) == 1
+        ended = running.watch.wait_for(RunEnded)
+        assert (ended.stopped_early, ended.error) == ("enough", None)
+    told = [each[:2] for each in first.told]
+    assert told == [("begin", 50), ("round", 1), ("end", 1)]
+    assert second.told[0] == ("begin", 50, 1)  # resumed after its only round
+    assert [each[:2] for each in second.told] == told
+    assert third.told == []  # the job was finished before
