@@ -79,7 +79,8 @@ class StreamServer(Server, ABC):
 
         def stream() -> AskStream:
             seconds = self._phases.timeout(self.rounds_closed + 1, timeout)
-            return runner.stream(Phase.FIT, check=self._check_ask, timeout=seconds)
+            cast = self.strategy.cast is not None
+            return runner.stream(Phase.FIT, check=self._check_ask, timeout=seconds, cast=cast)
 
         return self.fit_over(stream, num_rounds, timeout)
 

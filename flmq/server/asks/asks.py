@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
+from flmq.common.parameter import with_parameters
+from flmq.common.typing import Parameters
 from flmq.observe.events import PhaseClosed, PhaseOpened
-from flmq.round import JobEvent, PhaseKey, Stopped, client_of
+from flmq.round import JobEvent, PhaseKey, ReplyRejected, Stopped, client_of
 from flmq.round.fates import Fate
 from flmq.round.job_events import Origin, PhaseEvent, RepliedLateBefore, ReplyCame
 from flmq.round.job_events import PhaseOpened as PhaseBegins
@@ -148,8 +150,14 @@ class Asks:
         now = self._context.clock()
         for each in records.replies.replies(key):
             origin = Origin.UNJUDGED if each.claim is None else Origin.RECORD
-            claim = each.claim or phase.claim(each.ask, each.reply)
-            token = loop.register(each.reply, each.size, origin)
+            reply = each.reply
+            fitted = phase.fitted(each.ask, reply)  # one that came before the phase was open again
+            if isinstance(fitted, Parameters):
+                reply = replace(reply, res=with_parameters(reply.res, fitted))
+            claim = each.claim or phase.claim(each.ask, reply)
+            if isinstance(fitted, str) and each.claim is None:
+                claim = ReplyRejected(each.ask, fitted)
+            token = loop.register(reply, each.size, origin)
             task_id, client_id = each.reply.task_id, client_of(each.ask)
             events.append(ReplyCame(token, task_id, client_id, Fate.SETTLES, claim, now, origin))
         reason = records.phases.closed(key)

@@ -153,6 +153,7 @@ class Coordinator:
             inbox.ack,
             receipts.send,
             self._unpack,
+            self._uploads.store,
             None if records is None else records.replies,
             policy,
             None if checkpoint is None else spec_of(checkpoint.parameters),
@@ -216,10 +217,11 @@ class Coordinator:
         *,
         check: StreamCheck = check_in_any_round,
         timeout: float | None = None,
+        cast: bool = False,
     ) -> AskStream:
         """Return a stream of asks of one kind; ``timeout``: seconds per ask, None: no limit."""
         clock, records = self._clock, self._records
-        return AskStream(self._asks, phase, clock, records, check=check, timeout=timeout)
+        return AskStream(self._asks, phase, clock, records, check=check, timeout=timeout, cast=cast)
 
     @property
     def losses(self) -> tuple[int, int]:

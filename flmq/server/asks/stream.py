@@ -71,11 +71,13 @@ class AskStream:
         *,
         check: StreamCheck = check_in_any_round,
         timeout: float | None = None,
+        cast: bool = False,
     ) -> None:
         """Resume the asks of this kind that an earlier server of the job left.
 
         ``clock`` returns monotonic seconds; ``check`` says why a reply does not answer its ask, of
-        the round given; ``timeout`` is in seconds per ask; None: wait without limit.
+        the round given; ``timeout`` is in seconds per ask; None: wait without limit. ``cast``: as
+        in `Request`.
         """
         self._asks = asks
         self._phase = phase
@@ -83,6 +85,7 @@ class AskStream:
         self._records = records
         self._check = check
         self._timeout = timeout
+        self._cast = cast
         self._looked = clock()
         self._settled: queue.SimpleQueue[PhaseInFlight] = queue.SimpleQueue()
         self._open: dict[PhaseKey, Watch] = {}
@@ -131,7 +134,9 @@ class AskStream:
         self._next_call[number] = max(known, key.call + 1)
         ask = replace(ask, ins=_lasting(ask.ins))
         check = partial(self._check, number)
-        request = Request(self._phase, number, [ask], self._timeout, check=check, state={})
+        request = Request(
+            self._phase, number, [ask], self._timeout, check=check, state={}, cast=self._cast
+        )
         self._open[key] = self._asks.open(key, request, on_done=self._settled.put)
 
     def take(self, timeout: float) -> Answer | None:

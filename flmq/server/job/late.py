@@ -29,6 +29,8 @@ class LateReplyPolicy:
     """The last round: replies late to it cannot count in a later one."""
     check: Callable[[ParametersSpec, FitRes], str | None]
     """Returns why a FitRes does not match what was sent; None: it matches."""
+    cast: bool = False
+    """Whether float tensors of another dtype than was sent are cast to it."""
 
 
 @dataclass(frozen=True, slots=True)

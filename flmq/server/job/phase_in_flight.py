@@ -27,7 +27,7 @@ from flmq.common.parameter import (
     with_parameters,
     without_parameters,
 )
-from flmq.common.typing import FitIns, FitRes
+from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import (
     Close,
@@ -44,6 +44,7 @@ from flmq.round.job_events import Claim
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.late import Late
 from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
+from flmq.server.strategy.casting import cast_like
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
 from flmq.wire import BlobRef, Failure, FileParameters, Reply, Res, Task
 from flmq.wire.failures import why_failed
@@ -132,6 +133,20 @@ class PhaseInFlight:
         asks = named(request.asks)
         nobody_yet = Round((), request.policy, label=label)
         return cls(key, request, label, nobody_yet, asks, now, on_done=on_done)
+
+    def fitted(self, ask: str, reply: Reply) -> Parameters | str | None:
+        """Return a reply's parameters cast to the dtypes that were sent, or why they cannot be.
+
+        None: they stay as they are.
+        """
+        asked = self.asks.get(ask)
+        if not self.request.cast or asked is None or not isinstance(reply.res, FitRes):
+            return None
+        sent = parameters_of(asked.ins)
+        if sent is None or why_failed(reply.res) is not None:
+            return None
+        fitted = cast_like(spec_of(sent), reply.res.parameters)
+        return None if fitted is reply.res.parameters else fitted
 
     def claim(self, ask: str, reply: Reply) -> Claim:
         """Return whether ``reply`` fits what was asked, and if not, why."""

@@ -88,6 +88,8 @@ class Request:
     state: Mapping[str, StateValue] | None = None
     """The strategy's state after it chose whom to ask; puts the phase in the job's journal, if
     any. None: the phase is asked anew after a restart."""
+    cast: bool = False
+    """Whether float tensors of another dtype than was sent are cast to it."""
     hands_over: bool = False
     """Whether late replies may count across phases: from this one later, from earlier ones here."""
 

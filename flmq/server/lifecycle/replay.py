@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flmq.common.errors import UsageError
+from flmq.common.parameter import with_parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.journal import JobIdentity, Journal, NotKept
@@ -20,7 +21,9 @@ from flmq.server.local_runner import LocalRunner
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
 from flmq.server.strategy.asynchronous import Asynchronous
+from flmq.server.strategy.casting import cast_like
 from flmq.server.strategy.late import merged
+from flmq.server.strategy.reply_check import spec_of
 from flmq.server.strategy.strategy import Strategy
 from flmq.wire import refer
 
@@ -143,6 +146,9 @@ def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
         for each in replies.carried_into(record.key) or ()
     ]
     results = merged(results, late)
+    if strategy.cast is not None:
+        # Those that came before their phase was open again are in the record as they came.
+        results = [(client, _cast(res, strategy.global_parameters)) for client, res in results]
     failures: list[tuple[ClientProxy, FitRes] | BaseException] = [
         ClientFailure(outcome.client_id, outcome.outcome, outcome.reason)
         for outcome in record.closed.outcomes
@@ -158,3 +164,8 @@ def _accepted(record: PhaseRecord) -> frozenset[str]:
 
 def _job(identity: JobIdentity) -> Job:
     return Job(identity.name, identity.run_id, identity.secret, epoch=0)
+
+
+def _cast(res: FitRes, model: Parameters) -> FitRes:
+    fitted = cast_like(spec_of(model), res.parameters)
+    return res if isinstance(fitted, str) else with_parameters(res, fitted)

@@ -116,7 +116,8 @@ def _run(
         how = replace(how, spool_dir=run.journal.spool_folder)
     late_policy = None
     if server.strategy.late_replies is LateReplies.NEXT_ROUND:
-        late_policy = LateReplyPolicy(config.num_rounds, server.check_late)
+        cast = server.strategy.cast is not None
+        late_policy = LateReplyPolicy(config.num_rounds, server.check_late, cast)
     records = None
     if run.journal is not None and job_journal is not None:
         records = Records(job_journal, ReplyJournal(run.journal, run.job))

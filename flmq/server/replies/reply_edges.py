@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from flmq.common.parameter import with_parameters
+from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.observe.events import RunEvent
 from flmq.round import Outcome
@@ -50,6 +52,10 @@ class ReplyEdges:
     """Tells a client its reply's outcome, the reason, and how many seconds late it was."""
     unpack: Callable[[Reply], Reply | str] = lambda reply: reply
     """Returns the reply with its parameters decompressed, or why they cannot be."""
+    store: Callable[[Reply, Parameters], Reply] = lambda reply, parameters: replace(
+        reply, res=with_parameters(reply.res, parameters)
+    )
+    """Returns the reply with these parameters in place of its own, where replies' are kept."""
     record: ReplyRecord | None = None
     late_policy: LateReplyPolicy | None = None
     model: ParametersSpec | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from flmq.common.parameter import parameters_of
+from flmq.common.typing import FitRes, Parameters
 from flmq.round import ReplyAccepted, ReplyRejected
 from flmq.round.fates import Fate
 from flmq.round.job_events import Claim, ReplyCame
 from flmq.server.job.late import misfit, why_not_later
 from flmq.server.replies.reply_edges import InHand, ReplyEdges
 from flmq.server.replies.task_directory import TaskDirectory
+from flmq.server.strategy.casting import cast_like
 
 __all__ = ["ReplyJudge"]
 
@@ -54,10 +57,26 @@ class ReplyJudge:
         found = self._tasks.phase_of(hand.reply.task_id)
         if fate is Fate.SETTLES:
             assert found is not None
-            return found[0].claim(found[1], hand.reply), ""
+            phase, ask = found
+            if reason := self._fit(hand, phase.fitted(ask, hand.reply)):
+                return ReplyRejected(ask, reason), ""
+            return phase.claim(ask, hand.reply), ""
         note = why_not_later(hand.reply)
         if fate is Fate.LATE_WANTED and not note:
             assert self._edges.late_policy is not None
             sent = self._edges.model if found is None else found[0].specs.get(found[1])
+            if sent is not None and self._edges.late_policy.cast:
+                res = hand.reply.res
+                assert isinstance(res, FitRes)
+                if reason := self._fit(hand, cast_like(sent, res.parameters)):
+                    return ReplyAccepted(client_id), f"rejected: {reason}"
             note = misfit(hand.reply, sent, self._edges.late_policy)
         return ReplyAccepted(client_id), note
+
+    def _fit(self, hand: InHand, fitted: Parameters | str | None) -> str:
+        """Give a reply its ``fitted`` parameters, if others; or return why they do not fit."""
+        if isinstance(fitted, str):
+            return fitted
+        if fitted is not None and fitted is not parameters_of(hand.reply.res):
+            hand.reply = self._edges.store(hand.reply, fitted)
+        return ""

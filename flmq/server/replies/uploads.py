@@ -212,13 +212,22 @@ class Uploads:
                 max_bytes=self._limit(size_of(base)),
             )
             plain = Parameters([bytes(one) for one in tensors], ref.tensor_type, ref.names)
-            file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(plain))
-            with contextlib.closing(file):
-                for index, data in iter_chunks(file.ref, plain.tensors):
-                    file.write(index, data)
-                return _filled(reply, file.parameters(), None)
+            return self.store(reply, plain)
         except MalformedMessage as error:
             return Spoiled(reply, str(error))
+
+    def store(self, reply: Reply, parameters: Parameters) -> Reply:
+        """Return the reply with these parameters in a file, in place of its own.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot store them.
+        """
+        assert self._folder is not None
+        file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(parameters))
+        with contextlib.closing(file):
+            for index, data in iter_chunks(file.ref, parameters.tensors):
+                file.write(index, data)
+            return _filled(reply, file.parameters(), None)
 
     def _find(self, name: str) -> _Upload | None:
         upload = self._open.get(task_of_upload(name))

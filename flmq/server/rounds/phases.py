@@ -131,6 +131,7 @@ class Phases:
                 check=check,
                 sink=combine,
                 state=None if checkpointer is None else checkpointer.state(strategy),
+                cast=phase is Phase.FIT and strategy.cast is not None,
                 hands_over=phase is Phase.FIT and strategy.late_replies is LateReplies.NEXT_ROUND,
             )
         )

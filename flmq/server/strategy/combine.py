@@ -172,12 +172,14 @@ class WeightedMean:
 class AllReplies:
     """Keep replies where they are, usually on disk, and combine them when all have come."""
 
-    def __init__(self, rule: Rule | None = None) -> None:
+    def __init__(self, rule: Rule | None = None, *, reals: bool = False) -> None:
         """Combine by ``rule``, for example one from `coordinate_wise`.
 
-        None passes the replies on uncombined, in `Combined.replies`.
+        None passes the replies on uncombined, in `Combined.replies`. ``reals``: the rule is for
+        tensors that have a mean, so that a model of others is refused before anybody trains.
         """
         self._rule = rule
+        self.reals = reals
         self._kept: list[tuple[str, FitRes]] = []
 
     def add(self, client_id: str, res: FitRes) -> None:

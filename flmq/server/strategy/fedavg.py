@@ -118,7 +118,10 @@ class FedAvg(FedAvgOptions, Strategy):
         """
         # Only for unmodified replies: what a subclass makes of them is its own business.
         streams = self.reply_check is ReplyCheck.LIKE_SENT and says_it_streams(self)
-        if not streams or type(self.combine(0, model)) is not WeightedMean:
+        if not streams:
+            return
+        combine = self.combine(0, model)
+        if type(combine) is not WeightedMean and not getattr(combine, "reals", False):
             return
         try:
             specs_of(parameters_to_ndarrays(model, copy=False), model.names)

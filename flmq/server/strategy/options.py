@@ -93,6 +93,9 @@ class FedAvgOptions:
     """The same for metrics of evaluation."""
     inplace: bool = True
     """Accepted for compatibility with Flower, and ignored: the mean is exact anyway."""
+    cast: str | None = None
+    """"like sent" to cast replies of another float dtype than the model's to it, rounded once; None
+    to refuse them. Flower's strategies have no such argument, and take the dtype that comes."""
     criterion: Criterion | None = None
     """Which clients may be asked (`flmq.server.criteria`); the numbers and fractions above are of
     these. None for all. Flower's strategies have no such argument."""
@@ -107,6 +110,8 @@ class FedAvgOptions:
             problem = parameters_problem(self.initial_parameters)
             if problem is not None:
                 raise InvalidStrategyOption(f"initial_parameters is {problem}")
+        if self.cast not in (None, "like sent"):
+            raise InvalidStrategyOption(f'cast is {self.cast!r}: give "like sent", or None')
         if not (self.criterion is None or callable(getattr(self.criterion, "select", None))):
             raise InvalidStrategyOption(
                 f"criterion is a {type(self.criterion).__name__}: give a flmq Criterion, as in "

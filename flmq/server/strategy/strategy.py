@@ -54,6 +54,9 @@ class Strategy(ABC):
 
     reply_check: ReplyCheck = ReplyCheck.LIKE_SENT
     """How a client's parameters are checked before they get into ``results``."""
+    cast: str | None = None
+    """"like sent": a fit reply in another float dtype than was sent, such as float32 for a
+    bfloat16 model, is cast to it (rounded once) instead of refused. None: it is refused."""
     late_replies: LateReplies = LateReplies.DROP
     """What becomes of a fit reply that comes after its round closed, read when the run begins.
 

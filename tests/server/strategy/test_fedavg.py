@@ -69,6 +69,7 @@ def test_arguments_and_defaults_are_flowers() -> None:
         "evaluate_metrics_aggregation_fn": None,
         "inplace": True,
         # Our own, after Flower's.
+        "cast": None,
         "criterion": None,
     }
 

@@ -28,7 +28,7 @@ def one_vote_each(rule: Callable[[Models], Iterable[NDArray]]) -> AllReplies:
     def of_newest(replies: Replies) -> Iterable[NDArray]:
         return rule(replies.newest())
 
-    return AllReplies(of_newest)
+    return AllReplies(of_newest, reals=True)
 
 
 def medians(models: Models) -> _Tensors:
