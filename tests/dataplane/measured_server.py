@@ -1,4 +1,4 @@
-"""A server that tells how much memory a round took: ``python -m ... URL CLIENTS NUMBERS PROGRAM``.
+"""A server that tells how much memory rounds took: ``python -m ... URL CLIENTS NUMBERS PROGRAM``.
 
 PROGRAM is a strategy of flmq's, or the file of docs/strategies.md that has one and its class:
 ``FedMedian``, ``fedlion.py:FedLion``.
@@ -43,7 +43,7 @@ def _strategy(name: str) -> type[FedAvg]:
 
 
 def main(url: str, clients: int, numbers: int, name: str) -> None:
-    """Run one round, and print the memory before and the most of it."""
+    """Run two rounds, in the second of which moments are there; print the memory and its peak."""
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): begin VmHWM anew
     idle = _status("VmRSS")
     strategy = _strategy(name)(
@@ -56,7 +56,7 @@ def main(url: str, clients: int, numbers: int, name: str) -> None:
     start_server(
         server_address=url,
         strategy=strategy,
-        config=ServerConfig(1, None),
+        config=ServerConfig(2, None),
         job=f"job{clients}",
         observers=[rounds.append],
     )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def peak_above_idle(url: str, clients: int, folder: Path, strategy: str) -> int:
-    """Bytes that a server took for a round with so many clients, all answering at once."""
+    """Bytes that a server took for rounds with so many clients, all answering at once."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     names = {f"c{number}": {} for number in range(clients)}  # type: ignore[var-annotated]
     with RabbitMQTransport(url, name="clients") as transport:
@@ -35,7 +35,7 @@ def peak_above_idle(url: str, clients: int, folder: Path, strategy: str) -> int:
         done.result(30)
     assert server.returncode == 0, server.stderr
     measured = json.loads(server.stdout.splitlines()[-1])
-    assert measured["accepted"] == [clients]
+    assert measured["accepted"] == [clients, clients]
     return int(measured["peak"] - measured["idle"])
 
 

@@ -39,5 +39,4 @@ class FedAdagrad(FedOpt):
             return x + self.eta * delta / (np.sqrt(v) + self.tau)
 
         initial = (self.initial_accumulator_value,)
-        model, (self.v_t,) = stepped(parameters, combined, (self.v_t,), adagrad, initial)
-        return model
+        return stepped(parameters, combined, (self.v_t,), adagrad, initial)

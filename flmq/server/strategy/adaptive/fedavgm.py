@@ -58,9 +58,7 @@ class FedAvgM(FedAvg):
             v[:] = self.server_momentum * v + delta
             return x + self.server_learning_rate * v
 
-        before = (self.momentum_vector,)
-        model, (self.momentum_vector,) = stepped(parameters, combined, before, sgd)
-        return model
+        return stepped(parameters, combined, (self.momentum_vector,), sgd, (0.0,))
 
     def state_dict(self) -> Mapping[str, StateValue]:
         """Return the momentum."""

@@ -58,9 +58,7 @@ class FedOpt(FedAvg):
     def step(self, parameters: Parameters, combined: Combined, rule: Rule) -> Parameters:
         """Return the model after ``rule(x, delta, m, v)``, which assigns to m and v in place."""
         initial = (0.0, self.initial_accumulator_value)
-        moments = (self.m_t, self.v_t)
-        model, (self.m_t, self.v_t) = stepped(parameters, combined, moments, rule, initial)
-        return model
+        return stepped(parameters, combined, (self.m_t, self.v_t), rule, initial)
 
     def state_dict(self) -> Mapping[str, StateValue]:
         """Return the moments."""

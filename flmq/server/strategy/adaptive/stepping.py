@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from flmq.common.errors import InconsistentTensors, NonFiniteValues
+from flmq.common.errors import InconsistentTensors
+from flmq.common.logger import get_logger
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, ndarray_to_bytes
 from flmq.common.typing import NDArray, NDArrays, Parameters
 
 __all__ = ["Rule", "stepped"]
+
+logger = get_logger(__name__)
 
 _BLOCK = 1 << 14
 """Numbers at a time: with the intermediate results of a formula they fit the cache."""
@@ -28,90 +31,97 @@ def stepped(
     means: Iterable[NDArray],
     moments: Sequence[NDArrays],
     rule: Rule,
-    initial: Sequence[float] = (),
-) -> tuple[Parameters, list[NDArrays]]:
-    """Return the model after one step, and its moments.
+    initial: Sequence[float],
+) -> Parameters:
+    """Return the model after one step, and bring the ``moments`` there in place.
 
-    ``moments`` are not changed, so that a step that fails leaves nothing half done; an empty list
-    stands for numbers all ``initial`` (by default 0). Tensors of integers and booleans become their
-    mean, without a step and without moments: an average of counters is one, a step in its direction
-    is not. Moments are float64 for float64 tensors and else float32, in which the formula is
-    computed too; only the new model is rounded to the tensor's own dtype.
+    Each of ``moments`` has an array for each tensor; an empty one is filled first, with its number
+    of ``initial``. They are float64 for tensors of float64 and else float32. The formula is
+    computed in that too, and only the new model is rounded to the tensor's own dtype. Tensors of
+    integers and booleans become their mean, without a step, and have empty moments: the average of
+    counters is a counter, a step in its direction is none.
+
+    A number whose step overflows stays as it was, with its moments, and a warning counts them: what
+    one client can bring about by numbers near the largest does not stay in the moments.
 
     Raises:
         InconsistentTensors: the model, the means and the moments do not have the same shapes.
-        NonFiniteValues: numbers became NaN or infinity.
     """
+    model = [bytes_to_ndarray(tensor, copy=False) for tensor in parameters.tensors]
+    for moment, value in zip(moments, initial, strict=True):
+        if not moment:
+            moment += [_moment(x, value) for x in model]
+        if [each.shape for each in moment] != [_moment_shape(x) for x in model]:
+            raise InconsistentTensors(
+                "the strategy remembers moments of tensors of other shapes than the model's: use a "
+                "new strategy for a new model"
+            )
     tensors: list[bytes] = []
-    made: list[NDArrays] = [[] for _ in moments]
-    for index, (x, mean) in enumerate(_pairs(parameters, means)):
-        dtype = _moment_dtype(x)
-        if dtype is None:
+    for index, (x, mean) in enumerate(_pairs(model, means)):
+        if _is_averaged(x):
             tensors.append(ndarray_to_bytes(mean))
-            for each in made:
-                each.append(np.zeros(0, np.float32))
             continue
-        start = initial or [0.0] * len(moments)
-        own = [
-            np.array(before[index]) if before else np.full(x.shape, value, dtype)
-            for before, value in zip(moments, start, strict=True)
-        ]
         new = np.empty(x.shape, x.dtype)
-        _step(index, x, mean, own, rule, new)
+        stayed = _step(x, mean, [moment[index] for moment in moments], rule, new)
         tensors.append(ndarray_to_bytes(new))
-        for each, moment in zip(made, own, strict=True):
-            each.append(moment)
-    return Parameters(tensors, parameters.tensor_type), made
+        if stayed:
+            logger.warning(
+                "tensor %d: %d of %d numbers overflow in the server's step, and stay: lower its "
+                "learning rate, or look at what clients send",
+                index,
+                stayed,
+                x.size,
+            )
+    return Parameters(tensors, parameters.tensor_type)
 
 
-def _step(
-    index: int, x: NDArray, mean: NDArray, moments: NDArrays, rule: Rule, new: NDArray
-) -> None:
-    """Write one tensor's step to ``new`` and ``moments``."""
-    if any(moment.shape != x.shape for moment in moments):
-        raise InconsistentTensors(
-            f"tensor {index} of the model has shape {x.shape}, and what the strategy remembers of "
-            f"it {[moment.shape for moment in moments]}: use a new strategy for a new model"
-        )
-    dtype = moments[0].dtype
-    flat = [np.ravel(each) for each in (x, mean)]
+def _step(x: NDArray, mean: NDArray, moments: NDArrays, rule: Rule, new: NDArray) -> int:
+    """Write one tensor's step to ``new`` and to ``moments``; return how many numbers stayed."""
+    dtype, stayed = moments[0].dtype, 0
+    x, mean = np.ravel(x), np.ravel(mean)
     targets = [each.reshape(-1) for each in (new, *moments)]
     for start in range(0, x.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        old, aim = (each[block].astype(dtype, copy=False) for each in flat)
-        # What overflows is reported below, with the tensor.
-        with np.errstate(all="ignore"):
-            targets[0][block] = rule(old, aim - old, *(each[block] for each in targets[1:]))
-        if not all(np.isfinite(each[block]).all() for each in targets):
-            raise NonFiniteValues(
-                f"tensor {index} became NaN or infinity in the server's step: lower its learning "
-                "rate, or look at what clients send"
-            )
+        old, aim = (each[block].astype(dtype, copy=False) for each in (x, mean))
+        made, *before = (each[block] for each in targets)
+        after = [each.copy() for each in before]
+        with np.errstate(all="ignore"):  # what overflows stays
+            made[:] = rule(old, aim - old, *after)
+        finite = np.isfinite(made)
+        for each in after:
+            finite &= np.isfinite(each)
+        if not finite.all():
+            stayed += finite.size - int(np.count_nonzero(finite))
+            np.copyto(made, x[block], where=~finite)
+        for each, moved in zip(before, after, strict=True):
+            np.copyto(each, moved, where=finite)
+    return stayed
 
 
-def _pairs(parameters: Parameters, means: Iterable[NDArray]) -> Iterator[tuple[NDArray, NDArray]]:
+def _pairs(model: NDArrays, means: Iterable[NDArray]) -> Iterator[tuple[NDArray, NDArray]]:
     """Yield each tensor of the model with its mean."""
-    count = 0
-    for count, mean in enumerate(means, 1):
-        if count > len(parameters.tensors):
-            break
-        x = bytes_to_ndarray(parameters.tensors[count - 1], copy=False)
-        if TensorSpec.of(x) != TensorSpec.of(mean):
+    left = list(reversed(model))
+    for index, mean in enumerate(means):
+        x = left.pop() if left else None
+        if x is None or x.shape != mean.shape or x.dtype != mean.dtype:
+            own = "missing" if x is None else TensorSpec.of(x)
             raise InconsistentTensors(
-                f"tensor {count - 1} of the model is {TensorSpec.of(x)}, that of its clients' mean "
-                f"{TensorSpec.of(mean)}: a step goes from one to the other"
+                f"tensor {index} of the clients' mean is {TensorSpec.of(mean)}, the model's {own}: "
+                "a step goes from one to the other. When calling aggregate_fit by hand, give "
+                "initial_parameters"
             )
         yield x, mean
-    if count != len(parameters.tensors):
-        raise InconsistentTensors(
-            f"the model has {len(parameters.tensors)} tensors, its clients' mean another number: "
-            "a step goes from one to the other. When calling aggregate_fit by hand, give "
-            "initial_parameters"
-        )
 
 
-def _moment_dtype(x: NDArray) -> np.dtype[Any] | None:
-    """Return the dtype to compute in; None for numbers that are averaged only."""
-    if x.dtype.kind in "biu":
-        return None
-    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+def _is_averaged(x: NDArray) -> bool:
+    return x.dtype.kind in "biu"
+
+
+def _moment_shape(x: NDArray) -> tuple[int, ...]:
+    return (0,) if _is_averaged(x) else x.shape
+
+
+def _moment(x: NDArray, value: float) -> NDArray:
+    """Return the first moment of a tensor, all ``value``."""
+    dtype: Any = np.float64 if x.dtype == np.float64 else np.float32
+    return np.full(_moment_shape(x), value, dtype)
