@@ -55,9 +55,9 @@ class Died(RunError):
 
 
 @pytest.fixture(scope="module")
-def fedbuff() -> ModuleType:
-    module = ModuleType("fedbuff")
-    exec(program(ROOT / "docs" / "asks.md", "fedbuff.py"), module.__dict__)
+def quorum() -> ModuleType:
+    module = ModuleType("quorum")
+    exec(program(ROOT / "docs" / "asks.md", "quorum.py"), module.__dict__)
     return module
 
 
@@ -86,11 +86,11 @@ class Asked:
 class Taken:
     """Notes each answer that is taken, and those that each step is made of."""
 
-    def __init__(self, fedbuff: ModuleType) -> None:
+    def __init__(self, quorum: ModuleType) -> None:
         self.steps: dict[int, list[Answer]] = {}
         taken = self
 
-        class Noting(fedbuff.FedBuff):  # type: ignore[name-defined, misc]
+        class Noting(quorum.MedianOfThree):  # type: ignore[name-defined, misc]
             def run(self, stream: AskStream, num_rounds: int) -> None:
                 ask = stream.ask
 
@@ -100,21 +100,21 @@ class Taken:
                 stream.ask = named  # type: ignore[method-assign, assignment]
                 super().run(stream, num_rounds)
 
-            def moved(self, buffer: list[Answer]) -> Any:
+            def median(self, answers: list[Answer]) -> Any:
                 number = self.rounds_closed + 1
-                before = taken.steps.setdefault(number, [_kept(each) for each in buffer])
+                before = taken.steps.setdefault(number, [_kept(each) for each in answers])
                 # A step that was cut short is made again of the same, in the same order.
-                assert [_said(a) for a in before] == [_said(a) for a in buffer]
-                return super().moved(buffer)
+                assert [_said(a) for a in before] == [_said(a) for a in answers]
+                return super().median(answers)
 
         self.server = Noting
 
-    def model(self, fedbuff: ModuleType) -> bytes:
+    def model(self, quorum: ModuleType) -> bytes:
         """The final model, computed anew from the answers alone."""
-        loop = fedbuff.FedBuff(client_manager=SimpleClientManager())
+        loop = quorum.MedianOfThree(client_manager=SimpleClientManager())
         loop.parameters = ndarrays_to_parameters([np.zeros(3, np.float32)])
         for number in range(1, STEPS + 1):
-            loop.parameters = loop.moved(self.steps[number])
+            loop.parameters = loop.median(self.steps[number])
         return b"".join(loop.parameters.tensors)
 
 
@@ -155,11 +155,11 @@ def test_killed_and_resumed_no_answer_is_lost_or_taken_twice(
     memory_federation: Federation,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    fedbuff: ModuleType,
+    quorum: ModuleType,
     module: ModuleType,
     place: str,
 ) -> None:
-    asked, taken = Asked(), Taken(fedbuff)
+    asked, taken = Asked(), Taken(quorum)
     memory_federation.serve(*CLIENTS, source=asked.client)
     passed = 0
 
@@ -174,22 +174,22 @@ def test_killed_and_resumed_no_answer_is_lost_or_taken_twice(
         with pytest.raises(Died):
             _start(memory_federation, taken, tmp_path).history()
     last = _start(memory_federation, taken, tmp_path)
-    assert last.model() == taken.model(fedbuff)
+    assert last.model() == taken.model(quorum)
     assert set(asked.times.values()) == {1}  # no client was asked the same twice
     parts = [_ask_of(each) for step in taken.steps.values() for each in step]
-    assert len(parts) == len(set(parts)) == STEPS * 2
+    assert len(parts) == len(set(parts)) == STEPS * 3
     assert set(parts) <= asked.times.keys()
 
 
-def test_without_a_journal_it_runs(memory_federation: Federation, fedbuff: ModuleType) -> None:
-    asked, taken = Asked(), Taken(fedbuff)
+def test_without_a_journal_it_runs(memory_federation: Federation, quorum: ModuleType) -> None:
+    asked, taken = Asked(), Taken(quorum)
     memory_federation.serve(*CLIENTS, source=asked.client)
     first = ndarrays_to_parameters([np.zeros(3, np.float32)])
     server = taken.server(
         client_manager=SimpleClientManager(), strategy=FedAvg(initial_parameters=first)
     )
     running = memory_federation.run(server=server, rounds=STEPS)
-    assert running.model() == taken.model(fedbuff)
+    assert running.model() == taken.model(quorum)
     assert [closed.server_round for closed in running.watch.rounds()] == [*range(1, STEPS + 1)]
 
 

@@ -32,6 +32,7 @@ from flmq.server.strategy import FedAsync, FedAvg, FedBuff, LateReplies
 from flmq.server.streams.asynchronous_server import DROPPED, NoLateReplies
 from flmq.server.streams.rests import EverybodyFails
 from flmq.wire import ReceiptOutcome
+from tests.docs.pages import ROOT, program
 from tests.end_to_end.federation import JOB, Federation, RunningServer
 
 CLIENTS = ("a", "b", "c", "d")
@@ -351,3 +352,13 @@ def test_what_cannot_be_is_said(memory_federation: Federation, tmp_path: Path) -
     memory_federation.run(fed_buff(), 1, runs_dir=tmp_path, keep=ALL).history()
     with pytest.raises(NeedsItsStrategy, match="name the server's app"):
         replayed(tmp_path, FedAvg())
+
+
+def test_the_server_of_the_documentation_runs(memory_federation: Federation) -> None:
+    names: dict[str, Any] = {}
+    exec(program(ROOT / "docs" / "strategies.md", "buffered.py"), names)
+    parts = names["server"]()
+    memory_federation.serve(*CLIENTS)
+    running = memory_federation.run(parts.strategy, config=parts.config)
+    running.history()
+    assert [len(step.buffer) for step in running.watch.rounds()] == [2] * 10
