@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flmq.common.phase import Phase
 from flmq.common.typing import EvaluateIns, EvaluateRes, FitRes, Metrics, Parameters
 from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.rhythm.deadlines import RoundPolicy
 from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.privacy.options import LateRepliesNotPrivate
 from flmq.server.strategy.strategy import Strategy
@@ -50,6 +52,12 @@ class Wrapping(Strategy):
     def check_fit_res(self, res: FitRes) -> str | None:
         """Refuse what the wrapped strategy refuses."""
         return self.strategy.check_fit_res(res)
+
+    def round_policy(
+        self, server_round: int, phase: Phase, asked: int, configured: RoundPolicy
+    ) -> RoundPolicy:
+        """Wait as long, and for as many, as the wrapped strategy does."""
+        return self.strategy.round_policy(server_round, phase, asked, configured)
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
