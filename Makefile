@@ -62,7 +62,7 @@ format: $(DEV) ## Put the code into the house's style
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
 
-bench: $(DEV) ## Measure, in some ten minutes; ARGS=--help says what there is to choose
+bench: $(DEV) ## Measure, in some twenty minutes; ARGS=--help says what there is to choose
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
 	@$(RUN) benchmarks $(ARGS)
 

@@ -14,19 +14,19 @@ from types import FrameType
 
 from benchmarks import page, plot
 from benchmarks.cells import CELLS, LARGE, MEMORY, parse_cell
-from benchmarks.contenders import CONTESTANTS
+from benchmarks.contenders import CONTESTANTS, IN_ROUNDS, ON_MEMORY
 from benchmarks.machine import describe, load_average
 from benchmarks.results import Outcome, Report
 from benchmarks.rounds import Harness
 from flmq.broker.find import obtain_broker
 
 _ROOT = Path(__file__).resolve().parent.parent
-_OTHERS = ("accumulator", "asynchronous", "compression")
+_OTHERS = ("accumulator", "asynchronous", "compression", "strategies")
 """Benchmarks that need no broker: modules that print what they find."""
 
 
 def main() -> None:
-    """Measure what the options name, or everything that takes no more than some ten minutes."""
+    """Measure what the options name, or everything that takes no more than some twenty minutes."""
     options = _options()
     signal.signal(signal.SIGTERM, _interrupt)
     if options.from_json is None:
@@ -102,10 +102,11 @@ def _measure(options: argparse.Namespace) -> Report:
         with tempfile.TemporaryDirectory(prefix="flmq-bench-") as logs:
             harness = Harness(broker, options.rounds, Path(logs), _tell)
             if "rounds" in options.what:
+                names = [name for name in options.contestants if name in IN_ROUNDS]
                 for cell in options.cells:
-                    speed += harness.play(cell, options.contestants)
+                    speed += harness.play(cell, names)
                 if options.large:
-                    with_large = [n for n in options.contestants if n != "flower"]
+                    with_large = [n for n in names if n != "flower"]
                     speed += replace(harness, rounds=3).play(LARGE, with_large)
             if "memory" in options.what:
                 memory = _memory(harness, options)
@@ -116,7 +117,7 @@ def _measure(options: argparse.Namespace) -> Report:
 
 def _memory(harness: Harness, options: argparse.Namespace) -> list[Outcome]:
     """Play two rounds a cell, one contestant after the other: the peak is all that counts."""
-    names = [name for name in options.contestants if name in ("flmq", "flower")]
+    names = [name for name in options.contestants if name in ON_MEMORY]
     harness = replace(harness, rounds=2)
     return [
         outcome

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 
-__all__ = ["CONTESTANTS", "FLWR_PYTHON", "Contestant", "NotAvailable", "flower_version"]
+__all__ = [
+    "CONTESTANTS",
+    "FLWR_PYTHON",
+    "IN_ROUNDS",
+    "ON_MEMORY",
+    "Contestant",
+    "NotAvailable",
+    "flower_python",
+    "flower_version",
+]
 
 FLWR_PYTHON = "FLMQ_BENCH_FLWR_PYTHON"
 """The environment variable that names another Python, where flwr is installed."""
@@ -70,12 +79,24 @@ def flower_version() -> str | None:
         return None
 
 
-def _learning(python: Callable[[], str], library: str) -> Callable[[str], list[str]]:
+def flower_python() -> str:
+    """Return the Python that has flwr.
+
+    Raises:
+        NotAvailable: there is none.
+    """
+    return _flower()[0]
+
+
+def _learning(
+    python: Callable[[], str], library: str, strategy: str = "FedAvg"
+) -> Callable[[str], list[str]]:
     return lambda role: [
         python(),
         "-m",
         f"benchmarks.contestants.learning_{role}",
         f"--library={library}",
+        *([f"--strategy={strategy}"] if role == "server" else []),
     ]
 
 
@@ -134,11 +155,21 @@ CONTESTANTS: dict[str, Contestant] = {
             _learning(lambda: sys.executable, "flmq"),
             _memory(6, 0, 3.5, 60_000_000),
         ),
+        *(
+            Contestant(
+                f"flmq-{strategy.lower()}",
+                f"flmq, {strategy}",
+                True,
+                _learning(lambda: sys.executable, "flmq", strategy),
+                _memory(9, 0, 3.5, 60_000_000),
+            )
+            for strategy in ("FedAdam", "FedMedian")
+        ),
         Contestant(
             "flower",
             "Flower gRPC",
             False,
-            _learning(lambda: _flower()[0], "flwr"),
+            _learning(flower_python, "flwr"),
             _memory(1, 8, 17, 120_000_000),
         ),
         Contestant("pika", "bare pika", True, _pika(), _memory(0, 0, 1, 40_000_000)),
@@ -151,3 +182,8 @@ CONTESTANTS: dict[str, Contestant] = {
         ),
     )
 }
+
+ON_MEMORY = ("flmq", "flmq-fedadam", "flmq-fedmedian", "flower")
+"""Those whose server's memory is looked at."""
+IN_ROUNDS = ("flmq", "flower", "pika", "pika-tuned")
+"""Those whose rounds are timed."""

@@ -61,6 +61,7 @@ def fingerprint(parameters: Any) -> tuple[int, bytes]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=("flmq", "flwr"), required=True)
+    parser.add_argument("--strategy", default="FedAvg")
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--model-bytes", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
@@ -68,7 +69,7 @@ def main() -> None:
     fl = importlib.import_module(options.library)
     server, common = fl.server, fl.common
     stage = Stage()
-    strategy = timed(server.strategy.FedAvg, stage)(
+    strategy = timed(getattr(server.strategy, options.strategy), stage)(
         fraction_evaluate=0.0,
         min_fit_clients=options.clients,
         min_available_clients=options.clients,

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["ADDRESS_VARIABLE", "Stage", "address", "end_with_parent"]
+__all__ = ["ADDRESS_VARIABLE", "Stage", "address", "end_with_parent", "forget_peak", "memory"]
 
 ADDRESS_VARIABLE = "FLMQ_BENCH_ADDRESS"
 """Where the address is: the environment, for a broker's URL has a password in it."""
@@ -51,7 +51,7 @@ class Stage:
         end_with_parent()
         self._lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        self._idle = _memory("VmRSS")
+        self._idle = memory("VmRSS")
         self._started = self._cpu = 0.0
         self._first = True
 
@@ -64,7 +64,7 @@ class Stage:
         self._say(event="ready")
         self._hear("go")
         if self._first:
-            _forget_peak()
+            forget_peak()
             self._first = False
         self._cpu = time.process_time()
         self._started = time.perf_counter()
@@ -78,7 +78,7 @@ class Stage:
             "seconds": time.perf_counter() - self._started,
             "cpu": time.process_time() - self._cpu,
             "idle_rss": self._idle,
-            "peak_rss": _memory("VmHWM"),
+            "peak_rss": memory("VmHWM"),
         }
         exact = None if is_exact is None else is_exact()
         self._say(event="round", answers=answers, exact=exact, **measured)
@@ -95,7 +95,7 @@ class Stage:
             sys.exit(f"the harness said {line!r}, not {word!r}")
 
 
-def _memory(field: str) -> int:
+def memory(field: str) -> int:
     """VmRSS or VmHWM of this process in bytes; without a /proc its peak for both."""
     status = Path("/proc/self/status")
     if not status.exists():
@@ -107,7 +107,7 @@ def _memory(field: str) -> int:
     raise AssertionError(f"/proc/self/status has no {field}")
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Have the peak count from here: making the model is not part of a round (Linux, proc(5))."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
