@@ -28,6 +28,7 @@ WITHOUT_ALL = {
     "flmq.server.replies",
     "flmq.server.resumption",
     "flmq.server.rhythm",
+    "flmq.server.strategy.partial",
     "flmq.server.rounds",
     "flmq.server.streams",
     # The wire's own tables, behind flmq.wire.

@@ -38,7 +38,7 @@ from flmq.wire import (
     size_of,
     upload_name,
 )
-from flmq.wire.codecs import get_codec
+from flmq.wire.codecs import base_by_name, get_codec
 from flmq.wire.failures import failure_of
 
 __all__ = ["TaskExecutor"]
@@ -233,7 +233,7 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
     except UsageError as error:
         logger.warning("sending without compression: %s", error)
         return refer(parameters), parameters.tensors
-    tensors = codec.encode(parameters.tensors, base.tensors)
+    tensors = codec.encode(parameters.tensors, base_by_name(parameters.names, base))
     packed = Parameters(tensors, parameters.tensor_type, parameters.names)
     return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors
 

@@ -19,11 +19,13 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
+from flmq.journal import Journal
 from flmq.observe.events import ClientOutcome, Outcome, RunEnded
 from flmq.server import Server, SimpleClientManager
 from flmq.server.options import ResumePolicy
+from flmq.server.strategy import TrainOnly
 from flmq.wire import INLINE_BYTES
-from tests.end_to_end.federation import OK, Federation, Keeping, fed_avg
+from tests.end_to_end.federation import JOB, OK, Federation, Keeping, fed_avg
 
 NAMES = ("layer4.0.bn1.weight", "fc.bias")
 SMALL, LARGE = 3, INLINE_BYTES
@@ -50,6 +52,8 @@ class Replies(Client):
                 parameters = ndarrays_to_parameters(tensors, names=ins.parameters.names)
             case "turned":
                 parameters = ndarrays_to_parameters(tensors, names=NAMES[::-1])
+            case "adapter":  # what it was not asked to train stays here
+                parameters = ndarrays_to_parameters(tensors[1:], names=NAMES[1:])
             case "diverged":
                 parameters = ndarrays_to_parameters([tensors[0], tensors[1] * np.nan])
             case _:
@@ -163,3 +167,27 @@ def test_a_server_that_resumes_has_the_names_again(
     assert ended.parameters is not None
     assert ended.parameters.names == NAMES
     assert Replies.came == [NAMES] * 6
+
+
+@sizes
+def test_adapters_alone_come_back_and_the_model_stays_whole(
+    federation: Federation, size: int, tmp_path: Path
+) -> None:
+    """Both train; only the bias is averaged, with a client that sends nothing else."""
+    Replies.came = []
+    federation.serve("adapter", "named", source=source)
+    strategy = TrainOnly(fed_avg(2, initial_parameters=model(size)), "fc.*")
+    run = federation.run(strategy, rounds=2, runs_dir=tmp_path)
+    run.history()
+    assert set(run.watch.words()) == {"adapter", "named"}
+    assert {each.outcome for each in run.watch.of(ClientOutcome)} == {Outcome.ACCEPTED}
+    ended = run.watch.wait_for(RunEnded)
+    assert ended.parameters is not None
+    assert ended.parameters.names == NAMES
+    weight, bias = parameters_to_ndarrays(ended.parameters)
+    assert (set(weight), bias.tolist()) == ({1.0}, [2.0, 2.0])
+    assert Replies.came == [NAMES] * 4
+    # The journal's record of the round gives the same model again.
+    journal = Journal.open(tmp_path / JOB, create=False)
+    assert journal.parameters(journal.checkpoints()[-1].digest) == ended.parameters
+    journal.close()

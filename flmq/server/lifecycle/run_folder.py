@@ -19,8 +19,9 @@ from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.late import LateReplies
-from flmq.server.strategy.privacy.wrapping import innermost
+from flmq.server.strategy.partial.subset import NamedSubset
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.wrapping import layers
 
 __all__ = ["JobChanged", "OpenRun", "open_run", "set_aside"]
 
@@ -133,11 +134,12 @@ def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:
 
 def _fingerprint(server: Server, config: ServerConfig, seed: int) -> dict[str, str]:
     """Return what the run's bits depend on besides the clients, without the number of rounds."""
-    strategy = server.strategy
-    late = strategy.late_replies
-    wrapped = innermost(strategy)
+    strategy, *wrapped = layers(server.strategy)
+    late, inside = strategy.late_replies, {}
+    for depth, each in enumerate(wrapped):
+        inside.update(_described(each, f"wrapped strategy{' within' * depth}"))
     return {
-        **({} if wrapped is strategy else _described(wrapped, "wrapped strategy")),
+        **inside,
         **({} if late is LateReplies.DROP else {"late replies": late.value}),
         **_described(strategy, "strategy"),
         "seed": str(seed),
@@ -154,9 +156,10 @@ def _described(strategy: Strategy, called: str) -> dict[str, str]:
         for name, value in sorted(vars(strategy).items())
         if isinstance(value, bool | int | float | str | None) and name != "criterion"
     }
-    criterion = getattr(strategy, "criterion", None)
+    criterion, check = getattr(strategy, "criterion", None), strategy.reply_check
     return {
         **({} if criterion is None else {"criterion": _named(criterion)}),
+        **({f"tensors of the {called}": str(check)} if isinstance(check, NamedSubset) else {}),
         called: f"{kind.__module__}.{kind.__qualname__}",
         f"code of the {called}": _code_of(kind),
         f"options of the {called}": ", ".join(f"{name}={value}" for name, value in options.items()),

@@ -14,7 +14,7 @@ from flmq.common.typing import Parameters
 from flmq.server.replies.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.transport import STREAM_MAX_BYTES
 from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
-from flmq.wire.codecs import get_codec
+from flmq.wire.codecs import base_by_name, get_codec
 
 _EARLY_CHUNKS = 64
 _EARLY_BYTES, _EARLY_BYTES_EACH = 64 << 20, 24 << 20
@@ -208,7 +208,7 @@ class Uploads:
         try:
             tensors = get_codec(ref.codec).decode(
                 packed.tensors,
-                base.tensors,
+                base_by_name(ref.names, base),
                 max_bytes=self._limit(size_of(base)),
             )
             plain = Parameters([bytes(one) for one in tensors], ref.tensor_type, ref.names)

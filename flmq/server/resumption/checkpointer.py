@@ -16,8 +16,8 @@ from flmq.journal.unsaved import AttributeWatch
 from flmq.server.history import History
 from flmq.server.resumption.best_model import BestModel
 from flmq.server.resumption.job_journal import JobJournal, Planned
-from flmq.server.strategy.privacy.wrapping import innermost
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.wrapping import layers
 from flmq.wire import refer
 
 __all__ = ["Checkpointer", "NoSuchMeasure"]
@@ -71,7 +71,7 @@ class Checkpointer:
         # FedAvg drops its initial parameters once it has returned them; the server itself sets the
         # global ones in each round.
         self._watch = AttributeWatch(
-            innermost(strategy), ignore=("initial_parameters", "global_parameters")
+            layers(strategy)[-1], ignore=("initial_parameters", "global_parameters")
         )
         return checkpoint
 
@@ -81,7 +81,7 @@ class Checkpointer:
 
     def state(self, strategy: Strategy) -> Mapping[str, StateValue]:
         """Return the strategy's state; warn if it has state that it does not return."""
-        watched = type(innermost(strategy))
+        watched = type(layers(strategy)[-1])
         if watched.state_dict is Strategy.state_dict and self._watch is not None:
             changed = tuple(self._watch.changed())
             if changed and changed != self._unsaved:

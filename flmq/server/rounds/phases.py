@@ -22,8 +22,8 @@ from flmq.server.rhythm.deadlines import RoundPolicy, TimeoutByRound, timeout_of
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies, merged
-from flmq.server.strategy.privacy.wrapping import innermost
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.wrapping import layers
 from flmq.wire import Ins, Res
 
 __all__ = ["Phases"]
@@ -156,7 +156,7 @@ class Phases:
         if phase not in (Phase.FIT, Phase.EVALUATE):
             return RoundPolicy(self.timeout(server_round, timeout))
         planned = self._plans.pop((phase, server_round), None)
-        is_own = type(innermost(strategy)).round_policy is not Strategy.round_policy
+        is_own = type(layers(strategy)[-1]).round_policy is not Strategy.round_policy
         if planned is not None and (is_own or self._timeouts is not None):
             limits = planned.policy
             return RoundPolicy(planned.timeout, limits.min_results, limits.target_results)

@@ -12,6 +12,7 @@ from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.fedprox import FedProx
 from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova
 from flmq.server.strategy.late import LateFitRes, LateReplies
+from flmq.server.strategy.partial.train_only import KeepLocal, TrainOnly
 from flmq.server.strategy.privacy import (
     DifferentialPrivacyClientSideAdaptiveClipping,
     DifferentialPrivacyClientSideFixedClipping,
@@ -57,6 +58,7 @@ __all__ = [
     "FedXgbCyclic",
     "FedXgbNnAvg",
     "FedYogi",
+    "KeepLocal",
     "Krum",
     "LateFitRes",
     "LateReplies",
@@ -65,6 +67,7 @@ __all__ = [
     "Replies",
     "ReplyCheck",
     "Strategy",
+    "TrainOnly",
     "WeightedMean",
     "coordinate_wise",
     "squared_distances",

@@ -6,6 +6,7 @@ A refused reply is listed among ``failures`` with the reason that these function
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,6 +15,7 @@ from flmq.common.errors import MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import EvaluateRes, FitRes, Parameters
+from flmq.server.strategy.partial.subset import NamedSubset, NoSuchTensors, part_of
 
 __all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "spec_of"]
 
@@ -30,6 +32,16 @@ class ReplyCheck(Enum):
     NONE = "none"
     """No check; for strategies that decode and check the bytes themselves."""
 
+    @staticmethod
+    def subset(*names: str) -> NamedSubset:
+        """Return the check that the tensors that match ``names`` are like those sent.
+
+        ``names`` are patterns as in a shell, ``"*.lora_*"``. A reply may have these tensors alone,
+        or all of the model's, of which the others are not looked at. `TrainOnly` is a strategy
+        around another one that averages such replies.
+        """
+        return NamedSubset(names)
+
 
 @dataclass(frozen=True, slots=True)
 class ParametersSpec:
@@ -43,6 +55,12 @@ class ParametersSpec:
     names: tuple[str, ...] = ()
     """The name of each tensor, or none at all."""
 
+    def part(self, places: Sequence[int]) -> ParametersSpec:
+        """Return the layout of the named tensors at ``places``."""
+        specs = tuple(self.specs[place] for place in places) if self.specs else ()
+        names = tuple(self.names[place] for place in places)
+        return ParametersSpec(self.tensor_type, len(places), specs, names)
+
 
 def spec_of(sent: Parameters) -> ParametersSpec:
     """Return the layout of parameters that are sent; their values are not read."""
@@ -52,7 +70,7 @@ def spec_of(sent: Parameters) -> ParametersSpec:
 
 
 def check_fit_reply(
-    sent: Parameters | ParametersSpec, res: FitRes, check: ReplyCheck
+    sent: Parameters | ParametersSpec, res: FitRes, check: ReplyCheck | NamedSubset
 ) -> str | None:
     """Return why ``res`` does not count as a reply to ``sent``, or None if it does.
 
@@ -64,15 +82,24 @@ def check_fit_reply(
         return reason
     if check is ReplyCheck.NONE:
         return None
-    like = None
-    if check is ReplyCheck.LIKE_SENT:
+    like, got = None, res.parameters
+    if check is not ReplyCheck.FINITE:
         outline = sent if isinstance(sent, ParametersSpec) else spec_of(sent)
         like = outline if outline.count else None
-    if like is not None and (reason := _check_outline(like, res.parameters)):
+    if like is not None and isinstance(check, NamedSubset):
+        try:
+            places = check.places(like.names)
+        except NoSuchTensors as error:
+            return str(error)
+        part = part_of(got, places, like.names)
+        if isinstance(part, str):
+            return part
+        like, got = like.part(places), part
+    if like is not None and (reason := _check_outline(like, got)):
         return reason
-    if res.parameters.tensor_type != _NUMPY:
+    if got.tensor_type != _NUMPY:
         return None
-    return _check_tensors(like, res.parameters)
+    return _check_tensors(like, got)
 
 
 def check_evaluate_reply(res: EvaluateRes) -> str | None:
@@ -103,8 +130,8 @@ def _check_outline(sent: ParametersSpec, got: Parameters) -> str | None:
             f"tensors are of type {got.tensor_type!r}, the model's of {sent.tensor_type!r}: "
             "return parameters of the type that came"
         )
-    if got.names and sent.names:
-        return _check_names(sent.names, got.names)
+    if got.names and sent.names and (reason := _check_names(sent.names, got.names)):
+        return reason
     if len(got.tensors) != sent.count:
         return (
             f"{len(got.tensors)} tensors came, the model has {sent.count}: return all of "

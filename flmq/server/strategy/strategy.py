@@ -27,6 +27,7 @@ from flmq.server.client_proxy import ClientProxy
 from flmq.server.rhythm.deadlines import RoundPolicy
 from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies
+from flmq.server.strategy.partial.subset import NamedSubset
 from flmq.server.strategy.reply_check import ReplyCheck
 
 __all__ = ["Strategy", "UnexpectedState"]
@@ -52,7 +53,7 @@ class Strategy(ABC):
     ``aggregate_*``: that round then fails cleanly and the model stays as it was.
     """
 
-    reply_check: ReplyCheck = ReplyCheck.LIKE_SENT
+    reply_check: ReplyCheck | NamedSubset = ReplyCheck.LIKE_SENT
     """How a client's parameters are checked before they get into ``results``."""
     cast: str | None = None
     """"like sent": a fit reply in another float dtype than was sent, such as float32 for a

@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from flmq.wire.codecs.base import Buffer, Codec, CodecUnavailable, UnknownCodec
+from flmq.wire.codecs.base import (
+    Buffer,
+    Codec,
+    CodecUnavailable,
+    UnknownCodec,
+    base_by_name,
+)
 from flmq.wire.codecs.none import NoCodec
 
-__all__ = ["CODECS", "Buffer", "Codec", "CodecUnavailable", "UnknownCodec", "get_codec"]
+__all__ = [
+    "CODECS",
+    "Buffer",
+    "Codec",
+    "CodecUnavailable",
+    "UnknownCodec",
+    "base_by_name",
+    "get_codec",
+]
 
 CODECS: tuple[str, ...] = ("none", "zstd", "fp16", "bf16", "int8")
 """Names that `get_codec` accepts.

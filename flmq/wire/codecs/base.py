@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from flmq.common.errors import UsageError
+from flmq.common.typing import Parameters
 
-__all__ = ["Buffer", "Codec", "CodecUnavailable", "UnknownCodec"]
+__all__ = ["Buffer", "Codec", "CodecUnavailable", "UnknownCodec", "base_by_name"]
 
 Buffer = bytes | memoryview
 """Read-only bytes; a memoryview must be of bytes and must not change while in use."""
@@ -34,6 +35,17 @@ class CodecUnavailable(UsageError):
             f"codec {name!r} needs the library {library!r}, which is not installed here: run "
             "pip install 'flmq[compression]', or let the job use the codec 'none'"
         )
+
+
+def base_by_name(names: Sequence[str], base: Parameters) -> Sequence[Buffer]:
+    """Return the base of each tensor in ``names``: that of its name, where both models have names.
+
+    A tensor whose name the base lacks has an empty one, which `Codec` takes for none.
+    """
+    if not names or not base.names or tuple(names) == tuple(base.names):
+        return base.tensors
+    held = dict(zip(base.names, base.tensors, strict=True))
+    return [held.get(name, b"") for name in names]
 
 
 class Codec(ABC):

@@ -40,10 +40,12 @@ from flmq.server.strategy import (
     FedXgbCyclic,
     FedXgbNnAvg,
     FedYogi,
+    KeepLocal,
     Krum,
     MultiKrum,
     QFedAvg,
     Strategy,
+    TrainOnly,
 )
 from tests.server.proxies import manager_of
 from tests.server.strategy.oracle import (
@@ -99,6 +101,8 @@ class Case:
     """Names of tests here that do not apply; say why beside it."""
     model: Callable[[int], NDArrays] = field(default=mixed)
     replies: Callable[[NDArrays, int], list[Reply]] = plain_replies
+    names: Sequence[str] = ()
+    """Names of the model's tensors."""
 
 
 def case(kind: type[Strategy], options: dict[str, Any] | None = None, **more: Any) -> Case:
@@ -162,6 +166,8 @@ EVERY = [
     case(FedXgbBagging, without=("order", "state", "dtypes")),
     case(FedXgbCyclic, without=("order", "state", "dtypes")),
     case(FedXgbNnAvg, without=("order", "state", "dtypes")),
+    Case(TrainOnly, lambda: TrainOnly(FedAdam(), "[acf]"), names="abcdefg"),
+    Case(KeepLocal, lambda: KeepLocal(FedAvgM(server_momentum=0.9), "b"), names="abcdefg"),
     private(DPFedAvgFixed, clip_norm=1.0),
     private(DPFedAvgAdaptive, init_clip_norm=1.0, clip_count_stddev=5.0),
     private(DifferentialPrivacyServerSideFixedClipping, clipping_norm=1.0),
@@ -181,7 +187,7 @@ def one_round(
     case: Case, strategy: Strategy, server_round: int, model: NDArrays, order: Sequence[int] = ()
 ) -> tuple[NDArrays, Metrics]:
     """Run a round as the server does; replies come in this order of clients."""
-    strategy.global_parameters = ndarrays_to_parameters(model)
+    strategy.global_parameters = ndarrays_to_parameters(model, case.names)
     clients = manager_of(*map(name_of, range(CLIENTS)), seed=server_round)
     strategy.configure_fit(server_round, strategy.global_parameters, clients)
     results = our_results(case.replies(model, server_round))

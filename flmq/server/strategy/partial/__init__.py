@@ -1,0 +1,1 @@
+"""Models of which only some tensors are averaged: strategies around others."""
