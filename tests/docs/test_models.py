@@ -5,9 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from safetensors import safe_open
 
+from flmq.common import NDArrays, ndarrays_to_parameters, save_parameters
+from flmq.server.components import build_server
+from flmq.server.strategy import TrainOnly
 from tests.docs.pages import ROOT, program
 
 PAGE = ROOT / "docs" / "models.md"
@@ -22,3 +28,18 @@ def test_the_program_names_tensors_and_writes_a_file(tmp_path: Path) -> None:
     with safe_open(tmp_path / "start.safetensors", framework="np") as file:
         assert file.metadata()["trained on"] == "nothing yet"
         assert set(file.keys()) == {"fc.weight", "fc.bias"}
+
+
+def test_the_strategies_of_a_part_take_the_model_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["0.lora_A.w", "0.lora_B.w", "bn.num_batches_tracked", "head.w"]
+    arrays: NDArrays = [np.ones(2), np.ones(2), np.array(3), np.ones(5)]
+    save_parameters(ndarrays_to_parameters(arrays, names), "model.safetensors")
+    written: dict[str, Any] = {}
+    exec(program(PAGE, "part.py"), written)
+    for name in ("server", "personal"):
+        server, _ = build_server(written[name]())
+        assert isinstance(server.strategy, TrainOnly)
+        assert server.strategy.subset.places(names) == (0, 1)
