@@ -80,9 +80,7 @@ def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
     for column in ("job", "state", "rounds", "started", "note"):
         table.add_column(column, justify="right" if column == "rounds" else "left")
     for run in list_runs(runs_dir):
-        table.add_row(
-            run.folder.name, run.state.value, str(run.rounds), _when(run), one_line(run.problem)
-        )
+        table.add_row(run.folder.name, run.state.value, str(run.rounds), _when(run), _note_on(run))
     for recorded in recorded_runs(runs_dir, {run.folder.name for run in list_runs(runs_dir)}):
         table.add_row(recorded.folder.name, *_recorded_cells(recorded))
     if table.row_count == 0:
@@ -190,6 +188,11 @@ def replay(
 def _console() -> Console:
     """Reasons and names are not ours: their brackets are no markup."""
     return Console(highlight=False, markup=False)
+
+
+def _note_on(run: RunInfo) -> str:
+    early = (run.ending or {}).get("stopped_early")
+    return one_line(run.problem or (f"stopped early: {early}" if early else ""))
 
 
 def _when(run: RunInfo) -> str:

@@ -108,6 +108,9 @@ def test_a_server_that_is_killed_selects_stops_and_tells_as_one_that_is_not(
     assert refer(load_parameters(folder / "best.safetensors")).digest == models[3]
     assert sorted(path.name for path in folder.glob("best*")) == ["best.safetensors"]
     monkeypatch.setenv("FLMQ_RUNS_DIR", str(tmp_path / "runs"))
+    listed = CliRunner().invoke(app, ["runs"]).output
+    assert "finished" in listed
+    assert "stopped early: loss" in " ".join(listed.split())
     shown = CliRunner().invoke(app, ["runs", "show", JOB]).output
     assert f"best model: round 3, loss 3.000: {folder / 'best.safetensors'}" in shown
     assert "stopped early: loss has not improved for 2 rounds" in shown

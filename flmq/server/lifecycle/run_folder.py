@@ -117,7 +117,8 @@ def open_run(
     elif options.resume is not ResumePolicy.ANYWAY:
         _compare(name, journal.fingerprint(), fingerprint)
     epoch = journal.take_charge()
-    journal.keep(options.keep)
+    if journal.finished is None:  # else it keeps what it has, and says so
+        journal.keep(options.keep)
     job = Job(name, identity.run_id, identity.secret, epoch)
     return OpenRun(job, identity.seed, journal, new)
 

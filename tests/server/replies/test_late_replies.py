@@ -1,13 +1,9 @@
-"""Replies that come late: dropped by default; where a strategy wants, they count in a later round.
-
-Rounds here close with their first reply, so that the test says who is late, and to what.
-"""
+"""Late replies: dropped by default; where a strategy wants, they count in a later round."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,170 +13,37 @@ import pytest
 from flmq.common import (
     Code,
     EvaluateRes,
-    FitIns,
     FitRes,
-    Metrics,
-    NDArrays,
     Parameters,
     Status,
     ndarrays_to_parameters,
-    parameters_to_ndarrays,
 )
-from flmq.common.errors import RunError
-from flmq.journal import Journal, KeepPolicy, LateReply
-from flmq.journal.records import PhaseRow
-from flmq.observe.events import ClientOutcome, PhaseOpened, RoundCounts
+from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import Outcome
-from flmq.server import ServerConfig
-from flmq.server.asks import asks
 from flmq.server.client_proxy import ClientProxy
-from flmq.server.lifecycle.replay import replay
 from flmq.server.lifecycle.run_folder import JobChanged
-from flmq.server.options import ResumePolicy
-from flmq.server.replies import reply_loop
-from flmq.server.resumption.job_journal import JobJournal
-from flmq.server.strategy import FedAvg, LateFitRes, LateReplies
+from flmq.server.strategy import LateFitRes, LateReplies
 from flmq.server.strategy.late import merged
-from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Task
+from flmq.wire import Failure, FailureKind, ReceiptOutcome, Task
 from tests.end_to_end.federation import (
-    JOB,
     OK,
     Federation,
-    Keeping,
     Peer,
-    RunningServer,
     fed_avg,
     fit_res,
-    initial,
 )
 from tests.server.proxies import IdleProxy
-from tests.transport.rigs import PATIENCE
-
-CLIENTS = 2
-KEPT = KeepPolicy(replies="all")
-
-
-class Seeing(Keeping):
-    """FedAvg that notes whose replies it is given, and the round that asked for late ones."""
-
-    late_replies = LateReplies.NEXT_ROUND
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.seen: dict[int, list[tuple[str, int | None]]] = {}
-
-    def aggregate_fit(
-        self,
-        server_round: int,
-        results: list[tuple[ClientProxy, FitRes]],
-        failures: list[tuple[ClientProxy, FitRes] | BaseException],
-    ) -> tuple[Parameters | None, Metrics]:
-        self.seen[server_round] = [
-            (client.cid, res.server_round if isinstance(res, LateFitRes) else None)
-            for client, res in results
-        ]
-        return super().aggregate_fit(server_round, results, failures)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-
-def seeing(**options: Any) -> Seeing:
-    return Seeing(
-        **{
-            "fraction_evaluate": 0.0,
-            "min_fit_clients": CLIENTS,
-            "min_evaluate_clients": CLIENTS,
-            "min_available_clients": CLIENTS,
-            "initial_parameters": initial(),
-            **options,
-        }
-    )
-
-
-def streaming(**options: Any) -> FedAvg:
-    """The mean as replies come: no reply is kept."""
-    strategy = FedAvg(
-        fraction_evaluate=0.0,
-        min_fit_clients=CLIENTS,
-        min_available_clients=CLIENTS,
-        initial_parameters=initial(),
-        **options,
-    )
-    strategy.late_replies = LateReplies.NEXT_ROUND
-    return strategy
-
-
-@dataclass
-class Scene:
-    """A server whose rounds close with their first reply, and two clients by hand."""
-
-    federation: Federation
-    folder: Path | None
-    rounds: int
-    a: Peer
-    b: Peer
-    server: RunningServer
-
-    @classmethod
-    def of(
-        cls, federation: Federation, folder: Path | None, strategy: Any, rounds: int = 3
-    ) -> Scene:
-        a, b = federation.peer("a"), federation.peer("b")
-        server = cls.start(federation, folder, strategy, rounds)
-        return cls(federation, folder, rounds, a, b, server)
-
-    @staticmethod
-    def start(
-        federation: Federation, folder: Path | None, strategy: Any, rounds: int
-    ) -> RunningServer:
-        config = ServerConfig(num_rounds=rounds, round_timeout=None, target_results=1)
-        return federation.run(strategy, config=config, runs_dir=folder, keep=KEPT)
-
-    def again(self, strategy: Any) -> None:
-        """Another server of the job."""
-        self.server = self.start(self.federation, self.folder, strategy, self.rounds)
-
-    def journal(self) -> Journal:
-        assert self.folder is not None
-        return Journal.open(self.folder / JOB, create=False)
-
-    def fit_rows(self) -> dict[int, PhaseRow]:
-        journal = self.journal()
-        rows = {row.server_round: row.phases[0] for row in journal.rounds() if row.phases}
-        journal.close()
-        return rows
-
-    def replays(self, strategy: Any) -> list[bool]:
-        journal = self.journal()
-        same = [each.same for each in replay(journal, strategy)]
-        journal.close()
-        return same
-
-
-def answer(peer: Peer, task: Task, add: float = 1.0, num_examples: int = 1, **more: Any) -> None:
-    """Reply with the model, to each number of which ``add`` is added."""
-    peer.reply(task, trained(task, add, num_examples), **more)
-
-
-def trained(task: Task, add: float, num_examples: int = 1) -> FitRes:
-    return fit_res(task, lambda tensors: [t + np.float32(add) for t in tensors], num_examples)
-
-
-def receipt(peer: Peer, task: Task) -> Receipt:
-    """What became of the reply to ``task``."""
-    while (told := peer.next(Receipt)).task_id != task.task_id:
-        pass
-    return told
-
-
-def parameters_of(task: Task) -> Parameters:
-    assert isinstance(task.ins, FitIns)
-    return task.ins.parameters
-
-
-def model_of(task: Task) -> NDArrays:
-    return parameters_to_ndarrays(parameters_of(task))
+from tests.server.replies.late_scene import (
+    CLIENTS,
+    Scene,
+    Seeing,
+    answer,
+    model_of,
+    parameters_of,
+    receipt,
+    seeing,
+    streaming,
+)
 
 
 @pytest.mark.parametrize("strategy", [seeing, streaming])
@@ -402,165 +265,6 @@ def test_a_job_without_a_journal_hands_over_too(federation: Federation) -> None:
     answer(b, second)
     scene.server.history()
     assert strategy.seen[2] == [("a", 1), ("b", None)]
-
-
-class Died(RunError):
-    """In place of a kill: what this ends has done nothing after its crash point."""
-
-
-def _die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    def crash(name: str) -> None:
-        if name == point:
-            raise Died("killed")
-
-    monkeypatch.setattr(reply_loop, "crash_point", crash)
-
-
-@pytest.mark.parametrize("strategy", [seeing, streaming])
-def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
-    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
-) -> None:
-    """It is durable and not acked: it comes again, to the server that goes on."""
-    scene = Scene.of(federation, tmp_path, strategy())
-    a, b = scene.a, scene.b
-    late = a.task()
-    answer(b, b.task())
-    second = b.task()
-    _die_at(monkeypatch, "server.late_journalled")
-    answer(a, late, 3.0)
-    with pytest.raises(Died):
-        scene.server.history()
-    monkeypatch.undo()
-    used = strategy()
-    scene.again(used)
-    assert receipt(a, late).outcome is ReceiptOutcome.DUPLICATE  # as it was not acked
-    again = b.task()
-    assert again.task_id == second.task_id
-    answer(b, again)
-    third = b.task()
-    assert third.server_round == 3
-    answer(b, third)
-    scene.server.history()
-    if isinstance(used, Seeing):
-        assert used.seen[2] == [("a", 1), ("b", None)]
-    rows = scene.fit_rows()
-    assert rows[2].carried == 1
-    assert LateReply("a", Outcome.LATE, rows[1].late[0].seconds, 1, into=2) in [
-        replace(each, seconds=rows[1].late[0].seconds) for each in rows[1].late
-    ]
-    assert scene.replays(strategy()) == [True, True, True]
-
-
-@pytest.mark.parametrize("strategy", [seeing, streaming])
-def test_a_closing_set_is_final_whatever_the_policy_has_become(
-    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
-) -> None:
-    scene = Scene.of(memory_federation, tmp_path, strategy(), rounds=2)
-    a, b = scene.a, scene.b
-    late = a.task()
-    answer(b, b.task())
-    second = b.task()
-    answer(a, late, 3.0)
-    assert receipt(a, late).reason == "accepted late into round 2"
-
-    def crash(name: str) -> None:
-        if name == "server.phase_closed":
-            raise Died("killed")
-
-    monkeypatch.setattr(asks, "crash_point", crash)
-    answer(b, second)
-    with pytest.raises(Died):
-        scene.server.history()
-    monkeypatch.undo()
-    used = strategy()
-    memory_federation.run(
-        used,
-        config=ServerConfig(num_rounds=2, round_timeout=None, target_results=1),
-        runs_dir=tmp_path,
-        keep=KEPT,
-        late=LateReplies.DROP,
-        resume=ResumePolicy.ANYWAY,
-    ).history()
-    if isinstance(used, Seeing):
-        assert used.seen == {2: [("a", 1), ("b", None)]}
-    assert scene.fit_rows()[2].carried == 1
-    assert scene.replays(strategy()) == [True, True]
-
-
-@pytest.mark.parametrize("dies", [False, True])
-def test_nothing_is_late_before_the_closing_set_is_durable(
-    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
-) -> None:
-    """Until then another server could still count it in its own round."""
-    held = threading.Event()
-    close_phase = JobJournal.close_phase
-
-    def held_up(job_journal: JobJournal, *arguments: Any) -> None:
-        assert held.wait(PATIENCE)
-        if dies:
-            raise Died("killed")
-        close_phase(job_journal, *arguments)
-
-    monkeypatch.setattr(JobJournal, "close_phase", held_up)
-    strategy = seeing()
-    scene = Scene.of(federation, tmp_path, strategy, rounds=2)
-    a, b = scene.a, scene.b
-    late, first = a.task(), b.task()
-    answer(b, first)
-    receipt(b, first)  # the round has closed, but for its record
-    answer(a, late)
-    answer(b, first)
-    assert receipt(b, first).outcome is ReceiptOutcome.DUPLICATE  # what came after it is dealt with
-    assert [(each.client_id, each.outcome) for each in scene.fit_rows()[1].late] == [
-        ("b", Outcome.DUPLICATE)
-    ]
-    held.set()
-    if dies:
-        with pytest.raises(Died):
-            scene.server.history()
-        monkeypatch.undo()
-        strategy = seeing()
-        scene.again(strategy)
-    assert receipt(a, late).reason == "accepted late into round 2"
-    while (second := b.task()).server_round != 2:
-        pass
-    answer(b, second)
-    scene.server.history()
-    assert strategy.seen == {1: [("b", None)], 2: [("a", 1), ("b", None)]}
-    assert scene.replays(seeing()) == [True, True]
-
-
-def test_a_reply_to_a_round_of_a_server_before_is_late_by_its_clock(
-    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server that hears it never asked for it: it knows the task by its journal."""
-    scene = Scene.of(federation, tmp_path, seeing())
-    a, b = scene.a, scene.b
-    late = a.task()
-    answer(b, b.task())
-    second = b.task()
-    _die_at(monkeypatch, "server.reply_journalled")
-    answer(b, second)
-    with pytest.raises(Died):
-        scene.server.history()
-    monkeypatch.undo()
-    strategy = seeing()
-    answer(a, late, 4.0)  # while nobody is in charge
-    scene.again(strategy)
-    told = receipt(a, late)
-    assert told.reason in ("accepted late into round 2", "accepted late into round 3")
-    assert told.late_by_seconds > 0
-    scene.server.watch.wait_for(PhaseOpened, lambda opened: opened.server_round == 3)
-    while (third := b.task()).server_round != 3:
-        pass
-    answer(b, third)
-    scene.server.history()
-    into = int(told.reason.split()[-1])
-    assert strategy.seen[into] == [("a", 1), ("b", None)]
-    (row,) = scene.fit_rows()[1].late
-    assert (row.outcome, row.into) == (Outcome.LATE, into)
-    assert row.seconds == pytest.approx(told.late_by_seconds, abs=0.5)
-    assert all(scene.replays(seeing()))
 
 
 def test_the_policy_is_part_of_what_a_job_was_begun_with(
