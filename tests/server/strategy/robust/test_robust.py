@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,6 +222,24 @@ def test_functions_give_the_same_bits_for_every_order(order: list[int], few: boo
     ):
         expected = function(results)[0].tobytes()
         assert function([results[place] for place in order])[0].tobytes() == expected
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float16"])
+def test_narrow_floats_are_sorted_and_averaged_as_float32_and_rounded_once(name: str) -> None:
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    rng = np.random.default_rng(4)
+    narrow: Any = [([rng.normal(size=(5, 7)).astype(dtype)], 1) for _ in range(11)]
+    wide: Any = [([arrays[0].astype(np.float32)], 1) for arrays, _ in narrow]
+    for function in (
+        ours.aggregate_median,
+        lambda results: ours.aggregate_trimmed_avg(results, 0.2),
+    ):
+        made, expected = function(narrow)[0], function(wide)[0]
+        assert made.dtype == dtype
+        assert made.tobytes() == expected.astype(dtype).tobytes()
+    chosen = ours.aggregate_krum(narrow, 3, 0)[0]
+    assert chosen.tobytes() in {arrays[0].tobytes() for arrays, _ in narrow}
+    assert ours.aggregate_bulyan(narrow, 2)[0].dtype == dtype
 
 
 # --- hostile values
