@@ -14,7 +14,6 @@ from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.asynchronous import Asynchronous
 from flmq.server.strategy.strategy import Strategy
-from flmq.server.strategy.wrapping import layers
 from flmq.server.stream_server import StreamServer
 from flmq.server.streams.asynchronous_server import AsynchronousServer
 
@@ -70,13 +69,9 @@ def build_server(parts: ServerAppComponents) -> tuple[Server, ServerConfig]:
 
 def _check_loop(server: Server, config: ServerConfig) -> None:
     """Refuse a strategy without rounds in a loop of rounds, and settings of rounds for it."""
-    outer, name = type(server.strategy).__name__, type(layers(server.strategy)[-1]).__name__
-    if not isinstance(layers(server.strategy)[-1], Asynchronous):
-        return
     if not isinstance(server.strategy, Asynchronous):
-        raise InvalidComponents(
-            f"{outer} runs rounds, and {name} runs without: put {outer} around another strategy"
-        )
+        return
+    name = type(server.strategy).__name__
     if not isinstance(server, StreamServer):
         raise InvalidComponents(
             f"{name} runs without rounds, and a {type(server).__name__} runs rounds: give "

@@ -16,12 +16,7 @@ from flmq.common.errors import InconsistentTensors, InvalidReturnValue, StoredDa
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
-from flmq.server.strategy import (
-    FedAsync,
-    FedAvg,
-    FedBuff,
-    TrainOnly,
-)
+from flmq.server.strategy import FedAsync, FedAvg, FedBuff
 from flmq.server.strategy.asynchronous import Asynchronous
 from flmq.server.strategy.asynchronous.update_sum import BaseNotKept, UpdateRes, UpdateSum
 from flmq.server.strategy.options import InvalidStrategyOption
@@ -186,5 +181,3 @@ def test_the_strategy_says_which_server_runs_it() -> None:
         kind(server=rounds)
     with pytest.raises(InvalidComponents, match="min_results is for rounds"):
         kind(strategy=FedBuff(), config=ServerConfig(min_results=2))
-    with pytest.raises(InvalidComponents, match="TrainOnly runs rounds, and FedBuff runs without"):
-        kind(strategy=TrainOnly(FedBuff(), "head.*"))
