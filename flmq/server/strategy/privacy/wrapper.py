@@ -78,6 +78,9 @@ class PrivateStrategy(PrivacyOptions, Wrapping):
         super().__post_init__(noise_seed)
         check_wrapped(self.strategy)
         self.set_up()
+        self.cast = self.strategy.cast
+        self.required_properties = self.strategy.required_properties
+        self.min_available_clients = getattr(self.strategy, "min_available_clients", 1)
         vars(self)["streams"] = says_it_streams(self.strategy)  # the wrapped one's, not a class's
         self._accountant = Accountant(self.noise_multiplier, self.delta, self.num_clients)
         self._unknown = False

@@ -11,6 +11,7 @@ import pytest
 from flmq.common import FitIns, NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.clipping import KEY_CLIPPING_NORM
 from flmq.common.errors import InvalidReturnValue
+from flmq.journal.state import decode_state, encode_state
 from flmq.server.lifecycle.run_folder import _fingerprint
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -260,7 +261,7 @@ def test_the_wrapped_strategys_state_is_saved() -> None:
     model: NDArrays = [np.zeros(2)]
     model, _ = after(strategy, model, LOUD)
     resumed = private(strategy=FedAdam(), noise_multiplier=1.0)
-    resumed.load_state_dict(strategy.state_dict())
+    resumed.load_state_dict(decode_state(encode_state(strategy.state_dict())))
     expected, _ = after(strategy, model, LOUD, 2)
     got, _ = after(resumed, model, LOUD, 2)
     assert got[0].tobytes() == expected[0].tobytes()
@@ -270,7 +271,9 @@ def test_the_rest_is_the_wrapped_strategys() -> None:
     inner = FedAvg(
         initial_parameters=ndarrays_to_parameters(ZERO), evaluate_fn=lambda *_: (0.5, {})
     )
+    inner.cast = "like sent"
     strategy = private(strategy=inner)
+    assert (strategy.cast, strategy.min_available_clients) == ("like sent", 2)
     clients = manager_of("a", "b")
     assert strategy.initialize_parameters(clients) == ndarrays_to_parameters(ZERO)
     assert strategy.evaluate(1, ndarrays_to_parameters(ZERO)) == (0.5, {})
