@@ -61,9 +61,9 @@ class FedAvgM(FedAvg):
         return stepped(parameters, combined, (self.momentum_vector,), sgd, (0.0,))
 
     def state_dict(self) -> Mapping[str, StateValue]:
-        """Return the momentum."""
+        """Return the momentum itself: the next round changes these arrays."""
         return {"momentum_vector": self.momentum_vector}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the momentum."""
-        self.momentum_vector = state["momentum_vector"]
+        """Restore the momentum; a run that another strategy began has none yet."""
+        self.momentum_vector = state.get("momentum_vector", [])

@@ -61,9 +61,9 @@ class FedOpt(FedAvg):
         return stepped(parameters, combined, (self.m_t, self.v_t), rule, initial)
 
     def state_dict(self) -> Mapping[str, StateValue]:
-        """Return the moments."""
+        """Return the moments themselves: the next round changes these arrays."""
         return {"m_t": self.m_t, "v_t": self.v_t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the moments."""
-        self.m_t, self.v_t = state["m_t"], state["v_t"]
+        """Restore the moments; a run that another strategy began has none yet."""
+        self.m_t, self.v_t = state.get("m_t", []), state.get("v_t", [])

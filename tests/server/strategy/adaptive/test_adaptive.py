@@ -220,3 +220,15 @@ def test_options_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(InvalidStrategyOption, match=rf"{option} is .*: {advice}$"):
         kind(**{option: value})
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_run_that_another_strategy_began_has_no_moments_yet(kind: type[FedAvg]) -> None:
+    fresh, loaded = moving(kind), moving(kind)
+    loaded.load_state_dict({})
+    model: NDArrays = [np.zeros(3)]
+    replies: list[Reply] = [([np.ones(3)], 1)]
+    made = [round_of_ours(each, 1, model, replies)[0] for each in (fresh, loaded)]
+    assert made[0] is not None
+    assert made[1] is not None
+    assert made[0][0].tobytes() == made[1][0].tobytes()
