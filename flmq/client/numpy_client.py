@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from flmq.client.client import Client
 from flmq.common.errors import InvalidReturnValue
 from flmq.common.parameter import ndarrays_to_views, parameters_to_ndarrays
 from flmq.common.scalars import as_count, as_real, check_scalars
+from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import (
     Code,
     Config,
@@ -108,7 +110,7 @@ class _NumPyAdapter(Client):
             case (list() | tuple() as ndarrays, examples, metrics) if (
                 num_examples := as_count(examples)
             ) is not None:
-                parameters = self._to_parameters("fit", ndarrays)
+                parameters = self._to_parameters("fit", ndarrays, ins.parameters.names)
                 return FitRes(_success(), parameters, num_examples, metrics)
         raise self._wrong("fit", returned)
 
@@ -127,16 +129,22 @@ class _NumPyAdapter(Client):
     def _overrides(self, method: str) -> bool:
         return getattr(type(self.numpy_client), method) is not getattr(NumPyClient, method)
 
-    def _to_parameters(self, method: str, ndarrays: list[Any] | tuple[Any, ...]) -> Parameters:
-        """Serialize, after checking that each element is an array: no guessing at tensors."""
+    def _to_parameters(
+        self, method: str, ndarrays: list[Any] | tuple[Any, ...], names: tuple[str, ...] = ()
+    ) -> Parameters:
+        """Serialize, after checking that each element is an array: no guessing at tensors.
+
+        ``names``, the model's, are for errors alone: the server knows them.
+        """
+        called = names if len(names) == len(ndarrays) else ()
         for index, element in enumerate(ndarrays):
             if not isinstance(element, np.ndarray | np.generic):
                 raise InvalidReturnValue(
-                    f"{self._name()}.{method} returned a {_type_name(element)} as tensor {index}, "
-                    "not a numpy array: convert it, for instance with numpy.asarray(x), or with "
-                    "x.detach().cpu().numpy() from PyTorch"
+                    f"{self._name()}.{method} returned a {_type_name(element)} as "
+                    f"{tensor_called(index, called)}, not a numpy array: convert it, for instance "
+                    "with numpy.asarray(x), or with x.detach().cpu().numpy() from PyTorch"
                 )
-        return ndarrays_to_views(list(ndarrays))
+        return replace(ndarrays_to_views(list(ndarrays), called), names=())
 
     def _wrong(self, method: str, returned: object) -> InvalidReturnValue:
         signature, example = _SIGNATURES[method]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from math import prod
 from typing import Any, TypeVar
@@ -102,7 +102,8 @@ def ndarrays_to_parameters(ndarrays: NDArrays, names: Iterable[str] = ()) -> Par
         InvalidReturnValue: an array holds something other than numbers; names which.
         InvalidTensorNames: names are repeated, missing, or no printable text.
     """
-    return Parameters(_each(ndarrays, ndarray_to_bytes), _TENSOR_TYPE, tuple(names))
+    names = tuple(names)
+    return Parameters(_each(ndarrays, ndarray_to_bytes, names), _TENSOR_TYPE, names)
 
 
 def named_like(parameters: Parameters, model: Parameters) -> Parameters:
@@ -138,7 +139,8 @@ def ndarrays_to_views(ndarrays: NDArrays, names: Iterable[str] = ()) -> Paramete
     Raises:
         InvalidReturnValue: an array holds something other than numbers; names which.
     """
-    return Parameters(_each(ndarrays, _to_view), _TENSOR_TYPE, tuple(names))
+    names = tuple(names)
+    return Parameters(_each(ndarrays, _to_view, names), _TENSOR_TYPE, names)
 
 
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:
@@ -175,13 +177,14 @@ def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
     return header.getvalue(), values.reshape(-1).view(np.uint8).data
 
 
-def _each(ndarrays: NDArrays, convert: Callable[[NDArray], Any]) -> list[Any]:
+def _each(ndarrays: NDArrays, convert: Callable[[NDArray], Any], names: Sequence[str]) -> list[Any]:
     tensors = []
     for index, ndarray in enumerate(ndarrays):
         try:
             tensors.append(convert(ndarray))
         except InvalidReturnValue as error:
-            raise InvalidReturnValue(f"parameter {index}: {error}") from error
+            called = names[index] if index < len(names) else index
+            raise InvalidReturnValue(f"parameter {called}: {error}") from error
     return tensors
 
 

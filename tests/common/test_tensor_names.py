@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flmq.common import Parameters, ndarrays_to_parameters, parameters_to_ndarrays
-from flmq.common.errors import InvalidTensorNames, MalformedMessage
+from flmq.client import NumPyClient
+from flmq.common import FitIns, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.errors import InvalidReturnValue, InvalidTensorNames, MalformedMessage
 from flmq.common.parameter import named_like, parameters_problem
 from flmq.common.tensor_names import tensor_called
 
@@ -67,6 +68,26 @@ def test_a_model_takes_the_names_of_another() -> None:
     assert named_like(own, model) is own
     other = ndarrays_to_parameters(ARRAYS[:1])
     assert named_like(other, model) is other
+
+
+def test_a_numpy_clients_mistakes_are_told_by_name() -> None:
+    class Wrong(NumPyClient):
+        def fit(self, parameters: Any, config: Any) -> Any:
+            return config["returned"], 1, {}
+
+    model = ndarrays_to_parameters(ARRAYS, names=("a", "fc.bias"))
+    client = Wrong().to_client()
+    for second, words in (
+        ([1.0], "returned a list as tensor fc.bias, not a numpy array"),
+        (np.array([{}]), "parameter fc.bias: "),
+    ):
+        config: Any = {"returned": [np.zeros(2), second]}
+        with pytest.raises(InvalidReturnValue, match=words):
+            client.fit(FitIns(model, config))
+    fitted = client.fit(FitIns(model, {"returned": ARRAYS}))  # type: ignore[dict-item]
+    assert fitted.parameters.names == ()  # the server knows them
+    with pytest.raises(InvalidReturnValue, match=r"parameter fc\.bias: "):
+        ndarrays_to_parameters([np.zeros(1), np.array([{}])], names=model.names)
 
 
 def test_errors_call_a_tensor_by_its_name_if_it_has_one() -> None:

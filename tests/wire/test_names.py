@@ -13,6 +13,7 @@ from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.wire import BlobRef, refer
 from flmq.wire.codec import decode, encode
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from flmq.wire.serde.fields import dataclass_codec
 from tests.wire.cases import NOTHING, OK, reply, task
 
 NAMED = Parameters([b"one", b"two"], "raw", ("layer4.0.bn1.weight", "größe"))
@@ -51,6 +52,16 @@ def test_a_message_without_names_is_as_an_older_peer_sends_and_reads_it() -> Non
         assert "names" not in {field.name for field, _ in holder.ListFields()}
     for body in (inline, blob):
         assert decode(encode(body)) == body
+
+
+@dataclasses.dataclass
+class Masked:
+    mask: Parameters
+
+
+def test_they_come_in_the_fields_of_a_kind_of_ones_own() -> None:
+    codec = dataclass_codec(Masked)
+    assert codec.decode(codec.encode(Masked(NAMED))) == Masked(NAMED)
 
 
 def test_the_digest_is_of_the_bytes_alone_so_that_older_peers_find_the_model() -> None:
