@@ -88,7 +88,7 @@ class Buffer:
         aggregated = self._strategy.aggregate_fit(self.number, results, self.failures)
         method = returned.method_name(self._strategy, "aggregate_fit")
         model, metrics = returned.checked_model(method, aggregated)
-        return model, {**self._measured(), **metrics}
+        return model, {**metrics, **self._measured()}  # no client says how stale the others are
 
     def _measured(self) -> Metrics:
         counted = [each.staleness for each in self.updates if each.weight]

@@ -61,7 +61,8 @@ class Learner(NumPyClient):
     def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
         self.seen[self.name, config["asked"]] += 1
         scale = np.float32(10.0 ** -(ord(self.name[0]) % 4))
-        return [x * np.float32(0.9) + scale for x in parameters], 1, {"mine": 1.0}
+        metrics: Metrics = {"mine": 1.0, "staleness_max": 1e9}
+        return [x * np.float32(0.9) + scale for x in parameters], 1, metrics
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
         return float(np.abs(parameters[0]).sum()), 1, {}
@@ -195,10 +196,13 @@ def test_a_run_without_a_journal_and_with_evaluation(memory_federation: Federati
     strategy = fed_buff(
         evaluate_every=2, evaluate_fn=lambda number, arrays, config: (float(number), {})
     )
-    history = memory_federation.run(strategy, STEPS).history()
+    running = memory_federation.run(strategy, STEPS)
+    history = running.history()
     assert [number for number, _ in history.losses_distributed] == [2, 4, 6]
     assert [number for number, _ in history.losses_centralized] == [*range(STEPS + 1)]
     assert [number for number, _ in history.metrics_distributed_fit["mine"]] == [1, 2, 3, 4, 5, 6]
+    stale = [value for _, value in history.metrics_distributed_fit["staleness_max"]]
+    assert stale == [max(e.staleness for e in step.buffer) for step in running.watch.rounds()]
 
 
 def test_too_stale_an_update_is_dropped_told_and_asked_anew(
