@@ -43,7 +43,7 @@ def _strategy(name: str) -> type[FedAvg]:
 
 
 def main(url: str, clients: int, numbers: int, name: str) -> None:
-    """Run two rounds, in the second of which moments are there; print the memory and its peak."""
+    """Run a round, or two if the strategy keeps state, and print the memory before and its peak."""
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): begin VmHWM anew
     idle = _status("VmRSS")
     strategy = _strategy(name)(
@@ -56,7 +56,7 @@ def main(url: str, clients: int, numbers: int, name: str) -> None:
     start_server(
         server_address=url,
         strategy=strategy,
-        config=ServerConfig(2, None),
+        config=ServerConfig(2 if strategy.state_dict() else 1, None),
         job=f"job{clients}",
         observers=[rounds.append],
     )

@@ -35,7 +35,7 @@ def peak_above_idle(url: str, clients: int, folder: Path, strategy: str) -> int:
         done.result(30)
     assert server.returncode == 0, server.stderr
     measured = json.loads(server.stdout.splitlines()[-1])
-    assert measured["accepted"] == [clients, clients]
+    assert set(measured["accepted"]) == {clients}
     return int(measured["peak"] - measured["idle"])
 
 
