@@ -68,9 +68,13 @@ CASES = (
     Case("MultiKrum", _ROBUST, {"num_malicious_clients": 2, "num_clients_to_keep": 5}, "Krum"),
     Case("Bulyan", _ROBUST, {"num_malicious_clients": 1}, their_options={"to_keep": 0}),
     _private("DPFedAvgFixed", clip_norm=1.0),
-    _private("DPFedAvgAdaptive", init_clip_norm=1.0),
+    _private("DPFedAvgAdaptive", init_clip_norm=1.0, clip_count_stddev=2.0),
     _private("DifferentialPrivacyServerSideFixedClipping", noise_multiplier=1.0, clipping_norm=1.0),
-    _private("DifferentialPrivacyServerSideAdaptiveClipping", noise_multiplier=1.0),
+    _private(
+        "DifferentialPrivacyServerSideAdaptiveClipping",
+        noise_multiplier=1.0,
+        clipped_count_stddev=2.0,
+    ),
     _private("DifferentialPrivacyClientSideFixedClipping", noise_multiplier=1.0, clipping_norm=1.0),
 )
 
