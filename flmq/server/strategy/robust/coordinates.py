@@ -25,7 +25,10 @@ def mean(rows: Sequence[NDArray] | NDArray) -> NDArray:
     Raises:
         NonFiniteValues: NaN or infinity.
     """
-    return weighted_mean(([row], 1) for row in rows)[0]
+    try:
+        return weighted_mean(([row], 1) for row in rows)[0]
+    except NonFiniteValues:  # names a row of sorted values, which is nobody's reply
+        raise NonFiniteValues("NaN or infinity among the values to be averaged") from None
 
 
 def _in_strips(rule: _Rule) -> _Rule:

@@ -42,7 +42,7 @@ def sorted_rows(values: NDArray, first: int = 0, stop: int | None = None) -> lis
     ``values`` has shape (rows, numbers), any real dtype in native byte order; it is changed.
     """
     is_float = values.dtype.kind not in "biu"
-    kind = values.dtype.kind if values.dtype.kind in "iu" else "u" if not is_float else "i"
+    kind = "i" if is_float or values.dtype.kind == "i" else "u"
     keys = values.view(np.dtype(f"{kind}{values.itemsize}"))
     if is_float:
         for row in keys:
