@@ -31,7 +31,7 @@ class NoStateFolder(UsageError):
         super().__init__(
             "SCAFFOLD's clients keep a control variate from round to round, and this one has no "
             "folder for it: start it with --state-dir (state_dir=... in Python), and hand "
-            "context.state_dir on"
+            "context.state_dir on; in a simulation, hand on a folder of your own for each client"
         )
 
 

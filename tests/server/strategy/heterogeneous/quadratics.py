@@ -22,7 +22,9 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
+from flmq.round import Outcome
 from flmq.server.client_proxy import ClientProxy
+from flmq.server.job.client_failure import ClientFailure
 from flmq.server.strategy import Strategy
 from flmq.server.strategy.reply_check import check_fit_reply
 from tests.server.proxies import manager_of
@@ -102,9 +104,6 @@ def rounds(
 
 def failure(client_id: str, error: Exception) -> Exception:
     """What a server makes of an error of a client's."""
-    from flmq.round import Outcome
-    from flmq.server.job.client_failure import ClientFailure
-
     return ClientFailure(client_id, Outcome.FAILED, f"{type(error).__name__}: {error}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,3 +211,51 @@ def test_initial_parameters_of_a_client_are_the_model_alone(
     memory_federation.serve("a", "b", source=Asked, options=options)
     server = memory_federation.run(SCAFFOLD(num_clients=2), rounds=2)
     assert server.history().losses_distributed == [(1, 1.0), (2, 1.0)]
+
+
+def test_a_client_that_lost_its_folder_is_told_apart_and_all_begin_at_zero(
+    memory_federation: Federation, tmp_path: Path
+) -> None:
+    """In round 2 "b" has lost its folder; in round 3 all begin at zero, and all count again."""
+    bases: list[tuple[str, bool]] = []
+
+    class Forgetful(scaffold_app.Target):
+        def __init__(self, context: ClientContext) -> None:
+            super().__init__(context)
+            self.context = context
+
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            bases.append((self.context.client_id, config["control_variate"] == ""))
+            if self.context.client_id == "b" and len(bases) in (3, 4):
+                assert self.context.state_dir is not None
+                shutil.rmtree(self.context.state_dir)
+            return super().fit(parameters, config)
+
+    options = WorkerOptions(heartbeat=1.0, state_dir=tmp_path)
+    memory_federation.serve("a", "b", source=Forgetful, options=options)
+    strategy = SCAFFOLD(num_clients=2, restart_lost=True, fraction_evaluate=0.0)
+    strategy.initial_parameters = initial()
+    server = memory_federation.run(strategy, rounds=3)
+    server.history()
+    assert sorted(bases[:2]) == [("a", True), ("b", True)]
+    assert sorted(bases[2:4]) == [("a", False), ("b", False)]
+    assert sorted(bases[4:]) == [("a", True), ("b", True)]
+    failed = [e for e in server.watch.of(ClientOutcome) if e.outcome is Outcome.FAILED]
+    assert [(each.server_round, each.client_id) for each in failed] == [(2, "b")]
+    assert failed[0].reason.startswith("LostVariate: ")
+    assert set(strategy.state_dict()["counted"]) == {"a", "b"}
+
+
+def test_a_client_without_a_folder_fails_and_says_how_to_give_one(
+    memory_federation: Federation, tmp_path: Path
+) -> None:
+    with_folder = WorkerOptions(heartbeat=1.0, state_dir=tmp_path)
+    memory_federation.serve("a", source=scaffold_app.client, options=with_folder)
+    memory_federation.serve("b", source=scaffold_app.client)
+    strategy = SCAFFOLD(num_clients=2, fraction_evaluate=0.0, initial_parameters=initial())
+    server = memory_federation.run(strategy)
+    server.history()
+    assert set(strategy.state_dict()["counted"]) == {"a"}
+    (failed,) = [e for e in server.watch.of(ClientOutcome) if e.outcome is Outcome.FAILED]
+    assert "NoStateFolder: SCAFFOLD's clients keep a control variate" in failed.reason
+    assert "--state-dir" in failed.reason
