@@ -8,12 +8,11 @@ noise would tell of the client's data.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from flmq.common.dtypes import is_float, largest, rounded
+from flmq.common.dtypes import first_not_finite, is_float, largest, rounded
 from flmq.common.errors import InconsistentTensors, NonFiniteValues
 from flmq.common.typing import NDArray
 
@@ -27,7 +26,7 @@ __all__ = [
     "clip_factor",
     "clipped",
     "moved",
-    "norm_of",
+    "sum_of_squares",
     "update_norm",
     "updates",
 ]
@@ -65,18 +64,14 @@ def updates(trained: Sequence[NDArray], model: Sequence[NDArray]) -> Iterator[ND
                 yield np.asarray(new.astype(np.float64) - old.astype(np.float64))
 
 
-def norm_of(tensors: Iterable[NDArray]) -> tuple[float, float]:
-    """Return the sum of squares of all numbers, and the largest magnitude among them."""
-    total = largest = 0.0
+def sum_of_squares(tensors: Iterable[NDArray]) -> float:
+    """Return the sum of squares of all numbers of float64 tensors, which it overwrites."""
+    total = 0.0
     for tensor in tensors:
         flat = np.ravel(tensor, order="K")
-        if flat.size:
-            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-                total += float(np.add.reduce(np.square(flat)))
-            largest = max(largest, float(flat.max()), -float(flat.min()))
-            if math.isnan(total):
-                return total, largest
-    return total, largest
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            total += float(np.add.reduce(np.square(flat, out=flat)))
+    return total
 
 
 def update_norm(trained: Sequence[NDArray], model: Sequence[NDArray]) -> float:
@@ -89,14 +84,16 @@ def update_norm(trained: Sequence[NDArray], model: Sequence[NDArray]) -> float:
         InconsistentTensors: the counts or shapes of tensors differ.
         NonFiniteValues: there is NaN, or infinity, in what was trained.
     """
-    total, largest = norm_of(updates(trained, model))
-    if math.isnan(total) or (math.isinf(largest) and not _all_finite(trained)):
-        raise NonFiniteValues("there is NaN or infinity in it")
-    if math.isfinite(total) and (total > _SMALL or largest == 0.0):
+    total = sum_of_squares(updates(trained, model))
+    if _SMALL < total < math.inf:
         return math.sqrt(total)
-    scale = min(largest, sys.float_info.max)
-    scaled, _ = norm_of(_finite(each) / scale for each in updates(trained, model))
-    return scale * math.sqrt(scaled)
+    if not all(first_not_finite(each) is None for each in trained):
+        raise NonFiniteValues("there is NaN or infinity in it")
+    largest = max((_largest(each) for each in updates(trained, model)), default=0.0)
+    if largest == 0.0:
+        return 0.0
+    scaled = sum_of_squares(_finite(each) / largest for each in updates(trained, model))
+    return largest * math.sqrt(scaled)
 
 
 def clip_factor(norm: float, clipping_norm: float) -> float:
@@ -128,5 +125,5 @@ def _finite(update: NDArray) -> NDArray:
     return np.nan_to_num(update, copy=False)
 
 
-def _all_finite(tensors: Sequence[NDArray]) -> bool:
-    return all(np.isfinite(each.astype(np.float64)).all() for each in tensors)
+def _largest(update: NDArray) -> float:
+    return float(np.abs(_finite(update)).max(initial=0.0))

@@ -12,7 +12,7 @@ from flmq.common.clipping import (
     clip_factor,
     clipped,
     moved,
-    norm_of,
+    sum_of_squares,
     update_norm,
     updates,
 )
@@ -170,6 +170,7 @@ def _rounding(trained: Sequence[NDArray]) -> float:
     total = 0.0
     for each in trained:
         if is_float(each.dtype):
-            squares, _ = norm_of([each.astype(np.float64)])
-            total += squares * 2.0 ** (2 - 2 * FloatFormat.of(each.dtype).precision)
+            total += sum_of_squares([each.astype(np.float64)]) * 2.0 ** (
+                2 - 2 * FloatFormat.of(each.dtype).precision
+            )
     return float(np.sqrt(total))
