@@ -134,14 +134,19 @@ def moved(model: Parameters, change: Combined, by: float) -> Parameters:
 
 def _moved(old: list[NDArray], change: Combined, by: float) -> Iterator[NDArray]:
     for tensor, step in zip(old, change, strict=True):
-        new = np.asarray(tensor.astype(np.float64) + by * step)
-        if tensor.dtype.kind == "b":
-            yield new > 0.5
-        elif tensor.dtype.kind in "iu":
-            limits = np.iinfo(tensor.dtype)
-            yield np.clip(np.rint(new), limits.min, limits.max).astype(tensor.dtype)
-        else:
-            yield new.astype(tensor.dtype)
+        new = np.asarray(_rounded(tensor.astype(np.float64) + by * step, tensor.dtype))
+        # What does not move keeps its bits: -0.0, and integers that float64 does not hold.
+        np.copyto(new, tensor, where=step == 0)
+        yield new
+
+
+def _rounded(values: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
+    if dtype.kind == "b":
+        return np.asarray(values > 0.5)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)  # type: ignore[type-var]
+        return np.asarray(np.clip(np.rint(values), limits.min, limits.max)).astype(dtype)
+    return values.astype(dtype)
 
 
 def _term(after: NDArray, before: NDArray, weight: float) -> NDArray:

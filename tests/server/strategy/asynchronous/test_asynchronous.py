@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,25 @@ def test_an_update_that_does_not_fit_changes_nothing() -> None:
     with pytest.raises(Exception, match="the update of c"):
         total.add("c", fit_res(model([1.0, 2.0], [np.inf]), 1))
     assert [list(tensor) for tensor in total.finish()] == [[1.0, 2.0], [3.0]]
+
+
+def test_what_does_not_move_keeps_its_bits_and_narrow_floats_stay_narrow() -> None:
+    """-0.0 stays, and 2^60 + 1, which float64 does not hold; bfloat16 is rounded once."""
+    narrow = np.dtype(ml_dtypes.bfloat16)
+    present = ndarrays_to_parameters(
+        [np.array([-0.0, 1.0], np.float32), np.array(2**60 + 1), np.array([1.0, 2.0], narrow)]
+    )
+    got = ndarrays_to_parameters(
+        [np.array([-0.0, 3.0], np.float32), np.array(2**60 + 1), np.array([1.0, 2.5], narrow)]
+    )
+    strategy = FedBuff(server_learning_rate=0.5)
+    total = strategy.combine(1, present)
+    total.add("a", fit_res(got, 1))
+    floats, counter, narrows = parameters_to_ndarrays(strategy.update(1, present, total.finish()))
+    assert floats.tobytes() == np.array([-0.0, 2.0], np.float32).tobytes()
+    assert int(counter) == 2**60 + 1
+    assert narrows.dtype == narrow
+    assert narrows.astype(float).tolist() == [1.0, 2.25]
 
 
 class _Gone(Parameters):
