@@ -38,6 +38,7 @@ class Variates:
     c: NDArrays = field(default_factory=list)
     """Empty before the first round: all zeros. At least float32, whatever the model's dtypes."""
     counted: dict[str, str] = field(default_factory=dict)
+    _stepped: NDArrays = field(default_factory=list)
 
     def sent_with(
         self, parameters: Parameters, asked: list[tuple[ClientProxy, FitIns]]
@@ -84,22 +85,24 @@ class Variates:
         )
 
     def step(self, num_replies: int, means: Iterator[NDArray]) -> None:
-        """Add ``|S| / N`` times the mean of each tensor's dc.
+        """Add ``|S| / N`` times the mean of each tensor's dc, once `count` says that it counts.
 
         Raises:
             NonFiniteValues: numbers became NaN or infinity.
         """
         share = num_replies / self.num_clients
         pairs = enumerate(zip(self.c, means, strict=True))
-        self.c = [moved(number, c, share * dc) for number, (c, dc) in pairs]
+        self._stepped = [moved(number, c, share * dc) for number, (c, dc) in pairs]
 
     def _told(self, client_id: str) -> Config:
         return {CONTROL_VARIATE: self.counted.get(client_id, "")}
 
     def count(self, results: Iterable[tuple[ClientProxy, FitRes]]) -> None:
-        """Note that the variates of ``results`` are in c."""
+        """Let the step count, if there are ``results``: the variates of these are in c now."""
         made = {client.cid: str(res.metrics[CONTROL_VARIATE]) for client, res in results}
-        self.counted = {**self.counted, **made}
+        if made:
+            self.c, self.counted = self._stepped, {**self.counted, **made}
+        self._stepped = []
 
     def restart_for(self, failures: Iterable[object]) -> None:
         """Begin at zero again, if a client failed because it has lost its variate."""

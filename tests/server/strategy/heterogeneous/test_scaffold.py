@@ -13,7 +13,8 @@ import pytest
 
 from flmq.client import NumPyClient
 from flmq.client.learning.variates import StoredVariates
-from flmq.common import FitRes, Parameters, Scalar, parameters_to_ndarrays
+from flmq.common import FitRes, Metrics, Parameters, Scalar, parameters_to_ndarrays
+from flmq.common.errors import ZeroWeight
 from flmq.journal.state import decode_state, encode_state
 from flmq.server.strategy import (
     SCAFFOLD,
@@ -140,6 +141,16 @@ def test_a_round_that_fails_counts_no_variate(tmp_path: Path) -> None:
     got = rounds(strategy, clients(tmp_path), x, [2])
     expected = rounds(SCAFFOLD(num_clients=2), clients(tmp_path / "other"), number(0), [2])
     assert got[0].tobytes() == expected[0].tobytes()
+
+
+def test_metrics_that_fail_a_round_leave_c_as_it_was(tmp_path: Path) -> None:
+    def fails(metrics: list[tuple[int, Metrics]]) -> Metrics:
+        raise ZeroWeight("no metrics")
+
+    strategy = SCAFFOLD(num_clients=2, fit_metrics_aggregation_fn=fails)
+    with pytest.raises(ZeroWeight):
+        rounds(strategy, clients(tmp_path), number(0), [1])
+    assert variates(strategy) == ([np.zeros(1)], {})
 
 
 def test_a_client_that_lost_its_folder_fails_and_the_others_go_on(
