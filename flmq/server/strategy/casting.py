@@ -19,19 +19,26 @@ _MAX_ITEMSIZE = 8  # no longdouble, which differs between machines
 def cast_like(sent: ParametersSpec, got: Parameters) -> Parameters | str:
     """Return ``got`` with each float tensor rounded once to the float dtype that was sent.
 
+    Where both have names, a tensor's dtype is that of its name: ``got`` may be a part of a model.
     The result is ``got`` itself if no dtype differs. Integers and complex numbers are never cast,
     nor to them: such tensors, and what does not fit otherwise, stay for the check to name. A text
     says which finite number would become infinite.
 
     Takes the memory of the result while it is made.
     """
-    if got.tensor_type != sent.tensor_type or len(got.tensors) != len(sent.specs):
+    if got.tensor_type != sent.tensor_type:
         return got
     try:
         kinds = [tensor_spec(tensor).dtype for tensor in got.tensors]
     except MalformedMessage:
         return got
-    wanted = [spec.dtype for spec in sent.specs]
+    by_name = dict(zip(sent.names, sent.specs, strict=False))
+    if len(got.names) == len(kinds) and by_name.keys() >= set(got.names):
+        wanted = [by_name[name].dtype for name in got.names]
+    elif len(kinds) == len(sent.specs):
+        wanted = [spec.dtype for spec in sent.specs]
+    else:
+        return got
     differs = [a != b and _is_cast(a) and _is_cast(b) for a, b in zip(kinds, wanted, strict=True)]
     if not any(differs):
         return got
@@ -44,8 +51,8 @@ def cast_like(sent: ParametersSpec, got: Parameters) -> Parameters | str:
         result = _cast(values, dtype)
         if first_not_finite(result) is not None and first_not_finite(values) is None:
             return (
-                f"{tensor_called(index, sent.names)} has numbers beyond {dtype}, to which it "
-                f"is cast from {values.dtype}: scale or clip them, or train in {dtype}"
+                f"{tensor_called(index, got.names or sent.names)} has numbers beyond {dtype}, to "
+                f"which it is cast from {values.dtype}: scale or clip them, or train in {dtype}"
             )
         tensors.append(ndarray_to_bytes(result))
     return Parameters(tensors, got.tensor_type, got.names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from flmq.common.errors import UsageError
+from flmq.common.tensor_names import names_problem
 from flmq.common.typing import Parameters
 from flmq.wire import FileParameters
 
@@ -70,6 +71,8 @@ def part_of(
     at_hand = parameters if isinstance(parameters, FileParameters) else None
     is_file = at_hand is not None and at_hand.untouched
     count = len(at_hand.ref.lengths) if at_hand and is_file else len(parameters.tensors)
+    if (problem := names_problem(parameters.names, count)) is not None:
+        return f"parameters with {problem}"
     chosen: Sequence[int]
     if parameters.names and tuple(parameters.names) != tuple(names):
         where = {name: place for place, name in enumerate(parameters.names)}

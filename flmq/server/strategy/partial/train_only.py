@@ -51,7 +51,7 @@ class TrainOnly(Wrapping):
         self.strategy = strategy
         self.subset = NamedSubset(names, self.others)
         self.reply_check = self.subset
-        self.late_replies = strategy.late_replies
+        self.late_replies, self.cast = strategy.late_replies, strategy.cast
         vars(self)["streams"] = says_it_streams(strategy)  # the one inside, not a class, says so
         self._model = Parameters([], "numpy.ndarray")
 

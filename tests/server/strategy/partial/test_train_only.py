@@ -22,6 +22,7 @@ from flmq.server.strategy import (
     Strategy,
     TrainOnly,
 )
+from flmq.server.strategy.casting import cast_like
 from flmq.server.strategy.options import InvalidStrategyOption
 from flmq.server.strategy.partial.subset import NamedSubset, NoSuchTensors, part_of
 from flmq.server.strategy.reply_check import check_fit_reply, spec_of
@@ -165,6 +166,14 @@ def test_other_replies_do_not(arrays: NDArrays, names: Any, words: str) -> None:
     assert words in said
 
 
+def test_names_that_were_assigned_later_are_checked() -> None:
+    odd = ndarrays_to_parameters([np.ones(2)])
+    odd.names = ("lora.A", "lora.B")
+    said = reason(odd)
+    assert said is not None
+    assert "2 names for 1 tensors" in said
+
+
 def test_a_model_without_names_has_no_subset() -> None:
     bare = Parameters(MODEL.tensors, MODEL.tensor_type)
     said = reason(trained(1), bare)
@@ -247,6 +256,16 @@ def test_it_is_the_strategy_inside_to_whoever_asks() -> None:
     assert not says_it_streams(strategy)
     one_round(strategy, trained(1), trained(2, whole=False))
     assert inside.seen == [2, 2]
+
+
+def test_a_part_is_cast_by_name() -> None:
+    assert TrainOnly(FedAvg(cast="like sent"), "lora.*").cast == "like sent"
+    halves: NDArrays = [np.ones(1, np.float16), np.ones(2, np.float32)]
+    got = ndarrays_to_parameters(halves, ["lora.B", "lora.A"])
+    fitted = cast_like(spec_of(MODEL), got)
+    assert isinstance(fitted, Parameters)
+    assert [str(x.dtype) for x in parameters_to_ndarrays(fitted)] == ["float64"] * 2
+    assert reason(fitted) is None
 
 
 def test_a_part_of_a_file_is_read_from_the_file(tmp_path: Path) -> None:
