@@ -83,18 +83,16 @@ def _step(x: NDArray, mean: NDArray, moments: NDArrays, rule: Rule, new: NDArray
     for start in range(0, x.size, _BLOCK):
         block = slice(start, start + _BLOCK)
         old, aim = (each[block].astype(dtype, copy=False) for each in (x, mean))
-        made, *before = (each[block] for each in targets)
-        after = [each.copy() for each in before]
+        made, *own = stepping = [each[block] for each in targets]
+        before = [x[block], *(each.copy() for each in own)]
         with np.errstate(all="ignore"):  # what overflows stays
-            made[:] = rule(old, aim - old, *after)
-        finite = np.isfinite(made)
-        for each in after:
-            finite &= np.isfinite(each)
-        if not finite.all():
-            stayed += finite.size - int(np.count_nonzero(finite))
-            np.copyto(made, x[block], where=~finite)
-        for each, moved in zip(before, after, strict=True):
-            np.copyto(each, moved, where=finite)
+            made[:] = rule(old, aim - old, *own)
+        finite = [np.isfinite(each) for each in stepping]
+        if not all(each.all() for each in finite):
+            stay = ~np.logical_and.reduce(finite)
+            stayed += int(np.count_nonzero(stay))
+            for each, kept in zip(stepping, before, strict=True):
+                np.copyto(each, kept, where=stay)
     return stayed
 
 
