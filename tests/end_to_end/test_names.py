@@ -19,9 +19,10 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
-from flmq.journal import Journal
+from flmq.journal import Journal, KeepPolicy
 from flmq.observe.events import ClientOutcome, Outcome, RunEnded
 from flmq.server import Server, SimpleClientManager
+from flmq.server.lifecycle.replay import replay
 from flmq.server.options import ResumePolicy
 from flmq.server.strategy import TrainOnly
 from flmq.wire import INLINE_BYTES
@@ -177,7 +178,8 @@ def test_adapters_alone_come_back_and_the_model_stays_whole(
     Replies.came = []
     federation.serve("adapter", "named", source=source)
     strategy = TrainOnly(fed_avg(2, initial_parameters=model(size)), "fc.*")
-    run = federation.run(strategy, rounds=2, runs_dir=tmp_path)
+    keep = KeepPolicy(replies="all")
+    run = federation.run(strategy, rounds=2, runs_dir=tmp_path, keep=keep)
     run.history()
     assert set(run.watch.words()) == {"adapter", "named"}
     assert {each.outcome for each in run.watch.of(ClientOutcome)} == {Outcome.ACCEPTED}
@@ -187,7 +189,8 @@ def test_adapters_alone_come_back_and_the_model_stays_whole(
     weight, bias = parameters_to_ndarrays(ended.parameters)
     assert (set(weight), bias.tolist()) == ({1.0}, [2.0, 2.0])
     assert Replies.came == [NAMES] * 4
-    # The journal's record of the round gives the same model again.
+    # The journal has the model, and makes it again of the replies.
     journal = Journal.open(tmp_path / JOB, create=False)
     assert journal.parameters(journal.checkpoints()[-1].digest) == ended.parameters
+    assert [each.same for each in replay(journal, TrainOnly(fed_avg(2), "fc.*"))] == [True, True]
     journal.close()
