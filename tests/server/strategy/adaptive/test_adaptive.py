@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -145,14 +146,15 @@ def test_counters_become_their_mean_and_have_no_moments(kind: type[FedAvg]) -> N
         assert [x.size for x in each] == [2, 0, 0]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("kind", FAMILY)
-def test_moments_of_small_floats_are_float32(kind: type[FedAvg]) -> None:
+def test_moments_of_small_floats_are_float32(kind: type[FedAvg], dtype: Any) -> None:
     """In float16 the second moment of a delta below 2.4e-4 would be 0."""
     strategy = moving(kind)
-    small = np.float16(1e-4)
-    made, _ = round_of_ours(strategy, 1, [np.zeros(3, np.float16)], [([np.full(3, small)], 1)])
+    small: Any = dtype(1e-4)
+    made, _ = round_of_ours(strategy, 1, [np.zeros(3, dtype)], [([np.full(3, small)], 1)])
     assert made is not None
-    assert made[0].dtype == np.float16
+    assert made[0].dtype == dtype
     assert (made[0] > 0).all()
     for each in moments(strategy):
         assert each[0].dtype == np.float32

@@ -160,7 +160,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_whatever_stands_anywhere_in_a_model_it_is_read_or_refused(data: st.DataObject) -> None:
     """Replace a value anywhere in a model: no other exception than InvalidTrees gets out."""
