@@ -29,6 +29,7 @@ WITHOUT_ALL = {
     "flmq.server.resumption",
     "flmq.server.rhythm",
     "flmq.server.strategy.partial",
+    "flmq.server.strategy.robust",
     "flmq.server.rounds",
     "flmq.server.streams",
     # The wire's own tables, behind flmq.wire.
