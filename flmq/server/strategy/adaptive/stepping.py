@@ -109,6 +109,10 @@ def _pairs(model: NDArrays, means: Iterable[NDArray]) -> Iterator[tuple[NDArray,
                 "initial_parameters"
             )
         yield x, mean
+    if left:
+        raise InconsistentTensors(
+            f"the clients' mean lacks the last {len(left)} of the model's {len(model)} tensors"
+        )
 
 
 def _is_averaged(x: NDArray) -> bool:
@@ -121,5 +125,5 @@ def _moment_shape(x: NDArray) -> tuple[int, ...]:
 
 def _moment(x: NDArray, value: float) -> NDArray:
     """Return the first moment of a tensor, all ``value``."""
-    dtype: Any = np.float64 if x.dtype == np.float64 else np.float32
+    dtype: Any = np.float64 if x.dtype.newbyteorder("=") == np.float64 else np.float32
     return np.full(_moment_shape(x), value, dtype)

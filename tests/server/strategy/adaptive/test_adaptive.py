@@ -188,6 +188,12 @@ def test_called_by_hand_without_a_model_it_says_what_to_give() -> None:
         round_of_ours(FedAdam(), 1, [], replies)
 
 
+def test_a_mean_of_fewer_tensors_than_the_model_has_fails_the_round() -> None:
+    model: NDArrays = [np.zeros(2), np.zeros(3)]
+    with pytest.raises(InconsistentTensors, match="lacks the last 1 of the model's 2 tensors"):
+        round_of_ours(FedAdam(), 1, model, [([np.ones(2)], 1)])
+
+
 def test_another_model_needs_another_strategy() -> None:
     strategy = FedAdam()
     round_of_ours(strategy, 1, [np.zeros(2)], [([np.ones(2)], 1)])
