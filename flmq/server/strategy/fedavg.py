@@ -147,6 +147,8 @@ class FedAvg(FedAvgOptions, Strategy):
         """Aggregate parameters and metrics, unless there are failures that are not accepted."""
         if not results or (failures and not self.accept_failures):
             return None, {}
+        # First, as it may fail the round: then no step may have been taken.
+        metrics = self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
         model = self.global_parameters
         if not model.tensors and self.initial_parameters is not None:
             model = self.initial_parameters  # called by hand, before any server had them
@@ -161,7 +163,7 @@ class FedAvg(FedAvgOptions, Strategy):
         # Flower.
         updated = named_like(checked_parameters(method_name(self, "update"), updated), model)
         self.global_parameters = updated
-        return updated, self.aggregate_metrics(results, self.fit_metrics_aggregation_fn)
+        return updated, metrics
 
     def aggregate_evaluate(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flmq.common import NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
-from flmq.common.errors import InconsistentTensors
+from flmq.common.errors import InconsistentTensors, ZeroWeight
 from flmq.server.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedOpt, FedYogi
 from flmq.server.strategy.options import InvalidStrategyOption
 from tests.server.strategy.oracle import Reply, our_results, round_of_ours, same_as_flower
@@ -192,6 +192,18 @@ def test_a_mean_of_fewer_tensors_than_the_model_has_fails_the_round() -> None:
     model: NDArrays = [np.zeros(2), np.zeros(3)]
     with pytest.raises(InconsistentTensors, match="lacks the last 1 of the model's 2 tensors"):
         round_of_ours(FedAdam(), 1, model, [([np.ones(2)], 1)])
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_round_whose_metrics_fail_it_steps_no_moment(kind: type[FedAvg]) -> None:
+    def fail(metrics: object) -> Any:
+        raise ZeroWeight("no client measured anything")
+
+    strategy = moving(kind)
+    strategy.fit_metrics_aggregation_fn = fail
+    with pytest.raises(ZeroWeight):
+        round_of_ours(strategy, 1, [np.zeros(2)], [([np.ones(2)], 1)])
+    assert moments(strategy) == []
 
 
 def test_another_model_needs_another_strategy() -> None:
