@@ -26,9 +26,11 @@ import numpy as np
 from flmq.broker.find import obtain_broker
 from flmq.client import Client, ClientContext
 from flmq.common import Code, FitIns, FitRes, Parameters, Status, ndarray_to_bytes
+from flmq.common.parameter import named_like
 from flmq.observe.events import RoundClosed, RunEvent
 from flmq.server import ServerConfig, start_server
 from flmq.server.strategy import FedAvg
+from flmq.wire import kept_parameters
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LAYERS = 32
@@ -62,11 +64,11 @@ def model(megabytes: int) -> Parameters:
     """Make it, one tensor at a time."""
     rng = np.random.default_rng(0)
     named = dict(shapes(megabytes))
-    tensors = [
+    made = kept_parameters(
         ndarray_to_bytes((0.02 * rng.standard_normal(shape, np.float32)).astype("bfloat16"))
         for shape in named.values()
-    ]
-    return Parameters(tensors, "numpy.ndarray", tuple(named))
+    )
+    return named_like(made, Parameters([b""] * len(named), "", tuple(named)))
 
 
 class Echo(Client):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 __all__ = ["LimbSpace"]
 
-_SLAB = 1 << 21  # elements of a large piece: 16 MiB
+_SLAB = 1 << 23  # elements of a large piece: 64 MiB, which the system gets back when it is freed
 
 
 class LimbSpace:

@@ -110,6 +110,10 @@ def named_like(parameters: Parameters, model: Parameters) -> Parameters:
     """Return ``parameters`` with the names of ``model``, if they have none and as many tensors."""
     if parameters.names or not model.names or len(parameters.tensors) != len(model.names):
         return parameters
+    in_file = getattr(parameters, "renamed", None)  # they are not to be mapped for good
+    if in_file is not None:
+        named: Parameters = in_file(model.names)
+        return named
     return Parameters(parameters.tensors, parameters.tensor_type, model.names)
 
 

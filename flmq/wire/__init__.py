@@ -34,7 +34,7 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
-from flmq.wire.fileparameters import FileParameters
+from flmq.wire.fileparameters import FileParameters, each_tensor, kept_parameters
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
@@ -62,8 +62,10 @@ __all__ = [
     "blob_chunk_of",
     "decode",
     "derive_nonce",
+    "each_tensor",
     "encode",
     "iter_chunks",
+    "kept_parameters",
     "refer",
     "size_of",
     "task_id",

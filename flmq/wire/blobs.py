@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from mmap import mmap
+from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_digest",
     "iter_chunks",
     "refer",
+    "refer_file",
     "size_of",
     "task_of_upload",
     "tensors_of",
@@ -153,6 +155,15 @@ def refer(
         published_unix_ms,
         tuple(parameters.names),
     )
+
+
+def refer_file(file: BinaryIO, tensor_type: str, lengths: Sequence[int]) -> BlobRef:
+    """Make the reference of tensors that follow each other in a file, read block by block."""
+    digest = blake3(_outline(tensor_type, lengths))
+    file.seek(0)
+    while block := file.read(BLOB_CHUNK_BYTES):
+        digest.update(block)
+    return BlobRef(digest.hexdigest(), tensor_type, tuple(lengths), BLOB_CHUNK_BYTES)
 
 
 def size_of(parameters: Parameters) -> int:

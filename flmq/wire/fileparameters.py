@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
+from flmq.common.logger import logger
 from flmq.common.typing import Parameters
-from flmq.wire.blobs import BlobRef, tensors_of
+from flmq.wire.blobs import BlobRef, refer_file, tensors_of
 
-__all__ = ["FileParameters"]
+__all__ = ["FileParameters", "each_tensor", "kept_parameters"]
+
+LARGE_MODEL = 128 << 20
+"""Bytes from which a new model is written to a file as it is made, instead of filling memory."""
 
 
 class FileParameters(Parameters):
@@ -38,6 +50,13 @@ class FileParameters(Parameters):
         """Return one tensor: a read-only view of a mapping of its own, closed with the view."""
         start = sum(self.ref.lengths[:index])
         return memoryview(self.map()).toreadonly()[start : start + self.ref.lengths[index]]
+
+    def renamed(self, names: tuple[str, ...]) -> FileParameters:
+        """Return the same with these names for its tensors; the file is not copied."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.names, other.ref = names, replace(self.ref, names=names)
+        return other
 
     @property
     def untouched(self) -> bool:
@@ -73,3 +92,83 @@ class FileParameters(Parameters):
         return mine == (other.tensor_type, other.names, other.tensors)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def each_tensor(parameters: Parameters) -> Iterator[bytes | memoryview]:
+    """Yield the tensors; of those in a file, each is mapped by itself, and let go with its view."""
+    if isinstance(parameters, FileParameters) and parameters.untouched:
+        return (parameters.tensor(index) for index in range(len(parameters.ref.lengths)))
+    return iter(parameters.tensors)
+
+
+class _OwnFile:
+    """A temporary file, removed when this object is no longer held."""
+
+    def __init__(self) -> None:
+        descriptor, name = tempfile.mkstemp(prefix="flmq-model-")
+        self.path = Path(name)
+        self.file = os.fdopen(descriptor, "r+b", buffering=0)
+        weakref.finalize(self, _remove, self.path, self.file)
+
+
+def _remove(path: Path, file: BinaryIO | io.FileIO) -> None:
+    file.close()
+    with contextlib.suppress(OSError):  # on Windows, while it is mapped
+        path.unlink(missing_ok=True)
+
+
+class _KeptParameters(FileParameters):
+    """Parameters whose file goes with them."""
+
+    def __init__(self, own: _OwnFile, ref: BlobRef) -> None:
+        super().__init__(own.path, ref)
+        self._file = own
+
+
+def kept_parameters(tensors: Iterable[bytes], large: int | None = None) -> Parameters:
+    """Return a new model of numpy tensors: in memory, or, if it is large, in a file of its own.
+
+    The tensors are taken one at a time. ``large`` is in bytes (None: `LARGE_MODEL`). A file that
+    cannot be written, for want of space for instance, is done without.
+    """
+    limit, source, held, total = LARGE_MODEL if large is None else large, iter(tensors), [], 0
+    for tensor in source:
+        held.append(tensor)
+        total += len(tensor)
+        if total >= limit:
+            return _in_file(held, source)
+    return Parameters(held, "numpy.ndarray")
+
+
+def _in_file(held: list[bytes], source: Iterator[bytes]) -> Parameters:
+    """Write ``held``, which is emptied, and the tensors to come."""
+    lengths: list[int] = []
+    current: list[bytes] = []
+    own = None
+    held.reverse()  # so that what is written can be dropped from its end
+    try:
+        own = _OwnFile()
+        for tensor in itertools.chain(_popped(held), source):
+            current[:] = [tensor]
+            view = memoryview(tensor)
+            while view:
+                view = view[own.file.write(view) :]
+            lengths.append(len(tensor))
+            current.clear()
+        ref = refer_file(own.file, "numpy.ndarray", lengths)
+        own.file.close()
+    except OSError as error:
+        logger.warning("a new model is kept in memory, for its file cannot be written: %s", error)
+        written = [] if own is None else _read_back(own, lengths)
+        return Parameters([*written, *current, *_popped(held), *source], "numpy.ndarray")
+    return _KeptParameters(own, ref)
+
+
+def _popped(held: list[bytes]) -> Iterator[bytes]:
+    while held:
+        yield held.pop()
+
+
+def _read_back(own: _OwnFile, lengths: list[int]) -> list[bytes]:
+    own.file.seek(0)
+    return [own.file.read(length) for length in lengths]

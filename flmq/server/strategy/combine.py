@@ -9,14 +9,22 @@ Both give the same bits for every order of replies and every tree of merges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, Self, overload
 
 from flmq.aggregation import MeanAccumulator, specs_of
-from flmq.common.errors import InconsistentTensors, NonFiniteValues, UsageError, ZeroWeight
-from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
+from flmq.common.errors import (
+    InconsistentTensors,
+    MalformedMessage,
+    NonFiniteValues,
+    UsageError,
+    ZeroWeight,
+)
+from flmq.common.parameter import bytes_to_ndarray, ndarray_to_bytes, parameters_to_ndarrays
+from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import FitRes, NDArray, NDArrays, Parameters
 from flmq.server.strategy.blockwise import Replies
+from flmq.wire import FileParameters, kept_parameters
 
 __all__ = ["AllReplies", "Combine", "Combined", "NotCombined", "Rule", "WeightedMean"]
 
@@ -71,8 +79,11 @@ class Combined:
         return list(self)
 
     def parameters(self) -> Parameters:
-        """Return the arrays as a model; only one array at a time is in memory besides it."""
-        return Parameters([ndarray_to_bytes(tensor) for tensor in self], "numpy.ndarray")
+        """Return the arrays as a model; only one array at a time is in memory besides it.
+
+        A large model (128 MiB) is itself not in memory, but in a file that goes with it.
+        """
+        return kept_parameters(ndarray_to_bytes(tensor) for tensor in self)
 
 
 class Combine(Protocol):
@@ -130,7 +141,12 @@ class WeightedMean:
         Raises:
             AggregationError: it does not match those before; names it.
         """
-        tensors, weight = self.contribution(client_id, res)
+        tensors: Sequence[NDArray]
+        own = type(self).contribution is not WeightedMean.contribution
+        if not own and isinstance(res.parameters, FileParameters) and res.parameters.untouched:
+            tensors, weight = _Mapped(res.parameters), res.num_examples
+        else:
+            tensors, weight = self.contribution(client_id, res)
         try:
             total = self._sum
             if total is None:
@@ -167,6 +183,31 @@ class WeightedMean:
         if total is None:
             raise ZeroWeight("nothing to average: there are no results")
         return Combined(replies, examples, total.means)
+
+
+class _Mapped(Sequence[NDArray]):
+    """A reply's arrays, each mapped from its file when it is its turn, and let go of with it."""
+
+    def __init__(self, parameters: FileParameters) -> None:
+        self._parameters = parameters
+
+    def __len__(self) -> int:
+        return len(self._parameters.ref.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> NDArrays: ...
+
+    def __getitem__(self, index: int | slice) -> NDArray | NDArrays:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        try:
+            return bytes_to_ndarray(self._parameters.tensor(index), copy=False)
+        except MalformedMessage as error:
+            called = tensor_called(index, self._parameters.names)
+            raise MalformedMessage(f"{called}: {error}") from error
 
 
 class AllReplies:

@@ -16,6 +16,7 @@ from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import EvaluateRes, FitRes, Parameters
 from flmq.server.strategy.partial.subset import NamedSubset, NoSuchTensors, part_of
+from flmq.wire import each_tensor
 
 __all__ = ["ParametersSpec", "ReplyCheck", "check_evaluate_reply", "check_fit_reply", "spec_of"]
 
@@ -163,7 +164,7 @@ def _and_more(names: list[str]) -> str:
 def _check_tensors(like: ParametersSpec | None, got: Parameters) -> str | None:
     """Check each tensor's values, and its shape and dtype against ``like``, if given."""
     names = got.names if like is None else like.names
-    for index, tensor in enumerate(got.tensors):
+    for index, tensor in enumerate(each_tensor(got)):
         called = tensor_called(index, names)
         try:
             # A view of the bytes; the values are not copied.
