@@ -43,3 +43,11 @@ def test_the_strategies_of_a_part_take_the_model_of_the_page(
         server, _ = build_server(written[name]())
         assert isinstance(server.strategy, TrainOnly)
         assert server.strategy.subset.places(names) == (0, 1)
+
+
+def test_the_program_of_narrow_floats_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exec(program(PAGE, "narrow.py"), {})
+    assert capsys.readouterr().out == "[1 -0 256] bfloat16\n"
+    assert "prints `[1 -0 256] bfloat16`" in PAGE.read_text(encoding="utf-8")
