@@ -103,7 +103,7 @@ class Scratch:
         return wide
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, for the time that it takes to make one
 class _Magnitudes:
     """The bits of floats without sign, shifted left by one: they order numbers by magnitude.
 
@@ -147,7 +147,7 @@ class _Magnitudes:
         return mask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """Numbers ``values * 2**shift``, not all zero: ``|values| < 2**top``, multiples of 2**bottom.
 
