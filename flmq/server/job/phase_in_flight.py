@@ -224,7 +224,7 @@ class PhaseInFlight:
             self.on_done(self)
 
     def result(self) -> PhaseResult:
-        """Return the phase's result; its replies are no longer kept here."""
+        """Return the phase's result; what it sent, and its replies, are no longer kept here."""
         close, closed = self._close, self.closed
         if close is None or closed is None:
             raise RuntimeError(f"{self.label} has not closed")
@@ -249,6 +249,8 @@ class PhaseInFlight:
         self.specs = self._specs() if self.request.hands_over else {}
         self._replies, self._late, self._told = {}, [], {}
         self.asks, self.tasks = {}, {}
+        # The phase is remembered for its late replies, but not the model that it sent.
+        self.request = replace(self.request, asks=(), sink=None)
         return result
 
     def _specs(self) -> dict[str, ParametersSpec]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from flmq.common import FitIns, FitRes, ndarrays_to_parameters
 from flmq.common.errors import AggregationError, FlmqError, ZeroWeight
+from flmq.common.parameter import parameters_of
 from flmq.common.phase import Phase
 from flmq.journal import JournalDamaged
 from flmq.round import JobState, PhaseKey
@@ -70,6 +73,20 @@ def test_what_is_kept_of_a_reply_that_was_added_up_is_empty_and_its_object_as_it
         assert isinstance(kept, FitRes)
         assert (kept.num_examples, kept.parameters.tensors) == (1, [])
     assert result.error is None
+
+
+def test_a_phase_that_has_closed_lets_its_model_and_its_sum_go() -> None:
+    """It is remembered for late replies; the model that it sent would be one more in memory."""
+    combine = WeightedMean()
+    phase = Phase1(combine, "a")
+    phase.feed("a", fit_res(model(np.ones(2)), 1))
+    sent = weakref.ref(parameters_of(phase.phase.request.asks[0].ins))
+    summed = weakref.ref(combine)
+    phase.phase.result()
+    del combine
+    gc.collect()
+    assert sent() is None
+    assert summed() is None
 
 
 @pytest.mark.parametrize("error", [ZeroWeight("none"), ValueError("odd")])
