@@ -14,6 +14,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import cast
 
+import numpy as np
+
 from flmq.client.cache import ModelCache
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
@@ -35,7 +37,7 @@ from flmq.transport import (
     Transport,
     models_topology,
 )
-from flmq.wire import BlobProgress, BlobRef, blob_chunk_of, tensors_of
+from flmq.wire import LARGE_MODEL, BlobProgress, BlobRef, blob_chunk_of, tensors_of
 
 __all__ = ["ModelNotFound", "ModelReader"]
 
@@ -132,7 +134,7 @@ class ModelReader:
             # Not earlier: a cached model takes no more memory.
             _check_size(ref, available_memory())
         started = self._clock()
-        blob, progress = new_buffer(ref.total), BlobProgress(ref)
+        blob, progress = _memory_for(ref.total), BlobProgress(ref)
         asking = _Asking(progress, ask, self._asks, self._clock)
         if ref.is_shared or own is None:
             self._search(progress, blob, deadline_unix, asking)
@@ -317,3 +319,8 @@ def _check_size(ref: BlobRef, limit: int) -> None:
             f"the model has {ref.total} bytes and this worker takes {limit}: run it on a machine "
             "with more memory, or raise --max-model-bytes",
         )
+
+
+def _memory_for(size: int) -> memoryview:
+    """Return ``size`` bytes; those of a large model are not kept once it is gone."""
+    return np.empty(size, np.uint8).data if size >= LARGE_MODEL else new_buffer(size)

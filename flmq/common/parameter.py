@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from math import prod
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ __all__ = [
     "bytes_to_ndarray",
     "named_like",
     "ndarray_to_bytes",
+    "ndarrays_to_bytes",
     "ndarrays_to_parameters",
     "ndarrays_to_views",
     "parameters_of",
@@ -103,7 +104,16 @@ def ndarrays_to_parameters(ndarrays: NDArrays, names: Iterable[str] = ()) -> Par
         InvalidTensorNames: names are repeated, missing, or no printable text.
     """
     names = tuple(names)
-    return Parameters(_each(ndarrays, ndarray_to_bytes, names), _TENSOR_TYPE, names)
+    return Parameters(list(ndarrays_to_bytes(ndarrays, names)), _TENSOR_TYPE, names)
+
+
+def ndarrays_to_bytes(ndarrays: NDArrays, names: Sequence[str] = ()) -> Iterator[bytes]:
+    """Yield each array as `ndarray_to_bytes` does, made when it is taken; ``names`` are for errors.
+
+    Raises:
+        InvalidReturnValue: an array holds something other than numbers; names which.
+    """
+    return _each(ndarrays, ndarray_to_bytes, names)
 
 
 def named_like(parameters: Parameters, model: Parameters) -> Parameters:
@@ -144,7 +154,7 @@ def ndarrays_to_views(ndarrays: NDArrays, names: Iterable[str] = ()) -> Paramete
         InvalidReturnValue: an array holds something other than numbers; names which.
     """
     names = tuple(names)
-    return Parameters(_each(ndarrays, _to_view, names), _TENSOR_TYPE, names)
+    return Parameters(list(_each(ndarrays, _to_view, names)), _TENSOR_TYPE, names)
 
 
 def ndarray_to_bytes(ndarray: NDArray) -> bytes:
@@ -181,15 +191,15 @@ def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
     return header.getvalue(), values.reshape(-1).view(np.uint8).data
 
 
-def _each(ndarrays: NDArrays, convert: Callable[[NDArray], Any], names: Sequence[str]) -> list[Any]:
-    tensors = []
+def _each(
+    ndarrays: NDArrays, convert: Callable[[NDArray], Any], names: Sequence[str]
+) -> Iterator[Any]:
     for index, ndarray in enumerate(ndarrays):
         try:
-            tensors.append(convert(ndarray))
+            yield convert(ndarray)
         except InvalidReturnValue as error:
             called = names[index] if index < len(names) else index
             raise InvalidReturnValue(f"parameter {called}: {error}") from error
-    return tensors
 
 
 def bytes_to_ndarray(tensor: bytes | bytearray | memoryview, *, copy: bool = True) -> NDArray:

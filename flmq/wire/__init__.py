@@ -34,11 +34,12 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
-from flmq.wire.fileparameters import FileParameters, each_tensor, kept_parameters
+from flmq.wire.fileparameters import LARGE_MODEL, FileParameters, each_tensor, kept_parameters
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
     "INLINE_BYTES",
+    "LARGE_MODEL",
     "Begun",
     "BlobChunk",
     "BlobProgress",

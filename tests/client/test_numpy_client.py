@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -31,6 +32,7 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.common.errors import InvalidReturnValue
+from flmq.wire import FileParameters
 
 OK = Status(Code.OK, "Success")
 MODEL = ndarrays_to_parameters([np.array([[1, 2], [3, 4]], np.float32), np.array(7, np.int64)])
@@ -308,3 +310,33 @@ def test_metrics_that_are_no_dict_are_left_out(metrics: Any) -> None:
 def test_properties_that_are_no_scalars_are_named() -> None:
     with pytest.raises(InvalidReturnValue, match=r"properties that Returns\.get_properties .* 1:"):
         answer(Returns({1: "x"}).to_client(), GetPropertiesIns({}))
+
+
+class TestLargeReplies:
+    """A reply as large as these is made a tensor at a time, in a file, and not in memory."""
+
+    @pytest.fixture(autouse=True)
+    def all_are_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
+
+    def test_it_is_what_was_returned_even_if_that_is_changed_later(self) -> None:
+        arrays = [np.arange(6.0).reshape(2, 3), np.array(7), np.empty((0, 2), np.float32)]
+        res = fit((arrays, 3, {}))
+        assert isinstance(res.parameters, FileParameters)
+        before = ndarrays_to_parameters(arrays)
+        arrays[0][:] = -1
+        assert [bytes(tensor) for tensor in res.parameters.tensors] == before.tensors
+
+    def test_its_file_goes_with_it(self) -> None:
+        res = fit(([np.ones(9)], 3, {}))
+        assert isinstance(res.parameters, FileParameters)
+        path = res.parameters.path
+        assert path.exists()
+        del res
+        gc.collect()
+        assert not path.exists()
+
+    def test_an_array_that_cannot_be_sent_is_named(self) -> None:
+        arrays = [np.ones(9), np.array([object()])]
+        with pytest.raises(InvalidReturnValue, match="parameter 1: ndarray of dtype object"):
+            fit((arrays, 3, {}))

@@ -55,8 +55,13 @@ def run(compression: str) -> tuple[Parameters, int]:
     return ended.parameters, sum(event.bytes_up for event in closed)
 
 
-def test_zstd_sends_less_and_changes_no_bit() -> None:
+@pytest.mark.parametrize("made_in_files", [False, True])
+def test_zstd_sends_less_and_changes_no_bit(
+    made_in_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, plain_bytes = run("none")
+    if made_in_files:
+        monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
     packed, packed_bytes = run("zstd")
     assert packed == plain
     assert packed_bytes < 0.7 * plain_bytes

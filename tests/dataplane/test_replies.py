@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flmq.client.options import WorkerOptions
 from flmq.common import Parameters, ndarray_to_bytes
 from flmq.observe.events import ClientOutcome, Outcome, RoundCounts, RunEnded
 from flmq.server.replies.spool import SpoolFailed
@@ -67,6 +68,18 @@ def test_uploads_of_many_clients_come_interleaved_out_of_order_and_twice(
         assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
     assert server.model() == mean_of(names, initial(NUMBERS))
     assert server.watch.rounds()[0].fit.accepted == 4
+
+
+def test_large_replies_that_clients_make_in_files_have_the_same_bits(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them keeps its tasks in a folder, the other in memory."""
+    monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
+    federation.serve("a", options=WorkerOptions(state_dir=tmp_path))
+    federation.serve("b")
+    server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=2)
+    server.history()
+    assert server.model() == mean_of(["a", "b"], initial(NUMBERS), rounds=2)
 
 
 def test_whose_reply_is_coming_is_asked_again_only_when_it_stops_coming(
