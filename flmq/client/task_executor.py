@@ -34,6 +34,7 @@ from flmq.wire import (
     ModelRequest,
     Reply,
     Task,
+    ref_of,
     refer,
     size_of,
     upload_name,
@@ -227,12 +228,12 @@ def _packed(parameters: Parameters, task: Task) -> tuple[BlobRef, Sequence[bytes
     """
     base = task.ins.parameters if isinstance(task.ins, FitIns) else None
     if not _codec(task) or task.model is None or base is None or not base.tensors:
-        return refer(parameters), parameters.tensors
+        return ref_of(parameters), parameters.tensors
     try:
         codec = get_codec(task.reply_codec)
     except UsageError as error:
         logger.warning("sending without compression: %s", error)
-        return refer(parameters), parameters.tensors
+        return ref_of(parameters), parameters.tensors
     tensors = codec.encode(parameters.tensors, base_by_name(parameters.names, base))
     packed = Parameters(tensors, parameters.tensor_type, parameters.names)
     return refer(packed, codec=codec.name, base=task.model.digest), packed.tensors

@@ -38,7 +38,7 @@ from flmq.wire import (
     Task,
     decode,
     encode,
-    refer,
+    ref_of,
     size_of,
     tensors_of,
 )
@@ -120,7 +120,7 @@ class TaskSpool:
                 self._files.write(reply.task_id + _REPLY, [encode(reply)])
                 crash_point("worker.reply_spooled")
                 return reply
-            ref = refer(parameters)
+            ref = ref_of(parameters)
             self._files.write(reply.task_id + _BLOB, parameters.tensors, sealed=False)
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             self._files.write(reply.task_id + _REPLY, [encode(head)])

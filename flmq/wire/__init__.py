@@ -34,7 +34,13 @@ from flmq.wire.envelopes import (
     RollCall,
     Task,
 )
-from flmq.wire.fileparameters import LARGE_MODEL, FileParameters, each_tensor, kept_parameters
+from flmq.wire.fileparameters import (
+    LARGE_MODEL,
+    FileParameters,
+    each_tensor,
+    kept_parameters,
+    ref_of,
+)
 from flmq.wire.ids import derive_nonce, task_id
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "encode",
     "iter_chunks",
     "kept_parameters",
+    "ref_of",
     "refer",
     "size_of",
     "task_id",

@@ -16,9 +16,9 @@ from typing import BinaryIO, cast
 
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters
-from flmq.wire.blobs import BlobRef, refer_file, tensors_of
+from flmq.wire.blobs import BlobRef, refer, refer_file, tensors_of
 
-__all__ = ["FileParameters", "each_tensor", "kept_parameters"]
+__all__ = ["LARGE_MODEL", "FileParameters", "each_tensor", "kept_parameters", "ref_of"]
 
 LARGE_MODEL = 128 << 20
 """Bytes from which a new model is written to a file as it is made, instead of filling memory."""
@@ -99,6 +99,13 @@ def each_tensor(parameters: Parameters) -> Iterator[bytes | memoryview]:
     if isinstance(parameters, FileParameters) and parameters.untouched:
         return (parameters.tensor(index) for index in range(len(parameters.ref.lengths)))
     return iter(parameters.tensors)
+
+
+def ref_of(parameters: Parameters) -> BlobRef:
+    """Return the reference of ``parameters``: that of a file is known, others are read for it."""
+    if isinstance(parameters, FileParameters) and parameters.untouched:
+        return parameters.ref
+    return refer(parameters)
 
 
 class _OwnFile:

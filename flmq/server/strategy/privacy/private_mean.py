@@ -23,9 +23,9 @@ from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
 from flmq.common.typing import FitRes, NDArray, Parameters
 from flmq.server.strategy.combine import Combined
 from flmq.server.strategy.privacy.clipped import RepliedTwice, Update
-from flmq.wire import FileParameters, refer
+from flmq.wire import ref_of
 
-__all__ = ["Mechanism", "PrivateMean", "digest_of", "noised"]
+__all__ = ["Mechanism", "PrivateMean", "noised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PrivateMean:
             self._sum.add_block(index, 0, np.ravel(tensor), 1)
         self._sum.add_weight(1)
         self.updates[client_id] = update
-        self._digests[client_id] = digest_of(res.parameters)
+        self._digests[client_id] = ref_of(res.parameters).digest
 
     def merge(self, other: PrivateMean) -> None:
         """Add everything that ``other`` was given.
@@ -108,7 +108,7 @@ class PrivateMean:
         """Return what the round's noise belongs to."""
         mechanism = replace(self._mechanism, secret=b"")
         replies = tuple(sorted(self._digests.items()))
-        return self._round, repr(mechanism), digest_of(self._model), replies
+        return self._round, repr(mechanism), ref_of(self._model).digest, replies
 
     def finish(self) -> Combined:
         """Return the noised mean, as a model.
@@ -144,7 +144,7 @@ class PrivateMean:
 def noised(model: Parameters, mechanism: Mechanism, server_round: int, replies: int) -> Parameters:
     """Return a model that is not from a `PrivateMean` with the noise that its mean would have."""
     stddev, tensors = mechanism.stddev(replies), []
-    context = ("model made elsewhere", server_round, digest_of(model))
+    context = ("model made elsewhere", server_round, ref_of(model).digest)
     for index, old in enumerate(parameters_to_ndarrays(model, copy=False)):
         if is_float(old.dtype):
             noise = np.zeros(old.shape)
@@ -152,10 +152,3 @@ def noised(model: Parameters, mechanism: Mechanism, server_round: int, replies: 
             old = moved(old, noise)
         tensors.append(ndarray_to_bytes(old))
     return Parameters(tensors, model.tensor_type, model.names)
-
-
-def digest_of(parameters: Parameters) -> str:
-    """Return the digest of a model; that of a file is known."""
-    if isinstance(parameters, FileParameters) and parameters.untouched:
-        return parameters.ref.digest
-    return refer(parameters).digest
