@@ -295,10 +295,9 @@ class PhaseInFlight:
 
     def _keep(self, ask: str, outcome: Outcome, res: Res) -> None:
         if outcome is Outcome.ACCEPTED and not isinstance(res, Failure):
-            self._replies[ask] = self._named(ask, res)
-            if self.request.sink is not None and isinstance(res, FitRes):
-                # The object may be the user's own: do not change it.
-                self._replies[ask] = without_parameters(res)
+            added_up = self.request.sink is not None and isinstance(res, FitRes)
+            # The object may be the user's own: parameters are left out of a copy.
+            self._replies[ask] = without_parameters(res) if added_up else self._named(ask, res)
         elif outcome is Outcome.FAILED:
             self._told[ask] = (
                 _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)
