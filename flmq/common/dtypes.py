@@ -27,6 +27,7 @@ __all__ = [
     "is_narrow",
     "largest",
     "little_endian",
+    "nearest",
     "rounded",
 ]
 
@@ -133,6 +134,25 @@ def rounded(values: NDArray, dtype: np.dtype[Any]) -> NDArray:
         np.bitwise_and(bits, -(1 << drop), out=bits, where=finite)
         # Exact from here on, but for numbers beyond the dtype's largest.
         return wide.astype(np.float32).astype(dtype)
+
+
+def nearest(values: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """Return real ``values`` as numbers of any real ``dtype``, each rounded once, half to even.
+
+    Floats as by `rounded`. What an integer dtype cannot hold becomes the nearest that it can; a
+    bool is whether the number is above a half. ``values`` themselves if they have the dtype.
+    """
+    if values.dtype == dtype:
+        return values
+    if is_float(dtype):
+        return rounded(values, dtype)
+    if not is_float(values.dtype):
+        return values.astype(dtype)
+    if dtype.kind == "b":
+        return np.asarray(values > 0.5)
+    limits = np.iinfo(dtype)
+    whole = np.rint(values.astype(np.float64, copy=False))
+    return np.asarray(np.clip(whole, limits.min, limits.max)).astype(dtype)
 
 
 def first_not_finite(values: NDArray) -> int | None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flmq.common.dtypes import NARROW_FLOATS, FloatFormat, first_not_finite, is_float, rounded
+from flmq.common.dtypes import (
+    NARROW_FLOATS,
+    FloatFormat,
+    first_not_finite,
+    is_float,
+    nearest,
+    rounded,
+)
 from flmq.common.typing import NDArray
 
 every_narrow = pytest.mark.parametrize("dtype", NARROW_FLOATS.values(), ids=NARROW_FLOATS)
@@ -80,3 +87,23 @@ def test_what_is_not_finite_is_found(dtype: str) -> None:
 
 def test_integers_are_finite() -> None:
     assert first_not_finite(np.arange(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "made"),
+    [
+        ([0.5, 1.5, 2.5, -0.5], "int64", [0, 2, 2, 0]),
+        ([-3.0, 300.0, 7.4], "uint8", [0, 255, 7]),
+        ([0.4, 0.5, 0.6], "bool", [False, False, True]),
+        ([1 + 2**-8 + 2**-40], "bfloat16", [1 + 2**-7]),
+        ([1 + 2**-24 + 2**-50], "float32", [1 + 2**-23]),
+        ([3], "float16", [3.0]),
+    ],
+)
+def test_the_nearest_number_of_any_dtype(
+    values: list[float], dtype: str, made: list[float]
+) -> None:
+    wanted = NARROW_FLOATS[dtype] if dtype in NARROW_FLOATS else np.dtype(dtype)
+    result = nearest(np.array(values), wanted)
+    assert result.dtype == wanted
+    assert result.astype(np.float64).tolist() == made

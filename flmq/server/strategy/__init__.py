@@ -9,8 +9,7 @@ from flmq.server.strategy.combine import AllReplies, Combine, Combined, Weighted
 from flmq.server.strategy.fair import QFedAvg
 from flmq.server.strategy.fault_tolerant_fedavg import FaultTolerantFedAvg
 from flmq.server.strategy.fedavg import FedAvg
-from flmq.server.strategy.fedprox import FedProx
-from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova
+from flmq.server.strategy.heterogeneous import SCAFFOLD, FedNova, FedProx
 from flmq.server.strategy.late import LateFitRes, LateReplies
 from flmq.server.strategy.partial.train_only import KeepLocal, TrainOnly
 from flmq.server.strategy.privacy import (

@@ -13,14 +13,14 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from flmq.common.dtypes import is_narrow, rounded
+from flmq.common.dtypes import nearest
 from flmq.common.errors import InconsistentTensors, InvalidReturnValue, MalformedMessage
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, tensor_spec
 from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import FitRes, NDArray, NDArrays, Parameters
 from flmq.round.keys import client_of
 from flmq.server.strategy.late import round_asked
-from flmq.wire import FileParameters, refer
+from flmq.wire import FileParameters, ref_of, refer
 
 __all__ = ["BLOCK_BYTES", "Arrays", "Block", "Models", "Replies", "coordinate_wise"]
 
@@ -208,7 +208,7 @@ def coordinate_wise(
                         f"a coordinate-wise rule made shape {came_to.shape} of {values.shape}, not "
                         f"({numbers},): let it go along axis 0, as numpy.median(values, axis=0)"
                     )
-                tensor[start : start + numbers] = _rounded(came_to, spec.dtype)
+                tensor[start : start + numbers] = nearest(came_to, spec.dtype)
             yield tensor.reshape(spec.shape)
 
     return each_tensor
@@ -217,12 +217,7 @@ def coordinate_wise(
 def _place(reply: tuple[str, FitRes]) -> tuple[str, float, int, str]:
     """Return the sort key of a reply: ultimately its content, never its arrival."""
     client_id, res = reply
-    parameters = res.parameters
-    if isinstance(parameters, FileParameters) and parameters.untouched:
-        digest = parameters.ref.digest
-    else:
-        digest = refer(parameters).digest
-    return client_id, round_asked(res), res.num_examples, digest
+    return client_id, round_asked(res), res.num_examples, ref_of(res.parameters).digest
 
 
 def _digest(model: NDArrays) -> str:
@@ -252,13 +247,3 @@ def _stretch(tensor: NDArray, start: int, stop: int) -> NDArray:
     if tensor.flags.c_contiguous:
         return tensor.reshape(-1)[start:stop]
     return tensor.flat[start:stop]
-
-
-def _rounded(numbers: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
-    if is_narrow(dtype) and numbers.dtype != dtype:
-        return rounded(numbers, dtype)
-    if numbers.dtype.kind == "f" and dtype.kind in "iu":
-        return np.rint(numbers).astype(dtype)
-    if numbers.dtype.kind == "f" and dtype.kind == "b":
-        return numbers > 0.5
-    return numbers.astype(dtype, copy=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flmq.common.dtypes import is_float
 from flmq.common.errors import InconsistentTensors
 from flmq.common.logger import get_logger
 from flmq.common.parameter import TensorSpec, bytes_to_ndarray, ndarray_to_bytes
@@ -116,7 +117,7 @@ def _pairs(model: NDArrays, means: Iterable[NDArray]) -> Iterator[tuple[NDArray,
 
 
 def _is_averaged(x: NDArray) -> bool:
-    return x.dtype.kind in "biu"
+    return not is_float(x.dtype)
 
 
 def _moment_shape(x: NDArray) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from flmq.aggregation import MeanAccumulator, TensorSpec
+from flmq.common.dtypes import is_float, nearest
 from flmq.common.errors import (
     AggregationError,
     InconsistentTensors,
@@ -18,6 +19,7 @@ from flmq.common.errors import (
 from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays
 from flmq.common.typing import FitRes, NDArray, Parameters
 from flmq.server.strategy.combine import Combined
+from flmq.server.strategy.steps import moved as along
 
 __all__ = ["BaseNotKept", "UpdateRes", "UpdateSum", "moved"]
 
@@ -126,6 +128,9 @@ def moved(model: Parameters, change: Combined, by: float) -> Parameters:
 
     Integers are rounded to the nearest, half to even. One tensor at a time is in memory besides the
     result.
+
+    Raises:
+        NonFiniteValues: numbers became NaN or infinity.
     """
     old = parameters_to_ndarrays(model, copy=False)
     tensors = [ndarray_to_bytes(tensor) for tensor in _moved(old, change, by)]
@@ -133,20 +138,14 @@ def moved(model: Parameters, change: Combined, by: float) -> Parameters:
 
 
 def _moved(old: list[NDArray], change: Combined, by: float) -> Iterator[NDArray]:
-    for tensor, step in zip(old, change, strict=True):
-        new = np.asarray(_rounded(tensor.astype(np.float64) + by * step, tensor.dtype))
+    for index, (tensor, step) in enumerate(zip(old, change, strict=True)):
+        if is_float(tensor.dtype):
+            new = along(index, tensor, by * step)
+        else:
+            new = nearest(np.asarray(tensor + by * step), tensor.dtype)
         # What does not move keeps its bits: -0.0, and integers that float64 does not hold.
         np.copyto(new, tensor, where=step == 0)
         yield new
-
-
-def _rounded(values: NDArray, dtype: np.dtype[np.generic]) -> NDArray:
-    if dtype.kind == "b":
-        return np.asarray(values > 0.5)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)  # type: ignore[type-var]
-        return np.asarray(np.clip(np.rint(values), limits.min, limits.max)).astype(dtype)
-    return values.astype(dtype)
 
 
 def _term(after: NDArray, before: NDArray, weight: float) -> NDArray:

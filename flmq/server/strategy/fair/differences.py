@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from flmq.aggregation import weighted_mean
-from flmq.common.errors import InconsistentTensors, NonFiniteValues
+from flmq.common.dtypes import is_float, rounded
+from flmq.common.errors import InconsistentTensors
 from flmq.common.parameter import bytes_to_ndarray, tensor_spec
 from flmq.common.typing import NDArray, Parameters
 from flmq.server.strategy.blockwise import Replies
+from flmq.server.strategy.steps import checked
 
 __all__ = ["against", "squared_norms"]
 
@@ -61,17 +63,12 @@ def against(
                 new = old.copy()
                 for weight, row in zip(weights, values, strict=True):
                     new -= weight * (old - row)
-                made[start : start + new.size] = new
-        if not np.isfinite(made).all():
-            raise NonFiniteValues(
-                f"tensor {tensor} became NaN or infinity in the server's step: look at what "
-                "clients send, and at their losses"
-            )
-        yield made.reshape(spec.shape)
+                made[start : start + new.size] = rounded(new, spec.dtype)
+        yield checked(tensor, made.reshape(spec.shape))
 
 
 def _is_averaged(replies: Replies, tensor: int) -> bool:
-    return replies.specs[tensor].dtype.kind in "biu"
+    return not is_float(replies.specs[tensor].dtype)
 
 
 def _blocks(

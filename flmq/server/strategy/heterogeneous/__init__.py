@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flmq.server.strategy.heterogeneous.fednova import FedNova
+from flmq.server.strategy.heterogeneous.fedprox import FedProx
 from flmq.server.strategy.heterogeneous.scaffold import SCAFFOLD
 
-__all__ = ["SCAFFOLD", "FedNova"]
+__all__ = ["SCAFFOLD", "FedNova", "FedProx"]

@@ -20,8 +20,8 @@ from flmq.common.typing import FitRes, Parameters
 from flmq.server.strategy.combine import Combined
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.heterogeneous.normalized_mean import NormalizedMean
-from flmq.server.strategy.heterogeneous.steps import moved
 from flmq.server.strategy.options import check_number
+from flmq.server.strategy.steps import moved
 
 __all__ = ["FedNova"]
 

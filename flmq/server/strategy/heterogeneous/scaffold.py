@@ -20,9 +20,9 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.combine import Combined
 from flmq.server.strategy.fedavg import FedAvg
-from flmq.server.strategy.heterogeneous.steps import towards
 from flmq.server.strategy.heterogeneous.variates import UniformMean, Variates
 from flmq.server.strategy.options import check_number
+from flmq.server.strategy.steps import towards
 
 __all__ = ["SCAFFOLD"]
 

@@ -14,9 +14,9 @@ from flmq.common.parameter import ndarray_to_bytes, parameters_to_ndarrays, tens
 from flmq.common.typing import Config, FitIns, FitRes, NDArray, NDArrays, Parameters
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy.combine import WeightedMean
-from flmq.server.strategy.heterogeneous.steps import moved
 from flmq.server.strategy.late import LateReplies
 from flmq.server.strategy.options import InvalidStrategyOption
+from flmq.server.strategy.steps import moved
 
 __all__ = ["UniformMean", "Variates"]
 

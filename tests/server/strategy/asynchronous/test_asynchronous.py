@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flmq.common import Parameters, ndarrays_to_parameters, parameters_to_ndarrays
-from flmq.common.errors import InconsistentTensors, InvalidReturnValue, StoredDataError
+from flmq.common.dtypes import NARROW_FLOATS
+from flmq.common.errors import (
+    InconsistentTensors,
+    InvalidReturnValue,
+    NonFiniteValues,
+    StoredDataError,
+)
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
@@ -50,6 +56,27 @@ def test_fedbuff_by_hand() -> None:
     strategy = FedBuff(buffer_size=3, server_learning_rate=0.5)
     updates = ((8.0, 12.0, 3), (10.0, 13.0, 0), (6.0, 0.0, 8))
     assert stepped(strategy, 10.0, *updates) == pytest.approx(10.5, abs=1e-15)
+
+
+def test_a_step_is_rounded_once_to_a_narrow_dtype() -> None:
+    """The step is 2^-8 + 2^-40, just above half of what lies between 1 and the next bfloat16."""
+    strategy, one = FedBuff(buffer_size=1, server_learning_rate=1.0), NARROW_FLOATS["bfloat16"]
+    strategy.global_parameters = model(np.ones(1, one))
+    sent, got = np.zeros(1), np.array([2**-8 + 2**-40])
+    update = UpdateRes.of(fit_res(model(got), 1), model(sent), 0)
+    made, _ = strategy.aggregate_fit(1, [(IdleProxy("a"), update)], [])
+    assert made is not None
+    assert parameters_to_ndarrays(made)[0].astype(float).tolist() == [1 + 2**-7]
+
+
+def test_a_step_beyond_the_largest_number_fails() -> None:
+    """One client may send any finite number, and a model with infinity in it is lost."""
+    largest, strategy = np.full(2, np.finfo(np.float32).max), FedBuff(buffer_size=1)
+    strategy.global_parameters = model(largest)
+    update = UpdateRes.of(fit_res(model(largest), 1), model(np.zeros(2, np.float32)), 0)
+    with pytest.raises(NonFiniteValues, match="tensor 0 became NaN or infinity"):
+        strategy.aggregate_fit(1, [(IdleProxy("a"), update)], [])
+    assert strategy.global_parameters == model(largest)
 
 
 def test_an_update_has_its_weight_whoever_shares_the_buffer() -> None:

@@ -9,7 +9,7 @@ from flmq.common.errors import NonFiniteValues
 from flmq.common.learning import working_dtype
 from flmq.common.typing import NDArray
 
-__all__ = ["moved", "towards"]
+__all__ = ["checked", "moved", "towards"]
 
 
 def moved(index: int, x: NDArray, change: NDArray) -> NDArray:
@@ -18,8 +18,16 @@ def moved(index: int, x: NDArray, change: NDArray) -> NDArray:
     Raises:
         NonFiniteValues: numbers became NaN or infinity.
     """
-    with np.errstate(all="ignore"):  # reported below, with the tensor
-        new = rounded(np.asarray(x + change), x.dtype)
+    with np.errstate(all="ignore"):  # what overflows is reported
+        return checked(index, rounded(np.asarray(x + change), x.dtype))
+
+
+def checked(index: int, new: NDArray) -> NDArray:
+    """Return ``new``, tensor number ``index`` after a step.
+
+    Raises:
+        NonFiniteValues: numbers became NaN or infinity.
+    """
     if (at := first_not_finite(new)) is not None:
         raise NonFiniteValues(
             f"tensor {index} became NaN or infinity in the server's step (first at flat position "
