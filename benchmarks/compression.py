@@ -23,14 +23,14 @@ from statistics import median
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from flmq.cli import digits
+from flmq.cli.digits import BATCH_SIZE, LOCAL_EPOCHS
 from flmq.common import NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.typing import NDArray, Parameters
 from flmq.datasets.digits import client_shard, load_digits
 from flmq.wire.codecs import CODECS, Codec, get_codec
 
 NUM_CLIENTS = 10
-BATCH_SIZE = 32
-LOCAL_EPOCHS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +113,10 @@ def fit(
         order = rng.permutation(len(labels))
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
-            sgd_step(trained, images[batch], labels[batch], np.float32(rate))
+            slopes = digits.gradients(trained, images[batch], labels[batch])
+            for tensor, slope in zip(trained, slopes, strict=True):
+                tensor -= np.float32(rate) * slope
     return trained
-
-
-def sgd_step(model: NDArrays, images: NDArray, labels: NDArray, rate: np.float32) -> None:
-    """One step, in place."""
-    inputs = [images]
-    for weights, bias in zip(model[:-2:2], model[1:-2:2], strict=True):
-        inputs.append(np.maximum(inputs[-1] @ weights + bias, 0))
-    logits = inputs[-1] @ model[-2] + model[-1]
-    gradient = np.exp(logits - logits.max(axis=1, keepdims=True))
-    gradient /= gradient.sum(axis=1, keepdims=True)
-    gradient[np.arange(len(labels)), labels] -= 1
-    gradient /= np.float32(len(labels))
-    for layer in reversed(range(len(inputs))):
-        weights, bias = model[2 * layer], model[2 * layer + 1]
-        below = (gradient @ weights.T) * (inputs[layer] > 0)
-        weights -= rate * (inputs[layer].T @ gradient)
-        bias -= rate * gradient.sum(axis=0)
-        gradient = below
 
 
 def sent(codec: Codec, update: NDArrays, base: Parameters, tally: Tally) -> Parameters:
@@ -173,12 +157,8 @@ def initial(task: Task) -> NDArrays:
 
 def accuracy(model: NDArrays, seed: int) -> float:
     """On the test digits that no client holds."""
-    digits = load_digits(seed)
-    hidden = digits.test_images
-    for weights, bias in zip(model[:-2:2], model[1:-2:2], strict=True):
-        hidden = np.maximum(hidden @ weights + bias, 0)
-    logits = hidden @ model[-2] + model[-1]
-    return float((logits.argmax(axis=1) == digits.test_labels).mean())
+    held_out = load_digits(seed)
+    return digits.measure(model, held_out.test_images, held_out.test_labels)[1]
 
 
 def show(task: Task, runs: list[Run]) -> None:

@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from flmq.cli.digits import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, gradients, measure
 from flmq.client import Client, NumPyClient
 from flmq.client.client import answer
 from flmq.client.learning import ScaffoldClient, accumulated_steps, proximal_gradient
 from flmq.common import Config, Metrics, NDArray, NDArrays
 from flmq.datasets.digits import client_shard, load_digits
 from flmq.server.client_proxy import ClientProxy
-
-LEARNING_RATE = 0.5
-BATCH = 32
-EPOCHS = 5
 
 
 class Partition:
@@ -41,24 +38,6 @@ class Partition:
         return load_digits(self.seed)
 
 
-def measure(model: NDArrays, images: NDArray, labels: NDArray) -> tuple[float, float]:
-    logits = (images @ model[0] + model[1]).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(logits).sum(axis=1))
-    losses = log_sum - logits[np.arange(len(labels)), labels]
-    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
-
-
-def gradient(model: NDArrays, images: NDArray, labels: NDArray) -> NDArrays:
-    """Of the mean cross-entropy."""
-    logits = images @ model[0] + model[1]
-    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores /= scores.sum(axis=1, keepdims=True)
-    scores[np.arange(len(labels)), labels] -= 1
-    scores /= np.float32(len(labels))
-    return [images.T @ scores, scores.sum(axis=0)]
-
-
 class SoftmaxDigits(NumPyClient):
     """Answers to every strategy that needs no state of its clients."""
 
@@ -72,7 +51,7 @@ class SoftmaxDigits(NumPyClient):
         start = [tensor.copy() for tensor in parameters]
         steps = 0
         for batch in self.batches(config):
-            grads = gradient(parameters, self.images[batch], self.labels[batch])
+            grads = gradients(parameters, self.images[batch], self.labels[batch])
             if mu:
                 pull = proximal_gradient(parameters, start, mu)
                 grads = [g + p for g, p in zip(grads, pull, strict=True)]
@@ -83,10 +62,10 @@ class SoftmaxDigits(NumPyClient):
 
     def batches(self, config: Config) -> Any:
         rng = np.random.default_rng([*self.seed, int(config.get("server_round", 0))])
-        for _ in range(EPOCHS):
+        for _ in range(LOCAL_EPOCHS):
             order = rng.permutation(len(self.labels))
-            for start in range(0, len(order), BATCH):
-                yield order[start : start + BATCH]
+            for start in range(0, len(order), BATCH_SIZE):
+                yield order[start : start + BATCH_SIZE]
 
 
 class ScaffoldDigits(ScaffoldClient):
@@ -102,7 +81,7 @@ class ScaffoldDigits(ScaffoldClient):
     ) -> tuple[NDArrays, float, int, Metrics]:
         steps = 0
         for batch in self.plain.batches(config):
-            grads = gradient(parameters, self.plain.images[batch], self.plain.labels[batch])
+            grads = gradients(parameters, self.plain.images[batch], self.plain.labels[batch])
             for tensor, grad, more in zip(parameters, grads, correction, strict=True):
                 tensor -= np.float32(LEARNING_RATE) * (grad + more)
             steps += 1

@@ -31,7 +31,9 @@ __all__ = [
     "DigitsSettings",
     "InvalidSettings",
     "client",
+    "gradients",
     "initial_model",
+    "measure",
     "server",
     "strategy",
 ]
@@ -112,12 +114,12 @@ class DigitsClient(NumPyClient):
             for start in range(0, len(order), BATCH_SIZE):
                 batch = order[start : start + BATCH_SIZE]
                 _sgd_step(model, self.images[batch], self.labels[batch])
-        loss, accuracy = _measure(model, self.images, self.labels)
+        loss, accuracy = measure(model, self.images, self.labels)
         return model, len(self.labels), {"train_loss": loss, "train_accuracy": accuracy}
 
     def evaluate(self, parameters: NDArrays, config: Config) -> tuple[float, int, Metrics]:
         """Return loss and accuracy of ``parameters`` on the client's own digits."""
-        loss, accuracy = _measure(parameters, self.images, self.labels)
+        loss, accuracy = measure(parameters, self.images, self.labels)
         return loss, len(self.labels), {"accuracy": accuracy}
 
 
@@ -150,7 +152,7 @@ def strategy(chosen: DigitsSettings, needed: int, fraction_evaluate: float) -> F
     def evaluate(
         server_round: int, parameters: NDArrays, config: Config
     ) -> tuple[float, dict[str, Scalar]]:
-        loss, accuracy = _measure(parameters, digits.test_images, digits.test_labels)
+        loss, accuracy = measure(parameters, digits.test_images, digits.test_labels)
         return loss, {"accuracy": accuracy}
 
     return FedAvg(
@@ -193,23 +195,27 @@ def _probabilities(logits: Images) -> Images:
     return result
 
 
-def _sgd_step(model: NDArrays, images: Images, labels: Labels) -> None:
-    """Take one SGD step on a batch's mean cross-entropy, in place and in float32."""
+def gradients(model: NDArrays, images: Images, labels: Labels) -> NDArrays:
+    """Return the gradients of a batch's mean cross-entropy, one for each tensor, in float32."""
     inputs, logits = _forward(model, images)
     gradient = _probabilities(logits)
     gradient[np.arange(len(labels)), labels] -= 1
     gradient /= np.float32(len(labels))
-    rate = np.float32(LEARNING_RATE)
+    found: NDArrays = []
     for layer in range(len(inputs) - 1, -1, -1):
-        weights, bias = model[2 * layer], model[2 * layer + 1]
-        # The layer below needs the weights as they were in the forward pass.
-        below = (gradient @ weights.T) * (inputs[layer] > 0) if layer else gradient
-        weights -= rate * (inputs[layer].T @ gradient)
-        bias -= rate * gradient.sum(axis=0)
-        gradient = below
+        found[:0] = [inputs[layer].T @ gradient, gradient.sum(axis=0)]
+        if layer:
+            gradient = (gradient @ model[2 * layer].T) * (inputs[layer] > 0)
+    return found
 
 
-def _measure(model: NDArrays, images: Images, labels: Labels) -> tuple[float, float]:
+def _sgd_step(model: NDArrays, images: Images, labels: Labels) -> None:
+    """Take one SGD step on a batch's mean cross-entropy, in place and in float32."""
+    for tensor, gradient in zip(model, gradients(model, images, labels), strict=True):
+        tensor -= np.float32(LEARNING_RATE) * gradient
+
+
+def measure(model: NDArrays, images: Images, labels: Labels) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy."""
     _, logits = _forward(model, images)
     # By log-sum-exp, so that a probability that rounds to 0 does not give infinity.

@@ -94,7 +94,7 @@ def test_a_training_repeated_gives_the_same_bits_and_leaves_its_input(model: str
 @pytest.mark.parametrize("model", ["softmax", "mlp"])
 def test_a_step_follows_the_gradient_of_the_loss(model: str) -> None:
     """One epoch's first batch against the slope measured by finite differences in float64."""
-    from flmq.cli.digits import LEARNING_RATE, _measure, _sgd_step
+    from flmq.cli.digits import LEARNING_RATE, _sgd_step, measure
 
     settings = DigitsSettings(model=model)
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_a_step_follows_the_gradient_of_the_loss(model: str) -> None:
         for shift in (1e-5, -1e-5):
             moved = [each.copy() for each in tensors]
             moved[position][at] += shift
-            slopes.append(_measure(moved, images, labels)[0])  # type: ignore[arg-type]
+            slopes.append(measure(moved, images, labels)[0])  # type: ignore[arg-type]
         slope = (slopes[0] - slopes[1]) / 2e-5
         assert (tensor - stepped[position])[at] / LEARNING_RATE == pytest.approx(slope, abs=1e-6)
 
