@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from flmq.client.client import Client
 from flmq.common.errors import InvalidReturnValue
-from flmq.common.parameter import ndarrays_to_bytes, ndarrays_to_views, parameters_to_ndarrays
+from flmq.common.parameter import parameters_to_ndarrays
 from flmq.common.scalars import as_count, as_real, check_scalars
 from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import (
@@ -29,7 +28,7 @@ from flmq.common.typing import (
     Properties,
     Status,
 )
-from flmq.wire import LARGE_MODEL, kept_parameters
+from flmq.wire import parameters_to_send
 
 __all__ = ["NumPyClient"]
 
@@ -145,10 +144,7 @@ class _NumPyAdapter(Client):
                     f"{tensor_called(index, called)}, not a numpy array: convert it, for instance "
                     "with numpy.asarray(x), or with x.detach().cpu().numpy() from PyTorch"
                 )
-        arrays = list(ndarrays)
-        if sum(each.nbytes for each in arrays) >= LARGE_MODEL:  # no second model in memory
-            return kept_parameters(ndarrays_to_bytes(arrays, called), LARGE_MODEL)
-        return replace(ndarrays_to_views(arrays, called), names=())
+        return parameters_to_send(list(ndarrays), called=called)
 
     def _wrong(self, method: str, returned: object) -> InvalidReturnValue:
         signature, example = _SIGNATURES[method]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from flmq.client.client import Client
 from flmq.common.errors import InvalidReturnValue
+from flmq.common.scalars import as_count, as_real
 from flmq.common.typing import (
     Code,
     Config,
@@ -105,28 +105,34 @@ class TorchClient(Client):
             raise BaseDiffers(self._base, str(wanted))
 
     def _trained(self, returned: Any) -> tuple[int, Metrics]:
+        given: Any = self.num_examples
+        metrics: Metrics = {}
         match returned:
             case None:
-                return self.num_examples, {}
+                pass
             case dict():
-                return self.num_examples, returned
-            case (num_examples, dict() as metrics) if _is_count(num_examples):
-                return operator.index(num_examples), metrics
-            case num_examples if _is_count(num_examples):
-                return operator.index(num_examples), {}
-        raise self._wrong("train", returned, "len(dataset), {'loss': 0.5}")
+                metrics = returned
+            case (given, dict() as metrics):
+                pass
+            case given:
+                pass
+        if (num_examples := as_count(given)) is None:
+            raise self._wrong("train", returned, "len(dataset), {'loss': 0.5}")
+        return num_examples, metrics
 
     def _tested(self, returned: Any) -> tuple[float, int, Metrics]:
+        given: Any = self.num_examples
+        metrics: Metrics = {}
+        measured = returned
         match returned:
-            case (loss, num_examples, dict() as metrics) if _is_loss(loss) and _is_count(
-                num_examples
-            ):
-                return float(loss), operator.index(num_examples), metrics
-            case (loss, dict() as metrics) if _is_loss(loss):
-                return float(loss), self.num_examples, metrics
-            case loss if _is_loss(loss):
-                return float(loss), self.num_examples, {}
-        raise self._wrong("test", returned, "loss, len(dataset), {'accuracy': 0.95}")
+            case (measured, given, dict() as metrics):
+                pass
+            case (measured, dict() as metrics):
+                pass
+        loss, num_examples = as_real(measured), as_count(given)
+        if loss is None or num_examples is None:
+            raise self._wrong("test", returned, "loss, len(dataset), {'accuracy': 0.95}")
+        return loss, num_examples, metrics
 
     def _wrong(self, method: str, returned: object, example: str) -> InvalidReturnValue:
         got = (
@@ -137,25 +143,6 @@ class TorchClient(Client):
         return InvalidReturnValue(
             f"{type(self).__name__}.{method} returned {got}. Example:\n\n    return {example}\n"
         )
-
-
-def _is_count(value: object) -> bool:
-    """Return whether ``value`` is an integer: Python's, numpy's, or a 0-d tensor."""
-    try:
-        operator.index(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, bool)
-
-
-def _is_loss(value: object) -> bool:
-    if isinstance(value, str | bytes | bool):
-        return False
-    try:
-        float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return True
 
 
 def _success() -> Status:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from flmq.common.errors import UsageError
-from flmq.common.parameter import bytes_to_ndarray, ndarrays_to_views
+from flmq.common.parameter import bytes_to_ndarray
 from flmq.common.typing import Parameters
 from flmq.torch.tensors import UnsupportedTensor, to_ndarray, to_tensor
+from flmq.wire import parameters_to_send
 
 __all__ = ["Names", "StateMismatch", "get_state", "set_state", "state_of"]
 
@@ -42,7 +43,7 @@ def get_state(model: nn.Module, names: Names = None) -> Parameters:
             arrays.append(to_ndarray(tensor))
         except UnsupportedTensor as error:
             raise UnsupportedTensor(f"{name}: {error}") from error
-    return ndarrays_to_views(arrays, names=tuple(state))
+    return parameters_to_send(arrays, tuple(state))
 
 
 def set_state(model: nn.Module, parameters: Parameters, names: Names = None) -> None:

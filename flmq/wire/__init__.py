@@ -39,6 +39,7 @@ from flmq.wire.fileparameters import (
     FileParameters,
     each_tensor,
     kept_parameters,
+    parameters_to_send,
     ref_of,
 )
 from flmq.wire.ids import derive_nonce, task_id
@@ -73,6 +74,7 @@ __all__ = [
     "encode",
     "iter_chunks",
     "kept_parameters",
+    "parameters_to_send",
     "ref_of",
     "refer",
     "size_of",

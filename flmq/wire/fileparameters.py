@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from flmq.common.logger import logger
-from flmq.common.typing import Parameters
+from flmq.common.parameter import ndarrays_to_bytes, ndarrays_to_views
+from flmq.common.typing import NDArrays, Parameters
 from flmq.wire.blobs import BlobRef, refer, refer_file, tensors_of
 
-__all__ = ["LARGE_MODEL", "FileParameters", "each_tensor", "kept_parameters", "ref_of"]
+__all__ = [
+    "LARGE_MODEL",
+    "FileParameters",
+    "each_tensor",
+    "kept_parameters",
+    "parameters_to_send",
+    "ref_of",
+]
 
 LARGE_MODEL = 128 << 20
 """Bytes from which a new model is written to a file as it is made, instead of filling memory."""
@@ -145,6 +153,30 @@ def kept_parameters(tensors: Iterable[bytes], large: int | None = None) -> Param
         if total >= limit:
             return _in_file(held, source)
     return Parameters(held, "numpy.ndarray")
+
+
+def parameters_to_send(
+    ndarrays: NDArrays,
+    names: tuple[str, ...] = (),
+    called: tuple[str, ...] | None = None,
+    large: int | None = None,
+) -> Parameters:
+    """Convert arrays to `Parameters` without a second large model in memory; only for sending.
+
+    Large tensors become views, and a large model goes to a file, a tensor at a time. Errors call
+    tensors as ``called`` (None: as ``names``). ``large`` is as in `kept_parameters`.
+
+    Raises:
+        InvalidReturnValue: an array holds something other than numbers; names which.
+    """
+    called = names if called is None else called
+    if sum(array.nbytes for array in ndarrays) < (LARGE_MODEL if large is None else large):
+        sent = ndarrays_to_views(ndarrays, called)
+        return Parameters(sent.tensors, sent.tensor_type, names)
+    kept = kept_parameters(ndarrays_to_bytes(ndarrays, called), large)
+    if isinstance(kept, FileParameters):
+        return kept.renamed(names)
+    return Parameters(kept.tensors, kept.tensor_type, names)
 
 
 def _in_file(held: list[bytes], source: Iterator[bytes]) -> Parameters:

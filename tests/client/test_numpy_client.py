@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.common.errors import InvalidReturnValue
-from flmq.wire import FileParameters
+from flmq.wire import FileParameters, parameters_to_send
 
 OK = Status(Code.OK, "Success")
 MODEL = ndarrays_to_parameters([np.array([[1, 2], [3, 4]], np.float32), np.array(7, np.int64)])
@@ -317,7 +318,8 @@ class TestLargeReplies:
 
     @pytest.fixture(autouse=True)
     def all_are_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
+        in_files = partial(parameters_to_send, large=1)
+        monkeypatch.setattr("flmq.client.numpy_client.parameters_to_send", in_files)
 
     def test_it_is_what_was_returned_even_if_that_is_changed_later(self) -> None:
         arrays = [np.arange(6.0).reshape(2, 3), np.array(7), np.empty((0, 2), np.float32)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from flmq.server.replies.uploads import Spoiled, Uploads
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg
 from flmq.simulation.app import simulate
-from flmq.wire import Reply, refer
+from flmq.wire import Reply, parameters_to_send, refer
 
 START = np.random.default_rng(9).standard_normal(50_000, dtype=np.float32)
 
@@ -61,7 +62,8 @@ def test_zstd_sends_less_and_changes_no_bit(
 ) -> None:
     plain, plain_bytes = run("none")
     if made_in_files:
-        monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
+        in_files = partial(parameters_to_send, large=1)
+        monkeypatch.setattr("flmq.client.numpy_client.parameters_to_send", in_files)
     packed, packed_bytes = run("zstd")
     assert packed == plain
     assert packed_bytes < 0.7 * plain_bytes

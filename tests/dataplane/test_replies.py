@@ -9,6 +9,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from flmq.wire import (
     blob_chunk_headers,
     decode,
     iter_chunks,
+    parameters_to_send,
 )
 from tests.dataplane.looks import mean_of, trained
 from tests.dataplane.uploading import CHUNK, NUMBERS, Chunks, Upload
@@ -74,7 +76,8 @@ def test_large_replies_that_clients_make_in_files_have_the_same_bits(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them keeps its tasks in a folder, the other in memory."""
-    monkeypatch.setattr("flmq.client.numpy_client.LARGE_MODEL", 1)
+    in_files = partial(parameters_to_send, large=1)
+    monkeypatch.setattr("flmq.client.numpy_client.parameters_to_send", in_files)
     federation.serve("a", options=WorkerOptions(state_dir=tmp_path))
     federation.serve("b")
     server = federation.run(fed_avg(2, initial_parameters=initial(NUMBERS)), rounds=2)
