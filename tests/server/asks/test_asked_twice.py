@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 
 from flmq.common import FitIns, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
-from flmq.common.errors import RunError
 from flmq.round import Outcome
 from flmq.server import ClientManager, ServerConfig
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.replies import reply_loop
 from flmq.server.strategy import FedAvg
 from flmq.wire import ReceiptOutcome
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import Federation, initial
 from tests.transport.rigs import PATIENCE
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 class Twice(FedAvg):
@@ -50,16 +46,8 @@ def test_both_count_also_when_the_server_dies_in_between(
 ) -> None:
     federation.serve("a", "b")
     undisturbed = federation.run(Twice(size, 2), job="undisturbed").model()
-    passed = 0
-
-    def dies(name: str) -> None:
-        nonlocal passed
-        passed += name == "server.reply_journalled"
-        if passed == 1:
-            raise Died("killed")
-
     with monkeypatch.context() as patch:
-        patch.setattr(reply_loop, "crash_point", dies)
+        patch.setattr(reply_loop, "crash_point", dies_at("server.reply_journalled"))
         with pytest.raises(Died):
             federation.run(Twice(size, 2), runs_dir=tmp_path).history()
     server = federation.run(Twice(size, 2), runs_dir=tmp_path)

@@ -23,10 +23,10 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
-from flmq.common.errors import RunError
 from flmq.server import ClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.strategy import FedAvg
+from tests.dying import Died
 from tests.end_to_end.federation import Federation, Nudge, initial
 from tests.transport.rigs import PATIENCE
 
@@ -35,10 +35,6 @@ ROUNDS = 2
 STEPS = ("configure", "aggregate")
 SWITCHES: dict[str, str] = {}
 """What the strategy does besides: in which step it dies, or asks another question."""
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 class Asked:

@@ -26,7 +26,6 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
-from flmq.common.errors import RunError
 from flmq.journal.records import KeepPolicy
 from flmq.round import Outcome
 from flmq.server import SimpleClientManager, StreamServer
@@ -36,6 +35,7 @@ from flmq.server.replies import reply_loop
 from flmq.server.resumption import checkpointer
 from flmq.server.strategy import FedAvg
 from tests.docs.pages import ROOT, program
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import Federation, RunningServer
 
 CLIENTS = ("a", "b", "c", "d")
@@ -48,10 +48,6 @@ PLACES = [
     (checkpointer, "server.round_aggregated"),
     (checkpointer, "server.round_closed"),
 ]
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +157,7 @@ def test_killed_and_resumed_no_answer_is_lost_or_taken_twice(
 ) -> None:
     asked, taken = Asked(), Taken(quorum)
     memory_federation.serve(*CLIENTS, source=asked.client)
-    passed = 0
-
-    def dies(name: str) -> None:
-        nonlocal passed
-        passed += name == place
-        if name == place and passed in (3, 6):
-            raise Died("killed")
-
-    monkeypatch.setattr(module, "crash_point", dies)
+    monkeypatch.setattr(module, "crash_point", dies_at(place, 3, 6))
     for _ in range(2):
         with pytest.raises(Died):
             _start(memory_federation, taken, tmp_path).history()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from flmq.common.errors import RunError
 from flmq.journal import LateReply
 from flmq.observe.events import PhaseOpened
 from flmq.round import Outcome
@@ -20,6 +19,7 @@ from flmq.server.replies import reply_loop
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.strategy import LateReplies
 from flmq.wire import ReceiptOutcome
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import (
     Federation,
 )
@@ -35,18 +35,6 @@ from tests.server.replies.late_scene import (
 from tests.transport.rigs import PATIENCE
 
 
-class Died(RunError):
-    """In place of a kill: what this ends has done nothing after its crash point."""
-
-
-def _die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    def crash(name: str) -> None:
-        if name == point:
-            raise Died("killed")
-
-    monkeypatch.setattr(reply_loop, "crash_point", crash)
-
-
 @pytest.mark.parametrize("strategy", [seeing, streaming])
 def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Any
@@ -57,7 +45,7 @@ def test_a_server_that_dies_with_a_late_reply_in_hand_counts_it_once(
     late = a.task()
     answer(b, b.task())
     second = b.task()
-    _die_at(monkeypatch, "server.late_journalled")
+    monkeypatch.setattr(reply_loop, "crash_point", dies_at("server.late_journalled"))
     answer(a, late, 3.0)
     with pytest.raises(Died):
         scene.server.history()
@@ -93,12 +81,7 @@ def test_a_closing_set_is_final_whatever_the_policy_has_become(
     second = b.task()
     answer(a, late, 3.0)
     assert receipt(a, late).reason == "accepted late into round 2"
-
-    def crash(name: str) -> None:
-        if name == "server.phase_closed":
-            raise Died("killed")
-
-    monkeypatch.setattr(asks, "crash_point", crash)
+    monkeypatch.setattr(asks, "crash_point", dies_at("server.phase_closed"))
     answer(b, second)
     with pytest.raises(Died):
         scene.server.history()
@@ -170,7 +153,7 @@ def test_a_reply_to_a_round_of_a_server_before_is_late_by_its_clock(
     late = a.task()
     answer(b, b.task())
     second = b.task()
-    _die_at(monkeypatch, "server.reply_journalled")
+    monkeypatch.setattr(reply_loop, "crash_point", dies_at("server.reply_journalled"))
     answer(b, second)
     with pytest.raises(Died):
         scene.server.history()

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from flmq.common import ndarrays_to_parameters, parameters_to_ndarrays
-from flmq.common.errors import RunError
 from flmq.journal.records import KeepPolicy
 from flmq.observe.events import ClientOutcome
 from flmq.round import Outcome
@@ -27,12 +26,9 @@ from flmq.server.replies.listener import Listener
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.transport import replies_queue
 from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Reply
+from tests.dying import Died
 from tests.end_to_end.federation import Federation, RunningServer, fed_avg, fit_res, initial
 from tests.transport.rigs import PATIENCE
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 def _run(federation: Federation, folder: Path, clients: int) -> RunningServer:

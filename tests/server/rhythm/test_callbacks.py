@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from flmq.common import Parameters, parameters_to_ndarrays
-from flmq.common.errors import RunError
 from flmq.common.phase import Phase
 from flmq.common.typing import Scalar
 from flmq.observe.events import ClientOutcome, Note, RoundClosed, RoundCounts, RunEnded, RunEvent
@@ -22,6 +21,7 @@ from flmq.server.lifecycle import run
 from flmq.server.rhythm.callbacks import CallbackFailed, Callbacks
 from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
+from tests.dying import Died
 from tests.end_to_end.federation import Federation, RunningServer, initial, nudge
 from tests.server.proxies import model
 
@@ -198,10 +198,6 @@ def test_a_run_stops_early_in_a_simulation_and_says_why() -> None:
     last = next(each for each in ended if isinstance(each, RunEnded))
     assert last.stopped_early.startswith("loss has not improved by more than 1e+09 for 2 rounds")
     assert (last.error, last.unchanged, last.rounds) == (None, "", 3)
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 def test_a_run_that_stopped_early_is_finished_for_every_server_after(

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from flmq.common.errors import InvalidReturnValue, RunError
+from flmq.common.errors import InvalidReturnValue
 from flmq.common.phase import Phase
 from flmq.observe.events import PhaseClosed, PhaseOpened
 from flmq.server import RoundPolicy, ServerConfig
 from flmq.server.asks import asks
 from flmq.server.rhythm.deadlines import InvalidRoundPolicy, timeout_of
 from flmq.server.strategy import FedAvg
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import Federation, initial
 
 
@@ -132,10 +133,6 @@ def test_a_quorum_that_is_missed_leaves_the_model(memory_federation: Federation)
     assert "1 results, 2 needed: the model stays" in run.watch.rounds()[0].note
 
 
-class Died(RunError):
-    """In place of a kill."""
-
-
 @pytest.mark.parametrize(
     ("first", "second", "holds"),
     [
@@ -151,12 +148,8 @@ def test_a_resumed_phase_has_the_deadline_of_its_plan(
     second: Any,
     holds: float,
 ) -> None:
-    def die(name: str) -> None:
-        if name == "server.tasks_published":
-            raise Died("killed")
-
     client = memory_federation.peer("a")
-    monkeypatch.setattr(asks, "crash_point", die)
+    monkeypatch.setattr(asks, "crash_point", dies_at("server.tasks_published"))
     killed = memory_federation.run(fed_avg(), config=ServerConfig(1, first), runs_dir=tmp_path)
     task = client.task()
     with pytest.raises(Died):
@@ -173,12 +166,8 @@ def test_a_resumed_phase_has_the_policy_of_its_plan(
 ) -> None:
     """The strategy is not asked again: what it would say now may be something else."""
 
-    def die(name: str) -> None:
-        if name == "server.tasks_published":
-            raise Died("killed")
-
     client = memory_federation.peer("a")
-    monkeypatch.setattr(asks, "crash_point", die)
+    monkeypatch.setattr(asks, "crash_point", dies_at("server.tasks_published"))
     killed = memory_federation.run(fed_avg(ByRound), runs_dir=tmp_path)
     task = client.task()
     with pytest.raises(Died):

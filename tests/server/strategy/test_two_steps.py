@@ -14,7 +14,7 @@ from flmq.common import (
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
-from flmq.common.errors import InvalidReturnValue, RunError
+from flmq.common.errors import InvalidReturnValue
 from flmq.journal import Journal
 from flmq.journal.records import KeepPolicy
 from flmq.server.asks.queue_client_proxy import QueueClientProxy
@@ -25,6 +25,7 @@ from flmq.server.strategy import Bulyan, FedAdam, FedAvg, FedAvgM, FedMedian, Fe
 from flmq.server.strategy.streaming import StreamedResults
 from tests.dataplane.looks import mean_of, trained
 from tests.docs.pages import ROOT, program
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import Federation, initial
 from tests.server.proxies import fit_res, model
 
@@ -165,10 +166,6 @@ def test_a_subclass_in_flowers_way_gets_whole_replies_and_chooses_among_them(
     assert server.model() == mean_of("abd", initial(NUMBERS))
 
 
-class Died(RunError):
-    """In place of a kill."""
-
-
 @pytest.mark.parametrize("point", ["server.round_aggregated", "server.round_closed"])
 @pytest.mark.parametrize(
     "kind", [FedLion, FedAdam, FedAvgM, fair, GeometricMedian, FedMedian, Bulyan]
@@ -181,15 +178,9 @@ def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
     kind: type[FedAvg],
 ) -> None:
     memory_federation.serve(*CLIENTS)
-    points: list[str] = []
-
-    def die(name: str) -> None:
-        points.append(name)
-        if points.count(point) == 3:  # that of round 0, of round 1, of round 2
-            raise Died("killed")
-
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointer, "crash_point", die)
+        # That of round 0, of round 1, of round 2.
+        patched.setattr(checkpointer, "crash_point", dies_at(point, 3))
         first = memory_federation.run(kind(**options()), rounds=4, runs_dir=tmp_path)
         with pytest.raises(Died):
             first.history()

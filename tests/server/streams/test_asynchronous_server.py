@@ -16,7 +16,6 @@ from flmq.cli.main import app
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.common import Config, FitIns, Metrics, NDArrays, ndarrays_to_parameters
-from flmq.common.errors import RunError
 from flmq.journal import Journal
 from flmq.journal.records import KeepPolicy
 from flmq.observe.events import BufferChanged, ClientOutcome
@@ -33,6 +32,7 @@ from flmq.server.streams.asynchronous_server import DROPPED, NoLateReplies
 from flmq.server.streams.rests import EverybodyFails
 from flmq.wire import ReceiptOutcome
 from tests.docs.pages import ROOT, program
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import JOB, Federation, RunningServer
 
 CLIENTS = ("a", "b", "c", "d")
@@ -46,10 +46,6 @@ PLACES = [
     (checkpointer, "server.round_closed"),
 ]
 ALL = KeepPolicy(replies="all")
-
-
-class Died(RunError):
-    """In place of a kill."""
 
 
 class Learner(NumPyClient):
@@ -125,15 +121,7 @@ def test_killed_and_resumed_it_is_what_its_buffers_make(
 ) -> None:
     """Its model is that of the replay; no training is lost, repeated or counted twice."""
     seen = serve(memory_federation, *CLIENTS)
-    passed = 0
-
-    def dies(name: str) -> None:
-        nonlocal passed
-        passed += name == place
-        if name == place and passed in (3, 6):
-            raise Died("killed")
-
-    monkeypatch.setattr(module, "crash_point", dies)
+    monkeypatch.setattr(module, "crash_point", dies_at(place, 3, 6))
 
     def start() -> RunningServer:
         return memory_federation.run(

@@ -24,7 +24,6 @@ from flmq.common import (
     parameters_to_ndarrays,
 )
 from flmq.common.crashpoints import CRASH_AT
-from flmq.common.errors import RunError
 from flmq.journal import Journal
 from flmq.journal.records import KeepPolicy
 from flmq.observe.events import ClientOutcome, Outcome
@@ -32,6 +31,7 @@ from flmq.server.lifecycle.replay import replay
 from flmq.server.resumption import checkpointer
 from flmq.server.strategy import SCAFFOLD, FedAvg, FedNova
 from flmq.testing import fast_retries
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import Federation, Nudge, fit_res, initial
 from tests.processes import environment, start
 from tests.server.strategy.heterogeneous import scaffold_app
@@ -82,10 +82,6 @@ def undisturbed(kind: type[FedAvg], folder: Path, count: int) -> bytes:
     return b"".join(ndarrays_to_parameters(model).tensors)
 
 
-class Died(RunError):
-    """In place of a kill."""
-
-
 @pytest.mark.parametrize("point", ["server.round_aggregated", "server.round_closed"])
 @pytest.mark.parametrize("kind", [SCAFFOLD, FedNova])
 def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
@@ -97,16 +93,10 @@ def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
 ) -> None:
     options = WorkerOptions(heartbeat=1.0, state_dir=tmp_path / "state")
     memory_federation.serve(*CLIENTS, source=source(kind), options=options)
-    points: list[str] = []
-
-    def die(name: str) -> None:
-        points.append(name)
-        if points.count(point) == 3:  # that of round 0, of round 1, of round 2
-            raise Died("killed")
-
     runs, keep = tmp_path / "runs", KeepPolicy(replies="all")
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointer, "crash_point", die)
+        # That of round 0, of round 1, of round 2.
+        patched.setattr(checkpointer, "crash_point", dies_at(point, 3))
         first = memory_federation.run(made(kind), rounds=4, runs_dir=runs, keep=keep)
         with pytest.raises(Died):
             first.history()

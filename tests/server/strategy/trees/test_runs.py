@@ -10,13 +10,13 @@ import pytest
 
 from flmq.client import Client
 from flmq.common import FitIns, FitRes, Parameters
-from flmq.common.errors import RunError
 from flmq.journal import Journal
 from flmq.journal.records import KeepPolicy
 from flmq.observe.events import Outcome
 from flmq.server.lifecycle.replay import replay
 from flmq.server.resumption import checkpointer
 from flmq.server.strategy import FedAvg, FedXgbBagging, FedXgbCyclic, FedXgbNnAvg
+from tests.dying import Died, dies_at
 from tests.end_to_end.federation import OK, Federation
 from tests.server.strategy.trees.forests import stumps
 from tests.server.strategy.trees.test_trees import network
@@ -85,10 +85,6 @@ def test_trees_of_all_but_a_liar_are_collected(federation: Federation) -> None:
     assert server.watch.words()["liar"] == [Outcome.REJECTED] * 2
 
 
-class Died(RunError):
-    """In place of a kill."""
-
-
 @pytest.mark.parametrize("kind", [FedXgbBagging, FedXgbCyclic, FedXgbNnAvg])
 def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
     memory_federation: Federation,
@@ -100,13 +96,9 @@ def test_a_run_that_was_cut_short_has_the_bits_of_one_that_was_not(
     straight = memory_federation.run(kind(**options(3)), rounds=3, timeout=None, job="straight")
     expected = straight.model()
 
-    def die(name: str, points: list[str] = []) -> None:  # noqa: B006
-        points.append(name)
-        if points.count("server.round_aggregated") == 3:  # that of round 0, of round 1, of round 2
-            raise Died("killed")
-
     with monkeypatch.context() as patched:
-        patched.setattr(checkpointer, "crash_point", die)
+        # That of round 0, of round 1, of round 2.
+        patched.setattr(checkpointer, "crash_point", dies_at("server.round_aggregated", 3))
         first = memory_federation.run(kind(**options(3)), rounds=3, runs_dir=tmp_path)
         with pytest.raises(Died):
             first.history()
