@@ -14,6 +14,7 @@ from enum import Enum
 from flmq.broker import processes
 from flmq.broker.container import ContainerBroker, daemon_objection
 from flmq.broker.installed import HOW_TO_GET_ONE, NotInstalled, Programs, find_programs
+from flmq.broker.layout import MANAGEMENT_PLUGIN
 from flmq.broker.management import Management, management_of
 from flmq.broker.node import PrivateNode
 from flmq.broker.probe import ask_broker
@@ -81,7 +82,8 @@ def obtain_broker(
     programs = _local_programs(environ)
     if isinstance(programs, Programs):
         tell("starting a private RabbitMQ node")
-        with PrivateNode(programs=programs, settings=settings, management=management) as node:
+        plugins = (MANAGEMENT_PLUGIN,) if management else ()
+        with PrivateNode(programs=programs, settings=settings, plugins=plugins) as node:
             api = node.management if management else None
             yield Broker(node.url, node.shown_url, Origin.LOCAL, api, node)
         return

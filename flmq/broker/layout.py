@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flmq.broker.identity import NodeIdentity, write_private
 from flmq.broker.ports import LOOPBACK
 
-__all__ = ["PORTABLE_SETTINGS", "NodeFolder", "node_environment"]
+__all__ = [
+    "FEDERATION_PLUGINS",
+    "MANAGEMENT_PLUGIN",
+    "PORTABLE_SETTINGS",
+    "NodeFolder",
+    "node_environment",
+]
+
+MANAGEMENT_PLUGIN = "rabbitmq_management"
+FEDERATION_PLUGINS = (MANAGEMENT_PLUGIN, "rabbitmq_federation", "rabbitmq_federation_management")
+"""What the broker of a site needs: links to other brokers, and the API that makes and shows them.
+
+All come with RabbitMQ; the third shows links."""
 
 PORTABLE_SETTINGS: Mapping[str, int] = {
     # Bytes; the same on every version, for the default fell from 128 to 16 MiB with 4.0.
@@ -73,17 +85,17 @@ class NodeFolder:
                 lines += file.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
         return "\n".join(line for line in lines if line.strip())
 
-    def write(self, identity: NodeIdentity, settings: Mapping[str, str], management: bool) -> None:
+    def write(
+        self, identity: NodeIdentity, settings: Mapping[str, str], plugins: Collection[str]
+    ) -> None:
         """Create missing files and folders, and write the configuration for the next start."""
         for folder in (self.home, self.logs, self.path / "data"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         identity.save(self.path)
-        lines = {**_settings(identity, management), **settings}
+        lines = {**_settings(identity, plugins), **settings}
         conf = "".join(f"{key} = {value}\n" for key, value in lines.items())
         write_private(self.path / "rabbitmq.conf", conf)
-        (self.path / "enabled_plugins").write_text(
-            "[rabbitmq_management].\n" if management else "[].\n"
-        )
+        (self.path / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         cookie = self.home / ".erlang.cookie"
         write_private(cookie, identity.cookie)
         cookie.chmod(0o400)
@@ -127,7 +139,7 @@ def node_environment(identity: NodeIdentity, folder: NodeFolder) -> dict[str, st
     }
 
 
-def _settings(identity: NodeIdentity, management: bool) -> dict[str, str]:
+def _settings(identity: NodeIdentity, plugins: Collection[str]) -> dict[str, str]:
     settings = {
         "listeners.tcp.1": f"{LOOPBACK}:{identity.ports.amqp}",
         "default_user": identity.user,
@@ -148,7 +160,7 @@ def _settings(identity: NodeIdentity, management: bool) -> dict[str, str]:
         "log.console": "false",
         "log.file.level": "info",
     }
-    if management:
+    if MANAGEMENT_PLUGIN in plugins:
         settings["management.tcp.ip"] = LOOPBACK
         settings["management.tcp.port"] = str(identity.ports.management)
     return settings

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Self
 from flmq.broker import processes
 from flmq.broker.identity import NodeIdentity, load_identity, new_identity
 from flmq.broker.installed import Programs, find_programs
-from flmq.broker.layout import NodeFolder, node_environment
+from flmq.broker.layout import MANAGEMENT_PLUGIN, NodeFolder, node_environment
 from flmq.broker.management import Management
 from flmq.broker.node_processes import NodeProcesses, PortTaken, server_pid
 from flmq.broker.ports import LOOPBACK, NodePorts
@@ -39,8 +39,9 @@ class PrivateNode:
     With a ``folder``, the node keeps data, name and login there and finds them at its next start;
     without one it uses a temporary folder, which `stop` deletes. ``identity`` sets name, cookie and
     ports (nodes of a cluster share a cookie). ``settings`` are lines of rabbitmq.conf that override
-    flmq's own. ``management`` enables the management API. ``guarded=False`` lets the node outlive
-    this process; another one can stop it, given the same folder.
+    flmq's own. ``plugins`` are enabled: ``(MANAGEMENT_PLUGIN,)`` for the management API,
+    ``FEDERATION_PLUGINS`` for a site of a federation (`flmq.broker.layout`). ``guarded=False`` lets
+    the node outlive this process; another one can stop it, given the same folder.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class PrivateNode:
         programs: Programs | None = None,
         identity: NodeIdentity | None = None,
         settings: Mapping[str, str] | None = None,
-        management: bool = False,
+        plugins: Sequence[str] = (),
         guarded: bool = True,
         start_timeout: float = 120.0,
     ) -> None:
@@ -75,7 +76,7 @@ class PrivateNode:
         # Ports that others may already know are kept; fresh ones may be chosen again.
         self._ports_are_known = known is not None
         self._settings = dict(settings or {})
-        self._management = management
+        self._plugins = tuple(plugins)
         self._processes = NodeProcesses(
             self._folder,
             guarded=guarded,
@@ -116,9 +117,11 @@ class PrivateNode:
 
     @property
     def management(self) -> Management:
-        """The management API; raises `BrokerRefusal` unless made with ``management=True``."""
-        if not self._management:
-            raise BrokerRefusal("this node runs without its management API: management=True")
+        """The management API; raises `BrokerRefusal` if its plugin is not among ``plugins``."""
+        if MANAGEMENT_PLUGIN not in self._plugins:
+            raise BrokerRefusal(
+                f"this node runs without its management API: plugins=({MANAGEMENT_PLUGIN!r},)"
+            )
         who = self._identity
         return Management(LOOPBACK, who.ports.management, who.user, who.password)
 
@@ -226,7 +229,7 @@ class PrivateNode:
         if busy:
             raise PortTaken(f"port {busy[0]} of {LOOPBACK} is in use by another program")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.write(self._identity, self._settings, self._management)
+        self._folder.write(self._identity, self._settings, self._plugins)
         # So that a failure shows the output of this start only.
         self._folder.output.unlink(missing_ok=True)
         try:

@@ -14,11 +14,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flmq.broker.identity import write_private
+from flmq.broker.layout import MANAGEMENT_PLUGIN
 from flmq.broker.node import PrivateNode
 from flmq.broker.node_processes import end_node
 from flmq.broker.ports import LOOPBACK
@@ -112,12 +113,12 @@ class StandingDown:
 def up(
     name: str = DEFAULT_NAME,
     *,
-    management: bool = False,
+    plugins: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> StandingUp:
     """Start the persistent broker ``name`` unless it is running. Takes some seconds.
 
-    It comes back with its data and at its old URL.
+    It comes back with its data and at its old URL. ``plugins`` are enabled, as in `PrivateNode`.
 
     Raises:
         InvalidBrokerName: the name is not valid.
@@ -128,11 +129,11 @@ def up(
     with _lock(place.parent):
         place.mkdir(mode=0o700, exist_ok=True)
         known = _load(place)
-        node = PrivateNode(place / "node", management=management, guarded=False)
+        node = PrivateNode(place / "node", plugins=plugins, guarded=False)
         if known is not None and node.pid == known.pid:
             return StandingUp(known, already=True)
         node.start()
-        started = _describe(name, node, management)
+        started = _describe(name, node, MANAGEMENT_PLUGIN in plugins)
         write_private(
             place / "state.json", json.dumps(dataclasses.asdict(started), indent=2) + "\n"
         )

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from flmq.broker import persistent_nodes
+from flmq.broker.layout import FEDERATION_PLUGINS, MANAGEMENT_PLUGIN
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.environment import BROKER_URL
+from flmq.common.errors import UsageError
 
 __all__ = ["broker_app"]
 
@@ -18,6 +20,19 @@ broker_app = typer.Typer(
     help="A private RabbitMQ node of your own on this machine.",
     no_args_is_help=True,
 )
+
+
+class NoManagement(UsageError):
+    """A node runs without its management interface."""
+
+    def __init__(self, name: str, up: str) -> None:
+        """Name the node, and the command ``up`` that starts it."""
+        self.name = name
+        super().__init__(
+            f"broker {name!r} runs without its management interface: stop it (flmq broker down) "
+            f"and start it with one ({up} --management)"
+        )
+
 
 _Name = Annotated[str, typer.Option(help="Which node, where you have several.")]
 
@@ -28,9 +43,14 @@ def up(
     management: Annotated[
         bool, typer.Option("--management", help="With the management interface.")
     ] = False,
+    federation: Annotated[
+        bool,
+        typer.Option("--federation", help="As a site of several: with links and --management."),
+    ] = False,
 ) -> None:
     """Start the node; it stays up until `flmq broker down`."""
-    result = persistent_nodes.up(name, management=management)
+    only = (MANAGEMENT_PLUGIN,) if management else ()
+    result = persistent_nodes.up(name, plugins=FEDERATION_PLUGINS if federation else only)
     node = result.node
     state = "is up already" if result.already else "is up"
     typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
@@ -47,6 +67,9 @@ def status(
     url: Annotated[
         bool, typer.Option("--url", help="Print its URL alone, with its password.")
     ] = False,
+    management_url: Annotated[
+        bool, typer.Option("--management-url", help="Print its management interface's URL alone.")
+    ] = False,
 ) -> None:
     """Show whether the node is running, and where."""
     result = persistent_nodes.status(name)
@@ -56,6 +79,11 @@ def status(
         raise typer.Exit(ExitCode.CHECK_FAILED)
     if url:
         typer.echo(result.node.url)
+        return
+    if management_url:
+        if result.node.management_url is None:
+            raise NoManagement(name, _up(name))
+        typer.echo(result.node.management_url)
         return
     typer.echo(
         f"broker {name!r} is up: {result.node.shown_url} (RabbitMQ {result.version}, "

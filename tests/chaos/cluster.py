@@ -157,7 +157,7 @@ class Cluster:
             "cluster_partition_handling": "pause_minority",
             **members,
         }
-        folder.write(identity, settings, management=False)
+        folder.write(identity, settings, plugins=())
         return _Node(identity, folder)
 
     def _set_watchdog(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from urllib.parse import quote
 
+from flmq.broker.layout import MANAGEMENT_PLUGIN
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, BrokerRefusal, ResourceLocked
 from flmq.common.urls import BrokerUrl, parse_broker_url
@@ -28,7 +29,7 @@ class Stage:
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         """Prepare, with lines of rabbitmq.conf in ``settings``; a context manager."""
-        self._node = PrivateNode(management=True, settings=settings)
+        self._node = PrivateNode(plugins=(MANAGEMENT_PLUGIN,), settings=settings)
         self._vhost = ""
         self._alarm = False
         self._strict = False

@@ -277,6 +277,6 @@ def test_another_node_is_used_and_started_by_its_own_name(
         "other", "amqp://u:p@h/x", "amqp://u@h/x", 1, 1, None, str(tmp_path), "log", 0.0
     )
     started = standing.StandingUp(node, already=False)
-    monkeypatch.setattr(standing, "up", lambda name, management: started)
+    monkeypatch.setattr(standing, "up", lambda name, plugins: started)
     result = CliRunner().invoke(app, ["broker", "up", "--name=other"])
     assert "use it in this shell:  eval $(flmq broker up --name other)\n" in result.output
