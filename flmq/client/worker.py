@@ -57,6 +57,9 @@ __all__ = ["Worker", "WorkerOptions"]
 
 _PREFETCH = 2048
 """Prefetch of all clients together: tasks that wait or are being done."""
+_OF_EACH_CLIENT = 8
+"""Prefetch of every client, besides the notes on its tasks' earlier deaths: a task that waits, or
+is being done, must not hide what lies behind it."""
 
 
 class Worker:
@@ -199,7 +202,10 @@ class Worker:
 
         def take() -> Consumer:
             return self._transport.consumer(
-                list(self._by_queue), prefetch=_PREFETCH, exclusive=True
+                list(self._by_queue),
+                prefetch=_PREFETCH,
+                each=min(_OF_EACH_CLIENT + self._options.max_deaths, _PREFETCH),
+                exclusive=True,
             )
 
         def locked(error: ResourceLocked) -> None:

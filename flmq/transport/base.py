@@ -250,11 +250,14 @@ class Transport(ABC):
         queues: Sequence[str],
         *,
         prefetch: int,
+        each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
     ) -> Consumer:
         """Consume ``queues``, with at most ``prefetch`` (1 to 65535) un-acked deliveries in all.
 
+        Of every queue ``each`` are let in, however many queues there are: what lies behind an
+        un-acked message is seen. With many queues that is more than ``prefetch``: ``each`` of all.
         With ``exclusive`` nobody else may consume them meanwhile.
 
         A stream is read from ``offset`` on, which must be given, by any number of consumers, and

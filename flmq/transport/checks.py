@@ -66,10 +66,12 @@ def _is_plain(view: memoryview) -> bool:
     return view.readonly and view.ndim == 1 and view.itemsize == 1 and view.c_contiguous
 
 
-def check_prefetch(prefetch: int) -> None:
-    """Refuse what does not fit AMQP's 16 bits, and 0, which would mean "no limit"."""
+def check_prefetch(prefetch: int, each: int = 0) -> None:
+    """Refuse what does not fit AMQP's 16 bits, and a prefetch of 0, which would mean "no limit"."""
     if not 1 <= prefetch <= 65535:
         raise BrokerRefusal(f"prefetch is {prefetch}: choose 1 to 65535")
+    if not 0 <= each <= 65535:
+        raise BrokerRefusal(f"each is {each}: choose 0 to 65535")
 
 
 def check_queues(queues: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""The limit on messages that are published but not yet confirmed."""
+"""The limits on messages that are published but not confirmed, or delivered but not acked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window"]
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window", "share_of_prefetch"]
 
 MAX_MESSAGES = 512
 """Messages; enough to keep a long-distance connection busy (measured 6-20 thousand a second)."""
@@ -36,3 +36,12 @@ class Window:
         """Remove a message of ``size`` bytes from the count."""
         self.messages -= 1
         self.bytes -= size
+
+
+def share_of_prefetch(prefetch: int, each: int, queues: int) -> int:
+    """Return how many un-acked deliveries each of a consumer's ``queues`` may have.
+
+    RabbitMQ counts prefetch per queue, so ``prefetch`` is divided among them; but ``each`` of every
+    queue are let in, at least one, for what lies behind an un-acked message must be seen.
+    """
+    return max(1, each, prefetch // queues)

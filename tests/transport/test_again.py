@@ -126,7 +126,7 @@ def refusal(code: int) -> BrokerRefusal:
 
 
 def resubscription(clock: Time, *, ours: bool = True) -> Resubscription:
-    wanted = Subscription(("q",), 1, True, None, lock_patience=60.0, declared=lambda _: ours)
+    wanted = Subscription(("q",), 1, 0, True, None, lock_patience=60.0, declared=lambda _: ours)
     return Resubscription(wanted, clock)
 
 

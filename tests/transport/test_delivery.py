@@ -8,9 +8,28 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from flmq.common.errors import BrokerRefusal, TransportClosed
-from flmq.transport import Address, Message, Publisher, PublishOutcome, Transport
+from flmq.transport import (
+    Address,
+    Message,
+    Publisher,
+    PublishOutcome,
+    Queue,
+    Topology,
+    Transport,
+)
 from flmq.transport.base import HeaderValue
-from tests.transport.rigs import PATIENCE, QUIET, Rig, bodies, only, publish_all, queue, take, to
+from tests.transport.rigs import (
+    PATIENCE,
+    QUIET,
+    MemoryRig,
+    Rig,
+    bodies,
+    only,
+    publish_all,
+    queue,
+    take,
+    to,
+)
 
 MIB = 1024 * 1024
 
@@ -251,10 +270,38 @@ def test_more_queues_than_prefetch_get_one_each_in_turn(
     only(consumer, 0)
 
 
+def test_behind_an_unacked_message_of_each_of_many_queues_the_next_ones_are_seen(
+    rig: Rig, transport: Transport, publisher: Publisher
+) -> None:
+    """Whatever is left of the prefetch by then: a client's notes lie behind its task.
+
+    2,000 over RabbitMQ are in ``tests/end_to_end/test_many_clients.py``: it takes long to delete
+    them.
+    """
+    names = [f"many{number}" for number in range(2000 if isinstance(rig, MemoryRig) else 200)]
+    transport.declare(
+        Topology(queues=tuple(Queue(name, durable=False, exclusive=True) for name in names))
+    )
+    consumer = transport.consumer(names, prefetch=10, each=3)
+    for body in (b"1", b"2", b"3"):
+        sent = [publisher.publish(to(name), Message(body, persistent=False)) for name in names]
+        assert {each.result(PATIENCE) for each in sent} == {PublishOutcome.CONFIRMED}
+        taken = take(consumer, len(names))
+        assert {delivery.queue for delivery in taken} == set(names)
+        assert set(bodies(taken)) == {body}
+    publish_all(publisher, to("many7"), b"4")
+    assert bodies(only(consumer, 0)) == []
+    seventh = next(delivery for delivery in taken if delivery.queue == "many7")
+    consumer.ack(seventh)
+    assert bodies(only(consumer, 1)) == [b"4"]
+
+
 @pytest.mark.parametrize("prefetch", [0, -1, 65536])
 def test_a_prefetch_that_does_not_fit_is_refused(transport: Transport, prefetch: int) -> None:
     with pytest.raises(BrokerRefusal, match="1 to 65535"):
         transport.consumer(["q"], prefetch=prefetch)
+    with pytest.raises(BrokerRefusal, match="0 to 65535"):
+        transport.consumer(["q"], prefetch=1, each=65536)
 
 
 def test_there_must_be_something_to_consume(transport: Transport) -> None:

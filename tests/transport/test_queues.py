@@ -15,6 +15,7 @@ from flmq.transport import (
     Message,
     Publisher,
     PublishOutcome,
+    Queue,
     QueueInfo,
     QueueType,
     Topology,
@@ -339,3 +340,20 @@ def test_a_single_active_consumer_is_followed_by_the_next(
     [second] = only(standby, 1)
     assert second.redelivered
     assert second.message.body == b"2"
+
+
+def test_what_is_refused_among_many_is_named(rig: Rig, transport: Transport) -> None:
+    """Though they are declared, and consumed, many at a time."""
+    names = [f"many{number}" for number in range(230)]
+    other = rig.transport()
+    other.declare(Topology(queues=(Queue("many210", QueueType.QUORUM),)))
+    with pytest.raises(BrokerRefusal, match="many210"):
+        transport.declare(Topology(queues=tuple(Queue(name, durable=False) for name in names)))
+    other.delete_queue("many210")
+    transport.declare(Topology(queues=tuple(Queue(name, durable=False) for name in names)))
+    held = other.consumer(["many211"], prefetch=1, exclusive=True)
+    with pytest.raises(ResourceLocked) as locked:
+        transport.consumer(names, prefetch=9, exclusive=True)
+    assert locked.value.queue == "many211"
+    held.close()
+    transport.consumer(names, prefetch=9, exclusive=True)

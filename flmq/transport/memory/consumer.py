@@ -12,6 +12,7 @@ from flmq.transport.base import Consumer, Delivery, StreamOffset, offset_of
 from flmq.transport.closed import consumer_closed, not_ours, say_dropped
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
+from flmq.transport.window import share_of_prefetch
 
 __all__ = ["MemoryConsumer"]
 
@@ -31,6 +32,7 @@ class MemoryConsumer(Consumer):
         queues: Sequence[str],
         *,
         prefetch: int,
+        each: int,
         exclusive: bool,
         offset: StreamOffset | None,
         on_close: Callable[[MemoryConsumer], None],
@@ -42,12 +44,13 @@ class MemoryConsumer(Consumer):
         self.offsets: dict[str, StreamOffset] = {}
         self.subscribed: dict[str, MemoryQueue] = {}
         self._broker = broker
-        self._prefetch = prefetch
         self._on_close = on_close
         self._arrived = threading.Condition(broker.scheduler.lock)
         self._buffer: deque[Delivery] = deque()
-        self._share = max(1, prefetch // len(self.queues))
-        """RabbitMQ counts prefetch per queue: each gets an equal share, at least one."""
+        self._share = share_of_prefetch(prefetch, each, len(self.queues))
+        """RabbitMQ counts prefetch per queue."""
+        self._prefetch = max(prefetch, each * len(self.queues))
+        """Messages that may be handed out and un-acked, of all queues."""
         self._unacked: dict[int, tuple[MemoryQueue, Stored]] = {}
         self._taken: Counter[str] = Counter()
         """Number of un-acked messages of each queue."""

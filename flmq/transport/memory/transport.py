@@ -96,11 +96,12 @@ class MemoryTransport(Transport):
         queues: Sequence[str],
         *,
         prefetch: int,
+        each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
     ) -> MemoryConsumer:
         """Consume ``queues``."""
-        check_prefetch(prefetch)
+        check_prefetch(prefetch, each)
         queues = check_queues(queues)
         with self.broker.scheduler.locked():
             self._wait_until_up()
@@ -112,6 +113,7 @@ class MemoryTransport(Transport):
                 self.broker,
                 queues,
                 prefetch=prefetch,
+                each=each,
                 exclusive=exclusive,
                 offset=offset,
                 on_close=self._consumer_closed,

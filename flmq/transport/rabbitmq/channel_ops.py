@@ -1,13 +1,16 @@
 """Sequences of AMQP methods on a channel, without blocking its thread.
 
 An operation is a generator: each ``yield`` gives a method that takes ``callback=``, and receives
-the broker's answer. If the channel closes, the operation fails.
+the broker's answer. If the channel closes, the operation fails. Where there are thousands of things
+to do, they are sent many at a time, and the broker answers the last: what fails closes the channel
+and names itself, as it would alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from flmq.common.errors import BrokerError
@@ -16,11 +19,18 @@ from flmq.transport.base import QueueInfo
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.topology import Topology
 
-__all__ = ["Steps", "StepsRun", "declare", "delete_queue", "inspect_queue"]
+__all__ = ["Steps", "StepsRun", "declare", "delete_queue", "in_batches", "inspect_queue"]
 
 T = TypeVar("T")
 
-Steps = Generator[Callable[..., object], Any, T]
+Method = Callable[..., object]
+"""Sends an AMQP method; without ``callback=``, the broker does not answer unless it refuses."""
+
+Steps = Generator[Method, Any, T]
+
+_BATCH = 200
+"""Methods sent at a time: a round trip each would double what a declaration takes nearby, and far
+from the broker be all that it takes; and all at once would be heard of after minutes alone."""
 
 
 class StepsRun(Generic[T]):
@@ -64,6 +74,10 @@ class StepsRun(Generic[T]):
 
 def declare(topology: Topology, channel: Any) -> Steps[None]:
     """Declare everything, in the topology's order."""
+    yield from in_batches(_declarations(topology, channel))
+
+
+def _declarations(topology: Topology, channel: Any) -> Iterable[Method]:
     for exchange in topology.exchanges:
         yield partial(channel.exchange_declare, exchange.name, exchange.type.value, durable=True)
     for queue in topology.queues:
@@ -77,6 +91,19 @@ def declare(topology: Topology, channel: Any) -> Steps[None]:
     for binding in topology.bindings:
         bind = channel.exchange_bind if binding.to_exchange else channel.queue_bind
         yield partial(bind, binding.destination, binding.source, binding.routing_key)
+
+
+def in_batches(methods: Iterable[Method]) -> Steps[None]:
+    """Send ``methods`` in order, with one answer for many of them."""
+    left = iter(methods)
+    while batch := list(islice(left, _BATCH)):
+        yield partial(_send, batch)
+
+
+def _send(batch: list[Method], callback: Callable[[Any], None]) -> None:
+    for method in batch[:-1]:
+        method()
+    batch[-1](callback=callback)
 
 
 def delete_queue(name: str, channel: Any) -> Steps[None]:

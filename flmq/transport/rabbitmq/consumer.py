@@ -54,7 +54,7 @@ class RabbitMQConsumer(Consumer):
         self._wanted = subscription
         self._owns_connection = owns_connection
         self._on_close = on_close
-        self._unacked = UnackedDeliveries(subscription.prefetch)
+        self._unacked = UnackedDeliveries(subscription.at_most)
         # On the connection's thread alone.
         self._opened: Future[None] = Future()
         self._amqp: Any = None

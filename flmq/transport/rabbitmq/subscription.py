@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from flmq.transport.base import STREAM_OFFSET_HEADER, Delivery, StreamOffset, offset_of
-from flmq.transport.rabbitmq.channel_ops import Steps
+from flmq.transport.rabbitmq.channel_ops import Steps, in_batches
+from flmq.transport.rabbitmq.tuning import basic_consume
+from flmq.transport.window import share_of_prefetch
 
 __all__ = ["Subscription"]
+
+_SHOWN = 5
+"""Maximum number of queues named in text."""
 
 OnMessage = Callable[[str, Any, Any, Any, bytes], None]
 """Called with a queue's name and pika's arguments: channel, method, properties, body."""
@@ -22,6 +27,8 @@ class Subscription:
 
     queues: tuple[str, ...]
     prefetch: int
+    each: int
+    """Un-acked deliveries that every queue may have, however many there are; 0: its share."""
     exclusive: bool
     offset: StreamOffset | None
     """Where to start reading streams."""
@@ -36,18 +43,28 @@ class Subscription:
         """Start at the offset from which streams are to be read."""
         self._offsets = dict.fromkeys(self.queues, self.offset)
 
+    @property
+    def at_most(self) -> int:
+        """Un-acked deliveries that may be handed out, of all queues."""
+        return max(self.prefetch, self.each * len(self.queues))
+
     def __str__(self) -> str:
-        """Return the queues' names."""
-        return ", ".join(self.queues)
+        """Return the queues' names, or the first few of many."""
+        more = f" and {len(self.queues) - _SHOWN} more" if len(self.queues) > _SHOWN else ""
+        return ", ".join(self.queues[:_SHOWN]) + more
 
     def consume(self, channel: Any, on_message: OnMessage) -> Steps[None]:
         """Consume every queue over ``channel``. RabbitMQ counts prefetch per queue."""
-        share = max(1, self.prefetch // len(self.queues))
+        share = share_of_prefetch(self.prefetch, self.each, len(self.queues))
         yield partial(channel.basic_qos, prefetch_count=share)
+        yield from in_batches(self._consumers(channel, on_message))
+
+    def _consumers(self, channel: Any, on_message: OnMessage) -> Iterator[Callable[..., object]]:
         for queue in self.queues:
             offset = self._offsets[queue]
             yield partial(
-                channel.basic_consume,
+                basic_consume,
+                channel,
                 queue,
                 partial(on_message, queue),
                 exclusive=self.exclusive,

@@ -112,17 +112,18 @@ class RabbitMQTransport(Transport):
         queues: Sequence[str],
         *,
         prefetch: int,
+        each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
     ) -> RabbitMQConsumer:
         """Consume ``queues``.
 
-        RabbitMQ counts prefetch per queue, so each gets an equal share, at least one. Exclusive
+        RabbitMQ counts prefetch per queue, so each gets a share, at least ``each``. Exclusive
         queues can only be consumed over the connection that declared them, so their consumers use
         the control connection. So do readers of streams, which are opened for one model and then
         closed: opening a connection for each took longer than transferring 5 MB.
         """
-        check_prefetch(prefetch)
+        check_prefetch(prefetch, each)
         queues = check_queues(queues)
         known = [self._declared.queue(name) for name in queues]
         for queue in known:
@@ -137,6 +138,7 @@ class RabbitMQTransport(Transport):
             Subscription(
                 queues=queues,
                 prefetch=prefetch,
+                each=each,
                 exclusive=exclusive,
                 offset=offset,
                 lock_patience=max(current_pace().lock, 3 * heartbeat_of(self._url)),

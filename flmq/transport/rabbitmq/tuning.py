@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from pika import channel, frame, spec
@@ -20,7 +21,7 @@ from pika.adapters.utils import io_services_utils
 
 from flmq.common.buffers import KEEP_MEMORY
 
-__all__ = ["RECEIVE_BYTES", "keep_memory", "sendable", "tune"]
+__all__ = ["RECEIVE_BYTES", "basic_consume", "keep_memory", "sendable", "tune"]
 
 RECEIVE_BYTES = 64 * 1024
 
@@ -79,6 +80,39 @@ def _marshal(body: frame.Body) -> bytes:
     """Return a body frame: AMQP 0-9-1, section 4.2.3."""
     head = _FRAME_HEAD.pack(spec.FRAME_BODY, body.channel_number, len(body.fragment))
     return b"".join((head, body.fragment, _FRAME_END))
+
+
+def basic_consume(
+    on_channel: Any,
+    queue: str,
+    on_message: Callable[..., None],
+    *,
+    exclusive: bool,
+    arguments: dict[str, Any] | None,
+    callback: Callable[[Any], None] | None = None,
+) -> None:
+    """Consume ``queue`` over a channel; without ``callback``, do not wait for the broker's answer.
+
+    pika always waits, and sends the next method after that: for thousands of queues on a channel,
+    thousands of round trips.
+    """
+    consumers, rpc = getattr(on_channel, "_consumers", None), getattr(on_channel, "_rpc", None)
+    if callback is not None or not isinstance(consumers, dict) or rpc is None:
+        on_channel.basic_consume(
+            queue, on_message, exclusive=exclusive, arguments=arguments, callback=callback
+        )
+        return
+    tag = f"flmq.{len(consumers)}.{queue}"[:255]
+    consumers[tag] = on_message
+    rpc(
+        spec.Basic.Consume(
+            queue=queue,
+            consumer_tag=tag,
+            exclusive=exclusive,
+            arguments=arguments or {},
+            nowait=True,
+        )
+    )
 
 
 def keep_memory() -> bool:
