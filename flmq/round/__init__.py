@@ -18,6 +18,7 @@ from flmq.round.events import (
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
+    SettledTogether,
     Stopped,
     TaskUnroutable,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Round",
     "RoundState",
     "Settle",
+    "SettledTogether",
     "Stopped",
     "TaskOutcome",
     "TaskState",

@@ -13,6 +13,7 @@ __all__ = [
     "ReplyAccepted",
     "ReplyFailed",
     "ReplyRejected",
+    "SettledTogether",
     "Stopped",
     "TaskUnroutable",
 ]
@@ -39,6 +40,16 @@ class ReplyRejected:
 
     client_id: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettledTogether:
+    """Replies of several clients count at once: whether the round is over is asked after the last.
+
+    An aggregator's partial sum brings them; none of it can be left out.
+    """
+
+    claims: tuple[ReplyAccepted | ReplyFailed | ReplyRejected, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,7 @@ Event = (
     ReplyAccepted
     | ReplyFailed
     | ReplyRejected
+    | SettledTogether
     | TaskUnroutable
     | DeadlinePassed
     | Stopped

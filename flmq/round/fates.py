@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["STAGES", "STEPS", "WANTED", "AskStage", "Fate", "Step"]
+__all__ = ["STAGES", "STEPS", "WANTED", "AskStage", "Fate", "Step", "SumFate"]
 
 
 class AskStage(Enum):
@@ -52,6 +52,25 @@ STAGES: dict[AskStage, Fate] = {
     AskStage.FORGOTTEN: Fate.UNKNOWN,
 }
 """The fate of a reply, by the stage of its ask."""
+
+
+class SumFate(Enum):
+    """What an aggregator's partial sum means to the job: it counts whole, or not at all."""
+
+    SETTLES = "settles its asks"
+    """Its phase is open, and all its asks are."""
+    REFUSED = "refused"
+    """Its phase is open, and one of its asks is not, or it does not fit what was asked."""
+    EARLY = "early"
+    """An earlier server left its phase open: it waits until this server has opened it."""
+    UNDECIDED = "undecided"
+    """Its phase has closed, but not durably: it waits for that."""
+    LATE = "late"
+    """Its phase closed durably: each of its asks is late, or a duplicate."""
+    DUPLICATE = "duplicate"
+    """It has been taken before."""
+    UNKNOWN = "unknown"
+    """Nothing is in memory of its phase."""
 
 
 class Step(Enum):

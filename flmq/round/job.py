@@ -36,8 +36,8 @@ from dataclasses import dataclass, field
 
 from flmq.common.phase import Phase
 from flmq.round.actions import Action, Close, LateReplyRef, Outcome, Settle
-from flmq.round.events import ReplyAccepted, ReplyFailed, ReplyRejected
-from flmq.round.fates import STAGES, STEPS, WANTED, AskStage, Fate, Step
+from flmq.round.events import ReplyAccepted
+from flmq.round.fates import STAGES, STEPS, WANTED, AskStage, Fate, Step, SumFate
 from flmq.round.job_actions import (
     Ack,
     ClosePhase,
@@ -51,7 +51,6 @@ from flmq.round.job_actions import (
     Verdict,
 )
 from flmq.round.job_events import (
-    Claim,
     Origin,
     PhaseClosedDurably,
     PhaseEvent,
@@ -59,14 +58,17 @@ from flmq.round.job_events import (
     Recorded,
     RepliedLateBefore,
     ReplyCame,
+    SumCame,
+    named_claim,
 )
 from flmq.round.keys import PhaseKey, client_of
 from flmq.round.late import LateReplies
-from flmq.round.state import Round, TaskState
+from flmq.round.state import Round, RoundState, TaskState
+from flmq.round.sums import PartialSums, late_actions, not_open, other_actions, settled_actions
 
 __all__ = ["JobEvent", "JobState"]
 
-JobEvent = PhaseOpened | ReplyCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
+JobEvent = PhaseOpened | ReplyCame | SumCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
 
 _REMEMBERED = 64
 """Number of closed phases kept in memory; older ones are found in the record."""
@@ -113,6 +115,7 @@ class JobState:
         self._tasks: dict[str, tuple[_Phase, str]] = {}
         self._early: dict[str, int] = {}
         """Tokens of compressed replies that wait for their phase to open, by task id."""
+        self._sums = PartialSums()
         self._answered_late: set[str] = set()
         """Ids of tasks whose phase is not in memory and whose late reply reached this server."""
 
@@ -182,6 +185,20 @@ class JobState:
             return found[0].opened.hands_over and self._late.has_round()
         return recorded is not None and recorded.key.phase is Phase.FIT and self._late.has_round()
 
+    def fate_of_sum(self, order_id: str, key: PhaseKey, tasks: Iterable[str]) -> SumFate:
+        """Return what a partial sum over these tasks of a phase would be now."""
+        if self._sums.is_taken(order_id):
+            return SumFate.DUPLICATE
+        phase = self._phases.get(key)
+        if phase is None:
+            is_left = any(of == key for of, _ in self._awaited.values())
+            return SumFate.EARLY if is_left else SumFate.UNKNOWN
+        if phase.round.state is RoundState.OPEN:
+            return SumFate.REFUSED if not_open(phase, tasks) else SumFate.SETTLES
+        if any(self.stage_of(task) is AskStage.CLOSING for task in tasks):
+            return SumFate.UNDECIDED
+        return SumFate.LATE
+
     # -- events ------------------------------------------------------------------------------
 
     def handle(self, event: JobEvent) -> list[JobAction]:
@@ -189,6 +206,8 @@ class JobState:
         match event:
             case ReplyCame():
                 return self._reply(event)
+            case SumCame():
+                return self._sum(event)
             case PhaseOpened():
                 return self._open(event)
             case PhaseEvent(key, what, at):
@@ -218,6 +237,7 @@ class JobState:
         actions = self._late.give_to(phase)
         actions += self._told(phase, phase.round.open(), None)
         early = [self._early.pop(task) for task in event.asks if task in self._early]
+        early += self._sums.opened(key)
         return [*actions, *(JudgeAgain(token) for token in early)]
 
     def _reply(self, event: ReplyCame) -> list[JobAction]:
@@ -239,12 +259,39 @@ class JobState:
 
     def _settle(self, event: ReplyCame) -> list[JobAction]:
         phase, ask = self._tasks[event.task_id]
-        settled, *rest = phase.round.handle(_named(event.claim, ask))
+        settled, *rest = phase.round.handle(named_claim(event.claim, ask))
         assert isinstance(settled, Settle)
         verdict = Verdict(settled.outcome.outcome, settled.outcome.reason)
         steps = STEPS[Fate.SETTLES] if event.origin is not Origin.RECORD else (Step.COUNT,)
         actions = self._steps(event, steps, phase, ask, verdict)
         return [*actions, *self._told(phase, rest, event.at)]
+
+    def _sum(self, event: SumCame) -> list[JobAction]:
+        tasks = [each.task_id for each in event.entries]
+        fate = self.fate_of_sum(event.order_id, event.key, tasks)
+        if fate is not event.fate:
+            return [JudgeAgain(event.token)]
+        phase = self._phases.get(event.key)
+        match fate:
+            case SumFate.SETTLES if phase is not None and not event.problem:
+                self._sums.take(event)
+                journaled = self._has_record and phase.opened.journaled
+                actions, told = settled_actions(event, phase, is_journaled=journaled)
+                return [*actions, *self._told(phase, told, event.at)]
+            case SumFate.LATE if phase is not None and not event.problem:
+                journaled = self._has_record and phase.opened.journaled
+                return late_actions(event, phase, is_journaled=journaled)
+            case SumFate.EARLY:
+                self._sums.wait(event)
+                return []
+            case SumFate.UNDECIDED if phase is not None:
+                phase.undecided.append(event.token)
+                return []
+            case _:
+                reason = event.problem
+                if fate is SumFate.REFUSED and phase is not None and not reason:
+                    reason = not_open(phase, tasks)
+                return other_actions(event, fate, reason)
 
     def _keep_early(self, event: ReplyCame) -> list[JobAction]:
         key, ask = self._awaited[event.task_id]
@@ -262,7 +309,7 @@ class JobState:
             phase, ask = found
             key, closed = phase.opened.key, phase.closed_at
             late_by = 0.0 if closed is None else max(0.0, event.at - closed)
-            phase.round.handle(_named(event.claim, ask))
+            phase.round.handle(named_claim(event.claim, ask))
         else:
             assert recorded is not None
             phase, ask, key, late_by = None, recorded.ask, recorded.key, recorded.seconds
@@ -331,14 +378,4 @@ class JobState:
         for key in done[:-_REMEMBERED]:
             for task in self._phases.pop(key).opened.asks:
                 del self._tasks[task]
-
-
-def _named(claim: Claim, ask: str) -> Claim:
-    """Return the claim with the ask's name."""
-    match claim:
-        case ReplyAccepted():
-            return ReplyAccepted(ask)
-        case ReplyFailed(_, reason):
-            return ReplyFailed(ask, reason)
-        case ReplyRejected(_, reason):
-            return ReplyRejected(ask, reason)
+            self._sums.forget(key)

@@ -14,10 +14,13 @@ __all__ = [
     "ClosePhase",
     "Count",
     "Enter",
+    "EnterSum",
     "Entry",
     "JobAction",
     "JudgeAgain",
     "Keep",
+    "Merge",
+    "Refuse",
     "SendReceipt",
     "Verdict",
 ]
@@ -57,6 +60,33 @@ class Enter:
     ask: str
     entry: Entry
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class EnterSum:
+    """Journal a partial sum, in one transaction with the `Enter` of each of its answers."""
+
+    token: int
+    key: PhaseKey
+    answers: tuple[int, ...]
+    """Their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Add a partial sum to what the phase has added up."""
+
+    token: int
+    key: PhaseKey
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not count a partial sum; its site's clients are to be asked for their replies."""
+
+    token: int
+    key: PhaseKey
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +145,16 @@ class ClosePhase:
     close: Close
 
 
-JobAction = Enter | Count | Carry | SendReceipt | Ack | Keep | JudgeAgain | ClosePhase
+JobAction = (
+    Enter
+    | EnterSum
+    | Merge
+    | Refuse
+    | Count
+    | Carry
+    | SendReceipt
+    | Ack
+    | Keep
+    | JudgeAgain
+    | ClosePhase
+)

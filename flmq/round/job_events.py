@@ -15,7 +15,7 @@ from flmq.round.events import (
     Stopped,
     TaskUnroutable,
 )
-from flmq.round.fates import Fate
+from flmq.round.fates import Fate, SumFate
 from flmq.round.keys import PhaseKey
 from flmq.round.state import Policy
 
@@ -28,6 +28,9 @@ __all__ = [
     "Recorded",
     "RepliedLateBefore",
     "ReplyCame",
+    "SumCame",
+    "SumEntry",
+    "named_claim",
 ]
 
 Claim = ReplyAccepted | ReplyFailed | ReplyRejected
@@ -98,6 +101,35 @@ class ReplyCame:
 
 
 @dataclass(frozen=True, slots=True)
+class SumEntry:
+    """What a partial sum says of one ask."""
+
+    token: int
+    """Identifies this answer to the caller that performs the actions."""
+    task_id: str
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class SumCame:
+    """An aggregator's partial sum has arrived and was decoded and checked."""
+
+    token: int
+    """Identifies the sum to the caller that performs the actions."""
+    order_id: str
+    """Task id of the order that it answers."""
+    key: PhaseKey
+    entries: tuple[SumEntry, ...]
+    fate: SumFate
+    """Result of `JobState.fate_of_sum` when it was checked; it is checked again if that changes."""
+    at: float
+    """Seconds by the server's clock."""
+    origin: Origin = Origin.QUEUE
+    problem: str = ""
+    """Why it cannot count; empty if it can. ``entries`` are then not to be relied on."""
+
+
+@dataclass(frozen=True, slots=True)
 class RepliedLateBefore:
     """Asks of a closed phase whose late reply reached an earlier server."""
 
@@ -119,3 +151,14 @@ class PhaseEvent:
     key: PhaseKey
     event: DeadlinePassed | Stopped | TaskUnroutable
     at: float
+
+
+def named_claim(claim: Claim, ask: str) -> Claim:
+    """Return the claim with the ask's name."""
+    match claim:
+        case ReplyAccepted():
+            return ReplyAccepted(ask)
+        case ReplyFailed(_, reason):
+            return ReplyFailed(ask, reason)
+        case ReplyRejected(_, reason):
+            return ReplyRejected(ask, reason)

@@ -20,6 +20,9 @@ the question whether to wait on, but a reply that comes all the same while the r
 better information and replaces it (a task published twice, over a broken connection, may have been
 delivered once and returned once).
 
+*A batch is one event.* Replies that an aggregator has added up count all or none of them, so the
+round looks whether it is over after the last: it may then have more than ``target_results``.
+
 *A reply that does not settle its task is still answered*: DUPLICATE where the task already had a
 reply, LATE where the round had closed before any. Neither changes what the round closed with.
 
@@ -47,6 +50,7 @@ from flmq.round.events import (
     ReplyAccepted,
     ReplyFailed,
     ReplyRejected,
+    SettledTogether,
     Stopped,
     TaskUnroutable,
 )
@@ -179,6 +183,9 @@ class Round:
                 return self._close(reason)
             case LateReplyOffered(carried):
                 return self._carry(carried)
+            case SettledTogether(claims):
+                settled = [action for claim in claims for action in self._settle(claim)]
+                return [*settled, *self._look()]
             case _:
                 return [*self._settle(event), *self._look()]
 

@@ -24,17 +24,20 @@ from flmq.round import (
     Stopped,
     TaskUnroutable,
 )
-from flmq.round.fates import STAGES, STEPS, AskStage, Fate, Step
+from flmq.round.fates import STAGES, STEPS, AskStage, Fate, Step, SumFate
 from flmq.round.job_actions import (
     Ack,
     Carry,
     ClosePhase,
     Count,
     Enter,
+    EnterSum,
     Entry,
     JobAction,
     JudgeAgain,
     Keep,
+    Merge,
+    Refuse,
     SendReceipt,
     Verdict,
 )
@@ -47,6 +50,8 @@ from flmq.round.job_events import (
     Recorded,
     RepliedLateBefore,
     ReplyCame,
+    SumCame,
+    SumEntry,
 )
 
 FIT = PhaseKey(1, Phase.FIT)
@@ -71,6 +76,27 @@ def came(
     fate = state.fate_of(task, recorded)
     claim = claim or ReplyAccepted(client)
     return ReplyCame(token, task, client, fate, claim, at, recorded=recorded, **more)  # type: ignore[arg-type]
+
+
+def sum_came(
+    state: JobState,
+    token: int,
+    *asks: str,
+    key: PhaseKey = FIT,
+    order: str = "",
+    claims: dict[str, Claim] | None = None,
+    **more: object,
+) -> SumCame:
+    """A partial sum; its answers have the tokens after its own."""
+    tasks = [f"{key.server_round}/{ask}" for ask in asks]
+    said = claims or {}
+    entries = tuple(
+        SumEntry(token + place, task, said.get(ask, ReplyAccepted(ask)))
+        for place, (task, ask) in enumerate(zip(tasks, asks, strict=True), 1)
+    )
+    order = order or f"{key.server_round}/!s"
+    fate = state.fate_of_sum(order, key, tasks)
+    return SumCame(token, order, key, entries, fate, more.pop("at", 0.0), **more)  # type: ignore[arg-type]
 
 
 def kinds(actions: list[JobAction]) -> list[str]:
@@ -286,6 +312,110 @@ def test_old_phases_are_forgotten_when_their_closing_is_durable() -> None:
     assert state.fate_of("2/a") is Fate.UNKNOWN
 
 
+# -- partial sums
+
+
+def test_a_partial_sum_is_one_event_journalled_counted_merged_answered_and_acked() -> None:
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b", "c"))
+    no = ReplyFailed("b", "no")
+    actions = state.handle(sum_came(state, 10, "a", "b", claims={"b": no}))
+    yes, failed = Verdict(Outcome.ACCEPTED), Verdict(Outcome.FAILED, "no")
+    assert actions == [
+        Enter(11, FIT, "a", Entry.REPLY, yes),
+        Enter(12, FIT, "b", Entry.REPLY, failed),
+        EnterSum(10, FIT, (11, 12)),
+        Count(FIT, "a", yes, 11),
+        Count(FIT, "b", failed, 12),
+        Merge(10, FIT),
+        SendReceipt(11, yes),
+        SendReceipt(12, failed),
+        SendReceipt(10, yes),
+        Ack(10),
+    ]
+    assert state.round_of(FIT).pending() == ("c",)
+
+
+def test_a_round_is_over_only_after_the_whole_sum() -> None:
+    state = JobState(has_record=True)
+    event = replace(opened(FIT, *"abcd"), policy=Policy(min_results=0, target_results=2))
+    state.handle(event)
+    *_, close = state.handle(sum_came(state, 10, "a", "b", "c"))
+    assert isinstance(close, ClosePhase)
+    assert close.close.accepted == ("a", "b", "c")
+    assert state.round_of(FIT).accepted() == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("asks", "reason"),
+    [
+        (("b", "a"), "it lists a, whose answer is settled already"),
+        (("b", "b"), "it lists b twice"),
+        (("b", "z"), "it lists task 1/z, which was not asked in this phase"),
+    ],
+)
+def test_a_sum_is_refused_whole_with_the_reason(asks: tuple[str, ...], reason: str) -> None:
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b", "c"))
+    state.handle(came(state, 1, "1/a"))
+    event = sum_came(state, 10, *asks)
+    assert event.fate is SumFate.REFUSED
+    said = Verdict(Outcome.REJECTED, reason)
+    assert state.handle(event) == [Refuse(10, FIT, reason), SendReceipt(10, said), Ack(10)]
+    assert state.round_of(FIT).pending() == ("b", "c")
+
+
+def test_so_is_one_that_does_not_fit() -> None:
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b"))
+    refuse, *_ = state.handle(sum_came(state, 10, "a", problem="its weight is wrong"))
+    assert refuse == Refuse(10, FIT, "its weight is wrong")
+    assert kinds(state.handle(sum_came(state, 20, "a"))).count("Merge") == 1
+
+
+def test_a_sum_that_comes_again_is_a_duplicate_and_its_clients_are_told_again() -> None:
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b", "c"))
+    state.handle(sum_came(state, 10, "a", "b"))
+    again = state.handle(sum_came(state, 20, "a", "b"))
+    word = Verdict(Outcome.DUPLICATE)
+    assert again == [*(SendReceipt(token, word) for token in (21, 22, 20)), Ack(20)]
+
+
+def test_a_sum_waits_for_its_phase_to_be_opened_and_to_be_closed_durably() -> None:
+    state = JobState(has_record=True, awaited={"1/a": (FIT, "a"), "1/b": (FIT, "b")})
+    assert state.handle(sum_came(state, 10, "a")) == []
+    assert state.handle(opened(FIT, "a", "b")) == [JudgeAgain(10)]
+    state.handle(came(state, 1, "1/a"))
+    event = sum_came(state, 10, "b", order="1/!t")
+    state.handle(PhaseEvent(FIT, DeadlinePassed(), 5.0))
+    assert state.handle(event) == [JudgeAgain(10)]
+    assert state.handle(sum_came(state, 10, "a", "b")) == []
+    assert state.handle(PhaseClosedDurably(FIT)) == [JudgeAgain(10)]
+    first, second, *rest = state.handle(sum_came(state, 10, "a", "b", at=6.5))
+    assert isinstance(first, Enter)
+    assert isinstance(second, Enter)
+    assert first.verdict == Verdict(Outcome.DUPLICATE, late_by=1.5)
+    assert second.verdict == Verdict(Outcome.LATE, late_by=1.5)
+    assert "Merge" not in kinds(rest)
+    assert state.fate_of("1/b") is Fate.DUPLICATE
+
+
+def test_a_sum_from_the_record_is_counted_and_merged_and_no_more() -> None:
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b"))
+    event = sum_came(state, 10, "a", origin=Origin.RECORD)
+    assert kinds(state.handle(event)) == ["Count", "Merge", "Ack"]
+    assert state.fate_of_sum("1/!s", FIT, ["1/a"]) is SumFate.DUPLICATE
+
+
+def test_a_sum_of_what_nobody_knows_is_long_over() -> None:
+    state = JobState(has_record=True)
+    receipt, ack = state.handle(sum_came(state, 10, "a"))
+    assert receipt == SendReceipt(10, Verdict(Outcome.LATE, note="its round is long over"))
+    assert ack == Ack(10)
+
+
 # -- any order of everything, and a crash after any action
 
 
@@ -298,6 +428,8 @@ class Disk:
         self.planned: dict[PhaseKey, PhaseOpened] = {}
         self.closed: dict[PhaseKey, ClosePhase] = {}
         self.unacked: dict[int, tuple[str, Claim]] = {}
+        self.sums: dict[str, tuple[PhaseKey, tuple[str, ...]]] = {}
+        self.unacked_sums: dict[int, str] = {}
 
 
 CLIENTS = ("a", "b", "c", "a#2")
@@ -312,6 +444,8 @@ class Job(RuleBasedStateMachine):
         super().__init__()
         self.disk = Disk()
         self.tokens = 0
+        self.made: dict[str, tuple[PhaseKey, dict[str, Claim]]] = {}
+        """Partial sums, by order: the same whenever they come."""
         self.receipts: dict[str, set[Outcome]] = {}
         self.counted: dict[tuple[PhaseKey, str], Outcome] = {}
         self.resume()
@@ -336,14 +470,42 @@ class Job(RuleBasedStateMachine):
         self.closing: dict[PhaseKey, ClosePhase] = {}
         self.memory: dict[tuple[PhaseKey, str], Outcome] = {}
         self.carried: dict[PhaseKey, set[LateReplyRef]] = {}
+        self.sums: dict[int, tuple[str, tuple[SumEntry, ...]]] = {}
+        self.merged: dict[PhaseKey, list[str]] = {}
         for task, claim in list(disk.unacked.values()):
             self.deliver(task, claim)
+        for order in list(disk.unacked_sums.values()):
+            self.deliver_sum(order)
+        disk.unacked_sums = {t: o for t, o in disk.unacked_sums.items() if t in self.sums}
         self.disk.unacked = {t: r for t, r in disk.unacked.items() if t in self.replies}
 
     def deliver(self, task: str, claim: Claim) -> None:
         self.tokens += 1
         self.replies[self.tokens] = self.disk.unacked[self.tokens] = task, claim
         self.judge(self.tokens)
+
+    def deliver_sum(self, order: str) -> None:
+        self.tokens += 1
+        token = self.tokens
+        self.disk.unacked_sums[token] = order
+        self.register_sum(token, order)
+        self.judge_sum(token)
+
+    def register_sum(self, token: int, order: str) -> None:
+        entries = []
+        key, claims = self.made[order]
+        for ask, claim in claims.items():
+            self.tokens += 1
+            task = f"{key.server_round}/{ask}"
+            self.replies[self.tokens] = task, claim
+            entries.append(SumEntry(self.tokens, task, claim))
+        self.sums[token] = order, tuple(entries)
+
+    def judge_sum(self, token: int, origin: Origin = Origin.QUEUE) -> None:
+        order, entries = self.sums[token]
+        key = self.made[order][0]
+        fate = self.state.fate_of_sum(order, key, [each.task_id for each in entries])
+        self.feed(SumCame(token, order, key, entries, fate, 0.0, origin))
 
     def recorded(self, task: str) -> Recorded | None:
         if self.state.phase_of(task) is not None:
@@ -390,13 +552,28 @@ class Job(RuleBasedStateMachine):
                 if verdict.outcome not in (Outcome.LATE, Outcome.DUPLICATE):
                     assert (key, ask) not in self.memory, "an ask is settled once"
                     self.memory[key, ask] = verdict.outcome
+            case EnterSum(token, key, answers):
+                order, entries = self.sums[token]
+                assert answers == tuple(each.token for each in entries)
+                assert order not in disk.sums
+                disk.sums[order] = key, tuple(self.replies[answer][0] for answer in answers)
+            case Merge(token, key):
+                order, _ = self.sums[token]
+                assert order in disk.sums, "nothing is merged that is not durable"
+                assert order not in self.merged.setdefault(key, []), "a sum is merged once"
+                self.merged[key].append(order)
+            case Refuse():
+                pass
             case Carry(key, ref):
                 assert ref not in self.carried.setdefault(key, set())
                 self.carried[key].add(ref)
-            case SendReceipt(token, verdict):
+            case SendReceipt(token, verdict) if token not in self.sums:
                 self.receipts.setdefault(self.replies[token][0], set()).add(verdict.outcome)
             case Ack(token) | Keep(token):
                 disk.unacked.pop(token, None)
+                disk.unacked_sums.pop(token, None)
+            case JudgeAgain(token) if token in self.sums:
+                self.judge_sum(token)
             case JudgeAgain(token):
                 self.judge(token)
             case ClosePhase(key, _):
@@ -407,7 +584,11 @@ class Job(RuleBasedStateMachine):
     @precondition(lambda self: self.actions)
     @rule()
     def act(self) -> None:
-        self.do(self.actions.pop(0))
+        """Do one thing; what is entered is entered together, in one transaction."""
+        while self.actions and isinstance(self.actions[0], Enter | EnterSum):
+            self.do(self.actions.pop(0))
+        if self.actions:
+            self.do(self.actions.pop(0))
 
     @precondition(lambda self: self.actions)
     @rule()
@@ -427,8 +608,14 @@ class Job(RuleBasedStateMachine):
         self.disk.planned[key] = event
         closed = self.disk.closed.get(key)
         self.feed(replace(event, carried=None if closed is None else closed.close.carried))
+        summed = {task for of, tasks in self.disk.sums.values() if of == key for task in tasks}
+        for order in [order for order, (of, _) in self.disk.sums.items() if of == key]:
+            self.tokens += 1
+            token = self.tokens
+            self.register_sum(token, order)
+            self.judge_sum(token, Origin.RECORD)
         for (of, ask), (task, claim) in list(self.disk.replies.items()):
-            if of == key:
+            if of == key and task not in summed:
                 self.tokens += 1
                 self.replies[self.tokens] = task, claim or ReplyAccepted(ask)
                 self.judge(self.tokens, Origin.UNJUDGED if claim is None else Origin.RECORD)
@@ -450,6 +637,23 @@ class Job(RuleBasedStateMachine):
         if PhaseKey(number, Phase.FIT) in self.disk.planned:
             claim = ReplyAccepted(ask) if kind is ReplyAccepted else kind(ask, "no")  # type: ignore[call-arg]
             self.deliver(f"{number}/{ask}", claim)
+
+    @rule(
+        number=st.integers(1, ROUNDS),
+        site=st.sampled_from(["!s", "!t"]),
+        asks=st.sets(st.sampled_from(CLIENTS)),
+        kind=st.sampled_from([ReplyAccepted, ReplyRejected]),
+    )
+    def partial_sum(self, number: int, site: str, asks: set[str], kind: type[Claim]) -> None:
+        """The sum of some clients' replies; one that was made comes again as it was."""
+        key, order = PhaseKey(number, Phase.FIT), f"{number}/{site}"
+        if key in self.disk.planned:
+            of: dict[str, Claim] = {
+                ask: ReplyAccepted(ask) if kind is ReplyAccepted else ReplyRejected(ask, "no")
+                for ask in sorted(asks)
+            }
+            self.made.setdefault(order, (key, of))
+            self.deliver_sum(order)
 
     @rule(number=st.integers(1, ROUNDS), ask=st.sampled_from(CLIENTS))
     def unroutable(self, number: int, ask: str) -> None:
@@ -518,6 +722,15 @@ class Job(RuleBasedStateMachine):
                 assert (key, ask) in self.disk.late
             # An ask has one first reply, whatever crashed in between.
             assert len(outcomes - {Outcome.DUPLICATE}) <= 1
+
+    @invariant()
+    def a_sum_counts_whole_or_not_at_all(self) -> None:
+        """Whatever crashed: all its answers are in the record by it, or none."""
+        for key, tasks in self.disk.sums.values():
+            for task in tasks:
+                assert self.disk.replies[key, task.partition("/")[2]][0] == task
+        listed = [task for _, tasks in self.disk.sums.values() for task in tasks]
+        assert len(listed) == len(set(listed)), "no reply is in two sums"
 
     @invariant()
     def no_ask_has_a_reply_in_time_and_a_late_one(self) -> None:

@@ -25,6 +25,7 @@ from flmq.round import (
     Round,
     RoundState,
     Settle,
+    SettledTogether,
     Stopped,
     TaskOutcome,
     TaskState,
@@ -291,3 +292,12 @@ def test_the_closing_set_does_not_depend_on_order_or_duplicates(again: list[int]
         round_, _ = run([replies[i] for i in order] + repeated, Policy())
         results.add((round_.accepted(), round_.outcomes()))
     assert len(results) == 1
+
+
+def test_a_batch_counts_whole_even_beyond_the_target() -> None:
+    machine = Round(("a", "b", "c", "d"), Policy(min_results=0, target_results=2))
+    claims = (ReplyAccepted("a"), ReplyFailed("b", "no"), ReplyAccepted("c"), ReplyAccepted("d"))
+    *settled, close = machine.handle(SettledTogether(claims))
+    assert [each.outcome.client_id for each in settled if isinstance(each, Settle)] == list("abcd")
+    assert isinstance(close, Close)
+    assert close.accepted == ("a", "c", "d")

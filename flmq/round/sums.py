@@ -1,0 +1,156 @@
+"""Decide the fate of partial sums: each counts whole, or is refused whole.
+
+An aggregator answers its order with the sum of many replies, from which no single one can be taken
+out again. So a sum settles its asks only while each of them is open. What waits (for its phase to
+be opened, or to be closed durably) waits un-acked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from flmq.round.actions import Action, Outcome
+from flmq.round.events import ReplyAccepted, ReplyFailed, ReplyRejected, SettledTogether
+from flmq.round.fates import SumFate
+from flmq.round.job_actions import (
+    Ack,
+    Count,
+    Enter,
+    EnterSum,
+    Entry,
+    JobAction,
+    Merge,
+    Refuse,
+    SendReceipt,
+    Verdict,
+)
+from flmq.round.job_events import Claim, Origin, PhaseOpened, SumCame, named_claim
+from flmq.round.keys import PhaseKey
+from flmq.round.state import Round
+
+__all__ = ["PartialSums", "late_actions", "not_open", "other_actions", "settled_actions"]
+
+_LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
+
+
+class TakesSums(Protocol):
+    """A phase as this module sees it."""
+
+    opened: PhaseOpened
+    round: Round
+    closed_at: float | None
+
+
+class PartialSums:
+    """The partial sums that were taken, and those that wait for their phase to be opened."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._taken: dict[str, PhaseKey] = {}
+        self._early: dict[PhaseKey, list[int]] = {}
+
+    def is_taken(self, order_id: str) -> bool:
+        """Return whether the sum that answers this order counts."""
+        return order_id in self._taken
+
+    def take(self, event: SumCame) -> None:
+        """Note that a sum counts: it is a duplicate when it comes again."""
+        self._taken[event.order_id] = event.key
+
+    def wait(self, event: SumCame) -> None:
+        """Keep a sum until its phase is opened."""
+        self._early.setdefault(event.key, []).append(event.token)
+
+    def opened(self, key: PhaseKey) -> list[int]:
+        """Return the tokens of the sums that waited for this phase."""
+        return self._early.pop(key, [])
+
+    def forget(self, key: PhaseKey) -> None:
+        """Forget the sums of a phase that is no longer in memory."""
+        self._taken = {order: of for order, of in self._taken.items() if of != key}
+
+
+def _verdict_on(claim: Claim) -> Verdict:
+    """Return the verdict on an answer that counts in its phase."""
+    match claim:
+        case ReplyAccepted():
+            return Verdict(Outcome.ACCEPTED)
+        case ReplyFailed(_, reason):
+            return Verdict(Outcome.FAILED, reason)
+        case ReplyRejected(_, reason):
+            return Verdict(Outcome.REJECTED, reason)
+
+
+def not_open(phase: TakesSums, tasks: Iterable[str]) -> str:
+    """Return why not all of these tasks are open in a phase; empty if they are."""
+    seen = set[str]()
+    for task in tasks:
+        ask = phase.opened.asks.get(task)
+        if ask is None:
+            return f"it lists task {task}, which was not asked in this phase"
+        if task in seen:
+            return f"it lists {ask} twice"
+        if not phase.round.expects(ask):
+            return f"it lists {ask}, whose answer is settled already"
+        seen.add(task)
+    return ""
+
+
+def settled_actions(
+    event: SumCame, phase: TakesSums, *, is_journaled: bool
+) -> tuple[list[JobAction], list[Action]]:
+    """Count a sum; return how it is handled, and what the round says besides.
+
+    The order is that of a reply: journal, count, merge, receipts, ack. One from the record is
+    counted and merged.
+    """
+    asks, key = phase.opened.asks, event.key
+    answers = [(each, asks[each.task_id], _verdict_on(each.claim)) for each in event.entries]
+    claims = tuple(named_claim(each.claim, ask) for each, ask, _ in answers)
+    told = phase.round.handle(SettledTogether(claims))[len(claims) :]
+    is_new, actions = event.origin is not Origin.RECORD, list[JobAction]()
+    if is_journaled and is_new:
+        actions += [Enter(each.token, key, ask, Entry.REPLY, said) for each, ask, said in answers]
+        actions.append(EnterSum(event.token, key, tuple(each.token for each in event.entries)))
+    actions += [Count(key, ask, said, each.token) for each, ask, said in answers]
+    actions.append(Merge(event.token, key))
+    if is_new:
+        actions += [SendReceipt(each.token, said) for each, _, said in answers]
+        actions.append(SendReceipt(event.token, Verdict(Outcome.ACCEPTED)))
+    return [*actions, Ack(event.token)], told
+
+
+def late_actions(event: SumCame, phase: TakesSums, *, is_journaled: bool) -> list[JobAction]:
+    """Return how a sum of a closed phase is handled: as each of its replies would be."""
+    late_by = 0.0 if phase.closed_at is None else max(0.0, event.at - phase.closed_at)
+    key, answers = event.key, list[tuple[int, str, Verdict]]()
+    for each in event.entries:
+        ask = phase.opened.asks.get(each.task_id)
+        if ask is not None:
+            word = Outcome.LATE if phase.round.is_unanswered(ask) else Outcome.DUPLICATE
+            phase.round.handle(named_claim(each.claim, ask))
+            answers.append((each.token, ask, Verdict(word, "", late_by)))
+    actions = list[JobAction]()
+    if is_journaled:
+        actions += [Enter(token, key, ask, Entry.LATE, said) for token, ask, said in answers]
+    actions += [Count(key, ask, said, token) for token, ask, said in answers]
+    actions += [SendReceipt(token, said) for token, _, said in answers]
+    actions.append(SendReceipt(event.token, Verdict(Outcome.LATE, "", late_by)))
+    return [*actions, Ack(event.token)]
+
+
+def other_actions(event: SumCame, fate: SumFate, reason: str) -> list[JobAction]:
+    """Return how a sum is handled that is refused, taken before, or of nobody's knowledge."""
+    match fate:
+        case SumFate.REFUSED | SumFate.SETTLES:
+            verdict = Verdict(Outcome.REJECTED, reason)
+            refuse = Refuse(event.token, event.key, reason)
+            return [refuse, SendReceipt(event.token, verdict), Ack(event.token)]
+        case SumFate.DUPLICATE:
+            # Its clients' receipts may have been lost with the server that took it.
+            tokens: Sequence[int] = [*(each.token for each in event.entries), event.token]
+            verdict = Verdict(Outcome.DUPLICATE)
+            return [*(SendReceipt(token, verdict) for token in tokens), Ack(event.token)]
+        case _:
+            return [SendReceipt(event.token, _LONG_OVER), Ack(event.token)]
