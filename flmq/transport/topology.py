@@ -14,8 +14,12 @@ __all__ = [
     "AMOUNTS",
     "DEAD",
     "DEFAULT_SITE",
+    "JOB_QUEUE_EXPIRES",
     "MODELS",
+    "PARTIALS",
     "PRESENCE",
+    "REGIONAL",
+    "REGIONAL_UPLOADS",
     "REPLIES",
     "STREAM_MAX_BYTES",
     "TASKS",
@@ -54,6 +58,11 @@ UPLOADS = "flmq.uploads"
 PRESENCE = "flmq.presence"
 MODELS = "flmq.models"
 DEAD = "flmq.dead"
+REGIONAL = "flmq.regional"
+"""Replies to a site's aggregator; like the next, the site's own business and never federated."""
+REGIONAL_UPLOADS = "flmq.regional.uploads"
+PARTIALS = "flmq.partials"
+"""Partial sums to an aggregator above, and their chunks; federated upwards as replies are."""
 
 AMOUNTS = frozenset(
     {
@@ -73,7 +82,8 @@ _EVERYBODY = "!all"
 
 _DAY = 24 * 3600
 _CLIENT_QUEUE_EXPIRES = 7 * _DAY
-_JOB_QUEUE_EXPIRES = 7 * _DAY
+JOB_QUEUE_EXPIRES = 7 * _DAY
+"""Seconds after which the queues of a job that nobody serves are deleted."""
 _OWN_MODELS_EXPIRE = 3600
 _PRESENCE_TTL = 60
 STREAM_MAX_BYTES = 8 * 1024**3
@@ -214,6 +224,9 @@ def federation_topology(site: str = DEFAULT_SITE) -> Topology:
             Exchange(PRESENCE, ExchangeType.TOPIC),
             Exchange(MODELS, ExchangeType.TOPIC),
             Exchange(DEAD, ExchangeType.FANOUT),
+            Exchange(REGIONAL, ExchangeType.TOPIC),
+            Exchange(REGIONAL_UPLOADS, ExchangeType.TOPIC),
+            Exchange(PARTIALS, ExchangeType.TOPIC),
         ),
         queues=(
             Queue(
@@ -288,7 +301,7 @@ def job_topology(job: str) -> Topology:
                 arguments={
                     "x-single-active-consumer": True,
                     "x-dead-letter-exchange": DEAD,
-                    "x-expires": _JOB_QUEUE_EXPIRES * 1000,
+                    "x-expires": JOB_QUEUE_EXPIRES * 1000,
                 },
             ),
             Queue(
@@ -299,7 +312,7 @@ def job_topology(job: str) -> Topology:
                     # Never lose a reply to the default limit of RabbitMQ 4 (20 returns).
                     "x-delivery-limit": 1_000_000,
                     "x-dead-letter-exchange": DEAD,
-                    "x-expires": _JOB_QUEUE_EXPIRES * 1000,
+                    "x-expires": JOB_QUEUE_EXPIRES * 1000,
                 },
             ),
         ),

@@ -16,10 +16,10 @@ from flmq.wire.blobs import (
     tensors_of,
     upload_name,
 )
+from flmq.wire.bodies import Body
 from flmq.wire.codec import decode, encode
 from flmq.wire.envelopes import (
     Begun,
-    Body,
     Failure,
     FailureKind,
     Ins,
@@ -43,29 +43,51 @@ from flmq.wire.fileparameters import (
     ref_of,
 )
 from flmq.wire.ids import derive_nonce, task_id
+from flmq.wire.regional import (
+    AggregateOrder,
+    AggregatorReport,
+    Asked,
+    EntryOutcome,
+    OrderInHand,
+    PartialEntry,
+    PartialSum,
+    ReplyRule,
+    SendPartial,
+    aggregator_name,
+)
 
 __all__ = [
     "INLINE_BYTES",
     "LARGE_MODEL",
+    "AggregateOrder",
+    "AggregatorReport",
+    "Asked",
     "Begun",
     "BlobChunk",
     "BlobProgress",
     "BlobRef",
     "Body",
+    "EntryOutcome",
     "Failure",
     "FailureKind",
     "FileParameters",
     "Ins",
     "JobEnded",
     "ModelRequest",
+    "OrderInHand",
+    "PartialEntry",
+    "PartialSum",
     "Presence",
     "PresenceKind",
     "Receipt",
     "ReceiptOutcome",
     "Reply",
+    "ReplyRule",
     "Res",
     "RollCall",
+    "SendPartial",
     "Task",
+    "aggregator_name",
     "blob_chunk_headers",
     "blob_chunk_of",
     "decode",

@@ -24,6 +24,7 @@ __all__ = [
     "check_epoch",
     "check_heartbeat",
     "check_instance",
+    "check_number",
     "check_round",
     "check_seconds",
     "check_unix_ms",
@@ -92,6 +93,12 @@ def check_round(number: int) -> None:
     """Raise ValueError unless the round number is in range."""
     if not 0 <= number <= _MAX_ROUND:
         raise ValueError(f"server_round is {number}: it must be 0 to {_MAX_ROUND}")
+
+
+def check_number(number: int, name: str) -> None:
+    """Raise ValueError unless ``number``, a count or a size in bytes, is in range."""
+    if not 0 <= number <= _MAX_ROUND:
+        raise ValueError(f"{name} is {number}: it must be 0 to {_MAX_ROUND}")
 
 
 def check_unix_ms(milliseconds: int, name: str) -> None:

@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from flmq.common.names import check_client_id, check_job_name
 from flmq.common.parameter import parameters_of
 from flmq.common.phase import Phase
+from flmq.common.typing import FitRes
 from flmq.wire.blobs import BlobRef, check_digest
+from flmq.wire.bodies import Body
 from flmq.wire.bounds import (
     check_epoch,
     check_heartbeat,
     check_instance,
+    check_number,
     check_round,
     check_seconds,
     check_unix_ms,
@@ -25,7 +28,6 @@ from flmq.wire.bounds import (
 )
 from flmq.wire.envelopes import (
     Begun,
-    Body,
     Failure,
     JobEnded,
     ModelRequest,
@@ -36,8 +38,23 @@ from flmq.wire.envelopes import (
     Task,
 )
 from flmq.wire.kinds import Kind, NotRegistered, UnknownKind, kind_named
+from flmq.wire.regional import (
+    MAX_ASKED,
+    MAX_COVERS,
+    MAX_ORDERS,
+    AggregateOrder,
+    AggregatorReport,
+    Asked,
+    EntryOutcome,
+    PartialEntry,
+    PartialSum,
+    SendPartial,
+)
 
-__all__ = ["check"]
+__all__ = ["check", "check_entry"]
+
+_MAX_NONCE = 64
+_MAX_ASK = 80
 
 
 def check(body: Body) -> None:
@@ -73,8 +90,43 @@ def check(body: Body) -> None:
             check_instance(body.instance)
         case ModelRequest():
             check_job_name(body.job)
-            check_client_id(body.client_id)
+            _check_asked(body.client_id)
             check_digest(body.digest, "digest")
+        case AggregateOrder():
+            _check_order(body)
+        case PartialSum():
+            _check_order_head(body)
+            if body.blob is not None:
+                _check_blob(body.blob, body)
+        case SendPartial():
+            check_word(body.task_id, "task_id")
+            check_job_name(body.job)
+            check_epoch(body.epoch)
+            _check_run(body.run)
+        case AggregatorReport():
+            _check_report(body)
+
+
+def check_entry(entry: PartialEntry) -> None:
+    """Check that every field of an entry of a partial sum is valid.
+
+    Raises:
+        InvalidClientId: its client id is not.
+        ValueError: another field is not; names it.
+    """
+    check_word(entry.task_id, "task_id")
+    check_client_id(entry.client_id)
+    check_seconds(entry.seconds, "seconds")
+    check_number(entry.bytes, "bytes")
+    if entry.digest:
+        check_digest(entry.digest, "digest")
+    accepted = entry.outcome is EntryOutcome.ACCEPTED
+    if accepted and isinstance(entry.res, Failure):
+        raise ValueError("an entry that is accepted has no failure")
+    if isinstance(entry.res, FitRes) and entry.res.parameters.tensors:
+        raise ValueError("an entry has no parameters: they are in the sum")
+    if bool(entry.reason) is not (entry.outcome is EntryOutcome.REJECTED):
+        raise ValueError("an entry has a reason if it is rejected, and else none")
 
 
 def _check_run(run: str) -> None:
@@ -97,6 +149,8 @@ def _check_task(task: Task) -> None:
         check_unix_ms(task.deadline_unix_ms, "deadline_unix_ms")
     if task.model is not None:
         _check_blob(task.model, task.ins)
+    if task.via:
+        check_word(task.via, "via")
 
 
 def _check_reply(reply: Reply) -> None:
@@ -133,11 +187,89 @@ def _check_presence(presence: Presence) -> None:
             raise ValueError(problem)
 
 
+def _check_order(order: AggregateOrder) -> None:
+    _check_order_head(order)
+    check_number(order.call, "call")
+    if order.timeout_seconds is not None:
+        check_seconds(order.timeout_seconds, "timeout_seconds")
+    if order.deadline_unix_ms is not None:
+        check_unix_ms(order.deadline_unix_ms, "deadline_unix_ms")
+    if order.model is not None:
+        _check_blob(order.model, order)
+    if order.max_reply_bytes is not None:
+        check_number(order.max_reply_bytes, "max_reply_bytes")
+    if order.answer_to:
+        check_word(order.answer_to, "answer_to")
+    if not 1 <= len(order.asks) <= MAX_ASKED:
+        raise ValueError(f"an order of {len(order.asks)} asks: 1 to {MAX_ASKED} it may have")
+    for ask in order.asks:
+        _check_ask(ask)
+    if len({ask.task_id for ask in order.asks}) < len(order.asks):
+        raise ValueError("an order with the same task twice")
+
+
+def _check_ask(ask: Asked) -> None:
+    check_word(ask.task_id, "task_id")
+    check_client_id(ask.client_id)
+    _check_nonce(ask.nonce)
+    if ask.site:
+        check_word(ask.site, "site")
+    if ask.name and (ask.name.partition("#")[0] != ask.client_id or len(ask.name) > _MAX_ASK):
+        raise ValueError(f"the ask {ask.name[:80]!r} is none of client {ask.client_id}")
+
+
+def _check_order_head(body: AggregateOrder | PartialSum) -> None:
+    check_word(body.task_id, "task_id")
+    check_round(body.server_round)
+    check_job_name(body.job)
+    check_word(body.site, "site")
+    check_epoch(body.epoch)
+    _check_nonce(body.nonce)
+    check_word(body.run, "run")
+
+
+def _check_report(report: AggregatorReport) -> None:
+    check_word(report.site, "site")
+    check_instance(report.instance)
+    check_heartbeat(report.report_seconds)
+    check_unix_ms(report.sent_unix_ms, "sent_unix_ms")
+    check_version(report.flmq_version)
+    if len(report.covers) > MAX_COVERS or len(report.orders) > MAX_ORDERS:
+        raise ValueError(
+            f"a report of {len(report.covers)} sites and {len(report.orders)} orders: at most "
+            f"{MAX_COVERS} and {MAX_ORDERS}"
+        )
+    for site in report.covers:
+        check_word(site, "covers")
+    if len(set(report.covers)) < len(report.covers) or report.site not in report.covers:
+        raise ValueError("covers must have the aggregator's own site, and each site once")
+    for order in report.orders:
+        check_word(order.task_id, "task_id")
+        if len(order.list_digest) > _MAX_NONCE or len(order.held) > -(-MAX_ASKED // 8):
+            raise ValueError(f"an order in hand with a bitmap of {len(order.held)} bytes")
+
+
+def _check_nonce(nonce: bytes) -> None:
+    if not 1 <= len(nonce) <= _MAX_NONCE:
+        raise ValueError(f"a nonce of {len(nonce)} bytes: it must have 1 to {_MAX_NONCE}")
+
+
 def _check_head(body: Task | Reply | Receipt) -> None:
     check_word(body.task_id, "task_id")
     check_round(body.server_round)
     check_job_name(body.job)
-    check_client_id(body.client_id)
+    if isinstance(body, Receipt):
+        _check_asked(body.client_id)
+    else:
+        check_client_id(body.client_id)
+
+
+def _check_asked(name: str) -> None:
+    """Check the name of whom something was asked: a client, or the aggregator of a site."""
+    if name.startswith("!"):
+        check_word(name[1:], "site")
+    else:
+        check_client_id(name)
 
 
 def _kind(phase: Phase) -> Kind:

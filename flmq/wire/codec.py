@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from google.protobuf.message import DecodeError, EncodeError
 
 from flmq import __version__
@@ -12,16 +14,20 @@ from flmq.common.errors import (
     MalformedMessage,
     UnsupportedVersion,
 )
+from flmq.wire.bodies import Body
 from flmq.wire.budget import OverBudget, check_budget
 from flmq.wire.checks import check
-from flmq.wire.envelopes import Body
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
-from flmq.wire.serde.envelopes import BODIES
+from flmq.wire.serde.envelopes import BODIES as BASIC_BODIES
+from flmq.wire.serde.members import SchemaField
+from flmq.wire.serde.regional import REGIONAL_BODIES
 
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 3
+SCHEMA_MINOR = 4
+
+_BODIES: Mapping[type, SchemaField] = {**BASIC_BODIES, **REGIONAL_BODIES}
 
 
 def encode(body: Body) -> bytes:
@@ -34,7 +40,7 @@ def encode(body: Body) -> bytes:
         ValueError: another field of the envelope is not valid, a mistake in the calling code.
         TypeError: likewise.
     """
-    member = BODIES.get(type(body))
+    member = _BODIES.get(type(body))
     if member is None:
         raise TypeError(f"{type(body).__name__} is no message of flmq")
     check(body)
@@ -100,7 +106,7 @@ def _parse(body: bytes | bytearray | memoryview, *, counted: bool) -> pb.Envelop
 def _read(envelope: pb.Envelope) -> Body:
     """Return the message in an envelope of our major version."""
     field = envelope.WhichOneof("body")
-    for member in BODIES.values():
+    for member in _BODIES.values():
         if member.field == field:
             body: Body = member.read(envelope)
             check(body)

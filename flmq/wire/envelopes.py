@@ -14,7 +14,6 @@ from flmq.wire.blobs import BlobRef
 __all__ = [
     "MAX_FAILURE_TEXT",
     "Begun",
-    "Body",
     "Failure",
     "FailureKind",
     "Ins",
@@ -99,6 +98,9 @@ class Task:
     again: int = 0
     """Epoch of the server that wants it done again though the client has a receipt for its reply;
     0 if it is to be done once."""
+    via: str = ""
+    """The site whose aggregator adds the reply up, the client's own; empty: it goes to the
+    server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,3 @@ class Begun:
     client_id: str
     instance: str
     """The process that began it."""
-
-
-Body = Task | Reply | Receipt | Presence | RollCall | JobEnded | ModelRequest | Begun

@@ -26,9 +26,10 @@ from flmq.common.typing import (
     ReconnectIns,
     Status,
 )
+from flmq.wire.blobs import BlobRef
+from flmq.wire.bodies import Body
 from flmq.wire.envelopes import (
     Begun,
-    Body,
     Failure,
     FailureKind,
     Ins,
@@ -44,6 +45,16 @@ from flmq.wire.envelopes import (
     Task,
 )
 from flmq.wire.ids import task_id
+from flmq.wire.regional import (
+    PARTIAL_TENSORS,
+    AggregateOrder,
+    AggregatorReport,
+    Asked,
+    OrderInHand,
+    PartialSum,
+    ReplyRule,
+    SendPartial,
+)
 
 SCALARS: Config = {
     "": "empty key",
@@ -131,6 +142,58 @@ def _presences() -> dict[str, Body]:
     }
 
 
+_ASKED = (
+    Asked("t1", "alice", b"n"),
+    Asked("t2", "alice", b"\x00\xff", "alice#2"),
+    Asked("t3", "bob", b"m" * 16, site="eu-west-2"),
+)
+_ORDER = AggregateOrder("o1", "job-1", 3, Phase.FIT, "eu", 7, b"nonce", "r1", NOTHING, _ASKED)
+_FOLLOWING = BlobRef("a" * 64, PARTIAL_TENSORS, (0, 12))
+_PARTIAL = PartialSum(
+    "o1", "job-1", 3, Phase.FIT, "eu", 7, b"nonce", "r1", Parameters([b"", b"e"], PARTIAL_TENSORS)
+)
+
+
+def _regional() -> dict[str, Body]:
+    return {
+        "order": _ORDER,
+        "order with everything": dataclasses.replace(
+            _ORDER,
+            parameters=MODEL,
+            call=2,
+            rule=ReplyRule.FINITE,
+            cast=True,
+            deadline_unix_ms=1_700_000_000_123,
+            timeout_seconds=12.5,
+            model=BlobRef("b" * 64, "numpy.ndarray", (3, 4), names=("a", "b")),
+            reply_codec="zstd",
+            max_reply_bytes=0,
+            answer_to="eu-hub",
+        ),
+        "order that checks nothing": dataclasses.replace(_ORDER, rule=ReplyRule.NONE),
+        "order of a kind": dataclasses.replace(_ORDER, phase=Phase("vote")),
+        "partial sum": _PARTIAL,
+        "partial sum that follows": dataclasses.replace(
+            _PARTIAL, parameters=NOTHING, blob=_FOLLOWING
+        ),
+        "send partial": SendPartial("o1", "job-1", 7, "r1"),
+        "receipt of an aggregator": Receipt(
+            "o1", "job-1", 1, Phase.FIT, "!eu", ReceiptOutcome.REJECTED, "it lists bob twice"
+        ),
+        "model request of an aggregator": ModelRequest("job-1", "!eu", "a" * 64),
+        "aggregator report": AggregatorReport(
+            "eu",
+            "host-1-abc",
+            ("eu", "eu-west-2"),
+            (OrderInHand("o1", b"digest", b"\x05"), OrderInHand("o2", b"", b"", answered=True)),
+            1_700_000_000_123,
+            2.0,
+            "0.1.0",
+        ),
+        "aggregator that leaves": AggregatorReport("eu", "i", ("eu",)),
+    }
+
+
 _BARE_TASK = Task("t", "j", 0, Phase.FIT, "c", 0, b"", FitIns(NOTHING, {}))
 
 BODIES: dict[str, Body] = {
@@ -145,6 +208,7 @@ BODIES: dict[str, Body] = {
     "task with a deadline of 0": dataclasses.replace(
         _BARE_TASK, deadline_unix_ms=0, timeout_seconds=0.0
     ),
+    "task of one whose aggregator adds up": dataclasses.replace(_BARE_TASK, via="eu-west"),
     "task to be done anew": dataclasses.replace(_BARE_TASK, again=2**64 - 1),
     "fit reply": reply(FitRes(OK, MODEL, 120, SCALARS)),
     "fit reply of a negative number": reply(FitRes(OK, MODEL, -1, {})),
@@ -165,6 +229,7 @@ BODIES: dict[str, Body] = {
     "job ended without a word": JobEnded("j", 0),
     "begun": Begun("t-1", "bob", "a1b2"),
     "model request": ModelRequest("job-1", "bob", "a" * 64),
+    **_regional(),
 }
 
 
@@ -175,8 +240,8 @@ def exact(value: object) -> object:
         return type(value), [exact(getattr(value, field.name)) for field in fields]
     if isinstance(value, Mapping):
         return [(key, exact(value[key])) for key in sorted(value)]
-    if isinstance(value, list):
-        return [exact(item) for item in value]
+    if isinstance(value, list | tuple):
+        return type(value), [exact(item) for item in value]
     if isinstance(value, Enum):
         return value
     return type(value), repr(value)

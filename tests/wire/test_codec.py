@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from flmq.common.typing import (
     Scalar,
     Status,
 )
+from flmq.wire.bodies import Body
 from flmq.wire.budget import MAX_ENVELOPE_BYTES
 from flmq.wire.codec import SCHEMA_MAJOR, decode, encode
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
     Begun,
-    Body,
     Failure,
     FailureKind,
     JobEnded,
@@ -41,6 +42,7 @@ from flmq.wire.envelopes import (
     Task,
 )
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
+from flmq.wire.regional import AggregateOrder, AggregatorReport, PartialSum, SendPartial
 from tests.wire.cases import BODIES, MODEL, NOTHING, OK, exact, reply, task
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,7 +101,10 @@ class TestEveryMessage:
             JobEnded,
             ModelRequest,
             Begun,
-            Begun,
+            AggregateOrder,
+            PartialSum,
+            SendPartial,
+            AggregatorReport,
         }
 
 
@@ -180,6 +185,37 @@ SPOILED: list[tuple[str, str, Any, str]] = [
     ("roll call", "roll_call.job", "", "job name"),
     ("roll call", "roll_call.heartbeat_seconds", float("nan"), "heartbeat_seconds"),
     ("job ended", "job_ended.job", "é", "job name"),
+    ("task of one whose aggregator adds up", "task.via", "a.b", "via"),
+    ("order", "aggregate_order.task_id", "", "task_id"),
+    ("order", "aggregate_order.job", "a.b", "job name"),
+    ("order", "aggregate_order.server_round", 2**60, "server_round"),
+    ("order", "aggregate_order.phase", 0, "Phase 0"),
+    ("order", "aggregate_order.site", "!eu", "site"),
+    ("order", "aggregate_order.epoch", 2**63, "epoch"),
+    ("order", "aggregate_order.nonce", b"", "nonce"),
+    ("order", "aggregate_order.nonce", bytes(65), "nonce"),
+    ("order", "aggregate_order.run", "", "run"),
+    ("order", "aggregate_order.call", 2**60, "call"),
+    ("order", "aggregate_order.deadline_unix_ms", -1, "deadline_unix_ms"),
+    ("order", "aggregate_order.timeout_seconds", float("nan"), "timeout_seconds"),
+    ("order", "aggregate_order.parameters", None, "AggregateOrder has no parameters"),
+    ("order with everything", "aggregate_order.model.digest", "x", "digest"),
+    ("order", "aggregate_order.rule", 0, "ReplyRule 0"),
+    ("order", "aggregate_order.rule", 9, "ReplyRule 9"),
+    ("order", "aggregate_order.max_reply_bytes", 2**60, "max_reply_bytes"),
+    ("order", "aggregate_order.answer_to", "a b", "answer_to"),
+    ("order", "aggregate_order.asks", None, "0 asks"),
+    ("partial sum", "partial_sum.parameters", None, "PartialSum has no parameters"),
+    ("partial sum", "partial_sum.site", "", "site"),
+    ("partial sum", "partial_sum.nonce", b"", "nonce"),
+    ("partial sum that follows", "partial_sum.blob.chunk_bytes", 0, "chunks of 0"),
+    ("send partial", "send_partial.task_id", "a b", "task_id"),
+    ("aggregator report", "aggregator_report.site", "us", "covers"),
+    ("aggregator report", "aggregator_report.covers", None, "covers"),
+    ("aggregator report", "aggregator_report.instance", "", "instance"),
+    ("aggregator report", "aggregator_report.report_seconds", 1e-9, "heartbeat_seconds"),
+    ("receipt of an aggregator", "receipt.client_id", "!", "site"),
+    ("receipt of an aggregator", "receipt.client_id", "!!eu", "site"),
 ]
 
 
@@ -381,6 +417,9 @@ def _add_unknown_fields(message: Any) -> None:
         if field.message_type.GetOptions().map_entry:
             for key in value:
                 _add_unknown_fields(value[key])
+        elif isinstance(value, Iterable):
+            for each in value:
+                _add_unknown_fields(each)
         else:
             _add_unknown_fields(value)
     message.MergeFromString(b"\xc2\x3e\x03new")

@@ -22,8 +22,9 @@ from flmq.common.typing import (
     ReconnectIns,
     Status,
 )
+from flmq.wire.bodies import Body
 from flmq.wire.codec import decode, encode
-from flmq.wire.envelopes import Body, Presence, PresenceKind, Reply, Task
+from flmq.wire.envelopes import Presence, PresenceKind, Reply, Task
 from tests.wire.cases import MODEL, NOTHING, OK, exact, reply, task
 
 

@@ -17,10 +17,16 @@ from flmq.common.errors import (
     InconsistentTensors,
     MalformedMessage,
     NonFiniteValues,
+    StoredDataError,
     UsageError,
     ZeroWeight,
 )
-from flmq.common.parameter import bytes_to_ndarray, ndarray_to_bytes, parameters_to_ndarrays
+from flmq.common.parameter import (
+    TensorSpec,
+    bytes_to_ndarray,
+    ndarray_to_bytes,
+    parameters_to_ndarrays,
+)
 from flmq.common.tensor_names import tensor_called
 from flmq.common.typing import FitRes, NDArray, NDArrays, Parameters
 from flmq.server.strategy.blockwise import Replies
@@ -171,6 +177,48 @@ class WeightedMean:
             self._sum = total
         self._replies += other._replies
         self._examples += other._examples
+
+    @property
+    def replies(self) -> int:
+        """The number of replies that were added."""
+        return self._replies
+
+    @property
+    def examples(self) -> int:
+        """The sum of their examples."""
+        return self._examples
+
+    def to_pieces(self) -> Iterator[bytes | memoryview]:
+        """Yield the exact sum as bytes, none if nothing was added; see `restored`.
+
+        Use each piece before taking the next, and add nothing meanwhile.
+        """
+        return iter(()) if self._sum is None else self._sum.to_pieces()
+
+    @classmethod
+    def restored(
+        cls, data: bytes | bytearray | memoryview, *, replies: int, examples: int
+    ) -> WeightedMean:
+        """Return the mean whose `to_pieces` were ``data``, of so many replies and examples.
+
+        Raises:
+            StoredDataError: the bytes are damaged, or their weight is not that of the examples.
+        """
+        mean = cls()
+        mean._sum = MeanAccumulator.from_bytes(data) if len(data) else None
+        mean._replies, mean._examples = replies, examples
+        weight = 0 if mean._sum is None else mean._sum.weight
+        if weight != examples or (mean._sum is None) is not (replies == 0):
+            raise StoredDataError(
+                f"a stored sum of weight {weight} is not that of {replies} replies with "
+                f"{examples} examples; add up the replies again"
+            )
+        return mean
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...] | None:
+        """The shapes and dtypes of what was added; None if nothing was."""
+        return None if self._sum is None else self._sum.specs
 
     def finish(self) -> Combined:
         """Return the mean.

@@ -20,6 +20,7 @@ from flmq.common.typing import (
     Status,
 )
 from flmq.wire.proto.flmq.v1 import (
+    envelopes_pb2,
     evaluate_pb2,
     fields_pb2,
     fit_pb2,
@@ -83,7 +84,9 @@ def parameters_from_proto(
     | fit_pb2.FitRes
     | evaluate_pb2.EvaluateIns
     | get_parameters.GetParametersRes
-    | fields_pb2.Field,
+    | fields_pb2.Field
+    | envelopes_pb2.AggregateOrder
+    | envelopes_pb2.PartialSum,
 ) -> Parameters:
     """Read the parameters of ``owner``, which must have them."""
     if not owner.HasField("parameters"):

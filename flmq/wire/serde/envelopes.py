@@ -64,10 +64,11 @@ def task_to_proto(task: Task, proto: pb.Task) -> None:
     if task.timeout_seconds is not None:
         proto.timeout_seconds = task.timeout_seconds
     if task.model is not None:
-        _blob_to_proto(task.model, proto.model)
+        blob_to_proto(task.model, proto.model)
     proto.reply_codec = task.reply_codec
     proto.run = task.run
     proto.again = task.again
+    proto.via = task.via
     _member_to_proto(task.ins, proto, _codecs(task.phase)[0])
 
 
@@ -81,10 +82,11 @@ def task_from_proto(proto: pb.Task) -> Task:
         ins=_member_from_proto(proto, "ins", _INS, _codecs(head["phase"])[0]),
         deadline_unix_ms=proto.deadline_unix_ms if proto.HasField("deadline_unix_ms") else None,
         timeout_seconds=proto.timeout_seconds if proto.HasField("timeout_seconds") else None,
-        model=_blob_from_proto(proto.model) if proto.HasField("model") else None,
+        model=blob_from_proto(proto.model) if proto.HasField("model") else None,
         reply_codec=proto.reply_codec,
         run=proto.run,
         again=proto.again,
+        via=proto.via,
     )
 
 
@@ -95,7 +97,7 @@ def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
     proto.nonce = reply.nonce
     proto.seconds = reply.seconds
     if reply.blob is not None:
-        _blob_to_proto(reply.blob, proto.blob)
+        blob_to_proto(reply.blob, proto.blob)
     codec = _FAILURE if isinstance(reply.res, Failure) else _codecs(reply.phase)[1]
     _member_to_proto(reply.res, proto, codec)
 
@@ -109,24 +111,24 @@ def reply_from_proto(proto: pb.Reply) -> Reply:
         nonce=proto.nonce,
         seconds=proto.seconds,
         res=_member_from_proto(proto, "res", _RES, _codecs(head["phase"])[1]),
-        blob=_blob_from_proto(proto.blob) if proto.HasField("blob") else None,
+        blob=blob_from_proto(proto.blob) if proto.HasField("blob") else None,
     )
 
 
 def failure_to_proto(failure: Failure, proto: pb.Failure) -> None:
     """Write a failure with its texts cut: an exception's message may contain a whole data set."""
     proto.kind = _FAILURES[failure.kind]
-    proto.exception_type = _start(failure.exception_type)
-    proto.message = _start(failure.message)
+    proto.exception_type = start_of(failure.exception_type)
+    proto.message = start_of(failure.message)
     proto.traceback_tail = _end(failure.traceback_tail)
 
 
 def failure_from_proto(proto: pb.Failure) -> Failure:
     """Read a failure."""
     return Failure(
-        kind=_member(FailureKind, _FAILURES, proto.kind),
-        exception_type=_start(proto.exception_type),
-        message=_start(proto.message),
+        kind=member_of(FailureKind, _FAILURES, proto.kind),
+        exception_type=start_of(proto.exception_type),
+        message=start_of(proto.message),
         traceback_tail=_end(proto.traceback_tail),
     )
 
@@ -135,7 +137,7 @@ def receipt_to_proto(receipt: Receipt, proto: pb.Receipt) -> None:
     """Write a receipt."""
     _head_to_proto(receipt, proto)
     proto.outcome = _OUTCOMES[receipt.outcome]
-    proto.reason = _start(receipt.reason)
+    proto.reason = start_of(receipt.reason)
     proto.late_by_seconds = receipt.late_by_seconds
 
 
@@ -143,7 +145,7 @@ def receipt_from_proto(proto: pb.Receipt) -> Receipt:
     """Read a receipt."""
     return Receipt(
         **_head_from_proto(proto),
-        outcome=_member(ReceiptOutcome, _OUTCOMES, proto.outcome),
+        outcome=member_of(ReceiptOutcome, _OUTCOMES, proto.outcome),
         reason=proto.reason,
         late_by_seconds=proto.late_by_seconds,
     )
@@ -168,7 +170,7 @@ def presence_from_proto(proto: pb.Presence) -> Presence:
     """
     refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
     return Presence(
-        kind=_member(PresenceKind, _PRESENCES, proto.kind),
+        kind=member_of(PresenceKind, _PRESENCES, proto.kind),
         client_id=proto.client_id,
         site=proto.site,
         instance=proto.instance,
@@ -186,13 +188,13 @@ def roll_call_to_proto(roll_call: RollCall, proto: pb.RollCall) -> None:
     proto.epoch = roll_call.epoch
     proto.heartbeat_seconds = roll_call.heartbeat_seconds
     proto.run = roll_call.run
-    proto.refused = _start(roll_call.refused)
+    proto.refused = start_of(roll_call.refused)
 
 
 def roll_call_from_proto(proto: pb.RollCall) -> RollCall:
     """Read a roll call."""
     return RollCall(
-        proto.job, proto.epoch, proto.heartbeat_seconds, proto.run, _start(proto.refused)
+        proto.job, proto.epoch, proto.heartbeat_seconds, proto.run, start_of(proto.refused)
     )
 
 
@@ -200,7 +202,7 @@ def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:
     """Write the end of a job."""
     proto.job = ended.job
     proto.epoch = ended.epoch
-    proto.reason = _start(ended.reason)
+    proto.reason = start_of(ended.reason)
     proto.run = ended.run
 
 
@@ -233,7 +235,8 @@ def model_request_from_proto(proto: pb.ModelRequest) -> ModelRequest:
     return ModelRequest(proto.job, proto.client_id, proto.digest)
 
 
-def _blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
+def blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
+    """Write a reference to a blob."""
     proto.digest = ref.digest
     proto.tensor_type = ref.tensor_type
     proto.lengths.extend(ref.lengths)
@@ -244,7 +247,8 @@ def _blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
     proto.names.extend(ref.names)
 
 
-def _blob_from_proto(proto: pb.BlobRef) -> BlobRef:
+def blob_from_proto(proto: pb.BlobRef) -> BlobRef:
+    """Read a reference to a blob."""
     return BlobRef(
         digest=proto.digest,
         tensor_type=proto.tensor_type,
@@ -315,9 +319,7 @@ def _head_to_proto(value: Task | Reply | Receipt, proto: pb.Task | pb.Reply | pb
     proto.task_id = value.task_id
     proto.job = value.job
     proto.server_round = value.server_round
-    proto.phase = _NUMBERS.get(value.phase, pb.PHASE_OF_KIND)
-    if proto.phase == pb.PHASE_OF_KIND:
-        proto.kind = value.phase.value
+    phase_to_proto(value.phase, proto)
     proto.client_id = value.client_id
 
 
@@ -327,12 +329,19 @@ def _head_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> dict[str, Any]:
         "task_id": proto.task_id,
         "job": proto.job,
         "server_round": proto.server_round,
-        "phase": _phase_from_proto(proto),
+        "phase": phase_from_proto(proto),
         "client_id": proto.client_id,
     }
 
 
-def _phase_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> Phase:
+def phase_to_proto(phase: Phase, proto: Any) -> None:
+    """Write what kind of message a message is of."""
+    proto.phase = _NUMBERS.get(phase, pb.PHASE_OF_KIND)
+    if proto.phase == pb.PHASE_OF_KIND:
+        proto.kind = phase.value
+
+
+def phase_from_proto(proto: Any) -> Phase:
     """Read what kind of message it is of."""
     if proto.phase == pb.PHASE_OF_KIND:
         phase = Phase(proto.kind)
@@ -343,7 +352,7 @@ def _phase_from_proto(proto: pb.Task | pb.Reply | pb.Receipt) -> Phase:
     raise MalformedMessage(f"Phase {int(proto.phase)} {proto.kind!r} is none of those known here")
 
 
-def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
+def member_of(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
     """Return the member of ``enum`` for ``number``; unspecified is refused."""
     for member, its_number in numbers.items():
         if its_number == number:
@@ -351,7 +360,7 @@ def _member(enum: type[_E], numbers: Mapping[_E, int], number: int) -> _E:
     raise MalformedMessage(f"{enum.__name__} {int(number)} is none of those known here")
 
 
-def _start(text: str) -> str:
+def start_of(text: str) -> str:
     """Return the first `MAX_FAILURE_TEXT` bytes of a text, whatever characters it has."""
     return _utf8(text)[:MAX_FAILURE_TEXT].decode(errors="ignore")
 

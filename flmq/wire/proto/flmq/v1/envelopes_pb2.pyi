@@ -2,6 +2,7 @@ from flmq.wire.proto.flmq.v1 import evaluate_pb2 as _evaluate_pb2
 from flmq.wire.proto.flmq.v1 import fit_pb2 as _fit_pb2
 from flmq.wire.proto.flmq.v1 import get_parameters_pb2 as _get_parameters_pb2
 from flmq.wire.proto.flmq.v1 import get_properties_pb2 as _get_properties_pb2
+from flmq.wire.proto.flmq.v1 import parameters_pb2 as _parameters_pb2
 from flmq.wire.proto.flmq.v1 import reconnect_pb2 as _reconnect_pb2
 from flmq.wire.proto.flmq.v1 import scalar_pb2 as _scalar_pb2
 from google.protobuf.internal import containers as _containers
@@ -45,6 +46,20 @@ class PresenceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRESENCE_KIND_HELLO: _ClassVar[PresenceKind]
     PRESENCE_KIND_HEARTBEAT: _ClassVar[PresenceKind]
     PRESENCE_KIND_BYE: _ClassVar[PresenceKind]
+
+class ReplyRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REPLY_RULE_UNSPECIFIED: _ClassVar[ReplyRule]
+    REPLY_RULE_LIKE_SENT: _ClassVar[ReplyRule]
+    REPLY_RULE_FINITE: _ClassVar[ReplyRule]
+    REPLY_RULE_NONE: _ClassVar[ReplyRule]
+
+class EntryOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENTRY_OUTCOME_UNSPECIFIED: _ClassVar[EntryOutcome]
+    ENTRY_OUTCOME_ACCEPTED: _ClassVar[EntryOutcome]
+    ENTRY_OUTCOME_FAILED: _ClassVar[EntryOutcome]
+    ENTRY_OUTCOME_REJECTED: _ClassVar[EntryOutcome]
 PHASE_UNSPECIFIED: Phase
 PHASE_FIT: Phase
 PHASE_EVALUATE: Phase
@@ -67,9 +82,17 @@ PRESENCE_KIND_UNSPECIFIED: PresenceKind
 PRESENCE_KIND_HELLO: PresenceKind
 PRESENCE_KIND_HEARTBEAT: PresenceKind
 PRESENCE_KIND_BYE: PresenceKind
+REPLY_RULE_UNSPECIFIED: ReplyRule
+REPLY_RULE_LIKE_SENT: ReplyRule
+REPLY_RULE_FINITE: ReplyRule
+REPLY_RULE_NONE: ReplyRule
+ENTRY_OUTCOME_UNSPECIFIED: EntryOutcome
+ENTRY_OUTCOME_ACCEPTED: EntryOutcome
+ENTRY_OUTCOME_FAILED: EntryOutcome
+ENTRY_OUTCOME_REJECTED: EntryOutcome
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request", "begun")
+    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request", "begun", "aggregate_order", "partial_sum", "send_partial", "aggregator_report")
     SCHEMA_MAJOR_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_MINOR_FIELD_NUMBER: _ClassVar[int]
     SENDER_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +104,10 @@ class Envelope(_message.Message):
     JOB_ENDED_FIELD_NUMBER: _ClassVar[int]
     MODEL_REQUEST_FIELD_NUMBER: _ClassVar[int]
     BEGUN_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_ORDER_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_SUM_FIELD_NUMBER: _ClassVar[int]
+    SEND_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATOR_REPORT_FIELD_NUMBER: _ClassVar[int]
     schema_major: int
     schema_minor: int
     sender_version: str
@@ -92,10 +119,14 @@ class Envelope(_message.Message):
     job_ended: JobEnded
     model_request: ModelRequest
     begun: Begun
-    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ...) -> None: ...
+    aggregate_order: AggregateOrder
+    partial_sum: PartialSum
+    send_partial: SendPartial
+    aggregator_report: AggregatorReport
+    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ..., aggregate_order: _Optional[_Union[AggregateOrder, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., send_partial: _Optional[_Union[SendPartial, _Mapping]] = ..., aggregator_report: _Optional[_Union[AggregatorReport, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "payload", "model", "reply_codec", "run", "again", "kind")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "payload", "model", "reply_codec", "run", "again", "kind", "via")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +147,7 @@ class Task(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     AGAIN_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    VIA_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -136,7 +168,8 @@ class Task(_message.Message):
     run: str
     again: int
     kind: str
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., payload: _Optional[bytes] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
+    via: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., payload: _Optional[bytes] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ..., kind: _Optional[str] = ..., via: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind")
@@ -302,3 +335,151 @@ class JobEnded(_message.Message):
     reason: str
     run: str
     def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
+
+class AggregateOrder(_message.Message):
+    __slots__ = ("task_id", "job", "server_round", "phase", "kind", "site", "epoch", "nonce", "run", "call", "deadline_unix_ms", "timeout_seconds", "parameters", "model", "reply_codec", "rule", "cast", "max_reply_bytes", "asks", "answer_to")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REPLY_CODEC_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_TO_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    kind: str
+    site: str
+    epoch: int
+    nonce: bytes
+    run: str
+    call: int
+    deadline_unix_ms: int
+    timeout_seconds: float
+    parameters: _parameters_pb2.Parameters
+    model: BlobRef
+    reply_codec: str
+    rule: ReplyRule
+    cast: bool
+    max_reply_bytes: int
+    asks: _containers.RepeatedCompositeFieldContainer[Asked]
+    answer_to: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., kind: _Optional[str] = ..., site: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., run: _Optional[str] = ..., call: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., parameters: _Optional[_Union[_parameters_pb2.Parameters, _Mapping]] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., rule: _Optional[_Union[ReplyRule, str]] = ..., cast: bool = ..., max_reply_bytes: _Optional[int] = ..., asks: _Optional[_Iterable[_Union[Asked, _Mapping]]] = ..., answer_to: _Optional[str] = ...) -> None: ...
+
+class Asked(_message.Message):
+    __slots__ = ("task_id", "client_id", "nonce", "name", "site")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    client_id: str
+    nonce: bytes
+    name: str
+    site: str
+    def __init__(self, task_id: _Optional[str] = ..., client_id: _Optional[str] = ..., nonce: _Optional[bytes] = ..., name: _Optional[str] = ..., site: _Optional[str] = ...) -> None: ...
+
+class PartialSum(_message.Message):
+    __slots__ = ("task_id", "job", "server_round", "phase", "kind", "site", "epoch", "nonce", "run", "parameters", "blob")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    server_round: int
+    phase: Phase
+    kind: str
+    site: str
+    epoch: int
+    nonce: bytes
+    run: str
+    parameters: _parameters_pb2.Parameters
+    blob: BlobRef
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., kind: _Optional[str] = ..., site: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., run: _Optional[str] = ..., parameters: _Optional[_Union[_parameters_pb2.Parameters, _Mapping]] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+
+class PartialEntry(_message.Message):
+    __slots__ = ("task_id", "client_id", "outcome", "reason", "fit", "failure", "seconds", "bytes", "digest")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    client_id: str
+    outcome: EntryOutcome
+    reason: str
+    fit: _fit_pb2.FitRes
+    failure: Failure
+    seconds: float
+    bytes: int
+    digest: str
+    def __init__(self, task_id: _Optional[str] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[EntryOutcome, str]] = ..., reason: _Optional[str] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class SendPartial(_message.Message):
+    __slots__ = ("task_id", "job", "epoch", "run")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    job: str
+    epoch: int
+    run: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., epoch: _Optional[int] = ..., run: _Optional[str] = ...) -> None: ...
+
+class AggregatorReport(_message.Message):
+    __slots__ = ("site", "instance", "covers", "orders", "sent_unix_ms", "report_seconds", "flmq_version")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    COVERS_FIELD_NUMBER: _ClassVar[int]
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    SENT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FLMQ_VERSION_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    instance: str
+    covers: _containers.RepeatedScalarFieldContainer[str]
+    orders: _containers.RepeatedCompositeFieldContainer[OrderInHand]
+    sent_unix_ms: int
+    report_seconds: float
+    flmq_version: str
+    def __init__(self, site: _Optional[str] = ..., instance: _Optional[str] = ..., covers: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[_Union[OrderInHand, _Mapping]]] = ..., sent_unix_ms: _Optional[int] = ..., report_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ...) -> None: ...
+
+class OrderInHand(_message.Message):
+    __slots__ = ("task_id", "list_digest", "held", "answered")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    LIST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    list_digest: bytes
+    held: bytes
+    answered: bool
+    def __init__(self, task_id: _Optional[str] = ..., list_digest: _Optional[bytes] = ..., held: _Optional[bytes] = ..., answered: bool = ...) -> None: ...
