@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from flmq.client.clocks import server_clock
 from flmq.wire import Task
@@ -13,8 +15,16 @@ from flmq.wire import Task
 __all__ = ["Backlog"]
 
 
+class _Watch:
+    """Has a thread that waits look until when the next client rests."""
+
+
 class Backlog:
-    """A queue of tasks that also remembers those taken from it. Thread-safe."""
+    """A queue of tasks that also remembers those taken from it. Thread-safe.
+
+    Each client has one task at a time with the threads: its others wait behind that one, in the
+    order in which they came, and hold up no other client.
+    """
 
     def __init__(
         self,
@@ -26,26 +36,53 @@ class Backlog:
         self.stopping = threading.Event()
         """Set when no more tasks are to be done."""
         self._unix_clock = unix_clock
-        self._waiting: SimpleQueue[Task | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Task | _Watch | None] = SimpleQueue()
+        self._lock = threading.Lock()
         self._arrived: dict[str, float | None] = {}
         """Arrival of tasks that wait, are trained on, or whose reply is being sent, by id."""
+        self._behind: dict[str, deque[Task]] = {}
+        """For each client with a task that waits for a thread or is being done: its others."""
+        self._resting: list[tuple[float, str]] = []
+        """Clients that rest, and until when by `clock`; a heap."""
 
     def put(self, task: Task, arrived: float | None = None) -> None:
-        """Queue a task for the next free thread.
+        """Queue a task for the next free thread, or behind its client's others.
 
         ``arrived`` is when it came, by `clock`; None if before our start.
         """
-        self._arrived[task.task_id] = arrived
+        with self._lock:
+            self._arrived[task.task_id] = arrived
+            behind = self._behind.get(task.client_id)
+            if behind is not None:
+                behind.append(task)
+                return
+            self._behind[task.client_id] = deque()
         self._waiting.put(task)
 
     def take(self) -> Task | None:
         """Return the next task, or None if this thread is to end. Blocks."""
-        task = self._waiting.get()
-        return None if self.stopping.is_set() else task
+        while True:
+            left = self._wake()
+            try:
+                task = self._waiting.get(timeout=left)
+            except Empty:
+                continue
+            if self.stopping.is_set() or task is None:
+                return None
+            if isinstance(task, Task):
+                if self._resting:
+                    self._waiting.put(_Watch())  # another thread that is free now looks on
+                return task
 
-    def done(self, task: Task) -> None:
-        """Forget a task that was taken."""
-        self._arrived.pop(task.task_id, None)
+    def done(self, task: Task, *, rest: float = 0.0) -> None:
+        """Forget a task that was taken; its client's next one follows after ``rest`` seconds."""
+        with self._lock:
+            self._arrived.pop(task.task_id, None)
+            if rest > 0:
+                # The thread that calls this takes its next task, and waits no longer than that.
+                heapq.heappush(self._resting, (self.clock() + rest, task.client_id))
+            else:
+                self._next(task.client_id)
 
     def __contains__(self, task_id: str) -> bool:
         """Return whether a task waits or is being done."""
@@ -60,3 +97,19 @@ class Backlog:
         self.stopping.set()
         for _ in range(threads):
             self._waiting.put(None)
+
+    def _wake(self) -> float | None:
+        """Let clients go on whose rest is over; return the seconds until the next one's is."""
+        with self._lock:
+            now = self.clock()
+            while self._resting and self._resting[0][0] <= now:
+                self._next(heapq.heappop(self._resting)[1])
+            return self._resting[0][0] - now if self._resting else None
+
+    def _next(self, client_id: str) -> None:
+        """Queue a client's next task; under the lock."""
+        behind = self._behind[client_id]
+        if behind:
+            self._waiting.put(behind.popleft())
+        else:
+            del self._behind[client_id]

@@ -34,13 +34,13 @@ class Work:
         awaited: AwaitedReceipts,
         backlog: Backlog,
         *,
-        leave: Callable[[Task, ReconnectIns], None],
+        leave: Callable[[Task, ReconnectIns], float],
         deaths: Deaths,
     ) -> None:
         """Keep each client's tasks in ``tasks``, run them with ``executor``, ack them to ``inbox``.
 
         ``backlog`` holds those that wait for a thread; ``leave`` is called on a working thread
-        when a server sends a client away.
+        when a server sends a client away, and returns for how many seconds.
         """
         self._tasks = tasks
         self._inbox = inbox
@@ -174,23 +174,26 @@ class Work:
     def run(self) -> None:
         """Run tasks as they come, until told to stop. Blocks; any number of threads may call it."""
         while (task := self._backlog.take()) is not None:
+            rest = 0.0
             try:
                 with logging_about(task):
-                    self._do(task)
+                    rest = self._do(task)
             except TransportClosed:
                 return
             finally:
-                self._backlog.done(task)
+                self._backlog.done(task, rest=rest)
 
-    def _do(self, task: Task) -> None:
+    def _do(self, task: Task) -> float:
+        """Do a task; return for how many seconds its client then does nothing."""
         tasks = self._tasks[task.client_id]
         newest = tasks.current(task.task_id)
         if newest is None:
-            return  # settled meanwhile: its job ended, or the server has the reply
+            return 0.0  # settled meanwhile: its job ended, or the server has the reply
         if not self._executor.do(newest, tasks, self._backlog.server_clock(newest)):
             self._not_sent(newest)
         else:
             self._ack(tasks.published(task.task_id))
         self._ack_superseded(tasks)
         if isinstance(task.ins, ReconnectIns):
-            self._leave(task, task.ins)
+            return self._leave(task, task.ins)
+        return 0.0

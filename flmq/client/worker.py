@@ -102,6 +102,8 @@ class Worker:
         """Jobs whose server has been alive since our start."""
         self._asked: set[str] = set()
         """Jobs that have sent a task and have not ended."""
+        self._left: dict[str, set[str]] = {}
+        """Clients that were asked to leave for good, by job."""
         self._served_one = False
         """Whether a job that greeted us has ended."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)
@@ -362,15 +364,24 @@ class Worker:
         self._served_one |= ended.job in self._greeted
         self._greeted.discard(ended.job)
         self._asked.discard(ended.job)
+        self._left.pop(ended.job, None)
         if self._options.once and self._served_one:
             if at_work := sorted(self._asked & self._greeted):
                 logger.info("going on until job %s ends, which we work in", ", ".join(at_work))
             else:
                 self.stop()
 
-    def _leave(self, task: Task, ins: ReconnectIns) -> None:
-        """Do as Flower's server asks: leave for good, or for some seconds."""
+    def _leave(self, task: Task, ins: ReconnectIns) -> float:
+        """Do as Flower's server asks: leave for good, or for the returned number of seconds.
+
+        The process leaves the job when all of its clients have been asked to.
+        """
         if ins.seconds is None:
-            self._end_job(JobEnded(task.job, task.epoch, "the server asked us to leave", task.run))
+            left = self._left.setdefault(task.job, set())
+            left.add(task.client_id)
+            if len(left) == len(self._tasks):
+                reason = "the server asked us to leave"
+                self._end_job(JobEnded(task.job, task.epoch, reason, task.run))
         elif 0 <= ins.seconds <= LONGEST_LEAVE:
-            self._backlog.stopping.wait(ins.seconds)
+            return ins.seconds
+        return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 
 from flmq.client.backlog import Backlog
 from flmq.client.hands import Hands
@@ -31,6 +32,66 @@ def test_a_deadline_is_held_against_when_the_task_came() -> None:
     now[0] += 7
     assert backlog.server_clock(timed)() == 1e9 + 7
     assert backlog.server_clock(task("t2"))() == 1e9 + 3600
+
+
+def test_a_client_has_one_task_at_a_time_and_holds_up_nobody() -> None:
+    backlog = Backlog()
+    backlog.put(task("a1", client_id="a"))
+    backlog.put(task("a2", client_id="a"))
+    backlog.put(task("a3", client_id="a"))
+    backlog.put(task("b1", client_id="b"))
+    first, other = backlog.take(), backlog.take()
+    assert first is not None
+    assert other is not None
+    assert [first.task_id, other.task_id] == ["a1", "b1"]
+    assert "a2" in backlog
+    backlog.done(other)
+    backlog.done(first)
+    for expected in ("a2", "a3"):
+        taken = backlog.take()
+        assert taken is not None
+        assert taken.task_id == expected
+        backlog.done(taken)
+
+
+def test_a_client_that_was_sent_away_rests_without_a_thread() -> None:
+    now = [0.0]
+    backlog = Backlog(lambda: now[0])
+    backlog.put(task("a1", client_id="a"))
+    backlog.put(task("a2", client_id="a"))
+    taken = backlog.take()
+    assert taken is not None
+    backlog.done(taken, rest=60.0)
+    backlog.put(task("a3", client_id="a"))
+    backlog.put(task("b1", client_id="b"))
+    order = []
+    for _ in range(3):
+        taken = backlog.take()
+        assert taken is not None
+        order.append(taken.task_id)
+        backlog.done(taken)
+        now[0] += 61.0
+    assert order == ["b1", "a2", "a3"]
+
+
+def test_a_rest_ends_though_whoever_began_it_is_at_work() -> None:
+    backlog = Backlog()
+    backlog.put(task("a1", client_id="a"))
+    first = backlog.take()
+    assert first is not None
+    backlog.put(task("a2", client_id="a"))
+    taken: SimpleQueue[Task | None] = SimpleQueue()
+    waiting = threading.Thread(target=lambda: taken.put(backlog.take()), daemon=True)
+    waiting.start()
+    backlog.done(first, rest=0.2)
+    backlog.put(task("b1", client_id="b"))
+    backlog.put(task("c1", client_id="c"))
+    assert backlog.take() is not None  # and the other one has the other of them, at once
+    assert taken.get(timeout=10) is not None
+    threading.Thread(target=lambda: taken.put(backlog.take()), daemon=True).start()
+    last = taken.get(timeout=10)
+    assert last is not None
+    assert last.task_id == "a2"
 
 
 def test_whoever_waits_for_a_task_is_let_go_at_once_and_what_waits_is_not_begun() -> None:
