@@ -52,6 +52,8 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._delay = 0.0
         self._bytes_per_second: float | None = None
+        self.to_broker_bytes = 0
+        self.to_client_bytes = 0
         # Not one that the system gives out by itself: it would be gone when we listen again.
         self.port: int = free_ports().amqp
         self._listener = self._listen(self.port)
@@ -160,6 +162,7 @@ class Proxy:
                 if self._delay or rate:
                     time.sleep(self._delay + (len(data) / rate if rate else 0.0))
                 target.sendall(data)
+                self._count(link, target, len(data))
         link.cut()
         with self._lock:
             link.open_ends -= 1
@@ -167,6 +170,13 @@ class Proxy:
                 link.client.close()
                 link.broker.close()
                 self._links.remove(link)
+
+    def _count(self, link: _Link, target: socket.socket, num_bytes: int) -> None:
+        with self._lock:
+            if target is link.broker:
+                self.to_broker_bytes += num_bytes
+            else:
+                self.to_client_bytes += num_bytes
 
     def _start(self, work: object, *args: object) -> None:
         assert callable(work)

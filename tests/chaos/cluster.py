@@ -125,6 +125,10 @@ class Cluster:
     def set(self) -> None:
         """Be ready: a cluster is for one run."""
 
+    def placed(self, member: str, argv: Sequence[str]) -> Sequence[str]:
+        """The command of a process: all share one machine."""
+        return argv
+
     def calm(self) -> None:
         """Have every node up."""
         for number, node in enumerate(self._nodes):

@@ -192,7 +192,7 @@ def until(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> f
 
 
 class Scene(Protocol):
-    """Where a run can be played: before one broker (`Stage`), or a cluster."""
+    """Where a run can be played: before one broker (`Stage`), a cluster, or several sites."""
 
     @property
     def url(self) -> str:
@@ -200,6 +200,9 @@ class Scene(Protocol):
 
     def set(self) -> None:
         """Prepare for a run."""
+
+    def placed(self, member: str, argv: Sequence[str]) -> Sequence[str]:
+        """The command of a process where it belongs."""
 
     def calm(self) -> None:
         """End every disturbance that lasts."""
@@ -234,7 +237,8 @@ def play(
         commands |= {name: client_command(schedule, name, run.state_dir) for name in names}
         for name, command in commands.items():
             crashes = schedule.crashes.get(name, ())
-            supervisor.start(name, command, crashes, may_end.get(name, ()) if may_end else ())
+            placed = stage.placed(name, command)
+            supervisor.start(name, placed, crashes, may_end.get(name, ()) if may_end else ())
         if script is None:
             assert isinstance(stage, Stage), "schedules are for a stage; a cluster wants a script"
             run.gate.touch()

@@ -74,6 +74,10 @@ class Stage:
         self._vhost = f"run-{secrets.token_hex(4)}"
         self._patiently(lambda: self._node.management.add_vhost(self._vhost))
 
+    def placed(self, member: str, argv: Sequence[str]) -> Sequence[str]:
+        """The command of a process: all share one machine."""
+        return argv
+
     def clear(self) -> None:
         """End every disturbance, and remove the run's virtual host."""
         self.calm()

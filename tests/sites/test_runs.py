@@ -1,0 +1,42 @@
+"""A run over several sites has the bits of the flat one, whatever fails on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.program import Variant
+from tests.chaos.run import Run, play, until
+from tests.chaos.schedule import SERVER, Schedule
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.verdict import check
+from tests.sites.stage import HUB, Sites
+
+_ALL_TRAIN = 4
+"""Trainings begun when every client of these runs is in its first."""
+
+
+def test_links_cut_and_brokers_killed_in_mid_round(sites: Sites, tmp_path: Path) -> None:
+    """Replies wait at a cut link; a killed site broker, hub broker and server find their own."""
+
+    def script(supervisor: Supervisor, run: Run) -> None:
+        until(lambda: len(run.begun()) >= _ALL_TRAIN, "everybody trains")
+        sites.link("eu").cut()
+        run.gate.touch()
+        until(lambda: len(run.done()) >= _ALL_TRAIN, "everybody has trained")
+        sites.kill("asia")
+        sites.restart("asia")
+        sites.link("eu").mend()
+        until(lambda: _begun(run, 2) > 0, "somebody trains in round 2")
+        sites.kill(HUB)
+        supervisor.kill(SERVER)
+        sites.restart(HUB)
+        supervisor.wait(SERVER, 120.0)
+        run.ended = supervisor.exit_status(SERVER) == 0
+
+    schedule = Schedule(1, Variant.LARGE, clients=4, rounds=3)
+    run = play(sites, schedule, tmp_path / "run", script=script)
+    assert check(run) == []
+
+
+def _begun(run: Run, server_round: int) -> int:
+    return sum(training.server_round == server_round for training, _ in run.begun())
