@@ -23,6 +23,8 @@ from flmq.broker.find import obtain_broker
 _ROOT = Path(__file__).resolve().parent.parent
 _OTHERS = ("accumulator", "asynchronous", "compression", "strategies")
 """Benchmarks that need no broker: modules that print what they find."""
+_LONG = ("scale",)
+"""Likewise, with a broker of their own: only where named."""
 
 
 def main() -> None:
@@ -51,9 +53,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="*",
-        choices=["rounds", "memory", *_OTHERS, []],
+        choices=["rounds", "memory", *_OTHERS, *_LONG, []],
         metavar="WHAT",
-        help=f"of rounds, memory, {', '.join(_OTHERS)} (default: all)",
+        help=f"of rounds, memory, {', '.join(_OTHERS)} (default: all), {', '.join(_LONG)}",
     )
     parser.add_argument(
         "--cells",
@@ -110,7 +112,7 @@ def _measure(options: argparse.Namespace) -> Report:
                     speed += replace(harness, rounds=3).play(LARGE, with_large)
             if "memory" in options.what:
                 memory = _memory(harness, options)
-    texts = {name: _run(name) for name in _OTHERS if name in options.what}
+    texts = {name: _run(name) for name in (*_OTHERS, *_LONG) if name in options.what}
     machine["load after"] = load_average()
     return Report(machine, tuple(speed), tuple(memory), texts)
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from flmq.broker.find import Broker
 
-__all__ = ["Traffic", "available_memory", "cpu_seconds", "peak_memory", "traffic"]
+__all__ = [
+    "Traffic",
+    "available_memory",
+    "cpu_seconds",
+    "peak_memory",
+    "resident_memory",
+    "traffic",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +46,21 @@ def cpu_seconds(pids: Iterable[int]) -> float | None:
 
 def peak_memory(pid: int) -> int | None:
     """Largest resident size of a process so far, in bytes (VmHWM)."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def resident_memory(pid: int) -> int | None:
+    """Resident size of a process now, in bytes (VmRSS)."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def _status_bytes(pid: int, name: str) -> int | None:
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return None
 
