@@ -24,6 +24,7 @@ from flmq.journal.records import (
     PhaseRow,
     Plan,
     PlannedAsk,
+    RecordedSum,
 )
 from flmq.journal.references import ref_in
 from flmq.journal.schema import Seal
@@ -86,6 +87,7 @@ class PhaseQueries:
             elapsed,
             tuple(self._contributions(tx, phase)),
             None if closed is None else ClosedPhase.from_dict(self._seal.unpack(closed)),
+            tuple(self._sums(tx, phase)),
         )
 
     def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
@@ -165,6 +167,8 @@ class PhaseQueries:
             "SELECT task_id, blob FROM contributions WHERE blob IS NOT NULL"
         ):
             yield path(task_id, ref_in(self._seal.unpack(blob)))
+        for task_id, blob in tx.execute("SELECT task_id, blob FROM sums"):
+            yield path(task_id, ref_in(self._seal.unpack(blob)))
         yield from self._late.files(tx, path)
 
     def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
@@ -224,11 +228,18 @@ class PhaseQueries:
             policy["timeout"],
             Policy(policy["min_results"], policy["target_results"]),
             state,
+            {site: tuple(covers) for site, covers in policy.get("orders", {}).items()},
         )
 
+    def _sums(self, tx: sqlite3.Connection, phase: int) -> Iterable[RecordedSum]:
+        for task_id, blob, size in tx.execute(
+            "SELECT task_id, blob, size FROM sums WHERE phase_id = ? ORDER BY id", (phase,)
+        ):
+            yield RecordedSum(task_id, ref_in(self._seal.unpack(blob)), size)
+
     def _contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
-        for client_id, task_id, kind, reason, detail, reply, blob, size in tx.execute(
-            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size"
+        for client_id, task_id, kind, reason, detail, reply, blob, size, order_id in tx.execute(
+            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
             " FROM contributions WHERE phase_id = ? ORDER BY id",
             (phase,),
         ):
@@ -241,6 +252,7 @@ class PhaseQueries:
                 self._seal.open(reply),
                 None if blob is None else ref_in(self._seal.unpack(blob)),
                 size,
+                order_id,
             )
 
 

@@ -24,6 +24,7 @@ from flmq.journal.records import (
     PhaseKey,
     PhaseRecord,
     Plan,
+    RecordedSum,
 )
 from flmq.round import Outcome
 
@@ -169,15 +170,20 @@ class PhaseWriter(PhaseReader):
         self,
         items: Iterable[tuple[PhaseKey, Contribution]],
         late: Iterable[LateEntry],
+        sums: Iterable[tuple[PhaseKey, RecordedSum]] = (),
     ) -> tuple[list[Outcome], list[Outcome]]:
         """Record what came: answers as `contribute`, and late and duplicate ones; all or nothing.
+
+        ``sums`` are the partial sums that answers name.
 
         Returns:
             The outcomes of both. A late reply is entered once: that of a task which has one already
             is a DUPLICATE, counted, and not kept.
         """
-        pairs, entries = list(items), list(late)
+        pairs, entries, added_up = list(items), list(late), list(sums)
         with self._fence.writing() as tx:
+            for key, each in added_up:
+                self._tables.add_sum(tx, key, each)
             outcomes = [self._tables.contribute(tx, key, what) for key, what in pairs]
             late_outcomes = [self._tables.enter_late(tx, entry) for entry in entries]
         # A reply whose phase has just closed may still be entered as late, with its file.
@@ -187,6 +193,8 @@ class PhaseWriter(PhaseReader):
             if outcome is not Outcome.LATE
         )
         self._blob_store.contributed(entry.kept for entry in entries if entry.kept is not None)
+        for _, each in added_up:
+            self._blob_store.release(each.order_id, each.blob)
         return outcomes, late_outcomes
 
     def judge(self, key: PhaseKey, client_id: str, kind: Outcome, reason: str) -> None:

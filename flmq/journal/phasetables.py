@@ -10,7 +10,15 @@ from collections.abc import Iterable
 
 from flmq.journal.latetable import LateTable
 from flmq.journal.phase_queries import key_columns, phase_id
-from flmq.journal.records import UNJUDGED, ClosedPhase, Contribution, LateEntry, PhaseKey, Plan
+from flmq.journal.records import (
+    UNJUDGED,
+    ClosedPhase,
+    Contribution,
+    LateEntry,
+    PhaseKey,
+    Plan,
+    RecordedSum,
+)
 from flmq.journal.references import ref_out
 from flmq.journal.schema import Seal
 from flmq.round import DIRECT, STREAM, Outcome
@@ -39,6 +47,7 @@ class PhaseTables:
             "timeout": plan.timeout,
             "min_results": plan.policy.min_results,
             "target_results": plan.policy.target_results,
+            **({"orders": {s: list(of) for s, of in plan.orders.items()}} if plan.orders else {}),
         }
         packed = self._seal.pack(policy, "plan")
         try:
@@ -84,6 +93,7 @@ class PhaseTables:
             self._seal.close(what.reply),
             blob,
             what.size,
+            what.order_id,
         )
         known = tx.execute(
             "SELECT reason FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
@@ -94,10 +104,25 @@ class PhaseTables:
             return Outcome.DUPLICATE if known else Outcome.LATE
         tx.execute(
             "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
-            " blob, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " blob, size, order_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         return what.kind
+
+    def add_sum(self, tx: sqlite3.Connection, key: PhaseKey, what: RecordedSum) -> None:
+        """Insert a partial sum, whose answers are entered in the same transaction.
+
+        Raises:
+            RuntimeError: its phase is closed: its answers are late.
+        """
+        phase, closed = phase_id(tx, key)
+        if closed is not None:
+            raise RuntimeError(f"{key} is closed: no partial sum counts in it any more")
+        blob = self._seal.pack(ref_out(what.blob), "blob")
+        tx.execute(
+            "INSERT INTO sums (phase_id, task_id, blob, size) VALUES (?, ?, ?, ?)",
+            (phase, what.order_id, blob, what.size),
+        )
 
     def judge(
         self, tx: sqlite3.Connection, key: PhaseKey, client_id: str, kind: Outcome, reason: str
@@ -170,6 +195,7 @@ class PhaseTables:
         for phase in phases:
             tx.execute("DELETE FROM asks WHERE phase_id = ?", (phase,))
             tx.execute("DELETE FROM contributions WHERE phase_id = ?", (phase,))
+            tx.execute("DELETE FROM sums WHERE phase_id = ?", (phase,))
             tx.execute(
                 "UPDATE phases SET plan = NULL, state = NULL, state_digest = NULL WHERE id = ?",
                 (phase,),

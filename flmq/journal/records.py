@@ -30,6 +30,7 @@ __all__ = [
     "PhaseRow",
     "Plan",
     "PlannedAsk",
+    "RecordedSum",
     "RoundRow",
     "RunInfo",
     "RunState",
@@ -75,6 +76,8 @@ class Plan:
     policy: Policy
     state: Mapping[str, StateValue] = field(default_factory=dict)
     """The strategy's state after ``configure_fit`` or ``configure_evaluate``."""
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sites whose aggregators add up replies, and the sites whose clients' replies each takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,20 @@ class Contribution:
     """The encoded `flmq.wire.Reply`, without the parameters that ``blob`` names."""
     blob: BlobRef | None = None
     """Its parameters, adopted before (`Journal.adopt_reply`); None if in ``reply``."""
+    size: int = 0
+    """Bytes received for it."""
+    order_id: str = ""
+    """Task id of the order whose partial sum it is in; empty: it came by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSum:
+    """A partial sum; its answers are contributions that name it."""
+
+    order_id: str
+    """Task id of the order that it answers."""
+    blob: BlobRef
+    """The accumulator's bytes and the entries, adopted before (`Journal.adopt_reply`)."""
     size: int = 0
     """Bytes received for it."""
 
@@ -176,6 +193,8 @@ class PhaseRecord:
     contributions: tuple[Contribution, ...]
     """In the order of their arrival."""
     closed: ClosedPhase | None
+    sums: tuple[RecordedSum, ...] = ()
+    """Partial sums, in the order of their arrival."""
 
 
 @dataclass(frozen=True, slots=True)

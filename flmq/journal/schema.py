@@ -18,7 +18,7 @@ __all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "UPGRADES", "Seal"]
 
 APPLICATION_ID = int.from_bytes(b"flmq", "big")
 """Identifies flmq's databases (SQLite, "PRAGMA application_id")."""
-FORMAT = 3
+FORMAT = 4
 """Version of the whole folder's format; increased when an older reader would misread it."""
 
 _SEAL_BYTES = 8
@@ -87,7 +87,16 @@ CREATE TABLE contributions (
     reply BLOB NOT NULL,
     blob BLOB,
     size INTEGER NOT NULL,
+    order_id TEXT NOT NULL DEFAULT '',     -- of the partial sum that it is in; '': in none
     UNIQUE (phase_id, client_id)
+);
+CREATE TABLE sums (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of arrival
+    phase_id INTEGER NOT NULL REFERENCES phases,
+    task_id TEXT NOT NULL,
+    blob BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    UNIQUE (phase_id, task_id)
 );
 CREATE TABLE late (
     phase_id INTEGER NOT NULL REFERENCES phases,
@@ -118,6 +127,18 @@ ALTER TABLE late ADD COLUMN into_phase INTEGER;
 """,
     # state_digest may name several blobs since; one that holds several arrays is still read.
     2: "",
+    # Partial sums: answers that an aggregator has added up name the sum that they are in.
+    3: """
+ALTER TABLE contributions ADD COLUMN order_id TEXT NOT NULL DEFAULT '';
+CREATE TABLE sums (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    phase_id INTEGER NOT NULL REFERENCES phases,
+    task_id TEXT NOT NULL,
+    blob BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    UNIQUE (phase_id, task_id)
+);
+""",
 }
 """By format: the statements that migrate a database to the next format."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,12 @@ def _record(journal: Journal, key: PhaseKey) -> list[Any] | None:
         repr((record.elapsed, record.contributions, record.closed)),
         [list(map(bytes, p.tensors)) for p in (*models, *replies) if p is not None],
     ]
+
+
+def without_sums(database: sqlite3.Connection) -> None:
+    """Take away what format 4 brought: partial sums."""
+    database.execute("ALTER TABLE contributions DROP COLUMN order_id")
+    database.execute("DROP TABLE sums")
 
 
 def names(folder: Path) -> set[str]:
