@@ -32,6 +32,7 @@ WITHOUT_ALL = {
     "flmq.server.strategy.robust",
     "flmq.server.rounds",
     "flmq.server.streams",
+    "flmq.sites",
     # The wire's own tables, behind flmq.wire.
     "flmq.wire.serde",
     "flmq.wire.serde.contract",

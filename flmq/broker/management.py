@@ -1,6 +1,7 @@
-"""A small client of RabbitMQ's management HTTP API, for virtual hosts and permissions.
+"""A small client of RabbitMQ's management HTTP API: virtual hosts, permissions, sites' links.
 
-A call takes some 15 ms, whereas ``rabbitmqctl`` starts an Erlang VM each time (0.4 s and up). See
+A call takes some 15 ms, whereas ``rabbitmqctl`` starts an Erlang VM each time (0.4 s and up), and
+reaches another machine's broker only with its cookie. See
 https://www.rabbitmq.com/docs/http-api-reference.
 """
 
@@ -9,17 +10,23 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal, BrokerUnavailable
 from flmq.common.urls import BrokerUrl
 
-__all__ = ["MANAGEMENT_PORT", "Management", "management_of"]
+__all__ = ["MANAGEMENT_PORT", "Management", "NoSuchThing", "management_of"]
 
 MANAGEMENT_PORT = 15672
 """The API's default port."""
+_MANAGEMENT_TLS_PORT = 15671
+
+
+class NoSuchThing(BrokerRefusal):
+    """The broker has no such thing (status 404): an object, or a plugin's part of the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,13 @@ class Management:
     password: str = field(repr=False)
     timeout: float = 10.0
     """Timeout of a call in seconds."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    """How to check the server's certificate; None: no TLS."""
+
+    @property
+    def shown_url(self) -> str:
+        """Where the API is, without a login."""
+        return f"{'http' if self.tls is None else 'https'}://{self.host}:{self.port}"
 
     def add_vhost(self, vhost: str) -> None:
         """Create virtual host ``vhost`` and give this user all permissions on it."""
@@ -50,41 +64,67 @@ class Management:
         Raises:
             BrokerUnavailable: no answer.
             BrokerAccessRefused: status 401 or 403.
+            NoSuchThing: status 404.
             BrokerRefusal: any other error status.
         """
         login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        connection = self._connection()
         try:
             connection.request(method, path, json.dumps(body) if body is not None else "", headers)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise BrokerUnavailable(
-                f"no management API answers at http://{self.host}:{self.port} ({error}): is the "
+                f"no management API answers at {self.shown_url} ({error}): is the "
                 "plugin enabled (rabbitmq-plugins enable rabbitmq_management)?"
             ) from error
         finally:
             connection.close()
         if response.status in (401, 403):
             raise BrokerAccessRefused(
-                f"the management API at http://{self.host}:{self.port} refuses user {self.user!r}: "
+                f"the management API at {self.shown_url} refuses user {self.user!r}: "
                 "it wants a user with the tag administrator"
             )
         if response.status >= 400:
             said = answer.decode("utf-8", "replace")[:300]
-            raise BrokerRefusal(f"{method} {path} was refused ({response.status}): {said}")
-        return json.loads(answer) if answer else None
+            refusal = NoSuchThing if response.status == 404 else BrokerRefusal
+            raise refusal(f"{method} {path} was refused ({response.status}): {said}")
+        try:
+            return json.loads(answer) if answer else None
+        except ValueError:
+            raise BrokerRefusal(
+                f"what answers at {self.shown_url} is no management API: it sends no JSON"
+            ) from None
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        return http.client.HTTPSConnection(
+            self.host, self.port, timeout=self.timeout, context=self.tls
+        )
 
 
 def management_of(
     address: BrokerUrl, url: str | None = None, *, timeout: float = 10.0
 ) -> Management:
-    """Return the API of the broker at ``address``, for the same user.
+    """Return the API of the broker at ``address``, for the same user unless ``url`` names one.
 
-    It is at ``url`` (``http://host:port``) if given, else on the broker's host at the default port.
-    ``timeout`` is in seconds.
+    It is at ``url`` (``http://host:port``, ``https://user:password@host:port``) if given, else on
+    the broker's host at the default port, by TLS if the broker is reached so. ``timeout`` is in
+    seconds.
     """
     parts = urlsplit(url or "")
-    host, port = parts.hostname or address.host, parts.port or MANAGEMENT_PORT
-    return Management(host, port, address.user, address.password, timeout)
+    tls = parts.scheme == "https" if url else address.tls
+    cafile = dict(address.options).get("cafile")
+    user, password = address.user, address.password
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+    return Management(
+        parts.hostname or address.host,
+        parts.port or (_MANAGEMENT_TLS_PORT if tls else MANAGEMENT_PORT),
+        user,
+        password,
+        timeout,
+        ssl.create_default_context(cafile=cafile) if tls else None,
+    )

@@ -16,6 +16,7 @@ from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary, hide_broker_url
 from flmq.cli.runs import runs_app
 from flmq.cli.server import server
+from flmq.cli.site import site_app
 
 __all__ = ["app", "main"]
 
@@ -33,6 +34,7 @@ app.command()(demo)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")
 app.add_typer(runs_app, name="runs")
+app.add_typer(site_app, name="site")
 
 
 def _show_version(asked: bool) -> None:

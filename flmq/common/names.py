@@ -18,6 +18,7 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "check_client_id",
     "check_job_name",
+    "is_name",
     "make_client_id",
     "make_job_name",
 ]
@@ -41,6 +42,11 @@ _NOUNS = (
     "meadow mesa moose oak orchid otter owl pebble pine plover raven reef ridge river robin "
     "sparrow spruce stream tern willow"
 )
+
+
+def is_name(text: str) -> bool:
+    """Return whether ``text`` may name a client, a job or a site."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_client_id(client_id: str) -> str:

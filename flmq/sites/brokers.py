@@ -1,0 +1,218 @@
+"""The brokers of sites, through their management APIs: what stands there, and changes to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from flmq.broker.management import Management, NoSuchThing
+from flmq.common.errors import BrokerError, BrokerRefusal
+from flmq.sites.federation import Federation, Site
+from flmq.sites.plan import Change, Sign, Standing
+from flmq.sites.wanted import OURS, Item, Kind, wanted
+from flmq.transport.topology import AMOUNTS
+
+__all__ = ["FEDERATION_PLUGINS_MEND", "buffers", "carry_out", "look", "look_at_all", "naming"]
+
+FEDERATION_PLUGINS_MEND = (
+    "rabbitmq-plugins enable rabbitmq_federation rabbitmq_federation_management"
+)
+"""The command that enables what links need, on the machine of a broker."""
+_PAGE = 500
+_UPSTREAM, _SET = "federation-upstream", "federation-upstream-set"
+_COMPONENTS = {Kind.UPSTREAM: _UPSTREAM, Kind.UPSTREAM_SET: _SET}
+
+
+def look(federation: Federation, site: Site) -> Standing:
+    """Return what stands on a site's broker, in some twenty calls, however many clients it has.
+
+    Raises:
+        BrokerUnavailable: the management API does not answer.
+        BrokerAccessRefused: it refuses the login.
+        BrokerRefusal: it refuses a call: the virtual host does not exist, for one.
+    """
+    with naming(site):
+        api, vhost = site.management, quote(site.vhost, safe="")
+        _check_vhost(site, vhost)
+        items = [
+            *(found for item in wanted(federation, site) if (found := _found(api, vhost, item))),
+            *_parameters(api, vhost),
+            *_policies(api, vhost),
+            *buffers(site),
+        ]
+        cluster = str(api.call("GET", "/api/cluster-name")["name"])
+    return Standing({(item.kind, item.name): item for item in items}, cluster)
+
+
+def look_at_all(
+    federation: Federation, names: Collection[str]
+) -> tuple[dict[str, Standing], dict[str, BrokerError]]:
+    """Look at the sites ``names``; return what stands there, and what went wrong, by site."""
+    standing: dict[str, Standing] = {}
+    wrong: dict[str, BrokerError] = {}
+    for site in federation:
+        if site.name in names:
+            try:
+                standing[site.name] = look(federation, site)
+            except BrokerError as error:
+                wrong[site.name] = error
+    return standing, wrong
+
+
+def carry_out(
+    federation: Federation,
+    changes: Collection[Change],
+    tell: Callable[[Change], object] = lambda _: None,
+) -> None:
+    """Make ``changes`` in their order, and ``tell`` of each; made again, they change nothing.
+
+    Raises:
+        BrokerError: one cannot be made; those before it are.
+    """
+    for change in changes:
+        site = federation[change.site]
+        vhost = quote(site.vhost, safe="")
+        with naming(site):
+            if change.sign is Sign.REMOVE:
+                _remove(site.management, vhost, change.item)
+            else:
+                _make(site.management, vhost, change.item)
+        tell(change)
+
+
+def buffers(site: Site) -> list[Item]:
+    """Return the buffers on a site's broker, with the messages that wait in each.
+
+    Raises:
+        BrokerError: as for `look`.
+    """
+    found: list[Item] = []
+    page = pages = 1
+    while page <= pages:
+        asked = {
+            "page": page,
+            "page_size": _PAGE,
+            "name": "^federation: flmq",
+            "use_regex": "true",
+            "columns": "name,messages",
+        }
+        path = f"/api/queues/{quote(site.vhost, safe='')}?{urlencode(asked)}"
+        answer = site.management.call("GET", path)
+        found += (
+            Item(Kind.BUFFER, each["name"], {"messages": each.get("messages", 0)})
+            for each in answer["items"]
+        )
+        page, pages = page + 1, answer["page_count"]
+    return found
+
+
+@contextlib.contextmanager
+def naming(site: Site) -> Iterator[None]:
+    """Say in errors of the broker which site it is."""
+    try:
+        yield
+    except BrokerError as error:
+        kind = BrokerRefusal if isinstance(error, NoSuchThing) else type(error)
+        raise kind(f"site {site.name!r}: {error}") from error
+
+
+def _check_vhost(site: Site, vhost: str) -> None:
+    try:
+        site.management.call("GET", f"/api/vhosts/{vhost}")
+    except NoSuchThing:
+        raise BrokerRefusal(
+            f"there is no virtual host {site.vhost!r}: rabbitmqctl add_vhost {site.vhost}; "
+            f"rabbitmqctl set_permissions -p {site.vhost} {site.url.user} '.*' '.*' '.*'"
+        ) from None
+
+
+def _found(api: Management, vhost: str, item: Item) -> Item | None:
+    """Return what stands there by the name of an exchange, queue or binding that is wanted."""
+    name, value = quote(item.name, safe=""), item.value
+    try:
+        if item.kind is Kind.EXCHANGE:
+            there = api.call("GET", f"/api/exchanges/{vhost}/{name}")
+            return Item(item.kind, item.name, {key: there[key] for key in value})
+        if item.kind is Kind.QUEUE:
+            there = api.call("GET", f"/api/queues/{vhost}/{name}")
+            same = there["durable"] and _kind_of(there["arguments"]) == _kind_of(value["arguments"])
+            return item if same else Item(item.kind, item.name, {"arguments": there["arguments"]})
+        if item.kind is Kind.BINDING:
+            keys = (each["routing_key"] for each in api.call("GET", _binding(vhost, value)))
+            return item if value["routing_key"] in keys else None
+    except NoSuchThing:
+        pass
+    return None
+
+
+def _kind_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a queue's arguments without those that only limit an amount."""
+    return {key: value for key, value in arguments.items() if key not in AMOUNTS}
+
+
+def _parameters(api: Management, vhost: str) -> Iterator[Item]:
+    for kind, component in _COMPONENTS.items():
+        try:
+            found = api.call("GET", f"/api/parameters/{component}/{vhost}") or []
+        except NoSuchThing:
+            continue  # the plugin is not enabled
+        for each in found:
+            if each["name"].startswith(OURS):
+                value = each["value"]
+                yield Item(kind, each["name"], value if kind is Kind.UPSTREAM else {"value": value})
+
+
+def _policies(api: Management, vhost: str) -> Iterator[Item]:
+    for each in api.call("GET", f"/api/policies/{vhost}") or []:
+        if each["name"].startswith(OURS):
+            keys = ("pattern", "apply-to", "priority", "definition")
+            yield Item(Kind.POLICY, each["name"], {key: each[key] for key in keys})
+
+
+def _binding(vhost: str, value: Mapping[str, Any]) -> str:
+    source, destination = quote(value["source"], safe=""), quote(value["destination"], safe="")
+    return f"/api/bindings/{vhost}/e/{source}/{value['to']}/{destination}"
+
+
+def _path(vhost: str, item: Item) -> str:
+    name = quote(item.name, safe="")
+    match item.kind:
+        case Kind.EXCHANGE:
+            return f"/api/exchanges/{vhost}/{name}"
+        case Kind.QUEUE | Kind.BUFFER:
+            return f"/api/queues/{vhost}/{name}"
+        case Kind.POLICY:
+            return f"/api/policies/{vhost}/{name}"
+        case Kind.BINDING:
+            return _binding(vhost, item.value)
+        case Kind.UPSTREAM | Kind.UPSTREAM_SET:
+            return f"/api/parameters/{_COMPONENTS[item.kind]}/{vhost}/{name}"
+
+
+def _make(api: Management, vhost: str, item: Item) -> None:
+    path = _path(vhost, item)
+    if item.kind is Kind.BINDING:
+        api.call("POST", path, {"routing_key": item.value["routing_key"]})
+        return
+    body = {"value": item.value} if item.kind is Kind.UPSTREAM else item.value
+    try:
+        api.call("PUT", path, body)
+    except BrokerRefusal as error:
+        if "component" in str(error) and "not found" in str(error):
+            raise BrokerRefusal(
+                f"its broker has no plugin for links: {FEDERATION_PLUGINS_MEND}"
+            ) from None
+        raise
+
+
+def _remove(api: Management, vhost: str, item: Item) -> None:
+    # RabbitMQ removes a buffer by itself where the link to it still runs.
+    with contextlib.suppress(NoSuchThing):
+        api.call("DELETE", _path(vhost, item))
+    if item.kind is Kind.BUFFER:
+        for generation in ("A", "B"):
+            exchange = quote(f"{item.name} {generation}", safe="")
+            with contextlib.suppress(NoSuchThing):
+                api.call("DELETE", f"/api/exchanges/{vhost}/{exchange}")

@@ -1,0 +1,56 @@
+"""What a site's broker needs, as definitions that ``rabbitmqctl import_definitions`` takes.
+
+For brokers whose management API is out of reach. An import adds and changes, and removes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flmq.sites.federation import Federation, Site
+from flmq.sites.wanted import Item, Kind, wanted
+
+__all__ = ["definitions"]
+
+_LISTS = {
+    Kind.EXCHANGE: "exchanges",
+    Kind.QUEUE: "queues",
+    Kind.BINDING: "bindings",
+    Kind.UPSTREAM: "parameters",
+    Kind.UPSTREAM_SET: "parameters",
+    Kind.POLICY: "policies",
+}
+_COMPONENTS = {
+    Kind.UPSTREAM: "federation-upstream",
+    Kind.UPSTREAM_SET: "federation-upstream-set",
+}
+
+
+def definitions(federation: Federation, site: Site) -> dict[str, Any]:
+    """Return the definitions; they hold the passwords of links."""
+    lists: dict[str, Any] = {"vhosts": [{"name": site.vhost}]}
+    for name in _LISTS.values():
+        lists[name] = []
+    for item in wanted(federation, site):
+        lists[_LISTS[item.kind]].append({"vhost": site.vhost, **_entry(item)})
+    return lists
+
+
+def _entry(item: Item) -> dict[str, Any]:
+    match item.kind:
+        case Kind.BINDING:
+            to = {"e": "exchange", "q": "queue"}[item.value["to"]]
+            ends = {key: item.value[key] for key in ("source", "destination", "routing_key")}
+            return {**ends, "destination_type": to, "arguments": {}}
+        case Kind.UPSTREAM:
+            return {"component": _COMPONENTS[item.kind], "name": item.name, "value": item.value}
+        case Kind.UPSTREAM_SET:
+            value = item.value["value"]
+            return {"component": _COMPONENTS[item.kind], "name": item.name, "value": value}
+        case Kind.EXCHANGE:
+            more = {"auto_delete": False, "internal": False, "arguments": {}}
+            return {"name": item.name, **item.value, **more}
+        case Kind.QUEUE:
+            return {"name": item.name, **item.value, "auto_delete": False}
+        case _:
+            return {"name": item.name, **item.value}
