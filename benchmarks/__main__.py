@@ -21,7 +21,7 @@ from benchmarks.rounds import Harness
 from flmq.broker.find import obtain_broker
 
 _ROOT = Path(__file__).resolve().parent.parent
-_OTHERS = ("accumulator", "asynchronous", "compression", "strategies")
+_OTHERS = ("accumulator", "asynchronous", "compression", "simulation", "strategies")
 """Benchmarks that need no broker: modules that print what they find."""
 _LONG = ("scale",)
 """Likewise, with a broker of their own: only where named."""

@@ -6,7 +6,7 @@ import argparse
 import re
 from dataclasses import dataclass
 
-__all__ = ["CELLS", "LARGE", "MEMORY", "Cell", "parse_cell", "size_name"]
+__all__ = ["CELLS", "LARGE", "MEMORY", "Cell", "model_bytes", "parse_cell", "size_name"]
 
 _UNITS = {"KB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 
@@ -34,6 +34,14 @@ def size_name(num_bytes: int) -> str:
         if num_bytes >= scale:
             return f"{num_bytes / scale:g} {unit}"
     return f"{num_bytes} B"
+
+
+def model_bytes(text: str) -> int:
+    """Read "10KB". For argparse: `argparse.ArgumentTypeError` says what is wrong."""
+    match = re.fullmatch(r"(\d+)(KB|MB|GB)", text.replace(" ", ""))
+    if match is None or int(match[1]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a size in KB, MB or GB, as 10KB")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def parse_cell(text: str) -> Cell:

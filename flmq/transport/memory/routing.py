@@ -22,8 +22,11 @@ class Router:
     def __init__(self) -> None:
         """Start with the default exchange only."""
         self._exchanges: dict[str, ExchangeType] = {}
-        self._bindings: dict[str, dict[str, dict[Binding, None]]] = {}
-        """Source exchange -> routing key -> bindings, in the order they were made."""
+        self._bindings: dict[str, dict[str, dict[Binding, int]]] = {}
+        """Source exchange -> routing key -> bindings, with the number of each in order."""
+        self._patterns: dict[str, dict[str, None]] = {}
+        """Source exchange -> its routing keys with wildcards: all that need to be tried."""
+        self._made = 0
         self._by_queue: dict[str, dict[Binding, None]] = {}
         self._queues: set[str] = set()
         self._cache: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -37,17 +40,22 @@ class Router:
                 f"{exchange.type.value}: delete it, or use another virtual host"
             )
         self._bindings.setdefault(exchange.name, {})
+        self._patterns.setdefault(exchange.name, {})
 
     def add_queue(self, name: str) -> None:
         """Make a queue known to the default exchange."""
         self._queues.add(name)
-        self._cache.clear()
+        self._cache.pop(("", name), None)
 
     def remove_queue(self, name: str) -> None:
         """Forget a queue and its bindings."""
         self._queues.discard(name)
         for binding in self._by_queue.pop(name, {}):
-            del self._bindings[binding.source][binding.routing_key][binding]
+            by_key = self._bindings[binding.source]
+            del by_key[binding.routing_key][binding]
+            if not by_key[binding.routing_key]:
+                del by_key[binding.routing_key]
+                self._patterns[binding.source].pop(binding.routing_key, None)
         self._cache.clear()
 
     def bind(self, binding: Binding) -> None:
@@ -58,7 +66,13 @@ class Router:
         if binding.destination not in known:
             kind = "exchange" if binding.to_exchange else "queue"
             raise BrokerRefusal(f"no {kind} {binding.destination!r} to bind: declare it first")
-        self._bindings[binding.source].setdefault(binding.routing_key, {})[binding] = None
+        bindings = self._bindings[binding.source].setdefault(binding.routing_key, {})
+        if binding in bindings:
+            return
+        self._made += 1
+        bindings[binding] = self._made
+        if _has_wildcards(binding.routing_key):
+            self._patterns[binding.source][binding.routing_key] = None
         if not binding.to_exchange:
             self._by_queue.setdefault(binding.destination, {})[binding] = None
         self._cache.clear()
@@ -101,12 +115,20 @@ class Router:
             case ExchangeType.FANOUT:
                 return [binding for bindings in by_key.values() for binding in bindings]
             case ExchangeType.TOPIC:
-                return [
-                    binding
-                    for pattern, bindings in by_key.items()
-                    if topic_matches(pattern, routing_key)
-                    for binding in bindings
-                ]
+                return self._of_topic(source, routing_key)
+
+    def _of_topic(self, source: str, routing_key: str) -> list[Binding]:
+        """Look a key without wildcards up, however many there are, and try the others."""
+        by_key = self._bindings[source]
+        matching = {} if _has_wildcards(routing_key) else dict(by_key.get(routing_key, {}))
+        for pattern in self._patterns[source]:
+            if topic_matches(pattern, routing_key):
+                matching |= by_key[pattern]
+        return sorted(matching, key=matching.__getitem__)
+
+
+def _has_wildcards(pattern: str) -> bool:
+    return "*" in pattern or "#" in pattern
 
 
 def no_exchange(name: str) -> BrokerRefusal:
