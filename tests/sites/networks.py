@@ -26,6 +26,8 @@ AMQP_PORT = 5672
 """Where a broker in a namespace of its own listens for other sites."""
 _CLONE_NEWNET = 0x40000000
 _MTU = 1500
+_FASTEST = 125e6
+"""Bytes/s, each way: a gigabit. Faster, the kernel's own queues lose packets."""
 _OWN = "/proc/thread-self/ns/net"
 
 T = TypeVar("T")
@@ -54,7 +56,7 @@ class Link(Protocol):
         """Let everything through again, as slow as `slow` had it."""
 
     def slow(self, rate: float | None, delay: float = 0.0) -> None:
-        """Let ``rate`` bytes/s through each way, each ``delay`` s late; None, 0.0: all, at once."""
+        """Let ``rate`` bytes/s through each way, ``delay`` s late; None: as it was made."""
 
     def bytes(self) -> Traffic:
         """What went over it: on a wire with the headers of every packet."""
@@ -134,6 +136,7 @@ class Wire:
         ):
             space.run("ip", "address", "add", f"{host}/30", "dev", name)
             space.run("ip", "link", "set", "dev", name, "up")
+        self.slow(None)
 
     def cut(self) -> None:
         """Take the link down at the parent's end."""
@@ -147,17 +150,12 @@ class Wire:
 
     def slow(self, rate: float | None, delay: float = 0.0) -> None:
         """By the kernel; delays need its netem, which `OSError` says is missing."""
+        bits = f"{8 * (_FASTEST if rate is None else rate):.0f}bit"
+        how = ("tbf", "rate", bits, "burst", "128kb", "latency", "200ms")
+        if delay:
+            how = ("netem", "limit", "10000", "delay", f"{1000 * delay:g}ms", "rate", bits)
         for space, name in self._ends:
-            with contextlib.suppress(OSError):  # there was none
-                space.run("tc", "qdisc", "del", "dev", name, "root")
-            if delay:
-                limit = () if rate is None else ("rate", f"{8 * rate:.0f}bit")
-                how = ("netem", "limit", "10000", "delay", f"{1000 * delay:g}ms", *limit)
-            elif rate is not None:
-                how = ("tbf", "rate", f"{8 * rate:.0f}bit", "burst", "32kb", "latency", "200ms")
-            else:
-                continue
-            space.run("tc", "qdisc", "add", "dev", name, "root", *how)
+            space.run("tc", "qdisc", "replace", "dev", name, "root", *how)
 
     def bytes(self) -> Traffic:
         """As the kernel counts them at the parent's interface."""

@@ -1,0 +1,247 @@
+"""``python -m benchmarks.links``: what crosses the link between a site and the hub in a round.
+
+The hub's broker with the server, and a site's broker with all clients, each in a network namespace
+where the machine allows it. Bytes are those of the wire's interface, with the headers of every
+packet: down until the last client has its model, up over the whole round. Without namespaces
+links are proxies, and bytes those of TCP. Bits are compared over all lines.
+
+Run: ``python -m benchmarks links``, or ``python -m benchmarks.links --help``; some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from statistics import median
+from typing import Any
+
+from flmq.cli.children import end_with_parent
+from tests.sites.networks import Traffic
+from tests.sites.stage import HUB, Sites
+
+__all__ = ["SITE", "Line", "measure"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FLMQ = str(Path(sys.executable).parent / "flmq")
+SITE = "eu"
+_CLIENTS = (5, 20, 40)
+_PATIENCE = 600.0
+_GRACE = 20.0
+_QUIET = 1.0
+"""Seconds without more than a heartbeat, after which a link has nothing more to carry."""
+_CHATTER = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table: medians over rounds."""
+
+    clients: int
+    aggregated: bool
+    """Whether the site has an aggregator."""
+    model_bytes: int
+    down: float
+    """Bytes a round."""
+    up: float
+    seconds: float
+    digest: str
+    """Of the last model."""
+
+
+class _Process:
+    """A process at a site, what it says, and the word that lets it go on."""
+
+    def __init__(self, argv: Sequence[str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                argv,
+                cwd=_ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=end_with_parent(),
+            )
+        self._said: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._ears = threading.Thread(target=self._hear, daemon=True)
+        self._ears.start()
+
+    def until(self, what: str) -> dict[str, Any]:
+        """Return the next thing of this kind that it says."""
+        while True:
+            try:
+                said = self._said.get(timeout=_PATIENCE)
+            except Empty:
+                said = None
+            if said is None:
+                end = self._log.read_text("utf-8", "replace")[-2000:]
+                raise RuntimeError(f"in vain: {what}; the process's log ends in:\n{end}")
+            if said["what"] == what:
+                return said
+
+    def go(self) -> None:
+        """Let it go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """End it, in order if it can."""
+        self._process.terminate()
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._ears.join()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+    def _hear(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with contextlib.suppress(json.JSONDecodeError):
+                self._said.put(json.loads(line))
+        self._said.put(None)
+
+
+def measure(
+    sites: Sites,
+    clients: int,
+    model_bytes: int,
+    *,
+    rounds: int = 3,
+    aggregated: bool = False,
+    rate: float | None = None,
+) -> Line:
+    """Play rounds of ``clients`` behind one link, which lets ``rate`` bytes/s through."""
+    sites.set()
+    link = sites.link(SITE)
+    down, up, seconds = [], [], []
+    digest = ""
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="flmq-links-") as folder,
+            _crew(sites, Path(folder), clients, model_bytes, rounds, aggregated) as crew,
+        ):
+            server, workers = crew
+            link.slow(rate)
+            for _ in range(rounds):
+                server.until("ready")
+                before = _when_quiet(sites)
+                server.go()
+                workers.until("training")
+                down.append(link.bytes().since(before).down)
+                workers.go()
+                said = server.until("aggregated")
+                up.append(_when_quiet(sites).since(before).up)
+                seconds.append(said["seconds"])
+                digest = said["digest"]
+                server.go()
+    finally:
+        link.slow(None)
+        sites.clear()
+    return Line(clients, aggregated, model_bytes, median(down), median(up), median(seconds), digest)
+
+
+@contextlib.contextmanager
+def _crew(
+    sites: Sites, folder: Path, clients: int, model_bytes: int, rounds: int, aggregated: bool
+) -> Iterator[tuple[_Process, _Process]]:
+    """Start a run's processes at their sites; end them."""
+    module = [sys.executable, "-m", "benchmarks.linked"]
+    of_server = (f"--rounds={rounds}", f"--model-bytes={model_bytes}", f"--runs={folder}/runs")
+    with contextlib.ExitStack() as stack:
+
+        def start(site: str, name: str, argv: Sequence[str]) -> _Process:
+            process = _Process(sites.command(site, argv), folder / f"{name}.log")
+            stack.callback(process.end)
+            return process
+
+        if aggregated:
+            state = f"--state-dir={folder}/aggregator"
+            start(SITE, "aggregator", [_FLMQ, "aggregate", f"--site={SITE}", state])
+        workers = start(SITE, "clients", [*module, "clients", f"--clients={clients}"])
+        server = start(HUB, "server", [*module, "server", f"--clients={clients}", *of_server])
+        yield server, workers
+
+
+def _when_quiet(sites: Sites) -> Traffic:
+    """What the link has carried, once it carries no more than signs of life."""
+    before = sites.link(SITE).bytes()
+    while True:
+        time.sleep(_QUIET)
+        now = sites.link(SITE).bytes()
+        gone = now.since(before)
+        if gone.down + gone.up < _CHATTER * _QUIET:
+            return now
+        before = now
+
+
+def table(lines: Sequence[Line], rate: float) -> str:
+    """Return the lines in Markdown."""
+    text = [
+        (
+            "| clients behind the link | aggregator | model bytes down | up "
+            f"| s a round, {8 * rate / 1e6:g} Mbit/s | final model |"
+        ),
+        "|---:|---|---:|---:|---:|---|",
+    ]
+    for line in lines:
+        size = line.model_bytes
+        text.append(
+            f"| {line.clients} | {'yes' if line.aggregated else 'no'} | {line.down / size:.3f} x "
+            f"| {line.up / size:.2f} x | {line.seconds:.1f} | `{line.digest[:12]}` |"
+        )
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Measure what the options say."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
+    parser.add_argument("--clients", type=int, nargs="+", default=list(_CLIENTS))
+    parser.add_argument("--model-bytes", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mbit", type=float, default=200.0, help="of the link (default: 200)")
+    parser.add_argument(
+        "--aggregator", choices=("no", "yes", "both"), default="both", help="(default: both)"
+    )
+    options = parser.parse_args()
+    wanted = {"no": [False], "yes": [True], "both": [False, True]}[options.aggregator]
+    rate = options.mbit * 1e6 / 8
+    lines = []
+    with Sites({HUB: None, SITE: HUB}) as sites:
+        for aggregated in wanted:
+            for clients in options.clients:
+                lines.append(
+                    measure(
+                        sites,
+                        clients,
+                        options.model_bytes,
+                        rounds=options.rounds,
+                        aggregated=aggregated,
+                        rate=rate,
+                    )
+                )
+                print(lines[-1], file=sys.stderr, flush=True)
+        how = sites.how
+    print(table(lines, rate))
+    print(f"\nA model of {options.model_bytes / 1e6:g} MB; {how}; {os.cpu_count()} cores.")
+
+
+if __name__ == "__main__":
+    main()
