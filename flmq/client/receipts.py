@@ -46,11 +46,14 @@ class AwaitedReceipts:
         self._clock = clock
         self._lock = threading.Lock()
         self._awaited: dict[str, _Awaited] = {}
+        self._unsent: dict[str, set[str]] = {}
+        """Ids of tasks whose reply found no queue, by job: asked for at every roll call."""
 
     def sent(self, envelope: Reply) -> None:
         """Await the receipt of the reply whose ``envelope`` the broker has."""
         with self._lock:
             now = self._clock()
+            self._forget(envelope.task_id)
             self._awaited[envelope.task_id] = _Awaited(envelope, now, now + _PATIENCE, _PATIENCE)
 
     def not_sent(self, task: Task) -> bool:
@@ -62,6 +65,7 @@ class AwaitedReceipts:
                 return False
             since = now if known is None else known.since
             self._awaited[task.task_id] = _Awaited(task, since, now + _SOON, _SOON)
+            self._unsent.setdefault(task.job, set()).add(task.task_id)
             return True
 
     def is_sent(self, task_id: str) -> bool:
@@ -79,7 +83,7 @@ class AwaitedReceipts:
     def settled(self, task_id: str) -> None:
         """Stop waiting for this receipt."""
         with self._lock:
-            self._awaited.pop(task_id, None)
+            self._forget(task_id)
 
     def overdue(self) -> list[Reply | Task]:
         """Return envelopes to send again now, and tasks whose reply to send whole.
@@ -97,8 +101,8 @@ class AwaitedReceipts:
     def unsent(self, job: str) -> list[Task]:
         """Return the job's tasks whose reply found no queue."""
         with self._lock:
-            tasks = [each.what for each in self._awaited.values() if isinstance(each.what, Task)]
-        return [task for task in tasks if task.job == job]
+            found = [self._awaited[task_id].what for task_id in self._unsent.get(job, ())]
+        return [task for task in found if isinstance(task, Task)]
 
     def too_old(self) -> list[Reply | Task]:
         """Return what has waited for `KEPT_FOR` seconds, and stop waiting for it."""
@@ -106,8 +110,17 @@ class AwaitedReceipts:
         with self._lock:
             old = [each.what for each in self._awaited.values() if each.since <= before]
             for what in old:
-                del self._awaited[what.task_id]
+                self._forget(what.task_id)
         return old
+
+    def _forget(self, task_id: str) -> None:
+        """Stop waiting; under the lock."""
+        known = self._awaited.pop(task_id, None)
+        if known is not None and isinstance(known.what, Task):
+            unsent = self._unsent[known.what.job]
+            unsent.discard(task_id)
+            if not unsent:
+                del self._unsent[known.what.job]
 
 
 def log_receipt(receipt: Receipt) -> None:

@@ -20,14 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from flmq.client.answering import LONGEST_LEAVE
 from flmq.client.backlog import Backlog
 from flmq.client.context import ClientContext
 from flmq.client.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
-from flmq.client.epochs import Epochs
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.hands import Hands
 from flmq.client.herald import Herald
+from flmq.client.jobs import Jobs
 from flmq.client.models import ModelReader
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.receipts import AwaitedReceipts, log_receipt
@@ -39,12 +38,11 @@ from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.files import make_folder
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_client_id
-from flmq.common.typing import ReconnectIns, Scalar
+from flmq.common.typing import Scalar
 from flmq.messaging import Inbox, Incoming, Sender
 from flmq.observe.bus import WorkerBus
 from flmq.transport import (
     Consumer,
-    Delivery,
     Transport,
     client_queue,
     client_topology,
@@ -97,20 +95,19 @@ class Worker:
         self._clients = Clients(source, self._context, keep=self._options.keep_clients)
         self._clock = clock
         self._unix_clock = unix_clock
-        self._epochs = Epochs(unix_clock)
-        self._greeted: set[str] = set()
-        """Jobs whose server has been alive since our start."""
-        self._asked: set[str] = set()
-        """Jobs that have sent a task and have not ended."""
-        self._left: dict[str, set[str]] = {}
-        """Clients that were asked to leave for good, by job."""
-        self._served_one = False
-        """Whether a job that greeted us has ended."""
         self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)
         self._backlog = Backlog(clock, unix_clock)
         self._hands = Hands(self._options.threads, self._backlog)
         self._bus = WorkerBus.of(self._options.observers)
         self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)), clock=unix_clock)
+        self._jobs = Jobs(
+            self._herald,
+            self._clients,
+            len(self._tasks),
+            once=self._options.once,
+            stop=self.stop,
+            unix_clock=unix_clock,
+        )
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -173,9 +170,10 @@ class Worker:
             ),
             awaited,
             self._backlog,
-            leave=self._leave,
+            leave=self._jobs.leave,
             deaths=self._deaths,
         )
+        self._jobs.begin(self._work)
 
     def _count_deaths(self) -> Deaths:
         options = self._options
@@ -229,8 +227,7 @@ class Worker:
             if left:
                 logger.info("client %s: %d tasks are left in the spool", client_id, len(left))
             for task in left:
-                self._epochs.hear(task.job, task.epoch, task.run)
-                self._asked.add(task.job)
+                self._jobs.hear_task(task)
                 self._backlog.put(task, self._clock() - tasks.age_of(task.task_id))
 
     def _close(self, listener: threading.Thread) -> None:
@@ -258,10 +255,13 @@ class Worker:
             while True:
                 # Read each time: a server may have asked for more frequent heartbeats meanwhile.
                 left = spoke + self._herald.every - self._clock()
-                incoming = self._inbox.receive(left) if left > 0 else None
+                patience = 0.0 if self._herald.has_answers else left
+                incoming = self._inbox.receive(patience) if left > 0 else None
                 if incoming is not None:
                     with logging_about(incoming.body):
                         self._receive(incoming)
+                if incoming is None or self._herald.is_due():
+                    self._herald.flush()
                 if self._clock() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
@@ -277,11 +277,13 @@ class Worker:
                 self._receive_task(task, incoming)
                 return
             case RollCall() as roll_call:
-                self._hear_roll_call(roll_call, incoming.delivery)
+                delivery = incoming.delivery
+                client_id = self._by_queue[delivery.queue]
+                self._jobs.hear_roll_call(roll_call, delivery.message, client_id)
             case Receipt() as receipt:
                 self._hear_receipt(receipt)
             case JobEnded() as ended:
-                self._end_job(ended)
+                self._jobs.end(ended)
             case Begun() as note:
                 self._deaths.hear(note, incoming)
                 return
@@ -296,92 +298,16 @@ class Worker:
                 incoming, f"task of client {task.client_id} in another client's queue"
             )
             return
-        if not self._epochs.hear(task.job, task.epoch, task.run):
+        if not self._jobs.hear_task(task):
             logger.info("job %s: dropping a task of an earlier server", task.job)
             self._inbox.ack(incoming)
             return
-        self._asked.add(task.job)
         self._events.received(task, again=incoming.delivery.redelivered)
         crash_point("worker.task_received")
         self._work.take(task, incoming)
-
-    def _hear_roll_call(self, roll_call: RollCall, delivery: Delivery) -> None:
-        """Say hello to a server that asks who is there, or that greets us.
-
-        Only a greeting proves that the server is alive: a roll call may have waited in the queue
-        since before our start. The greeting's message id is sent back, which proves that this
-        client's queue is being read.
-        """
-        answers = delivery.message.correlation_id
-        if answers not in ("", self._herald.instance):
-            return  # meant for a process that had this client id before us
-        if not self._epochs.hear(roll_call.job, roll_call.epoch, roll_call.run):
-            return
-        if self._epochs.takes_over(roll_call.job, roll_call.run):
-            self._begin_anew(roll_call)
-        self._work.hear_of(roll_call.job, roll_call.run)
-        if roll_call.heartbeat_seconds > 0:
-            self._herald.every = min(self._herald.every, roll_call.heartbeat_seconds)
-        if answers:
-            self._greeted.add(roll_call.job)
-        client_id = self._by_queue[delivery.queue]
-        if roll_call.refused:
-            logger.warning(
-                "job %s has no part for client %s: it is one of the clients that %s",
-                roll_call.job,
-                client_id,
-                roll_call.refused,
-            )
-            return
-        greeting = delivery.message.message_id if answers else ""
-        self._herald.say(PresenceKind.HELLO, client_id, greeting=greeting)
-
-    def _begin_anew(self, roll_call: RollCall) -> None:
-        """Switch to another run of a job: its server was started with another folder, or none."""
-        left = self._work.leave_other_runs(roll_call.job, roll_call.run)
-        logger.warning(
-            "job %s was begun anew by another server: %d tasks of its earlier run are dropped",
-            roll_call.job,
-            left,
-        )
 
     def _hear_receipt(self, receipt: Receipt) -> None:
         log_receipt(receipt)
         self._events.settled(receipt)
         if receipt.client_id in self._tasks:
             self._work.settle(receipt.client_id, receipt.task_id)
-
-    def _end_job(self, ended: JobEnded) -> None:
-        """Forget a job. One whose server never greeted us ended before our start."""
-        runs = self._epochs.end(ended.job, ended.epoch, ended.run)
-        if not runs:
-            return
-        logger.info("job %s ended: %s", ended.job, ended.reason)
-        self._work.end_job(ended.job, runs)
-        if self._epochs.knows(ended.job):
-            return  # an earlier run is over; the current one goes on
-        self._clients.forget(ended.job)
-        self._served_one |= ended.job in self._greeted
-        self._greeted.discard(ended.job)
-        self._asked.discard(ended.job)
-        self._left.pop(ended.job, None)
-        if self._options.once and self._served_one:
-            if at_work := sorted(self._asked & self._greeted):
-                logger.info("going on until job %s ends, which we work in", ", ".join(at_work))
-            else:
-                self.stop()
-
-    def _leave(self, task: Task, ins: ReconnectIns) -> float:
-        """Do as Flower's server asks: leave for good, or for the returned number of seconds.
-
-        The process leaves the job when all of its clients have been asked to.
-        """
-        if ins.seconds is None:
-            left = self._left.setdefault(task.job, set())
-            left.add(task.client_id)
-            if len(left) == len(self._tasks):
-                reason = "the server asked us to leave"
-                self._end_job(JobEnded(task.job, task.epoch, reason, task.run))
-        elif 0 <= ins.seconds <= LONGEST_LEAVE:
-            return ins.seconds
-        return 0.0

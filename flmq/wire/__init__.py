@@ -19,7 +19,9 @@ from flmq.wire.blobs import (
 from flmq.wire.bodies import Body
 from flmq.wire.codec import decode, encode
 from flmq.wire.envelopes import (
+    MAX_COMPANIONS,
     Begun,
+    Companion,
     Failure,
     FailureKind,
     Ins,
@@ -59,6 +61,7 @@ from flmq.wire.regional import (
 __all__ = [
     "INLINE_BYTES",
     "LARGE_MODEL",
+    "MAX_COMPANIONS",
     "AggregateOrder",
     "AggregatorReport",
     "Asked",
@@ -67,6 +70,7 @@ __all__ = [
     "BlobProgress",
     "BlobRef",
     "Body",
+    "Companion",
     "EntryOutcome",
     "Failure",
     "FailureKind",

@@ -27,6 +27,7 @@ from flmq.wire.bounds import (
     too_many_properties,
 )
 from flmq.wire.envelopes import (
+    MAX_COMPANIONS,
     Begun,
     Failure,
     JobEnded,
@@ -180,6 +181,8 @@ def _check_presence(presence: Presence) -> None:
     check_heartbeat(presence.heartbeat_seconds)
     check_unix_ms(presence.sent_unix_ms, "sent_unix_ms")
     check_version(presence.flmq_version)
+    if len(presence.others) > MAX_COMPANIONS:
+        raise ValueError(f"{len(presence.others)} others: {MAX_COMPANIONS} at most")
     # Anything but a dict is refused, by name, when it is written.
     if isinstance(presence.properties, Mapping):
         problem = too_many_properties(len(presence.properties), presence.properties.items())

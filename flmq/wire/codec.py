@@ -20,6 +20,7 @@ from flmq.wire.checks import check
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from flmq.wire.serde.envelopes import BODIES as BASIC_BODIES
 from flmq.wire.serde.members import SchemaField
+from flmq.wire.serde.presence import PRESENCE_BODIES
 from flmq.wire.serde.regional import REGIONAL_BODIES
 
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
@@ -27,7 +28,7 @@ __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 4
 
-_BODIES: Mapping[type, SchemaField] = {**BASIC_BODIES, **REGIONAL_BODIES}
+_BODIES: Mapping[type, SchemaField] = {**BASIC_BODIES, **PRESENCE_BODIES, **REGIONAL_BODIES}
 
 
 def encode(body: Body) -> bytes:

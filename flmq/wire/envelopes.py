@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from flmq.common.failure_text import named_text
@@ -12,8 +12,10 @@ from flmq.common.typing import Scalar
 from flmq.wire.blobs import BlobRef
 
 __all__ = [
+    "MAX_COMPANIONS",
     "MAX_FAILURE_TEXT",
     "Begun",
+    "Companion",
     "Failure",
     "FailureKind",
     "Ins",
@@ -31,6 +33,9 @@ __all__ = [
 
 MAX_FAILURE_TEXT = 4096
 """UTF-8 bytes to which each text of a `Failure` is cut when it is sent."""
+
+MAX_COMPANIONS = 1000
+"""Further clients of a process in one `Presence`."""
 
 Ins = object
 """The request to a client: of the ``ins`` type of a kind (`flmq.wire.kinds`), such as `FitIns`."""
@@ -172,6 +177,48 @@ class Presence:
     flmq_version: str = ""
     refused: str = ""
     """Why ``properties`` is empty though the client sent some; else empty. Not sent."""
+    others: tuple[Companion, ...] = ()
+    """Further clients of the process, of whom the same is said; at most `MAX_COMPANIONS`."""
+    dropped: tuple[int, str] = (0, "")
+    """How many others were not valid when this was read, and what was wrong with the first. Not
+    sent."""
+    bare: bool = False
+    """Whether its properties were left out, though it may have some. Not sent."""
+
+    def each(self, greeting: str) -> Iterator[tuple[Presence, str]]:
+        """Yield what is said of every client alone, with the id of the greeting that it answers.
+
+        ``greeting`` is the first client's.
+        """
+        yield (replace(self, others=()) if self.others else self), greeting
+        bare = self.kind is PresenceKind.HEARTBEAT
+        for other in self.others:
+            one = Presence(
+                self.kind,
+                other.client_id,
+                self.site,
+                self.instance,
+                other.properties,
+                self.sent_unix_ms,
+                self.heartbeat_seconds,
+                self.flmq_version,
+                other.refused,
+                bare=bare,
+            )
+            yield one, other.greeting
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """One of the further clients of a process that says something of all of them."""
+
+    client_id: str
+    properties: Mapping[str, Scalar] = field(default_factory=dict)
+    """With a hello alone."""
+    greeting: str = ""
+    """The message id of the greeting that this answers; else empty."""
+    refused: str = ""
+    """As in a `Presence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +233,8 @@ class RollCall:
     """As in a `Task`."""
     refused: str = ""
     """Why the job has no part for this client, to go on "clients that ..."; else empty."""
+    hears_others: bool = False
+    """Whether this server hears of the others in a `Presence`: older ones do not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from flmq.wire.blobs import BlobRef
 from flmq.wire.bodies import Body
 from flmq.wire.envelopes import (
     Begun,
+    Companion,
     Failure,
     FailureKind,
     Ins,
@@ -223,7 +224,15 @@ BODIES: dict[str, Body] = {
     **_receipts(),
     **_presences(),
     "presence with as little as can be": Presence(PresenceKind.BYE, "c", "s", "i"),
+    "presence of several": Presence(
+        PresenceKind.HELLO,
+        "c",
+        "s",
+        "i",
+        others=(Companion("d"), Companion("e", {"gpus": 2}), Companion("f", SCALARS, "0f" * 16)),
+    ),
     "roll call": RollCall("job-1", 3, 30.0),
+    "roll call of one who hears of several": RollCall("job-1", 3, 30.0, hears_others=True),
     "roll call of one who is refused": RollCall("job-1", 3, 30.0, "r", "lack the property gpu"),
     "job ended": JobEnded("job-1", 3, "all rounds done"),
     "job ended without a word": JobEnded("j", 0),

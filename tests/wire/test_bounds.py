@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from flmq.common.errors import MalformedMessage
 from flmq.common.phase import Phase
 from flmq.common.typing import Scalar
 from flmq.wire import (
+    MAX_COMPANIONS,
     Body,
+    Companion,
     JobEnded,
     ModelRequest,
     Presence,
@@ -73,7 +76,7 @@ def test_every_number_of_a_control_message_has_bounds(message: str) -> None:
     numbers = {
         field.name
         for field in body.DESCRIPTOR.fields
-        if isinstance(getattr(body, field.name), int | float) and field.enum_type is None
+        if type(getattr(body, field.name)) in (int, float) and field.enum_type is None
     }
     assert numbers <= {field for name, field, _ in _OUT_OF_BOUNDS if name == message}
 
@@ -113,3 +116,33 @@ def test_too_many_properties_are_refused_and_their_client_is_heard(
     heard = decode(envelope.SerializeToString())
     assert isinstance(heard, Presence)
     assert (heard.client_id, heard.properties, heard.refused) == ("bob", {}, why)
+
+
+def test_of_several_clients_in_a_message_only_those_are_left_out_that_are_not_valid() -> None:
+    envelope = pb.Envelope.FromString(encode(_HELLO))
+    others = envelope.presence.others
+    others.add(client_id="fine", greeting="g" * MAX_INSTANCE)
+    others.add(client_id="not/fine")
+    others.add(client_id="fine-2", greeting="g" * (MAX_INSTANCE + 1))
+    others.add(client_id="")
+    others.add(client_id="odd").properties["x"].SetInParent()  # a scalar without a value
+    others.add(client_id="many").properties["x"].str_value = "x" * 100_000
+    heard = decode(envelope.SerializeToString())
+    assert isinstance(heard, Presence)
+    assert [other.client_id for other in heard.others] == ["fine", "many"]
+    assert heard.others[1].properties == {}
+    assert heard.others[1].refused == "properties of 100001 bytes: 65536 at most"
+    assert heard.dropped[0] == 4
+    assert "not/fine" in heard.dropped[1]
+
+
+def test_a_message_tells_of_so_many_clients_at_most() -> None:
+    envelope = pb.Envelope.FromString(encode(_HELLO))
+    for number in range(MAX_COMPANIONS + 5):
+        envelope.presence.others.add(client_id=f"c{number}")
+    heard = decode(envelope.SerializeToString())
+    assert isinstance(heard, Presence)
+    assert len(heard.others) == MAX_COMPANIONS
+    assert heard.dropped == (5, f"more than {MAX_COMPANIONS} others in a message")
+    with pytest.raises(ValueError, match="1001 others: 1000 at most"):
+        encode(replace(_HELLO, others=(*heard.others, Companion("one-too-many"))))

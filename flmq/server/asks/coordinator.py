@@ -172,7 +172,13 @@ class Coordinator:
 
     def discover_clients(self) -> None:
         """Ask every client of every site to say hello."""
-        body = RollCall(self.job.name, self.job.epoch, self._options.heartbeat, self.job.run_id)
+        body = RollCall(
+            self.job.name,
+            self.job.epoch,
+            self._options.heartbeat,
+            self.job.run_id,
+            hears_others=True,
+        )
         for site in self._options.sites:
             self._sender.send(
                 Address(TASKS, everybody_key(site)),

@@ -19,10 +19,15 @@ class Admission:
     required: Mapping[str, Scalar] = field(default_factory=dict)
     """Properties that its hello must have, with these values."""
 
-    def refusal(self, client_id: str, properties: Mapping[str, Scalar]) -> str | None:
-        """Return why the client takes no part, to go on a sentence about it; None if it does."""
+    def refusal(self, client_id: str, properties: Mapping[str, Scalar] | None) -> str | None:
+        """Return why the client takes no part, to go on a sentence about it; None if it does.
+
+        ``properties`` None: not known yet.
+        """
         if self.allowed is not None and client_id not in self.allowed:
             return "are not among those that are allowed"
+        if properties is None:
+            return None
         for name, wanted in self.required.items():
             if (has := properties.get(name)) != wanted or type(has) is not type(wanted):
                 return f"lack the property {name}={wanted!r}, which this job requires"

@@ -37,6 +37,8 @@ _REMEMBERED = 100_000
 """Maximum number of client ids whose greetings are counted."""
 _REPORT_EVERY = 60.0
 """Seconds between two reports of hellos that were dropped for the same reason."""
+_REASON = 120
+"""Characters of what is wrong with a client in a message that tells of many."""
 _SHOWN = 5
 """Maximum number of client ids named in a report."""
 
@@ -101,16 +103,33 @@ class Doorkeeper:
         self._dropped: dict[str, _Dropped] = {}
 
     def hear(self, presence: Presence, correlation_id: str) -> None:
-        """Handle a presence message, given the correlation id that it came with."""
-        refusal = self._admission.refusal(presence.client_id, presence.properties)
+        """Handle a presence message, given the correlation id that it came with.
+
+        It may tell of many clients of one process; each is admitted by itself.
+        """
+        if presence.dropped[0]:
+            count, why = presence.dropped
+            self._drop(why[:_REASON], "are not valid", count)
+        self._presence.hear_all(
+            [one for one, greeting in presence.each(correlation_id) if self._admits(one, greeting)]
+        )
+
+    def _admits(self, presence: Presence, greeting: str) -> bool:
+        """Return whether what is said of one client counts; greet one that is not admitted yet."""
+        if presence.kind is PresenceKind.HEARTBEAT and self._presence.recognizes(presence):
+            return True
+        properties = None if presence.bare else presence.properties
+        refusal = self._admission.refusal(presence.client_id, properties)
         if refusal is not None:
             self._drop(presence.client_id, refusal)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
                 self._greet(presence, refused=refusal)
-        elif self._is_admitted(presence) or correlation_id == self._greeting_id(presence):
-            self._presence.hear(presence)
-        elif self._may_greet(presence):
+            return False
+        if self._is_admitted(presence) or greeting == self._greeting_id(presence):
+            return True
+        if self._may_greet(presence):
             self._greet(presence)
+        return False
 
     def tick(self) -> None:
         """Report dropped hellos, once a minute. Call it about every second."""
@@ -165,7 +184,14 @@ class Doorkeeper:
     def _greet(self, presence: Presence, refused: str = "") -> None:
         sent = self._sender.send(
             Address(TASKS, task_key(presence.site, presence.client_id)),
-            RollCall(self._job.name, self._job.epoch, self._heartbeat, self._job.run_id, refused),
+            RollCall(
+                self._job.name,
+                self._job.epoch,
+                self._heartbeat,
+                self._job.run_id,
+                refused,
+                hears_others=True,
+            ),
             expiration=_GREETING_EXPIRES,
             message_id=self._greeting_id(presence),
             correlation_id=presence.instance,
@@ -178,10 +204,10 @@ class Doorkeeper:
         if sent.exception() is None and sent.result() is PublishOutcome.UNROUTABLE:
             self._drop(client_id, "have no queue")
 
-    def _drop(self, client_id: str, reason: str) -> None:
-        """Count a dropped hello for the next report."""
+    def _drop(self, client_id: str, reason: str, count: int = 1) -> None:
+        """Count ``count`` dropped hellos, of which one is named, for the next report."""
         with self._lock:
             dropped = self._dropped.setdefault(reason, _Dropped())
-            dropped.count += 1
+            dropped.count += count
             if len(dropped.client_ids) < _SHOWN and client_id not in dropped.client_ids:
                 dropped.client_ids.append(client_id)

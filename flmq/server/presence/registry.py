@@ -207,7 +207,7 @@ class ClientRegistry:
             record = self._first_heard(presence.client_id, make_proxy(presence.client_id))
         elif record.heard is Heard.LEFT and record.is_process(presence.instance):
             return []  # it was sent before the bye
-        changes = self._keep_properties(record, presence)
+        changes = [] if presence.bare else self._keep_properties(record, presence)
         record.site, record.instance = presence.site, presence.instance
         record.heartbeat = presence.heartbeat_seconds
         return changes + self._alive(record, now, f"said {presence.kind.value}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
@@ -58,8 +58,15 @@ class PresenceWatcher:
 
         A process leaves once: whatever is heard of it after its bye was sent before.
         """
+        self.hear_all([presence])
+
+    def hear_all(self, presences: Sequence[Presence]) -> None:
+        """Handle what came in one message; see `hear`."""
+        changes: list[Change] = []
         with self._registry_lock:
-            changes = self._registry.hear(presence, self._clock(), self._make_proxy)
+            now = self._clock()
+            for presence in presences:
+                changes += self._registry.hear(presence, now, self._make_proxy)
             self._tell(changes)
         for change in changes:
             if isinstance(change, PropertiesRefused):

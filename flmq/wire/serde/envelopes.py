@@ -1,4 +1,4 @@
-"""Convert tasks, replies, receipts, presence and notices between dataclasses and protobuf."""
+"""Convert tasks, replies, receipts and notices between dataclasses and protobuf."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from flmq.common.errors import MalformedMessage
 from flmq.common.phase import Phase
 from flmq.wire.blobs import BlobRef
-from flmq.wire.bounds import too_many_properties
 from flmq.wire.envelopes import (
     MAX_FAILURE_TEXT,
     Begun,
@@ -17,19 +16,15 @@ from flmq.wire.envelopes import (
     FailureKind,
     JobEnded,
     ModelRequest,
-    Presence,
-    PresenceKind,
     Receipt,
     ReceiptOutcome,
     Reply,
-    RollCall,
     Task,
 )
 from flmq.wire.kinds import UnknownKind, find_kind
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from flmq.wire.serde import builtin
 from flmq.wire.serde.members import PAYLOAD, Codec, PayloadCodec, SchemaField
-from flmq.wire.serde.values import plain_items, scalars_from_proto, scalars_to_proto
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -46,11 +41,6 @@ _OUTCOMES = {
     ReceiptOutcome.LATE: pb.RECEIPT_OUTCOME_LATE,
     ReceiptOutcome.REJECTED: pb.RECEIPT_OUTCOME_REJECTED,
     ReceiptOutcome.DUPLICATE: pb.RECEIPT_OUTCOME_DUPLICATE,
-}
-_PRESENCES = {
-    PresenceKind.HELLO: pb.PRESENCE_KIND_HELLO,
-    PresenceKind.HEARTBEAT: pb.PRESENCE_KIND_HEARTBEAT,
-    PresenceKind.BYE: pb.PRESENCE_KIND_BYE,
 }
 
 
@@ -151,53 +141,6 @@ def receipt_from_proto(proto: pb.Receipt) -> Receipt:
     )
 
 
-def presence_to_proto(presence: Presence, proto: pb.Presence) -> None:
-    """Write a client's hello, heartbeat or bye."""
-    proto.kind = _PRESENCES[presence.kind]
-    proto.client_id = presence.client_id
-    proto.site = presence.site
-    proto.instance = presence.instance
-    scalars_to_proto(presence.properties, proto.properties, "Presence.properties")
-    proto.sent_unix_ms = presence.sent_unix_ms
-    proto.heartbeat_seconds = presence.heartbeat_seconds
-    proto.flmq_version = presence.flmq_version
-
-
-def presence_from_proto(proto: pb.Presence) -> Presence:
-    """Read a client's hello, heartbeat or bye.
-
-    A client with too many properties still counts as present: they are counted, but not copied.
-    """
-    refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
-    return Presence(
-        kind=member_of(PresenceKind, _PRESENCES, proto.kind),
-        client_id=proto.client_id,
-        site=proto.site,
-        instance=proto.instance,
-        properties={} if refused else scalars_from_proto(proto.properties),
-        sent_unix_ms=proto.sent_unix_ms,
-        heartbeat_seconds=proto.heartbeat_seconds,
-        flmq_version=proto.flmq_version,
-        refused=refused,
-    )
-
-
-def roll_call_to_proto(roll_call: RollCall, proto: pb.RollCall) -> None:
-    """Write a roll call."""
-    proto.job = roll_call.job
-    proto.epoch = roll_call.epoch
-    proto.heartbeat_seconds = roll_call.heartbeat_seconds
-    proto.run = roll_call.run
-    proto.refused = start_of(roll_call.refused)
-
-
-def roll_call_from_proto(proto: pb.RollCall) -> RollCall:
-    """Read a roll call."""
-    return RollCall(
-        proto.job, proto.epoch, proto.heartbeat_seconds, proto.run, start_of(proto.refused)
-    )
-
-
 def job_ended_to_proto(ended: JobEnded, proto: pb.JobEnded) -> None:
     """Write the end of a job."""
     proto.job = ended.job
@@ -276,8 +219,6 @@ BODIES: Mapping[type, SchemaField] = {
     Task: SchemaField("task", task_to_proto, task_from_proto),
     Reply: SchemaField("reply", reply_to_proto, reply_from_proto),
     Receipt: SchemaField("receipt", receipt_to_proto, receipt_from_proto),
-    Presence: SchemaField("presence", presence_to_proto, presence_from_proto),
-    RollCall: SchemaField("roll_call", roll_call_to_proto, roll_call_from_proto),
     JobEnded: SchemaField("job_ended", job_ended_to_proto, job_ended_from_proto),
     ModelRequest: SchemaField("model_request", model_request_to_proto, model_request_from_proto),
     Begun: SchemaField("begun", begun_to_proto, begun_from_proto),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import pytest
 
 from flmq.client.options import WorkerOptions
 from flmq.observe.events import ClientPresence, Note, Outcome, RoundCounts
 from flmq.transport import PRESENCE, Address, client_topology, presence_key
-from flmq.wire import Presence, PresenceKind, encode
+from flmq.wire import Companion, Presence, PresenceKind, RollCall, encode
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
-from tests.end_to_end.federation import Federation, Peer, fed_avg
+from tests.end_to_end.federation import Federation, Peer, fed_avg, nudge
 from tests.transport.rigs import PATIENCE
 
 
@@ -143,3 +146,48 @@ def test_a_hello_with_too_much_in_it_costs_its_properties_or_itself(
     peer.reply(task)
     server.history()
     assert [each.status for each in server.watch.of(ClientPresence)] == ["online"]
+
+
+def test_many_clients_of_one_process_are_admitted_each_by_its_own_greeting(
+    federation: Federation,
+) -> None:
+    """What a message says of others is believed of none whose queue is not read."""
+    names = [f"c{number}" for number in range(30)]
+    federation.workers["many"] = federation.worker({name: {} for name in names}, nudge)
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(31))
+    ghosts = tuple(Companion(f"ghost-{number}") for number in range(50))
+    body = Presence(PresenceKind.HELLO, "ghost", "main", "nobody", others=ghosts)
+    envelope = pb.Envelope.FromString(encode(body))
+    envelope.presence.others.add(client_id="not/valid")
+    address = Address(PRESENCE, presence_key("main", "ghost"))
+    peer.raw(address, envelope.SerializeToString())
+    said = server.watch.wait_for(Note, lambda note: "are not valid" in note.text)
+    assert "1 hellos were dropped" in said.text
+    assert "not/valid" in said.text
+    peer.reply(peer.task())
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=31, accepted=31)
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {"hand", *names}
+
+
+def test_an_older_server_hears_every_client_of_a_process(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know of others in a message, nor says in its roll calls that it does."""
+    each, roll_call = Presence.each, RollCall.__init__
+
+    def of_the_first(presence: Presence, greeting: str) -> Iterator[tuple[Presence, str]]:
+        return islice(each(presence, greeting), 1)
+
+    def of_old(made: RollCall, *args: Any, **kwargs: Any) -> None:
+        roll_call(made, *args, **kwargs)
+        object.__setattr__(made, "hears_others", False)
+
+    monkeypatch.setattr(Presence, "each", of_the_first)
+    monkeypatch.setattr(RollCall, "__init__", of_old)
+    server = federation.run(fed_avg(20))
+    names = {f"c{number}": {"partition-id": number} for number in range(20)}
+    federation.workers["many"] = federation.worker(names, nudge)
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=20, accepted=20)

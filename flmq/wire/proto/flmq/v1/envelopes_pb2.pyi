@@ -284,7 +284,7 @@ class Receipt(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[ReceiptOutcome, str]] = ..., reason: _Optional[str] = ..., late_by_seconds: _Optional[float] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Presence(_message.Message):
-    __slots__ = ("kind", "client_id", "site", "instance", "properties", "sent_unix_ms", "heartbeat_seconds", "flmq_version")
+    __slots__ = ("kind", "client_id", "site", "instance", "properties", "sent_unix_ms", "heartbeat_seconds", "flmq_version", "others")
     class PropertiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +300,7 @@ class Presence(_message.Message):
     SENT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     FLMQ_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
     kind: PresenceKind
     client_id: str
     site: str
@@ -308,21 +309,41 @@ class Presence(_message.Message):
     sent_unix_ms: int
     heartbeat_seconds: float
     flmq_version: str
-    def __init__(self, kind: _Optional[_Union[PresenceKind, str]] = ..., client_id: _Optional[str] = ..., site: _Optional[str] = ..., instance: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., sent_unix_ms: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ...) -> None: ...
+    others: _containers.RepeatedCompositeFieldContainer[Companion]
+    def __init__(self, kind: _Optional[_Union[PresenceKind, str]] = ..., client_id: _Optional[str] = ..., site: _Optional[str] = ..., instance: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., sent_unix_ms: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., flmq_version: _Optional[str] = ..., others: _Optional[_Iterable[_Union[Companion, _Mapping]]] = ...) -> None: ...
+
+class Companion(_message.Message):
+    __slots__ = ("client_id", "properties", "greeting")
+    class PropertiesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _scalar_pb2.Scalar
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_scalar_pb2.Scalar, _Mapping]] = ...) -> None: ...
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    GREETING_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    properties: _containers.MessageMap[str, _scalar_pb2.Scalar]
+    greeting: str
+    def __init__(self, client_id: _Optional[str] = ..., properties: _Optional[_Mapping[str, _scalar_pb2.Scalar]] = ..., greeting: _Optional[str] = ...) -> None: ...
 
 class RollCall(_message.Message):
-    __slots__ = ("job", "epoch", "heartbeat_seconds", "run", "refused")
+    __slots__ = ("job", "epoch", "heartbeat_seconds", "run", "refused", "hears_others")
     JOB_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    HEARS_OTHERS_FIELD_NUMBER: _ClassVar[int]
     job: str
     epoch: int
     heartbeat_seconds: float
     run: str
     refused: str
-    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., run: _Optional[str] = ..., refused: _Optional[str] = ...) -> None: ...
+    hears_others: bool
+    def __init__(self, job: _Optional[str] = ..., epoch: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., run: _Optional[str] = ..., refused: _Optional[str] = ..., hears_others: bool = ...) -> None: ...
 
 class JobEnded(_message.Message):
     __slots__ = ("job", "epoch", "reason", "run")
