@@ -74,6 +74,11 @@ class Sender:
         )
         return Sent(len(data), self._publisher.publish(address, message, mandatory=mandatory))
 
+    @property
+    def times_lost(self) -> int:
+        """How often the connection was lost: see `Publisher.times_lost`."""
+        return self._publisher.times_lost
+
     def chunk_bytes(self, exchange: str) -> int:
         """Return the largest chunk to send in bytes: 1 MiB, or the broker's limit. Blocks once.
 

@@ -198,6 +198,15 @@ class Round:
         """Return whether the round closed without this client's reply, and none has come since."""
         return self.tasks.get(client_id) in (TaskState.SILENT, TaskState.LOST)
 
+    def is_pending(self, client_id: str) -> bool:
+        """Return whether nothing has come from this client."""
+        return self.tasks.get(client_id) is TaskState.PENDING
+
+    @property
+    def num_pending(self) -> int:
+        """The number of clients from which nothing has come."""
+        return self._pending
+
     def accepted(self) -> tuple[str, ...]:
         """Return the clients whose reply counts, in client-id order."""
         return tuple(sorted(c for c, s in self.tasks.items() if s is TaskState.ACCEPTED))

@@ -151,6 +151,10 @@ class QueueInfo:
 class Publisher(ABC):
     """Publish with confirms, in order, over a connection of its own. Thread-safe."""
 
+    times_lost: int = 0
+    """How often its connection was lost. If the broker went with it, so did every message that is
+    not persistent, confirmed or not."""
+
     @abstractmethod
     def publish(
         self, address: Address, message: Message, *, mandatory: bool = True

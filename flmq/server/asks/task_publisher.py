@@ -94,6 +94,8 @@ class TaskPublisher:
             Address(TASKS, task_key(site, task.client_id)),
             task,
             expiration=timeout,
+            # The server has it in its journal, and publishes it again if the broker restarts.
+            persistent=False,
             message_id=task.task_id,
         )
         with self._loop.lock:
@@ -140,6 +142,11 @@ class TaskPublisher:
         """Return whether every client present has had time to be heard since the server started."""
         return self._context.clock() >= self._all_heard_at
 
+    @property
+    def times_lost(self) -> int:
+        """How often the connection was lost, and what the broker held in memory with it."""
+        return self._context.sender.times_lost
+
     def resume(self, phase: PhaseInFlight) -> None:
         """Note that an earlier server planned the phase and may have asked its clients."""
         phase.resumed = True
@@ -155,8 +162,11 @@ class TaskPublisher:
         if not asks:
             return
         with self._loop.lock:
-            wanted = asks & set(phase.round.pending())
-            tasks = {ask: phase.tasks[ask] for ask in wanted if ask in phase.tasks}
+            tasks = {
+                ask: phase.tasks[ask]
+                for ask in asks
+                if phase.round.is_pending(ask) and ask in phase.tasks
+            }
             anew = set(phase.anew)
         timeout = None if deadline is None else max(0.0, deadline - self._context.clock())
         for ask, task in sorted(tasks.items()):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from flmq.common.errors import FlmqError
 from flmq.common.logger import logger
 from flmq.round import DeadlinePassed, PhaseKey, Stopped, client_of
 from flmq.round.job_events import PhaseEvent
+from flmq.server.asks.asking_again import Allowance, AskingAgain, Flow
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.presence.watcher import PresenceWatcher
@@ -42,6 +44,10 @@ class WaitEdges:
     charge."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """For tasks that are published again, of all phases."""
+    processes: dict[str, float] = field(default_factory=dict)
+    """When a client of a process last answered, in any phase: see `Flow`."""
 
 
 class Watch:
@@ -60,12 +66,15 @@ class Watch:
         now = edges.clock()
         self.deadline = None if timeout is None else now + timeout
         self._elapsed = elapsed
-        self._started = self._said = self._asked = self._ticked = now
-        self._came: Mapping[str, int] = {}
+        self._started = self._said = self._ticked = now
+        self._again = AskingAgain(phase.tasks, now, _ASK_AGAIN_EVERY)
+        self._flow = Flow(_ASK_AGAIN_EVERY / 3, edges.processes)
+        self._times_lost = edges.publisher.times_lost
+        self._had: dict[str, int] = {}
+        """Bytes of incomplete replies that were here when their asks were looked at, by ask."""
         self._absent: set[str] = set()
         """Asks whose client has no queue and has not been heard since."""
         self._all_heard = edges.publisher.all_heard
-        self._published = 1
 
     def wait(self) -> None:
         """Wait until the phase closes; republish tasks that may be lost, and log progress.
@@ -129,33 +138,52 @@ class Watch:
         with self._edges.loop.lock:
             self._absent |= phase.unrouted
             phase.unrouted = set()
+            came, phase.came = phase.came, []
         # A client that is heard declares its queue again; for the others, retry now and then.
         there = {ask for ask in self._absent if self._is_online(ask)}
         if not self._all_heard and publisher.all_heard:
             self._all_heard, there = True, set(self._absent)
         self._absent -= there
         publisher.publish_again(phase, there, self.deadline)
-        if now - self._asked >= _ASK_AGAIN_EVERY:
-            self._asked = now
-            self._ask_again()
+        self._ask_again(now, came)
         if self.deadline is not None and now >= self.deadline:
             self._feed(DeadlinePassed())
         elif now - self._said >= _STILL_WAITING_EVERY:
             self._said = now
             self._say_whom_we_wait_for()
 
-    def _ask_again(self) -> None:
-        before, self._came = self._came, self._edges.received()
-        quiet = {
-            ask
-            for ask, task in self.phase.tasks.items()
-            if self._is_online(ask)
-            # Skip a client whose reply is arriving in chunks: it would send the reply again.
-            and self._came.get(task.task_id, 0) <= before.get(task.task_id, 0)
-        }
-        self._edges.publisher.publish_again(self.phase, quiet | self._absent, self.deadline)
-        self._published += 1
-        self._absent = set()  # the broker reports again those that still have no queue
+    def _ask_again(self, now: float, came: Sequence[str]) -> None:
+        """Publish again what may be lost; ``came`` names asks that were answered since."""
+        received, presence = self._edges.received(), self._edges.presence
+        processes = (presence.process(client_of(ask)) for ask in came)
+        self._flow.note(now, processes, sum(received.values()))
+        if self._times_lost != self._edges.publisher.times_lost:
+            self._times_lost = self._edges.publisher.times_lost
+            self._again.soon(now)
+        quiet = self._again.due(now, self._edges.allowance, partial(self._excuse, now, received))
+        self._edges.publisher.publish_again(self.phase, quiet, self.deadline)
+        self._absent -= quiet  # the broker reports again those that still have no queue
+
+    def _excuse(
+        self, now: float, received: Mapping[str, int], ask: str, is_overdue: bool
+    ) -> bool | None:
+        """Return whether the silence of an ask is explained; None: it needs no reply any more."""
+        phase = self.phase
+        if not phase.round.is_pending(ask):
+            return None
+        if ask in self._absent:
+            return False
+        if not self._is_online(ask):
+            return True
+        before, self._had[ask] = self._had.get(ask, 0), received.get(phase.tasks[ask].task_id, 0)
+        if self._had[ask] > before:
+            return True  # it would send all of its reply again
+        if is_overdue:
+            return False
+        process = self._edges.presence.process(client_of(ask))
+        return self._flow.flows(now, phase.round.num_pending) or self._flow.process_flows(
+            process, now
+        )
 
     def _is_online(self, ask: str) -> bool:
         return self._edges.presence.is_online(client_of(ask))
@@ -164,7 +192,7 @@ class Watch:
         with self._edges.loop.lock:
             pending = self.phase.round.pending()
         if pending:
-            lost = sorted(self._absent & set(pending))
+            lost, times = sorted(self._absent & set(pending)), self._again.times
             logger.log(
                 logging.WARNING if lost else logging.INFO,
                 "%s: waiting for %d of %d: %s%s%s",
@@ -173,7 +201,7 @@ class Watch:
                 len(self.phase.round.tasks),
                 _listed(pending),
                 f"; no queue on the broker, and not heard of: {_listed(lost)}" if lost else "",
-                _MAYBE_DROPPED % self._published if self._published >= _SUSPICIOUS else "",
+                _MAYBE_DROPPED % times if times >= _SUSPICIOUS else "",
             )
 
     def _feed(self, event: DeadlinePassed | Stopped) -> None:

@@ -104,6 +104,8 @@ class PhaseInFlight:
     """When it closed, in monotonic seconds. None: not closed."""
     behind: Mapping[str, PhaseKey] = field(default_factory=dict)
     """Earlier phases that clients have not answered yet and may be working on, by client."""
+    came: list[str] = field(default_factory=list)
+    """Asks that were answered since whoever waits for the phase looked at it."""
     unrouted: set[str] = field(default_factory=set)
     """Asks to publish again soon: the client had no queue, or must do its task anew."""
     resumed: bool = False
@@ -164,6 +166,8 @@ class PhaseInFlight:
         self._counts[verdict.outcome] += 1
         if taken is not None:
             self.bytes_up += taken.bytes
+            if not self.done.is_set():
+                self.came.append(ask)
             self._keep(ask, verdict.outcome, taken.reply.res)
         reason = verdict.reason
         if verdict.outcome is Outcome.SILENT and ask in self.behind:

@@ -115,6 +115,12 @@ class PresenceWatcher:
             known = self._registry.find(client_id)
             return known is not None and known.last_heard >= since
 
+    def process(self, client_id: str) -> str:
+        """Return the instance of the process that was last heard as a client; empty: none was."""
+        with self._registry_lock:
+            known = self._registry.find(client_id)
+            return "" if known is None else known.instance
+
     def site(self, client_id: str) -> str:
         """Return the site from which a client was last heard."""
         with self._registry_lock:

@@ -50,4 +50,7 @@ class Receipts:
             receipt,
             mandatory=False,
             expiration=_DAY,
+            # A broker that restarts loses it: then the client asks for it. Written to the disk of
+            # each client's own queue, receipts would cost the broker more than all else in a round.
+            persistent=False,
         )

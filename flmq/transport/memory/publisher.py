@@ -90,6 +90,7 @@ class MemoryPublisher(Publisher):
     def lost(self) -> None:
         """Lose the connection: nothing pending will be confirmed on it."""
         self._epoch += 1
+        self.times_lost += 1
         for out in self._pending:
             out.under_way = False
 

@@ -109,6 +109,7 @@ class RabbitMQPublisher(Publisher):
 
     def connection_lost(self, problem: BrokerError) -> None:
         """Forget the connection; everything unsettled is sent over the next one."""
+        self.times_lost += 1
         self._amqp = None
         self._refusals.forget()
         self._channel_gone()
