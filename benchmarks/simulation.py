@@ -6,7 +6,7 @@ first" is what there is before it: all clients made, proven to be there, and cho
 at the end is time a client and round of the largest line over that of the line before.
 
 Run: ``python -m benchmarks.simulation [--clients N ...] [--model 10KB] [--rounds N]
-[--fraction F] [--threads N]``
+[--fraction F] [--threads N] [--max-workers N]``
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def measure(options: argparse.Namespace, clients: int) -> Figures:
         config=ServerConfig(num_rounds=options.rounds + 2),
         seed=1,
         threads=options.threads,
+        max_workers=options.max_workers,
     )
     strategy.note()
     rounds, cpu = _steps(strategy.walls), _steps(strategy.cpus)
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: 3)")
     parser.add_argument("--fraction", type=float, default=1.0, help="of clients asked a round")
     parser.add_argument("--threads", type=int, help="default: one a processor")
+    parser.add_argument("--max-workers", type=int, help="processes, in place of threads")
     parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
     options = parser.parse_args()
     if options.here:
@@ -178,6 +180,7 @@ def _in_a_process(options: argparse.Namespace, clients: int) -> Figures:
     command += [f"--model={options.model // 1000}KB", f"--rounds={options.rounds}"]
     command += [f"--fraction={options.fraction}"]
     command += [f"--threads={options.threads}"] if options.threads else []
+    command += [f"--max-workers={options.max_workers}"] if options.max_workers else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 

@@ -16,7 +16,7 @@ from flmq.wire import Failure, FailureKind, Reply, Res, Task
 from flmq.wire.failures import failure_of
 from flmq.wire.kinds import UnknownKind
 
-__all__ = ["LONGEST_LEAVE", "answer_task", "reply_to"]
+__all__ = ["LONGEST_LEAVE", "answer_task", "call_client", "reply_to", "unknown_kind"]
 
 LONGEST_LEAVE = 24 * 3600
 """Maximum number of seconds for which a server may send a client away."""
@@ -31,6 +31,7 @@ def answer_task(
     now: Callable[[], float],
     *,
     level: int = logging.INFO,
+    elsewhere: Callable[[Task], Res] | None = None,
 ) -> Reply:
     """Do what ``task`` asks. Blocks for as long as the user's code trains; never raises its errors.
 
@@ -38,10 +39,11 @@ def answer_task(
 
     ``get_task`` returns the task with its model, which it may have to read first; ``now`` gives
     Unix seconds, to check the task's deadline; ``level`` is the level of the log line for a task
-    that succeeded.
+    that succeeded. With ``elsewhere``, another process's client is called by it instead, with the
+    task and its model.
     """
     started = time.monotonic()
-    res = _expired(task, now()) or _answer(task, get_task, get_client)
+    res = _expired(task, now()) or _answer(task, get_task, get_client, elsewhere)
     seconds = time.monotonic() - started
     _log(task, res, seconds, level)
     return reply_to(task, res, seconds)
@@ -71,17 +73,41 @@ def _expired(task: Task, now: float) -> Failure | None:
     )
 
 
-def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], Client]) -> Res:
+def _answer(
+    task: Task,
+    get_task: Callable[[], Task],
+    get_client: Callable[[], Client],
+    elsewhere: Callable[[Task], Res] | None,
+) -> Res:
     if isinstance(task.ins, ReconnectIns):
         return _leaving(task.ins)
     if isinstance(task.ins, UnknownKind):
-        return _unknown(task)
+        return unknown_kind(task)
     try:
-        ins = get_task().ins
+        loaded = get_task()
     except TransportClosed:
         raise
     except Exception as error:  # whatever goes wrong, only the task fails
         return failure_of(FailureKind.REFUSED, error)
+    if elsewhere is not None:
+        return elsewhere(loaded)
+    try:
+        return call_client(get_client, loaded.ins)
+    except BaseException as error:
+        _say_it_ends(task, error)
+        raise
+
+
+def call_client(
+    get_client: Callable[[], Client],
+    ins: object,
+    ends: Callable[[BaseException], bool] | None = None,
+) -> Res:
+    """Call the client's method for ``ins``; what it raises is a failure.
+
+    Except what ``ends`` says is to end the process: by default Ctrl-C and an exit, on the main
+    thread, as a signal's handler raises them.
+    """
     process = os.getpid()
     try:
         return answer(get_client(), ins)
@@ -92,10 +118,8 @@ def _answer(task: Task, get_task: Callable[[], Task], get_client: Callable[[], C
     except Exception as error:
         return failure_of(FailureKind.EXCEPTION, error)
     except BaseException as error:
-        if not _ends_the_process(error):
+        if not (ends or _ends_the_process)(error):
             return failure_of(FailureKind.EXCEPTION, error)
-        if os.getpid() == process:
-            _say_it_ends(task, error)
         raise
     finally:
         if os.getpid() != process:
@@ -109,7 +133,8 @@ def _leaving(ins: ReconnectIns) -> Res:
     return Failure(FailureKind.REFUSED, "ValueError", said)
 
 
-def _unknown(task: Task) -> Failure:
+def unknown_kind(task: Task) -> Failure:
+    """Return the failure of a task of a kind that is not registered here."""
     said = (
         f"this client does not know messages of kind {task.phase.value}: register it in the "
         "client's program"

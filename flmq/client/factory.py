@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from flmq.client.client import Client
 from flmq.client.context import ClientContext
 from flmq.client.numpy_client import NumPyClient
 from flmq.client.typing import ClientFn, ClientLike, to_client
 from flmq.common.errors import UsageError
+from flmq.wire import Res, Task
 
-__all__ = ["ClientSource", "Clients", "InvalidClient", "checked_source"]
+__all__ = ["ClientSource", "Clients", "Elsewhere", "InvalidClient", "checked_source"]
 
 ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
 """A client, its class, or a function of a `ClientContext` (or of nothing) that creates one."""
@@ -141,6 +142,13 @@ def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[o
     return (context.client_id if wants_id else context,)
 
 
+class Elsewhere(Protocol):
+    """Where clients' code is called instead of on the worker's threads: a pool of processes."""
+
+    def call(self, task: Task, context: ClientContext) -> Res:
+        """Have ``task``, with its model, answered by the client of ``context``. Blocks."""
+
+
 class Clients:
     """The clients of a worker, created when needed, one per job and client id. Thread-safe."""
 
@@ -150,8 +158,11 @@ class Clients:
         make_context: Callable[[str, str], ClientContext],
         *,
         keep: bool = True,
+        pool: Elsewhere | None = None,
     ) -> None:
         """Create clients from ``source``; without ``keep``, a new one for each task.
+
+        With a ``pool``, clients are created and called there.
 
         Raises:
             InvalidClient: ``source`` is neither a client, nor its class, nor a function.
@@ -160,6 +171,7 @@ class Clients:
         self._source = source
         self._make_context = make_context
         self._keep = keep
+        self._pool = pool
         self._made: dict[tuple[str, str], Client] = {}
         self._lock = threading.Lock()
 
@@ -173,6 +185,13 @@ class Clients:
                 with self._lock:
                     self._made[job, client_id] = made
         return made
+
+    def elsewhere(self, task: Task) -> Callable[[Task], Res] | None:
+        """Return what has the pool answer ``task``; None if there is no pool."""
+        if (pool := self._pool) is None:
+            return None
+        context = self._make_context(task.job, task.client_id)
+        return lambda loaded: pool.call(loaded, context)
 
     def forget(self, job: str) -> None:
         """Drop the clients of a job that is over."""

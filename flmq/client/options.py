@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
+from flmq.client.factory import Elsewhere
 from flmq.client.folders import check_folder
 from flmq.client.models import PATIENCE
 from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
@@ -108,6 +109,9 @@ class WorkerOptions:
     """Tasks done at a time; more than one only makes sense for several clients."""
     keep_clients: bool = True
     """Whether a client lives as long as its job, or is made for each task."""
+    pool: Elsewhere | None = None
+    """Where to call clients' code, if not on the threads: `flmq.client.pool.ProcessPool`, which
+    whoever made it closes. Clients are made there for each task."""
     observers: Sequence[WorkerObserver] | WorkerBus = ()
     """Who is told what the worker does (`flmq.observe.events`): of each task that it came, was
     begun, done, sent and settled, and of the connection to the broker. More can be attached to

@@ -96,6 +96,7 @@ class TaskExecutor:
                     lambda: self._clients.get(task.job, task.client_id),
                     now,
                     level=self._events.level,
+                    elsewhere=self._clients.elsewhere(task),
                 )
             except (KeyboardInterrupt, TransportClosed):
                 self._deaths.leave(task)

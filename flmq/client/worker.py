@@ -92,7 +92,9 @@ class Worker:
             for client_id in clients
         }
         self._by_queue = {client_queue(client_id): client_id for client_id in self._tasks}
-        self._clients = Clients(source, self._context, keep=self._options.keep_clients)
+        self._clients = Clients(
+            source, self._context, keep=self._options.keep_clients, pool=self._options.pool
+        )
         self._clock = clock
         self._unix_clock = unix_clock
         self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)

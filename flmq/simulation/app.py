@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
+from flmq.client.pool import ProcessPool
 from flmq.client.worker import Worker
-from flmq.common.errors import FlmqError, RunError, UsageError
+from flmq.common.errors import FlmqError, RunError
 from flmq.common.failure_text import named_error
 from flmq.common.logger import logger, show_on_console
 from flmq.common.typing import Scalar
@@ -28,13 +30,11 @@ from flmq.server.rhythm.callbacks import Callback, RoundEnd
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
+from flmq.simulation.hands import Hands, InvalidSimulation
+from flmq.simulation.progress import ProgressLine, is_wanted
 from flmq.transport.memory import MemoryBroker, MemoryTransport
 
 __all__ = ["InvalidSimulation", "SimulatedClientsFailed", "simulate", "start_simulation"]
-
-
-class InvalidSimulation(UsageError):
-    """The arguments of `start_simulation` contradict each other or are invalid."""
 
 
 class SimulatedClientsFailed(RunError):
@@ -62,6 +62,8 @@ def start_simulation(
     job: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
+    max_workers: int | Literal["auto"] | None = None,
+    progress: bool | None = None,
     observers: Sequence[Observer] | EventBus = (),
     callbacks: Sequence[Callback | RoundEnd] = (),
 ) -> History:
@@ -69,33 +71,40 @@ def start_simulation(
 
     A client is created for each task, as in Flower's simulation: keep what must last outside of it.
     The clients share this process, and so Python's GIL, which numpy and torch release while they
-    compute.
+    compute; with ``max_workers``, each is created and called in one of so many processes instead,
+    with the same bits (docs/simulation.md).
 
     Args:
         client_fn: creates a client from a `ClientContext`, whose ``node_config`` has
             ``partition-id`` (0 to ``num_clients`` - 1) and ``num-partitions``.
         num_clients: number of clients; their ids are ``0``, ``1``, ...
         clients_ids: the clients' ids, in place of ``num_clients``.
-        client_resources: accepted for compatibility with Flower, and ignored, as there is no Ray
-            here; likewise ``ray_init_args`` and ``keep_initialised``.
+        client_resources: of Flower's resources, "num_cpus" counts: the processors of the machine
+            are divided by it where ``threads`` or ``max_workers`` is not a number.
         server: as in `start_server`; likewise ``config``, ``strategy``, ``client_manager``,
             ``job``, ``seed``, ``observers`` and ``callbacks``.
         config: see ``server``.
         strategy: see ``server``.
         client_manager: see ``server``.
-        ray_init_args: see ``client_resources``.
-        keep_initialised: see ``client_resources``.
+        ray_init_args: accepted for compatibility with Flower, and ignored, as there is no Ray
+            here; likewise ``keep_initialised``.
+        keep_initialised: see ``ray_init_args``.
         job: see ``server``.
         seed: see ``server``.
         threads: number of tasks run concurrently; None for one per processor.
+        max_workers: number of processes that run tasks, in place of ``threads``; "auto" for one
+            per processor. ``client_fn`` must be picklable by cloudpickle.
+        progress: whether to show on standard error how far it is; None: in a terminal or notebook.
         observers: see ``server``.
         callbacks: see ``server``.
 
     Raises:
-        UsageError: arguments contradict each other or are invalid.
+        UsageError: arguments contradict each other or are invalid, or ``client_fn`` cannot be
+            handed to processes.
         RunError: the run cannot go on.
     """
     show_on_console()
+    hands = Hands.of(threads, max_workers, client_resources)
     ids = _ids(num_clients, clients_ids)
     clients: dict[str, dict[str, Scalar]] = {
         client_id: {"partition-id": i, "num-partitions": len(ids)}
@@ -103,7 +112,10 @@ def start_simulation(
     }
     parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)
     options = RunOptions(job=job, seed=seed, observers=observers)
-    return simulate(client_fn, clients, parts, options, threads=threads, keep_clients=False)
+    line = ProgressLine(sys.stderr) if is_wanted(progress, sys.stderr) else None
+    return simulate(
+        client_fn, clients, parts, options, hands=hands, keep_clients=False, progress=line
+    )
 
 
 def simulate(
@@ -112,35 +124,52 @@ def simulate(
     parts: ServerAppComponents,
     options: RunOptions,
     *,
-    threads: int | None = None,
+    hands: Hands | None = None,
     keep_clients: bool,
+    progress: ProgressLine | None = None,
 ) -> History:
     """Run ``clients`` (ids with their properties) and a server over an in-memory broker."""
     # Otherwise the first round would sample only among the clients that registered quickly.
     options = replace(options, clients=len(clients))
-    broker = MemoryBroker()
     bus = EventBus.of(options.observers)
     bus.attach(RunLog())
-    worker_options = WorkerOptions(
-        threads=threads or os.cpu_count() or 1, keep_clients=keep_clients, max_deaths=0
-    )
     try:
-        with MemoryTransport(broker) as near, MemoryTransport(broker) as far:
-            worker = Worker(near, source, clients, worker_options)
-            ended: list[BaseException] = []
-            thread = threading.Thread(target=_work, args=(worker, far, ended), name="flmq-clients")
-            thread.start()
-            try:
-                return run_server(far, parts, options, bus=bus, broker="in memory")
-            except FlmqError as error:
-                if ended:
-                    raise SimulatedClientsFailed(ended[0]) from error
-                raise
-            finally:
-                worker.stop()
-                thread.join()
+        with contextlib.ExitStack() as meanwhile:
+            worker_options = (hands or Hands.of()).options(source, meanwhile)
+            if progress is not None:
+                bus.attach(progress)
+                meanwhile.enter_context(progress.shown())
+            worker_options = replace(worker_options, keep_clients=keep_clients)
+            return _run(source, clients, parts, options, worker_options, bus)
     finally:
         bus.close()
+
+
+def _run(
+    source: ClientSource,
+    clients: Mapping[str, Mapping[str, Scalar]],
+    parts: ServerAppComponents,
+    options: RunOptions,
+    worker_options: WorkerOptions,
+    bus: EventBus,
+) -> History:
+    broker = MemoryBroker()
+    with MemoryTransport(broker) as near, MemoryTransport(broker) as far:
+        worker = Worker(near, source, clients, worker_options)
+        ended: list[BaseException] = []
+        thread = threading.Thread(target=_work, args=(worker, far, ended), name="flmq-clients")
+        thread.start()
+        try:
+            return run_server(far, parts, options, bus=bus, broker="in memory")
+        except FlmqError as error:
+            if ended:
+                raise SimulatedClientsFailed(ended[0]) from error
+            raise
+        finally:
+            worker.stop()
+            if isinstance(worker_options.pool, ProcessPool):
+                worker_options.pool.close()  # nobody waits for what is still trained
+            thread.join()
 
 
 def _work(worker: Worker, server: MemoryTransport, ended: list[BaseException]) -> None:

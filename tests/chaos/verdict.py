@@ -22,6 +22,7 @@ from flmq.journal.state import encode_state
 from flmq.round import Outcome
 from flmq.server.options import RunOptions
 from flmq.simulation.app import simulate
+from flmq.simulation.hands import Hands
 from flmq.transport import DEAD
 from tests.chaos import program
 from tests.chaos.buffers import check_buffers
@@ -52,7 +53,7 @@ def undisturbed(variant: Variant, clients: int, rounds: int) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(job=JOB, seed=SEED, runs_dir=Path(folder))
         everybody: Mapping[str, Any] = {name: {} for name in client_names(clients)}
-        simulate(program.client, everybody, parts, options, threads=1, keep_clients=False)
+        simulate(program.client, everybody, parts, options, hands=Hands(1), keep_clients=False)
         return result_of(Path(folder) / JOB)
 
 
