@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from urllib.parse import quote
 
@@ -22,8 +22,13 @@ from flmq.broker.layout import FEDERATION_PLUGINS
 from flmq.broker.management import Management
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError
-from flmq.common.urls import parse_broker_url
-from flmq.transport import DEFAULT_SITE, federation_topology, open_transport
+from flmq.common.urls import BrokerUrl, parse_broker_url
+from flmq.sites.brokers import carry_out, look_at_all
+from flmq.sites.federation import Federation
+from flmq.sites.federation import Site as FederatedSite
+from flmq.sites.links import LinkState, links_to
+from flmq.sites.plan import plan_apply
+from flmq.transport import DEFAULT_SITE
 from tests.chaos.stage import queue_depths
 from tests.sites.networks import (
     AMQP_PORT,
@@ -175,20 +180,20 @@ class Sites:
         for name in self.names:
             with self.inside(name):
                 _patiently(functools.partial(self._management(name).add_vhost, self._vhost))
-                with open_transport(self.url_of(name), name="stage") as transport:
-                    transport.declare(federation_topology(name))
         self.federate()
         self.until_linked()
 
     def federate(self) -> None:
-        """Tasks and models flow down, replies, chunks and presence up."""
-        for site in self._sites.values():
-            if site.parent is not None:
-                self._flow(site.name, site.parent, "tasks|models")
-                self._flow(site.parent, site.name, "replies|uploads|presence|partials")
+        """Link them, as ``flmq site apply`` does at each site."""
+        for name in self.names:
+            federation = self._federation(name)
+            with self.inside(name):
+                standing, wrong = look_at_all(federation, {name})
+                assert not wrong, wrong
+                carry_out(federation, plan_apply(federation, standing))
 
     def until_linked(self, timeout: float = 60.0) -> None:
-        """Wait until every link runs that is not cut."""
+        """Wait until every link runs."""
         deadline = time.monotonic() + timeout
         while waiting := [each for name in self.names for each in self._links_not_up(name)]:
             assert time.monotonic() < deadline, f"links that do not come up: {waiting}"
@@ -254,69 +259,41 @@ class Sites:
             return Wire(number, parent.space, child.space)
         return ProxiedLink(parent.node.ports.amqp, child.node.ports.amqp)
 
-    def _uri(self, downstream: str, upstream: str) -> str:
-        """How one broker reaches another over their link."""
-        up, down = self._sites[upstream], self._sites[downstream]
-        above = down.parent == upstream
-        link = (down if above else up).link
+    def _federation(self, seen_from: str) -> Federation:
+        """All sites, with the addresses by which one of them reaches the others."""
+        return Federation(
+            tuple(
+                FederatedSite(
+                    each.name,
+                    self._address(each),
+                    self._link_address(each, self._sites[seen_from]),
+                    each.node.management,
+                    each.parent,
+                )
+                for each in self._sites.values()
+            )
+        )
+
+    def _address(self, site: Site) -> BrokerUrl:
+        return parse_broker_url(site.node.url).with_vhost(self._vhost)
+
+    def _link_address(self, site: Site, seen_from: Site) -> BrokerUrl:
+        """How one broker reaches another over their link; for others that of loopback."""
+        address = replace(self._address(site), options=(("heartbeat", str(_HEARTBEAT)),))
+        above = seen_from.parent == site.name
+        link = seen_from.link if above else site.link if site.parent == seen_from.name else None
         if isinstance(link, Wire):
-            host, port = (link.parent_host if above else link.child_host), AMQP_PORT
-        else:
-            assert isinstance(link, ProxiedLink)
-            host, port = "127.0.0.1", (link.to_parent if above else link.to_child).port
-        who = parse_broker_url(up.node.url)
-        login = f"{who.user}:{quote(who.password, safe='')}"
-        vhost = quote(self._vhost, safe="")
-        return f"amqp://{login}@{host}:{port}/{vhost}?heartbeat={_HEARTBEAT}"
+            host = link.parent_host if above else link.child_host
+            return replace(address, host=host, port=AMQP_PORT)
+        if isinstance(link, ProxiedLink):
+            return replace(address, port=(link.to_parent if above else link.to_child).port)
+        return address
 
-    def _flow(self, downstream: str, upstream: str, exchanges: str) -> None:
-        """Have ``exchanges`` of one broker get what comes to those of another."""
-        value = {
-            "uri": self._uri(downstream, upstream),
-            "ack-mode": "on-confirm",
-            "prefetch-count": 16,
-            "trust-user-id": True,
-            "reconnect-delay": 1,
-            "max-hops": len(self.names) - 1,
-            "expires": 24 * 3600 * 1000,
-        }
-        name = f"flmq-{upstream}"
-        path = f"/api/parameters/federation-upstream/{{vhost}}/{name}"
-        self.call(downstream, "PUT", path, {"value": value})
-        # A policy names one upstream or a set; an exchange has one policy, and several children.
-        group = f"flmq-{'down' if self._sites[downstream].parent == upstream else 'up'}"
-        members = [
-            {"upstream": f"flmq-{other.name}"}
-            for other in self._sites.values()
-            if other.name == upstream or (group == "flmq-up" and other.parent == downstream)
-        ]
-        if group == "flmq-up" and members[-1] != {"upstream": name}:
-            return  # the last child's turn sets all of them
-        path = f"/api/parameters/federation-upstream-set/{{vhost}}/{group}"
-        self.call(downstream, "PUT", path, {"value": members})
-        policy = {
-            "pattern": rf"^flmq\.({exchanges})$",
-            "apply-to": "exchanges",
-            "definition": {"federation-upstream-set": group},
-        }
-        self.call(downstream, "PUT", f"/api/policies/{{vhost}}/{group}", policy)
-
-    def _links_not_up(self, site: str) -> list[str]:
-        """Links of this broker that do not run, and exchanges that have none yet."""
-        known = self._sites[site]
-        children = [each.name for each in self._sites.values() if each.parent == site]
-        wanted = {(f"flmq-{known.parent}", x) for x in _DOWN if known.parent is not None}
-        wanted |= {(f"flmq-{child}", x) for child in children for x in _UP}
-        found = self.call(site, "GET", "/api/federation-links/{vhost}")
-        assert isinstance(found, list)
-        running = {
-            (each["upstream"], each["exchange"]) for each in found if each["status"] == "running"
-        }
-        return [f"{site}: {exchange} of {name}" for name, exchange in sorted(wanted - running)]
-
-
-_DOWN = ("flmq.tasks", "flmq.models")
-_UP = ("flmq.replies", "flmq.uploads", "flmq.presence")
+    def _links_not_up(self, name: str) -> list[str]:
+        federation = self._federation(name)
+        with self.inside(name):
+            links = list(links_to(federation, federation[name], {}, {}))
+        return [str(each) for each in links if each.state is not LinkState.RUNNING]
 
 
 def _patiently(call: Callable[[], object]) -> object:
