@@ -6,7 +6,7 @@
 #   ARGS    passed on: make demo ARGS="--kill 3", make test ARGS=tests/round
 #   RABBITMQ4  where `make test-rabbitmq4` keeps its RabbitMQ (default: .rabbitmq4)
 #   TORCH   which PyTorch `make test-torch` installs, if there is none (default: torch==2.13.0)
-#   SEED, RUNS, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
+#   SEED, RUNS, SITES, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +16,7 @@ JOBS ?= 3
 TORCH ?= torch==2.13.0
 SEED ?= 1
 RUNS ?= 10
+SITES ?= 5
 ROUNDS ?= 2000
 
 RUN := $(VENV)/bin/python -m
@@ -67,10 +68,10 @@ bench: $(DEV) ## Measure, in some twenty minutes; ARGS=--help says what there is
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
 	@$(RUN) benchmarks $(ARGS)
 
-chaos: $(DEV) ## Kill and cut RUNS=10 runs, drawn from SEED=1 on, and compare their bits
+chaos: $(DEV) ## Kill and cut RUNS=10 runs and SITES=5 over sites, drawn from SEED=1 on: the same bits
 	@sh scripts/see-to-broker.sh $(VENV)
 	@$(RUN) pytest -m slow tests/chaos
-	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) $(ARGS)
+	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) --sites $(SITES) $(ARGS)
 
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows
 	@sh scripts/see-to-broker.sh $(VENV)

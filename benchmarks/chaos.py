@@ -18,9 +18,18 @@ from pathlib import Path
 
 from tests.chaos.program import Variant
 from tests.chaos.run import Run, play
-from tests.chaos.schedule import SERVER_POINTS, WORKER_POINTS, Kind, Schedule, draw
+from tests.chaos.schedule import (
+    SERVER_POINTS,
+    WORKER_POINTS,
+    Kind,
+    Schedule,
+    draw,
+    draw_with_sites,
+)
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import check
+from tests.sites.director import as_scheduled
+from tests.sites.stage import HUB, STAR, Sites
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +70,13 @@ def main() -> None:
         schedules = [Schedule(-1 - i, variant) for i, variant in enumerate(Variant)] + schedules
     for batch in _batches(schedules, folder):
         _play_on_one_stage(batch, folder, tally)
+    below = [name for name in STAR if name != HUB]
+    over_sites = [
+        draw_with_sites(options.seed + i, below, faults=options.faults)
+        for i in range(options.sites)
+    ]
+    for batch in _batches(over_sites, folder):
+        _play_over_sites(batch, folder, tally)
     _tell("\n" + _table(tally))
     if tally.failed:
         _tell(f"not as promised: seeds {tally.failed}; folders and logs in {folder}")
@@ -72,6 +88,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the first run (default: 1)")
     parser.add_argument("--runs", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument(
+        "--sites", type=int, default=0, help="how many besides, over three sites (default: 0)"
+    )
     parser.add_argument("--faults", type=int, default=9, help="from outside, a run (default: 9)")
     parser.add_argument(
         "--control", action="store_true", help="first play each kind of job undisturbed"
@@ -103,22 +122,39 @@ def _play_on_one_stage(schedules: Iterator[Schedule], folder: Path, tally: Tally
         stage = stack.enter_context(Stage())
         for schedule in schedules:
             place = folder / f"seed-{schedule.seed}"
-            run = play(stage, schedule, place)
-            problems = check(run)
-            tally.add(run, problems)
-            _tell(_line(run, problems))
-            if problems:
+            if _judge(play(stage, schedule, place), tally):
                 shutil.copy(stage.node.log, place / "rabbitmq.log")
                 return
-            shutil.rmtree(place)
+
+
+def _play_over_sites(schedules: Iterator[Schedule], folder: Path, tally: Tally) -> None:
+    """Likewise, with the brokers of three sites."""
+    with Sites() as sites:
+        for schedule in schedules:
+            place = folder / f"sites-{schedule.seed}"
+            if _judge(play(sites, schedule, place, script=as_scheduled(sites)), tally):
+                for name in sites.names:
+                    shutil.copy(sites.node(name).log, place / f"rabbitmq-{name}.log")
+                return
+
+
+def _judge(run: Run, tally: Tally) -> list[str]:
+    """Count and tell a run, and keep nothing of it if it is as promised; return its problems."""
+    problems = check(run)
+    tally.add(run, problems)
+    _tell(_line(run, problems))
+    if not problems:
+        shutil.rmtree(run.folder)
+    return problems
 
 
 def _line(run: Run, problems: list[str]) -> str:
     schedule = run.schedule
+    where = f" behind {len(schedule.aggregators)} aggregators" if schedule.aggregators else ""
     what = ", ".join(f"{kind.value} {n}" for kind, n in sorted(run.faults.items(), key=_name))
     verdict = "as promised" if not problems else "NOT AS PROMISED:\n    " + "\n    ".join(problems)
     return (
-        f"seed {schedule.seed}: {schedule.variant.value}, {schedule.clients} clients, "
+        f"seed {schedule.seed}: {schedule.variant.value}, {schedule.clients} clients{where}, "
         f"{schedule.rounds} rounds; {run.hits.total()} crashes; {what or 'nothing'}; "
         f"{run.seconds:.1f} s; {verdict}"
     )

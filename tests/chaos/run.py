@@ -30,6 +30,7 @@ from tests.chaos.supervisor import Supervisor
 __all__ = [
     "JOB",
     "SEED",
+    "Director",
     "Run",
     "Script",
     "Training",
@@ -240,9 +241,9 @@ def play(
             placed = stage.placed(name, command)
             supervisor.start(name, placed, crashes, may_end.get(name, ()) if may_end else ())
         if script is None:
-            assert isinstance(stage, Stage), "schedules are for a stage; a cluster wants a script"
+            assert isinstance(stage, Stage), "schedules are for a stage; others want a script"
             run.gate.touch()
-            _Director(stage, supervisor, run).direct(timeout)
+            StageDirector(stage, supervisor, run).direct(timeout)
         else:
             script(supervisor, run)
         run.seconds = time.monotonic() - started
@@ -256,17 +257,18 @@ def play(
     return run
 
 
-class _Director:
+class Director:
     """Does what the schedule says, when it says it, until the job is over."""
 
-    def __init__(self, stage: Stage, supervisor: Supervisor, run: Run) -> None:
-        self._stage = stage
+    def __init__(self, supervisor: Supervisor, run: Run) -> None:
+        """Direct ``run``, whose processes ``supervisor`` has started."""
         self._supervisor = supervisor
         self._run = run
         self._faults = list(run.schedule.faults)
         self._endings: list[tuple[float, Callable[[], None]]] = []
 
     def direct(self, timeout: float) -> None:
+        """Return when the job is over, somebody is in trouble, or after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         due: float | None = None
         while self._going_on():
@@ -285,8 +287,20 @@ class _Director:
         self._run.ended = self._supervisor.exit_status(SERVER) == 0
         for _, ending in self._endings:
             ending()
-        for client in {f.client for f in self._run.schedule.faults if f.kind is Kind.HOSTILE}:
-            forget_forged(self._stage.direct_url, client)
+
+    def disturb(self, fault: Fault) -> bool:
+        """Do it; False where there was nobody to do it to."""
+        match fault.kind:
+            case Kind.KILL_SERVER:
+                return self._supervisor.kill(SERVER)
+            case Kind.KILL_CLIENT:
+                return self._supervisor.kill(fault.client)
+            case other:
+                raise AssertionError(f"{other} is not for this scene")
+
+    def lasting(self, seconds: float, ending: Callable[[], None]) -> None:
+        """Have ``ending`` called after so long, or at the job's end."""
+        self._endings.append((time.monotonic() + seconds, ending))
 
     def _going_on(self) -> bool:
         return self._supervisor.exit_status(SERVER) is None and not self._supervisor.troubles
@@ -296,44 +310,52 @@ class _Director:
             self._endings.remove(item)
             item[1]()
 
-    def _lasting(self, seconds: float, ending: Callable[[], None]) -> None:
-        self._endings.append((time.monotonic() + seconds, ending))
-
     def _do(self, fault: Fault) -> None:
-        if self._disturb(fault):
+        if self.disturb(fault):
             self._run.faults[fault.kind] += 1
 
-    def _disturb(self, fault: Fault) -> bool:
+
+class StageDirector(Director):
+    """The director where all are before one broker."""
+
+    def __init__(self, stage: Stage, supervisor: Supervisor, run: Run) -> None:
+        """Direct ``run`` on ``stage``."""
+        super().__init__(supervisor, run)
+        self._stage = stage
+
+    def direct(self, timeout: float) -> None:
+        """As any director, and take hostile tasks from the clients at the end."""
+        super().direct(timeout)
+        for client in {f.client for f in self._run.schedule.faults if f.kind is Kind.HOSTILE}:
+            forget_forged(self._stage.direct_url, client)
+
+    def disturb(self, fault: Fault) -> bool:
         """Do it; False where there was nobody to do it to."""
         stage = self._stage
         match fault.kind:
-            case Kind.KILL_SERVER:
-                return self._supervisor.kill(SERVER)
-            case Kind.KILL_CLIENT:
-                return self._supervisor.kill(fault.client)
             case Kind.KILL_BROKER:
                 stage.kill_broker()
             case Kind.CUT:
                 stage.cut()
             case Kind.OUTAGE:
                 stage.refuse()
-                self._lasting(fault.seconds, stage.accept)
+                self.lasting(fault.seconds, stage.accept)
             case Kind.CLOSE:
                 stage.close_connections()
             case Kind.HALF_OPEN:
                 stage.freeze(to_client=fault.seconds > 2.0, to_broker=fault.seconds < 4.0)
             case Kind.STALL:
                 stage.freeze(to_client=True, to_broker=True)
-                self._lasting(fault.seconds, stage.thaw)
+                self.lasting(fault.seconds, stage.thaw)
             case Kind.DELAY:
                 stage.delay(0.05 * fault.seconds)
-                self._lasting(fault.seconds, lambda: stage.delay(0.0))
+                self.lasting(fault.seconds, lambda: stage.delay(0.0))
             case Kind.SLOW:
                 stage.throttle(200_000.0)
-                self._lasting(fault.seconds, lambda: stage.throttle(None))
+                self.lasting(fault.seconds, lambda: stage.throttle(None))
             case Kind.ALARM:
                 stage.raise_alarm()
-                self._lasting(fault.seconds, stage.end_alarm)
+                self.lasting(fault.seconds, stage.end_alarm)
             case Kind.DELETE_STREAM:
                 stage.delete_queue(MODELS)
             case Kind.DELETE_QUEUE:
@@ -342,11 +364,13 @@ class _Director:
                 stage.delete_queue(replies_queue(JOB))
             case Kind.POLICY:
                 stage.set_policy()
-                self._lasting(fault.seconds, stage.end_policy)
+                self.lasting(fault.seconds, stage.end_policy)
             case Kind.HOSTILE if stage.blocked:
                 return False
             case Kind.HOSTILE:
                 send_hostile(stage.direct_url, JOB, fault.client, fault.seconds)
+            case _:
+                return super().disturb(fault)
         return True
 
 

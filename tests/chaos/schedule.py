@@ -18,6 +18,7 @@ __all__ = [
     "Schedule",
     "client_names",
     "draw",
+    "draw_with_sites",
 ]
 
 SERVER = "server"
@@ -73,11 +74,17 @@ class Kind(Enum):
     """On every queue, for some seconds: one message at most, for five seconds at most."""
     HOSTILE = "hostile message"
     """Into a queue of the job or of a client."""
+    KILL_SITE = "kill site broker"
+    KILL_HUB = "kill hub broker"
+    KILL_AGGREGATOR = "kill aggregator"
+    CUT_LINK = "cut link"
+    """Between a site and its parent, for some seconds."""
+    SLOW_LINK = "slow site link"
 
 
 _OF_A_CLIENT = (Kind.KILL_CLIENT, Kind.DELETE_QUEUE, Kind.HOSTILE)
 KILLS = (Kind.KILL_SERVER, Kind.KILL_CLIENT, Kind.KILL_BROKER)
-_WEIGHTS: Mapping[Kind, int] = {
+_WEIGHTS: Mapping[Kind, int] = {  # where all are before one broker
     Kind.KILL_SERVER: 5,
     Kind.KILL_CLIENT: 7,
     Kind.KILL_BROKER: 2,
@@ -97,6 +104,19 @@ _WEIGHTS: Mapping[Kind, int] = {
 }
 
 
+_AGGREGATOR = Kind.KILL_AGGREGATOR
+_SITE_WEIGHTS: Mapping[Kind, int] = {
+    Kind.KILL_SERVER: 4,
+    Kind.KILL_CLIENT: 3,
+    Kind.KILL_HUB: 1,
+    Kind.KILL_SITE: 2,
+    Kind.KILL_AGGREGATOR: 6,
+    Kind.CUT_LINK: 5,
+    Kind.SLOW_LINK: 3,
+}
+_OVER_SITES = (Variant.LARGE, Variant.PLAIN, Variant.STATEFUL, Variant.SAMPLED, Variant.MEDIAN)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One disturbance."""
@@ -105,7 +125,7 @@ class Fault:
     """Seconds after the one before it; the first: after the first training has begun."""
     kind: Kind
     client: str = ""
-    """Whom it meets, where it meets one client."""
+    """Whom it meets, where it meets one client; the site, where it meets one."""
     seconds: float = 0.0
     """How long it lasts, where it lasts; which message it is, where it is one."""
 
@@ -124,6 +144,8 @@ class Schedule:
     faults: Sequence[Fault] = ()
     forks: bool = False
     """Whether trainings leave children behind, which hold what their parent had open."""
+    aggregators: Sequence[str] = ()
+    """Sites that have one."""
 
 
 def client_names(clients: int) -> list[str]:
@@ -160,6 +182,34 @@ def draw(seed: int, *, faults: int = 9) -> Schedule:
         tuple(_fault(rng, names) for _ in range(faults)),
         forks=seed % 3 == 0,
     )
+
+
+def draw_with_sites(seed: int, sites: Sequence[str], *, faults: int = 9) -> Schedule:
+    """Draw a run over ``sites`` below a hub, each with an aggregator in two runs of three."""
+    rng = random.Random(seed)
+    variant = list(_OVER_SITES)[seed % len(_OVER_SITES)]
+    clients, rounds = rng.choice([4, 5, 6]), rng.choice([4, 5])
+    names = client_names(clients)
+    aggregators = tuple(sites) if seed % 3 else ()
+    weights = {k: w for k, w in _SITE_WEIGHTS.items() if aggregators or k is not _AGGREGATOR}
+    return Schedule(
+        seed,
+        variant,
+        clients,
+        rounds,
+        rng.choice([0.05, 0.2, 0.5]),
+        faults=tuple(_site_fault(rng, weights, names, sites) for _ in range(faults)),
+        aggregators=aggregators,
+    )
+
+
+def _site_fault(
+    rng: random.Random, weights: Mapping[Kind, int], names: Sequence[str], sites: Sequence[str]
+) -> Fault:
+    kind = rng.choices(list(weights), list(weights.values()))[0]
+    after = 1.5 if kind in (Kind.KILL_HUB, Kind.KILL_SITE) else 0.1
+    whom = names if kind is Kind.KILL_CLIENT else sites
+    return Fault(after + rng.expovariate(1.0), kind, rng.choice(whom), rng.uniform(0.5, 8.0))
 
 
 def _crashes(

@@ -13,7 +13,15 @@ import pytest
 
 from tests.chaos.program import Variant
 from tests.chaos.run import play
-from tests.chaos.schedule import SERVER_POINTS, WORKER_POINTS, Fault, Kind, Schedule, draw
+from tests.chaos.schedule import (
+    SERVER_POINTS,
+    WORKER_POINTS,
+    Fault,
+    Kind,
+    Schedule,
+    draw,
+    draw_with_sites,
+)
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import check
 
@@ -100,5 +108,7 @@ def test_a_campaign_of_thirty_meets_every_point_in_every_way() -> None:
     schedules = [draw(seed) for seed in range(30)]
     hits = sum((_points(each.crashes) for each in schedules), Counter[str]())
     assert min(hits[point] for point in SERVER_POINTS + WORKER_POINTS) >= 5
-    assert {fault.kind for each in schedules for fault in each.faults} == set(Kind)
+    over_sites = [draw_with_sites(seed, ["eu", "asia"]) for seed in range(10)]
+    kinds = {fault.kind for each in schedules + over_sites for fault in each.faults}
+    assert kinds == set(Kind)
     assert {each.variant for each in schedules} == set(Variant)

@@ -122,6 +122,10 @@ class Sites:
         """The sites, the hub first."""
         return list(self._parents)
 
+    def below(self, site: str) -> list[str]:
+        """The sites whose parent this one is."""
+        return [name for name, parent in self._parents.items() if parent == site]
+
     def link(self, site: str) -> Link:
         """From a site to its parent."""
         link = self._sites[site].link
