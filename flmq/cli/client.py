@@ -1,22 +1,27 @@
-"""``flmq client``: a worker that serves every job of its virtual host."""
+"""``flmq client``: a worker that serves every job of its virtual host, as one client or many."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from flmq.cli.client_processes import serve_in_processes
 from flmq.cli.load import load_client
 from flmq.cli.options import Broker, pairs, with_options
 from flmq.cli.process import log_to_stderr
 from flmq.cli.stopping import in_order, typed_again
-from flmq.client.app import run_client
+from flmq.client.app import run_clients, threads_for
+from flmq.client.client_ids import InvalidClientIds, Share, client_ids_of, clients_of
 from flmq.client.options import WorkerOptions
 from flmq.client.tasks import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
+from flmq.common.typing import Scalar
 
 __all__ = ["client"]
 
@@ -40,6 +45,38 @@ def client(
             "made from host and process.",
         ),
     ] = None,
+    client_ids: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLMQ_CLIENT_IDS",
+            help="Serve many clients: a file of their ids, one a line, # comments; a pattern such "
+            "as site-a-{0..999}, or {000..999} to keep the zeros; or a number of clients, named "
+            "after this host.",
+            show_default=False,
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=1000, help="Processes to divide these clients among.")
+    ] = 1,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve only this part of the clients, as 3/20: on 20 machines with the same "
+            "list, each another.",
+            show_default=False,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            envvar="FLMQ_CONCURRENCY",
+            help="Tasks that each process does at a time, one of each client, on threads. "
+            "Default: 1 for one client; for many, one per processor, at least 2.",
+            show_default=False,
+        ),
+    ] = None,
     prop: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,19 +89,47 @@ def client(
     *,
     options: WorkerOptions,
 ) -> None:
-    """Work for every job of the broker's virtual host, one task at a time, until stopped."""
+    """Work for every job of the broker's virtual host until stopped, as one client or as many.
+
+    Each client does one task at a time. With --client-ids, each also has the properties
+    partition-id, its place in the list from 0 on, and num-partitions.
+    """
     log_to_stderr(logging.INFO)
-    name = make_client_id() if client_id is None else check_client_id(client_id)
-    if client_id is None:
-        logger.info("client id %s (give --client-id one that stays)", name)
     url = broker_url(broker)
-    properties = pairs("--property", prop or [])
-    with in_order(lambda: _goes_on(client_id, options)):
-        run_client(url, load_client(app), name, properties, options)
+    properties: Mapping[str, Scalar] = pairs("--property", prop or [])
+    if client_ids is None:
+        if processes > 1 or share is not None:
+            raise InvalidClientIds("--processes and --share divide many clients: give --client-ids")
+        name = make_client_id() if client_id is None else check_client_id(client_id)
+        if client_id is None:
+            logger.info("client id %s (give --client-id one that stays)", name)
+        clients: Mapping[str, Mapping[str, Scalar]] = {name: properties}
+        options = replace(options, threads=concurrency or 1)
+        with in_order(lambda: _goes_on(client_id, options)):
+            run_clients(url, load_client(app), clients, options)
+        return
+    if client_id is not None:
+        raise InvalidClientIds("give --client-id or --client-ids, one of the two")
+    ids, part = client_ids_of(client_ids), Share() if share is None else Share.parse(share)
+    clients = clients_of(ids, properties, part)
+    if processes > len(clients):
+        raise InvalidClientIds(f"{processes} processes for {len(clients)} clients: give fewer")
+    options = replace(options, threads=concurrency or threads_for(len(clients), part.of))
+    source = load_client(app)  # before there are processes that would each say what is wrong
+    with in_order(lambda: _goes_on(client_ids, options, many=True)):
+        if processes > 1:
+            raise SystemExit(serve_in_processes(processes, ids, part))
+        run_clients(url, source, clients, options)
 
 
-def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
+def _goes_on(client_id: str | None, options: WorkerOptions, *, many: bool = False) -> str:
     """Return text on what happens to a stopped client's work, and how to resume it."""
+    if many:
+        if options.state_dir is None or options.ack is AckPolicy.RESULT:
+            what = "tasks that these clients had wait in their queues, and will be trained anew"
+        else:
+            what = f"{options.state_dir} keeps their tasks and what they have finished"
+        return f"{what}. Go on with: {typed_again()}"
     if client_id is None:
         return (
             "a task that it had waits in a queue that no other client reads, so its round ends at "

@@ -24,6 +24,7 @@ from flmq.server.lifecycle import job_lock as charge
 
 __all__ = [
     "SAFELY_FLMQ",
+    "begun_by",
     "boundary",
     "hide_broker_url",
     "log_to_file",
@@ -82,12 +83,12 @@ def hide_broker_url() -> None:
             continue
         if url == redact_url(url):
             return  # no password in it
-        argv = [sys.executable, *_begun_by(), *sys.argv[1:position], *rest]
+        argv = [sys.executable, *begun_by(), *sys.argv[1:position], *rest]
         env = {**os.environ, BROKER_URL: url, TYPED_BROKER: redact_url(url)}
         os.execve(sys.executable, argv, env)  # noqa: S606  ourselves
 
 
-def _begun_by() -> list[str]:
+def begun_by() -> list[str]:
     """Return how Python was started, before our arguments, so that re-executing imports the same.
 
     ``-m flmq`` in place of a script would put the current folder first on the path.

@@ -16,7 +16,7 @@ from flmq.common.errors import FlmqError
 __all__ = ["PART_OF_DEMO", "TYPED_BROKER", "in_order", "typed_again"]
 
 PART_OF_DEMO = "FLMQ_PART_OF_DEMO"
-"""Set for the processes of a demo, which itself says how to resume."""
+"""Set for the processes of a command that itself says how to resume, such as a demo."""
 TYPED_BROKER = "FLMQ_TYPED_BROKER"
 """The broker's URL given with ``--broker``, without its password (the real one is hidden)."""
 

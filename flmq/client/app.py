@@ -1,12 +1,14 @@
-"""Start a client: one worker on a broker, until its job ends."""
+"""Start clients: one worker on a broker, until its job ends."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flmq.client.client_ids import client_ids_of, clients_of, some_of
 from flmq.client.factory import ClientSource, checked_source
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.typing import ClientFn, ClientLike
@@ -27,7 +29,14 @@ from flmq.transport import (
     open_transport,
 )
 
-__all__ = ["InvalidClientArguments", "run_client", "start_client", "start_numpy_client"]
+__all__ = [
+    "InvalidClientArguments",
+    "run_client",
+    "run_clients",
+    "start_client",
+    "start_numpy_client",
+    "threads_for",
+]
 
 
 class InvalidClientArguments(UsageError):
@@ -47,6 +56,8 @@ def start_client(
     max_retries: int | None = None,
     max_wait_time: float | None = None,
     client_id: str | None = None,
+    client_ids: Sequence[str] | str | int | None = None,
+    concurrency: int | None = None,
     properties: Mapping[str, Scalar] | None = None,
     site: str = DEFAULT_SITE,
     state_dir: Path | str | None = None,
@@ -70,9 +81,14 @@ def start_client(
         max_wait_time: see ``grpc_max_message_length``.
         client_id: must stay the same over restarts: tasks wait for it while the client is away.
             None to make one from host and process, which is logged.
+        client_ids: serve many clients, in place of ``client_id``: a list of ids, the path of a
+            file of them, a pattern such as ``"site-a-{0..999}"``, or a number. The context of each
+            has ``partition-id`` and ``num-partitions`` in its properties, as in a simulation.
+        concurrency: tasks done at a time, one of each client, on threads; None for 1 of a single
+            client, and one per processor, at least 2, of many.
         properties: the client's properties; the criteria of strategies see them.
         site: the datacenter; "main" if there is only one.
-        state_dir: a folder for the client's own durable state.
+        state_dir: a folder for durable state, with a folder for each client id in it.
         observers: called with each event of the worker (`flmq.observe.events`); a `WorkerBus`,
             which is closed at the end, lets more be attached meanwhile.
 
@@ -93,7 +109,9 @@ def start_client(
             "certificates and keys are for Flower's own server; with flmq the broker checks who "
             "you are: give an amqps:// URL with ?cafile=... (and certfile, keyfile)"
         )
-    if client_id is None:
+    if client_id is not None and client_ids is not None:
+        raise InvalidClientArguments("give client_id=... or client_ids=..., one of the two")
+    if client_id is None and client_ids is None:
         client_id = make_client_id()
         logger.info(
             "client id %s (made for this process; give client_id=... one that stays, so that "
@@ -102,16 +120,21 @@ def start_client(
         )
     source: ClientSource | None = client if client_fn is None else client_fn
     assert source is not None
-    run_client(
+    clients: Mapping[str, Mapping[str, Scalar]]
+    if client_ids is not None:
+        clients = clients_of(client_ids_of(client_ids), properties or {})
+    else:
+        clients = {check_client_id(client_id or ""): properties or {}}
+    run_clients(
         broker_url(server_address),
         source,
-        check_client_id(client_id),
-        properties or {},
+        clients,
         WorkerOptions(
             site=site,
             state_dir=None if state_dir is None else Path(state_dir),
             once=True,
             observers=observers,
+            threads=threads_for(len(clients)) if concurrency is None else concurrency,
         ),
     )
 
@@ -128,25 +151,67 @@ def run_client(
     properties: Mapping[str, Scalar],
     options: WorkerOptions,
 ) -> None:
-    """Run a worker over the RabbitMQ at ``url`` until stopped (with ``once``: one job). Blocks."""
-    options.check_folders(client_id)
-    check_properties(client_id, properties)
+    """Run a worker for one client id; see `run_clients`."""
+    run_clients(url, source, {client_id: properties}, options)
+
+
+def threads_for(clients: int, processes: int = 1) -> int:
+    """Return how many tasks one of ``processes`` does at a time, of so many clients in all.
+
+    One per processor, but no fewer than two: one that takes long must not hold up the others.
+    """
+    return 1 if clients == 1 else max(2, (os.cpu_count() or 1) // processes)
+
+
+def run_clients(
+    url: str,
+    source: ClientSource,
+    clients: Mapping[str, Mapping[str, Scalar]],
+    options: WorkerOptions,
+) -> None:
+    """Run a worker over the RabbitMQ at ``url`` until stopped (with ``once``: one job). Blocks.
+
+    ``clients`` maps the ids of the clients that it serves to their properties. Each has a queue,
+    a context, and a folder below ``options.state_dir`` of its own; all share three connections and
+    one cache of models, and ``options.threads`` tasks are done at a time, one of each client.
+
+    Raises:
+        UsageError: something given is not valid.
+        ClientFolderNotWritable: a client's folder cannot be created or written.
+        ClientIdInUse: another live process serves one of the ids, and we are not a standby.
+        BrokerError: the broker refuses, or cannot be reached at the start.
+    """
+    if not clients:
+        raise InvalidClientArguments("there is no client to serve: give one or more")
+    for client_id, properties in clients.items():
+        options.check_folders(client_id)
+        check_properties(client_id, properties)
     source = checked_source(source)
-    name = f"flmq client {client_id}"
+    who = some_of(list(clients))
+    name = f"flmq client {who}"
     bus = WorkerBus.of(options.observers)
     options = replace(options, observers=bus)
     try:
         with open_transport(url, name=name, listener=_to_log_and(bus)) as transport:
-            logger.info("client %s serves the jobs of %s", client_id, redact_url(url))
-            if properties:
-                # Text that looks like a number has become one: better to see it here than in a
-                # criterion.
-                said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
-                logger.info("client %s tells of itself: %s", client_id, said)
-            Worker(transport, source, {client_id: properties}, options).run()
+            if len(clients) == 1:
+                logger.info("client %s serves the jobs of %s", who, redact_url(url))
+            else:
+                at_a_time = f"{options.threads} tasks at a time"
+                logger.info("%s serve the jobs of %s, %s", who, redact_url(url), at_a_time)
+            _log_properties(clients)
+            Worker(transport, source, clients, options).run()
     finally:
         bus.close()
-    logger.info("client %s: done", client_id)
+    logger.info("client %s: done" if len(clients) == 1 else "%s: done", who)
+
+
+def _log_properties(clients: Mapping[str, Mapping[str, Scalar]]) -> None:
+    """Log what the first client tells of itself."""
+    client_id, properties = next(iter(clients.items()))
+    if properties:
+        # Text that looks like a number has become one: better to see it here than in a criterion.
+        said = ", ".join(f"{key}={value!r}" for key, value in properties.items())
+        logger.info("client %s tells of itself: %s", client_id, said)
 
 
 def _to_log_and(bus: WorkerBus) -> StateListener:

@@ -121,9 +121,12 @@ class WorkerOptions:
         """Refuse options that contradict each other.
 
         Raises:
-            InvalidWorkerOptions: ACCEPT without a folder, or a heartbeat interval out of bounds.
+            InvalidWorkerOptions: ACCEPT without a folder, no thread, or a heartbeat interval out
+                of bounds.
         """
         check_ranges(self, InvalidWorkerOptions)
+        if self.threads < 1:
+            raise InvalidWorkerOptions(f"{self.threads} tasks at a time: give 1 or more")
         if self.ack is AckPolicy.ACCEPT and self.state_dir is None:
             raise InvalidWorkerOptions(
                 "ack=accept needs a folder that outlives the process: give --state-dir, or "

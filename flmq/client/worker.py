@@ -202,25 +202,43 @@ class Worker:
     def _take_queues(self) -> None:
         """Become the one who serves our client ids; as a standby, wait until possible."""
 
+        held = ""
+
         def take() -> Consumer:
-            return self._transport.consumer(
-                list(self._by_queue),
-                prefetch=_PREFETCH,
-                each=min(_OF_EACH_CLIENT + self._options.max_deaths, _PREFETCH),
-                exclusive=True,
-            )
+            nonlocal held
+            try:
+                return self._consume()
+            except ResourceLocked as error:
+                held = error.queue
+                raise
 
         def locked(error: ResourceLocked) -> None:
             client_id = self._by_queue[error.queue]
             if not self._options.standby:
                 raise ClientIdInUse(client_id) from error
-            logger.warning("client %s is served by another process: standing by", client_id)
+            others = f", all {len(self._by_queue)} of us" if len(self._by_queue) > 1 else ""
+            logger.warning(
+                "client %s is served by another process: standing by%s", client_id, others
+            )
 
         def wait(seconds: float) -> None:
-            if self._backlog.stopping.wait(seconds):
-                raise TransportClosed("stopped while standing by")
+            # Of many clients, all are tried again only when that one is free.
+            while not self._backlog.stopping.wait(seconds):
+                one = len(self._by_queue) == 1
+                info = None if one else self._transport.inspect_queue(held)
+                if info is None or not info.consumers:
+                    return
+            raise TransportClosed("stopped while standing by")
 
         self._consumer = stand_by(take, locked, wait)
+
+    def _consume(self) -> Consumer:
+        return self._transport.consumer(
+            list(self._by_queue),
+            prefetch=_PREFETCH,
+            each=min(_OF_EACH_CLIENT + self._options.max_deaths, _PREFETCH),
+            exclusive=True,
+        )
 
     def _take_up_what_was_left(self) -> None:
         """Resume the tasks that an earlier process accepted but did not finish."""

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "check_client_id",
     "check_job_name",
+    "host_name",
     "is_name",
     "make_client_id",
     "make_job_name",
@@ -78,8 +79,12 @@ def make_client_id() -> str:
     clients.
     """
     tail = f"-{os.getpid()}-{secrets.token_hex(3)}"
-    host = _UNUSABLE.sub("-", socket.gethostname()).strip("-") or "host"
-    return check_client_id(host[: MAX_NAME_LENGTH - len(tail)] + tail)
+    return check_client_id(host_name()[: MAX_NAME_LENGTH - len(tail)] + tail)
+
+
+def host_name() -> str:
+    """Return this host's name in the alphabet of client ids; "host" if nothing is left of it."""
+    return _UNUSABLE.sub("-", socket.gethostname()).strip("-") or "host"
 
 
 def make_job_name(now: datetime | None = None, rng: random.Random | None = None) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flmq.common.errors import InvalidClientId, UsageError
-from flmq.common.names import check_client_id
+from flmq.common.errors import UsageError
+from flmq.common.id_files import read_id_file
 
 __all__ = ["InvalidAllowList", "read_allow_list"]
 
@@ -20,25 +20,6 @@ def read_allow_list(path: Path | str) -> frozenset[str]:
     Raises:
         InvalidAllowList: the file cannot be read, has a line that is no client id, or no ids.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidAllowList(
-            f"{path}: the allow list cannot be read ({error}): give a text file with one "
-            "client id a line"
-        ) from error
-    ids = set()
-    for number, line in enumerate(lines, 1):
-        client_id = line.partition("#")[0].strip()
-        if not client_id:
-            continue
-        try:
-            ids.add(check_client_id(client_id))
-        except InvalidClientId as error:
-            raise InvalidAllowList(f"{path}, line {number}: {error}") from error
-    if not ids:
-        raise InvalidAllowList(
-            f"{path}: the allow list names no client, so nobody could take part: write one client "
-            "id a line, or give no list"
-        )
-    return frozenset(ids)
+    none = "nobody could take part (give no list to let in everybody)"
+    ids = read_id_file(path, "the allow list", InvalidAllowList, none=none)
+    return frozenset(client_id for _, client_id in ids)

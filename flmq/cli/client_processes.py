@@ -1,0 +1,64 @@
+"""Many clients divided among processes: children of one command, which says how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from flmq.cli.children import Children
+from flmq.cli.exit_codes import ExitCode
+from flmq.cli.process import begun_by
+from flmq.cli.stopping import PART_OF_DEMO, typed_again
+from flmq.client.client_ids import Share, some_of
+from flmq.common.logger import logger
+
+__all__ = ["serve_in_processes"]
+
+_LOOK_EVERY = 0.5
+"""Seconds between looks at the children."""
+
+
+def serve_in_processes(count: int, ids: Sequence[str], share: Share) -> int:
+    """Run this command once more for each of ``count`` parts of ``share``, and wait for all.
+
+    A child that dies is not started again: its exit status, its clients, and the command that
+    starts it are logged, and the others go on. However this process ends, the children end.
+    Returns the exit status of the first that failed; 0 if none did.
+    """
+    parts = {f"process {number}": share.part(number, count) for number in range(1, count + 1)}
+    children = Children({PART_OF_DEMO: "1"})
+    running, status = list(parts), int(ExitCode.OK)
+    try:
+        for name, part in parts.items():
+            again = [*sys.argv[1:], "--processes=1", f"--share={part}"]
+            children.start(name, [sys.executable, *begun_by(), *again])
+            served = ids[part.number - 1 :: part.of]
+            logger.info("%s of %d serves %s", name, count, some_of(served))
+        while running:
+            children.wait(running[:1], _LOOK_EVERY)
+            for name in [name for name in running if not children.running(name)]:
+                running.remove(name)
+                ended = children.exit_status(name) or 0
+                if ended:
+                    _say_it_died(name, ended, parts[name], ids)
+                    status = status or (ended if ended > 0 else 128 - ended)
+    finally:
+        children.end()
+    return status
+
+
+def _say_it_died(name: str, status: int, part: Share, ids: Sequence[str]) -> None:
+    how = f"exit status {status}"
+    if status < 0:
+        how = f"signal {-status}, {signal.strsignal(-status)}" if os.name != "nt" else how
+    command = f"{typed_again()} --processes=1 --share={part}"
+    logger.error(
+        "%s ended by %s: its tasks wait for %s. It is not started again by itself; start it with: "
+        "%s",
+        name,
+        how,
+        some_of(ids[part.number - 1 :: part.of]),
+        command,
+    )
