@@ -1,0 +1,315 @@
+"""`flmq site` on three real brokers: a hub, a region below it, and a site below that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flmq.broker.layout import FEDERATION_PLUGINS
+from flmq.broker.node import PrivateNode
+from flmq.broker.polling import poll_until
+from flmq.cli.main import app
+from flmq.common.errors import BrokerError
+from flmq.transport import (
+    MODELS,
+    REPLIES,
+    TASKS,
+    Address,
+    Delivery,
+    Message,
+    PublishOutcome,
+    client_queue,
+    client_topology,
+    job_topology,
+    open_transport,
+    replies_queue,
+    reply_key,
+    task_key,
+)
+from tests.conftest import SessionBroker
+
+PARENTS = {"main": None, "eu": "main", "eu-west": "eu"}
+
+
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    nodes: dict[str, PrivateNode]
+    file: Path
+    environ: dict[str, str]
+
+    def site(self, *arguments: str, **environ: str) -> Result:
+        """Run ``flmq site``."""
+        typed = ["site", *arguments, "--file", str(self.file)]
+        return CliRunner().invoke(app, typed, env={**self.environ, **environ})
+
+    def checked(self, *wanted: str) -> Result:
+        """Run ``flmq site check`` until it says all that is ``wanted``: links take seconds."""
+        results: list[Result] = []
+
+        def says() -> bool:
+            results.append(self.site("check"))
+            return all(line in results[-1].output for line in wanted)
+
+        assert poll_until(says, 60.0, every=0.3), results[-1].output
+        return results[-1]
+
+    def run(self) -> Result:
+        """Apply the file, and wait until all links run."""
+        applied = self.site("apply", "--yes")
+        assert applied.exit_code == 0, applied.output
+        self.until_all_run()
+        return applied
+
+    def until_all_run(self) -> None:
+        assert poll_until(lambda: self.site("check").exit_code == 0, 60.0, every=0.3)
+
+    def url(self, name: str) -> str:
+        return self.nodes[name].url
+
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    folder = tmp_path_factory.mktemp("sites")
+    nodes = {
+        name: PrivateNode(folder / name, plugins=FEDERATION_PLUGINS, start_timeout=120.0)
+        for name in PARENTS
+    }
+    lines, environ = [], {}
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(PrivateNode.start, nodes.values()))
+        for name, parent in PARENTS.items():
+            variable = name.upper().replace("-", "_")
+            environ[f"{variable}_URL"] = nodes[name].url
+            above = f'parent = "{parent}"\n' if parent else ""
+            lines.append(
+                f'[[site]]\nname = "{name}"\n{above}url = "${{{variable}_URL}}"\n'
+                f'management_url = "http://127.0.0.1:{nodes[name].ports.management}"\n'
+            )
+        (folder / "federation.toml").write_text("\n".join(lines))
+        yield Brokers(nodes, folder / "federation.toml", environ)
+    except BrokerError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        for node in nodes.values():
+            node.stop(timeout=2.0)
+
+
+def taken(url: str, queue: str) -> Delivery | None:
+    """Take one message that comes within a few seconds."""
+    with open_transport(url, name="test") as transport:
+        consumer = transport.consumer([queue], prefetch=1)
+        delivery = consumer.receive(timeout=20.0)
+        if delivery is not None:
+            consumer.ack(delivery)
+        return delivery
+
+
+def publish(url: str, address: Address, message: Message) -> PublishOutcome:
+    with open_transport(url, name="test") as transport:
+        return transport.publisher().publish(address, message).result(20.0)
+
+
+def test_apply_links_the_tree_and_messages_cross_it_both_ways(brokers: Brokers) -> None:
+    planned = brokers.site("plan")
+    applied = brokers.run()
+    assert planned.output.strip() in applied.output
+    assert "+ eu: policy flmq.sites.down" in applied.output
+    assert brokers.site("apply", "--yes").output == "nothing to change\n"
+    assert brokers.site("plan").output == "nothing to change\n"
+    for secret in (node.management.password for node in brokers.nodes.values()):
+        assert secret not in applied.output
+
+    with open_transport(brokers.url("eu-west"), name="test") as transport:
+        transport.declare(client_topology("alice", "eu-west"))
+    task = Address(TASKS, task_key("eu-west", "alice"))
+    assert publish(brokers.url("main"), task, Message(b"task", expiration=600.0)) is (
+        PublishOutcome.CONFIRMED
+    )
+    there = taken(brokers.url("eu-west"), client_queue("alice"))
+    assert there is not None
+    assert there.message.body == b"task"
+    assert there.message.expiration == 600.0
+    unknown = Address(TASKS, task_key("nowhere", "alice"))
+    assert publish(brokers.url("main"), unknown, Message(b"")) is PublishOutcome.UNROUTABLE
+
+    with open_transport(brokers.url("main"), name="test") as transport:
+        transport.declare(job_topology("job"))
+        address = Address(REPLIES, reply_key("eu-west", "alice", "job"))
+        message = Message(b"reply", user_id="flmq")
+
+        def routed() -> bool:
+            """The binding of the job's queue needs a moment to come down two storeys."""
+            outcome = publish(brokers.url("eu-west"), address, message)
+            return outcome is PublishOutcome.CONFIRMED
+
+        assert poll_until(routed, 20.0)
+        reply = taken(brokers.url("main"), replies_queue("job"))
+        assert reply is not None
+        assert reply.message.user_id == "flmq"
+        assert reply.routing_key == "eu-west.alice.job"
+
+    assert publish(brokers.url("main"), Address(MODELS, "job"), Message(b"chunk")) is (
+        PublishOutcome.CONFIRMED
+    )
+    for url in map(brokers.url, PARENTS):
+        with open_transport(url, name="test") as transport:
+            found = transport.consumer([MODELS], prefetch=4, offset="first").receive(timeout=20.0)
+            assert found is not None
+            assert found.message.body == b"chunk"
+
+
+def test_check_says_why_a_link_is_down_and_what_to_do(brokers: Brokers) -> None:
+    brokers.run()
+    text = brokers.file.read_text()
+    eu = brokers.nodes["eu"].ports.amqp
+    links = {
+        'link_url = "amqp://flmq:${WRONG}@127.0.0.1:%d/flmq"': "eu refuses the password of user",
+        'link_url = "amqp://flmq:${PASSWORD}@127.0.0.1:1/flmq"': "main does not reach eu at amqp",
+        'link_url = "amqp://weak:weak@127.0.0.1:%d/flmq"': "user 'weak' lacks a permission at eu",
+    }
+    api = brokers.nodes["eu"].management
+    api.call("PUT", "/api/users/weak", {"password": "weak", "tags": ""})
+    none = {"configure": "^$", "write": "^$", "read": "^$"}
+    api.call("PUT", "/api/permissions/flmq/weak", none)
+    secret = {"WRONG": "wrong-one", "PASSWORD": api.password, "WEAK": "weak"}
+    try:
+        for link, says in links.items():
+            link = link.replace("weak:weak", "weak:${WEAK}")
+            line = link % eu if "%" in link else link
+            brokers.file.write_text(text.replace('name = "eu"\n', f'name = "eu"\n{line}\n', 1))
+            brokers.environ.update(secret)
+            changed = brokers.site("apply", "--yes", "--site", "main")
+            assert "~ main: upstream flmq.sites.up.eu" in changed.output
+            result = brokers.checked(f"!!  eu -> main down: {says}")
+            assert result.exit_code == 6
+            assert "mend: " in result.output
+            assert "wrong-one" not in result.output
+            assert api.password not in result.output
+    finally:
+        brokers.file.write_text(text)
+    brokers.run()
+
+
+def test_what_waits_for_a_broker_that_is_down_arrives_when_it_is_back(brokers: Brokers) -> None:
+    brokers.run()
+    with open_transport(brokers.url("eu-west"), name="test") as transport:
+        transport.declare(client_topology("bob", "eu-west"))
+    brokers.nodes["eu-west"].kill()
+    assert "!!  eu -> eu-west unknown" in brokers.checked("!!  eu-west -> eu down").output
+    task = Address(TASKS, task_key("eu-west", "bob"))
+    for number in range(3):
+        assert publish(brokers.url("main"), task, Message(b"%d" % number)) is (
+            PublishOutcome.CONFIRMED
+        )
+    waits = sum(each["messages"] for each in buffers(brokers, "eu"))
+    assert poll_until(lambda: sum(e["messages"] for e in buffers(brokers, "eu")) == 3, 20.0), waits
+    brokers.nodes["eu-west"].start()
+    brokers.until_all_run()
+    for number in range(3):
+        come = taken(brokers.url("eu-west"), client_queue("bob"))
+        assert come is not None
+        assert come.message.body == b"%d" % number
+
+
+def buffers(brokers: Brokers, name: str) -> list[dict[str, int]]:
+    found = brokers.nodes[name].management.call("GET", "/api/queues/flmq") or []
+    return [
+        {"messages": each.get("messages", 0)}
+        for each in found
+        if each["name"].startswith("federation: flmq.tasks")
+    ]
+
+
+def test_remove_takes_a_site_away_at_both_ends_and_nothing_else(brokers: Brokers) -> None:
+    brokers.run()
+    refused = brokers.site("remove", "--site", "eu", "--yes")
+    assert refused.exit_code == 1
+    assert "parent of eu-west" in str(refused.exception)
+    shown = brokers.site("remove", "--site", "eu-west", "--dry-run")
+    removed = brokers.site("remove", "--site", "eu-west", "--yes")
+    assert removed.exit_code == 0
+    assert shown.output in removed.output
+    assert "delete site 'eu-west' from" in removed.output
+    result = brokers.checked("ok  eu -> main running", "ok  main -> eu running")
+    assert "!!  eu -> eu-west not set up; mend: flmq site apply" in result.output
+    assert brokers.site("remove", "--site", "eu-west", "--yes").output == "nothing to change\n"
+    for name in ("eu", "eu-west"):
+        api = brokers.nodes[name].management
+        for queue in api.call("GET", "/api/queues/flmq"):
+            assert not queue["name"].startswith("federation: ") or name == "eu"
+        exchanges = {each["name"] for each in api.call("GET", "/api/exchanges/flmq")}
+        assert {TASKS, REPLIES, MODELS} <= exchanges
+    (upstream,) = brokers.nodes["eu"].management.call(
+        "GET", "/api/parameters/federation-upstream/flmq"
+    )
+    assert upstream["name"] == "flmq.sites.down.main"
+    assert brokers.run().output.startswith("+ eu: upstream flmq.sites.up.eu-west\n")
+
+
+def test_a_site_that_cannot_be_reached_is_taken_away_at_its_parent(brokers: Brokers) -> None:
+    brokers.run()
+    api = brokers.nodes["eu-west"].management
+    gone = brokers.file.read_text().replace(f":{api.port}", ":1")
+    text = brokers.file.read_text()
+    try:
+        brokers.file.write_text(gone)
+        removed = brokers.site("remove", "--site", "eu-west", "--yes")
+        assert brokers.site("plan").exit_code == 1
+    finally:
+        brokers.file.write_text(text)
+    assert removed.exit_code == 6
+    assert "- eu: upstream flmq.sites.up.eu-west" in removed.output
+    assert "left as it is, run this again when it is there: site 'eu-west'" in removed.output
+    assert brokers.site("remove", "--site", "eu-west", "--yes").exit_code == 0
+
+
+def test_definitions_do_the_same_as_apply(brokers: Brokers, tmp_path: Path) -> None:
+    vhost = "by-import"
+    file = tmp_path / "federation.toml"
+    file.write_text(brokers.file.read_text().replace("\nurl = ", f'\nvhost = "{vhost}"\nurl = '))
+    there = Brokers(brokers.nodes, file, brokers.environ)
+    folder = tmp_path / "definitions"
+    assert there.site("apply", "--definitions", str(folder)).exit_code == 0
+    try:
+        for name, node in brokers.nodes.items():
+            written = folder / f"{name}.json"
+            assert written.stat().st_mode & 0o077 == 0
+            node.management.call("POST", "/api/definitions", json.loads(written.read_text()))
+            node.management.add_vhost(vhost)  # and permissions on it, which are not in there
+        assert there.site("plan").output == "nothing to change\n"
+        there.until_all_run()
+    finally:
+        for node in brokers.nodes.values():
+            node.management.delete_vhost(vhost)
+
+
+def test_a_broker_without_the_plugins_is_told_what_to_enable(
+    broker_url: str, broker_node: SessionBroker, tmp_path: Path
+) -> None:
+    api = broker_node.management
+    file = tmp_path / "federation.toml"
+    file.write_text(
+        '[[site]]\nname = "main"\nurl = "${U}"\n'
+        f'management_url = "http://127.0.0.1:{api.port}"\n'
+        '[[site]]\nname = "eu"\nparent = "main"\nurl = "${U}"\nvhost = "none"\n'
+        f'management_url = "http://127.0.0.1:{api.port}"\n'
+    )
+
+    def run(*typed: str) -> Result:
+        arguments = ["site", *typed, "--file", str(file)]
+        return CliRunner().invoke(app, arguments, env={"U": broker_url})
+
+    assert "site 'eu': there is no virtual host 'none'" in str(run("plan").exception)
+    applied = run("apply", "--yes", "--site", "main")
+    assert "rabbitmq-plugins enable rabbitmq_federation" in str(applied.exception)
+    checked = run("check", "--site", "main")
+    assert checked.exit_code == 6
+    assert "no plugin for links" in checked.output
