@@ -95,7 +95,11 @@ class Coordinator:
         self._sender = Sender(self._publisher)
         context = JobContext(self.job, self._sender, self._presence, self._emit, clock)
         models = PublishedModels(
-            self._sender, name, partial(self._transport.declare, models_topology()), clock=clock
+            self._sender,
+            name,
+            partial(self._transport.declare, models_topology()),
+            home=options.home,
+            clock=clock,
         )
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH

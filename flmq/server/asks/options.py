@@ -35,7 +35,8 @@ class CoordinatorOptions:
     )
     sites: tuple[str, ...] = option(
         (DEFAULT_SITE,),
-        "Datacenters whose clients take part.",
+        "Datacenters whose clients are called at once, the server's own first; others are once "
+        "one of their clients is heard.",
         names=("--site",),
         env="FLMQ_SITES",
         typed_as=list[str],
@@ -76,6 +77,11 @@ class CoordinatorOptions:
             InvalidCoordinatorOptions: an option is out of its range.
         """
         check_ranges(self, InvalidCoordinatorOptions)
+
+    @property
+    def home(self) -> str:
+        """The server's own site."""
+        return self.sites[0] if self.sites else DEFAULT_SITE
 
     @property
     def codec(self) -> str:

@@ -2,6 +2,10 @@
 
 A client that waits for a large model asks for it every few seconds, and the thread that hears these
 requests must stay free for other clients.
+
+A client at another site may wait for what a slow link has yet to bring, and each further copy would
+make it wait longer. So for it a model is sent again only when a link of `_SLOWEST_LINK` would have
+brought the last copy, then after twice that time, and so on.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ _AGAIN_AFTER = 3.0
 """Seconds after its confirm before a model may be sent again: until then clients can find it."""
 _SLOWEST = 10 << 20
 """Assumed slowest reading speed, in bytes per second; gives the rest of that delay."""
+_SLOWEST_LINK = 1 << 20
+"""The same of a link between sites."""
+_MOST_DOUBLINGS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,31 @@ class ModelDelivery:
     expiration: float | None = None
     """Seconds until it expires in a queue; None: never."""
     persistent: bool = True
+    far: bool = False
+    """Whether it was asked for at another site than the server's."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """When a model was sent to somebody, in monotonic seconds."""
+
+    at: float = -math.inf
+    """When it last arrived at the broker; infinite: it is being sent."""
+    again: int = 0
+    """How often it was sent on request."""
+    arrived: bool = True
+
+    def next_at(self, delivery: ModelDelivery) -> float:
+        """Return when it may be sent again."""
+        if not self.arrived:
+            return -math.inf  # at once
+        size = delivery.ref.total
+        if delivery.far:
+            doubled = 2.0 ** min(self.again, _MOST_DOUBLINGS)
+            return self.at + (_AGAIN_AFTER + size / _SLOWEST_LINK) * doubled
+        if self.again == 0 and self.at != math.inf:
+            return -math.inf  # only published: at the server's own site it is there, or lost
+        return self.at + _AGAIN_AFTER + size / _SLOWEST
 
 
 class ModelDeliveries:
@@ -54,16 +86,22 @@ class ModelDeliveries:
         self._lock = threading.Lock()
         self._waiting: deque[ModelDelivery] = deque()
         self._at_work = False
-        self._again_at: dict[str, dict[str, float]] = {}
-        """When a model may be sent again, by digest and client; infinite: it is being sent."""
+        self._sent_to: dict[str, dict[str, _Sent]] = {}
+        """When a model was sent, by digest and client."""
+
+    def published(self, digest: str) -> None:
+        """Note that a shared model was published, before anybody asked for it."""
+        with self._lock:
+            self._sent_to.setdefault(digest, {})[""] = _Sent(self._clock())
 
     def send(self, delivery: ModelDelivery) -> bool:
         """Schedule a model, and return at once; False: it is being sent, or just arrived."""
         with self._lock:
-            again_at = self._again_at.setdefault(delivery.ref.digest, {})
-            if self._clock() < again_at.get(delivery.client_id, -math.inf):
+            sent_to = self._sent_to.setdefault(delivery.ref.digest, {})
+            sent = sent_to.setdefault(delivery.client_id, _Sent())
+            if self._clock() < sent.next_at(delivery):
                 return False
-            again_at[delivery.client_id] = math.inf
+            sent.at, sent.arrived = math.inf, True
             self._waiting.append(delivery)
             if not self._at_work:
                 self._at_work = True
@@ -73,10 +111,10 @@ class ModelDeliveries:
     def forget(self, digest: str) -> None:
         """Forget when an unneeded model was sent; a delivery in progress continues."""
         with self._lock:
-            again_at = self._again_at.pop(digest, {})
-            under_way = {client: when for client, when in again_at.items() if when == math.inf}
+            sent_to = self._sent_to.pop(digest, {})
+            under_way = {client: sent for client, sent in sent_to.items() if sent.at == math.inf}
             if under_way:
-                self._again_at[digest] = under_way
+                self._sent_to[digest] = under_way
 
     def _work(self) -> None:
         while (delivery := self._next()) is not None:
@@ -108,11 +146,11 @@ class ModelDeliveries:
     def _over(
         self, delivery: ModelDelivery, error: BaseException | None, *, arrived: bool = False
     ) -> None:
-        # If it did not arrive, the next request is served at once.
-        reading = _AGAIN_AFTER + delivery.ref.total / _SLOWEST if arrived else 0.0
         with self._lock:
-            if (again_at := self._again_at.get(delivery.ref.digest)) is not None:
-                again_at[delivery.client_id] = self._clock() + reading
+            if sent := self._sent_to.get(delivery.ref.digest, {}).get(delivery.client_id):
+                # If it did not arrive, the next request is served at once.
+                sent.at, sent.arrived = self._clock(), arrived
+                sent.again += arrived
         if error is not None and not isinstance(error, TransportClosed):
             whom = f"client {delivery.client_id}" if delivery.client_id else "all who ask for it"
             name = delivery.ref.digest[:12]

@@ -19,7 +19,15 @@ from flmq.messaging import Sender
 from flmq.round import client_of
 from flmq.server.job.request import Ask
 from flmq.server.models.deliveries import ModelDeliveries, ModelDelivery
-from flmq.transport import MODELS, STREAM_MAX_BYTES, TASKS, Address, PublishOutcome, own_model_key
+from flmq.transport import (
+    DEFAULT_SITE,
+    MODELS,
+    STREAM_MAX_BYTES,
+    TASKS,
+    Address,
+    PublishOutcome,
+    own_model_key,
+)
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
 __all__ = ["PublishedModels"]
@@ -53,12 +61,14 @@ class PublishedModels:
         job: str,
         declare: Callable[[], None] = lambda: None,
         *,
+        home: str = DEFAULT_SITE,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
         """Publish for ``job`` through ``sender``; ``declare`` creates the stream if missing.
 
-        ``clock`` returns monotonic seconds, ``unix_clock`` seconds since 1970.
+        ``home`` is the server's own site. ``clock`` returns monotonic seconds, ``unix_clock``
+        seconds since 1970.
         """
         self._sender = sender
         self._deliveries = ModelDeliveries(sender, clock)
@@ -66,6 +76,7 @@ class PublishedModels:
         self._declare = declare
         self._declared = False
         self._job = job
+        self._home = home
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Shared] = OrderedDict()
 
@@ -124,16 +135,20 @@ class PublishedModels:
             shared = self._known.get(digest)
             return None if shared is None else shared.parameters
 
-    def publish_again(self, digest: str) -> bool:
+    def publish_again(self, digest: str, site: str = DEFAULT_SITE) -> bool:
         """Publish a model again for a client that cannot find it; False: it is not at hand.
 
-        Returns at once; a model being published, or just published, is not sent again.
+        Returns at once; a model being published, or just published, is not sent again, nor one that
+        may still be on its way to the client's ``site``. It goes to the streams of all sites.
         """
         with self._lock:
             shared = self._known.get(digest)
             if shared is None or shared.parameters is None or not shared.ref.is_shared:
                 return False
-            self._deliveries.send(ModelDelivery(shared.ref, shared.parameters, self._address()))
+            far = site != self._home
+            self._deliveries.send(
+                ModelDelivery(shared.ref, shared.parameters, self._address(), far=far)
+            )
             return True
 
     def send_own(self, digest: str, client_id: str, site: str) -> int:
@@ -153,6 +168,7 @@ class PublishedModels:
                 client_id,
                 expiration=_OWN_EXPIRES,
                 persistent=False,
+                far=site != self._home,
             )
             return shared.ref.total if self._deliveries.send(delivery) else 0
 
@@ -195,6 +211,7 @@ class PublishedModels:
         else:
             raise BrokerRefusal("the stream of models is gone: was it deleted by hand?")
         shared.published = True
+        self._deliveries.published(digest)
         return ref.total
 
     def _address(self) -> Address:

@@ -136,10 +136,11 @@ class Listener:
 
     def _send_model(self, request: ModelRequest) -> None:
         """Send a requested model: a shared one again to everybody, a client's own to it alone."""
-        if self._models.publish_again(request.digest):
-            return
         client_id = request.client_id
-        sent = self._models.send_own(request.digest, client_id, self._presence.site(client_id))
+        site = self._presence.site(client_id)
+        if self._models.publish_again(request.digest, site):
+            return
+        sent = self._models.send_own(request.digest, client_id, site)
         with self._loop.lock:
             for phase in self._loop.tasks.open_phases():
                 if sent and phase.round.expects(client_id):

@@ -275,3 +275,21 @@ def test_who_reads_a_stream_that_somebody_deleted_has_it_made_anew(
 ) -> None:
     rig.witness().delete_queue(MODELS)
     assert in_stream(transport) == []
+
+
+def test_another_site_gets_a_model_again_only_when_a_slow_link_would_have_brought_it(
+    models: PublishedModels, transport: Transport, time: Time
+) -> None:
+    refs = models.refer(asks(model(1), "a", "b"))
+    digest = refs["a"].digest
+    models.publish(refs.values())
+    copies = 1
+    for wait in (3.0, 6.0, 12.0):  # each copy makes the queue before a slow link longer
+        for _ in range(20):
+            assert models.publish_again(digest, "eu-west")
+            time.now += wait / 25
+        assert in_stream(transport) == [(digest, 0)] * copies
+        time.now += wait
+        assert models.publish_again(digest, "eu-west")
+        copies += 1
+        eventually(lambda copies=copies: in_stream(transport) == [(digest, 0)] * copies)
