@@ -44,14 +44,13 @@ from flmq.transport import (
     replies_queue,
     uploads_queue,
 )
-from flmq.wire import JobEnded, Reply, RollCall
+from flmq.wire import JobEnded, Reply
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
 
 __all__ = ["Coordinator"]
 
 _PREFETCH = 48
 """Most un-acked messages held, whatever the number of clients; a third may be 1 MiB each."""
-_ROLL_CALL_EXPIRES = 30.0  # seconds
 _DAY = 24 * 3600.0  # seconds
 
 
@@ -125,7 +124,7 @@ class Coordinator:
         self._asks = Asks(context, loop, task_publisher, models, waiting, self._records)
         self._phases = JobPhases(self._asks, self._records, lambda: self.losses)
         # Step 4: start listening.
-        doorkeeper = Doorkeeper(
+        self._doorkeeper = doorkeeper = Doorkeeper(
             self.job,
             self._sender,
             self._presence,
@@ -175,22 +174,9 @@ class Coordinator:
             self._records.phases.tick(key, elapsed)
 
     def discover_clients(self) -> None:
-        """Ask every client of every site to say hello."""
-        body = RollCall(
-            self.job.name,
-            self.job.epoch,
-            self._options.heartbeat,
-            self.job.run_id,
-            hears_others=True,
-        )
+        """Ask every client of the sites that we know to say hello; others follow when heard."""
         for site in self._options.sites:
-            self._sender.send(
-                Address(TASKS, everybody_key(site)),
-                body,
-                mandatory=False,
-                expiration=_ROLL_CALL_EXPIRES,
-                persistent=False,
-            )
+            self._doorkeeper.call_roll(site)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -251,7 +237,7 @@ class Coordinator:
             self._sender.send(
                 Address(TASKS, everybody_key(site)), body, mandatory=False, expiration=_DAY
             ).outcome
-            for site in self._options.sites
+            for site in self._doorkeeper.sites
         ]
         if patient:
             wait(told)

@@ -22,13 +22,17 @@ from flmq.observe.events import Note, RunEvent
 from flmq.server.job_identity import Job
 from flmq.server.presence.admission import Admission
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.transport import TASKS, Address, PublishOutcome, task_key
+from flmq.transport import TASKS, Address, PublishOutcome, everybody_key, task_key
 from flmq.wire import Presence, PresenceKind, RollCall
 
 __all__ = ["Doorkeeper"]
 
 _GREETING_EXPIRES = 600.0
 """Seconds that a greeting stays in a queue that nobody consumes."""
+_ROLL_CALL_EXPIRES = 30.0
+"""Seconds that a roll call stays in the queue of a client that is away."""
+_SITES = 1000
+"""Maximum number of sites whose roll is called."""
 _WINDOW = 5.0
 """Seconds within which no process is greeted again."""
 _PROCESSES = 8
@@ -101,6 +105,7 @@ class Doorkeeper:
         self._lock = threading.Lock()
         self._greeted: OrderedDict[str, _Window] = OrderedDict()
         self._dropped: dict[str, _Dropped] = {}
+        self._sites: dict[str, None] = {}
 
     def hear(self, presence: Presence, correlation_id: str) -> None:
         """Handle a presence message, given the correlation id that it came with.
@@ -110,16 +115,18 @@ class Doorkeeper:
         if presence.dropped[0]:
             count, why = presence.dropped
             self._drop(why[:_REASON], "are not valid", count)
-        self._presence.hear_all(
-            [one for one, greeting in presence.each(correlation_id) if self._admits(one, greeting)]
-        )
+        admitted = [
+            one for one, greeting in presence.each(correlation_id) if self._admits(one, greeting)
+        ]
+        self._presence.hear_all(admitted)
+        if admitted and presence.kind is not PresenceKind.BYE:
+            self.call_roll(presence.site)
 
     def _admits(self, presence: Presence, greeting: str) -> bool:
         """Return whether what is said of one client counts; greet one that is not admitted yet."""
         if presence.kind is PresenceKind.HEARTBEAT and self._presence.recognizes(presence):
             return True
-        properties = None if presence.bare else presence.properties
-        refusal = self._admission.refusal(presence.client_id, properties)
+        refusal = self._refusal(presence)
         if refusal is not None:
             self._drop(presence.client_id, refusal)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
@@ -149,6 +156,45 @@ class Doorkeeper:
             line = f"{dropped.count} hellos were dropped: their clients {reason} ({names})"
             logger.warning("job %s: %s", self._job.name, line)
             self._emit(Note(line))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites whose roll was called."""
+        with self._lock:
+            return tuple(self._sites)
+
+    def call_roll(self, site: str) -> None:
+        """Ask every client of a site to say hello, unless they were asked before."""
+        with self._lock:
+            if site in self._sites or len(self._sites) >= _SITES:
+                return
+            self._sites[site] = None
+        self._sender.send(
+            Address(TASKS, everybody_key(site)),
+            RollCall(
+                self._job.name,
+                self._job.epoch,
+                self._heartbeat,
+                self._job.run_id,
+                hears_others=True,
+            ),
+            mandatory=False,
+            expiration=_ROLL_CALL_EXPIRES,
+            persistent=False,
+        )
+
+    def _refusal(self, presence: Presence) -> str | None:
+        """Return why the client takes no part, to go on a sentence about it; None if it does."""
+        properties = None if presence.bare else presence.properties
+        refusal = self._admission.refusal(presence.client_id, properties)
+        if refusal is None and presence.kind is not PresenceKind.BYE:
+            site = self._presence.elsewhere(presence)
+            if site is not None:
+                return (
+                    f"are heard from site {presence.site} while they live at site {site}: a "
+                    "client id is for one client, at one site"
+                )
+        return refusal
 
     def _is_admitted(self, presence: Presence) -> bool:
         """Return whether the process was admitted before. A bye passes: it admits nobody."""

@@ -53,6 +53,19 @@ class PresenceWatcher:
             known = self._registry.find(presence.client_id)
             return known is not None and known.is_process(presence.instance)
 
+    def elsewhere(self, presence: Presence) -> str | None:
+        """Return the other site at which another process of this client is heard; None: at none."""
+        with self._registry_lock:
+            known = self._registry.find(presence.client_id)
+            if (
+                known is None
+                or known.heard is not Heard.ONLINE
+                or known.site == presence.site
+                or known.is_process(presence.instance)
+            ):
+                return None
+            return known.site
+
     def hear(self, presence: Presence) -> None:
         """Handle a hello, a heartbeat or a bye.
 

@@ -292,4 +292,8 @@ def test_another_site_gets_a_model_again_only_when_a_slow_link_would_have_brough
         time.now += wait
         assert models.publish_again(digest, "eu-west")
         copies += 1
-        eventually(lambda copies=copies: in_stream(transport) == [(digest, 0)] * copies)
+        assert_copies(transport, digest, copies)
+
+
+def assert_copies(transport: Transport, digest: str, copies: int) -> None:
+    eventually(lambda: in_stream(transport) == [(digest, 0)] * copies)

@@ -51,6 +51,8 @@ class _Door:
             admission=Admission(allowed, required or {}),
             clock=self.clock.now,
         )
+        self.doorkeeper.call_roll("main")
+        self.greetings()
 
     def hello(
         self,

@@ -191,3 +191,39 @@ def test_an_older_server_hears_every_client_of_a_process(
     federation.workers["many"] = federation.worker(names, nudge)
     server.history()
     assert server.watch.rounds()[0].fit == RoundCounts(asked=20, accepted=20)
+
+
+def test_a_client_that_appears_at_two_sites_is_refused_by_name_while_the_first_lives(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation.serve("a", options=WorkerOptions(site="eu-west", heartbeat=0.5))
+    peer = federation.peer("hand")
+    caplog.set_level(logging.WARNING)
+    server = federation.run(fed_avg(2), rounds=2)
+    task = peer.task()
+    federation.rig.transport().declare(client_topology("a", "ap-south"))
+    body = Presence(PresenceKind.HELLO, "a", "ap-south", "another", heartbeat_seconds=3600.0)
+    for _ in range(2):
+        address = Address(PRESENCE, presence_key("ap-south", "a"))
+        peer.sender.send(address, body, mandatory=False).outcome.result(PATIENCE)
+    said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
+    assert "are heard from site ap-south while they live at site eu-west" in said.text
+    assert said.text.endswith("(a)")
+    peer.reply(task)
+    peer.reply(peer.task())
+    server.history()
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
+
+
+def test_a_site_that_nobody_named_has_its_roll_called_once_a_client_of_it_is_heard(
+    federation: Federation,
+) -> None:
+    """Its other clients need not be waited for until their next heartbeat."""
+    federation.serve("a", "b", options=WorkerOptions(site="eu-west", heartbeat=3600.0))
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(4), heartbeat=3600.0)
+    federation.serve("c", options=WorkerOptions(site="eu-west"))
+    peer.reply(peer.task())
+    server.history()
+    words = server.watch.words()
+    assert set(words) == {"a", "b", "c", "hand"}
