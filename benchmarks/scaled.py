@@ -28,6 +28,8 @@ from flmq.server.strategy import FedAvg
 from flmq.transport import open_transport
 
 _JOB = "scale"
+_THREADS = 16
+"""Tasks at a time: each waits until the broker has confirmed its reply."""
 
 
 class Echo(NumPyClient):
@@ -95,7 +97,7 @@ class _Teller:
 def work(options: argparse.Namespace) -> None:
     """Serve all clients."""
     clients: dict[str, dict[str, Scalar]] = {each: {} for each in client_ids(options.clients)}
-    worker_options = WorkerOptions(heartbeat=60.0, max_deaths=0)
+    worker_options = WorkerOptions(heartbeat=60.0, max_deaths=0, threads=_THREADS)
 
     def client(context: ClientContext) -> Echo:
         return Echo()

@@ -164,7 +164,8 @@ class Listener:
         elif reply.blob is not None and self._uploading.is_wanted(reply):
             self._uploading.begin(reply, incoming)
         else:
-            self._loop.take(reply, incoming.bytes, incoming)
+            encoded = bytes(incoming.delivery.message.body)
+            self._loop.take(reply, incoming.bytes, incoming, encoded=encoded)
 
     def _hear_settled(self, reply: Reply) -> None:
         """Deal with a client's statement that a task is already settled.

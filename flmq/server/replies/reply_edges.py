@@ -28,6 +28,8 @@ class ReplyEntry:
     reply: Reply
     size: int
     """Bytes received for it."""
+    encoded: bytes = b""
+    """The reply as its client encoded it; empty: it is not what the client sent."""
 
 
 class ReplyRecord(Protocol):
@@ -76,3 +78,11 @@ class InHand:
     origin: Origin = Origin.QUEUE
     spoiled: str = ""
     """Why its transfer failed. Empty: it did not fail."""
+    came: tuple[Reply, bytes] | None = None
+    """The reply and its bytes, where it came in one message."""
+
+    def entry(self, action: Enter) -> ReplyEntry:
+        """Return what to enter into the record."""
+        came = self.came
+        encoded = came[1] if came is not None and came[0] is self.reply else b""
+        return ReplyEntry(action, self.reply, self.size, encoded)

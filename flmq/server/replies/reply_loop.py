@@ -41,7 +41,7 @@ from flmq.round.job_actions import (
 from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame
 from flmq.server.job.late import Late, late_of
 from flmq.server.job.phase_in_flight import PhaseInFlight, Taken, described
-from flmq.server.replies.reply_edges import InHand, ReplyEdges, ReplyEntry
+from flmq.server.replies.reply_edges import InHand, ReplyEdges
 from flmq.server.replies.reply_judge import ReplyJudge
 from flmq.server.replies.task_directory import TaskDirectory
 from flmq.wire import Reply
@@ -83,16 +83,24 @@ class ReplyLoop:
     # -- for the listener --------------------------------------------------------------------
 
     def take(
-        self, reply: Reply, size: int, incoming: Incoming | None, *, spoiled: str = ""
+        self,
+        reply: Reply,
+        size: int,
+        incoming: Incoming | None,
+        *,
+        spoiled: str = "",
+        encoded: bytes = b"",
     ) -> None:
         """Take in a complete reply of ``size`` bytes; `perform` then deals with it.
 
         ``incoming`` is acked after that. ``spoiled`` says why the transfer failed (empty: it did
-        not).
+        not). ``encoded`` are the reply's own bytes, if it came in one message.
         """
         token = self.register(reply, size, Origin.QUEUE)
-        self._in_hand[token].incoming = incoming
-        self._in_hand[token].spoiled = spoiled
+        hand = self._in_hand[token]
+        hand.incoming, hand.spoiled = incoming, spoiled
+        if encoded:
+            hand.came = reply, encoded
         self._judge(token)
 
     @property
@@ -249,11 +257,7 @@ class ReplyLoop:
         return self._in_hand[action.token]
 
     def _enter(self, turn: Sequence[JobAction]) -> None:
-        entries = [
-            ReplyEntry(each, self._of(each).reply, self._of(each).size)
-            for each in turn
-            if isinstance(each, Enter)
-        ]
+        entries = [self._of(each).entry(each) for each in turn if isinstance(each, Enter)]
         if not entries:
             return
         assert self._edges.record is not None

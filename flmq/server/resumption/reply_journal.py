@@ -74,9 +74,11 @@ class ReplyJournal:
         """Return the record of a reply, having adopted its parameters' file."""
         verdict, reply = entry.action.verdict, entry.reply
         reason = UNJUDGED if entry.action.entry is Entry.UNJUDGED else verdict.reason
+        encoded = entry.encoded
         if verdict.outcome is Outcome.REJECTED:
-            reply = _bare(reply)  # nobody looks at what it brought
-        return self._adopted(entry.action.ask, verdict.outcome, reason, reply, entry.size)
+            reply, encoded = _bare(reply), b""  # nobody looks at what it brought
+        ask = entry.action.ask
+        return self._adopted(ask, verdict.outcome, reason, reply, entry.size, encoded)
 
     def _late_entry(self, entry: ReplyEntry) -> LateEntry:
         action, verdict, reply = entry.action, entry.action.verdict, entry.reply
@@ -91,8 +93,15 @@ class ReplyJournal:
         )
 
     def _adopted(
-        self, ask: str, kind: Outcome, reason: str, reply: Reply, size: int
+        self,
+        ask: str,
+        kind: Outcome,
+        reason: str,
+        reply: Reply,
+        size: int,
+        encoded: bytes = b"",
     ) -> Contribution:
+        """Return the record of a reply; ``encoded`` are its bytes, if known."""
         ref = None
         parameters = parameters_of(reply.res)
         if isinstance(parameters, FileParameters):
@@ -101,13 +110,13 @@ class ReplyJournal:
             path = self._journal.adopt_reply(reply.task_id, parameters.path, ref)
             if isinstance(parameters, SpooledParameters):
                 parameters.keep(path)
-            reply = replace(_bare(reply), blob=ref)
+            reply, encoded = replace(_bare(reply), blob=ref), b""
         return Contribution(
             client_id=ask,
             task_id=reply.task_id,
             kind=kind,
             reason=reason,
-            reply=encode(reply),
+            reply=encoded or encode(reply),
             blob=ref,
             size=size,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -121,13 +122,35 @@ class RabbitMQConsumer(Consumer):
 
     def _send_settlements(self) -> None:
         channel, generation = self._channel, self._unacked.generation
-        for tag, verb in self._unacked.take_settlements():
-            if tag.generation != generation or channel is None or not channel.is_open:
+        settlements, below = self._unacked.take_settlements()
+        is_open = channel is not None and channel.is_open
+        if is_open and all(verb == "ack" for _, verb in settlements):
+            settlements = self._ack_together(channel, generation, settlements, below)
+        for tag, verb in settlements:
+            if tag.generation != generation or not is_open:
                 _log.info("%s dropped: the connection was lost, it will be delivered again", verb)
             elif verb == "ack":
                 channel.basic_ack(tag.number)
             else:
                 channel.basic_reject(tag.number, requeue=verb == "requeue")
+
+    def _ack_together(
+        self, channel: Any, generation: int, settlements: deque[tuple[Tag, str]], below: int
+    ) -> deque[tuple[Tag, str]]:
+        """Ack all at once below which nothing is un-acked; return the others.
+
+        To a quorum queue every ack is an entry in its log.
+        """
+        mine = [tag.number for tag, _ in settlements if tag.generation == generation]
+        together = [number for number in mine if number < below]
+        if len(together) < 2:
+            return settlements
+        channel.basic_ack(max(together), multiple=True)
+        return deque(
+            (tag, verb)
+            for tag, verb in settlements
+            if tag.generation != generation or tag.number >= below
+        )
 
     # Channel
 

@@ -36,7 +36,8 @@ class UnackedDeliveries:
         self._changed = threading.Condition()
         self._buffer: deque[Delivery] = deque()
         self._handed: set[object] = set()
-        self._unsettled: set[object] = set()
+        self._unsettled: dict[object, None] = {}
+        """In the order of arrival."""
         self._settlements: deque[tuple[Tag, str]] = deque()
         self._problem: BrokerError | None = None
         self.generation = 0
@@ -74,7 +75,7 @@ class UnackedDeliveries:
         with self._changed:
             if tag not in self._unsettled:
                 return 0
-            self._unsettled.discard(tag)
+            del self._unsettled[tag]
             self._handed.discard(tag)
             self._settlements.append((tag, verb))
             self._changed.notify()
@@ -114,7 +115,7 @@ class UnackedDeliveries:
             if generation != self.generation or self.closed:
                 return False
             self._buffer.append(delivery)
-            self._unsettled.add(delivery.tag)
+            self._unsettled[delivery.tag] = None
             self._changed.notify()
             return True
 
@@ -128,11 +129,17 @@ class UnackedDeliveries:
             self._unsettled.clear()
             return unseen
 
-    def take_settlements(self) -> deque[tuple[Tag, str]]:
-        """Return the queued settlements in order: tags, and the verb for each."""
+    def take_settlements(self) -> tuple[deque[tuple[Tag, str]], int]:
+        """Return the queued settlements in order, tags with the verb for each; and a number.
+
+        Every delivery with a lower number has been settled, by these or before.
+        """
         with self._changed:
             settlements, self._settlements = self._settlements, deque()
-            return settlements
+            oldest = next(iter(self._unsettled), None)
+            if isinstance(oldest, Tag):
+                return settlements, oldest.number
+            return settlements, max((tag.number for tag, _ in settlements), default=0) + 1
 
     def _has_news(self) -> bool:
         return self.closed or self._problem is not None or self._may_hand_over()

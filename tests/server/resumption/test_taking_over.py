@@ -25,7 +25,7 @@ from flmq.server.asks import asks
 from flmq.server.replies.listener import Listener
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.transport import replies_queue
-from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome, Reply
+from flmq.wire import Failure, FailureKind, Receipt, ReceiptOutcome
 from tests.dying import Died
 from tests.end_to_end.federation import Federation, RunningServer, fed_avg, fit_res, initial
 from tests.transport.rigs import PATIENCE
@@ -47,8 +47,8 @@ class Laps:
         self._taken = 0
         take, perform = ReplyLoop.take, ReplyLoop.perform
 
-        def counted_take(self_: ReplyLoop, reply: Reply, size: int, incoming: Any) -> None:
-            take(self_, reply, size, incoming)
+        def counted_take(self_: ReplyLoop, *args: Any, **more: Any) -> None:
+            take(self_, *args, **more)
             with self._changed:
                 self._taken += 1
                 self._changed.notify_all()
