@@ -8,5 +8,5 @@ from tests.sites.stage import Sites
 
 def test_a_model_crosses_a_link_once_for_twenty_clients(sites: Sites) -> None:
     """With the headers of its packets, the tasks of all clients, and every sign of life."""
-    line = measure(sites, clients=20, model_bytes=10_000_000, rounds=1)
+    line = measure(sites, clients=20, model_bytes=10_000_000, rounds=1, rate=25e6)
     assert line.down <= 1.05 * line.model_bytes
