@@ -25,7 +25,16 @@ from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.typing import FitIns, Parameters
 from flmq.messaging import Sender, Sent
-from flmq.transport import REPLIES, UPLOADS, Address, PublishOutcome, own_models_topology, reply_key
+from flmq.transport import (
+    REGIONAL,
+    REGIONAL_UPLOADS,
+    REPLIES,
+    UPLOADS,
+    Address,
+    PublishOutcome,
+    own_models_topology,
+    reply_key,
+)
 from flmq.wire import (
     INLINE_BYTES,
     BlobRef,
@@ -113,8 +122,14 @@ class TaskExecutor:
         elif _is_lossy(_codec(task)):
             # A reply that is sent again must decode to the bits that were sent before.
             loaded = self._with_model_if_any(task, tasks)
-        if not self._send(reply, loaded):
-            return False
+        while True:
+            newest = tasks.current(task.task_id)
+            via = loaded.via if newest is None else newest.via
+            if not self._send(reply, loaded, via):
+                return False
+            newest = tasks.current(task.task_id)
+            if newest is None or newest.via == via:
+                break  # else its server wants it another way, and asked while it was being sent
         self._events.sent(reply)
         crash_point("worker.reply_confirmed")
         return True
@@ -126,9 +141,13 @@ class TaskExecutor:
         address = self._address(task.client_id, task.job)
         self._sender.send(address, reply, mandatory=False, message_id=task.task_id)
 
-    def announce_again(self, envelope: Reply, gone: Callable[[], None]) -> None:
-        """Ask for a receipt; ``gone`` is called, on any thread, if there is no queue."""
-        address = self._address(envelope.client_id, envelope.job)
+    def announce_again(self, envelope: Reply, via: str, gone: Callable[[], None]) -> None:
+        """Ask for a receipt the way that the reply went: to the aggregator of ``via``, if any.
+
+        It alone knows what it has: the server, told of a reply that is in a sum, would count it.
+        ``gone`` is called, on any thread, if there is no queue: the whole reply is to be sent.
+        """
+        address = self._address(envelope.client_id, envelope.job, via)
         sent = self._sender.send(address, envelope, message_id=envelope.task_id)
 
         def heard(outcome: Future[PublishOutcome]) -> None:
@@ -180,24 +199,34 @@ class TaskExecutor:
             logger.warning("sending without compression: %s", error)
             return task
 
-    def _send(self, reply: Reply, task: Task) -> bool:
+    def _send(self, reply: Reply, task: Task, via: str) -> bool:
+        """Send a reply to its site's aggregator, or to the server if there is none: ``via`` says.
+
+        Where the site has no queues of an aggregator, as none ever ran there, it goes to the
+        server at once. Returns whether the broker has it all; False if a queue is gone.
+        """
+        if via and self._send_to(self._address(reply.client_id, reply.job, via), reply, task):
+            return True
+        return self._send_to(self._address(reply.client_id, reply.job), reply, task)
+
+    def _send_to(self, address: Address, reply: Reply, task: Task) -> bool:
         """Send a reply: whole, or, if it is large, with its parameters in chunks behind it.
 
         The chunks go by another queue, and only once the broker has the envelope. Returns whether
         the broker has it all; False if a queue is gone.
         """
-        address = self._address(reply.client_id, reply.job)
         parameters = parameters_of(reply.res)
         try:
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
-            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(UPLOADS))
+            uploads = REGIONAL_UPLOADS if address.exchange == REGIONAL else UPLOADS
+            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(uploads))
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             if not self._send_envelope(address, head):
                 return False
             crash_point("worker.reply_announced")
-            chunks = Address(UPLOADS, address.routing_key)
+            chunks = Address(uploads, address.routing_key)
             name = upload_name(reply.task_id, ref)
             return _arrived(self._sender.send_blob(chunks, ref, name, tensors))
         except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
@@ -212,8 +241,10 @@ class TaskExecutor:
             self._awaited.sent(envelope)
         return arrived
 
-    def _address(self, client_id: str, job: str) -> Address:
-        return Address(REPLIES, reply_key(self._site, client_id, job))
+    def _address(self, client_id: str, job: str, via: str = "") -> Address:
+        # The site's own exchange: it binds its aggregator's queues by its own name alone.
+        exchange = REGIONAL if via else REPLIES
+        return Address(exchange, reply_key(self._site, client_id, job))
 
 
 def _arrived(sent: Sent) -> bool:

@@ -102,7 +102,8 @@ def asks_the_same(one: Task, other: Task) -> bool:
 def _question(task: Task) -> bytes:
     plain = replace(task, epoch=0, again=0, deadline_unix_ms=None, timeout_seconds=None)
     # The run is not compared either: it is part of the id, and earlier servers do not send it.
-    return encode(replace(plain, model=None, nonce=b"", reply_codec="", run=""))
+    # Nor is the way that the reply takes.
+    return encode(replace(plain, model=None, nonce=b"", reply_codec="", run="", via=""))
 
 
 class Settled:

@@ -131,7 +131,7 @@ class Work:
             elif isinstance(what, Task):
                 self._send_again(task)
             else:
-                self._executor.announce_again(what, gone=partial(self._not_sent, task))
+                self._executor.announce_again(what, task.via, gone=partial(self._not_sent, task))
         for what in self._awaited.too_old():
             logger.warning(
                 "job %s, round %d, %s: the reply of %s is let go: in %.0f days no server asked for "

@@ -19,6 +19,7 @@ from flmq.journal.records import (
     Contribution,
     JobIdentity,
     PhaseRow,
+    RecordedSum,
     RoundRow,
 )
 from flmq.journal.runtable import RunTable
@@ -88,6 +89,10 @@ class JournalReader:
         if contribution.blob is None:
             return None
         return self._blob_store.replies.load(contribution.task_id, contribution.blob)
+
+    def sum_parameters(self, recorded: RecordedSum) -> Parameters:
+        """Return the tensors of a partial sum from disk."""
+        return self._blob_store.replies.load(recorded.order_id, recorded.blob)
 
     # -- rounds and checkpoints --------------------------------------------------------------
 

@@ -25,6 +25,7 @@ __all__ = [
     "Note",
     "Observer",
     "Outcome",
+    "PartialSumCame",
     "Phase",
     "PhaseClosed",
     "PhaseOpened",
@@ -117,6 +118,22 @@ class ClientOutcome:
     def is_straggler(self) -> bool:
         """Whether it is about a late or duplicate reply to a phase of a round."""
         return self.outcome in _STRAGGLERS and self.phase in (Phase.FIT, Phase.EVALUATE)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSumCame:
+    """A site's aggregator has added up its clients' replies; their outcomes are told besides."""
+
+    server_round: int
+    phase: Phase
+    site: str
+    clients: int
+    """How many answers are in it."""
+    accepted: int
+    """How many of them count."""
+    bytes_up: int = 0
+    refused: str = ""
+    """Why it does not count; empty if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +360,7 @@ RunEvent = (
     | ClientsAwaited
     | PhaseOpened
     | ClientOutcome
+    | PartialSumCame
     | PhaseClosed
     | BufferChanged
     | RoundClosed

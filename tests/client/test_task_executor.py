@@ -372,7 +372,7 @@ def test_a_reply_is_announced_again_where_no_receipt_comes_and_not_sent_again(
     desk.later = 61.0
     (envelope,) = desk.awaited.overdue()
     assert isinstance(envelope, Reply)
-    executor.announce_again(envelope, gone=lambda: pytest.fail("it is there"))
+    executor.announce_again(envelope, "", gone=lambda: pytest.fail("it is there"))
     again = desk.next()
     assert isinstance(again, Reply)
     assert (again.task_id, again.blob) == ("t1", ref)
@@ -388,5 +388,5 @@ def test_where_a_reply_cannot_be_announced_again_its_queue_is_gone(desk: Desk) -
     gone = threading.Event()
     (envelope,) = desk.awaited.overdue()
     assert isinstance(envelope, Reply)
-    executor.announce_again(envelope, gone.set)
+    executor.announce_again(envelope, "", gone.set)
     assert gone.wait(PATIENCE)

@@ -280,6 +280,8 @@ class Federation:
         clients: int = 0,
         clients_allowed: frozenset[str] | None = None,
         callbacks: Sequence[Callback] = (),
+        aggregators: bool = True,
+        aggregator_patience: float = 60.0,
     ) -> RunningServer:
         """Start a server."""
         watch, bus = Watch(), EventBus.of(observers)
@@ -298,6 +300,8 @@ class Federation:
                 heartbeat=heartbeat,
                 max_reply_bytes=max_reply_bytes,
                 clients_allowed=clients_allowed,
+                aggregators=aggregators,
+                aggregator_patience=aggregator_patience,
             ),
             observers=bus,
             runs_dir=runs_dir,

@@ -9,7 +9,8 @@ one phase of many asks. A strategy's call to a single client is a phase of one a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flmq.common.crashpoints import crash_point
@@ -20,17 +21,19 @@ from flmq.common.typing import Parameters
 from flmq.observe.events import PhaseClosed, PhaseOpened
 from flmq.round import JobEvent, PhaseKey, ReplyRejected, Stopped, client_of
 from flmq.round.fates import Fate
-from flmq.round.job_events import Origin, PhaseEvent, RepliedLateBefore, ReplyCame
+from flmq.round.job_events import Claim, Origin, PhaseEvent, RepliedLateBefore, ReplyCame
 from flmq.round.job_events import PhaseOpened as PhaseBegins
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges, Watch
 from flmq.server.job.context import JobContext
 from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.job.request import PhaseResult, Request
+from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
+from flmq.wire import PartialSum, Reply
 
 __all__ = ["Asks", "Records"]
 
@@ -100,13 +103,16 @@ class Asks:
         # Step 1: create the tasks, and record them in the journal before any is published.
         key, request = phase.key, phase.request
         phase.tasks = self._publisher.tasks(key, phase.asks, request.timeout, phase.refs)
+        self._waiting.regions.arrange(phase)
         elapsed = 0.0
         is_journaled = self._records is not None and request.state is not None
         if self._records is not None and is_journaled:
-            before = self._records.phases.open_phase(key, phase.tasks, request)
+            orders = {each.site: tuple(sorted(each.covers)) for each in phase.orders.values()}
+            before = self._records.phases.open_phase(key, phase.tasks, request, orders)
             if before is not None:
                 self._publisher.resume(phase)
-                elapsed = before
+                self._waiting.regions.arrange_as(phase, before)
+                elapsed = before.elapsed
             crash_point("server.phase_planned")
         self._say_who_is_behind(phase)
         # Step 2: count the replies that came earlier: late ones from earlier rounds, and those that
@@ -120,6 +126,10 @@ class Asks:
             phase.bytes_down += self._models.publish(phase.refs.values())
             crash_point("server.model_published")
         watch = Watch(self._waiting, phase, timeout, elapsed)
+        if pending and phase.orders:
+            # Orders first: an aggregator knows what a reply is of when it comes.
+            self._waiting.regions.publish(phase, watch.left)
+            crash_point("server.orders_published")
         for ask in pending:
             self._publisher.publish(phase, ask, phase.tasks[ask], watch.left)
         crash_point("server.tasks_published")
@@ -148,7 +158,20 @@ class Asks:
         if records is None:
             return events
         now = self._context.clock()
-        for each in records.replies.replies(key):
+        sums = records.replies.sums(key)
+        summed = defaultdict[str, list[tuple[Reply, Claim]]](list)
+        recorded = list(records.replies.replies(key))
+        for each in recorded:
+            if each.order_id and each.claim is not None:
+                summed[each.order_id].append((each.reply, each.claim))
+        for each in recorded:
+            if each.order_id:
+                # All of a sum at the place of its first answer.
+                if answers := summed.pop(each.order_id, None):
+                    partial = _partial(phase, each.order_id, self._context.job, sums)
+                    size = sums[each.order_id][1]
+                    events.append(loop.sums.restore(partial, key, size, answers))
+                continue
             origin = Origin.UNJUDGED if each.claim is None else Origin.RECORD
             reply = each.reply
             fitted = phase.fitted(each.ask, reply)  # one that came before the phase was open again
@@ -225,3 +248,21 @@ class Asks:
         """Release the models of a phase that is over."""
         refs, phase.refs = phase.refs, {}
         self._models.release(refs.values())
+
+
+def _partial(
+    phase: PhaseInFlight, order_id: str, job: Job, sums: Mapping[str, tuple[Parameters, int]]
+) -> PartialSum:
+    """Return a partial sum as the record has it."""
+    order, key = phase.orders.get(order_id), phase.key
+    return PartialSum(
+        task_id=order_id,
+        job=job.name,
+        server_round=key.server_round,
+        phase=key.phase,
+        site="" if order is None else order.site,
+        epoch=job.epoch,
+        nonce=b"",
+        run=job.run_id,
+        parameters=sums[order_id][0],
+    )

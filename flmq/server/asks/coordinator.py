@@ -15,6 +15,7 @@ from flmq.round import JobState, PhaseKey
 from flmq.server.asks.asks import Asks, Records
 from flmq.server.asks.job_phases import JobPhases
 from flmq.server.asks.options import CoordinatorOptions
+from flmq.server.asks.regional_orders import RegionalOrders
 from flmq.server.asks.stream import AskStream, StreamCheck, check_in_any_round
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges
@@ -24,6 +25,7 @@ from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.admission import Admission
+from flmq.server.presence.aggregators import Aggregators
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.listener import Listener
@@ -44,7 +46,7 @@ from flmq.transport import (
     replies_queue,
     uploads_queue,
 )
-from flmq.wire import JobEnded, Reply
+from flmq.wire import JobEnded, Reply, aggregator_name
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
 
 __all__ = ["Coordinator"]
@@ -92,7 +94,14 @@ class Coordinator:
         # Step 1: create the publisher and the consumer.
         self._publisher = self._transport.publisher()
         self._sender = Sender(self._publisher)
-        context = JobContext(self.job, self._sender, self._presence, self._emit, clock)
+        context = JobContext(
+            self.job,
+            self._sender,
+            self._presence,
+            self._emit,
+            clock,
+            aggregators=Aggregators(clock),
+        )
         models = PublishedModels(
             self._sender,
             name,
@@ -119,7 +128,13 @@ class Coordinator:
             context, loop, codec=self._codec, heartbeat=options.heartbeat
         )
         waiting = WaitEdges(
-            loop, self._presence, task_publisher, self._uploads.received, self._tick, clock
+            loop,
+            self._presence,
+            task_publisher,
+            self._uploads.received,
+            self._tick,
+            clock,
+            RegionalOrders(context, loop, options),
         )
         self._asks = Asks(context, loop, task_publisher, models, waiting, self._records)
         self._phases = JobPhases(self._asks, self._records, lambda: self.losses)
@@ -157,13 +172,30 @@ class Coordinator:
             receipts.send,
             self._unpack,
             self._uploads.store,
+            receipts.send_to_aggregator,
+            self._uploads.store_sum,
+            self.job,
             None if records is None else records.replies,
             policy,
             None if checkpoint is None else spec_of(checkpoint.parameters),
         )
         loop = ReplyLoop(state, edges)
         loop.add_late(lates)
+        if records is not None:
+            left = records.phases.orders_left_open()
+            with loop.lock:
+                loop.tasks.await_orders(
+                    {
+                        self._order_id(key, site): (key, site)
+                        for key, sites in left.items()
+                        for site in sites
+                    }
+                )
         return loop
+
+    def _order_id(self, key: PhaseKey, site: str) -> str:
+        name = aggregator_name(site)
+        return self.job.task_id(key.server_round, key.phase, name, key.call)
 
     def _unpack(self, reply: Reply) -> Reply | str:
         unpacked = self._uploads.unpack(reply)

@@ -65,6 +65,21 @@ class CoordinatorOptions:
         show_default=False,
         read=read_allow_list,
     )
+    aggregators: bool = option(
+        True,
+        "Let aggregators of sites (flmq aggregate) add up their clients' replies, where the "
+        "strategy allows it.",
+        names=("--aggregators/--no-aggregators",),
+        env="FLMQ_AGGREGATORS",
+    )
+    aggregator_patience: float = option(
+        60.0,
+        "Seconds without a word of a site's aggregator after which its clients are asked directly.",
+        env="FLMQ_AGGREGATOR_PATIENCE",
+        at_least=1.0,
+        at_most=3600.0,
+        unit="seconds",
+    )
     required_properties: Mapping[str, Scalar] = field(default_factory=dict)
     """Properties that a client's hello must have; the strategy says which."""
     spool_dir: Path | None = None

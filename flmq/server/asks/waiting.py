@@ -13,6 +13,7 @@ from flmq.common.logger import logger
 from flmq.round import DeadlinePassed, PhaseKey, Stopped, client_of
 from flmq.round.job_events import PhaseEvent
 from flmq.server.asks.asking_again import Allowance, AskingAgain, Flow
+from flmq.server.asks.regional_orders import RegionalOrders
 from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.presence.watcher import PresenceWatcher
@@ -44,6 +45,7 @@ class WaitEdges:
     charge."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    regions: RegionalOrders
     allowance: Allowance = field(default_factory=Allowance)
     """For tasks that are published again, of all phases."""
     processes: dict[str, float] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class Watch:
         self._times_lost = edges.publisher.times_lost
         self._had: dict[str, int] = {}
         """Bytes of incomplete replies that were here when their asks were looked at, by ask."""
+        self._held: set[str] = set()
+        """Asks whose replies aggregators have."""
         self._absent: set[str] = set()
         """Asks whose client has no queue and has not been heard since."""
         self._all_heard = edges.publisher.all_heard
@@ -144,6 +148,7 @@ class Watch:
         if not self._all_heard and publisher.all_heard:
             self._all_heard, there = True, set(self._absent)
         self._absent -= there
+        there |= self._edges.regions.look(phase, self.left)
         publisher.publish_again(phase, there, self.deadline)
         self._ask_again(now, came)
         if self.deadline is not None and now >= self.deadline:
@@ -155,6 +160,7 @@ class Watch:
     def _ask_again(self, now: float, came: Sequence[str]) -> None:
         """Publish again what may be lost; ``came`` names asks that were answered since."""
         received, presence = self._edges.received(), self._edges.presence
+        self._held = self._edges.regions.held(self.phase)
         processes = (presence.process(client_of(ask)) for ask in came)
         self._flow.note(now, processes, sum(received.values()))
         if self._times_lost != self._edges.publisher.times_lost:
@@ -171,6 +177,8 @@ class Watch:
         phase = self.phase
         if not phase.round.is_pending(ask):
             return None
+        if ask in self._held:
+            return True  # an aggregator has its reply
         if ask in self._absent:
             return False
         if not self._is_online(ask):

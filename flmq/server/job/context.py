@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flmq.messaging import Sender
 from flmq.observe.events import RunEvent
 from flmq.server.job_identity import Job
+from flmq.server.presence.aggregators import Aggregators
 from flmq.server.presence.watcher import PresenceWatcher
 
 __all__ = ["JobContext"]
@@ -27,3 +28,5 @@ class JobContext:
     """Seconds, monotonic."""
     wall_clock: Callable[[], float] = time.time
     """Seconds since 1970 UTC."""
+    aggregators: Aggregators = field(default_factory=Aggregators)
+    """Knows which sites' aggregators are present."""

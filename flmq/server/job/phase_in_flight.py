@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flmq.common.errors import (
     AggregationError,
@@ -43,6 +43,7 @@ from flmq.round.job_actions import Verdict
 from flmq.round.job_events import Claim
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.late import Late
+from flmq.server.job.regional_order import RegionalOrder
 from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.strategy.casting import cast_like
 from flmq.server.strategy.reply_check import ParametersSpec, spec_of
@@ -112,6 +113,10 @@ class PhaseInFlight:
     """Whether an earlier server planned it, and may have asked its clients already."""
     anew: set[str] = field(default_factory=set)
     """Asks that the client must do anew, although it takes them for settled."""
+    orders: dict[str, RegionalOrder] = field(default_factory=dict)
+    """Orders to aggregators of sites, by their task ids; fixed once the phase is open."""
+    planned_epoch: int = 0
+    """Epoch of the server that planned it; 0: not known."""
     _close: Close | None = None
     _replies: dict[str, Res] = field(default_factory=dict)
     """Replies that count, by the ask's name; without parameters if a sink takes them."""
@@ -196,13 +201,24 @@ class PhaseInFlight:
             self._late.append(kept)
         self._add_up(late.ref.client_id, late.res, lock)
 
+    def merge(self, site: str, partial: Any, size: int, lock: threading.Lock) -> None:
+        """Hand a partial sum of ``size`` bytes to the sink. Call it without the lock."""
+        with lock:
+            self.bytes_up += size
+        sink = self.request.sink
+        if sink is not None:
+            self._guarded(f"the aggregator of {site}", lambda: sink.merge(partial), lock)
+
     def _add_up(self, client: str, res: FitRes, lock: threading.Lock) -> None:
-        if self.request.sink is None:
-            return
+        sink = self.request.sink
+        if sink is not None:
+            self._guarded(client, lambda: sink.add(client, res), lock)
+
+    def _guarded(self, client: str, add: Callable[[], None], lock: threading.Lock) -> None:
         error: FlmqError
         try:
             with self._adding:
-                self.request.sink.add(client, res)
+                add()
         except (RunError, StoredDataError) as raised:
             error = raised
         except (OSError, MemoryError) as raised:
@@ -253,6 +269,8 @@ class PhaseInFlight:
         self.specs = self._specs() if self.request.hands_over else {}
         self._replies, self._late, self._told = {}, [], {}
         self.asks, self.tasks = {}, {}
+        for order in self.orders.values():
+            order.lists = {}
         # The phase is remembered for its late replies, but not the model that it sent.
         self.request = replace(self.request, asks=(), sink=None)
         return result

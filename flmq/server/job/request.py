@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from flmq.common.errors import FlmqError, RunError
 from flmq.common.failure_text import named_error
@@ -64,6 +64,15 @@ class Sink(Protocol):
             AggregationError: the reply cannot be taken in.
         """
 
+    def merge(self, other: Any, /) -> None:
+        """Take in everything that another one of its kind was given: a partial sum.
+
+        Called only where ``Request.whole_replies`` is empty.
+
+        Raises:
+            AggregationError: it cannot be taken in.
+        """
+
 
 def accept_anything(ins: Ins, res: Res) -> str | None:
     """Accept every reply that decodes."""
@@ -92,6 +101,9 @@ class Request:
     """Whether float tensors of another dtype than was sent are cast to it."""
     hands_over: bool = False
     """Whether late replies may count across phases: from this one later, from earlier ones here."""
+    whole_replies: str = "only the training of rounds is added up by sites"
+    """Why each reply has to come by itself; empty: the ``sink`` merges sums of some of them, which
+    aggregators of sites may make."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,20 @@ from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job_identity import Job
 from flmq.server.lifecycle.replay_steps import replayed_steps
 from flmq.server.local_runner import LocalRunner
+from flmq.server.replies.sums import recorded_mean
 from flmq.server.resumption.job_journal import JobJournal
 from flmq.server.resumption.reply_journal import ReplyJournal
 from flmq.server.strategy.asynchronous import Asynchronous
 from flmq.server.strategy.casting import cast_like
+from flmq.server.strategy.combine import WeightedMean
 from flmq.server.strategy.late import merged
+from flmq.server.strategy.regional import why_whole
 from flmq.server.strategy.reply_check import spec_of
 from flmq.server.strategy.strategy import Strategy
+from flmq.server.strategy.streaming import StreamedResults, says_it_streams
 from flmq.wire import refer
 
-__all__ = ["NeedsItsStrategy", "NothingToReplay", "Replayed", "replay"]
+__all__ = ["AddedUpBySites", "NeedsItsStrategy", "NothingToReplay", "Replayed", "replay"]
 
 
 class NothingToReplay(UsageError):
@@ -50,6 +54,17 @@ class NeedsItsStrategy(UsageError):
         super().__init__(
             f"job {job!r} ran without rounds, and {strategy} runs rounds: name the server's app, "
             "as in --app app:server"
+        )
+
+
+class AddedUpBySites(UsageError):
+    """Sums of replies are to be combined by a strategy that needs each reply."""
+
+    def __init__(self, server_round: int, why: str) -> None:
+        """Name the round, and say ``why`` the strategy cannot have its sums."""
+        super().__init__(
+            f"round {server_round} has replies that sites' aggregators added up, and {why}: "
+            "replay it with the strategy of the run, as in --app app:server"
         )
 
 
@@ -135,6 +150,7 @@ def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     assert journal.identity is not None
     nobody = LocalRunner([], None)
     replies = ReplyJournal(journal, _job(journal.identity))
+    sums = replies.sums(record.key)
     results: list[tuple[ClientProxy, FitRes]] = [
         (QueueClientProxy(each.reply.client_id, nobody), each.reply.res)
         for each in replies.replies(record.key)
@@ -149,6 +165,9 @@ def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     if strategy.cast is not None:
         # Those that came before their phase was open again are in the record as they came.
         results = [(client, _cast(res, strategy.global_parameters)) for client, res in results]
+    if sums:
+        means = [recorded_mean(parameters) for parameters, _ in sums.values()]
+        results = _with_sums(record.key.server_round, strategy, results, means)
     failures: list[tuple[ClientProxy, FitRes] | BaseException] = [
         ClientFailure(outcome.client_id, outcome.outcome, outcome.reason)
         for outcome in record.closed.outcomes
@@ -156,6 +175,31 @@ def _again(journal: Journal, record: PhaseRecord, strategy: Strategy) -> str:
     ]
     parameters, _ = strategy.aggregate_fit(record.key.server_round, results, failures)
     return "no model" if parameters is None else refer(parameters).digest
+
+
+def _with_sums(
+    server_round: int,
+    strategy: Strategy,
+    results: list[tuple[ClientProxy, FitRes]],
+    means: list[WeightedMean],
+) -> StreamedResults:
+    """Return a round's results as its server had them: what came by itself, and sums of others.
+
+    Raises:
+        AddedUpBySites: the strategy needs each reply.
+    """
+    combine = None
+    if says_it_streams(strategy):
+        combine = strategy.combine(server_round, strategy.global_parameters)
+    why = why_whole(strategy, combine)
+    if why or not isinstance(combine, WeightedMean):
+        raise AddedUpBySites(server_round, why)
+    for client, res in results:
+        if res.parameters.tensors:  # the others' are in a sum
+            combine.add(client.cid, res)
+    for mean in means:
+        combine.merge(mean)
+    return StreamedResults(results, combine)
 
 
 def _accepted(record: PhaseRecord) -> frozenset[str]:

@@ -19,8 +19,18 @@ from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.replies.receipts import Receipts
 from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
+from flmq.server.replies.sums import identity_problem, largest_sum
 from flmq.server.replies.uploading import Uploading
-from flmq.wire import BlobChunk, Failure, FailureKind, ModelRequest, Presence, Reply
+from flmq.wire import (
+    AggregatorReport,
+    BlobChunk,
+    Failure,
+    FailureKind,
+    ModelRequest,
+    PartialSum,
+    Presence,
+    Reply,
+)
 
 __all__ = ["Listener"]
 
@@ -50,6 +60,7 @@ class Listener:
         self._uploading = uploading
         self._models = models
         self._presence = context.presence
+        self._aggregators = context.aggregators
         self._doorkeeper = doorkeeper
         self._receipts = receipts
         self._clock = context.clock
@@ -129,6 +140,11 @@ class Listener:
             case Reply() as reply:
                 self._hear_reply(incoming, reply)
                 return
+            case PartialSum() as partial:
+                self._hear_sum(incoming, partial)
+                return
+            case AggregatorReport() as report:
+                self._aggregators.hear(report)
             case other:
                 self._inbox.dead_letter(incoming, f"a server takes no {type(other).__name__}")
                 return
@@ -166,6 +182,31 @@ class Listener:
         else:
             encoded = bytes(incoming.delivery.message.body)
             self._loop.take(reply, incoming.bytes, incoming, encoded=encoded)
+
+    def _hear_sum(self, incoming: Incoming, partial: PartialSum) -> None:
+        """Deal with a partial sum, or with the envelope of one whose tensors follow."""
+        tasks = self._loop.tasks
+        found = tasks.order_of(partial.task_id)
+        if found is None:
+            if problem := identity_problem(partial, self._job, None):
+                self._inbox.dead_letter(
+                    incoming, f"a partial sum of {partial.site} answers no order here: {problem}"
+                )
+                return
+            long_over = "late, dropped: its round is long over"
+            self._receipts.send_to_aggregator(partial, partial.site, Outcome.LATE, long_over)
+            self._inbox.ack(incoming)
+            return
+        phase = tasks.phase(found[0])
+        problem = identity_problem(partial, self._job, phase)
+        if problem or partial.blob is None:
+            self._loop.take_sum(partial, incoming.bytes, incoming, problem=problem)
+            return
+        order = None if phase is None else phase.orders.get(partial.task_id)
+        if phase is None or order is None or phase.done.is_set():
+            self._uploading.begin_sum(partial, None, incoming)
+        else:
+            self._uploading.begin_sum(partial, largest_sum(phase, order), incoming)
 
     def _hear_settled(self, reply: Reply) -> None:
         """Deal with a client's statement that a task is already settled.

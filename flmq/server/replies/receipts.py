@@ -6,8 +6,8 @@ from flmq.messaging import Sender
 from flmq.round import Outcome
 from flmq.server.job_identity import Job
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.transport import TASKS, Address, task_key
-from flmq.wire import Receipt, ReceiptOutcome, Reply
+from flmq.transport import TASKS, Address, aggregator_key, task_key
+from flmq.wire import PartialSum, Receipt, ReceiptOutcome, Reply, aggregator_name
 
 __all__ = ["Receipts"]
 
@@ -45,12 +45,31 @@ class Receipts:
             reason=reason,
             late_by_seconds=late_by,
         )
+        site = self._presence.site(reply.client_id)
+        self._send(Address(TASKS, task_key(site, reply.client_id)), receipt)
+
+    def send_to_aggregator(
+        self, partial: PartialSum, site: str, word: Outcome, reason: str
+    ) -> None:
+        """Tell the aggregator of a site the outcome of its partial sum."""
+        receipt = Receipt(
+            task_id=partial.task_id,
+            job=self._job.name,
+            server_round=partial.server_round,
+            phase=partial.phase,
+            client_id=aggregator_name(site),
+            outcome=_OUTCOMES[word],
+            reason=reason,
+        )
+        self._send(Address(TASKS, aggregator_key(site)), receipt)
+
+    def _send(self, address: Address, receipt: Receipt) -> None:
         self._sender.send(
-            Address(TASKS, task_key(self._presence.site(reply.client_id), reply.client_id)),
+            address,
             receipt,
             mandatory=False,
             expiration=_DAY,
-            # A broker that restarts loses it: then the client asks for it. Written to the disk of
+            # A broker that restarts loses it: then it is asked for. Written to the disk of
             # each client's own queue, receipts would cost the broker more than all else in a round.
             persistent=False,
         )

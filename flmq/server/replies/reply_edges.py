@@ -10,14 +10,15 @@ from flmq.common.parameter import with_parameters
 from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.observe.events import RunEvent
-from flmq.round import Outcome
+from flmq.round import Outcome, PhaseKey
 from flmq.round.job_actions import Enter
 from flmq.round.job_events import Origin, Recorded
 from flmq.server.job.late import LateReplyPolicy
+from flmq.server.job_identity import Job
 from flmq.server.strategy.reply_check import ParametersSpec
-from flmq.wire import Reply
+from flmq.wire import PartialSum, Reply
 
-__all__ = ["InHand", "ReplyEdges", "ReplyEntry", "ReplyRecord"]
+__all__ = ["InHand", "ReplyEdges", "ReplyEntry", "ReplyRecord", "SumInRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,25 @@ class ReplyEntry:
     """Bytes received for it."""
     encoded: bytes = b""
     """The reply as its client encoded it; empty: it is not what the client sent."""
+    order_id: str = ""
+    """Task id of the order whose partial sum it is in; empty: it came by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class SumInRecord:
+    """A partial sum to enter into the job's record, with the answers that name its order."""
+
+    key: PhaseKey
+    partial: PartialSum
+    size: int
+    """Bytes received for it."""
 
 
 class ReplyRecord(Protocol):
     """The record that makes replies durable: a job's journal."""
 
-    def enter(self, entries: Sequence[ReplyEntry]) -> None:
-        """Enter all the replies or none of them; they are durable on return."""
+    def enter(self, entries: Sequence[ReplyEntry], sums: Sequence[SumInRecord] = ()) -> None:
+        """Enter all the replies and sums or none of them; they are durable on return."""
 
     def recorded(self, reply: Reply) -> Recorded | None:
         """Return what is known of the closed phase that a reply answers; None: nothing known."""
@@ -58,6 +71,14 @@ class ReplyEdges:
         reply, res=with_parameters(reply.res, parameters)
     )
     """Returns the reply with these parameters in place of its own, where replies' are kept."""
+    sum_receipt: Callable[[PartialSum, str, Outcome, str], None] = (
+        lambda partial, site, outcome, reason: None
+    )
+    """Tells the aggregator of a site the outcome of its partial sum, and the reason."""
+    store_sum: Callable[[PartialSum], PartialSum] = lambda partial: partial
+    """Returns the sum with its parameters where replies' are kept."""
+    job: Job | None = None
+    """Whose orders partial sums answer. None: none is taken in."""
     record: ReplyRecord | None = None
     late_policy: LateReplyPolicy | None = None
     model: ParametersSpec | None = None
@@ -80,9 +101,11 @@ class InHand:
     """Why its transfer failed. Empty: it did not fail."""
     came: tuple[Reply, bytes] | None = None
     """The reply and its bytes, where it came in one message."""
+    order_id: str = ""
+    """Task id of the order whose partial sum it is in, which has its parameters; empty: in none."""
 
     def entry(self, action: Enter) -> ReplyEntry:
         """Return what to enter into the record."""
         came = self.came
         encoded = came[1] if came is not None and came[0] is self.reply else b""
-        return ReplyEntry(action, self.reply, self.size, encoded)
+        return ReplyEntry(action, self.reply, self.size, encoded, self.order_id)

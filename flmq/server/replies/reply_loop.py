@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import FlmqError, RunError
+from flmq.common.errors import FlmqError
 from flmq.common.logger import about, logger
 from flmq.messaging import Incoming
 from flmq.round import (
@@ -31,36 +31,29 @@ from flmq.round.job_actions import (
     ClosePhase,
     Count,
     Enter,
+    EnterSum,
     Entry,
     JobAction,
     JudgeAgain,
     Keep,
+    Merge,
+    Refuse,
     SendReceipt,
-    Verdict,
 )
-from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame
+from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame, SumCame
 from flmq.server.job.late import Late, late_of
 from flmq.server.job.phase_in_flight import PhaseInFlight, Taken, described
-from flmq.server.replies.reply_edges import InHand, ReplyEdges
+from flmq.server.replies.outcomes import NobodyListens, told_of
+from flmq.server.replies.reply_edges import InHand, ReplyEdges, SumInRecord
 from flmq.server.replies.reply_judge import ReplyJudge
+from flmq.server.replies.sums import Sums
 from flmq.server.replies.task_directory import TaskDirectory
-from flmq.wire import Reply
+from flmq.wire import PartialSum, Reply
 
 __all__ = ["NobodyListens", "ReplyLoop"]
 
 _COMMIT_TOGETHER = 64
 """Number of replies to write with one commit, if that many wait."""
-
-
-class NobodyListens(RunError):
-    """A fault ended the receiving of replies."""
-
-    def __init__(self, cause: BaseException) -> None:
-        """Name the ``cause`` in the message."""
-        super().__init__(
-            f"replies can no longer be taken in ({type(cause).__name__}: {cause}): please report "
-            "this with the log; where the job has a journal, start the server again to go on"
-        )
 
 
 class ReplyLoop:
@@ -79,6 +72,7 @@ class ReplyLoop:
         self._tokens = itertools.count(1)
         self._in_hand: dict[int, InHand] = {}
         self._late: dict[LateReplyRef, Late] = {}
+        self.sums = Sums(self.tasks, edges, self._in_hand, self._tokens)
 
     # -- for the listener --------------------------------------------------------------------
 
@@ -102,6 +96,12 @@ class ReplyLoop:
         if encoded:
             hand.came = reply, encoded
         self._judge(token)
+
+    def take_sum(
+        self, partial: PartialSum, size: int, incoming: Incoming | None, *, problem: str = ""
+    ) -> None:
+        """Take in a complete partial sum of a known order; ``problem``: why it cannot count."""
+        self._judge(self.sums.take(partial, size, incoming, problem))
 
     @property
     def is_full(self) -> bool:
@@ -136,6 +136,8 @@ class ReplyLoop:
                         for event in fed:
                             if isinstance(event, ReplyCame):
                                 self._in_hand.pop(event.token)
+                            elif isinstance(event, SumCame):
+                                self.sums.release(event.token)
                         continue
                     self.tasks.add(phase)
                     for event in fed:
@@ -222,8 +224,12 @@ class ReplyLoop:
 
     def _judge(self, token: int) -> None:
         """Check a reply and feed it to the state; repeat if its fate has changed meanwhile."""
+        event: ReplyCame | SumCame
         while True:
-            event = self._judging.judge(token, self._in_hand[token])
+            if token in self.sums:
+                event = self.sums.judge(token)
+            else:
+                event = self._judging.judge(token, self._in_hand[token])
             with self.lock:
                 actions = self.state.handle(event)
                 if actions == [JudgeAgain(token)]:
@@ -257,11 +263,19 @@ class ReplyLoop:
         return self._in_hand[action.token]
 
     def _enter(self, turn: Sequence[JobAction]) -> None:
+        sums = [each for each in turn if isinstance(each, EnterSum)]
         entries = [self._of(each).entry(each) for each in turn if isinstance(each, Enter)]
-        if not entries:
+        if not (entries or sums):
             return
         assert self._edges.record is not None
-        self._edges.record.enter(entries)
+        in_hand = [(each.key, self.sums[each.token]) for each in sums]
+        if sums:
+            crash_point("server.sum_checked")
+        self._edges.record.enter(
+            entries, [SumInRecord(key, hand.sum, hand.size) for key, hand in in_hand]
+        )
+        if sums:
+            crash_point("server.sum_journalled")
         if any(each.action.entry is not Entry.LATE for each in entries):
             crash_point("server.reply_journalled")
         if any(each.action.verdict.into is not None for each in entries):
@@ -269,15 +283,24 @@ class ReplyLoop:
 
     def _do(self, action: JobAction) -> None:
         match action:
-            case Enter():
+            case Enter() | EnterSum():
                 pass  # already done by `_enter`, for the whole turn
+            case Merge(token, key):
+                self.sums.merge(key, token)
+            case Refuse(token, key, reason):
+                self.sums.refuse(key, token, reason)
+            case SendReceipt(token, verdict) if token in self.sums:
+                self._edges.sum_receipt(*self.sums.named(token), *told_of(verdict))
+            case Ack(token) if token in self.sums:
+                if (brought := self.sums.release(token).incoming) is not None:
+                    self._edges.ack(brought)
             case Count():
                 self._count(action)
             case Carry(key, ref):
                 self._in_flight(key).carry(self._late.pop(ref), self.lock)
             case SendReceipt(token, verdict):
                 reply = self._in_hand[token].reply
-                self._edges.receipt(reply, *_told(verdict), verdict.late_by)
+                self._edges.receipt(reply, *told_of(verdict), verdict.late_by)
             case Ack(token):
                 hand = self._in_hand.pop(token)
                 if hand.incoming is not None:
@@ -308,20 +331,8 @@ class ReplyLoop:
         with self.lock:
             event = phase.count(action.ask, action.verdict, taken)
         self._edges.emit(event)
-        if taken is not None and action.verdict.outcome is Outcome.ACCEPTED:
+        is_summed = hand is not None and bool(hand.order_id)
+        if taken is not None and action.verdict.outcome is Outcome.ACCEPTED and not is_summed:
             phase.add_up(action.ask, taken, self.lock)
-        if hand is not None and hand.origin is Origin.RECORD:
+        if hand is not None and hand.origin is Origin.RECORD and not is_summed:
             self._in_hand.pop(action.token or 0)
-
-
-def _told(verdict: Verdict) -> tuple[Outcome, str]:
-    """Return the outcome and the reason to tell a reply's client."""
-    outcome, reason = verdict.outcome, verdict.reason
-    if verdict.into is not None:
-        return Outcome.ACCEPTED, f"accepted late into round {verdict.into}"
-    if outcome is not Outcome.LATE:
-        return outcome, reason
-    if verdict.late_by == 0.0 and verdict.note:
-        return outcome, verdict.note
-    dropped = f"late by {verdict.late_by:.1f} s, dropped"
-    return outcome, f"{dropped}: {verdict.note}" if verdict.note else dropped

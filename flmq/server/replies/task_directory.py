@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from flmq.round import JobState, PhaseKey, client_of
 from flmq.round.fates import Fate
@@ -23,15 +24,27 @@ class TaskDirectory:
         self.state = state
         self._record = record
         self._phases: dict[PhaseKey, PhaseInFlight] = {}
+        self._orders: dict[str, tuple[PhaseKey, str]] = {}
 
     def add(self, phase: PhaseInFlight) -> None:
         """Add a phase that the state has just opened. Call it with the lock held."""
         self._phases[phase.key] = phase
+        self.await_orders({i: (phase.key, each.site) for i, each in phase.orders.items()})
+
+    def await_orders(self, orders: Mapping[str, tuple[PhaseKey, str]]) -> None:
+        """Know orders, by id: of which phase, and to the aggregator of which site."""
+        self._orders.update(orders)
+
+    def order_of(self, order_id: str) -> tuple[PhaseKey, str] | None:
+        """Return the phase and the site of an order; None: not in memory."""
+        with self.lock:
+            return self._orders.get(order_id)
 
     def forget(self) -> None:
         """Forget the phases that the state has forgotten. Call it with the lock held."""
         for key in [key for key in self._phases if not self.state.remembers(key)]:
-            del self._phases[key]
+            for order_id in self._phases.pop(key).orders:
+                self._orders.pop(order_id, None)
 
     def phase(self, key: PhaseKey) -> PhaseInFlight | None:
         """Return a phase that is open or closed recently; None: not in memory."""
@@ -69,7 +82,7 @@ class TaskDirectory:
     def may_want(self, task_id: str) -> bool:
         """Return whether a reply to this task that is still arriving may count."""
         with self.lock:
-            return self.state.may_want(task_id)
+            return task_id in self._orders or self.state.may_want(task_id)
 
     def is_over(self, task_id: str) -> bool:
         """Return whether replies to this task are no longer awaited."""
@@ -77,4 +90,6 @@ class TaskDirectory:
         if found is not None:
             return found[0].done.is_set()
         with self.lock:
+            if task_id in self._orders:
+                return False  # while its phase is in memory, its clients are told what it was
             return self.state.phase_of(task_id) is None

@@ -13,7 +13,7 @@ from flmq.messaging import Incoming
 from flmq.round.fates import WANTED
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
-from flmq.wire import BlobChunk, Reply, size_of, task_of_upload
+from flmq.wire import BlobChunk, PartialSum, Reply, size_of, task_of_upload
 
 __all__ = ["Uploading"]
 
@@ -55,6 +55,12 @@ class Uploading:
         upload = self._uploads.begin(reply, reply.blob, incoming.bytes, sent)
         self._take(reply.task_id, upload, incoming)
 
+    def begin_sum(self, partial: PartialSum, at_most: int | None, incoming: Incoming) -> None:
+        """Expect the chunks of a partial sum of ``at_most`` bytes; None: its phase is not open."""
+        assert partial.blob is not None
+        upload = self._uploads.begin(partial, partial.blob, incoming.bytes, at_most=at_most)
+        self._take(partial.task_id, upload, incoming)
+
     def hear_chunk(self, chunk: BlobChunk, incoming: Incoming) -> None:
         """Take in a chunk."""
         task_id = task_of_upload(chunk.name)
@@ -88,10 +94,14 @@ class Uploading:
         match upload:
             case None:
                 self._ack(incoming)
-            case Uploaded(reply, size):
+            case Uploaded(PartialSum() as partial, size):
+                self._loop.take_sum(partial, size, incoming)
+            case Spoiled(PartialSum() as partial, reason):
+                self._loop.take_sum(partial, 0, incoming, problem=reason)
+            case Uploaded(Reply() as reply, size):
                 self._announced.pop(task_id, None)
                 self._loop.take(reply, size, incoming)
-            case Spoiled(reply, reason):
+            case Spoiled(Reply() as reply, reason):
                 self._announced.pop(task_id, None)
                 self._loop.take(reply, 0, incoming, spoiled=reason)
 

@@ -13,7 +13,16 @@ from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.typing import Parameters
 from flmq.server.replies.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.transport import STREAM_MAX_BYTES
-from flmq.wire import BlobRef, Reply, iter_chunks, refer, size_of, task_of_upload, upload_name
+from flmq.wire import (
+    BlobRef,
+    PartialSum,
+    Reply,
+    iter_chunks,
+    refer,
+    size_of,
+    task_of_upload,
+    upload_name,
+)
 from flmq.wire.codecs import base_by_name, get_codec
 
 _EARLY_CHUNKS = 64
@@ -24,14 +33,18 @@ _MAX_BYTES = STREAM_MAX_BYTES // 2
 """Most bytes of a reply if what its client was sent is not known: no larger model can be sent."""
 _TIMES_SENT, _BESIDES = 4, 64 << 20
 
-__all__ = ["Spoiled", "Uploaded", "Uploads"]
+__all__ = ["Announced", "Spoiled", "Uploaded", "Uploads"]
+
+
+Announced = Reply | PartialSum
+"""What parameters follow in chunks: a client's reply, or an aggregator's partial sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
     """A failed upload, and why it failed."""
 
-    reply: Reply
+    reply: Announced
     reason: str
 
 
@@ -39,13 +52,13 @@ class Spoiled:
 class Uploaded:
     """A reply with its parameters, and the bytes received for it."""
 
-    reply: Reply
+    reply: Announced
     bytes: int
 
 
 @dataclass(slots=True)
 class _Upload:
-    reply: Reply
+    reply: Announced
     ref: BlobRef
     file: SpoolFile
     bytes: int
@@ -84,11 +97,18 @@ class Uploads:
         or already complete."""
 
     def begin(
-        self, reply: Reply, ref: BlobRef, size: int, sent: int | None = None
+        self,
+        reply: Announced,
+        ref: BlobRef,
+        size: int,
+        sent: int | None = None,
+        *,
+        at_most: int | None = None,
     ) -> Uploaded | Spoiled | None:
         """Expect the chunks of ``reply``, whose envelope had ``size`` bytes.
 
         ``sent`` is the number of bytes of parameters its client was sent; None: not known.
+        ``at_most`` bounds the bytes instead of what follows from ``sent``.
 
         Return `Spoiled` if the upload is refused, else as `add` does for chunks already held.
 
@@ -104,9 +124,10 @@ class Uploads:
                 return None
             self.discard(reply.task_id)
         assert self._folder is not None, "nothing begins after the end"
-        if ref.codec not in ("", self._codec):
+        if ref.codec not in ("", self._codec) or (ref.codec and isinstance(reply, PartialSum)):
             return Spoiled(reply, f"its parameters are compressed by {ref.codec!r}, unasked")
-        if ref.total > (limit := self._limit(sent)):
+        limit = self._limit(sent) if at_most is None else at_most
+        if ref.total > limit:
             return Spoiled(
                 reply,
                 f"its parameters have {ref.total} bytes and the server takes {limit}: "
@@ -123,7 +144,7 @@ class Uploads:
                 return done
         return None
 
-    def _make_way_for(self, reply: Reply) -> None:
+    def _make_way_for(self, reply: Announced) -> None:
         """Give up the oldest upload of a client that has too many; it is asked to send it again."""
         of_client = [
             task_id
@@ -189,7 +210,12 @@ class Uploads:
             return Spoiled(upload.reply, str(error))
         del self._open[task_id]
         packed = upload.ref if upload.ref.codec else None
-        return Uploaded(_filled(upload.reply, parameters, packed), upload.bytes)
+        match upload.reply:
+            case PartialSum() as partial:
+                whole: Announced = replace(partial, parameters=parameters, blob=None)
+            case reply:
+                whole = _filled(reply, parameters, packed)
+        return Uploaded(whole, upload.bytes)
 
     def unpack(self, reply: Reply) -> Reply | Spoiled:
         """Return a compressed reply decompressed; its ``blob`` says how it is compressed.
@@ -222,12 +248,23 @@ class Uploads:
         Raises:
             SpoolFailed: the server's own disk cannot store them.
         """
+        return _filled(reply, self._stored(reply.task_id, parameters), None)
+
+    def store_sum(self, partial: PartialSum) -> PartialSum:
+        """Return a small partial sum with its tensors in a file, as those of large ones are.
+
+        Raises:
+            SpoolFailed: the server's own disk cannot store them.
+        """
+        return replace(partial, parameters=self._stored(partial.task_id, partial.parameters))
+
+    def _stored(self, task_id: str, parameters: Parameters) -> SpooledParameters:
         assert self._folder is not None
-        file = SpoolFile(self._folder, f"{reply.task_id}.plain", refer(parameters))
+        file = SpoolFile(self._folder, f"{task_id}.plain", refer(parameters))
         with contextlib.closing(file):
             for index, data in iter_chunks(file.ref, parameters.tensors):
                 file.write(index, data)
-            return _filled(reply, file.parameters(), None)
+            return file.parameters()
 
     def _find(self, name: str) -> _Upload | None:
         upload = self._open.get(task_of_upload(name))

@@ -15,7 +15,14 @@ from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
-from flmq.journal.records import Checkpoint, ClosedPhase, PhaseKey, Plan, PlannedAsk
+from flmq.journal.records import (
+    Checkpoint,
+    ClosedPhase,
+    PhaseKey,
+    PhaseRecord,
+    Plan,
+    PlannedAsk,
+)
 from flmq.journal.state import StateValue
 from flmq.round import STREAM, Policy, TaskOutcome, client_of
 from flmq.server.criteria.failures import KEPT_ROUNDS, failed_clients
@@ -24,7 +31,7 @@ from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.replies.spool import SpoolFailed
 from flmq.wire import Task, decode, encode
 
-__all__ = ["JobJournal", "Planned"]
+__all__ = ["JobJournal", "OpenedBefore", "Planned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,20 @@ class Planned:
     timeout: float | None
     """Seconds that the phase may be open; None: no limit."""
     policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBefore:
+    """How an earlier server opened a phase."""
+
+    elapsed: float
+    """Seconds for which it has been open under a server in charge."""
+    orders: Mapping[str, tuple[str, ...]]
+    """Sites of the aggregators that add up replies, and the sites whose replies each takes."""
+    via: Mapping[str, str]
+    """The site by whose aggregator the reply to an ask goes, by ask name."""
+    epoch: int
+    """The epoch of that server; 0: not known."""
 
 
 class JobJournal:
@@ -74,17 +95,23 @@ class JobJournal:
         return Planned(asks, plan.state, plan.timeout, plan.policy)
 
     def open_phase(
-        self, key: PhaseKey, tasks: Mapping[str, Task], request: Request
-    ) -> float | None:
+        self,
+        key: PhaseKey,
+        tasks: Mapping[str, Task],
+        request: Request,
+        orders: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> OpenedBefore | None:
         """Record a phase's plan, unless an earlier server did. ``tasks`` are by ask name.
 
+        ``orders`` has the sites of the aggregators that are to add up replies, and the sites whose
+        replies each takes.
+
         Returns:
-            None if the phase is new; else the seconds for which it has been open under a server
-            in charge.
+            None if the phase is new; else what is recorded of its opening.
         """
         record = self._phases.find(key)
         if record is not None:
-            return record.elapsed
+            return _opened_before(record)
         models = {
             task.model: parameters
             for task, ask in zip(tasks.values(), request.asks, strict=True)
@@ -101,7 +128,7 @@ class JobJournal:
             )
             for name, task in tasks.items()
         )
-        plan = Plan(asks, request.timeout, request.policy, request.state or {})
+        plan = Plan(asks, request.timeout, request.policy, request.state or {}, orders or {})
         self._phases.open(key, plan)
         return None
 
@@ -124,6 +151,16 @@ class JobJournal:
     def closed_calls(self, server_round: int, phase: Phase) -> list[PhaseKey]:
         """Return the closed phases of this kind in a round, in the order of opening."""
         return self._phases.closed_calls(server_round, phase)
+
+    def orders_left_open(self) -> dict[PhaseKey, list[str]]:
+        """Return the sites of the aggregators that were ordered in phases left open."""
+        found = dict[PhaseKey, list[str]]()
+        for key in {key for key, _ in self._phases.left_open().values()}:
+            if key.phase is Phase.FIT and key.call < STREAM:
+                record = self._phases.find(key)
+                if record is not None and record.plan.orders:
+                    found[key] = list(record.plan.orders)
+        return found
 
     def closed(self, key: PhaseKey) -> str | None:
         """Return why an earlier server closed a phase; None if none did."""
@@ -189,7 +226,7 @@ class JobJournal:
         self._journal.finish(ending)
 
     def _ask(self, planned: PlannedAsk, models: dict[str, Parameters]) -> Ask:
-        task = cast(Task, decode(planned.task, our_own=True))
+        task = _task(planned)
         ins = task.ins
         if planned.model is not None:
             digest = planned.model
@@ -198,3 +235,16 @@ class JobJournal:
             # One object for all, as the strategy had it: the model is published once.
             ins = with_parameters(ins, models[digest])
         return Ask(client_of(planned.client_id), ins)
+
+
+def _opened_before(record: PhaseRecord) -> OpenedBefore:
+    orders, asks = record.plan.orders, record.plan.asks
+    # Who planned it matters, and who goes by which site, only where there are orders.
+    tasks = {each.client_id: _task(each) for each in asks} if orders else {}
+    epoch = max((task.epoch for task in tasks.values()), default=0)
+    via = {ask: task.via for ask, task in tasks.items() if task.via}
+    return OpenedBefore(record.elapsed, orders, via, epoch)
+
+
+def _task(planned: PlannedAsk) -> Task:
+    return cast(Task, decode(planned.task, our_own=True))

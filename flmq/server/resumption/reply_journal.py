@@ -10,7 +10,7 @@ from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.journal import Journal
-from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey
+from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey, RecordedSum
 from flmq.round import (
     STREAM,
     Outcome,
@@ -23,7 +23,7 @@ from flmq.round.job_actions import Entry
 from flmq.round.job_events import Claim, Recorded
 from flmq.server.job.late import Late, late_of
 from flmq.server.job_identity import Job
-from flmq.server.replies.reply_edges import ReplyEntry
+from flmq.server.replies.reply_edges import ReplyEntry, SumInRecord
 from flmq.server.replies.spool import SpooledParameters
 from flmq.wire import FileParameters, Reply, decode, encode
 
@@ -43,6 +43,8 @@ class RecordedReply:
     reply: Reply
     size: int
     """Bytes received for it."""
+    order_id: str = ""
+    """Task id of the order whose partial sum it is in; empty: it came by itself."""
 
 
 class ReplyJournal:
@@ -56,14 +58,15 @@ class ReplyJournal:
 
     # -- entering ----------------------------------------------------------------------------
 
-    def enter(self, entries: Sequence[ReplyEntry]) -> None:
+    def enter(self, entries: Sequence[ReplyEntry], sums: Sequence[SumInRecord] = ()) -> None:
         """Record replies: all that came in one transaction, then the verdicts on earlier ones."""
         replies = [each for each in entries if each.action.entry in (Entry.REPLY, Entry.UNJUDGED)]
         late = [each for each in entries if each.action.entry is Entry.LATE]
-        if replies or late:
+        if replies or late or sums:
             self._phases.take_in(
                 [(each.action.key, self._contribution(each)) for each in replies],
                 [self._late_entry(each) for each in late],
+                [(each.key, self._recorded_sum(each)) for each in sums],
             )
         for each in entries:
             if each.action.entry is Entry.JUDGED:
@@ -78,7 +81,16 @@ class ReplyJournal:
         if verdict.outcome is Outcome.REJECTED:
             reply, encoded = _bare(reply), b""  # nobody looks at what it brought
         ask = entry.action.ask
-        return self._adopted(ask, verdict.outcome, reason, reply, entry.size, encoded)
+        made = self._adopted(ask, verdict.outcome, reason, reply, entry.size, encoded)
+        return replace(made, order_id=entry.order_id)
+
+    def _recorded_sum(self, entry: SumInRecord) -> RecordedSum:
+        """Return the record of a partial sum, having adopted its file."""
+        partial, parameters = entry.partial, entry.partial.parameters
+        assert isinstance(parameters, SpooledParameters)
+        ref = parameters.ref
+        parameters.keep(self._journal.adopt_reply(partial.task_id, parameters.path, ref))
+        return RecordedSum(partial.task_id, ref, entry.size)
 
     def _late_entry(self, entry: ReplyEntry) -> LateEntry:
         action, verdict, reply = entry.action, entry.action.verdict, entry.reply
@@ -134,7 +146,16 @@ class ReplyJournal:
             settled = {(outcome.client_id, outcome.outcome) for outcome in record.closed.outcomes}
         for each in record.contributions:
             if settled is None or (each.client_id, each.kind) in settled:
-                yield RecordedReply(each.client_id, _claim(each), self._reply(each), each.size)
+                reply = self._reply(each)
+                yield RecordedReply(each.client_id, _claim(each), reply, each.size, each.order_id)
+
+    def sums(self, key: PhaseKey) -> dict[str, tuple[Parameters, int]]:
+        """Return a phase's recorded partial sums by order: their tensors, and bytes received."""
+        record = self._phases.find(key)
+        return {
+            each.order_id: (self._journal.sum_parameters(each), each.size)
+            for each in (() if record is None else record.sums)
+        }
 
     def recorded(self, reply: Reply) -> Recorded | None:
         """Return what is known of the closed phase that a reply answers; None if there is none."""

@@ -22,6 +22,7 @@ from flmq.server.rhythm.deadlines import RoundPolicy, TimeoutByRound, timeout_of
 from flmq.server.strategy import validation as returned
 from flmq.server.strategy.combine import Combine
 from flmq.server.strategy.late import LateReplies, merged
+from flmq.server.strategy.regional import why_whole
 from flmq.server.strategy.strategy import Strategy
 from flmq.server.strategy.wrapping import layers
 from flmq.wire import Ins, Res
@@ -134,6 +135,7 @@ class Phases:
                 state=None if checkpointer is None else checkpointer.state(strategy),
                 cast=phase is Phase.FIT and strategy.cast is not None,
                 hands_over=phase is Phase.FIT and strategy.late_replies is LateReplies.NEXT_ROUND,
+                **({"whole_replies": why_whole(strategy, combine)} if phase is Phase.FIT else {}),
             )
         )
         if rounds:

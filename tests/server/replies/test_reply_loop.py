@@ -27,6 +27,9 @@ class Raises:
     def add(self, client_id: str, res: FitRes) -> None:
         raise self.error
 
+    def merge(self, other: object, /) -> None:
+        raise self.error
+
 
 def _opened(error: BaseException) -> tuple[ReplyLoop, PhaseInFlight]:
     ask = Ask("a", FitIns(Parameters([], ""), {}))

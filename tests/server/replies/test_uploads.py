@@ -61,6 +61,7 @@ def add_all(uploads: Uploads, chunks: Chunks) -> list[Uploaded | Spoiled | None]
 
 def parameters_of(uploaded: Uploaded | Spoiled | None) -> Parameters:
     assert isinstance(uploaded, Uploaded), uploaded
+    assert isinstance(uploaded.reply, Reply)
     assert uploaded.reply.blob is None
     assert isinstance(uploaded.reply.res, FitRes)
     return uploaded.reply.res.parameters
