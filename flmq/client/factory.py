@@ -117,16 +117,32 @@ def _name(source: object) -> str:
     return getattr(source, "__name__", type(source).__name__)
 
 
-def _make(source: ClientSource, context: ClientContext) -> Client:
-    """Create the client of ``context``; exceptions of the user's code pass through."""
-    if isinstance(source, ClientLike) or not callable(source):
-        return to_client(source)
-    made: Callable[..., object] = source
-    return to_client(made(*_arguments(source, context)))
+class _Maker:
+    """Create clients from a source."""
+
+    def __init__(self, source: ClientSource) -> None:
+        self._source = source
+        self._takes: str | None = None
+        """What it is called with; None until it has been."""
+
+    def make(self, context: ClientContext) -> Client:
+        """Create the client of ``context``; exceptions of the user's code pass through."""
+        source = self._source
+        if isinstance(source, ClientLike) or not callable(source):
+            return to_client(source)
+        if self._takes is None:
+            self._takes = _taken_by(source)
+        made: Callable[..., object] = source
+        match self._takes:
+            case "nothing":
+                return to_client(made())
+            case "id":
+                return to_client(made(context.client_id))
+        return to_client(made(context))
 
 
-def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[object, ...]:
-    """Return the arguments for ``source``: the context, the client id (Flower's ``cid``) or none.
+def _taken_by(source: Callable[..., object]) -> str:
+    """Return what ``source`` takes: the "context", the client "id" (Flower's ``cid``) or "nothing".
 
     A class whose arguments all have defaults is called without arguments, as they are its own.
     """
@@ -135,11 +151,11 @@ def _arguments(source: Callable[..., object], context: ClientContext) -> tuple[o
         (p for p in inspect.signature(source).parameters.values() if p.kind in kinds), None
     )
     if first is None:
-        return ()
+        return "nothing"
     if isinstance(source, type) and first.default is not inspect.Parameter.empty:
-        return ()
+        return "nothing"
     wants_id = first.name == "cid" or first.annotation in (str, "str")
-    return (context.client_id if wants_id else context,)
+    return "id" if wants_id else "context"
 
 
 class Elsewhere(Protocol):
@@ -168,7 +184,7 @@ class Clients:
             InvalidClient: ``source`` is neither a client, nor its class, nor a function.
         """
         _check_kind(source)
-        self._source = source
+        self._maker = _Maker(source)
         self._make_context = make_context
         self._keep = keep
         self._pool = pool
@@ -180,7 +196,7 @@ class Clients:
         with self._lock:
             made = self._made.get((job, client_id))
         if made is None:
-            made = _make(self._source, self._make_context(job, client_id))
+            made = self._maker.make(self._make_context(job, client_id))
             if self._keep:
                 with self._lock:
                     self._made[job, client_id] = made

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Any, TypeVar
 
@@ -47,6 +48,7 @@ _KINDS = "biufc"
 _ALLOWED = "booleans, integers, floats (also bfloat16 and float8) and complex numbers"
 # NumPy's headers are shorter, whatever the shape; refuse longer ones, as numpy.load does.
 _MAX_HEADER = 10_000
+_KNOWN_HEADERS = 1024
 _HEADER = re.compile(
     rf"\{{\s*'descr'\s*:\s*'(?P<descr>[<>|=]?[biufc]\d{{1,2}}|{'|'.join(NARROW_FLOATS)})'\s*,"
     r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
@@ -184,11 +186,17 @@ def _npy(ndarray: NDArray) -> tuple[bytes, memoryview]:
     """Return the header and the values, not copied if they are contiguous."""
     array = _as_array(ndarray)
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    header = io.BytesIO()
-    said = {"descr": descr_of(array.dtype), "fortran_order": fortran, "shape": array.shape}
-    npy.write_array_header_1_0(header, said)
     values = array.T if fortran else np.ascontiguousarray(array)
-    return header.getvalue(), values.reshape(-1).view(np.uint8).data
+    header = _written(descr_of(array.dtype), fortran, array.shape)
+    return header, values.reshape(-1).view(np.uint8).data
+
+
+@lru_cache(maxsize=_KNOWN_HEADERS)
+def _written(descr: str, fortran: bool, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    said = {"descr": descr, "fortran_order": fortran, "shape": shape}
+    npy.write_array_header_1_0(header, said)
+    return header.getvalue()
 
 
 def _each(
@@ -261,6 +269,18 @@ def _as_array(value: Any) -> NDArray:
 def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
     """Read the header and check that exactly the promised values follow."""
     header, offset = _header(tensor)
+    spec, dtype, fortran = _read(header)
+    promised, present = spec.size * dtype.itemsize, len(tensor) - offset
+    if promised != present:
+        raise MalformedMessage(
+            f".npy header promises {promised} bytes (shape {spec.shape}, {dtype}), {present} follow"
+        )
+    return _Layout(spec, dtype, fortran, offset)
+
+
+@lru_cache(maxsize=_KNOWN_HEADERS)
+def _read(header: str) -> tuple[TensorSpec, np.dtype[Any], bool]:
+    """Return what a header says; all replies to a model have the same ones."""
     if _TYPE_LOST.match(header):
         raise MalformedMessage(
             "the .npy header does not say which type it is of, for numpy.save does not know "
@@ -273,12 +293,7 @@ def _layout(tensor: bytes | bytearray | memoryview) -> _Layout:
         )
     shape = tuple(int(word) for word in match["shape"].split(",") if word.strip())
     dtype = _dtype(match["descr"])
-    promised, present = prod(shape) * dtype.itemsize, len(tensor) - offset
-    if promised != present:
-        raise MalformedMessage(
-            f".npy header promises {promised} bytes (shape {shape}, {dtype}), {present} follow"
-        )
-    return _Layout(TensorSpec(shape, dtype), dtype, match["fortran"] == "True", offset)
+    return TensorSpec(shape, dtype), dtype, match["fortran"] == "True"
 
 
 def _header(tensor: bytes | bytearray | memoryview) -> tuple[str, int]:

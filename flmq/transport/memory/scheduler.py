@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from flmq.transport.memory.clock import Clock, Timers
 
@@ -27,20 +26,25 @@ class Scheduler:
         self._effects: deque[Callable[[], None]] = deque()
         self._soon: deque[Callable[[], None]] = deque()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Scheduler:
         """Hold the lock, which is not reentrant; afterwards run what was deferred with `later`."""
-        effects: deque[Callable[[], None]] = deque()
+        return self
+
+    def __enter__(self) -> None:
+        """Take the lock."""
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock, and run what was deferred, whatever has failed meanwhile."""
+        effects: deque[Callable[[], None]] | None = None
         try:
-            with self.lock:
-                try:
-                    yield
-                finally:
-                    while self._soon:
-                        self._soon.popleft()()
-                    effects, self._effects = self._effects, effects
+            while self._soon:
+                self._soon.popleft()()
         finally:
-            for effect in effects:
+            if self._effects:
+                effects, self._effects = self._effects, deque()
+            self.lock.release()
+            for effect in effects or ():
                 effect()
 
     def soon(self, action: Callable[[], None]) -> None:

@@ -138,8 +138,9 @@ class VirtualHost:
         return [queue for queue in found if queue is not None]
 
     def _enqueue(self, queues: Sequence[MemoryQueue], stored: Stored) -> None:
-        for queue in queues:
-            queue.enqueue(replace(stored), self._faults.place(len(queue.ready)))
+        for number, queue in enumerate(queues, 1):
+            own = stored if number == len(queues) else replace(stored)
+            queue.enqueue(own, self._faults.place(len(queue.ready)))
 
     def _publish_dead(self, exchange: str, stored: Stored) -> None:
         try:
