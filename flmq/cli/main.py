@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flmq import __version__
+from flmq.cli.aggregate import aggregate
 from flmq.cli.broker import broker_app
 from flmq.cli.client import client
 from flmq.cli.commands import Commands
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(server)
 app.command()(client)
+app.command()(aggregate)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")

@@ -18,7 +18,7 @@ from flmq.journal.files import make_folder, writing
 from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA, UPGRADES
 
-__all__ = ["DATABASE", "open_database"]
+__all__ = ["DATABASE", "check_database", "create_database", "open_database"]
 
 DATABASE = "journal.db"
 
@@ -39,7 +39,7 @@ def open_database(folder: Path, *, create: bool) -> Database:
             raise JournalDamaged(path, f"is missing, though {beside}")
         if not create:
             raise JournalDamaged(path, "is missing")
-        _create(path)
+        create_database(path, SCHEMA, APPLICATION_ID, FORMAT)
     if path.stat().st_size == 0:
         # SQLite would treat it as a new database, and remove its log.
         raise JournalDamaged(path, "is empty")
@@ -65,13 +65,17 @@ def _leftover(folder: Path) -> str:
     return ""
 
 
-def _create(path: Path) -> None:
-    """Create an empty database, unless another process does so first."""
+def create_database(path: Path, schema: str, application_id: int, format_: int) -> None:
+    """Create a database with the tables of ``schema``, unless another process does so first.
+
+    Raises:
+        JournalNotWritable: it cannot be created.
+    """
     make_folder(path.parent)
     temporary = temporary_of(path)
     with writing(path):
         try:
-            _fill(temporary)
+            _fill(temporary, schema, application_id, format_)
             fsync_file(temporary)
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(temporary)
@@ -81,13 +85,13 @@ def _create(path: Path) -> None:
         fsync_folder(path.parent)
 
 
-def _fill(path: Path) -> None:
+def _fill(path: Path, schema: str, application_id: int, format_: int) -> None:
     path.touch(mode=0o600)  # it holds the job's secret; SQLite's log inherits the mode
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={FORMAT}")
-        connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        connection.execute(f"PRAGMA application_id={application_id}")
+        connection.execute(f"PRAGMA user_version={format_}")
+        connection.executescript(f"BEGIN; {schema} COMMIT;")
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     except sqlite3.OperationalError as error:
         raise JournalNotWritable(path, str(error)) from error
@@ -140,14 +144,25 @@ def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
 
 
 def _look_over(database: Database) -> None:
+    check_database(database, APPLICATION_ID, FORMAT)
+    with database.reading() as tx:
+        tx.execute("SELECT 1 FROM run").fetchone()
+
+
+def check_database(database: Database, application_id: int, supported: int) -> None:
+    """Check that a database is one of ours, of a format up to ``supported``, and sound.
+
+    Raises:
+        JournalDamaged: it is not.
+        NewerJournal: a newer flmq wrote it.
+    """
     with database.reading() as tx:
         (application,) = tx.execute("PRAGMA application_id").fetchone()
         (format_,) = tx.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
+        if application != application_id:
             raise JournalDamaged(database.path, "is no journal of flmq")
-        if format_ > FORMAT:
-            raise NewerJournal(database.path, format_, FORMAT)
+        if format_ > supported:
+            raise NewerJournal(database.path, format_, supported)
         (found,) = tx.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise JournalDamaged(database.path, f"is damaged: {' '.join(str(found).split())}")
-        tx.execute("SELECT 1 FROM run").fetchone()

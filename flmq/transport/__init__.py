@@ -25,8 +25,10 @@ from flmq.transport.base import (
 )
 from flmq.transport.outages import OutageReporter
 from flmq.transport.regional import (
+    AGGREGATOR,
     aggregator_key,
     aggregator_lock,
+    aggregator_lock_topology,
     aggregator_queue,
     aggregator_topology,
     partial_key,
@@ -72,6 +74,7 @@ from flmq.transport.topology import (
 )
 
 __all__ = [
+    "AGGREGATOR",
     "DEAD",
     "DEFAULT_SITE",
     "MODELS",
@@ -105,6 +108,7 @@ __all__ = [
     "Transport",
     "aggregator_key",
     "aggregator_lock",
+    "aggregator_lock_topology",
     "aggregator_queue",
     "aggregator_topology",
     "client_queue",

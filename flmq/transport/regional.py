@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flmq.transport.topology import (
     DEAD,
     JOB_QUEUE_EXPIRES,
     PARTIALS,
+    PRESENCE,
     REGIONAL,
     REGIONAL_UPLOADS,
     TASKS_LOCAL,
@@ -19,8 +20,10 @@ from flmq.transport.topology import (
 )
 
 __all__ = [
+    "AGGREGATOR",
     "aggregator_key",
     "aggregator_lock",
+    "aggregator_lock_topology",
     "aggregator_queue",
     "aggregator_topology",
     "partial_key",
@@ -29,7 +32,7 @@ __all__ = [
     "regional_uploads_queue",
 ]
 
-_AGGREGATOR = "!aggregator"
+AGGREGATOR = "!aggregator"
 """Where a client's id would stand in a routing key, for the aggregator of a site."""
 
 
@@ -60,7 +63,7 @@ def aggregator_lock(site: str) -> str:
 
 def aggregator_key(site: str) -> str:
     """Return the routing key on ``flmq.tasks`` and ``flmq.presence`` of a site's aggregator."""
-    return f"{site}.{_AGGREGATOR}"
+    return f"{site}.{AGGREGATOR}"
 
 
 def partial_key(above: str, site: str, job: str) -> str:
@@ -68,11 +71,16 @@ def partial_key(above: str, site: str, job: str) -> str:
     return f"{above}.{site}.{job}"
 
 
-def aggregator_topology(site: str, *, has_regions: bool = False) -> Topology:
+def aggregator_lock_topology(site: str) -> Topology:
+    """Return the lock of a site's aggregator, which lives as long as who declared it."""
+    return Topology(queues=(Queue(aggregator_lock(site), durable=False, exclusive=True),))
+
+
+def aggregator_topology(site: str, regions: Sequence[str] = ()) -> Topology:
     """Return the queues of a site's aggregator: orders, replies, their chunks.
 
-    ``has_regions``: and partial sums of aggregators below it. They are deleted a week after an
-    aggregator was last seen. Its lock, `aggregator_lock`, is declared apart.
+    ``regions`` are the sites below, whose aggregators' partial sums and reports come here. Queues
+    are deleted a week after an aggregator was last seen. Its lock is declared apart.
     """
     shared: Mapping[str, bool | int | str] = {
         "x-single-active-consumer": True,
@@ -97,9 +105,12 @@ def aggregator_topology(site: str, *, has_regions: bool = False) -> Topology:
             Binding(REGIONAL, regional_queue(site), f"{site}.*.*"),
         ),
     )
-    if not has_regions:
+    if not regions:
         return topology
     return topology + Topology(
         queues=(Queue(partials_queue(site), arguments=shared),),
-        bindings=(Binding(PARTIALS, partials_queue(site), f"{site}.*.*"),),
+        bindings=(
+            Binding(PARTIALS, partials_queue(site), f"{site}.*.*"),
+            *(Binding(PRESENCE, aggregator_queue(site), aggregator_key(each)) for each in regions),
+        ),
     )

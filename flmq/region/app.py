@@ -1,0 +1,286 @@
+"""Start an aggregator: become the one of its site, and serve it until stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from flmq import __version__
+from flmq.client.cache import MemoryCache
+from flmq.client.models import ModelReader
+from flmq.common.errors import PeerError, ResourceLocked, TransportClosed
+from flmq.common.logger import logger
+from flmq.common.urls import redact_url
+from flmq.messaging import Inbox, Sender
+from flmq.region.answers import Answers
+from flmq.region.below import Below
+from flmq.region.book import OrderBook
+from flmq.region.desk import Desk
+from flmq.region.errors import AggregatorInUse
+from flmq.region.intake import Intake
+from flmq.region.ledger import Ledger, MemoryLedger, StoredLedger
+from flmq.region.models import OrderModels
+from flmq.region.options import AggregatorOptions
+from flmq.region.orders import Orders
+from flmq.region.parts import Parts
+from flmq.region.strays import Strays
+from flmq.transport import (
+    PRESENCE,
+    Address,
+    Binding,
+    ConnectionEvent,
+    Publisher,
+    Queue,
+    Topology,
+    Transport,
+    aggregator_key,
+    aggregator_lock,
+    aggregator_lock_topology,
+    aggregator_queue,
+    aggregator_topology,
+    federation_topology,
+    open_transport,
+    partials_queue,
+    regional_queue,
+    regional_uploads_queue,
+)
+from flmq.transport.outages import OutageReporter
+from flmq.transport.standby import stand_by
+from flmq.wire import AggregatorReport, decode
+from flmq.wire.regional import OrderInHand
+
+__all__ = ["Aggregator", "run_aggregator"]
+
+_PREFETCH = 512
+_STRAYS = 256
+"""Messages that may wait for their order: half of what is let in."""
+_CACHE_BYTES = 128 << 20
+_MODEL_PATIENCE = 60.0
+_SECRET_BYTES = 32
+_REPORT_LIVES = 60.0
+"""Seconds after which a report that nobody has read is of no use."""
+_LISTEN_FOR = 3.0
+"""Seconds to wait for a word of the aggregator that is there, to name it."""
+
+
+def run_aggregator(url: str, options: AggregatorOptions) -> None:
+    """Serve ``options.site`` over the RabbitMQ at ``url`` until stopped. Blocks.
+
+    Raises:
+        AggregatorInUse: another live aggregator serves the site, and we are not a standby.
+        LedgerDamaged: the folder does not hold what was written there.
+        LedgerNotWritable: the folder cannot be written.
+        BrokerError: the broker refuses, or cannot be reached at the start.
+    """
+    name = f"flmq aggregator {options.site}"
+    with open_transport(url, name=name, listener=OutageReporter(_say)) as transport:
+        Aggregator(transport, options).run(
+            lambda: logger.info(
+                "the replies of site %s are added up at %s", options.site, redact_url(url)
+            )
+        )
+    logger.info("aggregator of site %s: done", options.site)
+
+
+def _say(event: ConnectionEvent) -> None:
+    logger.warning("connection %s %s", event.state.value, event.detail)
+
+
+class Aggregator:
+    """One aggregator on one transport, which it does not close."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        options: AggregatorOptions,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve by ``options``; the clocks give seconds, ``unix_clock`` those since 1970."""
+        self._transport = transport
+        self._options = options
+        self._clock = clock
+        self._unix_clock = unix_clock
+        self._stopping = threading.Event()
+        self.instance = f"{socket.gethostname()[:100]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._covers: tuple[str, ...] = (options.site,)
+        self._in_hand: tuple[OrderInHand, ...] = ()
+        self._report_now = threading.Event()
+
+    def stop(self) -> None:
+        """End `run`, in order. Any thread may call it."""
+        self._stopping.set()
+        self._report_now.set()
+
+    def run(self, begun: Callable[[], None] = lambda: None) -> None:
+        """Become the site's aggregator and serve it until stopped. Blocks.
+
+        ``begun`` is called once it is.
+
+        Raises:
+            AggregatorInUse: another live aggregator serves the site, and we are not a standby.
+            LedgerDamaged: the folder does not hold what was written there.
+            LedgerNotWritable: the folder cannot be written.
+            BrokerError: the broker refuses.
+        """
+        options = self._options
+        self._transport.declare(federation_topology(options.site))
+        self._take_site()
+        if self._stopping.is_set():
+            return
+        self._transport.declare(aggregator_topology(options.site, options.below))
+        folder = options.state_dir
+        ledger = MemoryLedger() if folder is None else StoredLedger(folder / options.site)
+        publisher = self._transport.publisher()
+        reporter = threading.Thread(
+            target=self._report_all, args=(Sender(publisher),), name="flmq-report", daemon=True
+        )
+        try:
+            reporter.start()
+            begun()
+            self._serve(ledger, publisher)
+        finally:
+            self.stop()
+            reporter.join()
+            publisher.close()
+            ledger.close()
+
+    def _serve(self, ledger: Ledger, publisher: Publisher) -> None:
+        """Deal with what comes until stopped."""
+        options, site, clock = self._options, self._options.site, self._clock
+        sender = Sender(publisher)
+        queues = [aggregator_queue(site), regional_uploads_queue(site), regional_queue(site)]
+        if options.below:
+            queues.append(partials_queue(site))
+        consumer = self._transport.consumer(queues, prefetch=_PREFETCH)
+        inbox = Inbox(consumer, sender)
+        book = OrderBook(ledger.orders())
+        below = Below(
+            site,
+            options.below,
+            sender,
+            secrets.token_bytes(_SECRET_BYTES),
+            patience=options.region_patience,
+            clock=clock,
+        )
+        strays = Strays(publisher, inbox.ack, clock, _STRAYS)
+        reader = ModelReader(
+            self._transport,
+            MemoryCache(_CACHE_BYTES),
+            patience=_MODEL_PATIENCE,
+            stopping=self._stopping,
+            clock=clock,
+            unix_clock=self._unix_clock,
+        )
+        models = OrderModels(site, sender, reader, lambda work: orders.pass_on(work))
+        intake = Intake(book, ledger, inbox, strays, models.get)
+        parts = Parts(book, below, inbox, intake.spool, models.get)
+        orders = Orders(
+            site,
+            book,
+            ledger,
+            intake,
+            Answers(site, sender, ledger, clock),
+            below,
+            clock=clock,
+            unix_clock=self._unix_clock,
+        )
+        desk = Desk(site, inbox, orders, intake, parts, below, strays)
+        try:
+            while not self._stopping.is_set():
+                desk.turn()
+                self._covers, self._in_hand = below.covers(), orders.in_hand()
+                if desk.roll_called:
+                    desk.roll_called = False
+                    self._report_now.set()
+        except TransportClosed:
+            if not self._stopping.is_set():
+                raise
+        finally:
+            consumer.close()
+            intake.close()
+            parts.close()
+
+    # -- being the one -----------------------------------------------------------------------
+
+    def _take_site(self) -> None:
+        """Become the site's aggregator; as a standby, wait until that is possible."""
+        site = self._options.site
+
+        def locked(error: ResourceLocked) -> None:
+            other = self._other()
+            if not self._options.standby:
+                raise AggregatorInUse(site, other) from error
+            logger.warning(
+                "site %s has another live aggregator%s: standing by", site, other and f", {other}"
+            )
+
+        def wait(seconds: float) -> None:
+            if self._stopping.wait(seconds):
+                raise _Stopped
+
+        with contextlib.suppress(_Stopped):
+            stand_by(lambda: self._transport.declare(aggregator_lock_topology(site)), locked, wait)
+
+    def _other(self) -> str:
+        """Return which process the site's aggregator is, by its report; empty: it says nothing."""
+        site = self._options.site
+        name = f"{aggregator_lock(site)}.{self.instance}"
+        ears = Queue(name, durable=False, exclusive=True)
+        heard = Topology(queues=(ears,), bindings=(Binding(PRESENCE, name, aggregator_key(site)),))
+        self._transport.declare(heard)
+        consumer = self._transport.consumer([name], prefetch=1)
+        try:
+            until = self._clock() + _LISTEN_FOR
+            while (left := until - self._clock()) > 0 and not self._stopping.is_set():
+                delivery = consumer.receive(timeout=min(left, 0.5))
+                if delivery is None:
+                    continue
+                with contextlib.suppress(PeerError):
+                    report = decode(delivery.message.body)
+                    if isinstance(report, AggregatorReport):
+                        return report.instance
+                consumer.ack(delivery)
+        finally:
+            consumer.close()
+            self._transport.delete_queue(name)
+        return ""
+
+    # -- reports -----------------------------------------------------------------------------
+
+    def _report_all(self, sender: Sender) -> None:
+        """Report every few seconds, and at the end that we leave. On a thread of its own."""
+        with contextlib.suppress(TransportClosed):
+            while not self._stopping.is_set():
+                self._send_report(sender, self._options.report_every)
+                self._report_now.wait(self._options.report_every)
+                self._report_now.clear()
+            self._send_report(sender, 0.0)
+
+    def _send_report(self, sender: Sender, every: float) -> None:
+        report = AggregatorReport(
+            self._options.site,
+            self.instance,
+            self._covers,
+            self._in_hand,
+            int(self._unix_clock() * 1000),
+            every,
+            __version__,
+        )
+        sender.send(
+            Address(PRESENCE, aggregator_key(self._options.site)),
+            report,
+            mandatory=False,
+            persistent=False,
+            expiration=_REPORT_LIVES,
+        )
+
+
+class _Stopped(Exception):
+    """The aggregator was stopped while it stood by."""

@@ -1,0 +1,109 @@
+"""Receive the partial sums of aggregators below, whole or in chunks. For one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flmq.common.typing import Code, FitRes, Parameters, Status
+from flmq.messaging import Inbox, Incoming
+from flmq.region.below import Below
+from flmq.region.book import OrderBook
+from flmq.region.work import OrderInWork, Stage
+from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
+from flmq.server.strategy.reply_check import spec_of
+from flmq.wire import BlobChunk, PartialSum, ReceiptOutcome, Reply, size_of, task_of_upload
+
+__all__ = ["Parts"]
+
+_TIMES_MODEL = 3
+"""An exact sum takes up to three times eight bytes an element, and a limit four times this."""
+
+
+class Parts:
+    """The partial sums that are on their way in."""
+
+    def __init__(
+        self,
+        book: OrderBook,
+        below: Below,
+        inbox: Inbox,
+        spool: Path | None,
+        model_of: Callable[[OrderInWork], Parameters | None],
+    ) -> None:
+        """Take in partial sums of the orders in ``book`` that went on ``below``."""
+        self._book = book
+        self._below = below
+        self._inbox = inbox
+        self._model_of = model_of
+        self._uploads = Uploads(spool, None)
+        self._coming: dict[str, PartialSum] = {}
+
+    def hear(self, incoming: Incoming, partial: PartialSum) -> None:
+        """Deal with a partial sum, or with the envelope of one whose tensors follow."""
+        work = self._below.find(partial, self._book)
+        if work is None:
+            self._inbox.ack(incoming)  # it comes again, when its order does
+            return
+        if work.stage is not Stage.OPEN:
+            self._below.receipt(partial, ReceiptOutcome.DUPLICATE)
+            self._inbox.ack(incoming)
+            return
+        if (problem := self._below.problem(work, partial)) is not None:
+            self._inbox.dead_letter(incoming, f"a partial sum of site {partial.site} {problem}")
+            return
+        model = self._model_of(work)
+        if model is not None and partial.blob is not None:
+            self._coming[partial.task_id] = partial
+            sent = _TIMES_MODEL * size_of(model)
+            upload = self._uploads.begin(_stand_in(partial), partial.blob, incoming.bytes, sent)
+            self._arrived(work, upload)
+        elif model is not None:
+            self._take(work, partial, partial.parameters)
+        self._inbox.ack(incoming)
+
+    def hear_chunk(self, incoming: Incoming, chunk: BlobChunk) -> None:
+        """Deal with a chunk of a partial sum."""
+        coming = self._coming.get(task_of_upload(chunk.name))
+        work = None if coming is None else self._below.find(coming, self._book)
+        if work is not None and work.stage is Stage.OPEN:
+            self._arrived(work, self._uploads.add(chunk.name, chunk.index, chunk.data))
+        self._inbox.ack(incoming)
+
+    def close(self) -> None:
+        """Give up all that is still arriving."""
+        self._uploads.close()
+
+    def _arrived(self, work: OrderInWork, upload: Uploaded | Spoiled | None) -> None:
+        if upload is None:
+            return
+        partial = self._coming.pop(upload.reply.task_id)
+        if isinstance(upload, Spoiled):
+            self._below.refuse(work, partial, upload.reason)
+            return
+        res = upload.reply.res
+        assert isinstance(res, FitRes)
+        self._take(work, partial, res.parameters)
+
+    def _take(self, work: OrderInWork, partial: PartialSum, parameters: Parameters) -> None:
+        if work.spec is None:
+            assert work.model is not None
+            work.spec = spec_of(work.model)
+        self._below.take(work, partial, parameters)
+
+
+def _stand_in(partial: PartialSum) -> Reply:
+    """Return a partial sum as the assembly of replies takes one."""
+    res = FitRes(Status(Code.OK, ""), partial.parameters, 0, {})
+    return Reply(
+        partial.task_id,
+        partial.job,
+        partial.server_round,
+        partial.phase,
+        partial.client_id,
+        partial.epoch,
+        partial.nonce,
+        0.0,
+        res,
+        partial.blob,
+    )
