@@ -25,7 +25,7 @@ from flmq.wire import INLINE_BYTES, PartialEntry, PartialSum, ref_of, size_of, u
 from flmq.wire.entries import write_entries
 from flmq.wire.regional import PARTIAL_TENSORS
 
-__all__ = ["Answers", "answer_by"]
+__all__ = ["Answers", "is_time"]
 
 _AGAIN = 60.0
 """Seconds without a receipt after which a partial sum is sent again."""
@@ -34,19 +34,22 @@ _NOT_SOONER = 5.0
 _LEAST_MARGIN, _MARGIN = 1.0, 0.1
 
 
-def answer_by(work: OrderInWork) -> float | None:
-    """Return when to answer an order at the latest, in Unix seconds, so that it is in time.
+def is_time(work: OrderInWork, now: float, unix_now: float) -> bool:
+    """Return whether an order is to be answered with what there is, so that it is in time.
 
-    That is its deadline less a second or a tenth of its time, whichever is more, but no more than
-    half of it. None: it has no deadline.
+    That is at its deadline less a second or a tenth of its time, whichever is more, but no more
+    than half of it; where our clock is behind, no later than if it had been opened when it came.
     """
     order = work.order
     if order.deadline_unix_ms is None:
-        return None
-    margin = _LEAST_MARGIN
-    if order.timeout_seconds is not None:
-        margin = min(max(margin, _MARGIN * order.timeout_seconds), order.timeout_seconds / 2)
-    return order.deadline_unix_ms / 1000 - margin
+        return False
+    deadline, margin, given = order.deadline_unix_ms / 1000, _LEAST_MARGIN, order.timeout_seconds
+    if given is None:
+        return unix_now >= deadline - margin
+    margin = min(max(margin, _MARGIN * given), given / 2)
+    if not work.is_left_over and now - work.arrived >= given - margin:
+        return True
+    return unix_now >= deadline - margin
 
 
 class Answers:

@@ -20,6 +20,7 @@ from flmq.messaging import Inbox, Sender
 from flmq.region.answers import Answers
 from flmq.region.below import Below
 from flmq.region.book import OrderBook
+from flmq.region.clocks import Clocks
 from flmq.region.desk import Desk
 from flmq.region.errors import AggregatorInUse
 from flmq.region.intake import Intake
@@ -188,8 +189,7 @@ class Aggregator:
             intake,
             Answers(site, sender, ledger, clock),
             below,
-            clock=clock,
-            unix_clock=self._unix_clock,
+            Clocks(clock, self._unix_clock),
         )
         desk = Desk(site, inbox, orders, intake, parts, below, strays)
         try:

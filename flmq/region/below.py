@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from flmq.common.logger import logger
-from flmq.common.typing import Parameters
 from flmq.messaging import Sender
 from flmq.region.partials import PartialRefused, identity_problem, open_partial
 from flmq.region.work import OrderInWork, Stage
@@ -39,7 +38,7 @@ __all__ = ["PART_WAIT", "Below", "Part"]
 _DAY = 24 * 3600.0
 PART_WAIT = 10.0
 """Seconds for which aggregators below are waited for once we are to answer at once."""
-_MARGIN_MS = 1000
+_EARLIER_MS = 2000
 
 
 class _Stage(Enum):
@@ -116,7 +115,7 @@ class Below:
             if part is not None and part.stage is not _Stage.ASKED:
                 continue
             if asks:
-                order = self._order(work.order, report.site, asks)
+                order = _part_of(work.order, report.site, self._site, asks, self._secret)
                 parts[report.site] = part = part or Part(order)
                 part.order = order
                 self._note(part, report.orders)
@@ -132,12 +131,24 @@ class Below:
                 self._send(site, SendPartial(order.task_id, order.job, order.epoch, order.run))
 
     def delegated(self, work: OrderInWork) -> set[str]:
-        """Return the tasks of an order that no reply is awaited of here."""
-        return {
-            ask.task_id
-            for part in self._parts.get(work.order.task_id, {}).values()
-            for ask in part.order.asks
-        }
+        """Return the tasks of an order that no reply is awaited of here.
+
+        They went on below; or nobody was heard for long who could add them up there.
+        """
+        parts = self._parts.get(work.order.task_id, {}).values()
+        tasks = {ask.task_id for part in parts for ask in part.order.asks}
+        if self._sites and self._clock() - work.arrived >= self._patience:
+            tasks |= {ask.task_id for ask in work.asks if ask.site not in ("", self._site)}
+        return tasks
+
+    def tick(self) -> None:
+        """Do without those that were not heard of for long; the server asks their clients."""
+        there = {report.site for report in self._there()}
+        for parts in self._parts.values():
+            for site, part in parts.items():
+                if part.stage is _Stage.ASKED and site not in there:
+                    logger.warning("the aggregator of site %s is gone: done without it", site)
+                    part.stage, part.held = _Stage.OUT, frozenset()
 
     def held(self, work: OrderInWork) -> set[str]:
         """Return the tasks of an order whose replies are held below."""
@@ -152,7 +163,7 @@ class Below:
     def find(self, partial: PartialSum, orders: Iterable[OrderInWork]) -> OrderInWork | None:
         """Return the order in work that a partial sum is part of; None: of none here."""
         for work in orders:
-            if partial.task_id == self._part_id(work.order, partial.site):
+            if partial.task_id == _part_id(work.order, partial.site):
                 return work
         return None
 
@@ -163,7 +174,7 @@ class Below:
             return "was not asked for"
         return identity_problem(part.order, partial)
 
-    def take(self, work: OrderInWork, partial: PartialSum, parameters: Parameters) -> None:
+    def take(self, work: OrderInWork, partial: PartialSum) -> None:
         """Take a complete partial sum in; one that does not fit is refused whole, by name."""
         part = self._parts[work.order.task_id][partial.site]
         if part.stage is _Stage.IN:
@@ -172,7 +183,7 @@ class Below:
         order = replace(part.order, asks=tuple(a for a in part.order.asks if a.task_id in still))
         try:
             assert work.spec is not None
-            part.mean, part.entries = open_partial(order, parameters, work.spec.specs)
+            part.mean, part.entries = open_partial(order, partial.parameters, work.spec.specs)
         except PartialRefused as error:
             self.refuse(work, partial, str(error))
             return
@@ -236,26 +247,31 @@ class Below:
             if (each.task_id, each.list_digest) == known:
                 part.held = marked(part.order.asks, each.held)
 
-    def _part_id(self, order: AggregateOrder, site: str) -> str:
-        return task_id(order.task_id, order.server_round, order.phase, aggregator_name(site))
-
-    def _order(self, order: AggregateOrder, site: str, asks: tuple[Asked, ...]) -> AggregateOrder:
-        part_id = self._part_id(order, site)
-        deadline = order.deadline_unix_ms
-        return replace(
-            order,
-            task_id=part_id,
-            nonce=derive_nonce(self._secret, part_id),
-            site=site,
-            asks=tuple(
-                replace(ask, site="" if ask.site == site else ask.site or order.site)
-                for ask in asks
-            ),
-            # What is in time there must be in time here.
-            deadline_unix_ms=None if deadline is None else max(0, deadline - 2 * _MARGIN_MS),
-            answer_to=self._site,
-        )
-
     def _send(self, site: str, body: AggregateOrder | SendPartial | Receipt) -> None:
         address = Address(TASKS, aggregator_key(site))
         self._sender.send(address, body, mandatory=False, expiration=_DAY)
+
+
+def _part_id(order: AggregateOrder, site: str) -> str:
+    """Return the id of an order's part at a site below."""
+    return task_id(order.task_id, order.server_round, order.phase, aggregator_name(site))
+
+
+def _part_of(
+    order: AggregateOrder, site: str, above: str, asks: tuple[Asked, ...], secret: bytes
+) -> AggregateOrder:
+    """Return the order to add up these asks of ``order`` at ``site``, for the one ``above``."""
+    part_id = _part_id(order, site)
+    deadline = order.deadline_unix_ms
+    return replace(
+        order,
+        task_id=part_id,
+        nonce=derive_nonce(secret, part_id),
+        site=site,
+        asks=tuple(
+            replace(ask, site="" if ask.site == site else ask.site or order.site) for ask in asks
+        ),
+        # What is in time here must be sent earlier there.
+        deadline_unix_ms=None if deadline is None else max(0, deadline - _EARLIER_MS),
+        answer_to=above,
+    )

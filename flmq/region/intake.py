@@ -147,9 +147,9 @@ class Intake:
         match upload:
             case None:
                 self._inbox.ack(incoming)
-            case Uploaded(reply, size):
+            case Uploaded(Reply() as reply, size):
                 self._take(work, reply, size, incoming)
-            case Spoiled(reply, reason):
+            case Spoiled(Reply() as reply, reason):
                 self._take(work, reply, 0, incoming, reason)
 
     def _take(

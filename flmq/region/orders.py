@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flmq.client.epochs import Epochs
 from flmq.common.logger import about, logger
 from flmq.common.phase import Phase
-from flmq.region.answers import Answers, answer_by
+from flmq.region.answers import Answers, is_time
 from flmq.region.below import PART_WAIT, Below
 from flmq.region.book import OrderBook
+from flmq.region.clocks import Clocks
 from flmq.region.intake import Intake
 from flmq.region.ledger import Ledger
 from flmq.region.work import OrderInWork, Stage
@@ -30,21 +29,19 @@ class Orders:
         intake: Intake,
         answers: Answers,
         below: Below,
-        *,
-        clock: Callable[[], float],
-        unix_clock: Callable[[], float],
+        clocks: Clocks,
     ) -> None:
-        """Take orders for ``site``; the clocks give seconds, one of them since 1970."""
+        """Take orders for ``site``, as they are in ``book``."""
         self._site = site
         self._book = book
         self._ledger = ledger
         self._intake = intake
         self._answers = answers
         self._below = below
-        self._clock = clock
-        self._unix_clock = unix_clock
-        self._epochs = Epochs(unix_clock)
+        self._clock, self._unix_clock = clocks.monotonic, clocks.unix
+        self._epochs = Epochs(clocks.unix)
         for work in book:
+            work.arrived, work.is_left_over = clocks.monotonic(), True
             order = work.order
             self._epochs.hear(order.job, order.epoch, order.run)
             self._epochs.takes_over(order.job, order.run)
@@ -122,6 +119,7 @@ class Orders:
 
     def tick(self) -> None:
         """Answer what is to be answered now, and send again what has no receipt for long."""
+        self._below.tick()
         for work in self._book:
             if work.stage is Stage.OPEN and self._is_due(work):
                 self._answers.make(work, *self._below.sum_of(work))
@@ -152,7 +150,7 @@ class Orders:
                 logger.warning("an order is not taken: %s", reason, extra=about(order))
                 return
             self._forget([oldest.order.task_id], "it has no receipt, and others need its place")
-        work = OrderInWork(order)
+        work = OrderInWork(order, arrived=self._clock())
         self._ledger.put(work)
         self._book.add(work)
         self._below.delegate(work)
@@ -176,8 +174,7 @@ class Orders:
         waited_for = self._below.is_waited_for(work)
         if not waited_for and not work.missing() - self._below.delegated(work):
             return True
-        by = answer_by(work)
-        if by is not None and self._unix_clock() >= by:
+        if is_time(work, self._clock(), self._unix_clock()):
             return True
         since = work.wanted_at
         return since is not None and not (waited_for and self._clock() < since + PART_WAIT)

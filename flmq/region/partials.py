@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hmac import compare_digest
 
+from flmq.aggregation.tensors import averaged
 from flmq.common.errors import MalformedMessage, PeerError, StoredDataError
 from flmq.common.parameter import TensorSpec
 from flmq.common.typing import FitRes, Parameters
 from flmq.server.strategy.combine import WeightedMean
 from flmq.wire import AggregateOrder, EntryOutcome, PartialEntry, PartialSum
 from flmq.wire.entries import read_entries
+from flmq.wire.failures import why_failed
 from flmq.wire.regional import PARTIAL_TENSORS
 
 __all__ = ["PartialRefused", "identity_problem", "open_partial"]
@@ -65,13 +67,15 @@ def open_partial(
         mean = WeightedMean.restored(data, replies=len(counts), examples=sum(counts))
     except StoredDataError as error:
         raise PartialRefused(str(error)) from error
-    if mean.specs is not None and specs and tuple(mean.specs) != tuple(specs):
+    if mean.specs is not None and specs and mean.specs != tuple(map(averaged, specs)):
         raise PartialRefused("is a sum of tensors of other shapes or dtypes than the model's")
     return mean, entries
 
 
 def _examples(entry: PartialEntry) -> int:
-    assert isinstance(entry.res, FitRes)
+    assert isinstance(entry.res, FitRes), "read_entries has seen to it"
+    if why_failed(entry.res) is not None:
+        raise PartialRefused(f"counts client {entry.client_id}, which failed")
     if entry.res.num_examples < 1:
         raise PartialRefused(f"counts client {entry.client_id} with no examples")
     return entry.res.num_examples

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from flmq.common.typing import Code, FitRes, Parameters, Status
+from flmq.common.typing import Parameters
 from flmq.messaging import Inbox, Incoming
 from flmq.region.below import Below
 from flmq.region.book import OrderBook
 from flmq.region.work import OrderInWork, Stage
 from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
 from flmq.server.strategy.reply_check import spec_of
-from flmq.wire import BlobChunk, PartialSum, ReceiptOutcome, Reply, size_of, task_of_upload
+from flmq.wire import BlobChunk, PartialSum, ReceiptOutcome, size_of, task_of_upload
 
 __all__ = ["Parts"]
 
@@ -56,10 +56,10 @@ class Parts:
         if model is not None and partial.blob is not None:
             self._coming[partial.task_id] = partial
             sent = _TIMES_MODEL * size_of(model)
-            upload = self._uploads.begin(_stand_in(partial), partial.blob, incoming.bytes, sent)
+            upload = self._uploads.begin(partial, partial.blob, incoming.bytes, sent)
             self._arrived(work, upload)
         elif model is not None:
-            self._take(work, partial, partial.parameters)
+            self._take(work, partial)
         self._inbox.ack(incoming)
 
     def hear_chunk(self, incoming: Incoming, chunk: BlobChunk) -> None:
@@ -77,33 +77,16 @@ class Parts:
     def _arrived(self, work: OrderInWork, upload: Uploaded | Spoiled | None) -> None:
         if upload is None:
             return
-        partial = self._coming.pop(upload.reply.task_id)
+        partial = upload.reply
+        assert isinstance(partial, PartialSum)
+        del self._coming[partial.task_id]
         if isinstance(upload, Spoiled):
             self._below.refuse(work, partial, upload.reason)
-            return
-        res = upload.reply.res
-        assert isinstance(res, FitRes)
-        self._take(work, partial, res.parameters)
+        else:
+            self._take(work, partial)
 
-    def _take(self, work: OrderInWork, partial: PartialSum, parameters: Parameters) -> None:
+    def _take(self, work: OrderInWork, partial: PartialSum) -> None:
         if work.spec is None:
             assert work.model is not None
             work.spec = spec_of(work.model)
-        self._below.take(work, partial, parameters)
-
-
-def _stand_in(partial: PartialSum) -> Reply:
-    """Return a partial sum as the assembly of replies takes one."""
-    res = FitRes(Status(Code.OK, ""), partial.parameters, 0, {})
-    return Reply(
-        partial.task_id,
-        partial.job,
-        partial.server_round,
-        partial.phase,
-        partial.client_id,
-        partial.epoch,
-        partial.nonce,
-        0.0,
-        res,
-        partial.blob,
-    )
+        self._below.take(work, partial)

@@ -50,6 +50,10 @@ class OrderInWork:
     """By task id: replies of this site's clients."""
     partial: Parameters | None = None
     """The partial sum, once it is made; None again once it is settled."""
+    arrived: float = 0.0
+    """When it came to this process, in monotonic seconds."""
+    is_left_over: bool = False
+    """Whether it came to an earlier process."""
     wanted_at: float | None = None
     """Since when to answer with what there is, in monotonic seconds; None: when all has come."""
     model: Parameters | None = None

@@ -206,7 +206,7 @@ def _write_at(file: int, data: memoryview, offset: int) -> int:
 
 def _allocate(file: int, size: int) -> None:
     """Reserve ``size`` bytes of disk; if the system cannot, only make the file that long."""
-    if hasattr(os, "posix_fallocate"):
+    if hasattr(os, "posix_fallocate") and size:  # of no bytes it makes an error
         os.posix_fallocate(file, 0, size)
     else:
         os.ftruncate(file, size)
