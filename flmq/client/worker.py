@@ -58,6 +58,8 @@ _PREFETCH = 2048
 _OF_EACH_CLIENT = 8
 """Prefetch of every client, besides the notes on its tasks' earlier deaths: a task that waits, or
 is being done, must not hide what lies behind it."""
+_FOR_OTHERS = 0.02
+"""Seconds for which a client's answer to a server waits for more that one message can tell."""
 
 
 class Worker:
@@ -275,7 +277,7 @@ class Worker:
             while True:
                 # Read each time: a server may have asked for more frequent heartbeats meanwhile.
                 left = spoke + self._herald.every - self._clock()
-                patience = 0.0 if self._herald.has_answers else left
+                patience = min(left, _FOR_OTHERS) if self._herald.has_answers else left
                 incoming = self._inbox.receive(patience) if left > 0 else None
                 if incoming is not None:
                     with logging_about(incoming.body):

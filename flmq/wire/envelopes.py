@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
 from flmq.common.failure_text import named_text
@@ -186,11 +186,11 @@ class Presence:
     """Whether its properties were left out, though it may have some. Not sent."""
 
     def each(self, greeting: str) -> Iterator[tuple[Presence, str]]:
-        """Yield what is said of every client alone, with the id of the greeting that it answers.
+        """Yield what is said of every client, with the id of the greeting that it answers.
 
-        ``greeting`` is the first client's.
+        ``greeting`` is the first client's, of whom this itself is yielded.
         """
-        yield (replace(self, others=()) if self.others else self), greeting
+        yield self, greeting
         bare = self.kind is PresenceKind.HEARTBEAT
         for other in self.others:
             one = Presence(

@@ -7,7 +7,7 @@ from itertools import islice
 
 from flmq.common.errors import InvalidClientId, MalformedMessage
 from flmq.common.names import check_client_id
-from flmq.wire.bounds import MAX_INSTANCE, too_many_properties
+from flmq.wire.bounds import MAX_INSTANCE, MAX_PROPERTIES, too_many_properties
 from flmq.wire.envelopes import MAX_COMPANIONS, Companion, Presence, PresenceKind, RollCall
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from flmq.wire.serde.envelopes import member_of, start_of
@@ -21,6 +21,9 @@ _PRESENCES = {
     PresenceKind.HEARTBEAT: pb.PRESENCE_KIND_HEARTBEAT,
     PresenceKind.BYE: pb.PRESENCE_KIND_BYE,
 }
+_FEW_BYTES = 2 * MAX_PROPERTIES
+"""Bytes in which there are neither too many properties nor too large ones: each takes two or more.
+"""
 
 
 def presence_to_proto(presence: Presence, proto: pb.Presence) -> None:
@@ -87,7 +90,9 @@ def _companion(proto: pb.Companion) -> Companion:
         raise MalformedMessage(f"a greeting of {len(greeting)} characters: {MAX_INSTANCE} at most")
     if not proto.properties:
         return Companion(client_id, greeting=greeting)
-    refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
+    refused = ""
+    if proto.ByteSize() > _FEW_BYTES:  # else they need no counting
+        refused = too_many_properties(len(proto.properties), plain_items(proto.properties))
     properties = {} if refused else scalars_from_proto(proto.properties)
     return Companion(client_id, properties, greeting, refused)
 
