@@ -105,6 +105,10 @@ class LateTable:
         )
         return frozenset(client_id for (client_id,) in rows)
 
+    def has_answered(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
+        """Return whether this client answered phase number ``phase`` late."""
+        return self._known(tx, phase, client_id)
+
     def _known(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
         row = tx.execute(
             "SELECT 1 FROM late WHERE phase_id = ? AND client_id = ? AND word = ?",

@@ -64,10 +64,28 @@ class PhaseQueries:
         """Verify what is read with ``seal``."""
         self._seal = seal
         self._load_state = load_state
-        self._late = LateTable(seal)
+        self.late = LateTable(seal)
+        """What came late, or a second time."""
 
     def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
         """Return all that is known of a phase; None if it was never opened."""
+        found = self._planned(tx, key)
+        if found is None:
+            return None
+        phase, plan, elapsed, closed = found
+        return PhaseRecord(
+            key,
+            plan,
+            elapsed,
+            tuple(each for _, each in self.contributions(tx, phase)),
+            None if closed is None else ClosedPhase.from_dict(self._seal.unpack(closed)),
+            tuple(self._sums(tx, phase)),
+        )
+
+    def _planned(
+        self, tx: sqlite3.Connection, key: PhaseKey
+    ) -> tuple[int, Plan, float, bytes | None] | None:
+        """Return a phase's number, plan, seconds and closing set; None if it was never opened."""
         row = tx.execute(
             "SELECT id, elapsed, plan, state, state_digest, closed FROM phases"
             " WHERE server_round = ? AND phase = ? AND call = ?",
@@ -77,18 +95,9 @@ class PhaseQueries:
             return None
         phase, elapsed, plan, state, state_digest, closed = row
         if plan is None:
-            raise NotKept(
-                f"{key}: its plan and replies were let go when the round had its checkpoint; "
-                'start the job with replies kept ("all") where they are to stay'
-            )
-        return PhaseRecord(
-            key,
-            self._plan(tx, phase, plan, self._load_state(tx, state, state_digest)),
-            elapsed,
-            tuple(self._contributions(tx, phase)),
-            None if closed is None else ClosedPhase.from_dict(self._seal.unpack(closed)),
-            tuple(self._sums(tx, phase)),
-        )
+            raise _not_kept(key)
+        state = self._load_state(tx, state, state_digest)
+        return phase, self._plan(tx, phase, plan, state), elapsed, closed
 
     def closed(self, tx: sqlite3.Connection, key: PhaseKey) -> ClosedPhase | None:
         """Return how a phase was closed; None if it is open, or was never opened."""
@@ -141,7 +150,23 @@ class PhaseQueries:
 
     def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
         """Return the clients that answered late in a phase."""
-        return self._late.answered(tx, phase_id(tx, key)[0])
+        return self.late.answered(tx, phase_id(tx, key)[0])
+
+    def elapsed(self, tx: sqlite3.Connection, key: PhaseKey) -> tuple[float, bool] | None:
+        """Return for how long a phase was open, and whether it is; None if it was never opened."""
+        row = tx.execute(
+            "SELECT elapsed, closed IS NULL, plan IS NULL FROM phases"
+            " WHERE server_round = ? AND phase = ? AND call = ?",
+            key_columns(key),
+        ).fetchone()
+        if row is not None and row[2]:
+            raise _not_kept(key)
+        return None if row is None else (row[0], bool(row[1]))
+
+    def plan(self, tx: sqlite3.Connection, key: PhaseKey) -> tuple[Plan, bool] | None:
+        """Return the plan of a phase, and whether it is open; None if it was never opened."""
+        found = self._planned(tx, key)
+        return None if found is None else (found[1], found[3] is None)
 
     def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
         """Return the last round whose phase of this kind has closed; 0 if none has."""
@@ -153,11 +178,11 @@ class PhaseQueries:
 
     def waiting_late(self, tx: sqlite3.Connection) -> list[CarriedReply]:
         """Return late replies kept for a later round that has not closed, by client id."""
-        return list(self._late.waiting(tx))
+        return list(self.late.waiting(tx))
 
     def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
         """Return the late replies that count in a phase, in the order of client ids."""
-        return list(self._late.into(tx, phase_id(tx, key)[0]))
+        return list(self.late.into(tx, phase_id(tx, key)[0]))
 
     def reply_files(
         self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
@@ -169,14 +194,14 @@ class PhaseQueries:
             yield path(task_id, ref_in(self._seal.unpack(blob)))
         for task_id, blob in tx.execute("SELECT task_id, blob FROM sums"):
             yield path(task_id, ref_in(self._seal.unpack(blob)))
-        yield from self._late.files(tx, path)
+        yield from self.late.files(tx, path)
 
     def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
         """Return every phase by round, in the order of opening.
 
         The asks of a stream, each a phase of its own, are one phase of their round here.
         """
-        late = self._late.by_phase(tx)
+        late = self.late.by_phase(tx)
         rounds: dict[int, list[PhaseRow]] = {}
         for row in tx.execute(
             "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
@@ -237,23 +262,41 @@ class PhaseQueries:
         ):
             yield RecordedSum(task_id, ref_in(self._seal.unpack(blob)), size)
 
-    def _contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
-        for client_id, task_id, kind, reason, detail, reply, blob, size, order_id in tx.execute(
-            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
-            " FROM contributions WHERE phase_id = ? ORDER BY id",
-            (phase,),
+    def contributions(
+        self, tx: sqlite3.Connection, phase: int, after: int = 0
+    ) -> Iterable[tuple[int, Contribution]]:
+        """Yield the answers in phase number ``phase`` that came after number ``after``."""
+        for (
+            number,
+            client_id,
+            task_id,
+            kind,
+            reason,
+            detail,
+            reply,
+            blob,
+            size,
+            order,
+        ) in tx.execute(
+            "SELECT id, client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
+            " FROM contributions WHERE phase_id = ? AND id > ? ORDER BY id",
+            (phase, after),
         ):
-            yield Contribution(
-                client_id,
-                task_id,
-                Outcome(kind),
-                reason,
-                detail,
-                self._seal.open(reply),
-                None if blob is None else ref_in(self._seal.unpack(blob)),
-                size,
-                order_id,
+            ref = None if blob is None else ref_in(self._seal.unpack(blob))
+            payload = self._seal.open(reply)
+            yield (
+                number,
+                Contribution(
+                    client_id, task_id, Outcome(kind), reason, detail, payload, ref, size, order
+                ),
             )
+
+
+def _not_kept(key: PhaseKey) -> NotKept:
+    return NotKept(
+        f"{key}: its plan and replies were let go when the round had its checkpoint; "
+        'start the job with replies kept ("all") where they are to stay'
+    )
 
 
 def _with_stream(rows: list[PhaseRow]) -> list[PhaseRow]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from flmq.common.phase import Phase
 from flmq.journal.blob_store import BlobStore, state_digests
 from flmq.journal.database import Database
 from flmq.journal.fence import Fence
-from flmq.journal.phase_queries import PhaseQueries
+from flmq.journal.phase_queries import PhaseQueries, phase_id
 from flmq.journal.phasetables import PhaseTables
 from flmq.journal.records import (
     CarriedReply,
@@ -29,6 +30,8 @@ from flmq.journal.records import (
 from flmq.round import Outcome
 
 __all__ = ["PhaseReader", "PhaseWriter"]
+
+_Found = TypeVar("_Found")
 
 
 class PhaseReader:
@@ -80,6 +83,32 @@ class PhaseReader:
         """Return the asks of a phase whose first reply came after it had closed."""
         with self._db.reading() as tx:
             return self._queries.answered_late(tx, key)
+
+    def has_answered_late(self, key: PhaseKey, ask: str) -> bool:
+        """Return whether an ask of a phase was answered after it had closed."""
+        with self._db.reading() as tx:
+            return self._queries.late.has_answered(tx, phase_id(tx, key)[0], ask)
+
+    def elapsed(self, key: PhaseKey) -> float | None:
+        """Return for how long a phase was open; None if it never was; raises what `find` raises."""
+        with self._db.reading() as tx:
+            found = self._queries.elapsed(tx, key)
+        return None if found is None else self._again(key, *found)
+
+    def plan(self, key: PhaseKey) -> Plan | None:
+        """Return a phase's plan, without its answers; raises what `find` raises."""
+        with self._db.reading() as tx:
+            found = self._queries.plan(tx, key)
+        return None if found is None else self._again(key, *found)
+
+    def contributions(self, key: PhaseKey, after: int = 0) -> list[tuple[int, Contribution]]:
+        """Return the answers that came after number ``after``, in order, each with its number."""
+        with self._db.reading() as tx:
+            return list(self._queries.contributions(tx, phase_id(tx, key)[0], after))
+
+    def _again(self, key: PhaseKey, found: _Found, is_open: bool) -> _Found:
+        """Return what was found of a phase that was opened before."""
+        return found
 
     def waiting_late(self) -> list[CarriedReply]:
         """Return late replies kept for a later round that has not closed, by client id."""
@@ -137,10 +166,14 @@ class PhaseWriter(PhaseReader):
     def find(self, key: PhaseKey) -> PhaseRecord | None:
         """As `PhaseReader.find`; an open phase that is found is in flight again."""
         record = super().find(key)
-        if record is not None and record.closed is None:
+        return None if record is None else self._again(key, record, record.closed is None)
+
+    def _again(self, key: PhaseKey, found: _Found, is_open: bool) -> _Found:
+        """Have an open phase that is found in flight again."""
+        if is_open:
             with self._lock:
                 self._in_flight.add(key)
-        return record
+        return found
 
     def tick(self, key: PhaseKey, elapsed: float) -> None:
         """Record that the phase has been open for ``elapsed`` seconds under a server in charge."""

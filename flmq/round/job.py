@@ -61,18 +61,15 @@ from flmq.round.job_events import (
     SumCame,
     named_claim,
 )
-from flmq.round.keys import PhaseKey, client_of
+from flmq.round.keys import PhaseKey
 from flmq.round.late import LateReplies
+from flmq.round.memory import PhaseMemory
 from flmq.round.state import Round, RoundState, TaskState
 from flmq.round.sums import PartialSums, late_actions, not_open, other_actions, settled_actions
 
 __all__ = ["JobEvent", "JobState"]
 
 JobEvent = PhaseOpened | ReplyCame | SumCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
-
-_REMEMBERED = 64
-"""Number of closed phases kept in memory; older ones are found in the record."""
-
 
 _LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
 
@@ -113,6 +110,8 @@ class JobState:
         self._awaited = dict(awaited or {})
         self._phases: dict[PhaseKey, _Phase] = {}
         self._tasks: dict[str, tuple[_Phase, str]] = {}
+        self.memory = PhaseMemory()
+        """Which phases are in memory, and which were forgotten."""
         self._early: dict[str, int] = {}
         """Tokens of compressed replies that wait for their phase to open, by task id."""
         self._sums = PartialSums()
@@ -138,14 +137,12 @@ class JobState:
 
     def unanswered_before(self, client_ids: Iterable[str]) -> dict[str, PhaseKey]:
         """Return those of these clients that left their last ask unanswered, with its phase."""
-        left, found = set(client_ids), dict[str, PhaseKey]()
-        for key, phase in reversed(self._phases.items()):
-            for ask, state in phase.round.tasks.items():
-                client_id = client_of(ask)
-                if client_id in left:
-                    left.discard(client_id)
-                    if state is TaskState.SILENT:
-                        found[client_id] = key
+        found = dict[str, PhaseKey]()
+        for client_id in client_ids:
+            last = self.memory.last_ask(client_id)
+            phase = None if last is None else self._phases.get(last[0])
+            if last and phase and phase.round.tasks[last[1]] is TaskState.SILENT:
+                found[client_id] = phase.opened.key
         return found
 
     def fate_of(self, task_id: str, recorded: Recorded | None = None) -> Fate:
@@ -220,6 +217,8 @@ class JobState:
                 return []
             case PhaseClosedDurably(key):
                 phase = self._phases[key]
+                if not phase.durable:
+                    self.memory.closed(key)
                 phase.durable = True
                 waiting, phase.undecided = phase.undecided, []
                 self._forget_oldest()
@@ -232,6 +231,7 @@ class JobState:
         phase = _Phase(event, Round(tuple(event.asks.values()), event.policy, label=event.label))
         self._phases[key] = phase
         self._tasks.update((task, (phase, ask)) for task, ask in event.asks.items())
+        self.memory.asked(key, event.asks.values())
         for task in event.asks:
             self._awaited.pop(task, None)
         actions = self._late.give_to(phase)
@@ -371,11 +371,8 @@ class JobState:
         return said
 
     def _forget_oldest(self) -> None:
-        """Forget all but the last `_REMEMBERED` phases whose closing set is durable; keep all
-        others.
-        """
-        done = [key for key, phase in self._phases.items() if phase.durable]
-        for key in done[:-_REMEMBERED]:
+        """Forget the oldest closed phases while there are too many of them, or of their asks."""
+        while (key := self.memory.next_to_forget(len(self._tasks))) is not None:
             for task in self._phases.pop(key).opened.asks:
                 del self._tasks[task]
             self._sums.forget(key)

@@ -42,8 +42,9 @@ class TaskDirectory:
 
     def forget(self) -> None:
         """Forget the phases that the state has forgotten. Call it with the lock held."""
-        for key in [key for key in self._phases if not self.state.remembers(key)]:
-            for order_id in self._phases.pop(key).orders:
+        for key in self.state.memory.forgotten():
+            phase = self._phases.pop(key, None)
+            for order_id in () if phase is None else phase.orders:
                 self._orders.pop(order_id, None)
 
     def phase(self, key: PhaseKey) -> PhaseInFlight | None:

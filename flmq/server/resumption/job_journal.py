@@ -19,7 +19,6 @@ from flmq.journal.records import (
     Checkpoint,
     ClosedPhase,
     PhaseKey,
-    PhaseRecord,
     Plan,
     PlannedAsk,
 )
@@ -86,12 +85,11 @@ class JobJournal:
 
     def planned(self, key: PhaseKey) -> Planned | None:
         """Return the plan of a phase that an earlier server recorded; None if none did."""
-        record = self._phases.find(key)
-        if record is None:
+        plan = self._phases.plan(key)
+        if plan is None:
             return None
         models: dict[str, Parameters] = {}
-        asks = [self._ask(planned, models) for planned in record.plan.asks]
-        plan = record.plan
+        asks = [self._ask(planned, models) for planned in plan.asks]
         return Planned(asks, plan.state, plan.timeout, plan.policy)
 
     def open_phase(
@@ -109,9 +107,11 @@ class JobJournal:
         Returns:
             None if the phase is new; else what is recorded of its opening.
         """
-        record = self._phases.find(key)
-        if record is not None:
-            return _opened_before(record)
+        elapsed = self._phases.elapsed(key)
+        if elapsed is not None:
+            plan = self._phases.plan(key)
+            assert plan is not None, "it was opened"
+            return _opened_before(plan, elapsed)
         models = {
             task.model: parameters
             for task, ask in zip(tasks.values(), request.asks, strict=True)
@@ -237,13 +237,13 @@ class JobJournal:
         return Ask(client_of(planned.client_id), ins)
 
 
-def _opened_before(record: PhaseRecord) -> OpenedBefore:
-    orders, asks = record.plan.orders, record.plan.asks
+def _opened_before(plan: Plan, elapsed: float) -> OpenedBefore:
+    orders, asks = plan.orders, plan.asks
     # Who planned it matters, and who goes by which site, only where there are orders.
     tasks = {each.client_id: _task(each) for each in asks} if orders else {}
     epoch = max((task.epoch for task in tasks.values()), default=0)
     via = {ask: task.via for ask, task in tasks.items() if task.via}
-    return OpenedBefore(record.elapsed, orders, via, epoch)
+    return OpenedBefore(elapsed, orders, via, epoch)
 
 
 def _task(planned: PlannedAsk) -> Task:

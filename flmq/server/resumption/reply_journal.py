@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -11,26 +12,17 @@ from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.journal import Journal
 from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey, RecordedSum
-from flmq.round import (
-    STREAM,
-    Outcome,
-    ReplyAccepted,
-    ReplyFailed,
-    ReplyRejected,
-    ask_name,
-)
+from flmq.round import Outcome, ReplyAccepted, ReplyFailed, ReplyRejected, client_of
 from flmq.round.job_actions import Entry
 from flmq.round.job_events import Claim, Recorded
 from flmq.server.job.late import Late, late_of
 from flmq.server.job_identity import Job
 from flmq.server.replies.reply_edges import ReplyEntry, SumInRecord
 from flmq.server.replies.spool import SpooledParameters
+from flmq.server.resumption.closed_asks import ClosedAsks
 from flmq.wire import FileParameters, Reply, decode, encode
 
 __all__ = ["RecordedReply", "ReplyJournal"]
-
-_MOST_ASKS = 64
-"""Asks of one client in one phase whose replies are recognized when their phase is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,11 @@ class ReplyJournal:
         """Record replies to the tasks of ``job`` in ``journal``."""
         self._journal = journal
         self._phases = journal.phases
-        self._job = job
+        self._looking = threading.Lock()
+        self._closed_asks = ClosedAsks(
+            journal.phases,
+            lambda key, ask: job.task_id(key.server_round, key.phase, ask, key.call),
+        )
 
     # -- entering ----------------------------------------------------------------------------
 
@@ -159,26 +155,13 @@ class ReplyJournal:
 
     def recorded(self, reply: Reply) -> Recorded | None:
         """Return what is known of the closed phase that a reply answers; None if there is none."""
-        found = self._phase_of(reply)
-        if found is None:
+        with self._looking:
+            found = self._closed_asks.find(reply.server_round, reply.phase, reply.task_id)
+        if found is None or client_of(found.name) != reply.client_id:
             return None
-        key, ask = found
-        closed = self._phases.closed(key)
-        outcomes = () if closed is None else closed.outcomes
-        outcome = next((each.outcome for each in outcomes if each.client_id == ask), None)
-        answered = outcome not in (Outcome.SILENT, Outcome.UNROUTABLE)
-        answered = answered or ask in self.answered_late(key)
+        key, ask = found.key, found.name
+        answered = found.in_time or self._phases.has_answered_late(key, ask)
         return Recorded(key, ask, answered, self._phases.seconds_since_closed(key) or 0.0)
-
-    def _phase_of(self, reply: Reply) -> tuple[PhaseKey, str] | None:
-        """Find a reply's closed phase and ask by deriving the task ids again."""
-        number, phase = reply.server_round, reply.phase
-        for key in self._phases.closed_calls(number, phase):
-            for nth in range(_MOST_ASKS if key.call < STREAM else 1):
-                ask = ask_name(reply.client_id, nth)
-                if self._job.task_id(number, phase, ask, key.call) == reply.task_id:
-                    return key, ask
-        return None
 
     def answered_late(self, key: PhaseKey) -> frozenset[str]:
         """Return the asks of a closed phase whose first reply came late."""

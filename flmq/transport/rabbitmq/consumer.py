@@ -125,7 +125,7 @@ class RabbitMQConsumer(Consumer):
         settlements, below = self._unacked.take_settlements()
         is_open = channel is not None and channel.is_open
         if is_open and all(verb == "ack" for _, verb in settlements):
-            settlements = self._ack_together(channel, generation, settlements, below)
+            settlements = _ack_together(channel, generation, settlements, below)
         for tag, verb in settlements:
             if tag.generation != generation or not is_open:
                 _log.info("%s dropped: the connection was lost, it will be delivered again", verb)
@@ -133,24 +133,6 @@ class RabbitMQConsumer(Consumer):
                 channel.basic_ack(tag.number)
             else:
                 channel.basic_reject(tag.number, requeue=verb == "requeue")
-
-    def _ack_together(
-        self, channel: Any, generation: int, settlements: deque[tuple[Tag, str]], below: int
-    ) -> deque[tuple[Tag, str]]:
-        """Ack all at once below which nothing is un-acked; return the others.
-
-        To a quorum queue every ack is an entry in its log.
-        """
-        mine = [tag.number for tag, _ in settlements if tag.generation == generation]
-        together = [number for number in mine if number < below]
-        if len(together) < 2:
-            return settlements
-        channel.basic_ack(max(together), multiple=True)
-        return deque(
-            (tag, verb)
-            for tag, verb in settlements
-            if tag.generation != generation or tag.number >= below
-        )
 
     # Channel
 
@@ -249,6 +231,25 @@ class RabbitMQConsumer(Consumer):
             self._channel.close()
         else:
             _finish(self._channel_shut)
+
+
+def _ack_together(
+    channel: Any, generation: int, settlements: deque[tuple[Tag, str]], below: int
+) -> deque[tuple[Tag, str]]:
+    """Ack all at once below which nothing is un-acked; return the others.
+
+    To a quorum queue every ack is an entry in its log.
+    """
+    mine = [tag.number for tag, _ in settlements if tag.generation == generation]
+    together = [number for number in mine if number < below]
+    if len(together) < 2:
+        return settlements
+    channel.basic_ack(max(together), multiple=True)
+    return deque(
+        (tag, verb)
+        for tag, verb in settlements
+        if tag.generation != generation or tag.number >= below
+    )
 
 
 def _finish(future: Future[None]) -> None:
