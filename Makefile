@@ -25,7 +25,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos soak broker protos round wheel clean
+.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos soak broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ help: ## Say what there is to make
 demo: $(DEMO) ## Train on handwritten digits over RabbitMQ, with real processes
 	@sh scripts/see-to-broker.sh $(VENV) $(ARGS)
 	@$(RUN) flmq demo $(ARGS)
+
+demo-sites: $(DEMO) ## The same over three sites, a broker each, of which one is cut off on the way
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) flmq demo-sites $(ARGS)
 
 demo-in-memory: $(DEMO) ## The same in one process, simulated, without RabbitMQ
 	@$(RUN) flmq demo --in-memory $(ARGS)
@@ -70,7 +74,7 @@ bench: $(DEV) ## Measure, in some twenty minutes; ARGS=--help says what there is
 
 chaos: $(DEV) ## Kill and cut RUNS=10 runs and SITES=5 over sites, drawn from SEED=1 on: the same bits
 	@sh scripts/see-to-broker.sh $(VENV)
-	@$(RUN) pytest -m slow tests/chaos
+	@$(RUN) pytest -m slow tests/chaos tests/cli/test_demo_sites.py tests/docs
 	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) --sites $(SITES) $(ARGS)
 
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows

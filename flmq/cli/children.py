@@ -77,6 +77,10 @@ class Children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._processes[name].wait(max(0.0, deadline - self._clock()))
 
+    def wait_all(self, timeout: float) -> None:
+        """Give all children up to ``timeout`` seconds to end by themselves."""
+        self.wait(list(self._processes), timeout)
+
     def end(self) -> None:
         """End all that still run: SIGTERM first, then SIGKILL."""
         for process in self._processes.values():

@@ -44,7 +44,17 @@ from flmq.server.options import RunOptions
 from flmq.server.server_config import ServerConfig
 from flmq.simulation.app import simulate
 
-__all__ = ["DemoCommand", "InvalidDemo", "demo", "run_demo"]
+__all__ = [
+    "DemoCommand",
+    "DemoPlan",
+    "InvalidDemo",
+    "Progress",
+    "client_argv",
+    "demo",
+    "run_demo",
+    "run_in_memory",
+    "server_argv",
+]
 
 _SERVER = "server"
 _HEARTBEAT = 1.0
@@ -160,7 +170,7 @@ def run_demo(command: DemoCommand) -> int:
     console = Console(highlight=False)
     with in_order(lambda: _goes_on(command)):
         status = (
-            _run_in_memory(command, console) if command.plan.in_memory else _run(command, console)
+            run_in_memory(command, console) if command.plan.in_memory else _run(command, console)
         )
         if status == 0:
             _show_results(command, console)
@@ -175,7 +185,8 @@ def _goes_on(command: DemoCommand) -> str:
     return f"nothing is left running, and {command.folder} keeps the rounds. Go on with: {again}"
 
 
-def _run_in_memory(command: DemoCommand, console: Console) -> int:
+def run_in_memory(command: DemoCommand, console: Console) -> int:
+    """Run the demo in this process, simulated; return the exit status."""
     console.print("in memory: one process, no RabbitMQ (simulated)", style="yellow")
     with writing_run(command.folder):
         log_to_file(command.folder / "server.log")
@@ -215,7 +226,7 @@ def _run(command: DemoCommand, console: Console) -> int:
         try:
             for client_id in command.clients:
                 _start_client(children, command, client_id)
-            children.start(_SERVER, _server_argv(command))
+            children.start(_SERVER, server_argv(command))
             _watch(children, command)
             # The clients learn of the job's end from the broker, and exit by themselves.
             children.wait(command.clients, timeout=5.0)
@@ -235,7 +246,7 @@ def _watch(
     """Wait for the server's end; meanwhile kill and restart clients as requested."""
     kills = _Kills.plan(command)
     restarts: list[tuple[float, str]] = []
-    progress = _Progress(command.folder)
+    progress = Progress(command.folder)
     while children.running(_SERVER):
         now = clock()
         rounds_done = progress.rounds_done()
@@ -296,14 +307,16 @@ class _Kills:
             )
 
 
-class _Progress:
+class Progress:
     """How many rounds the server has closed, according to its journal."""
 
     def __init__(self, folder: Path) -> None:
+        """Follow the run in ``folder``, which may not have begun."""
         self._folder = folder
         self._journal: Journal | None = None
 
     def rounds_done(self) -> int:
+        """Return the number of closed rounds."""
         try:
             if self._journal is None:
                 self._journal = Journal.open(self._folder, create=False)
@@ -312,18 +325,26 @@ class _Progress:
             return 0  # not begun yet
 
     def close(self) -> None:
+        """Close the journal."""
         if self._journal is not None:
             self._journal.close()
 
 
 def _start_client(children: Children, command: DemoCommand, client_id: str) -> None:
+    log = command.folder / "clients" / f"{client_id}.log"
+    children.start(client_id, client_argv(command, client_id), log)
+
+
+def client_argv(command: DemoCommand, client_id: str) -> list[str]:
+    """Return the command of one client."""
     index = command.clients.index(client_id)
     properties = _assignments("--property", command.settings.properties(index))
     argv = [*_flmq("client"), "flmq.cli.digits:client", f"--client-id={client_id}", "--once"]
-    children.start(client_id, argv + properties, command.folder / "clients" / f"{client_id}.log")
+    return argv + properties
 
 
-def _server_argv(command: DemoCommand) -> list[str]:
+def server_argv(command: DemoCommand) -> list[str]:
+    """Return the command of the server."""
     return [
         *_flmq("server"),
         "flmq.cli.digits:server",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flmq.broker.doctor import run_checks
+from flmq.broker.doctor import Check, run_checks
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.options import Broker
+from flmq.sites.federation import Federation
+from flmq.sites.links import LinkState, links_of
+from flmq.sites.reading import read_federation
 
 __all__ = ["doctor"]
 
@@ -17,10 +22,22 @@ _MARKS = {True: "ok", False: "!!", None: "--"}
 
 def doctor(
     broker: Broker = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            envvar="FLMQ_FEDERATION",
+            help="federation.toml: look at its sites' links, too.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what is amiss.")] = False,
 ) -> None:
     """Check this machine and the broker; for each problem, show the command that fixes it."""
-    checks = run_checks(broker)
+    federation = None if file is None else read_federation(file)
+    checks = run_checks(broker or (None if federation is None else federation.hub.url.full))
+    if federation is not None:
+        checks += _links(federation)
     width = max(len(check.name) for check in checks)
     for check in checks:
         if quiet and check.ok is not False:
@@ -30,3 +47,12 @@ def doctor(
             typer.echo(f"    {'':<{width}}  mend: {check.mend}")
     if any(check.ok is False for check in checks):
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _links(federation: Federation) -> Iterator[Check]:
+    """Judge the links between sites; what waits for one shows how far behind a site is."""
+    for link in links_of(federation):
+        running = link.state is LinkState.RUNNING
+        name = f"link {link.source} -> {link.target}"
+        found = str(link).removeprefix(f"{link.source} -> {link.target} ")
+        yield Check(name, running, found, link.mend)

@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
     STORED_DATA = 5
     """A file of an earlier run is damaged, or of a newer flmq."""
     CHECK_FAILED = 6
-    """``flmq doctor`` or ``flmq broker status`` found a problem."""
+    """``flmq doctor``, ``flmq broker status`` or ``flmq site check`` found a problem."""
     UNCHANGED = 7
     """All rounds are over, and none changed the model."""
     INTERRUPTED = 130

@@ -13,6 +13,7 @@ from flmq.cli.broker import broker_app
 from flmq.cli.client import client
 from flmq.cli.commands import Commands
 from flmq.cli.demo import demo
+from flmq.cli.demo_sites import demo_sites
 from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary, hide_broker_url
 from flmq.cli.runs import runs_app
@@ -33,6 +34,7 @@ app.command()(server)
 app.command()(client)
 app.command()(aggregate)
 app.command()(demo)
+app.command()(demo_sites)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")
 app.add_typer(runs_app, name="runs")

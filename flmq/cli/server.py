@@ -13,6 +13,7 @@ from rich.console import Console
 from flmq.cli.exit_codes import ModelUnchanged
 from flmq.cli.folders import writing_run
 from flmq.cli.killing import KillsFollower
+from flmq.cli.link_watch import LinkWatcher
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, pairs, with_options
@@ -43,6 +44,8 @@ from flmq.server.lifecycle.run_folder import set_aside
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.rhythm.early_stopping import EarlyStopping
 from flmq.server.server_config import ServerConfig
+from flmq.sites.federation import Federation
+from flmq.sites.reading import read_federation
 
 __all__ = ["InvalidServerCommand", "ServerCommand", "serve", "server"]
 
@@ -196,6 +199,8 @@ class ServerCommand:
     folder: Path
     """The run's own."""
     picture: bool
+    federation: Federation | None = None
+    """The sites whose links are shown; None: they are not known."""
 
 
 @with_options
@@ -223,9 +228,21 @@ def server(
         bool,
         typer.Option(help="Draw runs/<job>/rounds.png at the end (needs the extra `demo`)."),
     ] = False,
+    federation: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLMQ_FEDERATION",
+            help="federation.toml: call the roll at all its sites, and show their links.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a job: publish tasks to clients, gather their replies, aggregate, round by round."""
     job = make_job_name() if run.job is None else check_job_name(run.job)
+    sites = None if federation is None else read_federation(federation)
+    if sites is not None:
+        names = (sites.hub.name, *(site.name for site in sites))
+        coordinator = replace(coordinator, sites=tuple(dict.fromkeys(names)))
     run = replace(
         run,
         job=job,
@@ -238,7 +255,7 @@ def server(
     assert run.runs_dir is not None
     serve(
         ServerCommand(
-            app, broker_url(broker), job, run, instead, context, run.runs_dir / job, picture
+            app, broker_url(broker), job, run, instead, context, run.runs_dir / job, picture, sites
         )
     )
 
@@ -293,11 +310,15 @@ def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions
     """Return the run's options with its observers added."""
     assert command.run.runs_dir is not None
     recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
-    kills = KillsFollower.of_demo()
+    followers: list[KillsFollower | LinkWatcher] = []
+    if kills := KillsFollower.of_demo():
+        followers.append(kills)
+    if command.federation is not None:
+        followers.append(LinkWatcher(command.federation))
     return replace(
         command.run,
-        observers=(recorder, ModelSaver(command.folder), view, ending, *([kills] if kills else [])),
-        sources=(kills.start,) if kills else (),
+        observers=(recorder, ModelSaver(command.folder), view, ending, *followers),
+        sources=tuple(follower.start for follower in followers),
     )
 
 

@@ -48,6 +48,8 @@ class Site:
     """The management API of its broker."""
     parent: str | None = None
     """None: it is the hub."""
+    parent_url: BrokerUrl | None = None
+    """Where its own broker reaches the parent's; None: where all others do."""
     link: LinkOptions = LinkOptions()
 
     @property

@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from flmq.broker.management import NoSuchThing
 from flmq.common.errors import BrokerError
+from flmq.common.urls import BrokerUrl
 from flmq.sites.brokers import FEDERATION_PLUGINS_MEND, buffers, naming
 from flmq.sites.federation import Federation, Site
-from flmq.sites.wanted import DOWN, UP, buffer_name
+from flmq.sites.wanted import DOWN, UP, buffer_name, parent_url
 
 __all__ = ["LinkState", "LinkStatus", "links_of", "links_to"]
 
@@ -105,8 +106,9 @@ def links_to(
     found, wrong = _ask(target)
     for source, exchanges in sources:
         waits = _waiting(source, target, exchanges, clusters, waiting)
+        url = source.link_url if source.parent == target.name else parent_url(federation, target)
         worst = wrong or _worst(
-            _judge(each, source, target) for each in _wanted_links(found, source, exchanges)
+            _judge(each, source, target, url) for each in _wanted_links(found, source, exchanges)
         )
         yield LinkStatus(source.name, target.name, worst.state, worst.reason, worst.mend, waits)
 
@@ -143,7 +145,7 @@ def _worst(judged: Iterable[_Judged]) -> _Judged:
     return max(judged, key=lambda each: order.index(each.state))
 
 
-def _judge(link: Mapping[str, Any] | None, source: Site, target: Site) -> _Judged:
+def _judge(link: Mapping[str, Any] | None, source: Site, target: Site, url: BrokerUrl) -> _Judged:
     if link is None:
         return _Judged(LinkState.ABSENT, "", "flmq site apply")
     status, error = link.get("status"), " ".join(str(link.get("error", "")).split())
@@ -151,7 +153,7 @@ def _judge(link: Mapping[str, Any] | None, source: Site, target: Site) -> _Judge
         return _Judged(LinkState.RUNNING)
     if status == _STARTING:
         return _Judged(LinkState.STARTING)
-    url, user = source.link_url, source.link_url.user
+    user = url.user
     for signs, reason, mend in (
         (
             ("auth_failure", "Login was refused"),

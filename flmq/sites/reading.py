@@ -26,7 +26,8 @@ __all__ = ["InvalidFederation", "read_federation"]
 
 _TOP_KEYS = ("links", "site")
 _SITE_KEYS = (
-    "name", "parent", "url", "link_url", "management_url", "vhost", "password_file", "link",
+    "name", "parent", "parent_url", "url", "link_url", "management_url", "vhost", "password_file",
+    "link",
 )  # fmt: skip
 _LINK_KEYS = ("prefetch", "expires_days")
 _PREFETCH = range(1, 257)
@@ -186,9 +187,17 @@ def _site(table: _Table, links: LinkOptions) -> Site:
         url,
         link_url,
         management_of(url, _management_url(table, password)),
-        table.name("parent"),
+        _parent(table),
+        _broker_url(table, "parent_url", None),
         _link_options(table.table("link"), links),
     )
+
+
+def _parent(table: _Table) -> str | None:
+    parent = table.name("parent")
+    if parent is None and table.has("parent_url"):
+        raise table.objection("parent_url", "needs a parent: name one, or leave it out at the hub")
+    return parent
 
 
 def _password(table: _Table) -> str | None:

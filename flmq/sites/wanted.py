@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flmq.common.urls import BrokerUrl
 from flmq.sites.federation import Federation, Site
 from flmq.transport import (
     MODELS,
@@ -27,7 +28,17 @@ from flmq.transport import (
     models_topology,
 )
 
-__all__ = ["DOWN", "OURS", "UP", "Item", "Kind", "buffer_name", "wanted", "wanted_buffers"]
+__all__ = [
+    "DOWN",
+    "OURS",
+    "UP",
+    "Item",
+    "Kind",
+    "buffer_name",
+    "parent_url",
+    "wanted",
+    "wanted_buffers",
+]
 
 DOWN = (TASKS, MODELS)
 """Exchanges whose messages go from a parent to its children."""
@@ -72,11 +83,11 @@ def wanted(federation: Federation, site: Site) -> Iterator[Item]:
     children = federation.children(site.name)
     if site.parent is not None:
         name = f"{OURS}down.{site.parent}"
-        yield Item(Kind.UPSTREAM, name, _upstream(federation[site.parent], site, hops))
+        yield Item(Kind.UPSTREAM, name, _upstream(parent_url(federation, site), site, hops))
         yield _policy("down", DOWN, {"federation-upstream": name})
     if children:
         for child in children:
-            up = _upstream(child, child, hops)
+            up = _upstream(child.link_url, child, hops)
             yield Item(Kind.UPSTREAM, f"{OURS}up.{child.name}", up)
             presence = {
                 **up,
@@ -115,10 +126,15 @@ def buffer_name(exchange: str, site: Site, reader: Site, cluster: str) -> str:
     return f"federation: {exchange} -> {cluster}{there}"
 
 
-def _upstream(source: Site, below: Site, hops: int) -> dict[str, Any]:
-    """Return the upstream ``source`` of a link; ``below`` is the lower of its two sites."""
+def parent_url(federation: Federation, site: Site) -> BrokerUrl:
+    """Return where the broker of ``site``, which is not the hub, reaches its parent's."""
+    return site.parent_url or federation[site.parent or ""].link_url
+
+
+def _upstream(source: BrokerUrl, below: Site, hops: int) -> dict[str, Any]:
+    """Return the upstream at ``source`` of a link; ``below`` is the lower of its two sites."""
     return {
-        "uri": source.link_url.full,
+        "uri": source.full,
         "prefetch-count": below.link.prefetch,
         "expires": below.link.expires * 1000,
         "ack-mode": "on-confirm",

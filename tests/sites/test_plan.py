@@ -30,7 +30,7 @@ def site(number: int, parent: int | None, prefetch: int = 8) -> Site:
     url = BrokerUrl(f"host-{number}", 5672, "flmq", "flmq", "s3cret")
     api = Management(url.host, 15672, url.user, url.password)
     above = None if parent is None else f"site-{parent}"
-    return Site(f"site-{number}", url, url, api, above, LinkOptions(prefetch))
+    return Site(f"site-{number}", url, url, api, above, link=LinkOptions(prefetch))
 
 
 @st.composite
