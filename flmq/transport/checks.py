@@ -116,7 +116,7 @@ def wrong_user(stated: str, user: str) -> BrokerRefusal:
 
 def check_short(name: str, value: str) -> None:
     """Refuse a text that is too long for AMQP's short strings."""
-    size = len(value.encode())
+    size = len(value) if value.isascii() else len(value.encode())
     if size > SHORT_STRING_BYTES:
         raise BrokerRefusal(
             f"{name} is {size} bytes long; AMQP carries at most {SHORT_STRING_BYTES}"

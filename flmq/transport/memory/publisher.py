@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from flmq.common.errors import BrokerRefusal, FlmqError
 from flmq.transport.base import Address, Message, Publisher, PublishOutcome
@@ -107,12 +107,16 @@ class MemoryPublisher(Publisher):
         if message.user_id is not None and message.user_id != self._user:
             raise wrong_user(message.user_id, self._user)
         expiration = message.expiration
-        return replace(
-            message,
-            body=body,
-            unreadable="",
+        # All properties that a message is sent with: `replace` takes twice the time.
+        return Message(
+            body,
+            type=message.type,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+            user_id=message.user_id,
             headers=dict(message.headers),
             expiration=None if expiration is None else round(expiration * 1000) / 1000,
+            persistent=message.persistent,
         )
 
     def _send(self, out: _Outgoing) -> None:
