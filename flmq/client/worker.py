@@ -143,8 +143,12 @@ class Worker:
         topology = federation_topology(site)
         for client_id in self._tasks:
             topology += client_topology(client_id, site)
+        begun = self._clock()
         self._transport.declare(topology)
         self._take_queues()
+        if len(self._tasks) > 1:
+            seconds = self._clock() - begun
+            logger.debug("%d clients have their queues after %.1f s", len(self._tasks), seconds)
         self._publisher = self._transport.publisher()
         self._sender = Sender(self._publisher)
         self._herald.speak_through(self._sender)

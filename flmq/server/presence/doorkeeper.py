@@ -10,7 +10,7 @@ the client's and the process's name. A process that is refused is greeted with t
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -38,13 +38,27 @@ _WINDOW = 5.0
 _PROCESSES = 8
 """Maximum number of processes of one client id that are greeted within a window."""
 _REMEMBERED = 100_000
-"""Maximum number of client ids whose greetings are counted."""
+"""Maximum number of client ids whose greetings are counted, and of greetings that wait."""
+_AT_ONCE = 16
+"""Greetings sent before another message is heard: one can name a thousand clients, and what it has
+us say must not hold up replies."""
 _REPORT_EVERY = 60.0
 """Seconds between two reports of hellos that were dropped for the same reason."""
 _REASON = 120
 """Characters of what is wrong with a client in a message that tells of many."""
 _SHOWN = 5
 """Maximum number of client ids named in a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Greeting:
+    """What is to be sent to a process that is not admitted, or not yet."""
+
+    client_id: str
+    address: Address
+    instance: str
+    message_id: str
+    refused: str
 
 
 @dataclass(slots=True)
@@ -105,6 +119,7 @@ class Doorkeeper:
         self._lock = threading.Lock()
         self._greeted: OrderedDict[str, _Window] = OrderedDict()
         self._dropped: dict[str, _Dropped] = {}
+        self._waiting: deque[_Greeting] = deque()
         self._sites: dict[str, None] = {}
 
     def hear(self, presence: Presence, correlation_id: str) -> None:
@@ -227,23 +242,45 @@ class Doorkeeper:
                 return
             del self._greeted[oldest]
 
+    def greet(self) -> bool:
+        """Send the next few greetings; return whether more wait. Call it after each message."""
+        for _ in range(min(_AT_ONCE, len(self._waiting))):
+            self._send(self._waiting.popleft())
+        return bool(self._waiting)
+
     def _greet(self, presence: Presence, refused: str = "") -> None:
+        """Have a process greeted soon; if too many wait, not before it is heard again."""
+        if len(self._waiting) >= _REMEMBERED:
+            self._drop(presence.client_id, "came too many at a time")
+            return
+        address = Address(TASKS, task_key(presence.site, presence.client_id))
+        self._waiting.append(
+            _Greeting(
+                presence.client_id,
+                address,
+                presence.instance,
+                self._greeting_id(presence),
+                refused,
+            )
+        )
+
+    def _send(self, greeting: _Greeting) -> None:
         sent = self._sender.send(
-            Address(TASKS, task_key(presence.site, presence.client_id)),
+            greeting.address,
             RollCall(
                 self._job.name,
                 self._job.epoch,
                 self._heartbeat,
                 self._job.run_id,
-                refused,
+                greeting.refused,
                 hears_others=True,
             ),
             expiration=_GREETING_EXPIRES,
-            message_id=self._greeting_id(presence),
-            correlation_id=presence.instance,
+            message_id=greeting.message_id,
+            correlation_id=greeting.instance,
         )
-        if not refused:  # those are counted already
-            sent.outcome.add_done_callback(partial(self._published, presence.client_id))
+        if not greeting.refused:  # those are counted already
+            sent.outcome.add_done_callback(partial(self._published, greeting.client_id))
 
     def _published(self, client_id: str, sent: Future[PublishOutcome]) -> None:
         """Learn, on the publisher's thread, whether the client has a queue."""

@@ -100,7 +100,8 @@ class Listener:
     def _hear_all(self) -> None:
         next_tick, patience = 0.0, 0.0
         while True:
-            incoming = self._inbox.receive(timeout=_IDLE if self._loop.is_idle else patience)
+            wait = _IDLE if self._loop.is_idle else patience
+            incoming = self._inbox.receive(timeout=0.0 if self._doorkeeper.greet() else wait)
             if incoming is not None:
                 with logging_about(incoming.body):
                     self._hear_safely(incoming)

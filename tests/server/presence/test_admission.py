@@ -17,7 +17,7 @@ from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.testing import ManualClock, MemoryBroker, MemoryTransport
 from flmq.transport import Message, client_queue, client_topology, federation_topology
-from flmq.wire import Presence, PresenceKind, RollCall, decode
+from flmq.wire import Companion, Presence, PresenceKind, RollCall, decode
 from tests.server.proxies import IdleProxy
 
 
@@ -66,6 +66,8 @@ class _Door:
             kind, client_id, "main", instance, properties or {}, heartbeat_seconds=30.0
         )
         self.doorkeeper.hear(presence, answers)
+        while self.doorkeeper.greet():
+            pass
 
     def greetings(self) -> list[Message]:
         """What has come to the clients' queues since the last call."""
@@ -185,3 +187,18 @@ def test_a_client_with_the_required_property_is_admitted() -> None:
     (greeting,) = door.greetings()
     door.hello(answers=greeting.message_id, properties={"base": 1})
     assert door.watcher.is_online("a")
+
+
+def test_one_message_of_many_clients_has_a_few_greeted_before_the_next_is_heard() -> None:
+    names = [f"c{number}" for number in range(100)]
+    door = _Door(*names)
+    first, *others = names
+    several = Presence(
+        PresenceKind.HELLO, first, "main", "first", others=tuple(map(Companion, others))
+    )
+    door.doorkeeper.hear(several, "")
+    turns = 1
+    while door.doorkeeper.greet():
+        turns += 1
+    assert turns == 7
+    assert len(door.greetings()) == 100
