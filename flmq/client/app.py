@@ -198,6 +198,8 @@ def run_clients(
             else:
                 at_a_time = f"{options.threads} tasks at a time"
                 logger.info("%s serve the jobs of %s, %s", who, redact_url(url), at_a_time)
+                if len(clients) >= _MANY:
+                    logger.info("their queues are made first: some milliseconds each")
             _log_properties(clients)
             Worker(transport, source, clients, options).run()
     finally:
@@ -223,5 +225,8 @@ def _to_log_and(bus: WorkerBus) -> StateListener:
 
     return tell
 
+
+_MANY = 1000
+"""Clients whose queues take seconds to be made."""
 
 _LEVELS = {ConnectionState.CONNECTED: logging.INFO, ConnectionState.CLOSED: logging.DEBUG}
