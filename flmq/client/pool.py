@@ -197,9 +197,22 @@ class _Member:
         return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
-        """Start a process; it loads what it needs by itself."""
+        """Start a process; it loads what it needs by itself.
+
+        Raises:
+            ProcessesNotStarted: the system lets us have no more.
+        """
+        try:
+            self._launch()
+        except OSError as error:
+            raise ProcessesNotStarted(f"the system starts no more of them ({error})") from error
+
+    def _launch(self) -> None:
         ours, theirs = socket.socketpair()
+        if self._connection is not None:
+            self._connection.close()
         with theirs:
+            self._connection = Connection(os.dup(ours.fileno()))
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), json.dumps(sys.path)],
                 pass_fds=[theirs.fileno()],
@@ -207,9 +220,6 @@ class _Member:
                 # Ctrl-C is ours: we end them, with all that they have started.
                 start_new_session=True,
             )
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = Connection(os.dup(ours.fileno()))
         threading.Thread(
             target=_watch, args=(self._process, ours), name="flmq-pool-watch", daemon=True
         ).start()
