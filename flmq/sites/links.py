@@ -105,12 +105,37 @@ def links_to(
         return
     found, wrong = _ask(target)
     for source, exchanges in sources:
+        wrong = wrong or _mistaken(federation, (source, target), clusters)
         waits = _waiting(source, target, exchanges, clusters, waiting)
         url = source.link_url if source.parent == target.name else parent_url(federation, target)
         worst = wrong or _worst(
             _judge(each, source, target, url) for each in _wanted_links(found, source, exchanges)
         )
         yield LinkStatus(source.name, target.name, worst.state, worst.reason, worst.mend, waits)
+
+
+def _mistaken(
+    federation: Federation, ends: tuple[Site, Site], clusters: Mapping[str, str]
+) -> _Judged | None:
+    """Return what is wrong if RabbitMQ takes the broker of one end for another site's.
+
+    A broker drops what it has seen, and shares a buffer, by cluster name and virtual host.
+    """
+    for end in ends:
+        name = clusters.get(end.name)
+        for other in federation:
+            if (
+                name is not None
+                and other is not end
+                and (clusters.get(other.name), other.vhost) == (name, end.vhost)
+            ):
+                return _Judged(
+                    LinkState.DOWN,
+                    f"the brokers of {end.name} and {other.name} have one cluster name, {name}, "
+                    "so that one is taken for the other",
+                    f"on the machine of {other.name}: rabbitmqctl set_cluster_name {other.name}",
+                )
+    return None
 
 
 def _ask(target: Site) -> tuple[list[Mapping[str, Any]], _Judged | None]:

@@ -39,11 +39,19 @@ def test_it_names_every_key() -> None:
         assert f"{key} = " in page
 
 
+def script_of(heading: str) -> list[str]:
+    """The blocks of sh below a heading."""
+    section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    found = [text for text in blocks(PAGE, "sh") if text in section]
+    assert found
+    return found
+
+
 @pytest.mark.slow
 def test_what_it_has_one_type_ends_with_the_same_bits(tmp_path: Path) -> None:
     federation_file(tmp_path)
     shutil.copy(ROOT / "examples" / "quickstart" / "app.py", tmp_path)
-    script = "\n".join(blocks(PAGE, "sh"))
+    script = "\n".join(script_of("On one machine"))
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

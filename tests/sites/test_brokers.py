@@ -198,6 +198,46 @@ def test_check_says_why_a_link_is_down_and_what_to_do(brokers: Brokers) -> None:
     brokers.run()
 
 
+def test_brokers_of_one_cluster_name_are_told_apart_first(brokers: Brokers) -> None:
+    brokers.run()
+    eu, west = (brokers.nodes[name].management for name in ("eu", "eu-west"))
+    name = west.call("GET", "/api/cluster-name")["name"]
+    west.call("PUT", "/api/cluster-name", eu.call("GET", "/api/cluster-name"))
+    try:
+        checked = brokers.site("check")
+        assert checked.exit_code == 6
+        assert "the brokers of eu and eu-west have one cluster name" in checked.output
+        assert "rabbitmqctl set_cluster_name eu-west" in checked.output
+    finally:
+        west.call("PUT", "/api/cluster-name", {"name": name})
+    brokers.until_all_run()
+
+
+def test_the_rights_that_the_page_names_suffice(brokers: Brokers) -> None:
+    text = brokers.file.read_text()
+    api = brokers.nodes["eu"].management
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    links = r"^(federation: |flmq\.).*"
+    for user, tags, may in (
+        ("ops", "policymaker,monitoring", everything),
+        ("links", "", {"configure": links, "write": links, "read": links}),
+    ):
+        api.call("PUT", f"/api/users/{user}", {"password": user, "tags": tags})
+        api.call("PUT", f"/api/permissions/flmq/{user}", may)
+    brokers.environ.update({"OPS": "ops", "LINKS": "links"})
+    line = f'link_url = "amqp://links:${{LINKS}}@127.0.0.1:{brokers.nodes["eu"].ports.amqp}/flmq"'
+    changed = text.replace('name = "eu"\n', f'name = "eu"\n{line}\n', 1)
+    changed = changed.replace(f"127.0.0.1:{api.port}", f"ops:${{OPS}}@127.0.0.1:{api.port}")
+    try:
+        brokers.file.write_text(changed)
+        applied = brokers.run()
+        assert "~ main: upstream flmq.sites.up.eu" in applied.output
+        assert brokers.site("remove", "--site", "eu-west", "--yes").exit_code == 0
+    finally:
+        brokers.file.write_text(text)
+    brokers.run()
+
+
 def test_what_waits_for_a_broker_that_is_down_arrives_when_it_is_back(brokers: Brokers) -> None:
     brokers.run()
     with open_transport(brokers.url("eu-west"), name="test") as transport:
