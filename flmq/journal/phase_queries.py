@@ -77,9 +77,9 @@ class PhaseQueries:
             key,
             plan,
             elapsed,
-            tuple(each for _, each in self.contributions(tx, phase)),
+            tuple(self.contributions(tx, phase)),
             None if closed is None else ClosedPhase.from_dict(self._seal.unpack(closed)),
-            tuple(self._sums(tx, phase)),
+            tuple(self.sums(tx, phase)),
         )
 
     def _planned(
@@ -256,39 +256,30 @@ class PhaseQueries:
             {site: tuple(covers) for site, covers in policy.get("orders", {}).items()},
         )
 
-    def _sums(self, tx: sqlite3.Connection, phase: int) -> Iterable[RecordedSum]:
+    def sums(self, tx: sqlite3.Connection, phase: int) -> Iterable[RecordedSum]:
+        """Yield the partial sums of phase number ``phase``, in the order of arrival."""
         for task_id, blob, size in tx.execute(
             "SELECT task_id, blob, size FROM sums WHERE phase_id = ? ORDER BY id", (phase,)
         ):
             yield RecordedSum(task_id, ref_in(self._seal.unpack(blob)), size)
 
-    def contributions(
-        self, tx: sqlite3.Connection, phase: int, after: int = 0
-    ) -> Iterable[tuple[int, Contribution]]:
-        """Yield the answers in phase number ``phase`` that came after number ``after``."""
-        for (
-            number,
-            client_id,
-            task_id,
-            kind,
-            reason,
-            detail,
-            reply,
-            blob,
-            size,
-            order,
-        ) in tx.execute(
-            "SELECT id, client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
-            " FROM contributions WHERE phase_id = ? AND id > ? ORDER BY id",
-            (phase, after),
+    def contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
+        """Yield the answers in phase number ``phase``, in the order of arrival."""
+        for client_id, task_id, kind, reason, detail, reply, blob, size, order_id in tx.execute(
+            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
+            " FROM contributions WHERE phase_id = ? ORDER BY id",
+            (phase,),
         ):
-            ref = None if blob is None else ref_in(self._seal.unpack(blob))
-            payload = self._seal.open(reply)
-            yield (
-                number,
-                Contribution(
-                    client_id, task_id, Outcome(kind), reason, detail, payload, ref, size, order
-                ),
+            yield Contribution(
+                client_id,
+                task_id,
+                Outcome(kind),
+                reason,
+                detail,
+                self._seal.open(reply),
+                None if blob is None else ref_in(self._seal.unpack(blob)),
+                size,
+                order_id,
             )
 
 

@@ -101,10 +101,15 @@ class PhaseReader:
             found = self._queries.plan(tx, key)
         return None if found is None else self._again(key, *found)
 
-    def contributions(self, key: PhaseKey, after: int = 0) -> list[tuple[int, Contribution]]:
-        """Return the answers that came after number ``after``, in order, each with its number."""
+    def contributions(self, key: PhaseKey) -> list[Contribution]:
+        """Return the answers in a phase, in the order of arrival."""
         with self._db.reading() as tx:
-            return list(self._queries.contributions(tx, phase_id(tx, key)[0], after))
+            return list(self._queries.contributions(tx, phase_id(tx, key)[0]))
+
+    def sums(self, key: PhaseKey) -> list[RecordedSum]:
+        """Return the partial sums of a phase, in the order of arrival."""
+        with self._db.reading() as tx:
+            return list(self._queries.sums(tx, phase_id(tx, key)[0]))
 
     def _again(self, key: PhaseKey, found: _Found, is_open: bool) -> _Found:
         """Return what was found of a phase that was opened before."""

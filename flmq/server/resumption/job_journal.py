@@ -6,11 +6,12 @@ What replies leave in the journal is `ReplyJournal`'s.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from flmq.common.parameter import parameters_of, with_parameters
+from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.errors import JournalGone, JournalNotWritable
@@ -28,7 +29,7 @@ from flmq.server.criteria.failures import KEPT_ROUNDS, failed_clients
 from flmq.server.history import History
 from flmq.server.job.request import Ask, PhaseResult, Request
 from flmq.server.replies.spool import SpoolFailed
-from flmq.wire import Task, decode, encode
+from flmq.wire import INLINE_BYTES, Task, decode, encode, size_of
 
 __all__ = ["JobJournal", "OpenedBefore", "Planned"]
 
@@ -112,22 +113,7 @@ class JobJournal:
             plan = self._phases.plan(key)
             assert plan is not None, "it was opened"
             return _opened_before(plan, elapsed)
-        models = {
-            task.model: parameters
-            for task, ask in zip(tasks.values(), request.asks, strict=True)
-            if task.model is not None and (parameters := parameters_of(ask.ins)) is not None
-        }
-        for ref, parameters in models.items():
-            self._journal.put_parameters(parameters, ref)
-        asks = tuple(
-            PlannedAsk(
-                client_id=name,
-                task_id=task.task_id,
-                task=encode(task),
-                model=None if task.model is None else task.model.digest,
-            )
-            for name, task in tasks.items()
-        )
+        asks = _planned_asks(self._journal, tasks, request.asks)
         plan = Plan(asks, request.timeout, request.policy, request.state or {}, orders or {})
         self._phases.open(key, plan)
         return None
@@ -231,10 +217,35 @@ class JobJournal:
         if planned.model is not None:
             digest = planned.model
             if digest not in models:
-                models[digest] = self._journal.parameters(digest)
+                models[digest] = _in_memory_if_small(self._journal.parameters(digest))
             # One object for all, as the strategy had it: the model is published once.
             ins = with_parameters(ins, models[digest])
         return Ask(client_of(planned.client_id), ins)
+
+
+def _planned_asks(
+    journal: Journal, tasks: Mapping[str, Task], asks: Sequence[Ask]
+) -> tuple[PlannedAsk, ...]:
+    """Return what to record of each task, having put the parameters that several share.
+
+    Those of the tasks that name a model are put too.
+    """
+    times = Counter(id(parameters_of(ask.ins)) for ask in asks)
+    digests: dict[int, str] = {}
+    planned = []
+    for (name, task), ask in zip(tasks.items(), asks, strict=True):
+        parameters = parameters_of(ask.ins)
+        is_own = task.model is None and times[id(parameters)] == 1
+        if parameters is None or not parameters.tensors or is_own:
+            planned.append(PlannedAsk(name, task.task_id, encode(task)))
+            continue
+        digest = digests.get(id(parameters))
+        if digest is None:
+            digest = journal.put_parameters(parameters, task.model).digest
+            digests[id(parameters)] = digest
+        bare = replace(task, ins=without_parameters(task.ins))
+        planned.append(PlannedAsk(name, task.task_id, encode(bare), digest))
+    return tuple(planned)
 
 
 def _opened_before(plan: Plan, elapsed: float) -> OpenedBefore:
@@ -248,3 +259,11 @@ def _opened_before(plan: Plan, elapsed: float) -> OpenedBefore:
 
 def _task(planned: PlannedAsk) -> Task:
     return cast(Task, decode(planned.task, our_own=True))
+
+
+def _in_memory_if_small(parameters: Parameters) -> Parameters:
+    """Return what fits a task as it was before: not in a file, which may be deleted meanwhile."""
+    if size_of(parameters) > INLINE_BYTES:
+        return parameters
+    tensors = [bytes(tensor) for tensor in parameters.tensors]
+    return Parameters(tensors, parameters.tensor_type, parameters.names)

@@ -133,25 +133,21 @@ class ReplyJournal:
 
     def replies(self, key: PhaseKey) -> Iterator[RecordedReply]:
         """Yield a phase's recorded replies in the order of arrival; if it is closed, its set's."""
-        record = self._phases.find(key)
-        if record is None:
+        if self._phases.elapsed(key) is None:
             return
-        settled = None
-        if record.closed is not None:
+        closed, settled = self._phases.closed(key), None
+        if closed is not None:
             # What came when the phase had closed is not of its set, though it was written down.
-            settled = {(outcome.client_id, outcome.outcome) for outcome in record.closed.outcomes}
-        for each in record.contributions:
+            settled = {(outcome.client_id, outcome.outcome) for outcome in closed.outcomes}
+        for each in self._phases.contributions(key):
             if settled is None or (each.client_id, each.kind) in settled:
                 reply = self._reply(each)
                 yield RecordedReply(each.client_id, _claim(each), reply, each.size, each.order_id)
 
     def sums(self, key: PhaseKey) -> dict[str, tuple[Parameters, int]]:
         """Return a phase's recorded partial sums by order: their tensors, and bytes received."""
-        record = self._phases.find(key)
-        return {
-            each.order_id: (self._journal.sum_parameters(each), each.size)
-            for each in (() if record is None else record.sums)
-        }
+        sums = () if self._phases.elapsed(key) is None else self._phases.sums(key)
+        return {each.order_id: (self._journal.sum_parameters(each), each.size) for each in sums}
 
     def recorded(self, reply: Reply) -> Recorded | None:
         """Return what is known of the closed phase that a reply answers; None if there is none."""
