@@ -50,6 +50,8 @@ class Jobs:
         """Clients that were asked to leave for good, by job."""
         self._served_one = False
         """Whether a job that greeted us has ended."""
+        self.is_over = False
+        """Whether to stop once nothing more comes."""
 
     def begin(self, work: Work) -> None:
         """Decide for ``work`` from now on."""
@@ -101,8 +103,12 @@ class Jobs:
             left,
         )
 
-    def end(self, ended: JobEnded) -> None:
-        """Forget a job. One whose server never greeted us ended before our start."""
+    def end(self, ended: JobEnded, *, at_once: bool = False) -> None:
+        """Forget a job. One whose server never greeted us ended before our start.
+
+        Each client is told of it: unless ``at_once``, a process of many that stops with its first
+        job leaves it to the listener to stop when all have been told (`is_over`).
+        """
         runs = self._epochs.end(ended.job, ended.epoch, ended.run)
         if not runs:
             return
@@ -119,6 +125,8 @@ class Jobs:
         if self._once and self._served_one:
             if at_work := sorted(self._asked & self._greeted):
                 logger.info("going on until job %s ends, which we work in", ", ".join(at_work))
+            elif self._size > 1 and not at_once:
+                self.is_over = True
             else:
                 self._stop()
 
@@ -133,7 +141,7 @@ class Jobs:
             left.add(task.client_id)
             if len(left) == self._size:
                 reason = "the server asked us to leave"
-                self.end(JobEnded(task.job, task.epoch, reason, task.run))
+                self.end(JobEnded(task.job, task.epoch, reason, task.run), at_once=True)
         elif 0 <= ins.seconds <= LONGEST_LEAVE:
             return ins.seconds
         return 0.0

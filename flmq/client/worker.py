@@ -16,6 +16,7 @@ after the confirm    the reply is sent again: a   the broker has the reply; the 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -60,6 +61,8 @@ _OF_EACH_CLIENT = 8
 is being done, must not hide what lies behind it."""
 _FOR_OTHERS = 0.02
 """Seconds for which a client's answer to a server waits for more that one message can tell."""
+_LAST_WORDS = 0.5
+"""Seconds for which a process that is about to stop waits for what else its clients are told."""
 
 
 class Worker:
@@ -281,13 +284,15 @@ class Worker:
             while True:
                 # Read each time: a server may have asked for more frequent heartbeats meanwhile.
                 left = spoke + self._herald.every - self._clock()
-                patience = min(left, _FOR_OTHERS) if self._herald.has_answers else left
+                patience = min(left, self._patience())
                 incoming = self._inbox.receive(patience) if left > 0 else None
                 if incoming is not None:
                     with logging_about(incoming.body):
                         self._receive(incoming)
                 if incoming is None or self._herald.is_due():
                     self._herald.flush()
+                if incoming is None and self._jobs.is_over:
+                    self.stop()
                 if self._clock() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
@@ -296,6 +301,12 @@ class Worker:
             return
         except BaseException as error:  # whatever it is, nobody is listening any more
             self._hands.fail(error)
+
+    def _patience(self) -> float:
+        """Return for how many seconds to wait for another message, at most."""
+        if self._herald.has_answers:
+            return _FOR_OTHERS
+        return _LAST_WORDS if self._jobs.is_over else math.inf
 
     def _receive(self, incoming: Incoming) -> None:
         match incoming.body:

@@ -191,7 +191,7 @@ def test_a_client_that_takes_long_does_not_hold_up_the_others(federation: Federa
     federation.workers["many"] = federation.worker(
         {name: {} for name in names},
         lambda context: Slow(context.client_id),
-        WorkerOptions(heartbeat=1.0, threads=2),
+        WorkerOptions(heartbeat=1.0, threads=2, once=True),
     )
     server = federation.run(fed_avg(20))
     eventually(lambda: len(server.watch.of(ClientOutcome)) == 19, SLOW)
@@ -199,3 +199,8 @@ def test_a_client_that_takes_long_does_not_hold_up_the_others(federation: Federa
     go_on.set()
     server.history()
     assert server.watch.rounds()[0].fit == RoundCounts(asked=20, accepted=20)
+    federation.workers["many"].done.result(SLOW)
+    with federation.rig.witness() as witness:
+        left = [witness.inspect_queue(client_queue(name)) for name in names]
+    # All of them have been told that the job is over, though the first was enough to stop.
+    assert [info.messages_ready for info in left if info is not None] == [0] * 20
