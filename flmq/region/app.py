@@ -110,7 +110,8 @@ class Aggregator:
         self._unix_clock = unix_clock
         self._stopping = threading.Event()
         self.instance = f"{socket.gethostname()[:100]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._covers: tuple[str, ...] = (options.site,)
+        self.covers: tuple[str, ...] = (options.site,)
+        """The sites whose replies reach it, as it reports."""
         self._in_hand: tuple[OrderInHand, ...] = ()
         self._report_now = threading.Event()
 
@@ -195,7 +196,7 @@ class Aggregator:
         try:
             while not self._stopping.is_set():
                 desk.turn()
-                self._covers, self._in_hand = below.covers(), orders.in_hand()
+                self.covers, self._in_hand = below.covers(), orders.in_hand()
                 if desk.roll_called:
                     desk.roll_called = False
                     self._report_now.set()
@@ -267,7 +268,7 @@ class Aggregator:
         report = AggregatorReport(
             self._options.site,
             self.instance,
-            self._covers,
+            self.covers,
             self._in_hand,
             int(self._unix_clock() * 1000),
             every,

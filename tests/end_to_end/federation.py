@@ -282,6 +282,7 @@ class Federation:
         callbacks: Sequence[Callback] = (),
         aggregators: bool = True,
         aggregator_patience: float = 60.0,
+        sites: tuple[str, ...] = ("main",),
     ) -> RunningServer:
         """Start a server."""
         watch, bus = Watch(), EventBus.of(observers)
@@ -302,6 +303,7 @@ class Federation:
                 clients_allowed=clients_allowed,
                 aggregators=aggregators,
                 aggregator_patience=aggregator_patience,
+                sites=sites,
             ),
             observers=bus,
             runs_dir=runs_dir,
