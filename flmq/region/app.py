@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -35,6 +36,7 @@ from flmq.transport import (
     Address,
     Binding,
     ConnectionEvent,
+    ConnectionState,
     Publisher,
     Queue,
     Topology,
@@ -89,7 +91,9 @@ def run_aggregator(url: str, options: AggregatorOptions) -> None:
 
 
 def _say(event: ConnectionEvent) -> None:
-    logger.warning("connection %s %s", event.state.value, event.detail)
+    well = event.state in (ConnectionState.CONNECTED, ConnectionState.CLOSED)
+    level = logging.INFO if well else logging.WARNING
+    logger.log(level, "connection %s %s", event.state.value, event.detail)
 
 
 class Aggregator:

@@ -150,6 +150,7 @@ def test_killed_ten_times_it_loses_and_doubles_nothing(broker_url: str, tmp_path
             supervised.start()
             server = federation.run(mean_of(), rounds, timeout=120.0, runs_dir=tmp_path / "runs")
             federation.serve(*CLIENTS)
+            server.history(180.0)
             model = server.model()
         finally:
             supervised.stop()
@@ -197,8 +198,9 @@ class Killed:
                 "FLMQ_STATE_DIR": str(self._state_dir),
                 CRASH_AT: f"aggregator.{point}" if point else "",
             }
-            self._process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-            status = self._process.wait()
+            with (self._state_dir.parent / "aggregators.log").open("ab") as log:
+                self._process = subprocess.Popen(command, env=env, stderr=log)
+                status = self._process.wait()
             if self._stopping.is_set():
                 return
             assert status == -signal.SIGKILL, status
