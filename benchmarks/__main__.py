@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import page, plot
-from benchmarks.cells import CELLS, LARGE, MEMORY, parse_cell
+from benchmarks.cells import CELLS, LARGE, MEMORY, Cell, parse_cell
 from benchmarks.contenders import CONTESTANTS, IN_ROUNDS, ON_MEMORY
 from benchmarks.machine import describe, load_average
-from benchmarks.results import Outcome, Report
+from benchmarks.results import Outcome, Report, median_run
 from benchmarks.rounds import Harness
 from flmq.broker.find import obtain_broker
 
@@ -76,6 +76,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="after the warm-up (default: 5)")
     parser.add_argument(
+        "--runs",
+        type=int,
+        default=1,
+        help="of each cell's rounds, all processes anew; the tables have the run whose ratio of "
+        "flmq to Flower is the median (default: 1)",
+    )
+    parser.add_argument(
         "--contestants",
         nargs="+",
         choices=list(CONTESTANTS),
@@ -91,8 +98,8 @@ def _options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     options.what = options.what or ["rounds", "memory", *_OTHERS]
-    if options.rounds < 1:
-        parser.error("--rounds must be 1 or more")
+    if min(options.rounds, options.runs) < 1:
+        parser.error("--rounds and --runs must be 1 or more")
     return options
 
 
@@ -106,7 +113,7 @@ def _measure(options: argparse.Namespace) -> Report:
             if "rounds" in options.what:
                 names = [name for name in options.contestants if name in IN_ROUNDS]
                 for cell in options.cells:
-                    speed += harness.play(cell, names)
+                    speed += _runs(harness, cell, names, options.runs)
                 if options.large:
                     with_large = [n for n in names if n != "flower"]
                     speed += replace(harness, rounds=3).play(LARGE, with_large)
@@ -115,6 +122,16 @@ def _measure(options: argparse.Namespace) -> Report:
     texts = {name: _run(name) for name in (*_OTHERS, *_LONG) if name in options.what}
     machine["load after"] = load_average()
     return Report(machine, tuple(speed), tuple(memory), texts)
+
+
+def _runs(harness: Harness, cell: Cell, names: list[str], runs: int) -> list[Outcome]:
+    """Play a cell several times over, all processes anew; the outcomes are the median run's."""
+    outcomes, ratios = median_run([harness.play(cell, names) for _ in range(runs)])
+    if runs > 1 and len(names) > 1:
+        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        first, second = (CONTESTANTS[name].label for name in names[:2])
+        _tell(f"{cell}, {first} / {second}: {each}, median {sorted(ratios)[(runs - 1) // 2]:.2f}")
+    return outcomes
 
 
 def _memory(harness: Harness, options: argparse.Namespace) -> list[Outcome]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from typing import Any
 
 from benchmarks.cells import Cell
 
-__all__ = ["Outcome", "Report", "Round", "paired_ratio"]
+__all__ = ["Outcome", "Report", "Round", "median_run", "paired_ratio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,21 @@ def paired_ratio(one: Outcome, other: Outcome) -> float:
     """
     pairs = zip(one.rounds, other.rounds, strict=False)
     return median(mine.seconds / theirs.seconds for mine, theirs in pairs)
+
+
+def median_run(runs: Sequence[Sequence[Outcome]]) -> tuple[list[Outcome], list[float]]:
+    """Return the outcomes of the run whose ratio is the median of all runs, and all ratios.
+
+    The ratio is that of the first contestant to the second; a run without one comes last.
+    """
+
+    def ratio(run: Sequence[Outcome]) -> float:
+        if len(run) < 2 or not run[0].rounds or not run[1].rounds:
+            return math.inf
+        return paired_ratio(run[0], run[1])
+
+    ordered = sorted(runs, key=ratio)
+    return list(ordered[(len(ordered) - 1) // 2]), [ratio(run) for run in runs]
 
 
 @dataclass(frozen=True, slots=True)

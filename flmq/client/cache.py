@@ -64,9 +64,14 @@ def _wait_for(
 class MemoryCache:
     """A cache in this process's memory."""
 
-    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
-        """Keep models of ``max_bytes`` in all, and the last one whatever its size."""
+    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES, max_models: int | None = None) -> None:
+        """Keep models of ``max_bytes`` in all, and the last one whatever its size.
+
+        ``max_models``: and no more than so many. The memory of one that is let go is used again for
+        the next, which costs less than filling fresh pages with it.
+        """
         self._max_bytes = max_bytes
+        self._max_models = math.inf if max_models is None else max_models
         self._lock = threading.Lock()
         self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
@@ -104,7 +109,10 @@ class MemoryCache:
     def _make_room(self, size: int) -> None:
         """Evict the oldest before a new one is read, so that both need not fit."""
         with self._lock:
-            while self._models and sum(map(len, self._models.values())) + size > self._max_bytes:
+            while self._models and (
+                sum(map(len, self._models.values())) + size > self._max_bytes
+                or len(self._models) >= self._max_models
+            ):
                 self._models.popitem(last=False)
 
 

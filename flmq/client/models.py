@@ -10,13 +10,14 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import cast
 
 import numpy as np
 
 from flmq.client.cache import ModelCache
+from flmq.client.open_stream import OpenStream, RestingStream
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
     BrokerAccessRefused,
@@ -49,8 +50,10 @@ _FRESH = 30.0
 """Seconds for which continuing from the last model read is faster than seeking by time."""
 _QUIET = 1.0
 """Seconds without a message after which the end of the stream is assumed."""
-_STALLED = 10.0
-"""The same once a part of the model has come: the rest is there, but slow."""
+_STALLED = 30.0
+"""Seconds for the next part once one has come: the rest is there, but slow."""
+_SOME_BYTES = 4096
+"""More than a connection's heartbeats: a part is arriving, over a slow link."""
 _LOOK_AT_MOST = 30.0
 """Seconds for which to skip chunks of other models, which may never end."""
 _ASK_AGAIN = 5.0
@@ -92,6 +95,7 @@ class ModelReader:
         """By which the deadlines are that `get` is given."""
         self._lock = threading.Lock()
         self._declared = False
+        self._resting = RestingStream(clock)
         self._next_offset: int | None = None
         self._read_at = 0.0
 
@@ -164,10 +168,12 @@ class ModelReader:
 
         *nearer, last = self._places(progress.ref)
         for place in nearer:
-            self._follow(place, progress, blob, deadline_unix, at_end=lambda: False)
+            with self._stream_at(place, progress, rested=True) as stream:
+                self._follow(stream, progress, blob, deadline_unix, lambda: False)
         while not progress.complete:
             # Start over if nothing came: a stream that was deleted has new offsets.
-            self._follow(last, progress, blob, deadline_unix, at_end=ask_for_it)
+            with self._stream_at(last, progress) as stream:
+                self._follow(stream, progress, blob, deadline_unix, ask_for_it)
 
     def _fetch(
         self,
@@ -185,9 +191,9 @@ class ModelReader:
 
         self._transport.declare(own)
         ask()
-        self._follow(
-            None, progress, blob, deadline_unix, at_end=ask_again, queue=own.queues[0].name
-        )
+        stream = OpenStream(self._transport.consumer([own.queues[0].name], prefetch=_CREDIT), 0)
+        with contextlib.closing(stream):
+            self._follow(stream, progress, blob, deadline_unix, ask_again)
 
     def _places(self, ref: BlobRef) -> list[StreamOffset]:
         """Return where to look: after the last model read, and shortly before the publication."""
@@ -200,42 +206,64 @@ class ModelReader:
                 return [self._next_offset, by_time]
         return [by_time]
 
+    @contextlib.contextmanager
+    def _stream_at(
+        self, place: StreamOffset, progress: BlobProgress, *, rested: bool = False
+    ) -> Iterator[OpenStream]:
+        """Read the stream from ``place`` on; ``rested``: or with the reader that rests near it.
+
+        The reader rests afterwards if all of the model has come.
+        """
+        self._declare_once()
+        prefetch = min(_CREDIT, progress.ref.count)
+        stream = self._resting.take(prefetch) if rested else None
+        if stream is None:
+            consumer = self._transport.consumer([MODELS], prefetch=prefetch, offset=place)
+            stream = OpenStream(consumer, prefetch)
+        try:
+            yield stream
+        finally:
+            if progress.complete:
+                self._resting.keep(stream)
+            else:
+                stream.close()
+
+    def look(self) -> None:
+        """Close what has not been read from for long. Call it periodically."""
+        self._resting.look()
+
     def _follow(
         self,
-        place: StreamOffset | None,
+        stream: OpenStream,
         progress: BlobProgress,
         blob: memoryview,
         deadline_unix: float | None,
-        *,
         at_end: Callable[[], bool],
-        queue: str = MODELS,
     ) -> None:
-        """Read on from ``place`` until complete, or until ``at_end()`` is True at the end."""
-        if progress.complete:
-            return
-        if queue == MODELS:
-            self._declare_once()
-        consumer = self._transport.consumer([queue], prefetch=_CREDIT, offset=place)
-        latest = self._clock() + _LOOK_AT_MOST
-        next_look = self._clock() + _QUIET
-        try:
-            while not progress.complete:
-                left = next_look - self._clock()
-                delivery = consumer.receive(timeout=min(1.0, max(0.05, left)))
-                now = self._clock()
-                if delivery is not None:
-                    if self._take(delivery, progress, blob):
-                        next_look = max(next_look, now + _STALLED)
-                    elif now < latest:
-                        next_look = max(next_look, now + _QUIET)
-                    consumer.ack(delivery)
-                self._check_time(progress.ref, deadline_unix)
-                if now >= next_look and not progress.complete:
-                    if not at_end():
-                        return
-                    next_look = now + _ASK_AGAIN
-        finally:
-            consumer.close()
+        """Read on until complete, or until ``at_end()`` is False at the end.
+
+        The end is where nothing has come for a while, and no bytes of a message are arriving.
+        """
+        now = self._clock()
+        latest, next_look, arrived = now + _LOOK_AT_MOST, now + _QUIET, stream.arrived
+        while not progress.complete:
+            left = next_look - self._clock()
+            delivery, missing = stream.receive(min(1.0, max(0.05, left))), progress.missing
+            now = self._clock()
+            if delivery is not None:
+                if self._take(delivery, progress, blob):
+                    next_look, latest = max(next_look, now + _STALLED), now + 2 * _STALLED
+                stream.ack(delivery, progress.missing if progress.missing < missing else None)
+            is_coming = abs(stream.arrived - arrived) > _SOME_BYTES
+            if is_coming or delivery is not None:
+                arrived = stream.arrived
+                if now < latest:
+                    next_look = max(next_look, now + _QUIET)
+            self._check_time(progress.ref, deadline_unix)
+            if now >= next_look and not progress.complete:
+                if not at_end():
+                    return
+                next_look, latest = now + _ASK_AGAIN, now + _LOOK_AT_MOST
 
     def _declare_once(self) -> None:
         """Declare the stream, so that the transport redeclares it if it is deleted."""

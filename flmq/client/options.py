@@ -149,10 +149,15 @@ class WorkerOptions:
         self,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
+        *,
+        clients: int = 1,
     ) -> ModelCache:
-        """Return the cache for models that these options select, which goes by these clocks."""
+        """Return the cache for models that these options select, which goes by these clocks.
+
+        In memory, one client keeps its last two models; ``clients`` at once may need more.
+        """
         if self.cache_dir is None:
-            return MemoryCache(self.cache_bytes)
+            return MemoryCache(self.cache_bytes, 2 if clients == 1 else None)
         return FolderCache(self.cache_dir, self.cache_bytes, clock=clock, unix_clock=unix_clock)
 
     @property

@@ -156,9 +156,9 @@ class Worker:
         self._sender = Sender(self._publisher)
         self._herald.speak_through(self._sender)
         self._inbox = Inbox(self._consumer, self._sender)
-        models = ModelReader(
+        self._models = ModelReader(
             self._transport,
-            options.cache(self._clock, self._unix_clock),
+            options.cache(self._clock, self._unix_clock, clients=len(self._tasks)),
             max_model_bytes=options.max_model_bytes,
             patience=options.model_patience,
             stopping=self._backlog.stopping,
@@ -172,7 +172,7 @@ class Worker:
             self._inbox,
             TaskExecutor(
                 self._sender,
-                models,
+                self._models,
                 self._clients,
                 awaited,
                 site=site,
@@ -296,6 +296,7 @@ class Worker:
                 if self._clock() - spoke >= self._herald.every:
                     self._herald.say_all(PresenceKind.HEARTBEAT)
                     self._work.look()
+                    self._models.look()
                     spoke = self._clock()
         except TransportClosed:
             return

@@ -210,6 +210,15 @@ class Consumer(ABC):
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Return the message to its queue (``requeue``) or drop it to the dead-letter exchange."""
 
+    @property
+    @abstractmethod
+    def arrived(self) -> int:
+        """Bytes that have come over its connection so far, with those of a message in parts.
+
+        A hint whether a large message is arriving over a slow link. Begins anew after a loss, and
+        counts what else the connection carries.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Stop consuming; un-acked messages go back to their queues. Idempotent."""

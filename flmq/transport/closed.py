@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flmq.common.errors import TransportClosed
 from flmq.common.logger import get_logger
-from flmq.transport.base import Delivery
+from flmq.transport.base import Delivery, offset_of
 
 __all__ = ["consumer_closed", "not_ours", "publisher_closed", "say_dropped", "transport_closed"]
 
@@ -33,6 +33,8 @@ def not_ours() -> ValueError:
 
 def say_dropped(verb: str, delivery: Delivery) -> None:
     """Log that an ack or reject came after its connection was lost."""
+    if offset_of(delivery) is not None:
+        return  # a stream keeps its messages: an ack only asks for more
     _log.info(
         "%s of a delivery from %s dropped: its connection is gone, it will be delivered again",
         verb,

@@ -268,6 +268,11 @@ class BlobProgress:
         return self._missing == 0
 
     @property
+    def missing(self) -> int:
+        """Number of chunks that have not arrived yet."""
+        return self._missing
+
+    @property
     def received(self) -> int:
         """Number of chunks that have arrived."""
         return self.ref.count - self._missing

@@ -11,7 +11,7 @@ from benchmarks import page, plot, tables
 from benchmarks.cells import Cell, parse_cell, size_name
 from benchmarks.contestants.model import make_model
 from benchmarks.contestants.pika_client import chunk_sizes
-from benchmarks.results import Outcome, Report, Round, paired_ratio
+from benchmarks.results import Outcome, Report, Round, median_run, paired_ratio
 
 CELL = Cell(10, 50_000_000)
 
@@ -62,6 +62,20 @@ def test_ratio_is_of_neighbouring_rounds() -> None:
     # 1/4, 2/8, 9/16: the median is 1/4, where the medians' ratio would be the same by chance only.
     flmq, flower, _ = report().speed
     assert paired_ratio(flmq, flower) == 0.25
+
+
+def test_of_several_runs_the_one_with_the_median_ratio_counts() -> None:
+    cell = Cell(2, 1_000_000)
+    runs = [
+        [Outcome("flmq", cell, (Round(s, 0, 0, 0),)), Outcome("flower", cell, (Round(1, 0, 0, 0),))]
+        for s in (5.0, 1.0, 3.0, 2.0, 4.0)
+    ]
+    outcomes, ratios = median_run(runs)
+    assert outcomes == runs[2]
+    assert ratios == [5.0, 1.0, 3.0, 2.0, 4.0]
+    assert median_run(runs[:1]) == (runs[0], [5.0])
+    failed = [Outcome("flmq", cell, failed="it ended"), Outcome("flower", cell)]
+    assert median_run([failed, *runs[1:3]])[0] == runs[2]
 
 
 def test_report_survives_its_file(tmp_path: Path) -> None:

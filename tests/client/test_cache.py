@@ -108,6 +108,14 @@ def test_a_reading_that_fails_is_tried_again_by_the_next(make: Maker) -> None:
     assert source.reads == [1]
 
 
+def test_no_more_models_are_kept_in_memory_than_are_of_use() -> None:
+    """What is let go makes room before the next is read, whose memory it then is."""
+    cache, source = MemoryCache(10_000, 2), Source()
+    for number in (1, 2, 1, 3, 1, 2):
+        get(cache, source, number)
+    assert source.reads == [1, 2, 3, 2]
+
+
 # -- a folder
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from flmq.transport import (
     MODELS,
     TASKS,
     Address,
+    Consumer,
     Message,
     Topology,
     Transport,
@@ -28,9 +30,9 @@ from flmq.transport import (
     own_models_topology,
 )
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
-from tests.transport.rigs import PATIENCE, Rig
+from tests.transport.rigs import PATIENCE, RabbitMQRig, Rig
 
-CHUNK = 10_000
+CHUNK, SLOW_CHUNK = 10_000, 800_000
 HOUR = 3600_000
 
 
@@ -51,16 +53,20 @@ class Desk:
         self.transport.declare(federation_topology() + models_topology())
         self.publisher = self.transport.publisher()
 
-    def refer(self, parameters: Parameters, published_in: int = 0) -> BlobRef:
+    def refer(
+        self, parameters: Parameters, published_in: int = 0, chunk_bytes: int = CHUNK
+    ) -> BlobRef:
         now = time.time_ns() // 1_000_000
-        return refer(parameters, chunk_bytes=CHUNK, published_unix_ms=now + published_in)
+        return refer(parameters, chunk_bytes=chunk_bytes, published_unix_ms=now + published_in)
 
     def chunk(self, name: str, index: int, data: bytes | memoryview) -> None:
         message = Message(data, headers=blob_chunk_headers(name, index))
         self.publisher.publish(Address(MODELS, "job"), message).result(PATIENCE)
 
-    def publish(self, parameters: Parameters, published_in: int = 0) -> BlobRef:
-        ref = self.refer(parameters, published_in)
+    def publish(
+        self, parameters: Parameters, published_in: int = 0, chunk_bytes: int = CHUNK
+    ) -> BlobRef:
+        ref = self.refer(parameters, published_in, chunk_bytes)
         for index, data in iter_chunks(ref, parameters.tensors):
             self.chunk(ref.digest, index, data)
         return ref
@@ -353,3 +359,68 @@ def test_ones_own_model_is_asked_for_until_all_of_it_is_here(
     got = desk.reader().get(ref, time.time() + PATIENCE, desk.asking(serve), own)
     assert same(got, sent)
     assert len(desk.asked) == 3
+
+
+def test_a_reader_rests_between_models_and_is_sent_none_unasked(desk: Desk) -> None:
+    opened: list[int] = []
+    consumer = desk.transport.consumer
+
+    def opening(queues: Sequence[str], *, prefetch: int, **options: Any) -> Consumer:
+        opened.append(prefetch)
+        return consumer(queues, prefetch=prefetch, **options)
+
+    desk.transport.consumer = opening  # type: ignore[method-assign]
+    reader, sizes = desk.reader(cache_bytes=1), [5 * CHUNK + 1, 5 * CHUNK + 1, 40 * CHUNK, CHUNK]
+    for number, size in enumerate(sizes):
+        sent = model(number, size)
+        ref = desk.publish(sent)
+        resting = reader._resting._resting
+        if resting is not None:
+            assert resting.receive(0.3) is None
+        assert same(desk.get(reader, ref), sent)
+    assert opened == [6, 16, 1]
+    assert desk.asked == []
+
+
+def test_a_reader_that_rested_for_long_is_closed(desk: Desk) -> None:
+    now = [0.0]
+    reader = ModelReader(
+        desk.transport,
+        MemoryCache(1),
+        stopping=desk.stopping,
+        clock=lambda: now[0] + time.monotonic(),
+    )
+    desk.get(reader, desk.publish(model(1)))
+    resting = reader._resting._resting
+    assert resting is not None
+    reader.look()
+    assert resting.receive(0.0) is None
+    now[0] = 31.0
+    reader.look()
+    with pytest.raises(TransportClosed):
+        resting.receive(0.0)
+    sent = model(2)
+    assert same(desk.get(reader, desk.publish(sent)), sent)
+
+
+def test_a_model_that_comes_over_a_slow_link_crosses_it_once(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk takes longer than a reader waits for a silent stream, and so does the first."""
+    monkeypatch.setattr("flmq.client.models._QUIET", 1.5)
+    rig = RabbitMQRig(broker_url)
+    try:
+        near, far = Desk(rig.witness()), Desk(rig.transport())
+        reader = far.reader()
+        for number in range(2):
+            sent = model(number, 2 * SLOW_CHUNK)
+            ref = near.publish(sent, chunk_bytes=SLOW_CHUNK)
+            rig.proxy.throttle(SLOW_CHUNK / 2)
+            before = rig.proxy.to_client_bytes
+            assert same(reader.get(ref, None, far.ask), sent)
+            assert rig.proxy.to_client_bytes - before < 1.3 * len(sent.tensors[2])
+            rig.proxy.throttle(None)
+        assert far.asked == []
+    finally:
+        rig.proxy.throttle(None)
+        rig.close()

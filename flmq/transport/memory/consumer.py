@@ -56,6 +56,7 @@ class MemoryConsumer(Consumer):
         """Number of un-acked messages of each queue."""
         self._lost_acks: list[tuple[MemoryQueue, Stored]] = []
         self._next = 0
+        self._arrived_bytes = 0
         self._problem: FlmqError | None = None
         self._closed = False
 
@@ -96,6 +97,11 @@ class MemoryConsumer(Consumer):
             else:
                 queue.reject(stored)
             queue.dispatch()
+
+    @property
+    def arrived(self) -> int:
+        """Bytes delivered so far."""
+        return self._arrived_bytes
 
     def close(self) -> None:
         """Stop consuming; un-acked messages go back."""
@@ -155,6 +161,7 @@ class MemoryConsumer(Consumer):
         self._next += 1
         self._unacked[self._next] = (queue, stored)
         self._taken[queue.spec.name] += 1
+        self._arrived_bytes += len(stored.message.body)
         self._buffer.append(
             Delivery(
                 message=stored.message,

@@ -112,6 +112,14 @@ class IOConnection:
         """Whether it was closed, or never opened, and will not be reopened."""
         return self._ended.is_set()
 
+    @property
+    def arrived(self) -> int:
+        """Bytes received over the current AMQP connection; 0 if there is none."""
+        amqp = self._amqp
+        # pika counts whole frames, of 128 KiB; what it has of the next one is a private attribute.
+        begun = len(getattr(amqp, "_frame_buffer", b""))
+        return int(getattr(amqp, "bytes_received", 0)) + begun
+
     def is_own_thread(self) -> bool:
         """Return whether the caller runs on this connection's thread, which must not wait."""
         return threading.current_thread() is self._thread

@@ -82,6 +82,11 @@ class RabbitMQConsumer(Consumer):
         """Return the message to its queue, or drop it to the dead-letter exchange."""
         self._settle(delivery, "requeue" if requeue else "reject")
 
+    @property
+    def arrived(self) -> int:
+        """Bytes that have come over the connection."""
+        return self._connection.arrived
+
     def close(self) -> None:
         """Stop consuming; un-acked messages go back to their queues."""
         if not self._unacked.close():
@@ -143,18 +148,18 @@ class RabbitMQConsumer(Consumer):
             connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Any) -> None:
+        def consuming(_: None, error: BrokerError | None) -> None:
+            if error is None:
+                self._connection.states.release(self)
+                self._again.succeeded()
+                _finish(self._opened)
+
         self._channel = channel
-        channel.add_on_cancel_callback(partial(self._cancelled, channel))
+        channel.add_on_cancel_callback(partial(_cancelled, self._wanted, channel))
         on_message = partial(self._delivered, self._unacked.begin())
         steps = self._wanted.consume(channel, on_message)
-        StepsRun(channel, steps, self._consuming, self._connection.url)
+        StepsRun(channel, steps, consuming, self._connection.url)
         channel.add_on_close_callback(self._channel_closed)
-
-    def _consuming(self, _: None, error: BrokerError | None) -> None:
-        if error is None:
-            self._connection.states.release(self)
-            self._again.succeeded()
-            _finish(self._opened)
 
     def _delivered(
         self, generation: int, queue: str, _: Any, method: Any, properties: Any, body: bytes
@@ -169,12 +174,6 @@ class RabbitMQConsumer(Consumer):
         )
         if self._unacked.add(delivery, generation):
             self._wanted.read_up_to(delivery, 1)
-
-    def _cancelled(self, channel: Any, _: Any) -> None:
-        """Start over when the broker ends a consumer: its queue was deleted, or its node left."""
-        _log.warning("RabbitMQ cancelled the consumer of %s; beginning again", self._wanted)
-        if channel.is_open:
-            channel.close()
 
     def _channel_closed(self, channel: Any, reason: BaseException) -> None:
         if self._unacked.closed:
@@ -250,6 +249,13 @@ def _ack_together(
         for tag, verb in settlements
         if tag.generation != generation or tag.number >= below
     )
+
+
+def _cancelled(wanted: Subscription, channel: Any, _: Any) -> None:
+    """Start over when the broker ends a consumer: its queue was deleted, or its node left."""
+    _log.warning("RabbitMQ cancelled the consumer of %s; beginning again", wanted)
+    if channel.is_open:
+        channel.close()
 
 
 def _finish(future: Future[None]) -> None:
