@@ -25,7 +25,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos soak broker protos round wheel clean
+.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ chaos: $(DEV) ## Kill and cut RUNS=10 runs and SITES=5 over sites, drawn from SE
 	@sh scripts/see-to-broker.sh $(VENV)
 	@$(RUN) pytest -m slow tests/chaos tests/cli/test_demo_sites.py tests/docs
 	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) --sites $(SITES) $(ARGS)
+
+bits: $(DEV) ## Play one job flat and over trees of sites, links cut and aggregators killed: print its bits
+	@sh scripts/see-to-broker.sh $(VENV)
+	@$(RUN) benchmarks.bits $(ARGS)
 
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows
 	@sh scripts/see-to-broker.sh $(VENV)

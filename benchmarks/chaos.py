@@ -28,7 +28,7 @@ from tests.chaos.schedule import (
 )
 from tests.chaos.stage import Stage
 from tests.chaos.verdict import check
-from tests.sites.director import as_scheduled
+from tests.sites.director import aggregators, as_scheduled
 from tests.sites.stage import HUB, STAR, Sites
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +132,8 @@ def _play_over_sites(schedules: Iterator[Schedule], folder: Path, tally: Tally) 
     with Sites() as sites:
         for schedule in schedules:
             place = folder / f"sites-{schedule.seed}"
-            if _judge(play(sites, schedule, place, script=as_scheduled(sites)), tally):
+            script, first = as_scheduled(sites), aggregators(sites)
+            if _judge(play(sites, schedule, place, script=script, first=first), tally):
                 for name in sites.names:
                     shutil.copy(sites.node(name).log, place / f"rabbitmq-{name}.log")
                 return

@@ -222,10 +222,12 @@ def play(
     *,
     timeout: float = 240.0,
     script: Script | None = None,
+    first: Script | None = None,
     may_end: Mapping[str, Sequence[int]] | None = None,
 ) -> Run:
     """Run a job to its end while everything in ``schedule``, or ``script``, is done to it.
 
+    ``first`` starts what is there before server and clients.
     ``may_end`` has exit statuses by which processes may end besides those of success.
     """
     folder.mkdir(parents=True)
@@ -234,6 +236,8 @@ def play(
     started = time.monotonic()
     names = client_names(schedule.clients)
     with Supervisor(_environment(run, stage.url), folder, run.note_spool) as supervisor:
+        if first is not None:
+            first(supervisor, run)
         commands = {SERVER: server_command(schedule, run.runs_dir)}
         commands |= {name: client_command(schedule, name, run.state_dir) for name in names}
         for name, command in commands.items():

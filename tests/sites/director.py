@@ -6,17 +6,19 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.chaos.run import Director, Run, Script
+from tests.chaos.run import Director, Run, Script, until
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.supervisor import Supervisor
 from tests.sites.stage import HUB, Sites
 
-__all__ = ["SitesDirector", "aggregate_command", "aggregator", "as_scheduled", "start_aggregators"]
+__all__ = ["SitesDirector", "aggregate_command", "aggregator", "aggregators", "as_scheduled"]
 
 _FLMQ = str(Path(sys.executable).parent / "flmq")
 _SLOW = 200_000.0
 """Bytes/s."""
 _TIMEOUT = 240.0
+_SERVES = "are added up at"
+"""What an aggregator writes when it is ready."""
 
 
 def aggregator(site: str) -> str:
@@ -25,27 +27,35 @@ def aggregator(site: str) -> str:
 
 
 def aggregate_command(site: str, state_dir: Path, regions: str = "") -> list[str]:
-    """What a person types to aggregate at a site."""
+    """What a person types to aggregate at a site.
+
+    Reports are so rare that one that was killed counts as there until it is back.
+    """
     below = [f"--regions={regions}"] if regions else []
     return [
         *(_FLMQ, "aggregate", f"--site={site}", f"--state-dir={state_dir}"),
-        *("--report-every=0.5", *below),
+        *("--report-every=10", *below),
     ]
 
 
-def start_aggregators(sites: Sites, supervisor: Supervisor, run: Run) -> None:
-    """Start those of the schedule, each beside its broker, over the sites that it has below."""
-    for site in run.schedule.aggregators:
-        below = ",".join(each for each in sites.below(site) if each in run.schedule.aggregators)
-        argv = aggregate_command(site, run.folder / "aggregators" / site, below)
-        supervisor.start(aggregator(site), sites.command(site, argv))
+def aggregators(sites: Sites) -> Script:
+    """What starts those of a run's schedule, each beside its broker, and waits until they serve."""
+
+    def script(supervisor: Supervisor, run: Run) -> None:
+        there = run.schedule.aggregators
+        for site in there:
+            below = ",".join(each for each in sites.below(site) if each in there)
+            argv = aggregate_command(site, run.folder / "aggregators" / site, below)
+            supervisor.start(aggregator(site), sites.command(site, argv))
+        until(lambda: all(_SERVES in supervisor.log(aggregator(s)) for s in there), "all serve")
+
+    return script
 
 
 def as_scheduled(sites: Sites) -> Script:
     """A script that does what the run's schedule says."""
 
     def script(supervisor: Supervisor, run: Run) -> None:
-        start_aggregators(sites, supervisor, run)
         run.gate.touch()
         SitesDirector(sites, supervisor, run).direct(_TIMEOUT)
 

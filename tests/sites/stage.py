@@ -77,6 +77,8 @@ class Sites:
         """Prepare; ``parents`` names a parent before its children."""
         self.namespaces = namespaces_work() if namespaces is None else namespaces
         self._parents = parents
+        self.homes = list(parents)[1:]
+        """Sites where clients of a run are, in turn."""
         self._sites: dict[str, Site] = {}
         self._stack = contextlib.ExitStack()
         self._vhost = ""
@@ -159,9 +161,9 @@ class Sites:
         return space.command(told) if space else told
 
     def home(self, member: str) -> str:
-        """The site of a process: of the server the hub, of clients the sites below it in turn."""
-        below = self.names[1:]
-        return below[int(member[1:]) % len(below)] if re.fullmatch(r"c\d+", member) else HUB
+        """The site of a process: of the server the hub, of clients `homes` in turn."""
+        homes = self.homes
+        return homes[int(member[1:]) % len(homes)] if re.fullmatch(r"c\d+", member) else HUB
 
     def placed(self, member: str, argv: Sequence[str]) -> list[str]:
         """The command of a run's process, at its site."""
