@@ -50,7 +50,7 @@ class LinkStatus:
 
     def __str__(self) -> str:
         """Return one line, without what to do."""
-        waits = "" if not self.waiting else f", {self.waiting} messages wait"
+        waits = f", {self.waiting} waiting" if self.waiting else ""
         why = f": {self.reason}" if self.reason else ""
         return f"{self.source} -> {self.target} {self.state.value}{why}{waits}"
 

@@ -180,12 +180,10 @@ def _site(table: _Table, links: LinkOptions) -> Site:
     if link_url is None:
         # flmq's own options name files of another machine than the broker at the link's other end.
         link_url = replace(url, options=())
-    elif vhost is not None:
-        link_url = link_url.with_vhost(vhost)
     return Site(
         name,
         url,
-        link_url,
+        link_url.with_vhost(url.vhost),
         management_of(url, _management_url(table, password)),
         _parent(table),
         _broker_url(table, "parent_url", None),

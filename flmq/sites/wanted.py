@@ -128,7 +128,8 @@ def buffer_name(exchange: str, site: Site, reader: Site, cluster: str) -> str:
 
 def parent_url(federation: Federation, site: Site) -> BrokerUrl:
     """Return where the broker of ``site``, which is not the hub, reaches its parent's."""
-    return site.parent_url or federation[site.parent or ""].link_url
+    parent = federation[site.parent or ""]
+    return (site.parent_url or parent.link_url).with_vhost(parent.vhost)
 
 
 def _upstream(source: BrokerUrl, below: Site, hops: int) -> dict[str, Any]:

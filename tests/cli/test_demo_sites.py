@@ -55,7 +55,7 @@ def test_a_links_changes_are_told_once_each_with_what_waits() -> None:
         told.append([note.text for note in watcher.news()])
     assert told == [
         [],
-        ["link eu -> main down: main does not reach eu, 3 messages wait"],
+        ["link eu -> main down: main does not reach eu, 3 waiting"],
         [],
         [],
         ["link eu -> main running"],

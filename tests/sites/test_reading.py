@@ -8,6 +8,7 @@ import pytest
 
 from flmq.sites.federation import Federation, UnknownSite
 from flmq.sites.reading import InvalidFederation, read_federation
+from flmq.sites.wanted import parent_url
 
 ENVIRON = {"MAIN_URL": "amqp://flmq:s3cret@hub:5672/flmq", "PASSWORD": "p@ss/word"}
 HUB = '[[site]]\nname = "main"\nurl = "${MAIN_URL}"\n'
@@ -68,6 +69,16 @@ def test_flmqs_own_options_of_a_url_are_not_for_links(tmp_path: Path) -> None:
     assert not hub.link_url.options
 
 
+def test_links_lead_to_the_virtual_hosts_of_their_sites_whatever_their_urls_say(
+    tmp_path: Path,
+) -> None:
+    more = 'link_url = "amqp://links@eu.internal"\nparent_url = "amqp://links@hub.internal/x"\n'
+    _, eu = federation = read(tmp_path, HUB + CHILD + more)
+    assert eu.link_url.vhost == eu.vhost == "flmq"
+    assert parent_url(federation, eu).host == "hub.internal"
+    assert parent_url(federation, eu).vhost == "flmq"
+
+
 @pytest.mark.parametrize(
     ("text", "key", "says"),
     [
@@ -91,6 +102,7 @@ def test_flmqs_own_options_of_a_url_are_not_for_links(tmp_path: Path) -> None:
         (HUB + CHILD.replace('parent = "main"', ""), "site 'eu'.parent", "'main' has none"),
         (HUB + CHILD.replace('"main"', '"eu"'), "site 'eu'.parent", "eu -> eu"),
         (CHILD.replace('"main"', '"eu"'), "site 'eu'.parent", "goes in a circle"),
+        (HUB + 'parent_url = "amqp://x/y"\n', "site 'main'.parent_url", "needs a parent"),
         (HUB.replace("MAIN", "MIAN"), "site 'main'.url", "the environment has no MIAN_URL"),
         (HUB.replace("${MAIN_URL}", "http://x"), "site 'main'.url", "must begin with amqp"),
         (HUB.replace("${MAIN_URL}", "amqp://u:s3cret@h/v"), "site 'main'.url", "in clear"),
