@@ -94,6 +94,8 @@ class Uploading:
         match upload:
             case None:
                 self._ack(incoming)
+            case Uploaded(PartialSum()) | Spoiled(PartialSum()) if self._is_forgotten(task_id):
+                self._ack(incoming)  # its aggregator is told when it sends it again
             case Uploaded(PartialSum() as partial, size):
                 self._loop.take_sum(partial, size, incoming)
             case Spoiled(PartialSum() as partial, reason):
@@ -104,6 +106,10 @@ class Uploading:
             case Spoiled(Reply() as reply, reason):
                 self._announced.pop(task_id, None)
                 self._loop.take(reply, 0, incoming, spoiled=reason)
+
+    def _is_forgotten(self, order_id: str) -> bool:
+        """Return whether the phase of an order is no longer in memory."""
+        return self._loop.tasks.order_of(order_id) is None
 
     def _is_over(self, task_id: str) -> bool:
         if not self._loop.tasks.is_over(task_id):

@@ -143,9 +143,9 @@ class JobJournal:
         found = dict[PhaseKey, list[str]]()
         for key in {key for key, _ in self._phases.left_open().values()}:
             if key.phase is Phase.FIT and key.call < STREAM:
-                record = self._phases.find(key)
-                if record is not None and record.plan.orders:
-                    found[key] = list(record.plan.orders)
+                plan = self._phases.plan(key)
+                if plan is not None and plan.orders:
+                    found[key] = list(plan.orders)
         return found
 
     def closed(self, key: PhaseKey) -> str | None:
