@@ -59,8 +59,9 @@ from flmq.wire.regional import OrderInHand
 
 __all__ = ["Aggregator", "run_aggregator"]
 
-_PREFETCH = 512
-_STRAYS = 256
+_PREFETCH = 128
+"""A chunk has 1 MiB."""
+_STRAYS = 64
 """Messages that may wait for their order: half of what is let in."""
 _CACHE_BYTES = 128 << 20
 _MODEL_PATIENCE = 60.0
@@ -197,10 +198,13 @@ class Aggregator:
             Clocks(clock, self._unix_clock),
         )
         desk = Desk(site, inbox, orders, intake, parts, below, strays)
+        next_look = clock()
         try:
             while not self._stopping.is_set():
                 desk.turn()
-                self.covers, self._in_hand = below.covers(), orders.in_hand()
+                if clock() >= next_look:  # which takes a while, of thousands of clients
+                    next_look = clock() + options.report_every / 4
+                    self.covers, self._in_hand = below.covers(), orders.in_hand()
                 if desk.roll_called:
                     desk.roll_called = False
                     self._report_now.set()
