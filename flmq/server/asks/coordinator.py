@@ -54,6 +54,8 @@ __all__ = ["Coordinator"]
 _PREFETCH = 48
 """Most un-acked messages held, whatever the number of clients; a third may be 1 MiB each."""
 _DAY = 24 * 3600.0  # seconds
+_FEW_CLIENTS = 1000
+"""So many may be told of the job's end by a message that outlives the broker."""
 
 
 class Coordinator:
@@ -265,9 +267,16 @@ class Coordinator:
         then leave the queues to expire.
         """
         body = JobEnded(self.job.name, self.job.epoch, reason, self.job.run_id)
+        # A persistent message takes a file of each queue that it goes to, all at once: of thousands
+        # that is more than a broker may open, and queues crash (RabbitMQ 3.10, emfile).
+        persistent = len(self._presence) <= _FEW_CLIENTS
         told = [
             self._sender.send(
-                Address(TASKS, everybody_key(site)), body, mandatory=False, expiration=_DAY
+                Address(TASKS, everybody_key(site)),
+                body,
+                mandatory=False,
+                expiration=_DAY,
+                persistent=persistent,
             ).outcome
             for site in self._doorkeeper.sites
         ]

@@ -184,6 +184,10 @@ class ClientRegistry:
         self._next_silence = math.inf
         """Monotonic seconds before which no client can fall silent."""
 
+    def __len__(self) -> int:
+        """Return the number of clients of which anything was heard, or that were listed."""
+        return len(self._records)
+
     def find(self, client_id: str) -> KnownClient | None:
         """Return what is known about a client; None if nothing is."""
         return self._records.get(client_id)

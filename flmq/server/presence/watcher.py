@@ -114,6 +114,11 @@ class PresenceWatcher:
         """Stop informing the manager. Idempotent."""
         self._registrar.close()
 
+    def __len__(self) -> int:
+        """Return the number of clients that are known, present or not."""
+        with self._registry_lock:
+            return len(self._registry)
+
     def knows(self, client_id: str) -> bool:
         """Return whether anything was heard of a client since this server began."""
         return self._heard(client_id) is not Heard.NEVER

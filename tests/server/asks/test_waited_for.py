@@ -24,7 +24,7 @@ from flmq.server import ServerConfig, SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.job.client_failure import ClientFailure
 from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
-from flmq.wire import Failure, FailureKind, JobEnded, ReceiptOutcome, Task
+from flmq.wire import Failure, FailureKind, JobEnded, ReceiptOutcome, Task, decode
 from tests.end_to_end.federation import Federation, Keeping, fed_avg, initial
 from tests.transport.rigs import eventually
 
@@ -200,3 +200,20 @@ def test_an_error_of_the_strategy_ends_the_run_with_its_queues(federation: Feder
     witness = federation.rig.witness()
     eventually(lambda: witness.inspect_queue(replies_queue("job")) is None)
     eventually(lambda: witness.inspect_queue(presence_queue("job")) is None)
+
+
+@pytest.mark.parametrize(("few", "outlives"), [(1, True), (0, False)])
+def test_the_end_is_told_to_thousands_by_a_message_that_takes_no_file_of_their_queues(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch, few: int, outlives: bool
+) -> None:
+    """RabbitMQ would have to open one of each queue at once."""
+    monkeypatch.setattr("flmq.server.asks.coordinator._FEW_CLIENTS", few)
+    peer = memory_federation.peer("peer")
+    server = memory_federation.run(fed_avg(1), timeout=None)
+    peer.reply(peer.task())
+    server.history()
+    while (delivery := peer.consumer.receive(10.0)) is not None:
+        if isinstance(decode(delivery.message.body), JobEnded):
+            break
+    assert delivery is not None
+    assert delivery.message.persistent is outlives
