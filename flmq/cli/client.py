@@ -114,11 +114,11 @@ def client(
     clients = clients_of(ids, properties, part)
     if processes > len(clients):
         raise InvalidClientIds(f"{processes} processes for {len(clients)} clients: give fewer")
-    options = replace(options, threads=concurrency or threads_for(len(clients), part.of))
+    options = replace(options, threads=concurrency or threads_for(len(clients), processes))
     source = load_client(app)  # before there are processes that would each say what is wrong
     with in_order(lambda: _goes_on(client_ids, options, many=True)):
         if processes > 1:
-            raise SystemExit(serve_in_processes(processes, ids, part))
+            raise SystemExit(serve_in_processes(processes, ids, part, options.threads))
         run_clients(url, source, clients, options)
 
 

@@ -20,8 +20,10 @@ _LOOK_EVERY = 0.5
 """Seconds between looks at the children."""
 
 
-def serve_in_processes(count: int, ids: Sequence[str], share: Share) -> int:
+def serve_in_processes(count: int, ids: Sequence[str], share: Share, threads: int) -> int:
     """Run this command once more for each of ``count`` parts of ``share``, and wait for all.
+
+    Each does ``threads`` tasks at a time.
 
     A child that dies is not started again: its exit status, its clients, and the command that
     starts it are logged, and the others go on. However this process ends, the children end.
@@ -32,8 +34,8 @@ def serve_in_processes(count: int, ids: Sequence[str], share: Share) -> int:
     running, status = list(parts), int(ExitCode.OK)
     try:
         for name, part in parts.items():
-            again = [*sys.argv[1:], "--processes=1", f"--share={part}"]
-            children.start(name, [sys.executable, *begun_by(), *again])
+            again = ["--processes=1", f"--concurrency={threads}", f"--share={part}"]
+            children.start(name, [sys.executable, *begun_by(), *sys.argv[1:], *again])
             served = ids[part.number - 1 :: part.of]
             logger.info("%s of %d serves %s", name, count, some_of(served))
         while running:
