@@ -43,7 +43,7 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         """Cut, for good."""
-        self.cut()
+        self._await(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -70,6 +70,13 @@ class Relay:
         for end in list(self._ends):
             end.transport.abort()
         await asyncio.sleep(0)
+
+    async def _end(self) -> None:
+        await self._cut()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._ends.add(writer)
