@@ -30,7 +30,7 @@ from flmq.cli.children import end_with_parent
 from tests.sites.networks import Traffic
 from tests.sites.stage import HUB, Sites
 
-__all__ = ["SITE", "Line", "measure"]
+__all__ = ["SITE", "Line", "measure", "model_down"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FLMQ = str(Path(sys.executable).parent / "flmq")
@@ -156,6 +156,23 @@ def measure(
         link.slow(None)
         sites.clear()
     return Line(clients, aggregated, model_bytes, median(down), median(up), median(seconds), digest)
+
+
+def model_down(sites: Sites, clients: int, model_bytes: int) -> int:
+    """Return the bytes that come until ``clients`` behind one link have a model; then stop."""
+    sites.set()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="flmq-links-") as folder,
+            _crew(sites, Path(folder), clients, model_bytes, 1, False) as (server, workers),
+        ):
+            server.until("ready")
+            before = _when_quiet(sites)
+            server.go()
+            workers.until("training")
+            return sites.link(SITE).bytes().since(before).down
+    finally:
+        sites.clear()
 
 
 @contextlib.contextmanager

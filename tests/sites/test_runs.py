@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.program import Variant
 from tests.chaos.run import Run, play, until
 from tests.chaos.schedule import SERVER, Schedule
@@ -40,6 +42,7 @@ def test_links_cut_and_brokers_killed_in_mid_round(sites: Sites, tmp_path: Path)
     assert check(run) == []
 
 
+@pytest.mark.slow
 def test_aggregators_killed_in_mid_round(sites: Sites, tmp_path: Path) -> None:
     """One before it has a reply and again after; the sums have the bits, and cross in less."""
 
