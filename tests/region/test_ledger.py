@@ -119,8 +119,10 @@ def test_a_folder_that_is_taken_away_ends_the_aggregator(
     memory_stage: Scene, tmp_path: Path
 ) -> None:
     memory_stage.aggregate(tmp_path)
-    shutil.rmtree(tmp_path / "main")
     memory_stage.send_order(memory_stage.order(CLIENTS))
+    memory_stage.report(lambda report: bool(report.orders))
+    shutil.rmtree(tmp_path / "main")
+    memory_stage.send_order(memory_stage.order(CLIENTS, round_=2))
     _, _, done = memory_stage.running[0]
     assert isinstance(done.exception(15.0), LedgerDamaged)
 
