@@ -73,10 +73,10 @@ class Relay:
 
     async def _end(self) -> None:
         await self._cut()
+        # Their connections are broken: they end by themselves.
         serving = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        if serving:
+            await asyncio.wait(serving, timeout=5.0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._ends.add(writer)
