@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 
-ROUND_MAY_IMPORT = {"__future__", "collections.abc", "dataclasses", "enum", "typing"}
+ROUND_MAY_IMPORT = {"__future__", "collections", "collections.abc", "dataclasses", "enum", "typing"}
 
 
 def lint_imports(package: Path) -> subprocess.CompletedProcess[str]:

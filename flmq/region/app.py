@@ -205,6 +205,7 @@ class Aggregator:
                 if clock() >= next_look:  # which takes a while, of thousands of clients
                     next_look = clock() + options.report_every / 4
                     self.covers, self._in_hand = below.covers(), orders.in_hand()
+                    reader.look()
                 if desk.roll_called:
                     desk.roll_called = False
                     self._report_now.set()
