@@ -65,7 +65,6 @@ _STRAYS = 64
 """Messages that may wait for their order: half of what is let in."""
 _CACHE_BYTES = 128 << 20
 _MODEL_PATIENCE = 60.0
-_SECRET_BYTES = 32
 _REPORT_LIVES = 60.0
 """Seconds after which a report that nobody has read is of no use."""
 _LISTEN_FOR = 3.0
@@ -172,7 +171,6 @@ class Aggregator:
             site,
             options.below,
             sender,
-            secrets.token_bytes(_SECRET_BYTES),
             patience=options.region_patience,
             clock=clock,
         )

@@ -67,7 +67,6 @@ class Below:
         site: str,
         sites: Iterable[str],
         sender: Sender,
-        secret: bytes,
         *,
         patience: float,
         clock: Callable[[], float],
@@ -76,7 +75,6 @@ class Below:
         self._site = site
         self._sites = frozenset(sites)
         self._sender = sender
-        self._secret = secret
         self._patience = patience
         self._clock = clock
         self._heard: dict[str, tuple[AggregatorReport, float]] = {}
@@ -115,7 +113,7 @@ class Below:
             if part is not None and part.stage is not _Stage.ASKED:
                 continue
             if asks:
-                order = _part_of(work.order, report.site, self._site, asks, self._secret)
+                order = _part_of(work.order, report.site, self._site, asks)
                 parts[report.site] = part = part or Part(order)
                 part.order = order
                 self._note(part, report.orders)
@@ -258,7 +256,7 @@ def _part_id(order: AggregateOrder, site: str) -> str:
 
 
 def _part_of(
-    order: AggregateOrder, site: str, above: str, asks: tuple[Asked, ...], secret: bytes
+    order: AggregateOrder, site: str, above: str, asks: tuple[Asked, ...]
 ) -> AggregateOrder:
     """Return the order to add up these asks of ``order`` at ``site``, for the one ``above``."""
     part_id = _part_id(order, site)
@@ -266,7 +264,8 @@ def _part_of(
     return replace(
         order,
         task_id=part_id,
-        nonce=derive_nonce(secret, part_id),
+        # The same in each life of this aggregator, and as unguessable as the one that we were sent.
+        nonce=derive_nonce(order.nonce, part_id),
         site=site,
         asks=tuple(
             replace(ask, site="" if ask.site == site else ask.site or order.site) for ask in asks

@@ -165,3 +165,20 @@ def test_one_that_is_gone_is_done_without(sub: Sub) -> None:
     sub.send(part, ["bob", "cy"])
     assert sub.hears(Receipt).outcome is ReceiptOutcome.DUPLICATE
     stage.stop()
+
+
+def test_its_orders_are_the_same_in_each_life(sub: Sub) -> None:
+    stage = sub.stage
+    order = ordered(stage)
+    part = sub.hears(AggregateOrder)
+    stage.stop()
+    stage.aggregate(regions="sub", region_patience=1.0)
+    sub.report()
+    stage.report(lambda report: report.covers == ("main", "sub"))
+    stage.send_order(order)
+    again = sub.hears(AggregateOrder)
+    assert (again.task_id, again.nonce) == (part.task_id, part.nonce)
+    stage.send_reply(stage.reply("ann"))
+    sub.send(part, ["bob", "cy"])
+    assert stage.summed(order)[0] == flat(["ann", "bob", "cy"])
+    stage.stop()
