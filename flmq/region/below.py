@@ -13,9 +13,10 @@ from enum import Enum
 
 from flmq.common.logger import logger
 from flmq.messaging import Sender
-from flmq.region.partials import PartialRefused, identity_problem, open_partial
+from flmq.region.partials import identity_problem, open_partial
 from flmq.region.work import OrderInWork, Stage
 from flmq.server.strategy.combine import WeightedMean
+from flmq.server.strategy.partial_sum import PartialRefused
 from flmq.transport import TASKS, Address, aggregator_key
 from flmq.wire import (
     AggregateOrder,

@@ -121,9 +121,9 @@ def test_a_partial_sum_from_below_is_in_ours(sub: Sub) -> None:
     ("clients", "but", "word"),
     [
         (["bob", "bob"], {}, "bob twice"),
-        (["bob", "eve"], {}, "eve, which was not asked"),
+        (["bob", "eve"], {}, "eve, who was not asked"),
         ([], {"parameters": Parameters([b"garbage", b""], PARTIAL_TENSORS)}, "damaged"),
-        ([], {"parameters": Parameters([b""], PARTIAL_TENSORS)}, "of 1 tensors"),
+        ([], {"parameters": Parameters([b""], PARTIAL_TENSORS)}, "two tensors"),
     ],
 )
 def test_one_that_does_not_fit_is_refused_whole(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 
-from flmq.aggregation.tensors import averaged
-from flmq.common.errors import InconsistentTensors, MalformedMessage, StoredDataError
+from flmq.common.errors import MalformedMessage, StoredDataError
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of
-from flmq.common.typing import FitRes, Parameters
+from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.observe.events import PartialSumCame
 from flmq.round import PhaseKey, ReplyAccepted, ReplyFailed, ReplyRejected, client_of
@@ -22,6 +21,7 @@ from flmq.server.job_identity import Job
 from flmq.server.replies.reply_edges import InHand, ReplyEdges
 from flmq.server.replies.task_directory import TaskDirectory
 from flmq.server.strategy.combine import WeightedMean
+from flmq.server.strategy.partial_sum import PartialRefused, entries_of, mean_of
 from flmq.server.strategy.reply_check import spec_of
 from flmq.wire import (
     EntryOutcome,
@@ -32,7 +32,6 @@ from flmq.wire import (
 )
 from flmq.wire.entries import read_entries
 from flmq.wire.failures import why_failed
-from flmq.wire.regional import PARTIAL_TENSORS
 
 __all__ = ["SumInHand", "Sums", "identity_problem", "largest_sum", "recorded_mean"]
 
@@ -202,17 +201,11 @@ class Sums:
         )
 
     def _read(self, hand: SumInHand, phase: PhaseInFlight, order: RegionalOrder) -> None:
-        parameters = hand.sum.parameters
-        if parameters.tensor_type != PARTIAL_TENSORS or len(parameters.tensors) != 2:
-            hand.problem = "it does not have the two tensors of a partial sum"
-            return
+        asked = {task: client_of(ask) for task, ask in order.asks.items()}
         try:
-            listed = read_entries(parameters.tensors[1], len(order.asks))
-        except MalformedMessage as error:
-            hand.problem = str(error)
-            return
-        hand.problem = _listing_problem(listed, order.asks)
-        if hand.problem:
+            listed = entries_of(hand.sum.parameters, asked)
+        except PartialRefused as error:
+            hand.problem = f"it {error}"
             return
         hand.entries = tuple(
             SumEntry(
@@ -225,12 +218,12 @@ class Sums:
 
     def _add_up(self, hand: SumInHand, phase: PhaseInFlight) -> None:
         """Read the accumulator, which must fit what was sent and what the entries say."""
+        parameters, sent = hand.sum.parameters, _sent(phase)
         try:
-            mean = _mean(hand.sum.parameters, read_entries(hand.sum.parameters.tensors[1]))
-            hand.problem = _misfit(mean, phase)
-            hand.mean = mean
-        except (StoredDataError, MalformedMessage) as error:
-            hand.problem = str(error)
+            model = None if sent is None else spec_of(sent).specs
+            hand.mean = mean_of(parameters, read_entries(parameters.tensors[1]), model)
+        except (PartialRefused, MalformedMessage) as error:
+            hand.problem = f"it {error}"
 
 
 def identity_problem(partial: PartialSum, job: Job, phase: PhaseInFlight | None) -> str:
@@ -263,8 +256,8 @@ def recorded_mean(parameters: Parameters) -> WeightedMean:
         StoredDataError: it is damaged.
     """
     try:
-        return _mean(parameters, read_entries(parameters.tensors[1]))
-    except MalformedMessage as error:
+        return mean_of(parameters, read_entries(parameters.tensors[1]))
+    except (PartialRefused, MalformedMessage) as error:
         raise StoredDataError(f"a partial sum in the record is damaged: {error}") from error
 
 
@@ -279,49 +272,6 @@ def _sent(phase: PhaseInFlight) -> Parameters | None:
     """Return what all clients of a phase with orders were sent."""
     ask = next(iter(phase.asks.values()), None)
     return None if ask is None else parameters_of(ask.ins)
-
-
-def _mean(parameters: Parameters, listed: Sequence[PartialEntry]) -> WeightedMean:
-    counted = [each.res for each in listed if each.outcome is EntryOutcome.ACCEPTED]
-    examples = sum(res.num_examples for res in counted if isinstance(res, FitRes))
-    return WeightedMean.restored(parameters.tensors[0], replies=len(counted), examples=examples)
-
-
-def _misfit(mean: WeightedMean, phase: PhaseInFlight) -> str:
-    sent = _sent(phase)
-    if mean.specs is None or sent is None:
-        return ""
-    try:
-        expected = tuple(map(averaged, spec_of(sent).specs))
-    except (InconsistentTensors, MalformedMessage) as error:
-        return f"what was sent has no mean: {error}"
-    if len(mean.specs) != len(expected):
-        return f"it has {len(mean.specs)} tensors, and the model {len(expected)}"
-    for place, (got, model) in enumerate(zip(mean.specs, expected, strict=True)):
-        if got != model:
-            return f"its tensor {place} is {got}, and the model's is {model}"
-    return ""
-
-
-def _listing_problem(listed: Sequence[PartialEntry], asks: Mapping[str, str]) -> str:
-    """Return why a sum's entries cannot be those of its order; empty: they can."""
-    seen = set[str]()
-    for each in listed:
-        ask = asks.get(each.task_id)
-        if ask is None or client_of(ask) != each.client_id:
-            return f"it lists {each.client_id}, who was not asked under its order"
-        if each.task_id in seen:
-            return f"it lists {ask} twice"
-        seen.add(each.task_id)
-        failed = why_failed(each.res)
-        if each.outcome is EntryOutcome.FAILED and failed is None:
-            return f"it lists {ask} as failed, without a failure"
-        if each.outcome is EntryOutcome.ACCEPTED:
-            if failed is not None or not isinstance(each.res, FitRes):
-                return f"it lists {ask} as accepted, though it failed"
-            if each.res.num_examples < 1:
-                return f"it lists {ask} with {each.res.num_examples} examples"
-    return ""
 
 
 def _described(hand: SumInHand, counted: Sequence[bool], *, refused: str = "") -> PartialSumCame:

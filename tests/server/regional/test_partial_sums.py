@@ -211,7 +211,7 @@ SPOILS: list[tuple[Spoil, str]] = [
     (_not_asked, "it lists z, who was not asked"),
     (_settled, "it lists a, whose answer is settled already"),
     (_of_other_weights, "stored sum of weight 6"),
-    (_of_other_shape, "its tensor 0 is"),
+    (_of_other_shape, "a tensor 0 that is"),
     (_damaged, "stored accumulator is damaged"),
     (_garbage, "entries"),
     (_no_failure, "as failed, without a failure"),
