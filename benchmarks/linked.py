@@ -19,7 +19,7 @@ from benchmarks.contestants.model import make_model
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.client.options import WorkerOptions
-from flmq.client.worker import Worker
+from flmq.client.serving.worker import Worker
 from flmq.common import Config, Metrics, NDArrays, Parameters, ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.server import ServerConfig, start_server

@@ -18,7 +18,7 @@ from benchmarks.meters import cpu_seconds, resident_memory
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
 from flmq.client.options import WorkerOptions
-from flmq.client.worker import Worker
+from flmq.client.serving.worker import Worker
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.common.typing import Scalar
 from flmq.observe.events import ClientOutcome, PhaseClosed, PhaseOpened, RunEvent, RunStarted

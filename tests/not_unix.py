@@ -115,7 +115,7 @@ def federation(folder: pathlib.Path) -> str:
     """Two rounds of two clients with folders; the model's first number."""
     from flmq.client import ClientContext, NumPyClient
     from flmq.client.options import WorkerOptions
-    from flmq.client.worker import Worker
+    from flmq.client.serving.worker import Worker
     from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
     from flmq.journal import list_runs
     from flmq.observe.bus import EventBus

@@ -17,7 +17,7 @@ from flmq.cli.stopping import in_order, typed_again
 from flmq.client.app import run_clients, threads_for
 from flmq.client.client_ids import InvalidClientIds, Share, client_ids_of, clients_of
 from flmq.client.options import WorkerOptions
-from flmq.client.tasks import AckPolicy
+from flmq.client.tasks.store import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id

@@ -11,8 +11,8 @@ from pathlib import Path
 from flmq.client.client_ids import client_ids_of, clients_of, some_of
 from flmq.client.factory import ClientSource, checked_source
 from flmq.client.options import WorkerOptions, check_properties
+from flmq.client.serving.worker import Worker
 from flmq.client.typing import ClientFn, ClientLike
-from flmq.client.worker import Worker
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
 from flmq.common.logger import logger, show_on_console

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flmq.client.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
 from flmq.client.factory import Elsewhere
 from flmq.client.folders import check_folder
-from flmq.client.models import PATIENCE
-from flmq.client.tasks import AckPolicy, Tasks, VolatileTasks
-from flmq.client.taskspool import TaskSpool
+from flmq.client.models.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
+from flmq.client.models.reader import PATIENCE
+from flmq.client.tasks.spool import TaskSpool
+from flmq.client.tasks.store import AckPolicy, Tasks, VolatileTasks
 from flmq.common.errors import UsageError
 from flmq.common.options import check_ranges, option
 from flmq.common.typing import Scalar
@@ -110,8 +110,8 @@ class WorkerOptions:
     keep_clients: bool = True
     """Whether a client lives as long as its job, or is made for each task."""
     pool: Elsewhere | None = None
-    """Where to call clients' code, if not on the threads: `flmq.client.pool.ProcessPool`, which
-    whoever made it closes. Clients are made there for each task."""
+    """Where to call clients' code, if not on the threads: `flmq.client.pool.pool.ProcessPool`,
+    which whoever made it closes. Clients are made there for each task."""
     observers: Sequence[WorkerObserver] | WorkerBus = ()
     """Who is told what the worker does (`flmq.observe.events`): of each task that it came, was
     begun, done, sent and settled, and of the connection to the broker. More can be attached to

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from flmq import __version__
-from flmq.client.cache import MemoryCache
-from flmq.client.models import ModelReader
+from flmq.client.models.cache import MemoryCache
+from flmq.client.models.reader import ModelReader
 from flmq.common.errors import PeerError, ResourceLocked, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.urls import redact_url

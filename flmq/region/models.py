@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flmq.client.models import ModelNotFound, ModelReader
+from flmq.client.models.reader import ModelNotFound, ModelReader
 from flmq.common.errors import MalformedMessage, ModelTooLarge
 from flmq.common.logger import about, logger
 from flmq.common.typing import Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flmq.client.epochs import Epochs
+from flmq.client.serving.epochs import Epochs
 from flmq.common.logger import about, logger
 from flmq.common.phase import Phase
 from flmq.region.answers import Answers, is_time

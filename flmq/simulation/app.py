@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
-from flmq.client.pool import ProcessPool
-from flmq.client.worker import Worker
+from flmq.client.pool.pool import ProcessPool
+from flmq.client.serving.worker import Worker
 from flmq.common.errors import FlmqError, RunError
 from flmq.common.failure_text import named_error
 from flmq.common.logger import logger, show_on_console

@@ -13,7 +13,7 @@ from typing import Literal
 
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
-from flmq.client.pool import ProcessPool
+from flmq.client.pool.pool import ProcessPool
 from flmq.common.errors import UsageError
 
 __all__ = ["Hands", "InvalidSimulation"]

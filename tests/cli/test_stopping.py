@@ -16,7 +16,7 @@ from flmq.cli import client, server
 from flmq.cli.main import app
 from flmq.cli.stopping import PART_OF_DEMO, TYPED_BROKER, in_order, typed_again
 from flmq.client.options import WorkerOptions
-from flmq.client.tasks import AckPolicy
+from flmq.client.tasks.store import AckPolicy
 from flmq.journal import Journal
 from tests.journal.runs import begun, end_round
 from tests.processes import BIN, environment

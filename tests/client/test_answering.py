@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from flmq.client import Client, NumPyClient
-from flmq.client.answering import answer_task
+from flmq.client.tasks.answering import answer_task
 from flmq.common import (
     EvaluateIns,
     EvaluateRes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from queue import SimpleQueue
 
-from flmq.client.backlog import Backlog
-from flmq.client.hands import Hands
+from flmq.client.serving.backlog import Backlog
+from flmq.client.serving.hands import Hands
 from flmq.wire import Task
 from tests.client.test_tasks import task
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
-from flmq.client.cache import FolderCache, MemoryCache, ModelCache
+from flmq.client.models.cache import FolderCache, MemoryCache, ModelCache
 from flmq.common import Parameters
 from flmq.wire import BlobRef, refer
 from tests.descriptors import no_more_files
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_read_anew(tmp_path: Path, damage: str) -> None:
 
 def test_a_file_is_hashed_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, source, hashed = FolderCache(tmp_path), Source(), []
-    progress = "flmq.client.cache.BlobProgress.finish"
+    progress = "flmq.client.models.cache.BlobProgress.finish"
     monkeypatch.setattr(progress, lambda self, blob: hashed.append(len(blob)))
     for _ in range(3):
         get(cache, source, 1)
@@ -224,7 +224,7 @@ def test_without_room_on_disk_the_model_is_used_and_not_kept(
     def full(path: Path) -> BinaryIO:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("flmq.client.cache.create_private", full)
+    monkeypatch.setattr("flmq.client.models.cache.create_private", full)
     for _ in range(2):
         get(cache, source, 1)
     assert source.reads == [1, 1]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flmq.client.clocks import server_clock
+from flmq.client.tasks.clocks import server_clock
 from flmq.common.phase import Phase
 from flmq.common.typing import GetPropertiesIns
 from flmq.wire import Task

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flmq.client.deaths import BrokerDeaths, Deaths, DiedInTask, FolderDeaths, NoDeaths
-from flmq.client.work import Work
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.work import Work
+from flmq.client.serving.worker import WorkerOptions
+from flmq.client.tasks.deaths import BrokerDeaths, Deaths, DiedInTask, FolderDeaths, NoDeaths
 from flmq.common import FitIns
 from flmq.common.phase import Phase
 from flmq.messaging import Incoming

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flmq.client.epochs import Epochs
+from flmq.client.serving.epochs import Epochs
 
 _DAY = 24 * 3600
 _NOW = 1_800_000_000

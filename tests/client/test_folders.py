@@ -11,7 +11,7 @@ import pytest
 
 from flmq.client.folders import ClientFolderNotWritable, check_folder
 from flmq.client.options import WorkerOptions
-from flmq.client.tasks import AckPolicy
+from flmq.client.tasks.store import AckPolicy
 
 
 def test_folders_are_made_and_nothing_is_left_in_them(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-from flmq.client.herald import Herald
+from flmq.client.serving.herald import Herald
 from flmq.common.typing import Scalar
 from flmq.transport import Address, PublishOutcome
 from flmq.wire import Presence, PresenceKind, decode, encode

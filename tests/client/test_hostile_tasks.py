@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import FitIns, Parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import DisconnectRes, EvaluateIns, GetParametersIns, ReconnectIns

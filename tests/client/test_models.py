@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flmq.client.cache import MemoryCache
-from flmq.client.models import ModelNotFound, ModelReader
+from flmq.client.models.cache import MemoryCache
+from flmq.client.models.reader import ModelNotFound, ModelReader
 from flmq.common import Parameters
 from flmq.common.errors import BrokerAccessRefused, MalformedMessage, ModelTooLarge, TransportClosed
 from flmq.common.machine import available_memory
@@ -102,7 +102,7 @@ class Desk:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader of a stream here begins within 0.2 s."""
-    monkeypatch.setattr("flmq.client.models._QUIET", 0.6)
+    monkeypatch.setattr("flmq.client.models.reader._QUIET", 0.6)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_model_of_a_time_to_come_is_read_where_it_lies(desk: Desk, ahead: int)
 
 
 def test_a_model_that_never_comes_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
+    monkeypatch.setattr("flmq.client.models.reader._ASK_AGAIN", 0.3)
     reader = desk.reader(patience=0.9)
     with pytest.raises(ModelNotFound, match="did not come though it was asked for 3 times"):
         reader.get(desk.refer(model(1)), None, desk.ask)
@@ -209,8 +209,8 @@ def test_a_model_that_comes_slowly_is_not_given_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One chunk each time that it is asked for: more than would be given up otherwise."""
-    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
-    monkeypatch.setattr("flmq.client.models._STALLED", 0.3)
+    monkeypatch.setattr("flmq.client.models.reader._ASK_AGAIN", 0.3)
+    monkeypatch.setattr("flmq.client.models.reader._STALLED", 0.3)
     sent = model(1, 5 * CHUNK)
     ref = desk.refer(sent)
     left = list(iter_chunks(ref, sent.tensors))
@@ -260,7 +260,7 @@ def test_a_stream_that_is_made_anew_under_a_reader_is_read_from_its_beginning(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would wait for the offset where it was; what it asked for lies before that."""
-    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 1.5)
+    monkeypatch.setattr("flmq.client.models.reader._ASK_AGAIN", 1.5)
     desk, sent = Desk(rig.transport()), model(1)
     for number in range(10, 14):
         desk.publish(model(number))
@@ -315,7 +315,7 @@ def test_memory_is_only_asked_for_where_it_is_needed(
     sent, reader = model(1), desk.reader()
     ref, other = desk.publish(sent), desk.publish(model(2))
     desk.get(reader, ref)
-    monkeypatch.setattr("flmq.client.models.available_memory", lambda: ref.total - 1)
+    monkeypatch.setattr("flmq.client.models.reader.available_memory", lambda: ref.total - 1)
     assert same(desk.get(reader, ref), sent)
     with pytest.raises(ModelTooLarge) as info:
         desk.get(reader, other)
@@ -342,8 +342,8 @@ def test_ones_own_model_is_asked_for_until_all_of_it_is_here(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What others put into its queue is passed over."""
-    monkeypatch.setattr("flmq.client.models._STALLED", 0.3)
-    monkeypatch.setattr("flmq.client.models._ASK_AGAIN", 0.3)
+    monkeypatch.setattr("flmq.client.models.reader._STALLED", 0.3)
+    monkeypatch.setattr("flmq.client.models.reader._ASK_AGAIN", 0.3)
     sent = model(7)
     ref = refer(sent, chunk_bytes=CHUNK)
     chunks = list(iter_chunks(ref, sent.tensors))
@@ -407,7 +407,7 @@ def test_a_model_that_comes_over_a_slow_link_crosses_it_once(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each chunk takes longer than a reader waits for a silent stream, and so does the first."""
-    monkeypatch.setattr("flmq.client.models._QUIET", 1.5)
+    monkeypatch.setattr("flmq.client.models.reader._QUIET", 1.5)
     rig = RabbitMQRig(broker_url)
     try:
         near, far = Desk(rig.witness()), Desk(rig.transport())

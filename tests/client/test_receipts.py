@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flmq.client.options import WorkerOptions
-from flmq.client.receipts import KEPT_FOR, AwaitedReceipts, log_receipt
+from flmq.client.tasks.receipts import KEPT_FOR, AwaitedReceipts, log_receipt
 from flmq.common import FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.common.typing import Code
@@ -93,7 +93,7 @@ def test_what_nobody_asks_for_is_waited_for_for_a_fortnight() -> None:
 def test_a_lost_receipt_leaves_nothing_in_the_spool(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flmq.client.receipts._PATIENCE", 0.3)
+    monkeypatch.setattr("flmq.client.tasks.receipts._PATIENCE", 0.3)
     send = Receipts.send
     lost: list[str] = []
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from flmq.client.app import _to_log_and
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common.logger import LOG_FIELDS, LOGGER_NAME, log
 from flmq.common.typing import Config, Metrics, NDArrays
 from flmq.observe.bus import WorkerBus

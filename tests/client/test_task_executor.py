@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from flmq.client.cache import MemoryCache
 from flmq.client.context import ClientContext
 from flmq.client.factory import Clients
-from flmq.client.models import ModelReader
-from flmq.client.receipts import AwaitedReceipts
-from flmq.client.task_executor import TaskExecutor
-from flmq.client.tasks import Admission, Tasks, VolatileTasks
-from flmq.client.taskspool import TaskSpool
+from flmq.client.models.cache import MemoryCache
+from flmq.client.models.reader import ModelReader
+from flmq.client.tasks.receipts import AwaitedReceipts
+from flmq.client.tasks.spool import TaskSpool
+from flmq.client.tasks.store import Admission, Tasks, VolatileTasks
+from flmq.client.tasks.task_executor import TaskExecutor
 from flmq.common import (
     FitIns,
     FitRes,

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from flmq.client.options import InvalidWorkerOptions, WorkerOptions
-from flmq.client.tasks import AckPolicy, Admission, Tasks, VolatileTasks
-from flmq.client.taskspool import TaskSpool
+from flmq.client.tasks.spool import TaskSpool
+from flmq.client.tasks.store import AckPolicy, Admission, Tasks, VolatileTasks
 from flmq.common import Code, FitIns, FitRes, Parameters, Status
 from flmq.common.phase import Phase
 from flmq.messaging import Incoming

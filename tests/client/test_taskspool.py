@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flmq.client.receipts import KEPT_FOR
-from flmq.client.tasks import Admission
-from flmq.client.taskspool import SpoolNotWritable, TaskSpool
+from flmq.client.tasks.receipts import KEPT_FOR
+from flmq.client.tasks.spool import SpoolNotWritable, TaskSpool
+from flmq.client.tasks.store import Admission
 from flmq.common import FitIns, FitRes, Parameters, ndarrays_to_parameters
 from flmq.common.exhausted import SystemExhausted
 from flmq.wire import INLINE_BYTES, Failure, FailureKind, Reply, Task

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flmq.client.tasks import Admission, Tasks, VolatileTasks, asks_the_same
-from flmq.client.taskspool import TaskSpool
+from flmq.client.tasks.spool import TaskSpool
+from flmq.client.tasks.store import Admission, Tasks, VolatileTasks, asks_the_same
 from flmq.common import Parameters
 from flmq.transport import (
     aggregator_topology,

@@ -13,7 +13,7 @@ import pytest
 
 from flmq.client import Client, NumPyClient
 from flmq.client.context import ClientContext
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import Config, FitIns, FitRes, Metrics, NDArrays, Parameters
 from flmq.common.errors import ClientIdInUse, InvalidClientId
 from flmq.observe.events import (
@@ -182,7 +182,7 @@ def test_a_thread_of_a_worker_that_ends_by_a_fault_ends_the_worker(
     def broken(*_: object) -> bool:
         raise ZeroDivisionError("a fault of flmq")
 
-    monkeypatch.setattr("flmq.client.task_executor.TaskExecutor.do", broken)
+    monkeypatch.setattr("flmq.client.tasks.task_executor.TaskExecutor.do", broken)
     running = memory_federation.worker(
         {"a": {}, "b": {}}, nudge, WorkerOptions(heartbeat=1.0, threads=threads)
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays
 from flmq.common.errors import RunError
 from flmq.journal import Journal, KeepPolicy

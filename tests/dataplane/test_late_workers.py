@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.observe.events import Outcome, RoundCounts
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.server_config import ServerConfig

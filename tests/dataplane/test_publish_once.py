@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flmq.client.models import ModelReader
-from flmq.client.worker import WorkerOptions
+from flmq.client.models.reader import ModelReader
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import FitIns, Parameters, ndarrays_to_parameters
 from flmq.common.phase import Phase
 from flmq.observe.events import PhaseClosed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flmq.client.worker import Worker, WorkerOptions
+from flmq.client.serving.worker import Worker, WorkerOptions
 from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.end_to_end.federation import in_thread, nudge
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from flmq.client import NumPyClient
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays
 from flmq.observe.events import ClientOutcome, Outcome, RoundCounts
 from flmq.transport import client_queue

@@ -18,7 +18,7 @@ import numpy as np
 
 from flmq.client import NumPyClient
 from flmq.client.factory import ClientSource
-from flmq.client.worker import Worker, WorkerOptions
+from flmq.client.serving.worker import Worker, WorkerOptions
 from flmq.common import (
     Code,
     Config,

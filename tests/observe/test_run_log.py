@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flmq.client import NumPyClient
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.common.logger import LOG_FIELDS
 from flmq.observe.events import (

@@ -15,7 +15,7 @@ import pytest
 
 from flmq.client import NumPyClient
 from flmq.client.context import ClientContext
-from flmq.client.pool import ClientNotPicklable, ProcessesNotStarted
+from flmq.client.pool.pool import ClientNotPicklable, ProcessesNotStarted
 from flmq.common import Config, Metrics, NDArrays, ndarrays_to_parameters
 from flmq.observe.events import ClientOutcome, Outcome, RoundCounts
 from flmq.server import ServerConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flmq.client.worker import WorkerOptions
+from flmq.client.serving.worker import WorkerOptions
 from flmq.common import NDArrays, Scalar
 from flmq.observe.events import RoundClosed
 from flmq.transport import replies_queue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from flmq.client.backlog import Backlog
+from flmq.client.serving.backlog import Backlog
 from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from flmq.client.answering import LONGEST_LEAVE
-from flmq.client.epochs import Epochs
 from flmq.client.factory import Clients
-from flmq.client.herald import Herald
-from flmq.client.work import Work
+from flmq.client.serving.epochs import Epochs
+from flmq.client.serving.herald import Herald
+from flmq.client.serving.work import Work
+from flmq.client.tasks.answering import LONGEST_LEAVE
 from flmq.common.logger import logger
 from flmq.common.typing import ReconnectIns
 from flmq.transport import Message

@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import cloudpickle
 
-from flmq.client.answering import call_client, reply_to, unknown_kind
-from flmq.client.cache import FolderCache
 from flmq.client.context import ClientContext
 from flmq.client.factory import Clients, ClientSource
+from flmq.client.models.cache import FolderCache
+from flmq.client.tasks.answering import call_client, reply_to, unknown_kind
 from flmq.common.failure_text import named_error
 from flmq.common.logger import show_on_console
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters

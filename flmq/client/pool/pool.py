@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flmq.client.context import ClientContext
 from flmq.client.factory import ClientSource
-from flmq.client.pool_process import Answered, Asked, Began, NoModel, Setup, dump, load
+from flmq.client.pool.process import Answered, Asked, Began, NoModel, Setup, dump, load
 from flmq.common.errors import RunError, TransportClosed, UsageError
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
@@ -38,7 +38,7 @@ _LARGE = 256 << 20
 """Bytes of a pickled function from which on a word is due: each process has them."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from flmq.client.pool_process import main; main(int(sys.argv[1]))"
+    "from flmq.client.pool.process import main; main(int(sys.argv[1]))"
 )
 
 

@@ -16,8 +16,8 @@ from typing import cast
 
 import numpy as np
 
-from flmq.client.cache import ModelCache
-from flmq.client.open_stream import OpenStream, RestingStream
+from flmq.client.models.cache import ModelCache
+from flmq.client.models.open_stream import OpenStream, RestingStream
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
     BrokerAccessRefused,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from flmq.client.receipts import KEPT_FOR
+from flmq.client.tasks.receipts import KEPT_FOR
 from flmq.common.errors import BrokerError, RunError, TransportClosed
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger

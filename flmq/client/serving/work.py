@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from functools import partial
 
-from flmq.client.backlog import Backlog
-from flmq.client.deaths import Deaths
-from flmq.client.receipts import KEPT_FOR, AwaitedReceipts
-from flmq.client.task_executor import TaskExecutor
-from flmq.client.tasks import Admission, Tasks
+from flmq.client.serving.backlog import Backlog
+from flmq.client.tasks.deaths import Deaths
+from flmq.client.tasks.receipts import KEPT_FOR, AwaitedReceipts
+from flmq.client.tasks.store import Admission, Tasks
+from flmq.client.tasks.task_executor import TaskExecutor
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import TransportClosed
 from flmq.common.logger import logger, logging_about
@@ -122,7 +122,7 @@ class Work:
                 self._send_again(task)
 
     def look(self) -> None:
-        """Handle receipts that have not arrived: see `flmq.client.receipts`."""
+        """Handle receipts that have not arrived: see `flmq.client.tasks.receipts`."""
         self._deaths.look()
         for what in self._awaited.overdue():
             task = self._tasks[what.client_id].current(what.task_id)

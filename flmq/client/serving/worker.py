@@ -21,19 +21,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from flmq.client.backlog import Backlog
 from flmq.client.context import ClientContext
-from flmq.client.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
 from flmq.client.factory import Clients, ClientSource
-from flmq.client.hands import Hands
-from flmq.client.herald import Herald
-from flmq.client.jobs import Jobs
-from flmq.client.models import ModelReader
+from flmq.client.models.reader import ModelReader
 from flmq.client.options import WorkerOptions, check_properties
-from flmq.client.receipts import AwaitedReceipts, log_receipt
-from flmq.client.task_events import TaskEvents, level_for
-from flmq.client.task_executor import TaskExecutor
-from flmq.client.work import Work
+from flmq.client.serving.backlog import Backlog
+from flmq.client.serving.hands import Hands
+from flmq.client.serving.herald import Herald
+from flmq.client.serving.jobs import Jobs
+from flmq.client.serving.work import Work
+from flmq.client.tasks.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
+from flmq.client.tasks.receipts import AwaitedReceipts, log_receipt
+from flmq.client.tasks.task_events import TaskEvents, level_for
+from flmq.client.tasks.task_executor import TaskExecutor
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import ClientIdInUse, ResourceLocked, TransportClosed
 from flmq.common.files import make_folder

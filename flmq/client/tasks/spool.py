@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from flmq.client.receipts import KEPT_FOR
-from flmq.client.sealed import DAMAGED, DamagedSpoolFile, SealedFiles
-from flmq.client.tasks import Admission, Settled, asks_the_same
+from flmq.client.tasks.receipts import KEPT_FOR
+from flmq.client.tasks.sealed import DAMAGED, DamagedSpoolFile, SealedFiles
+from flmq.client.tasks.store import Admission, Settled, asks_the_same
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError, StoredDataError
 from flmq.common.exhausted import cause_of, unless_exhausted

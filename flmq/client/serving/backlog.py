@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from flmq.client.clocks import server_clock
+from flmq.client.tasks.clocks import server_clock
 from flmq.wire import Task
 
 __all__ = ["Backlog"]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from flmq.client.answering import answer_task, reply_to
-from flmq.client.deaths import Deaths, NoDeaths
 from flmq.client.factory import Clients
-from flmq.client.models import ModelNotFound, ModelReader
-from flmq.client.receipts import AwaitedReceipts
-from flmq.client.task_events import TaskEvents
-from flmq.client.tasks import Tasks, asks_the_same
+from flmq.client.models.reader import ModelNotFound, ModelReader
+from flmq.client.tasks.answering import answer_task, reply_to
+from flmq.client.tasks.deaths import Deaths, NoDeaths
+from flmq.client.tasks.receipts import AwaitedReceipts
+from flmq.client.tasks.store import Tasks, asks_the_same
+from flmq.client.tasks.task_events import TaskEvents
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import (
     BrokerAccessRefused,

@@ -1,0 +1,1 @@
+"""How a worker serves its clients' queues: receiving, its threads, its jobs, its presence."""

@@ -1,0 +1,1 @@
+"""Tasks of a worker: kept, executed, counted where they kill, settled by receipts."""
