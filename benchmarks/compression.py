@@ -23,8 +23,8 @@ from statistics import median
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from flmq.cli import digits
-from flmq.cli.digits import BATCH_SIZE, LOCAL_EPOCHS
+from flmq.cli.demo import digits
+from flmq.cli.demo.digits import BATCH_SIZE, LOCAL_EPOCHS
 from flmq.common import NDArrays, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.typing import NDArray, Parameters
 from flmq.datasets.digits import client_shard, load_digits

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flmq.cli.digits import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, gradients, measure
+from flmq.cli.demo.digits import BATCH_SIZE, LEARNING_RATE, LOCAL_EPOCHS, gradients, measure
 from flmq.client import Client, NumPyClient
 from flmq.client.client import answer
 from flmq.client.learning import ScaffoldClient, accumulated_steps, proximal_gradient

@@ -12,8 +12,8 @@ from flmq.cli.aggregate import aggregate
 from flmq.cli.broker import broker_app
 from flmq.cli.client import client
 from flmq.cli.commands import Commands
-from flmq.cli.demo import demo
-from flmq.cli.demo_sites import demo_sites
+from flmq.cli.demo.demo import demo
+from flmq.cli.demo.sites import demo_sites
 from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary, hide_broker_url
 from flmq.cli.runs import runs_app

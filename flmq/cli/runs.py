@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flmq.cli.buffers import draw_buffers
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.export import Job, NoSuchRun, export, opened
 from flmq.cli.load import load_server
 from flmq.cli.model import MODEL
 from flmq.cli.options import RunsDir, pairs
+from flmq.cli.view.buffers import draw_buffers
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar

@@ -10,21 +10,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flmq.cli.demo.killing import KillsFollower
 from flmq.cli.exit_codes import ModelUnchanged
 from flmq.cli.folders import writing_run
-from flmq.cli.killing import KillsFollower
-from flmq.cli.link_watch import LinkWatcher
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, pairs, with_options
-from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import (
     log_to_file,
     log_to_stderr,
     say_who_is_in_charge,
 )
 from flmq.cli.stopping import in_order, typed_again
-from flmq.cli.view import LiveView, View, choose_view
+from flmq.cli.view.links import LinkWatcher
+from flmq.cli.view.live import LiveView, View, choose_view
+from flmq.cli.view.picture import check_drawable, draw
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
 from flmq.common.model_files import load_parameters

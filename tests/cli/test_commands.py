@@ -22,8 +22,8 @@ from flmq.datasets.errors import MissingExtra
 from tests.processes import environment, start
 
 SECRET = "s3cret-pass"
-SERVER = ("server", "flmq.cli.digits:server")
-CLIENT = ("client", "flmq.cli.digits:client")
+SERVER = ("server", "flmq.cli.demo.digits:server")
+CLIENT = ("client", "flmq.cli.demo.digits:client")
 
 
 def _flmq(folder: Path, url: str | None, *arguments: str) -> tuple[int, str]:
@@ -95,8 +95,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         (*SERVER, "--round-timeout=-3"),
         "--round-timeout: round_timeout is -3.0",
     ),
-    "an app of the wrong type": (("client", "flmq.cli.digits:LEARNING_RATE"), "is a float;"),
-    "a server of the wrong type": (("server", "flmq.cli.digits:MODELS"), "is a dict;"),
+    "an app of the wrong type": (("client", "flmq.cli.demo.digits:LEARNING_RATE"), "is a float;"),
+    "a server of the wrong type": (("server", "flmq.cli.demo.digits:MODELS"), "is a dict;"),
     "an empty client id": ((*CLIENT, "--client-id="), "client id '' is not usable"),
     "a long client id": ((*CLIENT, "--client-id=" + "x" * 65), "is not usable: choose 1 to 64"),
     "a client id with a dot": ((*CLIENT, "--client-id=a.b"), "client id 'a.b' is not usable"),

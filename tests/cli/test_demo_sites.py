@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flmq.broker.ports import LOOPBACK, free_ports
-from flmq.cli.link_watch import LinkWatcher
+from flmq.cli.demo.relay import Relay
 from flmq.cli.main import app
-from flmq.cli.relay import Relay
+from flmq.cli.view.links import LinkWatcher
 from flmq.sites.federation import Federation
 from flmq.sites.links import LinkState, LinkStatus
 

@@ -7,7 +7,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from flmq.cli.digits import (
+from flmq.cli.demo.digits import (
     DigitsClient,
     DigitsSettings,
     InvalidSettings,
@@ -15,7 +15,7 @@ from flmq.cli.digits import (
     initial_model,
     server,
 )
-from flmq.cli.digits import strategy as make_strategy
+from flmq.cli.demo.digits import strategy as make_strategy
 from flmq.client.context import ClientContext
 from flmq.common import NDArrays, Scalar, parameters_to_ndarrays
 from flmq.datasets.errors import CannotPartition
@@ -94,7 +94,7 @@ def test_a_training_repeated_gives_the_same_bits_and_leaves_its_input(model: str
 @pytest.mark.parametrize("model", ["softmax", "mlp"])
 def test_a_step_follows_the_gradient_of_the_loss(model: str) -> None:
     """One epoch's first batch against the slope measured by finite differences in float64."""
-    from flmq.cli.digits import LEARNING_RATE, _sgd_step, measure
+    from flmq.cli.demo.digits import LEARNING_RATE, _sgd_step, measure
 
     settings = DigitsSettings(model=model)
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flmq.cli.picture import NothingToDraw, draw
+from flmq.cli.view.picture import NothingToDraw, draw
 from flmq.common.typing import Scalar
 from flmq.datasets.errors import MissingExtra
 from flmq.observe.record import RunRecord, load_record

@@ -123,7 +123,7 @@ def test_hiding_a_password_runs_nothing_of_the_current_folder(
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was run')")
     url = f"amqp://user:{SECRET}@127.0.0.1:1/x"
     done = subprocess.run(
-        [*begun_by, "client", "flmq.cli.digits:client", "--broker", url],
+        [*begun_by, "client", "flmq.cli.demo.digits:client", "--broker", url],
         cwd=tmp_path,
         env=environment(""),
         capture_output=True,

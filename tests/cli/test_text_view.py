@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from flmq.cli.text_view import TextView
+from flmq.cli.view.text import TextView
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
     BufferChanged,

@@ -8,9 +8,9 @@ from itertools import takewhile
 import pytest
 from rich.console import Console
 
-from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.text_view import TextView
-from flmq.cli.view import LiveView, choose_view
+from flmq.cli.view.drawing import draw_board, draw_summary
+from flmq.cli.view.live import LiveView, choose_view
+from flmq.cli.view.text import TextView
 from flmq.observe.events import (
     BufferChanged,
     BufferedUpdate,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from flmq.cli.digits import DigitsClient, DigitsSettings, initial_model
+from flmq.cli.demo.digits import DigitsClient, DigitsSettings, initial_model
 from flmq.common import NDArrays
 from flmq.datasets.digits import load_digits
 from flmq.server.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum

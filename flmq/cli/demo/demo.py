@@ -18,17 +18,17 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from flmq.broker.find import obtain_broker
-from flmq.cli import digits
 from flmq.cli.children import Children
-from flmq.cli.digits import DigitsSettings
+from flmq.cli.demo import digits
+from flmq.cli.demo.digits import DigitsSettings
+from flmq.cli.demo.killing import KILLS_FILE, tell_kills
 from flmq.cli.folders import writing_run
-from flmq.cli.killing import KILLS_FILE, tell_kills
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir, with_options
-from flmq.cli.picture import check_drawable, draw
 from flmq.cli.process import SAFELY_FLMQ, log_to_file
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
-from flmq.cli.view import choose_view
+from flmq.cli.view.live import choose_view
+from flmq.cli.view.picture import check_drawable, draw
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError, UsageError
 from flmq.common.files import make_folder
@@ -339,7 +339,7 @@ def client_argv(command: DemoCommand, client_id: str) -> list[str]:
     """Return the command of one client."""
     index = command.clients.index(client_id)
     properties = _assignments("--property", command.settings.properties(index))
-    argv = [*_flmq("client"), "flmq.cli.digits:client", f"--client-id={client_id}", "--once"]
+    argv = [*_flmq("client"), "flmq.cli.demo.digits:client", f"--client-id={client_id}", "--once"]
     return argv + properties
 
 
@@ -347,7 +347,7 @@ def server_argv(command: DemoCommand) -> list[str]:
     """Return the command of the server."""
     return [
         *_flmq("server"),
-        "flmq.cli.digits:server",
+        "flmq.cli.demo.digits:server",
         f"--job={command.job}",
         f"--rounds={command.plan.rounds}",
         f"--round-timeout={command.plan.patience}",

@@ -11,8 +11,8 @@ from typing import Protocol, Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from flmq.cli.drawing import draw_board, draw_summary
-from flmq.cli.text_view import TextView
+from flmq.cli.view.drawing import draw_board, draw_summary
+from flmq.cli.view.text import TextView
 from flmq.observe.events import RunEnded, RunEvent, RunStarted
 from flmq.observe.run_state import Board
 

@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from flmq.cli.roundtable import draw_rounds, megabytes
+from flmq.cli.view.roundtable import draw_rounds, megabytes
 from flmq.common.cleaning import one_line
 from flmq.observe.events import Phase, RoundCounts, RunEnded
 from flmq.observe.measures import figure, final_measures, measures_of

@@ -24,7 +24,7 @@ from flmq.broker.node import PrivateNode
 from flmq.broker.polling import poll_until
 from flmq.broker.ports import LOOPBACK, free_ports
 from flmq.cli.children import Children
-from flmq.cli.demo import (
+from flmq.cli.demo.demo import (
     DemoCommand,
     DemoPlan,
     Progress,
@@ -32,12 +32,12 @@ from flmq.cli.demo import (
     run_in_memory,
     server_argv,
 )
-from flmq.cli.digits import DigitsSettings
+from flmq.cli.demo.digits import DigitsSettings
+from flmq.cli.demo.relay import Relay
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.folders import writing_run
 from flmq.cli.model import model_digest
 from flmq.cli.options import RunsDir, with_options
-from flmq.cli.relay import Relay
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import BrokerNotFound

@@ -2,7 +2,7 @@
 
 Ten clients each hold a part of scikit-learn's handwritten digits and together train one classifier
 by FedAvg: softmax regression (650 parameters) or a multilayer perceptron 64-32-10 (2410). ``flmq
-server flmq.cli.digits:server`` and ``flmq client flmq.cli.digits:client`` run it.
+server flmq.cli.demo.digits:server`` and ``flmq client flmq.cli.demo.digits:client`` run it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A relay of TCP connections, to try what happens when the link between two sites is cut.
 
-``python -m flmq.cli.relay 7001 127.0.0.1:5672`` forwards port 7001 of this machine until it is
+``python -m flmq.cli.demo.relay 7001 127.0.0.1:5672`` forwards port 7001 of this machine until it is
 stopped, which cuts the link.
 """
 
