@@ -43,6 +43,6 @@ def peak_above_idle(url: str, clients: int, folder: Path, strategy: str) -> int:
 def test_three_times_the_clients_take_the_same_memory(
     broker_url: str, tmp_path: Path, strategy: str
 ) -> None:
-    few, many = (peak_above_idle(broker_url, clients, tmp_path, strategy) for clients in (4, 12))
+    few, many = (peak_above_idle(broker_url, clients, tmp_path, strategy) for clients in (6, 18))
     assert many == pytest.approx(few, rel=0.25)
-    assert many < 12 * 4 * NUMBERS
+    assert many < 18 * 4 * NUMBERS
