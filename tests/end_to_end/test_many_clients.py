@@ -64,7 +64,14 @@ def run_server(processes: Processes, clients: int, rounds: int = ROUNDS) -> subp
     )
 
 
-@pytest.mark.parametrize(("count", "state"), [(200, True), (50, False)])
+@pytest.mark.parametrize(
+    ("count", "state"),
+    [
+        (40, True),
+        pytest.param(200, True, marks=pytest.mark.slow),
+        pytest.param(50, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_of_many_clients_is_killed_in_mid_round_and_no_bit_changes(
     processes: Processes, count: int, state: bool
 ) -> None:
@@ -162,16 +169,22 @@ def test_a_killed_parent_takes_its_processes_along(processes: Processes) -> None
     eventually(lambda: not any(_is_alive(child) for child in children), SLOW)
 
 
-def test_2000_clients_of_one_process_do_a_round(private_node: PrivateNode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_many_clients_of_one_process_do_a_round(
+    private_node: PrivateNode, tmp_path: Path, count: int
+) -> None:
     """Over three connections, as one client has."""
     processes = Processes(private_node.url, tmp_path)
     try:
-        ids = client_ids_of("c-{0..1999}")
-        clients = serve(processes, "c-{0..1999}", "--once", "--max-deaths=0")
+        pattern = f"c-{{0..{count - 1}}}"
+        ids = client_ids_of(pattern)
+        release = processes.hold("c-7", 1)
+        clients = serve(processes, pattern, "--once", "--max-deaths=0")
         server = run_server(processes, len(ids), rounds=1)
         eventually(lambda: bool(list(processes.marks.glob("*-1-*"))), 3 * SLOW)
         # Three of the server's, and three of the clients'.
         assert private_node.evaluate("length(rabbit_networking:connections()).") == "6"
+        release.unlink()
         assert server.wait(3 * SLOW) == 0, processes.output(server)
         assert clients.wait(SLOW) == 0, processes.output(clients)
         assert processes.model("job") == undisturbed(ids, 1)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,15 @@ DEATHS = (
 )
 
 
-def test_killed_ten_times_it_loses_and_doubles_nothing(broker_url: str, tmp_path: Path) -> None:
-    rounds = 10
+@pytest.mark.parametrize("rounds", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_loses_and_doubles_nothing(
+    broker_url: str, tmp_path: Path, rounds: int
+) -> None:
+    deaths = DEATHS[:rounds]
     with fast_retries():
         rig = RabbitMQRig(broker_url)
         federation = Federation(rig)
-        supervised = Killed(broker_url, tmp_path / "state")
+        supervised = Killed(broker_url, tmp_path / "state", deaths)
         try:
             supervised.start()
             server = federation.run(mean_of(), rounds, timeout=120.0, runs_dir=tmp_path / "runs")
@@ -157,7 +160,7 @@ def test_killed_ten_times_it_loses_and_doubles_nothing(broker_url: str, tmp_path
             federation.close()
             rig.close()
     assert model == flat(rounds)
-    assert supervised.died == list(DEATHS)
+    assert supervised.died == list(deaths)
     assert server.watch.words() == {client: [Outcome.ACCEPTED] * rounds for client in CLIENTS}
     assert len(sums(server)) >= 1
 
@@ -165,8 +168,9 @@ def test_killed_ten_times_it_loses_and_doubles_nothing(broker_url: str, tmp_path
 class Killed:
     """`flmq aggregate`, killed at one point after the other, and started again each time."""
 
-    def __init__(self, url: str, state_dir: Path) -> None:
+    def __init__(self, url: str, state_dir: Path, deaths: Sequence[str]) -> None:
         self._url = url
+        self._deaths = deaths
         self._state_dir = state_dir
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,7 +195,7 @@ class Killed:
 
     def _run(self) -> None:
         command = [sys.executable, "-m", "flmq", "aggregate", "--standby", "--report-every", "0.2"]
-        for point in (*DEATHS, ""):
+        for point in (*self._deaths, ""):
             env = {
                 **os.environ,
                 "FLMQ_BROKER_URL": self._url,

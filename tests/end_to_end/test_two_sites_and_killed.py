@@ -90,6 +90,7 @@ def sites(broker_url: str, tmp_path: Path) -> Iterator[Sites]:
     made.close()
 
 
+@pytest.mark.slow
 def test_the_bits_of_the_flat_run_whoever_is_killed(sites: Sites) -> None:
     sites.clients("eu", "eu-{1..3}")
     sites.clients("us", "us-{1..3}")

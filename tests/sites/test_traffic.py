@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.links import model_down
 from tests.sites.stage import Sites
 
@@ -9,6 +11,7 @@ _HEADERS = 1514 / 1448
 """Bytes on an Ethernet for each of the data in full packets of TCP."""
 
 
+@pytest.mark.slow
 def test_a_model_crosses_a_link_once_for_twenty_clients(sites: Sites) -> None:
     """With the tasks of all clients and every sign of life, besides the headers of its packets.
 
