@@ -65,7 +65,14 @@ from flmq.round.keys import PhaseKey
 from flmq.round.late import LateReplies
 from flmq.round.memory import PhaseMemory
 from flmq.round.state import Round, RoundState, TaskState
-from flmq.round.sums import PartialSums, late_actions, not_open, other_actions, settled_actions
+from flmq.round.sums import (
+    PartialSums,
+    again_actions,
+    late_actions,
+    not_open,
+    other_actions,
+    settled_actions,
+)
 
 __all__ = ["JobEvent", "JobState"]
 
@@ -281,6 +288,8 @@ class JobState:
             case SumFate.LATE if phase is not None and not event.problem:
                 journaled = self._has_record and phase.opened.journaled
                 return late_actions(event, phase, is_journaled=journaled)
+            case SumFate.DUPLICATE if phase is not None:
+                return again_actions(event, phase)
             case SumFate.EARLY:
                 self._sums.wait(event)
                 return []

@@ -7,7 +7,7 @@ be opened, or to be closed durably) waits un-acked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from flmq.round.actions import Action, Outcome
@@ -29,7 +29,14 @@ from flmq.round.job_events import Claim, Origin, PhaseOpened, SumCame, named_cla
 from flmq.round.keys import PhaseKey
 from flmq.round.state import Round
 
-__all__ = ["PartialSums", "late_actions", "not_open", "other_actions", "settled_actions"]
+__all__ = [
+    "PartialSums",
+    "again_actions",
+    "late_actions",
+    "not_open",
+    "other_actions",
+    "settled_actions",
+]
 
 _LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
 
@@ -110,7 +117,8 @@ def settled_actions(
     claims = tuple(named_claim(each.claim, ask) for each, ask, _ in answers)
     told = phase.round.handle(SettledTogether(claims))[len(claims) :]
     is_new, actions = event.origin is not Origin.RECORD, list[JobAction]()
-    if is_journaled and is_new:
+    # One of nobody leaves no record: a later server has its order answered anew.
+    if is_journaled and is_new and answers:
         actions += [Enter(each.token, key, ask, Entry.REPLY, said) for each, ask, said in answers]
         actions.append(EnterSum(event.token, key, tuple(each.token for each in event.entries)))
     actions += [Count(key, ask, said, each.token) for each, ask, said in answers]
@@ -140,17 +148,27 @@ def late_actions(event: SumCame, phase: TakesSums, *, is_journaled: bool) -> lis
     return [*actions, Ack(event.token)]
 
 
+def again_actions(event: SumCame, phase: TakesSums) -> list[JobAction]:
+    """Return how a sum is handled whose order's sum was taken before.
+
+    Its clients' receipts may have been lost with the server that took it. One that was made again,
+    as its aggregator lost what it had, may list others: these keep their replies.
+    """
+    tokens = list[int]()
+    for each in event.entries:
+        ask = phase.opened.asks.get(each.task_id)
+        if ask is not None and not (phase.round.expects(ask) or phase.round.is_unanswered(ask)):
+            tokens.append(each.token)
+    verdict = Verdict(Outcome.DUPLICATE)
+    return [*(SendReceipt(token, verdict) for token in (*tokens, event.token)), Ack(event.token)]
+
+
 def other_actions(event: SumCame, fate: SumFate, reason: str) -> list[JobAction]:
-    """Return how a sum is handled that is refused, taken before, or of nobody's knowledge."""
+    """Return how a sum is handled that is refused, or of nobody's knowledge."""
     match fate:
         case SumFate.REFUSED | SumFate.SETTLES:
             verdict = Verdict(Outcome.REJECTED, reason)
             refuse = Refuse(event.token, event.key, reason)
             return [refuse, SendReceipt(event.token, verdict), Ack(event.token)]
-        case SumFate.DUPLICATE:
-            # Its clients' receipts may have been lost with the server that took it.
-            tokens: Sequence[int] = [*(each.token for each in event.entries), event.token]
-            verdict = Verdict(Outcome.DUPLICATE)
-            return [*(SendReceipt(token, verdict) for token in tokens), Ack(event.token)]
         case _:
             return [SendReceipt(event.token, _LONG_OVER), Ack(event.token)]

@@ -34,6 +34,8 @@ __all__ = ["RegionalOrders"]
 _AGAIN_EVERY = 30.0  # seconds
 _SHRUNK_AGAIN = 2.0
 """Seconds after which an order whose list became shorter is published again."""
+_HELD_FOR = 5
+"""Times the patience for which an aggregator may have all replies and send nothing."""
 _LARGE = 1 << 20
 """Bytes up to which parameters are compared to find out whether clients were sent the same."""
 
@@ -108,15 +110,20 @@ class RegionalOrders:
             if order.is_open:
                 self._publish(phase, order, left)
 
-    def look(self, phase: PhaseInFlight, left: float | None) -> set[str]:
-        """See to a phase's orders; return the asks whose clients must now be asked directly."""
+    def look(
+        self, phase: PhaseInFlight, left: float | None, received: Mapping[str, int]
+    ) -> set[str]:
+        """See to a phase's orders; return the asks whose clients must now be asked directly.
+
+        ``received`` are the bytes that are here of each incomplete upload, by task id.
+        """
         if not phase.orders:
             return set()
         now = self._context.clock()
         direct = set[str]()
         for order in phase.orders.values():
             if order.is_open:
-                self._see_to(phase, order, left, now)
+                self._see_to(phase, order, left, now, received.get(order.order_id, 0))
             if not order.is_open and not order.is_direct:
                 direct |= self._go_direct(phase, order)
         self._end_if_enough(phase)
@@ -126,26 +133,46 @@ class RegionalOrders:
         """Return the asks of a phase whose replies aggregators have, as they last reported."""
         held = set[str]()
         for order in phase.orders.values():
-            if not order.is_open:
-                continue
-            known = self._context.aggregators.in_hand(order.site, order.order_id)
-            asks = None if known is None else order.lists.get(known.list_digest)
-            if known is not None and asks is not None:
-                held.update(order.asks[task_id] for task_id in marked(asks, known.held))
+            if order.is_open:
+                held |= self._held(order)
         return held
 
+    def _held(self, order: RegionalOrder) -> set[str]:
+        known = self._context.aggregators.in_hand(order.site, order.order_id)
+        asks = None if known is None else order.lists.get(known.list_digest)
+        if known is None or asks is None:
+            return set()
+        return {order.asks[task_id] for task_id in marked(asks, known.held)}
+
     def _see_to(
-        self, phase: PhaseInFlight, order: RegionalOrder, left: float | None, now: float
+        self,
+        phase: PhaseInFlight,
+        order: RegionalOrder,
+        left: float | None,
+        now: float,
+        received: int,
     ) -> None:
         heard = self._context.aggregators.heard(order.site)
         order.heard = max(order.heard, heard or order.heard)
         waiting = frozenset(self._waiting(phase, order))
         if not waiting:
             return
-        if now - order.heard > self._options.aggregator_patience:
+        comes, order.received = received > order.received, received
+        if comes or not waiting <= self._held(order):
+            order.held_since = None
+        elif order.held_since is None:
+            order.held_since = now
+        patience, why = self._options.aggregator_patience, ""
+        if now - order.heard > patience:
+            why = f"nothing was heard of it for {now - order.heard:.0f} s"
+        elif order.held_since is not None and now - order.held_since > _HELD_FOR * patience:
+            why = f"it holds all replies, and nothing came in {now - order.held_since:.0f} s"
+        if why:
             with self._loop.lock:
-                order.refused = f"nothing was heard of it for {now - order.heard:.0f} s"
+                order.refused = order.refused or why
             return
+        if comes:
+            return  # it would send all of its sum again
         since = _AGAIN_EVERY if order.published is None else now - order.published
         if since >= _AGAIN_EVERY or (waiting != order.listed and since >= _SHRUNK_AGAIN):
             self._publish(phase, order, left)
@@ -204,12 +231,18 @@ class RegionalOrders:
             order.listed = frozenset(waiting)
             order.is_wanted = False
             order.keep_list(list_digest(message.asks), message.asks)
-        sent = self._context.sender.send(
-            Address(TASKS, aggregator_key(order.site)),
-            message,
-            expiration=left,
-            message_id=order.order_id,
-        )
+        try:
+            sent = self._context.sender.send(
+                Address(TASKS, aggregator_key(order.site)),
+                message,
+                expiration=left,
+                message_id=order.order_id,
+            )
+        except ValueError as error:  # so many asks of a model of so many tensors
+            with self._loop.lock:
+                order.refused = f"its order is too large for a message: {error}"
+                phase.wake.set()
+            return
         with self._loop.lock:
             phase.bytes_down += sent.bytes
         sent.outcome.add_done_callback(partial(self._published, phase, order))

@@ -148,7 +148,7 @@ class Watch:
         if not self._all_heard and publisher.all_heard:
             self._all_heard, there = True, set(self._absent)
         self._absent -= there
-        there |= self._edges.regions.look(phase, self.left)
+        there |= self._edges.regions.look(phase, self.left, self._edges.received())
         publisher.publish_again(phase, there, self.deadline)
         self._ask_again(now, came)
         if self.deadline is not None and now >= self.deadline:

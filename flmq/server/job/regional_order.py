@@ -32,6 +32,10 @@ class RegionalOrder:
     """Names of the asks that it was last published with."""
     lists: dict[bytes, tuple[Asked, ...]] = field(default_factory=dict)
     """The lists that it was published with, by their digest."""
+    received: int = 0
+    """Bytes of its partial sum that were here when it was last seen to."""
+    held_since: float | None = None
+    """Since when its aggregator has all replies, and nothing came of its sum; monotonic seconds."""
     is_wanted: bool = False
     """Whether its aggregator was told to send what it has."""
     is_taken: bool = False

@@ -178,8 +178,11 @@ class Sums:
         if phase is not None and not hand.problem and hand.origin is Origin.QUEUE:
             assert self._edges.job is not None
             hand.problem = identity_problem(hand.sum, self._edges.job, phase)
-        if hand.entries is None and not hand.problem and phase is not None and order is not None:
-            self._read(hand, phase, order)
+        if hand.entries is None and not hand.problem and phase is not None:
+            if order is None:
+                hand.problem = "its order is an earlier server's, and aggregators are switched off"
+            else:
+                self._read(hand, phase, order)
         entries = hand.entries or ()
         with self._tasks.lock:
             if not hand.problem and order is not None and order.refused:

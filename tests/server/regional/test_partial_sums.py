@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from flmq.common import FitRes, Status, ndarrays_to_parameters
 from flmq.common.phase import Phase
 from flmq.common.typing import Code
 from flmq.journal import Journal
+from flmq.messaging import Sender
 from flmq.observe.events import Note, Outcome, PartialSumCame, PhaseClosed
 from flmq.server.asks import asks as asks_module
+from flmq.server.asks import regional_orders
 from flmq.server.lifecycle.replay import replay
 from flmq.server.replies import reply_loop
 from flmq.server.strategy.combine import WeightedMean
@@ -30,8 +33,9 @@ from flmq.wire import (
     Res,
     SendPartial,
 )
+from flmq.wire.budget import OverBudget
 from tests.dying import Died, dies_at
-from tests.end_to_end.federation import JOB, Federation
+from tests.end_to_end.federation import JOB, Federation, in_thread
 from tests.server.conftest import memory_federation
 from tests.server.regional.adder import Scene, answers_of, entry, flat, noting, summed
 
@@ -356,4 +360,108 @@ def test_what_was_ordered_stays_ordered_when_the_server_dies(
     # The sum that answers the first server's order is as good: nobody was asked anything else.
     scene.adder.send(summed(first, answers))
     assert scene.adder.receipt().outcome is ReceiptOutcome.ACCEPTED
+    assert scene.server.model() == flat(answers)
+
+
+def test_a_sum_for_an_earlier_server_is_refused_by_one_that_goes_without_aggregators(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(asks_module, "crash_point", dies_at("server.tasks_published"))
+        scene = Scene.of(memory_federation, tmp_path)
+        order, answers = scene.adder.order(), answers_of(scene.tasks())
+        with pytest.raises(Died):
+            scene.server.history()
+    scene.again(aggregators=False)
+    tasks = scene.tasks()
+    assert {task.via for task in tasks.values()} == {""}
+    scene.adder.send(summed(order, {name: answers[name] for name in "ac"}))
+    assert scene.adder.receipt().outcome is ReceiptOutcome.REJECTED
+    for name, peer in scene.peers.items():
+        peer.reply(tasks[name], answers[name])
+    assert scene.server.model() == flat(answers)
+
+
+def test_a_sum_of_nobody_leaves_its_order_open_for_the_next_server(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene.of(memory_federation, tmp_path)
+    order, tasks = scene.adder.order(), scene.tasks()
+    answers = answers_of(tasks)
+    with monkeypatch.context() as patch:
+        patch.setattr(reply_loop, "crash_point", dies_at("server.reply_journalled"))
+        scene.adder.send(summed(order, {}))
+        assert scene.adder.receipt().outcome is ReceiptOutcome.ACCEPTED
+        scene.peers["b"].reply(tasks["b"], answers["b"])
+        with pytest.raises(Died):
+            scene.server.history()
+    scene.again()
+    scene.adder.report()
+    second = scene.adder.order()
+    scene.adder.send(summed(second, {name: answers[name] for name in "ac"}))
+    assert scene.adder.receipt().outcome is ReceiptOutcome.ACCEPTED
+    assert scene.server.model() == flat(answers)
+
+
+def test_who_is_new_in_a_sum_that_was_made_again_keeps_its_reply(
+    memory_federation: Federation,
+) -> None:
+    scene = Scene.of(memory_federation)
+    order, tasks = scene.adder.order(), scene.tasks()
+    answers = answers_of(tasks)
+    scene.adder.send(summed(order, {"a": answers["a"]}))
+    assert scene.adder.receipt().outcome is ReceiptOutcome.ACCEPTED
+    scene.adder.send(summed(order, {name: answers[name] for name in "ab"}))
+    assert scene.adder.receipt().outcome is ReceiptOutcome.DUPLICATE
+    scene.peers["b"].reply(tasks["b"], answers["b"])
+    assert scene.peers["b"].next(Receipt).outcome is ReceiptOutcome.ACCEPTED
+    scene.peers["c"].reply(tasks["c"], answers["c"])
+    assert scene.server.model() == flat(answers)
+
+
+def test_one_that_holds_all_and_sends_nothing_is_done_without(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regional_orders, "_HELD_FOR", 2)
+    scene = Scene.of(memory_federation, aggregator_patience=1.0)
+    order, tasks = scene.adder.order(), scene.tasks()
+    answers = answers_of(tasks)
+    stop = threading.Event()
+
+    def hold() -> None:
+        while not stop.wait(0.2):
+            scene.adder.holds(order, "a", "b", "c")
+
+    holding = in_thread(hold)
+    try:
+        for name, peer in scene.peers.items():
+            again = peer.task()
+            assert (again.task_id, again.via) == (tasks[name].task_id, "")
+            peer.reply(tasks[name], answers[name])
+        assert scene.server.model() == flat(answers)
+    finally:
+        stop.set()
+        holding.result(10)
+    assert any("holds all replies" in note.text for note in scene.server.watch.of(Note))
+
+
+def test_an_order_too_large_for_a_message_is_done_without(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(self: Sender, address: Any, body: Any, **options: Any) -> Any:
+        if isinstance(body, AggregateOrder):
+            raise OverBudget("it holds more than 100000 values")
+        return plain(self, address, body, **options)
+
+    plain = Sender.send
+    monkeypatch.setattr(Sender, "send", send)
+    scene = Scene.of(memory_federation)
+    tasks = scene.tasks()
+    for name, task in list(tasks.items()):
+        if task.via:
+            tasks[name] = scene.peers[name].task()
+        assert tasks[name].via == ""
+    answers = answers_of(tasks)
+    for name, peer in scene.peers.items():
+        peer.reply(tasks[name], answers[name])
     assert scene.server.model() == flat(answers)
