@@ -27,8 +27,8 @@ from flmq.wire.regional import PARTIAL_TENSORS
 
 __all__ = ["Answers", "is_time"]
 
-_AGAIN = 60.0
-"""Seconds without a receipt after which a partial sum is sent again."""
+_AGAIN, _LONGEST = 60.0, 600.0
+"""Seconds without a receipt after which a partial sum is sent again: ever more, up to so many."""
 _NOT_SOONER = 5.0
 """Seconds within which an order that comes again does not make it sent again."""
 _LEAST_MARGIN, _MARGIN = 1.0, 0.1
@@ -82,7 +82,7 @@ class Answers:
         tensors = [b"".join(mean.to_pieces()), write_entries(of_all)]
         work.partial = self._ledger.answer(work, Parameters(tensors, PARTIAL_TENSORS))
         work.stage = Stage.ANSWERED
-        work.held = {task_id: Held(held.entry) for task_id, held in work.held.items()}
+        work.held = {entry.task_id: Held(entry) for entry in of_all}
         work.forget_sum()
         logger.info(
             "round %d of job %s: %d of %d replies are added up, and sent on as one",
@@ -98,6 +98,7 @@ class Answers:
         order, parameters = work.order, work.partial
         assert parameters is not None
         work.sent_at = self._clock()
+        work.times_sent += 1
         partial = PartialSum(
             task_id=order.task_id,
             job=order.job,
@@ -125,13 +126,20 @@ class Answers:
         crash_point("aggregator.partial_sent")
 
     def ask_again(self, work: OrderInWork) -> None:
-        """Send a partial sum again, as its order came again; not if it was sent just now."""
-        if work.sent_at is None or self._clock() - work.sent_at >= _NOT_SOONER:
-            self.send(work)
+        """Send a partial sum again, as its order came again; not if it was sent just now.
+
+        A large one may be on its way for long, and each copy holds up what comes behind it.
+        """
+        assert work.partial is not None
+        is_small = size_of(work.partial) <= INLINE_BYTES
+        self._send_after(_NOT_SOONER if is_small or not work.times_sent else _wait(work), work)
 
     def tick(self, work: OrderInWork) -> None:
         """Send a partial sum again that has no receipt for long."""
-        if work.sent_at is None or self._clock() - work.sent_at >= _AGAIN:
+        self._send_after(_wait(work), work)
+
+    def _send_after(self, seconds: float, work: OrderInWork) -> None:
+        if work.sent_at is None or self._clock() - work.sent_at >= seconds:
             self.send(work)
 
     def _addresses(self, work: OrderInWork) -> tuple[Address, Address]:
@@ -142,3 +150,8 @@ class Answers:
             return above, above
         key = reply_key(self._site, AGGREGATOR, order.job)
         return Address(REPLIES, key), Address(UPLOADS, key)
+
+
+def _wait(work: OrderInWork) -> float:
+    """Return the seconds after which a partial sum that was sent is sent again."""
+    return min(_LONGEST, _AGAIN * 2.0 ** max(0, work.times_sent - 1))

@@ -67,6 +67,8 @@ _CACHE_BYTES = 128 << 20
 _MODEL_PATIENCE = 60.0
 _REPORT_LIVES = 60.0
 """Seconds after which a report that nobody has read is of no use."""
+_STUCK = 300.0
+"""Seconds at one message after which an aggregator says no more that it is there."""
 _LISTEN_FOR = 3.0
 """Seconds to wait for a word of the aggregator that is there, to name it."""
 
@@ -118,6 +120,8 @@ class Aggregator:
         """The sites whose replies reach it, as it reports."""
         self._in_hand: tuple[OrderInHand, ...] = ()
         self._report_now = threading.Event()
+        self._turned = clock()
+        """When the desk last came round: it reads disks and streams, which may hang."""
 
     def stop(self) -> None:
         """End `run`, in order. Any thread may call it."""
@@ -148,6 +152,7 @@ class Aggregator:
             target=self._report_all, args=(Sender(publisher),), name="flmq-report", daemon=True
         )
         try:
+            self._turned = self._clock()
             reporter.start()
             begun()
             self._serve(ledger, publisher)
@@ -199,6 +204,7 @@ class Aggregator:
         next_look = clock()
         try:
             while not self._stopping.is_set():
+                self._turned = clock()
                 desk.turn()
                 if clock() >= next_look:  # which takes a while, of thousands of clients
                     next_look = clock() + options.report_every / 4
@@ -264,9 +270,19 @@ class Aggregator:
 
     def _report_all(self, sender: Sender) -> None:
         """Report every few seconds, and at the end that we leave. On a thread of its own."""
+        was_stuck = False
         with contextlib.suppress(TransportClosed):
             while not self._stopping.is_set():
-                self._send_report(sender, self._options.report_every)
+                is_stuck = self._clock() - self._turned > _STUCK
+                if is_stuck and not was_stuck:
+                    logger.error(
+                        "nothing goes on here for %.0f s, so others are no longer told that this "
+                        "aggregator is there: look at its disk and its broker",
+                        _STUCK,
+                    )
+                was_stuck = is_stuck
+                if not is_stuck:
+                    self._send_report(sender, self._options.report_every)
                 self._report_now.wait(self._options.report_every)
                 self._report_now.clear()
             self._send_report(sender, 0.0)

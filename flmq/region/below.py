@@ -32,7 +32,7 @@ from flmq.wire import (
     derive_nonce,
     task_id,
 )
-from flmq.wire.regional import list_digest, marked
+from flmq.wire.regional import MAX_COVERS, list_digest, marked
 
 __all__ = ["PART_WAIT", "Below", "Part"]
 
@@ -40,6 +40,7 @@ _DAY = 24 * 3600.0
 PART_WAIT = 10.0
 """Seconds for which aggregators below are waited for once we are to answer at once."""
 _EARLIER_MS = 2000
+_LATE = "the sum above is made already"
 
 
 class _Stage(Enum):
@@ -81,11 +82,14 @@ class Below:
         self._heard: dict[str, tuple[AggregatorReport, float]] = {}
         self._parts: dict[str, dict[str, Part]] = {}
         """By order, then by site."""
+        self._left_out: dict[str, str] = {}
+        """Ids of parts that are in no sum of ours, and of their orders."""
 
     def covers(self) -> tuple[str, ...]:
         """Return the sites whose replies reach us: ours, and those of who is there below."""
         below = {site for report in self._there() for site in report.covers}
-        return (self._site, *sorted(below - {self._site}))
+        # The clients of more sites than a report may name go on to the server.
+        return (self._site, *sorted(below - {self._site}))[:MAX_COVERS]
 
     def hear(self, report: AggregatorReport) -> bool:
         """Note a report; return whether its sender is new, or gone."""
@@ -214,8 +218,23 @@ class Below:
         for part in self._parts.pop(work.order.task_id, {}).values():
             if part.stage is _Stage.IN:
                 self.receipt(part.order, ReceiptOutcome.ACCEPTED)
-            elif part.stage is _Stage.ASKED:
-                self.receipt(part.order, ReceiptOutcome.LATE, "the sum above is made already")
+            else:
+                self._left_out[part.order.task_id] = work.order.task_id
+                self.receipt(part.order, ReceiptOutcome.LATE, _LATE)
+
+    def again(self, partial: PartialSum) -> None:
+        """Tell an aggregator below whose partial sum comes when ours is made what became of it."""
+        if partial.task_id in self._left_out:
+            self.receipt(partial, ReceiptOutcome.LATE, _LATE)
+        else:
+            self.receipt(partial, ReceiptOutcome.DUPLICATE)
+
+    def forget(self, order_ids: Iterable[str]) -> None:
+        """Forget orders, and what came from below for them."""
+        gone = set(order_ids)
+        for order_id in gone:
+            self._parts.pop(order_id, None)
+        self._left_out = {part: of for part, of in self._left_out.items() if of not in gone}
 
     def _drop(self, part: Part, reason: str) -> None:
         logger.warning("the partial sum of site %s is refused: it %s", part.order.site, reason)

@@ -28,6 +28,8 @@ __all__ = ["Desk"]
 
 _IDLE = 0.2
 """Seconds to wait for a message when there is no other work."""
+_AT_ONCE = 256
+"""Messages to take before looking at the time: most are chunks of up to 1 MiB."""
 
 
 class Desk:
@@ -61,15 +63,17 @@ class Desk:
             LedgerNotWritable: the folder cannot be written.
             TransportClosed: the transport was closed.
         """
-        incoming = self._inbox.receive(_IDLE)
+        incoming, taken = self._inbox.receive(_IDLE), 0
         while incoming is not None:
             with logging_about(incoming.body):
                 self._hear_safely(incoming)
-            if self._intake.is_full:
+            taken += 1
+            if self._intake.is_full or taken >= _AT_ONCE:
                 break
             incoming = self._inbox.receive(0.0)
         self._intake.commit()
         self._orders.tick()
+        self._parts.tick()
         self._strays.tick()
 
     def _hear_safely(self, incoming: Incoming) -> None:

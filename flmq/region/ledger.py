@@ -194,6 +194,9 @@ class StoredLedger(MemoryLedger):
         for entry, reply in rows:
             (one,) = read_entries(entry, most=1)
             work.held[one.task_id] = Held(one, None if reply is None else self._reply(reply))
+        if work.partial is not None:  # with those that came from below
+            entries = read_entries(work.partial.tensors[1])
+            work.held.update((entry.task_id, Held(entry)) for entry in entries)
         return work
 
     def _reply(self, stored: bytes) -> Reply:

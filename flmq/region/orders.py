@@ -162,6 +162,8 @@ class Orders:
         )
 
     def _renew(self, work: OrderInWork, order: AggregateOrder) -> None:
+        if order.epoch > work.order.epoch:
+            work.times_sent = 0  # to another server
         gone = work.renew(order)
         self._ledger.put(work)
         self._book.index(work, gone)
@@ -184,6 +186,7 @@ class Orders:
             work = self._book.get(order_id)
             if work is not None:
                 self._intake.give_up({ask.task_id for ask in work.asks})
+        self._below.forget(order_ids)
         known = self._book.drop(order_ids)
         self._ledger.forget(known)
         if known and why:

@@ -12,7 +12,7 @@ from flmq.region.book import OrderBook
 from flmq.region.work import OrderInWork, Stage
 from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
 from flmq.server.strategy.reply_check import spec_of
-from flmq.wire import BlobChunk, PartialSum, ReceiptOutcome, size_of, task_of_upload
+from flmq.wire import BlobChunk, PartialSum, size_of, task_of_upload
 
 __all__ = ["Parts"]
 
@@ -46,7 +46,7 @@ class Parts:
             self._inbox.ack(incoming)  # it comes again, when its order does
             return
         if work.stage is not Stage.OPEN:
-            self._below.receipt(partial, ReceiptOutcome.DUPLICATE)
+            self._below.again(partial)
             self._inbox.ack(incoming)
             return
         if (problem := self._below.problem(work, partial)) is not None:
@@ -69,6 +69,14 @@ class Parts:
         if work is not None and work.stage is Stage.OPEN:
             self._arrived(work, self._uploads.add(chunk.name, chunk.index, chunk.data))
         self._inbox.ack(incoming)
+
+    def tick(self) -> None:
+        """Give up what can count no more, as its order is answered or gone."""
+        for task_id, partial in list(self._coming.items()):
+            work = self._below.find(partial, self._book)
+            if work is None or work.stage is not Stage.OPEN:
+                del self._coming[task_id]
+                self._uploads.discard(task_id)
 
     def close(self) -> None:
         """Give up all that is still arriving."""

@@ -61,6 +61,8 @@ class OrderInWork:
     spec: ParametersSpec | None = None
     sent_at: float | None = None
     """When the partial sum was last sent, in monotonic seconds."""
+    times_sent: int = 0
+    """How often it was sent to the server that is in charge."""
     _mean: WeightedMean | None = None
 
     @property

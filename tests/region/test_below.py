@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flmq.common import Parameters
 from flmq.common.parameter import without_parameters
+from flmq.region.below import Below
+from flmq.region.work import OrderInWork
 from flmq.server.strategy.combine import WeightedMean
 from flmq.transport import (
     PARTIALS,
@@ -31,7 +34,7 @@ from flmq.wire import (
     decode,
 )
 from flmq.wire.entries import write_entries
-from flmq.wire.regional import PARTIAL_TENSORS
+from flmq.wire.regional import MAX_COVERS, PARTIAL_TENSORS, marked
 from tests.region.stage import JOB, Stage, fit_res, flat
 from tests.transport.rigs import PATIENCE
 
@@ -162,9 +165,49 @@ def test_one_that_is_gone_is_done_without(sub: Sub) -> None:
     stage.send_reply(stage.reply("ann"))
     assert list(stage.summed(order)[1]) == ["ann"]
     stage.report(lambda report: report.covers == ("main",))
+    assert sub.hears(Receipt).outcome is ReceiptOutcome.LATE
     sub.send(part, ["bob", "cy"])
-    assert sub.hears(Receipt).outcome is ReceiptOutcome.DUPLICATE
+    assert sub.hears(Receipt).outcome is ReceiptOutcome.LATE
     stage.stop()
+
+
+def test_what_came_from_below_is_reported_as_held_once_the_sum_is_made(
+    sub: Sub, tmp_path: Path
+) -> None:
+    stage = sub.stage
+    stage.stop()
+
+    def all_held(report: AggregatorReport) -> bool:
+        held = [marked(order.asks, each.held) for each in report.orders if each.answered]
+        return held == [{ask.task_id for ask in order.asks}]
+
+    stage.aggregate(tmp_path, regions="sub", region_patience=1.0)
+    sub.report()
+    stage.report(lambda report: report.covers == ("main", "sub"))
+    order = ordered(stage)
+    stage.send_reply(stage.reply("ann"))
+    sub.send(sub.hears(AggregateOrder), ["bob", "cy"])
+    stage.summed(order)
+    stage.report(all_held)
+    stage.stop()
+    stage.aggregate(tmp_path, regions="sub", region_patience=1.0)
+    stage.report(all_held)
+    stage.stop()
+
+
+def test_what_is_left_of_parts_goes_with_their_orders(memory_stage: Stage) -> None:
+    stage = memory_stage
+    below = Below("main", ["sub"], stage.sender, patience=1.0, clock=lambda: 0.0)
+    below.hear(AggregatorReport("sub", "by hand", ("sub",), report_seconds=2.0))
+    order = stage.order(["ann"])
+    work = OrderInWork(replace(order, asks=(stage.asked("bob", site="sub"),)))
+    below.delegate(work)
+    assert below.is_waited_for(work)
+    below.forget([order.task_id])
+    assert not below.is_waited_for(work)
+    many = tuple(f"s{number}" for number in range(1001))
+    below.hear(AggregatorReport("sub", "by hand", many, report_seconds=2.0))
+    assert len(below.covers()) == MAX_COVERS
 
 
 def test_its_orders_are_the_same_in_each_life(sub: Sub) -> None:

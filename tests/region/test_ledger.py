@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flmq.common import Parameters
 from flmq.common.errors import RunError
 from flmq.region.errors import LedgerDamaged, LedgerNotWritable
 from flmq.region.judging import judge
@@ -17,6 +18,8 @@ from flmq.region.work import Held, OrderInWork, Stage
 from flmq.server.replies.uploads import Uploads
 from flmq.server.strategy.reply_check import spec_of
 from flmq.wire import Reply
+from flmq.wire.entries import write_entries
+from flmq.wire.regional import PARTIAL_TENSORS
 from tests.dying import Died, dies_at
 from tests.region.stage import Stage as Scene
 from tests.region.stage import flat, model
@@ -62,10 +65,11 @@ def test_a_partial_sum_is_made_once_or_its_replies_are_there(
     ledger, work = StoredLedger(tmp_path), open_order(memory_stage)
     ledger.put(work)
     ledger.hold([(work, held(work, memory_stage.reply(c))) for c in CLIENTS])
+    partial = Parameters([b"sum", write_entries(work.entries())], PARTIAL_TENSORS)
     with monkeypatch.context() as patch:
         patch.setattr("flmq.region.ledger.crash_point", dies_at(point))
         with pytest.raises(Died):
-            ledger.answer(work, model())
+            ledger.answer(work, partial)
     ledger.close()
     (again,) = StoredLedger(tmp_path).orders()
     assert again.stage is stage
@@ -73,7 +77,8 @@ def test_a_partial_sum_is_made_once_or_its_replies_are_there(
         assert again.mean.finish().parameters() == flat(CLIENTS)
     else:
         assert again.partial is not None
-        assert [bytes(tensor) for tensor in again.partial.tensors] == model().tensors
+        assert [bytes(tensor) for tensor in again.partial.tensors] == partial.tensors
+        assert again.entries() == work.entries()
 
 
 def _garbage(folder: Path) -> None:
