@@ -46,8 +46,8 @@ def is_time(work: OrderInWork, now: float, unix_now: float) -> bool:
     deadline, margin, given = order.deadline_unix_ms / 1000, _LEAST_MARGIN, order.timeout_seconds
     if given is None:
         return unix_now >= deadline - margin
-    margin = min(max(margin, _MARGIN * given), given / 2)
-    if not work.is_left_over and now - work.arrived >= given - margin:
+    margin = min(max(margin, _MARGIN * max(given, work.longest)), given / 2)
+    if not work.is_left_over and now - work.renewed >= given - margin:
         return True
     return unix_now >= deadline - margin
 

@@ -48,6 +48,14 @@ class OrderBook:
         asks = sum(len(work.asks) for work in self) + len(order.asks)
         return f"orders of {asks} asks: {MAX_ASKS} at most" if asks > MAX_ASKS else ""
 
+    def first_to_go(self) -> OrderInWork | None:
+        """Return the oldest order that is over, or else the oldest that is answered."""
+        for stage in (Stage.PASSED, Stage.ANSWERED):
+            for work in self:
+                if work.stage is stage:
+                    return work
+        return None
+
     def add(self, work: OrderInWork) -> None:
         """Add an order, in place of one with its id."""
         self._orders[work.order.task_id] = work

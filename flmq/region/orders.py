@@ -144,13 +144,16 @@ class Orders:
 
     def _begin(self, order: AggregateOrder) -> None:
         self._forget([order.task_id])
-        if reason := self._book.no_room_for(order):
-            oldest = next((w for w in self._book if w.stage is Stage.ANSWERED), None)
+        while reason := self._book.no_room_for(order):
+            oldest = self._book.first_to_go()
             if oldest is None:
                 logger.warning("an order is not taken: %s", reason, extra=about(order))
                 return
-            self._forget([oldest.order.task_id], "it has no receipt, and others need its place")
-        work = OrderInWork(order, arrived=self._clock())
+            is_over = oldest.stage is Stage.PASSED
+            why = "" if is_over else "it has no receipt, and others need its place"
+            self._forget([oldest.order.task_id], why)
+        now = self._clock()
+        work = OrderInWork(order, arrived=now, renewed=now, longest=order.timeout_seconds or 0.0)
         self._ledger.put(work)
         self._book.add(work)
         self._below.delegate(work)
@@ -165,6 +168,8 @@ class Orders:
         if order.epoch > work.order.epoch:
             work.times_sent = 0  # to another server
         gone = work.renew(order)
+        work.renewed, work.is_left_over = self._clock(), False
+        work.longest = max(work.longest, order.timeout_seconds or 0.0)
         self._ledger.put(work)
         self._book.index(work, gone)
         self._intake.give_up(gone)

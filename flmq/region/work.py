@@ -52,6 +52,10 @@ class OrderInWork:
     """The partial sum, once it is made; None again once it is settled."""
     arrived: float = 0.0
     """When it came to this process, in monotonic seconds."""
+    renewed: float = 0.0
+    """When it last came, in monotonic seconds: what it says of the time left is as of then."""
+    longest: float = 0.0
+    """The most seconds that it ever had left."""
     is_left_over: bool = False
     """Whether it came to an earlier process."""
     wanted_at: float | None = None

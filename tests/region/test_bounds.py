@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +12,25 @@ import pytest
 from flmq.common import Parameters
 from flmq.region import app
 from flmq.region.answers import Answers
+from flmq.region.below import Below
+from flmq.region.book import OrderBook
+from flmq.region.clocks import Clocks
 from flmq.region.desk import Desk
 from flmq.region.ledger import MemoryLedger
 from flmq.region.models import OrderModels
+from flmq.region.orders import Orders
 from flmq.region.parts import Parts
 from flmq.region.work import OrderInWork, Stage
-from flmq.wire import INLINE_BYTES, AggregatorReport, PartialSum, RollCall, refer
+from flmq.wire import (
+    INLINE_BYTES,
+    AggregatorReport,
+    PartialSum,
+    ReceiptOutcome,
+    RollCall,
+    refer,
+)
 from flmq.wire.regional import PARTIAL_TENSORS
-from tests.region.stage import JOB, RUN
+from tests.region.stage import JOB, RUN, flat
 from tests.region.stage import Stage as Scene
 
 
@@ -122,3 +133,38 @@ def test_what_is_half_here_goes_when_its_order_is_answered(memory_stage: Scene) 
     parts.tick()
     assert not parts._uploads.received()
     parts.close()
+
+
+def test_an_order_that_comes_again_with_less_time_left_is_not_answered_at_half_time(
+    memory_stage: Scene,
+) -> None:
+    now = 1000.0
+    order = memory_stage.order(["ann"], deadline_unix_ms=100_000, timeout_seconds=100.0)
+    desk: Any = SimpleNamespace(put=lambda _: None, give_up=lambda _: None, forget=lambda _: None)
+    below: Any = Below("main", (), memory_stage.sender, patience=60.0, clock=lambda: now)
+    clocks = Clocks(lambda: now, lambda: now - 1000.0)
+    book = OrderBook([])
+    made: list[float] = []
+    answers: Any = SimpleNamespace(make=lambda *_: made.append(now - 1000.0))
+    orders = Orders("main", book, desk, desk, answers, below, clocks)
+    for second in range(100):
+        now = 1000.0 + second
+        if second % 30 == 0:
+            orders.take(replace(order, timeout_seconds=100.0 - second))
+        orders.tick()
+    assert 89.0 <= made[0] <= 95.0
+
+
+def test_orders_that_are_over_leave_room_for_new_ones(
+    memory_stage: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = memory_stage
+    monkeypatch.setattr("flmq.region.book.MAX_ASKS", 5)
+    stage.aggregate()
+    for number in range(1, 5):
+        order = stage.send_order(stage.order(["ann", "bob"], round_=number))
+        for client in ("ann", "bob"):
+            stage.send_reply(stage.reply(client, number))
+        assert stage.summed(order)[0] == flat(["ann", "bob"])
+        stage.receipt(order, ReceiptOutcome.ACCEPTED)
+    stage.stop()
