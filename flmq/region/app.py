@@ -78,6 +78,7 @@ def run_aggregator(url: str, options: AggregatorOptions) -> None:
 
     Raises:
         AggregatorInUse: another live aggregator serves the site, and we are not a standby.
+        LedgerInUse: another live aggregator uses the folder.
         LedgerDamaged: the folder does not hold what was written there.
         LedgerNotWritable: the folder cannot be written.
         BrokerError: the broker refuses, or cannot be reached at the start.
@@ -135,6 +136,7 @@ class Aggregator:
 
         Raises:
             AggregatorInUse: another live aggregator serves the site, and we are not a standby.
+            LedgerInUse: another live aggregator uses the folder.
             LedgerDamaged: the folder does not hold what was written there.
             LedgerNotWritable: the folder cannot be written.
             BrokerError: the broker refuses.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flmq.common.errors import RunError, StoredDataError, UsageError
 
-__all__ = ["AggregatorInUse", "LedgerDamaged", "LedgerNotWritable"]
+__all__ = ["AggregatorInUse", "LedgerDamaged", "LedgerInUse", "LedgerNotWritable"]
 
 
 class AggregatorInUse(UsageError):
@@ -20,6 +20,17 @@ class AggregatorInUse(UsageError):
         super().__init__(
             f"the clients of site {site!r} have another live aggregator{named}: stop that one, or "
             "give --standby to take its place when it ends"
+        )
+
+
+class LedgerInUse(UsageError):
+    """Another live aggregator uses the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder."""
+        self.folder = folder
+        super().__init__(
+            f"another live aggregator uses {folder}: stop that one, or give another --state-dir"
         )
 
 

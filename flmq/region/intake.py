@@ -60,7 +60,8 @@ class Intake:
         self._model_of = model_of
         self.spool: Path | None = None
         if ledger.folder is not None:
-            self.spool = ledger.folder / "spool"
+            # No client's "spool", whose id is the site's name and whose --state-dir is the same.
+            self.spool = ledger.folder / "arriving"
             shutil.rmtree(self.spool, ignore_errors=True)  # of a process that was killed
             self.spool.mkdir(parents=True, exist_ok=True)
         self._uploads: dict[tuple[str, int | None], Uploads] = {}

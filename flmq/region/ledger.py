@@ -17,14 +17,15 @@ from typing import cast
 
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import PeerError
+from flmq.common.locks import Timeout, process_lock
 from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.typing import Parameters
 from flmq.journal.blobs import BlobFolder, ReplyFolder
 from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged, JournalGone, JournalNotWritable, NewerJournal
-from flmq.journal.files import remove_temporaries
+from flmq.journal.files import remove_temporaries, writing
 from flmq.journal.opening import check_database, create_database
-from flmq.region.errors import LedgerDamaged, LedgerNotWritable
+from flmq.region.errors import LedgerDamaged, LedgerInUse, LedgerNotWritable
 from flmq.region.work import Held, OrderInWork, Stage
 from flmq.server.replies.spool import SpooledParameters, SpoolFailed
 from flmq.wire import AggregateOrder, BlobRef, FileParameters, Reply, decode, encode, refer
@@ -91,12 +92,19 @@ class StoredLedger(MemoryLedger):
         """Open the journal in ``folder``, which is made if it is not there.
 
         Raises:
+            LedgerInUse: another live process has it open.
             LedgerDamaged: what is there is not what was written.
             LedgerNotWritable: it cannot be written.
         """
         self.folder: Path = folder
         with self._translated():
             self._blobs, self._replies = BlobFolder(folder), ReplyFolder(folder)
+            self._lock = process_lock(folder / "aggregator.lock")
+            with writing(folder):
+                try:
+                    self._lock.acquire(blocking=False)
+                except Timeout as error:
+                    raise LedgerInUse(folder) from error
             path = folder / "aggregator.db"
             if not path.exists():
                 create_database(path, _SCHEMA, _APPLICATION_ID, _FORMAT)
@@ -177,6 +185,7 @@ class StoredLedger(MemoryLedger):
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+        self._lock.release()
 
     def _order(
         self, tx: sqlite3.Connection, task_id: str, stage: str, sent: bytes, outline: str | None

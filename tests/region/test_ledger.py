@@ -11,7 +11,7 @@ import pytest
 
 from flmq.common import Parameters
 from flmq.common.errors import RunError
-from flmq.region.errors import LedgerDamaged, LedgerNotWritable
+from flmq.region.errors import LedgerDamaged, LedgerInUse, LedgerNotWritable
 from flmq.region.judging import judge
 from flmq.region.ledger import StoredLedger
 from flmq.region.work import Held, OrderInWork, Stage
@@ -130,6 +130,25 @@ def test_a_folder_that_is_taken_away_ends_the_aggregator(
     memory_stage.send_order(memory_stage.order(CLIENTS, round_=2))
     _, _, done = memory_stage.running[0]
     assert isinstance(done.exception(15.0), LedgerDamaged)
+
+
+def test_a_folder_has_one_live_aggregator(tmp_path: Path) -> None:
+    first = StoredLedger(tmp_path)
+    with pytest.raises(LedgerInUse, match="another live aggregator"):
+        StoredLedger(tmp_path)
+    first.close()
+    StoredLedger(tmp_path).close()
+
+
+def test_the_spool_of_a_client_with_the_name_of_the_site_is_left_alone(
+    memory_stage: Scene, tmp_path: Path
+) -> None:
+    kept = tmp_path / "main" / "spool" / "done.reply"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    memory_stage.aggregate(tmp_path)
+    memory_stage.stop()
+    assert kept.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
