@@ -21,6 +21,7 @@ from flmq.region.models import OrderModels
 from flmq.region.orders import Orders
 from flmq.region.parts import Parts
 from flmq.region.work import OrderInWork, Stage
+from flmq.transport import TASKS, Address, everybody_key
 from flmq.wire import (
     INLINE_BYTES,
     AggregatorReport,
@@ -167,4 +168,17 @@ def test_orders_that_are_over_leave_room_for_new_ones(
             stage.send_reply(stage.reply(client, number))
         assert stage.summed(order)[0] == flat(["ann", "bob"])
         stage.receipt(order, ReceiptOutcome.ACCEPTED)
+    stage.stop()
+
+
+def test_a_roll_call_is_answered_at_once(memory_stage: Scene) -> None:
+    stage = memory_stage
+    stage.aggregate(report_every=60.0)
+    stage.report()
+    roll_call = RollCall(JOB, 1, 1.0, run=RUN)
+    for _ in range(2):
+        stage.sender.send(Address(TASKS, everybody_key("main")), roll_call).outcome.result(5)
+        report = stage.wait_for(AggregatorReport, patience=5.0)
+        assert isinstance(report, AggregatorReport)
+        assert report.report_seconds == 60.0
     stage.stop()
