@@ -144,6 +144,10 @@ class Orders:
 
     def _begin(self, order: AggregateOrder) -> None:
         self._forget([order.task_id])
+        for other in self._book:
+            # A job's rounds follow each other: its server was answered directly, and is further on.
+            if other.stage is Stage.OPEN and _is_before(other.order, order):
+                self.pass_on(other)
         while reason := self._book.no_room_for(order):
             oldest = self._book.first_to_go()
             if oldest is None:
@@ -196,3 +200,9 @@ class Orders:
         self._ledger.forget(known)
         if known and why:
             logger.info("%d orders are forgotten: %s", len(known), why)
+
+
+def _is_before(one: AggregateOrder, other: AggregateOrder) -> bool:
+    """Return whether an order is of an earlier round of the same run."""
+    is_same = (one.job, one.run) == (other.job, other.run)
+    return is_same and one.server_round < other.server_round

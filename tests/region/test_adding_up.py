@@ -183,14 +183,13 @@ class TestAnOrder:
         stage = memory_stage
         stage.aggregate()
         stage.send_order(stage.order(CLIENTS))
-        stage.send_order(stage.order(CLIENTS, round_=2, epoch=6))
         stage.send_order(stage.order(CLIENTS, round_=3))
-        report = stage.report(lambda report: len(report.orders) >= 2)
-        wanted = {stage.order(CLIENTS, round_=number).task_id for number in (1, 3)}
-        assert {each.task_id for each in report.orders} == wanted
+        stage.send_order(stage.order(CLIENTS, round_=2, epoch=6))
+        stage.send_order(stage.order(CLIENTS, round_=9, job="other"))
+        third, fourth, ninth = (stage.order(CLIENTS, round_=number).task_id for number in (3, 4, 9))
+        stage.report(lambda report: [each.task_id for each in report.orders] == [third, ninth])
         stage.send_order(stage.order(CLIENTS, round_=4, run="run-2", epoch=1))
-        report = stage.report(lambda report: len(report.orders) == 1)
-        assert report.orders[0].task_id == stage.order(CLIENTS, round_=4).task_id
+        stage.report(lambda report: [each.task_id for each in report.orders] == [ninth, fourth])
         stage.stop()
 
 

@@ -182,3 +182,16 @@ def test_a_roll_call_is_answered_at_once(memory_stage: Scene) -> None:
         assert isinstance(report, AggregatorReport)
         assert report.report_seconds == 60.0
     stage.stop()
+
+
+def test_an_order_that_nobody_answered_is_over_when_a_later_round_begins(
+    memory_stage: Scene,
+) -> None:
+    stage = memory_stage
+    stage.aggregate()
+    stage.send_order(stage.order(["ann", "bob"]))
+    stage.send_reply(stage.reply("ann"))
+    stage.report(lambda report: any(any(each.held) for each in report.orders))
+    second = stage.send_order(stage.order(["ann", "bob"], round_=2))
+    stage.report(lambda report: [each.task_id for each in report.orders] == [second.task_id])
+    stage.stop()
