@@ -34,7 +34,7 @@ from flmq.wire import (
 )
 from flmq.wire.regional import MAX_COVERS, list_digest, marked
 
-__all__ = ["PART_WAIT", "Below", "Part"]
+__all__ = ["PART_WAIT", "Below", "Part", "whole_of"]
 
 _DAY = 24 * 3600.0
 PART_WAIT = 10.0
@@ -59,6 +59,15 @@ class Part:
     entries: list[PartialEntry] = field(default_factory=list)
     held: frozenset[str] = frozenset()
     """Tasks that it says it holds."""
+
+    def note(self, orders: Iterable[OrderInHand]) -> None:
+        """Note what its aggregator reports to have."""
+        if self.stage is not _Stage.ASKED:
+            return
+        known = self.order.task_id, list_digest(self.order.asks)
+        for each in orders:
+            if (each.task_id, each.list_digest) == known:
+                self.held = marked(self.order.asks, each.held)
 
 
 class Below:
@@ -103,7 +112,7 @@ class Below:
         for parts in self._parts.values():
             part = parts.get(report.site)
             if part is not None:
-                self._note(part, report.orders)
+                part.note(report.orders)
         return before is None or before[0].covers != report.covers
 
     def delegate(self, work: OrderInWork) -> None:
@@ -121,7 +130,7 @@ class Below:
                 order = _part_of(work.order, report.site, self._site, asks)
                 parts[report.site] = part = part or Part(order)
                 part.order = order
-                self._note(part, report.orders)
+                part.note(report.orders)
                 self._send(report.site, order)
             elif part is not None:
                 part.stage = _Stage.OUT
@@ -162,13 +171,6 @@ class Below:
         """Return whether one below has not answered an order yet."""
         parts = self._parts.get(work.order.task_id, {}).values()
         return any(part.stage is _Stage.ASKED for part in parts)
-
-    def find(self, partial: PartialSum, orders: Iterable[OrderInWork]) -> OrderInWork | None:
-        """Return the order in work that a partial sum is part of; None: of none here."""
-        for work in orders:
-            if partial.task_id == _part_id(work.order, partial.site):
-                return work
-        return None
 
     def problem(self, work: OrderInWork, partial: PartialSum) -> str | None:
         """Return why a partial sum is no answer to what its sender was asked; None if it is."""
@@ -257,17 +259,17 @@ class Below:
         there = [r for r, at in self._heard.values() if now - at < self._patience]
         return sorted(there, key=lambda report: report.site)
 
-    def _note(self, part: Part, orders: Iterable[OrderInHand]) -> None:
-        if part.stage is not _Stage.ASKED:
-            return
-        known = part.order.task_id, list_digest(part.order.asks)
-        for each in orders:
-            if (each.task_id, each.list_digest) == known:
-                part.held = marked(part.order.asks, each.held)
-
     def _send(self, site: str, body: AggregateOrder | SendPartial | Receipt) -> None:
         address = Address(TASKS, aggregator_key(site))
         self._sender.send(address, body, mandatory=False, expiration=_DAY)
+
+
+def whole_of(partial: PartialSum, orders: Iterable[OrderInWork]) -> OrderInWork | None:
+    """Return the order in work that a partial sum is part of; None: of none here."""
+    for work in orders:
+        if partial.task_id == _part_id(work.order, partial.site):
+            return work
+    return None
 
 
 def _part_id(order: AggregateOrder, site: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flmq.common.typing import Parameters
 from flmq.messaging import Inbox, Incoming
-from flmq.region.below import Below
+from flmq.region.below import Below, whole_of
 from flmq.region.book import OrderBook
 from flmq.region.work import OrderInWork, Stage
 from flmq.server.replies.uploads import Spoiled, Uploaded, Uploads
@@ -41,7 +41,7 @@ class Parts:
 
     def hear(self, incoming: Incoming, partial: PartialSum) -> None:
         """Deal with a partial sum, or with the envelope of one whose tensors follow."""
-        work = self._below.find(partial, self._book)
+        work = whole_of(partial, self._book)
         if work is None:
             self._inbox.ack(incoming)  # it comes again, when its order does
             return
@@ -65,7 +65,7 @@ class Parts:
     def hear_chunk(self, incoming: Incoming, chunk: BlobChunk) -> None:
         """Deal with a chunk of a partial sum."""
         coming = self._coming.get(task_of_upload(chunk.name))
-        work = None if coming is None else self._below.find(coming, self._book)
+        work = None if coming is None else whole_of(coming, self._book)
         if work is not None and work.stage is Stage.OPEN:
             self._arrived(work, self._uploads.add(chunk.name, chunk.index, chunk.data))
         self._inbox.ack(incoming)
@@ -73,7 +73,7 @@ class Parts:
     def tick(self) -> None:
         """Give up what can count no more, as its order is answered or gone."""
         for task_id, partial in list(self._coming.items()):
-            work = self._below.find(partial, self._book)
+            work = whole_of(partial, self._book)
             if work is None or work.stage is not Stage.OPEN:
                 del self._coming[task_id]
                 self._uploads.discard(task_id)

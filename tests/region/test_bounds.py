@@ -118,9 +118,12 @@ def test_one_that_hangs_says_no_more_that_it_is_there(
     stage.stop()
 
 
-def test_what_is_half_here_goes_when_its_order_is_answered(memory_stage: Scene) -> None:
+def test_what_is_half_here_goes_when_its_order_is_answered(
+    memory_stage: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work: OrderInWork | None = OrderInWork(memory_stage.order(["ann"]))
-    below: Any = SimpleNamespace(find=lambda partial, book: work, problem=lambda *_: None)
+    below: Any = SimpleNamespace(problem=lambda *_: None)
+    monkeypatch.setattr("flmq.region.parts.whole_of", lambda partial, book: work)
     inbox: Any = SimpleNamespace(ack=lambda _: None)
     parts = Parts([], below, inbox, None, lambda of: of.order.parameters)  # type: ignore[arg-type]
     order = memory_stage.order(["ann"])
