@@ -46,6 +46,7 @@ _REPORT_EVERY = 60.0
 """Seconds between two reports of hellos that were dropped for the same reason."""
 _REASON = 120
 """Characters of what is wrong with a client in a message that tells of many."""
+_ELSEWHERE = "live at another site: a client id is for one client, at one site"
 _SHOWN = 5
 """Maximum number of client ids named in a report."""
 
@@ -143,9 +144,10 @@ class Doorkeeper:
             return True
         refusal = self._refusal(presence)
         if refusal is not None:
-            self._drop(presence.client_id, refusal)
+            who, why = refusal
+            self._drop(who, why)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
-                self._greet(presence, refused=refusal)
+                self._greet(presence, refused=f"{why} ({who})")
             return False
         if self._is_admitted(presence) or greeting == self._greeting_id(presence):
             return True
@@ -198,18 +200,16 @@ class Doorkeeper:
             persistent=False,
         )
 
-    def _refusal(self, presence: Presence) -> str | None:
-        """Return why the client takes no part, to go on a sentence about it; None if it does."""
+    def _refusal(self, presence: Presence) -> tuple[str, str] | None:
+        """Return the client that takes no part, and why, to go on a sentence; None if it does."""
         properties = None if presence.bare else presence.properties
         refusal = self._admission.refusal(presence.client_id, properties)
-        if refusal is None and presence.kind is not PresenceKind.BYE:
-            site = self._presence.elsewhere(presence)
-            if site is not None:
-                return (
-                    f"are heard from site {presence.site} while they live at site {site}: a "
-                    "client id is for one client, at one site"
-                )
-        return refusal
+        if refusal is not None:
+            return presence.client_id, refusal
+        if presence.kind is PresenceKind.BYE or not (site := self._presence.elsewhere(presence)):
+            return None
+        # Sites are not in the reason, by which is counted: a hello may name any.
+        return f"{presence.client_id} of {site}, heard from {presence.site}", _ELSEWHERE
 
     def _is_admitted(self, presence: Presence) -> bool:
         """Return whether the process was admitted before. A bye passes: it admits nobody."""

@@ -48,21 +48,23 @@ class PresenceWatcher:
             self._registry.start_run()
 
     def recognizes(self, presence: Presence) -> bool:
-        """Return whether this is the last process heard as this client, and its queue existed."""
+        """Return whether this is the last process heard as this client, and its queue existed.
+
+        A process stays at its site: what says otherwise is not of it.
+        """
         with self._registry_lock:
             known = self._registry.find(presence.client_id)
-            return known is not None and known.is_process(presence.instance)
+            return (
+                known is not None
+                and known.is_process(presence.instance)
+                and known.site == presence.site
+            )
 
     def elsewhere(self, presence: Presence) -> str | None:
-        """Return the other site at which another process of this client is heard; None: at none."""
+        """Return the other site at which this client is heard; None: at none."""
         with self._registry_lock:
             known = self._registry.find(presence.client_id)
-            if (
-                known is None
-                or known.heard is not Heard.ONLINE
-                or known.site == presence.site
-                or known.is_process(presence.instance)
-            ):
+            if known is None or known.heard is not Heard.ONLINE or known.site == presence.site:
                 return None
             return known.site
 

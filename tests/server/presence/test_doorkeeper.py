@@ -207,12 +207,32 @@ def test_a_client_that_appears_at_two_sites_is_refused_by_name_while_the_first_l
         address = Address(PRESENCE, presence_key("ap-south", "a"))
         peer.sender.send(address, body, mandatory=False).outcome.result(PATIENCE)
     said = server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
-    assert "are heard from site ap-south while they live at site eu-west" in said.text
-    assert said.text.endswith("(a)")
+    assert "live at another site" in said.text
+    assert said.text.endswith("(a of eu-west, heard from ap-south)")
     peer.reply(task)
     peer.reply(peer.task())
     server.history()
     assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
+
+
+def test_hellos_from_sites_without_end_are_counted_together(federation: Federation) -> None:
+    """Those of the process itself too, or it could have the roll called at any number of sites."""
+    federation.serve("a", options=WorkerOptions(site="eu-west", heartbeat=0.5))
+    peer = federation.peer("hand")
+    server = federation.run(fed_avg(2))
+    task = peer.task()
+    instance = federation.workers["a"].worker._herald.instance
+    for number in range(50):
+        site = f"s{number}"
+        body = Presence(PresenceKind.HELLO, "a", site, instance, heartbeat_seconds=3600.0)
+        address = Address(PRESENCE, presence_key(site, "a"))
+        peer.sender.send(address, body, mandatory=False).outcome.result(PATIENCE)
+    server.watch.wait_for(Note, lambda note: "hellos were dropped" in note.text)
+    peer.reply(task)
+    server.history()
+    assert server.watch.rounds()[0].fit == RoundCounts(asked=2, accepted=2)
+    told = [note for note in server.watch.of(Note) if "live at another site" in note.text]
+    assert len(told) == 1
 
 
 def test_a_site_that_nobody_named_has_its_roll_called_once_a_client_of_it_is_heard(
