@@ -5,7 +5,7 @@ requests must stay free for other clients.
 
 A client at another site may wait for what a slow link has yet to bring, and each further copy would
 make it wait longer. So for it a model is sent again only when a link of `_SLOWEST_LINK` would have
-brought the last copy, then after twice that time, and so on.
+brought the last copy, then after twice that time, and so on, up to `_LONGEST`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _SLOWEST = 10 << 20
 _SLOWEST_LINK = 1 << 20
 """The same of a link between sites."""
 _MOST_DOUBLINGS = 8
+_LONGEST = 300.0
+"""Seconds to which that time is doubled at most: a client asks for 600 s, and then gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class _Sent:
     again: int = 0
     """How often it was sent on request."""
     arrived: bool = True
+    told: bool = False
+    """Whether it was said that another site has to wait for the next."""
 
     def next_at(self, delivery: ModelDelivery) -> float:
         """Return when it may be sent again."""
@@ -69,8 +73,9 @@ class _Sent:
             return -math.inf  # at once
         size = delivery.ref.total
         if delivery.far:
-            doubled = 2.0 ** min(self.again, _MOST_DOUBLINGS)
-            return self.at + (_AGAIN_AFTER + size / _SLOWEST_LINK) * doubled
+            once = _AGAIN_AFTER + size / _SLOWEST_LINK
+            doubled = once * 2.0 ** min(self.again, _MOST_DOUBLINGS)
+            return self.at + max(once, min(doubled, _LONGEST))
         if self.again == 0 and self.at != math.inf:
             return -math.inf  # only published: at the server's own site it is there, or lost
         return self.at + _AGAIN_AFTER + size / _SLOWEST
@@ -99,9 +104,13 @@ class ModelDeliveries:
         with self._lock:
             sent_to = self._sent_to.setdefault(delivery.ref.digest, {})
             sent = sent_to.setdefault(delivery.client_id, _Sent())
-            if self._clock() < sent.next_at(delivery):
+            left = sent.next_at(delivery) - self._clock()
+            if left > 0:
+                if delivery.far and not sent.told and left != math.inf:
+                    sent.told = True
+                    _say_that_it_waits(delivery, left)
                 return False
-            sent.at, sent.arrived = math.inf, True
+            sent.at, sent.arrived, sent.told = math.inf, True, False
             self._waiting.append(delivery)
             if not self._at_work:
                 self._at_work = True
@@ -155,3 +164,12 @@ class ModelDeliveries:
             whom = f"client {delivery.client_id}" if delivery.client_id else "all who ask for it"
             name = delivery.ref.digest[:12]
             logger.warning("model %s could not be sent to %s: %s", name, whom, error)
+
+
+def _say_that_it_waits(delivery: ModelDelivery, left: float) -> None:
+    whom = f"client {delivery.client_id}" if delivery.client_id else "clients"
+    logger.info(
+        "model %s is asked for by %s at another site, where a link may still be bringing it: it is "
+        "sent again in %.0f s, if it is asked for then",
+        *(delivery.ref.digest[:12], whom, left),
+    )

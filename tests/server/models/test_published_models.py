@@ -295,5 +295,24 @@ def test_another_site_gets_a_model_again_only_when_a_slow_link_would_have_brough
         assert_copies(transport, digest, copies)
 
 
+def test_another_site_gets_a_model_again_within_the_patience_of_its_clients_and_is_told_of(
+    models: PublishedModels, transport: Transport, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    refs = models.refer(asks(model(1), "a", "b"))
+    digest = refs["a"].digest
+    models.publish(refs.values())
+    for copies in range(2, 12):
+        caplog.clear()
+        for _ in range(3):
+            models.publish_again(digest, "eu-west")
+            time.now += 0.5
+        (line,) = [r.getMessage() for r in caplog.records if "at another site" in r.getMessage()]
+        assert "it is sent again in " in line
+        time.now += 300.0
+        models.publish_again(digest, "eu-west")
+        assert_copies(transport, digest, copies)
+
+
 def assert_copies(transport: Transport, digest: str, copies: int) -> None:
     eventually(lambda: in_stream(transport) == [(digest, 0)] * copies)
