@@ -14,7 +14,13 @@ import pytest
 from flmq.client.models.cache import MemoryCache
 from flmq.client.models.reader import ModelNotFound, ModelReader
 from flmq.common import Parameters
-from flmq.common.errors import BrokerAccessRefused, MalformedMessage, ModelTooLarge, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerRefusal,
+    MalformedMessage,
+    ModelTooLarge,
+    TransportClosed,
+)
 from flmq.common.machine import available_memory
 from flmq.transport import (
     MODELS,
@@ -30,7 +36,7 @@ from flmq.transport import (
     own_models_topology,
 )
 from flmq.wire import BlobRef, blob_chunk_headers, iter_chunks, refer
-from tests.transport.rigs import PATIENCE, RabbitMQRig, Rig
+from tests.transport.rigs import PATIENCE, RabbitMQRig, Rig, eventually
 
 CHUNK, SLOW_CHUNK = 10_000, 800_000
 HOUR = 3600_000
@@ -336,6 +342,33 @@ def test_who_may_not_declare_the_stream_reads_it_all_the_same(
     ref = desk.publish(sent)
     monkeypatch.setattr(desk.transport, "declare", refuse)
     assert same(desk.reader().get(ref, None, desk.asking(lambda: None)), sent)
+
+
+def test_a_stream_that_was_made_anew_while_its_reader_rested_is_read(
+    desk: Desk, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By others: who may not declare it has a reader that has lost it for good."""
+
+    def refuse(topology: Topology) -> None:
+        raise BrokerAccessRefused(f"no permission to declare {topology.queues}")
+
+    transport = rig.transport()
+    monkeypatch.setattr(transport, "declare", refuse)
+    reader = ModelReader(transport, MemoryCache(0), stopping=desk.stopping)
+    first, second = model(1), model(2)
+    assert same(desk.get(reader, desk.publish(first)), first)
+    rig.witness().delete_queue(MODELS)
+
+    def is_lost() -> bool:
+        try:
+            resting = reader._resting._resting
+            return resting is not None and resting.receive(0.0) is not None
+        except BrokerRefusal:
+            return True
+
+    eventually(is_lost)
+    rig.witness().declare(models_topology())
+    assert same(desk.get(reader, desk.publish(second)), second)
 
 
 def test_ones_own_model_is_asked_for_until_all_of_it_is_here(

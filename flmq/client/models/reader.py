@@ -21,6 +21,7 @@ from flmq.client.models.open_stream import OpenStream, RestingStream
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
     BrokerAccessRefused,
+    BrokerRefusal,
     ModelTooLarge,
     PeerError,
     RunError,
@@ -168,7 +169,11 @@ class ModelReader:
 
         *nearer, last = self._places(progress.ref)
         for place in nearer:
-            with self._stream_at(place, progress, rested=True) as stream:
+            # A reader that rests may have lost a stream that there is again.
+            with (
+                contextlib.suppress(BrokerRefusal),
+                self._stream_at(place, progress, rested=True) as stream,
+            ):
                 self._follow(stream, progress, blob, deadline_unix, lambda: False)
         while not progress.complete:
             # Start over if nothing came: a stream that was deleted has new offsets.
