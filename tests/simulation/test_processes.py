@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from flmq.server.strategy import FedAvg
 from flmq.simulation import start_simulation
 from flmq.simulation.app import InvalidSimulation
 from tests.end_to_end.federation import Nudge, Watch, fed_avg
+from tests.transport.rigs import eventually
 
 SMALL, MAPPED = 10, 100_000
 """Numbers of a model that goes with its task, and of one that is mapped."""
@@ -179,6 +182,65 @@ def test_a_simulation_that_ends_does_not_wait_for_its_processes(tmp_path: Path) 
     assert time.monotonic() - started < 120
     assert watch.rounds()[0].fit == RoundCounts(asked=2, accepted=1, silent=1)
     assert _dead({int(path.name) for path in tmp_path.iterdir()})
+
+
+KILLED = """
+import os, pathlib, time
+import numpy as np
+from flmq.client import NumPyClient
+from flmq.simulation import start_simulation
+from tests.end_to_end.federation import fed_avg
+
+class Slow(NumPyClient):
+    def get_parameters(self, config):
+        return [np.zeros(1)]
+
+    def fit(self, parameters, config):
+        pathlib.Path(os.environ["BEGUN"]).touch()
+        time.sleep(300)
+
+start_simulation(
+    client_fn=lambda context: Slow(), num_clients=1, strategy=fed_avg(1), max_workers=1
+)
+"""
+
+
+def test_a_program_that_is_killed_leaves_no_folder_of_models(tmp_path: Path) -> None:
+    temporary, begun = tmp_path / "temporary", tmp_path / "begun"
+    temporary.mkdir()
+    root = str(Path(__file__).parents[2])
+    more = {"TMPDIR": str(temporary), "PYTHONPATH": root, "BEGUN": str(begun)}
+    program = [sys.executable, "-c", KILLED]
+    process = subprocess.Popen(program, env={**os.environ, **more}, stderr=subprocess.DEVNULL)
+    try:
+        eventually(begun.exists, 60.0)
+        assert list(temporary.glob("flmq-models-*"))
+    finally:
+        process.kill()
+        process.wait()
+    eventually(lambda: not list(temporary.glob("flmq-models-*")))
+
+
+def test_clients_read_the_arguments_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no text among its paths is ignored, as Python does."""
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+    monkeypatch.setattr(sys, "argv", ["program", "--rate=0.1"])
+
+    class Tells(Nudge):
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            fitted, count, _ = super().fit(parameters, config)
+            return fitted, count, {"said": " ".join(sys.argv)}
+
+    watch = Watch()
+    start_simulation(
+        client_fn=lambda context: Tells(context.client_id),
+        num_clients=1,
+        strategy=fed_avg(1),
+        config=ServerConfig(num_rounds=1),
+        max_workers=1,
+        observers=(watch,),
+    )
+    assert watch.of(ClientOutcome)[0].metrics["said"] == "program --rate=0.1"
 
 
 class Unreadable:

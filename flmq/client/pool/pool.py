@@ -84,7 +84,8 @@ class ProcessPool:
     def __init__(self, source: ClientSource, size: int, models: Path) -> None:
         """Start ``size`` processes, and wait until each has loaded ``source``.
 
-        ``models`` is the folder of the `FolderCache` that the worker keeps its models in.
+        ``models`` is the folder of the `FolderCache` that the worker keeps its models in. If this
+        program is killed, the processes remove it.
 
         Raises:
             ClientNotPicklable: ``source`` cannot be handed to another process.
@@ -211,10 +212,12 @@ class _Member:
         ours, theirs = socket.socketpair()
         if self._connection is not None:
             self._connection.close()
+        # Python ignores other entries when it imports, and JSON has none.
+        path = [entry for entry in sys.path if isinstance(entry, str)]
         with theirs:
             self._connection = Connection(os.dup(ours.fileno()))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), json.dumps(path)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C is ours: we end them, with all that they have started.
@@ -300,7 +303,7 @@ class _Member:
 
 def _setup(source: ClientSource, models: Path) -> bytes:
     try:
-        setup = dump(Setup(dump(source), str(models), logger.getEffectiveLevel()))
+        setup = dump(Setup(dump(source), str(models), logger.getEffectiveLevel(), tuple(sys.argv)))
     except Exception as error:  # whatever its objects raise when they are pickled
         raise ClientNotPicklable(source, error) from error
     if len(setup) > _LARGE:

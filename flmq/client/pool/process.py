@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -53,8 +54,10 @@ class Setup:
     source: bytes
     """Pickled."""
     models: str
-    """The worker's folder of models."""
+    """The worker's folder of models, which is for this pool alone."""
     log_level: int
+    argv: tuple[str, ...]
+    """``sys.argv`` of the program, which clients' code may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,14 @@ class _Served:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._models: str | None = None
         self._last: tuple[str, memoryview] | None = None
         """Digest and bytes of the last model: usually the next task's too."""
         threading.Thread(target=self._listen, daemon=True).start()
 
     def run(self) -> None:
         setup: Setup = load(self._came.get())
+        self._models, sys.argv = setup.models, list(setup.argv)
         try:
             show_on_console(setup.log_level)
             self._source: ClientSource = pickle.loads(setup.source)  # noqa: S301  # as above
@@ -133,7 +138,11 @@ class _Served:
         try:
             while True:
                 self._came.put(self._connection.recv_bytes())
-        except (EOFError, OSError):
+        except EOFError:
+            # A pool that ends ends us first: this one's program was killed, and left its folder.
+            if self._models is not None:
+                shutil.rmtree(self._models, ignore_errors=True)
+        except OSError:
             pass
         # We lead a session of our own: whatever the client's code has started ends with us.
         os.killpg(os.getpgrp(), signal.SIGKILL)
