@@ -23,7 +23,7 @@ from flmq.broker.installed import (
     find_programs,
     server_version,
 )
-from flmq.broker.management import management_of
+from flmq.broker.management import Management, management_of
 from flmq.broker.policies import dropping_policies
 from flmq.broker.probe import BrokerFacts, ask_broker
 from flmq.common.errors import (
@@ -59,16 +59,22 @@ class Check:
     """The command that fixes it; empty if nothing needs fixing."""
 
 
-def run_checks(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> list[Check]:
+def run_checks(
+    url: str | None = None,
+    *,
+    management: Management | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> list[Check]:
     """Check everything that flmq depends on, within a few seconds; never raises.
 
-    The broker checked is ``url``, or else FLMQ_BROKER_URL, as for `flmq server` and `flmq client`.
+    The broker checked is ``url``, or else FLMQ_BROKER_URL, as for `flmq server` and `flmq client`;
+    its ``management`` API is where FLMQ_MANAGEMENT_URL says, unless given.
     Something is wrong if ``any(check.ok is False for check in checks)``.
     """
     environ = os.environ if environ is None else environ
     address = url or environ.get("FLMQ_BROKER_URL")
     api = environ.get("FLMQ_MANAGEMENT_URL")
-    broker = list(_broker(address, api))
+    broker = list(_broker(address, management, api))
     answered = any(check.name == "broker" and check.ok for check in broker)
     return [
         _python(),
@@ -193,7 +199,7 @@ def _standing(environ: Mapping[str, str]) -> Check:
     return Check("standing broker", True, found)
 
 
-def _broker(url: str | None, api: str | None) -> Iterator[Check]:
+def _broker(url: str | None, management: Management | None, api: str | None) -> Iterator[Check]:
     if url is None:
         found = "neither --broker nor FLMQ_BROKER_URL names one, as server and client need it"
         mend = "eval $(flmq broker up), or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"
@@ -213,21 +219,23 @@ def _broker(url: str | None, api: str | None) -> Iterator[Check]:
     else:
         yield Check("broker", True, f"{address} answers")
         yield from _judge(address, facts)
-        yield _plugins(address, api)
-        yield _policies(address, api)
+        if management is None and (api is not None or not address.tls):
+            # Do not send in the clear the password of a broker that is reached by TLS.
+            management = management_of(address, api, timeout=2.0)
+        yield _plugins(management)
+        yield _policies(management, address.vhost)
 
 
-def _plugins(address: BrokerUrl, api: str | None) -> Check:
+def _plugins(api: Management | None) -> Check:
     """List the broker's plugins as the management API reports them; flmq itself needs none."""
     name, mend = (
         "broker plugins",
         "rabbitmq-plugins enable rabbitmq_management, to have them listed",
     )
-    if address.tls and api is None:
-        # Do not send in the clear the password of a broker that is reached by TLS.
+    if api is None:
         return Check(name, None, "not asked, for the way to the management API is not encrypted")
     try:
-        nodes = management_of(address, api, timeout=2.0).call("GET", "/api/nodes")
+        nodes = api.call("GET", "/api/nodes")
         plugins = {plugin for node in nodes for plugin in node.get("enabled_plugins", ())}
     except BrokerError as error:
         return Check(name, None, f"not known: {error}", mend)
@@ -237,14 +245,14 @@ def _plugins(address: BrokerUrl, api: str | None) -> Check:
     return Check(name, True, ", ".join(sorted(plugins)))
 
 
-def _policies(address: BrokerUrl, api: str | None) -> Check:
+def _policies(api: Management | None, vhost: str) -> Check:
     """Find policies that may drop flmq's messages; only the management API knows."""
-    name, vhost = "broker policies", address.vhost
+    name = "broker policies"
     mend = f"rabbitmqctl list_policies -p {vhost}; rabbitmqctl list_operator_policies -p {vhost}"
-    if address.tls and api is None:
+    if api is None:
         return Check(name, None, "not asked, as the plugins were not", mend)
     try:
-        found = dropping_policies(management_of(address, api, timeout=2.0), vhost)
+        found = dropping_policies(api, vhost)
     except BrokerError as error:
         return Check(name, None, f"not known: {error}", mend)
     if not found:

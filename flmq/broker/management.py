@@ -74,7 +74,8 @@ class Management:
             connection.request(method, path, json.dumps(body) if body is not None else "", headers)
             response = connection.getresponse()
             answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            # UnicodeError: the host's name is none.
             raise BrokerUnavailable(
                 f"no management API answers at {self.shown_url} ({error}): is the "
                 "plugin enabled (rabbitmq-plugins enable rabbitmq_management)?"
@@ -84,7 +85,8 @@ class Management:
         if response.status in (401, 403):
             raise BrokerAccessRefused(
                 f"the management API at {self.shown_url} refuses user {self.user!r}: "
-                "it wants a user with the tag administrator"
+                "it wants a user with the tag administrator, or for links between sites with the "
+                "tags policymaker and monitoring"
             )
         if response.status >= 400:
             said = answer.decode("utf-8", "replace")[:300]

@@ -35,7 +35,10 @@ def doctor(
 ) -> None:
     """Check this machine and the broker; for each problem, show the command that fixes it."""
     federation = None if file is None else read_federation(file)
-    checks = run_checks(broker or (None if federation is None else federation.hub.url.full))
+    if federation is None or broker:
+        checks = run_checks(broker)
+    else:
+        checks = run_checks(federation.hub.url.full, management=federation.hub.management)
     if federation is not None:
         checks += _links(federation)
     width = max(len(check.name) for check in checks)

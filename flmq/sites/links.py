@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flmq.broker.management import NoSuchThing
-from flmq.common.errors import BrokerError
+from flmq.common.errors import BrokerAccessRefused, BrokerError
 from flmq.common.urls import BrokerUrl
 from flmq.sites.brokers import FEDERATION_PLUGINS_MEND, buffers, naming
 from flmq.sites.federation import Federation, Site
@@ -148,9 +148,18 @@ def _ask(target: Site) -> tuple[list[Mapping[str, Any]], _Judged | None]:
             f"the broker of {target.name} has no plugin for links",
             f"on its machine: {FEDERATION_PLUGINS_MEND}",
         )
+    except BrokerAccessRefused as error:
+        return [], _Judged(
+            LinkState.UNKNOWN,
+            str(error),
+            f"correct the login of site {target.name!r}, or give it the tag monitoring besides "
+            "those that it has",
+        )
     except BrokerError as error:
         return [], _Judged(
-            LinkState.UNKNOWN, str(error), f"correct management_url of site {target.name!r}"
+            LinkState.UNKNOWN,
+            str(error),
+            f"see that its broker runs, or correct management_url of site {target.name!r}",
         )
 
 

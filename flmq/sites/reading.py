@@ -180,11 +180,16 @@ def _site(table: _Table, links: LinkOptions) -> Site:
     if link_url is None:
         # flmq's own options name files of another machine than the broker at the link's other end.
         link_url = replace(url, options=())
+    try:
+        management = management_of(url, _management_url(table, password))
+    except OSError as error:
+        file = dict(url.options).get("cafile")
+        raise table.objection("url", f"its cafile {file} cannot be used ({error})") from error
     return Site(
         name,
         url,
         link_url.with_vhost(url.vhost),
-        management_of(url, _management_url(table, password)),
+        management,
         _parent(table),
         _broker_url(table, "parent_url", None),
         _link_options(table.table("link"), links),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flmq.common.errors import BrokerUnavailable
 from flmq.sites.federation import Federation, UnknownSite
 from flmq.sites.reading import InvalidFederation, read_federation
 from flmq.sites.wanted import parent_url
@@ -128,3 +129,15 @@ def test_a_file_that_is_not_there_or_is_no_text_is_named(tmp_path: Path) -> None
     (tmp_path / "federation.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidFederation, match="cannot be read"):
         read_federation(tmp_path / "federation.toml", {})
+
+
+def test_a_cafile_that_is_not_there_is_named(tmp_path: Path) -> None:
+    text = HUB.replace("${MAIN_URL}", f"amqps://flmq@hub/flmq?cafile={tmp_path}/none.pem")
+    with pytest.raises(InvalidFederation, match=r"site 'main'.url: its cafile .*none.pem cannot"):
+        read(tmp_path, text)
+
+
+def test_a_management_url_whose_host_is_none_does_not_answer(tmp_path: Path) -> None:
+    (hub,) = read(tmp_path, f'{HUB}management_url = "http://a..b:15672"')
+    with pytest.raises(BrokerUnavailable, match="no management API answers at http://a"):
+        hub.management.call("GET", "/api/nodes")
