@@ -31,7 +31,12 @@ site_app = typer.Typer(
 )
 
 _File = Annotated[
-    Path, typer.Option("--file", help="The sites and their brokers: docs/datacenters.md.")
+    Path,
+    typer.Option(
+        "--file",
+        envvar="FLMQ_FEDERATION",
+        help="The sites and their brokers: docs/datacenters.md.",
+    ),
 ]
 _FILE = Path("federation.toml")
 _One = Annotated[str | None, typer.Option("--site", help="Only the broker of this site.")]
