@@ -181,7 +181,9 @@ def _worst(judged: Iterable[_Judged]) -> _Judged:
 
 def _judge(link: Mapping[str, Any] | None, source: Site, target: Site, url: BrokerUrl) -> _Judged:
     if link is None:
-        return _Judged(LinkState.ABSENT, "", "flmq site apply")
+        shown = f"rabbitmqctl list_policies -p {target.vhost}"
+        mend = f"flmq site apply; if that changes nothing, another policy stands before it: {shown}"
+        return _Judged(LinkState.ABSENT, "", mend)
     status, error = link.get("status"), " ".join(str(link.get("error", "")).split())
     if status == _RUNNING:
         return _Judged(LinkState.RUNNING)

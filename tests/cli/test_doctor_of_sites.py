@@ -137,3 +137,14 @@ def test_a_user_who_may_not_ask_for_links_is_told_the_tag(tmp_path: Path, apis: 
     apis.links["eu"] = BrokerAccessRefused("the management API refuses user 'flmq'")
     result = run(tmp_path, "--quiet")
     assert "tag monitoring" in result.output
+
+
+def test_a_link_that_is_not_set_up_may_have_another_policy_before_it(
+    tmp_path: Path, apis: Apis
+) -> None:
+    """Of the policies that match an exchange only the one of the highest priority holds."""
+    apis.links["eu"] = []
+    result = run(tmp_path, "--quiet")
+    assert line(result, "link main -> eu").endswith("not set up")
+    assert "mend: flmq site apply; if that changes nothing" in result.output
+    assert "rabbitmqctl list_policies -p flmq" in result.output
