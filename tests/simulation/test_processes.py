@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -241,6 +243,30 @@ def test_clients_read_the_arguments_of_their_program(monkeypatch: pytest.MonkeyP
         observers=(watch,),
     )
     assert watch.of(ClientOutcome)[0].metrics["said"] == "program --rate=0.1"
+
+
+def test_a_client_that_writes_to_the_socket_of_its_process_fails_alone() -> None:
+    class Writes(Nudge):
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            for number in range(3, 20):
+                with contextlib.suppress(OSError):
+                    if stat.S_ISSOCK(os.fstat(number).st_mode):
+                        os.write(number, b"\0\0\0\x05hello")
+            return super().fit(parameters, config)
+
+    watch = Watch()
+    start_simulation(
+        client_fn=lambda c: (Writes if c.client_id == "1" else Nudge)(c.client_id),
+        num_clients=3,
+        strategy=fed_avg(3),
+        config=ServerConfig(num_rounds=1),
+        max_workers=2,
+        observers=(watch,),
+    )
+    assert watch.rounds()[0].fit == RoundCounts(asked=3, accepted=2, failed=1)
+    (failed,) = [o for o in watch.of(ClientOutcome) if o.outcome is Outcome.FAILED]
+    assert failed.client_id == "1"
+    assert "its process said what cannot be read" in failed.reason
 
 
 class Unreadable:

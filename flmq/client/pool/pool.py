@@ -23,6 +23,7 @@ from flmq.client.context import ClientContext
 from flmq.client.factory import ClientSource
 from flmq.client.pool.process import Answered, Asked, Began, NoModel, Setup, dump, load
 from flmq.common.errors import RunError, TransportClosed, UsageError
+from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.typing import Parameters
@@ -247,12 +248,15 @@ class _Member:
         """Have the process call the client.
 
         Raises:
-            _Died: it ended.
+            _Died: it ended, or had to be ended.
         """
         try:
             return self._ask(task, context)
         except (EOFError, OSError):
             raise _Died(self._ended()) from None
+        except Exception as error:  # the client's code wrote to the socket, which is no longer ours
+            self.end()
+            raise _Died(f"said what cannot be read ({named_error(error)})") from error
 
     def end(self) -> None:
         """End the process, and those that it has started."""
