@@ -262,8 +262,8 @@ class _Member:
         """End the process, and those that it has started."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.poll() is None:  # else `_watch` ends the others
+            _kill_session(self._process.pid)
         self._process.wait()
 
     def _ask(self, task: Task, context: ClientContext) -> Res:
@@ -322,8 +322,15 @@ def _setup(source: ClientSource, models: Path) -> bytes:
 def _watch(process: subprocess.Popen[bytes], ours: socket.socket) -> None:
     """Wait for the end of a process; nothing comes after, even if others have its socket."""
     process.wait()
+    _kill_session(process.pid)  # now, as its number may be another's later
     with ours, contextlib.suppress(OSError):
         ours.shutdown(socket.SHUT_RDWR)
+
+
+def _kill_session(pid: int) -> None:
+    """End a process that leads a session, and those that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _closed() -> TransportClosed:
