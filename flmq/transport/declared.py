@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from flmq.transport.topology import Binding, Exchange, Queue, QueueType, Topology
@@ -16,8 +16,7 @@ class Declared:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._lock = threading.Lock()
-        # Replaced, never modified: a reader keeps its snapshot.
+        self._lock = threading.RLock()
         self._exchanges: dict[str, Exchange] = {}
         self._queues: dict[str, Queue] = {}
         self._bindings: dict[Binding, None] = {}
@@ -26,19 +25,17 @@ class Declared:
     def add(self, topology: Topology) -> None:
         """Remember ``topology``."""
         with self._lock:
-            self._exchanges = self._exchanges | {one.name: one for one in topology.exchanges}
-            self._queues = self._queues | {one.name: one for one in topology.queues}
-            self._bindings = self._bindings | dict.fromkeys(topology.bindings)
+            self._exchanges.update((one.name, one) for one in topology.exchanges)
+            self._queues.update((one.name, one) for one in topology.queues)
+            self._bindings.update(dict.fromkeys(topology.bindings))
 
     def forget_queue(self, name: str) -> None:
         """Forget a queue that was deleted on purpose, and its bindings."""
         with self._lock:
-            self._queues = {key: queue for key, queue in self._queues.items() if key != name}
-            self._bindings = {
-                binding: None
-                for binding in self._bindings
-                if binding.to_exchange or binding.destination != name
-            }
+            self._queues.pop(name, None)
+            for binding in [one for one in self._bindings if one.destination == name]:
+                if not binding.to_exchange:
+                    del self._bindings[binding]
 
     def queue(self, name: str) -> Queue | None:
         """Return how a queue was declared; None if it was not."""
@@ -51,33 +48,38 @@ class Declared:
         """
         with self._lock:
             known = (name, argument) in self._found and self._found[name, argument] == value
-            self._found = self._found | {(name, argument): value}
+            self._found[name, argument] = value
         return not known
 
     def as_found(self, topology: Topology) -> Topology:
         """Return ``topology`` with its queues' arguments as they exist on the broker."""
-        return replace(topology, queues=tuple(self._as_found(one) for one in topology.queues))
-
-    def _as_found(self, queue: Queue) -> Queue:
-        others = {argument: v for (name, argument), v in self._found.items() if name == queue.name}
-        arguments = {**queue.arguments, **others}
-        return replace(queue, arguments={n: v for n, v in arguments.items() if v is not None})
+        others: dict[str, dict[str, int | str | None]] = {}
+        with self._lock:
+            for (name, argument), value in self._found.items():
+                others.setdefault(name, {})[argument] = value
+        return replace(
+            topology,
+            queues=tuple(_as_found(one, others.get(one.name, {})) for one in topology.queues),
+        )
 
     def topology(self) -> Topology:
         """Return everything."""
-        return Topology(
-            tuple(self._exchanges.values()),
-            tuple(self._queues.values()),
-            tuple(self._bindings),
-        )
+        with self._lock:
+            return Topology(
+                tuple(self._exchanges.values()),
+                tuple(self._queues.values()),
+                tuple(self._bindings),
+            )
 
     def shared(self) -> Topology:
         """Return everything except exclusive queues and streams."""
-        apart = self.exclusive() + self.streams()
+        with self._lock:
+            apart = self.exclusive() + self.streams()
+            everything = self.topology()
         return Topology(
-            tuple(self._exchanges.values()),
-            tuple(queue for queue in self._queues.values() if queue not in apart.queues),
-            tuple(binding for binding in self._bindings if binding not in apart.bindings),
+            everything.exchanges,
+            tuple(queue for queue in everything.queues if queue not in apart.queues),
+            tuple(binding for binding in everything.bindings if binding not in apart.bindings),
         )
 
     def exclusive(self) -> Topology:
@@ -89,12 +91,19 @@ class Declared:
         return self._only(lambda queue: queue.type is QueueType.STREAM)
 
     def _only(self, wanted: Callable[[Queue], bool]) -> Topology:
-        queues = {queue.name: queue for queue in self._queues.values() if wanted(queue)}
+        everything = self.topology()
+        queues = {queue.name: queue for queue in everything.queues if wanted(queue)}
         return Topology(
             queues=tuple(queues.values()),
             bindings=tuple(
                 binding
-                for binding in self._bindings
+                for binding in everything.bindings
                 if not binding.to_exchange and binding.destination in queues
             ),
         )
+
+
+def _as_found(queue: Queue, others: Mapping[str, int | str | None]) -> Queue:
+    """Return the queue with these values of its arguments; None: without the argument."""
+    arguments = {**queue.arguments, **others}
+    return replace(queue, arguments={n: v for n, v in arguments.items() if v is not None})
