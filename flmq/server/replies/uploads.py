@@ -58,6 +58,8 @@ class Uploaded:
 
 @dataclass(slots=True)
 class _Upload:
+    client_id: str
+    """Who began it."""
     reply: Announced
     ref: BlobRef
     file: SpoolFile
@@ -88,6 +90,8 @@ class Uploads:
         self._folder: SpoolFolder | None = SpoolFolder(folder)
         self._max_bytes = max_bytes
         self._open: dict[str, _Upload] = {}
+        self._of_client: dict[str, dict[str, None]] = {}
+        """Tasks of the uploads in progress, the oldest first, by client."""
         self._early: dict[str, list[tuple[int, bytes]]] = {}
         """Chunks by the name of an upload that no reply has announced yet."""
         self.incomplete = 0
@@ -136,7 +140,8 @@ class Uploads:
         self._make_way_for(reply)
         # Reserve no space if only the sender's word says how much will come.
         file = SpoolFile(self._folder, reply.task_id, ref, ahead=sent is not None)
-        self._open[reply.task_id] = _Upload(reply, ref, file, size)
+        self._open[reply.task_id] = _Upload(reply.client_id, reply, ref, file, size)
+        self._of_client.setdefault(reply.client_id, {})[reply.task_id] = None
         name = upload_name(reply.task_id, ref)
         for index, data in self._early.pop(name, []):
             done = self.add(name, index, data)
@@ -146,18 +151,14 @@ class Uploads:
 
     def _make_way_for(self, reply: Announced) -> None:
         """Give up the oldest upload of a client that has too many; it is asked to send it again."""
-        of_client = [
-            task_id
-            for task_id, upload in self._open.items()
-            if upload.reply.client_id == reply.client_id
-        ]
+        of_client = self._of_client.get(reply.client_id, {})
         if len(of_client) >= _AT_ONCE:
             logger.warning(
                 "client %s has %d replies on their way here at once: the oldest is given up",
                 reply.client_id,
                 len(of_client) + 1,
             )
-            self.discard(of_client[0])
+            self.discard(next(iter(of_client)))
 
     def _limit(self, sent: int | None) -> int:
         if self._max_bytes is not None:
@@ -208,7 +209,7 @@ class Uploads:
         except MalformedMessage as error:
             self.discard(task_id)
             return Spoiled(upload.reply, str(error))
-        del self._open[task_id]
+        self._close(task_id)
         packed = upload.ref if upload.ref.codec else None
         match upload.reply:
             case PartialSum() as partial:
@@ -274,10 +275,20 @@ class Uploads:
 
     def discard(self, task_id: str) -> None:
         """Give up the upload of a task, if one is in progress."""
-        upload = self._open.pop(task_id, None)
+        upload = self._close(task_id)
         if upload is not None:
             self.incomplete += 1
             upload.file.close()
+
+    def _close(self, task_id: str) -> _Upload | None:
+        """Return the upload of a task, which is no longer in progress; None: it was not."""
+        upload = self._open.pop(task_id, None)
+        if upload is not None:
+            of_client = self._of_client[upload.client_id]
+            del of_client[task_id]
+            if not of_client:
+                del self._of_client[upload.client_id]
+        return upload
 
     def discard_if(self, over: Callable[[str], bool]) -> None:
         """Give up the uploads and early chunks of the tasks for which ``over`` returns true."""

@@ -300,3 +300,15 @@ def test_the_end_leaves_only_what_somebody_holds(uploads: Uploads, tmp_path: Pat
     del kept
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_remembered_of_a_client_goes_with_its_last_upload(uploads: Uploads) -> None:
+    """The oldest of one client is found by it, not among the thousands of all clients."""
+    for number in range(4):
+        begin(uploads, f"t{number}", model(number))
+    assert len(uploads._of_client) == 4
+    add_all(uploads, chunks_of("t0", model(0)))
+    uploads.discard("t1")
+    begin(uploads, "t2", model(7))  # another answer to the task
+    uploads.discard_if(lambda task_id: task_id == "t3")
+    assert uploads._of_client == {"of-t2": {"t2": None}}
