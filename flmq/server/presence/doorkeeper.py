@@ -276,6 +276,8 @@ class Doorkeeper:
                 hears_others=True,
             ),
             expiration=_GREETING_EXPIRES,
+            # If a broker's restart loses it, its process is greeted again when it is next heard.
+            persistent=False,
             message_id=greeting.message_id,
             correlation_id=greeting.instance,
         )

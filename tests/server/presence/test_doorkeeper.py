@@ -11,8 +11,8 @@ import pytest
 
 from flmq.client.options import WorkerOptions
 from flmq.observe.events import ClientPresence, Note, Outcome, RoundCounts
-from flmq.transport import PRESENCE, Address, client_topology, presence_key
-from flmq.wire import Companion, Presence, PresenceKind, RollCall, encode
+from flmq.transport import PRESENCE, Address, client_queue, client_topology, presence_key
+from flmq.wire import Companion, Presence, PresenceKind, RollCall, decode, encode
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from tests.end_to_end.federation import Federation, Peer, fed_avg, nudge
 from tests.transport.rigs import PATIENCE
@@ -247,3 +247,20 @@ def test_a_site_that_nobody_named_has_its_roll_called_once_a_client_of_it_is_hea
     server.history()
     words = server.watch.words()
     assert set(words) == {"a", "b", "c", "hand"}
+
+
+def test_greetings_are_not_on_the_brokers_disk(memory_federation: Federation) -> None:
+    """Each would cost a sync of its queue's file, and thousands are greeted as a server starts."""
+    peer = memory_federation.peer("hand")
+    peer.transport.declare(client_topology("away"))
+    memory_federation.run(fed_avg(1))
+    task = peer.task()
+    _hello_as(peer, "away")
+    consumer = peer.transport.consumer([client_queue("away")], prefetch=10)
+    delivery = consumer.receive(PATIENCE)
+    while delivery is not None and not delivery.message.correlation_id:
+        delivery = consumer.receive(PATIENCE)  # the roll call to everybody
+    assert delivery is not None
+    assert isinstance(decode(delivery.message.body), RollCall)
+    assert not delivery.message.persistent
+    peer.reply(task)
