@@ -38,6 +38,8 @@ _IDLE = 1.0
 """Seconds to wait for a message when there is no other work."""
 _BUSY = 0.02
 """Seconds to wait for a message while another thread deals with earlier ones."""
+_TOGETHER = 0.1
+"""Seconds after which what came is dealt with, though more messages keep coming."""
 
 
 class Listener:
@@ -98,16 +100,19 @@ class Listener:
             self._give_up(NobodyListens(error))
 
     def _hear_all(self) -> None:
-        next_tick, patience = 0.0, 0.0
+        next_tick, patience, since = 0.0, 0.0, 0.0
         while True:
-            wait = _IDLE if self._loop.is_idle else patience
+            is_idle = self._loop.is_idle
+            wait = _IDLE if is_idle else patience
             incoming = self._inbox.receive(timeout=0.0 if self._doorkeeper.greet() else wait)
+            if is_idle:
+                since = self._clock()
             if incoming is not None:
                 with logging_about(incoming.body):
                     self._hear_safely(incoming)
             if self._loop.is_full:
                 self._loop.perform()  # receive no more than can be dealt with
-            elif incoming is None:
+            elif incoming is None or self._clock() - since >= _TOGETHER:
                 patience = 0.0 if self._loop.perform_if_free() else _BUSY
             if self._clock() >= next_tick:
                 next_tick = self._clock() + 1.0
