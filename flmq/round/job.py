@@ -381,7 +381,9 @@ class JobState:
 
     def _forget_oldest(self) -> None:
         """Forget the oldest closed phases while there are too many of them, or of their asks."""
-        while (key := self.memory.next_to_forget(len(self._tasks))) is not None:
+        # Without a record, what is forgotten early could not count late any more.
+        needed = self._late.are_wanted and not self._has_record
+        while (key := self.memory.next_to_forget(0 if needed else len(self._tasks))) is not None:
             for task in self._phases.pop(key).opened.asks:
                 del self._tasks[task]
             self._sums.forget(key)

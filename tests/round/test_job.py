@@ -312,6 +312,23 @@ def test_old_phases_are_forgotten_when_their_closing_is_durable() -> None:
     assert state.fate_of("2/a") is Fate.UNKNOWN
 
 
+def test_without_a_record_those_of_many_asks_are_kept_where_late_replies_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one that is forgotten nobody knows any more what it asked."""
+    monkeypatch.setattr("flmq.round.memory._ASKS", 2)
+    for record, until, kept in ((False, 9, True), (False, 0, False), (True, 9, False)):
+        state = JobState(has_record=record, late_until=until)
+        for number in range(1, 5):
+            key = PhaseKey(number, Phase.FIT)
+            state.handle(opened(key, "a", hands_over=True))
+            state.handle(PhaseEvent(key, DeadlinePassed(), 0.0))
+            state.handle(PhaseClosedDurably(key))
+        assert state.remembers(FIT) is kept
+        if kept:
+            assert state.fate_of("1/a") is Fate.LATE_WANTED
+
+
 # -- partial sums
 
 
