@@ -17,7 +17,7 @@ from flmq.wire.blobs import (
     upload_name,
 )
 from flmq.wire.bodies import Body
-from flmq.wire.codec import decode, encode
+from flmq.wire.codec import decode, encode, without_unknown
 from flmq.wire.envelopes import (
     MAX_COMPANIONS,
     Begun,
@@ -108,4 +108,5 @@ __all__ = [
     "task_of_upload",
     "tensors_of",
     "upload_name",
+    "without_unknown",
 ]

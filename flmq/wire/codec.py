@@ -23,7 +23,7 @@ from flmq.wire.serde.members import SchemaField
 from flmq.wire.serde.presence import PRESENCE_BODIES
 from flmq.wire.serde.regional import REGIONAL_BODIES
 
-__all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode"]
+__all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode", "without_unknown"]
 
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 4
@@ -72,6 +72,16 @@ def decode(body: bytes | bytearray | memoryview, *, our_own: bool = False) -> Bo
     except (MalformedMessage, InvalidClientId, InvalidJobName, ValueError) as error:
         sender = envelope.sender_version[:40]
         raise MalformedMessage(f"{error} (sent by flmq {sender!r})") from error
+
+
+def without_unknown(body: bytes) -> bytes:
+    """Return a message that was decoded before, without the fields that are not known here.
+
+    So a later version of flmq, which may know them, reads no more in it than this one did.
+    """
+    envelope = pb.Envelope.FromString(body)
+    envelope.DiscardUnknownFields()
+    return envelope.SerializeToString(deterministic=True)
 
 
 def _serialize(envelope: pb.Envelope) -> bytes:

@@ -20,9 +20,13 @@ from flmq.server.job_identity import Job
 from flmq.server.replies.reply_edges import ReplyEntry, SumInRecord
 from flmq.server.replies.spool import SpooledParameters
 from flmq.server.resumption.closed_asks import ClosedAsks
-from flmq.wire import FileParameters, Reply, decode, encode
+from flmq.wire import FileParameters, Reply, decode, encode, without_unknown
 
 __all__ = ["RecordedReply", "ReplyJournal"]
+
+_SMALL = 64 * 1024
+"""Bytes of a reply that is recorded as it came. One that is larger is written anew: what we cut
+short as we read it, such as the text of a failure, takes no space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ class ReplyJournal:
             task_id=reply.task_id,
             kind=kind,
             reason=reason,
-            reply=encoded or encode(reply),
+            reply=without_unknown(encoded) if 0 < len(encoded) <= _SMALL else encode(reply),
             blob=ref,
             size=size,
         )
@@ -176,6 +180,10 @@ class ReplyJournal:
     def last_fit_closed(self) -> int:
         """Return the last round whose training has closed; 0 if none has."""
         return self._phases.last_closed(Phase.FIT)
+
+    def most_asked(self) -> int:
+        """Return how many clients may have been asked at once, by this server or earlier ones."""
+        return self._phases.most_asked()
 
     def _reply(self, contribution: Contribution) -> Reply:
         """Decode a reply, with its parameters mapped from disk."""
