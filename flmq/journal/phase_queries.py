@@ -31,7 +31,7 @@ from flmq.journal.schema import Seal
 from flmq.round import DIRECT, STREAM, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
-__all__ = ["PhaseQueries", "key_columns", "phase_id"]
+__all__ = ["PhaseQueries", "key_columns", "most_asked", "phase_id"]
 
 LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
 """Loads a state, given its stored form and the digest of its large arrays."""
@@ -281,6 +281,12 @@ class PhaseQueries:
                 size,
                 order_id,
             )
+
+
+def most_asked(tx: sqlite3.Connection) -> int:
+    """Return how many asks the phase with the most of them has."""
+    (most,) = tx.execute("SELECT max(asked) FROM phases").fetchone()
+    return 0 if most is None else int(most)
 
 
 def _not_kept(key: PhaseKey) -> NotKept:

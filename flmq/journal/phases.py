@@ -15,7 +15,7 @@ from flmq.common.phase import Phase
 from flmq.journal.blob_store import BlobStore, state_digests
 from flmq.journal.database import Database
 from flmq.journal.fence import Fence
-from flmq.journal.phase_queries import PhaseQueries, phase_id
+from flmq.journal.phase_queries import PhaseQueries, most_asked, phase_id
 from flmq.journal.phasetables import PhaseTables
 from flmq.journal.records import (
     CarriedReply,
@@ -68,6 +68,11 @@ class PhaseReader:
         """Return the last round whose phase of this kind has closed; 0 if none has."""
         with self._db.reading() as tx:
             return self._queries.last_closed(tx, phase)
+
+    def most_asked(self) -> int:
+        """Return how many asks the phase with the most of them has."""
+        with self._db.reading() as tx:
+            return most_asked(tx)
 
     def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
         """Return phase and ask name, by task id, of the phases that were not closed."""

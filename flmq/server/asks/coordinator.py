@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from functools import partial
 
 from flmq.common.logger import logger, logging_about
@@ -39,11 +39,13 @@ from flmq.server.strategy.reply_check import spec_of
 from flmq.transport import (
     TASKS,
     Address,
+    PublishOutcome,
     Transport,
     everybody_key,
     models_topology,
     presence_queue,
     replies_queue,
+    task_key,
     uploads_queue,
 )
 from flmq.wire import JobEnded, Reply, aggregator_name
@@ -267,9 +269,11 @@ class Coordinator:
         then leave the queues to expire.
         """
         body = JobEnded(self.job.name, self.job.epoch, reason, self.job.run_id)
+        records = self._records
+        asked = 0 if records is None else records.replies.most_asked()
         # A persistent message takes a file of each queue that it goes to, all at once: of thousands
         # that is more than a broker may open, and queues crash (RabbitMQ 3.10, emfile).
-        persistent = len(self._presence) <= _FEW_CLIENTS
+        persistent = max(len(self._presence), asked) <= _FEW_CLIENTS
         told = [
             self._sender.send(
                 Address(TASKS, everybody_key(site)),
@@ -281,6 +285,8 @@ class Coordinator:
             for site in self._doorkeeper.sites
         ]
         if patient:
+            if not persistent:
+                told += self._tell_who_is_away(body)
             wait(told)
         self.close()
         if any(not each.done() or each.exception() is not None for each in told):
@@ -288,6 +294,18 @@ class Coordinator:
             return
         for queue in (replies_queue, uploads_queue, presence_queue):
             self._transport.delete_queue(queue(self.job.name))
+
+    def _tell_who_is_away(self, body: JobEnded) -> list[Future[PublishOutcome]]:
+        """Tell clients that are not heard one by one: their brokers may restart before they come.
+
+        Blocks while many are on their way, which bounds the files that their queues take at once.
+        """
+        return [
+            self._sender.send(
+                Address(TASKS, task_key(site, client_id)), body, mandatory=False, expiration=_DAY
+            ).outcome
+            for client_id, site in self._presence.away()
+        ]
 
     def close(self) -> None:
         """Disconnect, and keep the job and its queues for a later start. Idempotent."""

@@ -258,6 +258,14 @@ class ClientRegistry:
             record.last_heard, record.properties_bytes = -math.inf, 0
         self._online, self._properties_bytes, self._next_silence = 0, 0, math.inf
 
+    def away(self) -> list[tuple[str, str]]:
+        """Return the id and the site of each client that is known and not heard now."""
+        return [
+            (client_id, record.site)
+            for client_id, record in self._records.items()
+            if record.heard is not _ONLINE
+        ]
+
     # -- who is listed
 
     def register(self, client: ClientProxy, now: float) -> ClientStatus | None:

@@ -147,6 +147,11 @@ class PresenceWatcher:
             known = self._registry.find(client_id)
             return DEFAULT_SITE if known is None else known.site
 
+    def away(self) -> list[tuple[str, str]]:
+        """Return the id and the site of each client that is known and not heard now."""
+        with self._registry_lock:
+            return self._registry.away()
+
     def _heard(self, client_id: str) -> Heard:
         with self._registry_lock:
             known = self._registry.find(client_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from flmq.common.errors import (
     ZeroWeight,
 )
 from flmq.observe.events import (
+    ClientPresence,
     Outcome,
     PhaseClosed,
     PhaseOpened,
@@ -23,8 +25,14 @@ from flmq.observe.events import (
 from flmq.server import ServerConfig, SimpleClientManager
 from flmq.server.client_proxy import ClientProxy
 from flmq.server.job.client_failure import ClientFailure
-from flmq.transport import client_queue, client_topology, presence_queue, replies_queue
-from flmq.wire import Failure, FailureKind, JobEnded, ReceiptOutcome, Task, decode
+from flmq.server.presence.watcher import PresenceWatcher
+from flmq.transport import (
+    client_queue,
+    client_topology,
+    presence_queue,
+    replies_queue,
+)
+from flmq.wire import Failure, FailureKind, JobEnded, PresenceKind, ReceiptOutcome, Task, decode
 from tests.end_to_end.federation import Federation, Keeping, fed_avg, initial
 from tests.transport.rigs import eventually
 
@@ -217,3 +225,44 @@ def test_the_end_is_told_to_thousands_by_a_message_that_takes_no_file_of_their_q
             break
     assert delivery is not None
     assert delivery.message.persistent is outlives
+
+
+def test_of_thousands_those_that_are_away_are_told_of_the_end_one_by_one(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told to everybody is lost if the broker restarts before they come back."""
+    monkeypatch.setattr("flmq.server.asks.coordinator._FEW_CLIENTS", 0)
+    away, peer = memory_federation.peer("away"), memory_federation.peer("peer")
+    server = memory_federation.run(fed_avg(2), timeout=None)
+    away.reply(away.task())
+    away.hello(PresenceKind.BYE)
+    away.consumer.close()
+    server.watch.wait_for(ClientPresence, lambda p: (p.client_id, p.status) == ("away", "away"))
+    peer.reply(peer.task())
+    server.history()
+    memory_federation.rig.broker.restart()  # type: ignore[attr-defined]
+    away.consume()
+    kept = away.consumer.receive(10.0)
+    while kept is not None and not isinstance(decode(kept.message.body), JobEnded):
+        kept = away.consumer.receive(10.0)
+    assert kept is not None
+
+
+def test_a_server_that_has_heard_few_yet_goes_by_how_many_its_run_asked(
+    memory_federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that is started again with nothing left to do ends before many are heard."""
+    peer = memory_federation.peer("peer")
+    first = memory_federation.run(fed_avg(1), timeout=None, runs_dir=tmp_path)
+    peer.reply(peer.task())
+    first.history()
+    peer.transport.declare(client_topology("quiet"))
+    monkeypatch.setattr("flmq.server.asks.coordinator._FEW_CLIENTS", 0)
+    monkeypatch.setattr(PresenceWatcher, "__len__", lambda watcher: 0)
+    memory_federation.run(fed_avg(1), timeout=None, runs_dir=tmp_path).history()
+    consumer = peer.transport.consumer([client_queue("quiet")], prefetch=10)
+    told = consumer.receive(10.0)
+    while told is not None and not isinstance(decode(told.message.body), JobEnded):
+        told = consumer.receive(10.0)
+    assert told is not None
+    assert not told.message.persistent
