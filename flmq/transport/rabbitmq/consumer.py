@@ -191,7 +191,7 @@ class RabbitMQConsumer(Consumer):
             self._wanted.read_up_to(delivery, 0)  # not received yet
 
     def _begin_again(self, problem: BrokerError) -> None:
-        """Declare and consume again, unless ``problem`` is permanent."""
+        """Consume again, unless ``problem`` is permanent; declare first what may be missing."""
         if self._again.is_final(problem):
             self._fail(problem)
             return
@@ -203,7 +203,11 @@ class RabbitMQConsumer(Consumer):
 
         def restore() -> None:
             # On a newer connection, consuming has started again already.
-            if connection is self._amqp and not self._unacked.closed:
+            if connection is not self._amqp or self._unacked.closed:
+                return
+            if isinstance(problem, ResourceLocked):
+                self._open(connection)  # all is there: thousands would be declared at every try
+            else:
                 self._control.restore(restored)
 
         if isinstance(problem, BrokerAccessRefused | BrokerUnavailable):
