@@ -19,7 +19,15 @@ from flmq.transport.base import QueueInfo
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.topology import Topology
 
-__all__ = ["Steps", "StepsRun", "declare", "delete_queue", "in_batches", "inspect_queue"]
+__all__ = [
+    "Steps",
+    "StepsRun",
+    "declare",
+    "delete_queue",
+    "in_batches",
+    "inspect_queue",
+    "look_for",
+]
 
 T = TypeVar("T")
 
@@ -91,6 +99,22 @@ def _declarations(topology: Topology, channel: Any) -> Iterable[Method]:
     for binding in topology.bindings:
         bind = channel.exchange_bind if binding.to_exchange else channel.queue_bind
         yield partial(bind, binding.destination, binding.source, binding.routing_key)
+
+
+def look_for(topology: Topology, channel: Any) -> Steps[None]:
+    """Look whether every exchange and queue is there; the broker answers 404 if one is not.
+
+    Those that are durable are there with their bindings.
+    """
+    yield from in_batches(
+        [
+            *(
+                partial(channel.exchange_declare, one.name, one.type.value, passive=True)
+                for one in topology.exchanges
+            ),
+            *(partial(channel.queue_declare, one.name, passive=True) for one in topology.queues),
+        ]
+    )
 
 
 def in_batches(methods: Iterable[Method]) -> Steps[None]:

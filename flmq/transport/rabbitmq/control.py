@@ -24,15 +24,18 @@ from flmq.common.errors import (
 from flmq.common.logger import get_logger
 from flmq.transport.closed import transport_closed
 from flmq.transport.declared import Declared
-from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun, declare
+from flmq.transport.rabbitmq.channel_ops import Steps, StepsRun, declare, look_for
 from flmq.transport.rabbitmq.connection import IOConnection
-from flmq.transport.rabbitmq.errors import OtherAmount
+from flmq.transport.rabbitmq.errors import OtherAmount, reply_code
 from flmq.transport.retry import Backoff, current_pace
 from flmq.transport.topology import Topology
 
 __all__ = ["Control"]
 
 _log = get_logger(__name__)
+
+_MANY = 500
+"""Queues whose bindings take so long to declare again that they are believed to be there."""
 
 T = TypeVar("T")
 Work = Callable[[Any], Steps[T]]
@@ -60,6 +63,8 @@ class Control:
         self._losses = 0
         """How often it was lost: what waits over a connection that is gone waits in vain."""
         self._waiting: list[Callable[[], None]] = []
+        self._may_be_there = False
+        """Whether thousands of queues are looked for, before they are declared once more."""
         self._backoff = Backoff()
         self._closed = False
         connection.attach(self)
@@ -113,6 +118,7 @@ class Control:
     def connection_up(self, connection: Any) -> None:
         """Redeclare everything, then run the waiting operations."""
         self._amqp = connection
+        self._may_be_there = len(self._declared.shared().queues) >= _MANY
         with self._lock:
             self._jobs.appendleft(_Job(self._declare_all, self._restored))
         self._next()
@@ -163,6 +169,9 @@ class Control:
         if isinstance(error, BrokerUnavailable | TransportClosed) and not self._is_up():
             return  # connection_lost keeps the job
         found = isinstance(error, OtherAmount) and self._takes_as_found(error)
+        if self._may_be_there and job.work == self._declare_all:
+            self._may_be_there = False
+            found |= reply_code(error) == 404  # one is not: declare them all
         with self._lock:
             if self._current is not job:
                 return
@@ -194,8 +203,11 @@ class Control:
 
     def _declare_all(self, channel: Any) -> Steps[None]:
         # Streams last: one whose node is down must not hold up other queues.
-        streams = self._declared.streams()
-        for topology in (self._declared.shared(), self._declared.exclusive(), streams):
+        shared, streams = self._declared.shared(), self._declared.streams()
+        if self._may_be_there:
+            yield from look_for(shared, channel)
+            shared = Topology()
+        for topology in (shared, self._declared.exclusive(), streams):
             yield from declare(self._declared.as_found(topology), channel)
 
     def _restored(self, _: None, error: BrokerError | None) -> None:
