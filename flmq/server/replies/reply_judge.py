@@ -64,7 +64,10 @@ class ReplyJudge:
         note = why_not_later(hand.reply)
         if fate is Fate.LATE_WANTED and not note:
             assert self._edges.late_policy is not None
-            sent = self._edges.model if found is None else found[0].specs.get(found[1])
+            if found is None:
+                sent = self._tasks.sent_before or self._edges.model
+            else:
+                sent = found[0].specs.get(found[1])
             if sent is not None and self._edges.late_policy.cast:
                 res = hand.reply.res
                 assert isinstance(res, FitRes)

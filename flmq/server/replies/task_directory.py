@@ -10,6 +10,7 @@ from flmq.round.fates import Fate
 from flmq.round.job_events import Recorded
 from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.replies.reply_edges import ReplyRecord
+from flmq.server.strategy.reply_check import ParametersSpec
 from flmq.wire import Reply
 
 __all__ = ["TaskDirectory"]
@@ -25,6 +26,8 @@ class TaskDirectory:
         self._record = record
         self._phases: dict[PhaseKey, PhaseInFlight] = {}
         self._orders: dict[str, tuple[PhaseKey, str]] = {}
+        self.sent_before: ParametersSpec | None = None
+        """The spec of what a phase sent that is no longer in memory; None: not known."""
 
     def add(self, phase: PhaseInFlight) -> None:
         """Add a phase that the state has just opened. Call it with the lock held."""
@@ -44,6 +47,8 @@ class TaskDirectory:
         """Forget the phases that the state has forgotten. Call it with the lock held."""
         for key in self.state.memory.forgotten():
             phase = self._phases.pop(key, None)
+            if phase is not None:
+                self.sent_before = next(iter(phase.specs.values()), self.sent_before)
             for order_id in () if phase is None else phase.orders:
                 self._orders.pop(order_id, None)
 

@@ -113,6 +113,26 @@ def test_where_no_round_is_open_it_waits_for_the_next(
     assert scene.replays(seeing()) == [True, True]
 
 
+def test_it_counts_too_where_its_round_is_no_longer_in_memory(
+    memory_federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of clients that is so after two rounds, though no server was restarted."""
+    monkeypatch.setattr("flmq.round.memory._ASKS", 0)
+    strategy = seeing()
+    scene = Scene.of(memory_federation, tmp_path, strategy, rounds=4)
+    a, b = scene.a, scene.b
+    late = a.task()
+    for _ in range(3):
+        answer(b, b.task())
+    last = b.task()
+    assert last.server_round == 4
+    answer(a, late, 5.0)
+    assert receipt(a, late).reason == "accepted late into round 4"
+    answer(b, last)
+    scene.server.history()
+    assert strategy.seen[4] == [("a", 1), ("b", None)]
+
+
 def _measure(peer: Peer, task: Task) -> None:
     peer.reply(task, EvaluateRes(OK, 1.0, 1, {}))
 
