@@ -18,6 +18,12 @@ WITHOUT_ALL = {
     # Packages whose modules one imports by name.
     "flmq.broker",
     "flmq.cli",
+    "flmq.cli.demo",
+    "flmq.cli.view",
+    "flmq.client.models",
+    "flmq.client.pool",
+    "flmq.client.serving",
+    "flmq.client.tasks",
     "flmq.datasets",
     "flmq.observe",
     "flmq.server.asks",
