@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,9 @@ from flmq.client.serving.worker import WorkerOptions
 from flmq.client.tasks.deaths import BrokerDeaths, Deaths, DiedInTask, FolderDeaths, NoDeaths
 from flmq.common import FitIns
 from flmq.common.phase import Phase
-from flmq.messaging import Incoming
+from flmq.messaging import Incoming, Sent
 from flmq.observe.events import Outcome
-from flmq.transport import Delivery, Message, client_queue
+from flmq.transport import Delivery, Message, PublishOutcome, client_queue
 from flmq.wire import Begun, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
@@ -225,3 +227,22 @@ def test_notes_of_tasks_that_are_not_here_are_kept_of_few_only(
         note = Begun(f"t{number}", "a", "x")
         deaths.hear(note, Incoming(note, 1, delivery))
     assert len(acked) == 36
+
+
+def test_a_note_is_not_on_the_brokers_disk() -> None:
+    """A sync of the client's queue for each task would cost the broker more than the task does."""
+    options: dict[str, object] = {}
+
+    class Notes:
+        def send(self, address: object, note: Begun, **given: object) -> Sent:
+            options.update(given)
+            done: Future[PublishOutcome] = Future()
+            done.set_result(PublishOutcome.CONFIRMED)
+            return Sent(100, done)
+
+    sender: Any = Notes()
+    deaths = BrokerDeaths(
+        sender, _acked, lambda client, task: True, instance="me", site="main", most=3
+    )
+    deaths.begin(TASK)
+    assert options["persistent"] is False

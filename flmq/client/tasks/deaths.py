@@ -230,7 +230,15 @@ class BrokerDeaths:
         note = Begun(task.task_id, task.client_id, self._instance)
         address = Address(TASKS, task_key(self._site, task.client_id))
         try:
-            sent = self._sender.send(address, note, mandatory=False, expiration=KEPT_FOR)
+            sent = self._sender.send(
+                address,
+                note,
+                mandatory=False,
+                expiration=KEPT_FOR,
+                # It must outlive us, not the broker: synced to disk, it would cost more than the
+                # task does.
+                persistent=False,
+            )
             sent.outcome.result()
         except TransportClosed:
             raise
