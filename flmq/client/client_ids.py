@@ -60,10 +60,14 @@ def _listed(ids: list[str]) -> list[str]:
 
 def _read(path: str) -> list[str]:
     what = "the file of client ids"
-    if not Path(path).exists():
+    try:
+        is_there = Path(path).exists()
+    except (OSError, ValueError):  # it can be no path, such as a list of many ids
+        is_there = False
+    if not is_there:
         raise InvalidClientIds(
-            f"{path}: there is no such file of client ids; a pattern is written name-{{0..99}}, "
-            "a number of clients as 100"
+            f"{path[:200]}: there is no such file of client ids; a pattern is written "
+            "name-{0..99}, a number of clients as 100"
         )
     ids = read_id_file(path, what, InvalidClientIds, none="there is nobody to serve")
     return _each_once([(f"{path}, line {number}", client_id) for number, client_id in ids])

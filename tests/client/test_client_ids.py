@@ -22,6 +22,12 @@ def test_a_number_of_clients_is_named_after_the_host_alike_each_time() -> None:
     assert ids[:3] == client_ids_of(3)
 
 
+def test_a_list_with_commas_is_no_file_however_long_it_is() -> None:
+    """The system has names of 255 bytes."""
+    with pytest.raises(InvalidClientIds, match=r"client-0,.*: there is no such file of client ids"):
+        client_ids_of(",".join(f"client-{number}" for number in range(100)))
+
+
 def test_a_file_names_one_a_line(tmp_path: Path) -> None:
     file = tmp_path / "ids"
     file.write_text("# ours\nb\n\n  a # the second\nc\n", encoding="utf-8")
