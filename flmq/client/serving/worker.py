@@ -61,6 +61,8 @@ _OF_EACH_CLIENT = 8
 is being done, must not hide what lies behind it."""
 _FOR_OTHERS = 0.02
 """Seconds for which a client's answer to a server waits for more that one message can tell."""
+_BYES = 5.0
+"""Seconds for which a process that stops tries to say so."""
 _LAST_WORDS = 0.5
 """Seconds for which a process that is about to stop waits for what else its clients are told."""
 
@@ -261,8 +263,13 @@ class Worker:
 
     def _close(self, listener: threading.Thread) -> None:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
-        # un-acked; its thread ends with it.
-        self._herald.say_all(PresenceKind.BYE)
+        # un-acked; its thread ends with it. Where replies fill the publisher's window and no broker
+        # takes them, a bye would wait for room until the broker is back.
+        said = threading.Thread(
+            target=self._herald.say_all, args=(PresenceKind.BYE,), name="flmq-byes", daemon=True
+        )
+        said.start()
+        said.join(_BYES)
         self._publisher.close()
         self._consumer.close()
         listener.join()
