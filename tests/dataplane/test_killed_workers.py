@@ -149,7 +149,7 @@ def test_a_kill_at_any_step_loses_nothing_and_repeats_only_what_was_not_kept(
 
 
 def test_every_step_of_a_worker_is_among_them() -> None:
-    code = "".join(path.read_text() for path in Path(flmq.client.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(flmq.client.__file__).parent.rglob("*.py"))
     steps = set(re.findall(r'crash_point\("([^"]+)"\)', code))
     assert steps == {where for where in POINTS.values() if where.startswith("worker.")}
 

@@ -223,7 +223,9 @@ def test_a_fault_that_ends_the_clients_ends_the_simulation(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of flmq")
 
-    module = {"TaskExecutor": "task_executor", "Worker": "worker"}[where.partition(".")[0]]
+    module = {"TaskExecutor": "tasks.task_executor", "Worker": "serving.worker"}[
+        where.partition(".")[0]
+    ]
     monkeypatch.setattr(f"flmq.client.{module}.{where}", broken)
     before = set(threading.enumerate())
     with pytest.raises(SimulatedClientsFailed, match="ZeroDivisionError: a fault of flmq"):

@@ -147,7 +147,9 @@ class Doorkeeper:
             who, why = refusal
             self._drop(who, why)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
-                self._greet(presence, refused=f"{why} ({who})")
+                self._greet(
+                    presence, refused=why if who == presence.client_id else f"{why} ({who})"
+                )
             return False
         if self._is_admitted(presence) or greeting == self._greeting_id(presence):
             return True
