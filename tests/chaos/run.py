@@ -47,6 +47,8 @@ _PROGRAM = program.__file__
 _DRAIN_SECONDS = 30.0
 _CHILDREN_SECONDS = 5.0
 _POLL = 0.05
+_STARTS_WITHIN = 10.0
+"""Seconds for which a fault waits for a process that is just starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +286,9 @@ class Director:
             self._end_what_is_over(now)
             if due is None and self._run.diary.exists():
                 due = now
-            if due is not None and self._faults and now >= due + self._faults[0].after:
-                self._do(self._faults.pop(0))
+            over = -1.0 if due is None or not self._faults else now - due - self._faults[0].after
+            if over >= 0 and (self._do(self._faults[0]) or over > _STARTS_WITHIN):
+                self._faults.pop(0)
                 due = time.monotonic()
             time.sleep(_POLL)
         self._run.ended = self._supervisor.exit_status(SERVER) == 0
@@ -314,9 +317,11 @@ class Director:
             self._endings.remove(item)
             item[1]()
 
-    def _do(self, fault: Fault) -> None:
-        if self.disturb(fault):
-            self._run.faults[fault.kind] += 1
+    def _do(self, fault: Fault) -> bool:
+        """Do it; False where there is nobody to do it to yet: it may be starting again."""
+        done = self.disturb(fault)
+        self._run.faults[fault.kind] += done
+        return done
 
 
 class StageDirector(Director):
