@@ -12,32 +12,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from statistics import median
-from typing import Any
 
-from flmq.cli.children import end_with_parent
+from benchmarks.speaking import Speaking
 from tests.sites.networks import Traffic
 from tests.sites.stage import HUB, Sites
 
 __all__ = ["SITE", "Line", "measure", "model_down"]
 
-_ROOT = Path(__file__).resolve().parent.parent
 _FLMQ = str(Path(sys.executable).parent / "flmq")
 SITE = "eu"
 _CLIENTS = (5, 20, 40)
 _PATIENCE = 600.0
-_GRACE = 20.0
+"""Seconds to wait for a process to say something."""
 _QUIET = 1.0
 """Seconds without more than a heartbeat, after which a link has nothing more to carry."""
 _CHATTER = 4000
@@ -57,66 +51,6 @@ class Line:
     seconds: float
     digest: str
     """Of the last model."""
-
-
-class _Process:
-    """A process at a site, what it says, and the word that lets it go on."""
-
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
-        self._log = log
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                argv,
-                cwd=_ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                preexec_fn=end_with_parent(),
-            )
-        self._said: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._ears = threading.Thread(target=self._hear, daemon=True)
-        self._ears.start()
-
-    def until(self, what: str) -> dict[str, Any]:
-        """Return the next thing of this kind that it says."""
-        while True:
-            try:
-                said = self._said.get(timeout=_PATIENCE)
-            except Empty:
-                said = None
-            if said is None:
-                end = self._log.read_text("utf-8", "replace")[-2000:]
-                raise RuntimeError(f"in vain: {what}; the process's log ends in:\n{end}")
-            if said["what"] == what:
-                return said
-
-    def go(self) -> None:
-        """Let it go on."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def end(self) -> None:
-        """End it, in order if it can."""
-        self._process.terminate()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._ears.join()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-    def _hear(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with contextlib.suppress(json.JSONDecodeError):
-                self._said.put(json.loads(line))
-        self._said.put(None)
 
 
 def measure(
@@ -178,16 +112,15 @@ def model_down(sites: Sites, clients: int, model_bytes: int) -> int:
 @contextlib.contextmanager
 def _crew(
     sites: Sites, folder: Path, clients: int, model_bytes: int, rounds: int, aggregated: bool
-) -> Iterator[tuple[_Process, _Process]]:
+) -> Iterator[tuple[Speaking, Speaking]]:
     """Start a run's processes at their sites; end them."""
     module = [sys.executable, "-m", "benchmarks.linked"]
     of_server = (f"--rounds={rounds}", f"--model-bytes={model_bytes}", f"--runs={folder}/runs")
     with contextlib.ExitStack() as stack:
 
-        def start(site: str, name: str, argv: Sequence[str]) -> _Process:
-            process = _Process(sites.command(site, argv), folder / f"{name}.log")
-            stack.callback(process.end)
-            return process
+        def start(site: str, name: str, argv: Sequence[str]) -> Speaking:
+            command, log = sites.command(site, argv), folder / f"{name}.log"
+            return stack.enter_context(Speaking(command, log, patience=_PATIENCE))
 
         if aggregated:
             state = f"--state-dir={folder}/aggregator"

@@ -13,92 +13,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.meters import cpu_seconds, peak_memory, resident_memory
+from benchmarks.speaking import Speaking, SpeakingFailed
 from flmq.broker.node import PrivateNode
 from flmq.transport import client_topology, federation_topology
 
-_ROOT = Path(__file__).resolve().parent.parent
 _CELLS = ("round", "resume", "idle")
 _PATIENCE = 900.0
 """Seconds to wait for a process to say something."""
-_GRACE = 30.0
-
-
-class _Process:
-    """A process of `benchmarks.scaled`, and what it says."""
-
-    def __init__(self, what: str, url: str, log: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.scaled", what, *arguments]
-        self.started = time.time()
-        self._log = log.open("a")
-        self._process = subprocess.Popen(
-            command,
-            cwd=_ROOT,
-            env={**os.environ, "FLMQ_BROKER_URL": url},
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        self._said: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        threading.Thread(target=self._hear, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def until(self, what: str) -> dict[str, Any]:
-        """Return the next thing of this kind that it says."""
-        while True:
-            try:
-                said = self._said.get(timeout=_PATIENCE)
-            except Empty:
-                raise SystemExit(
-                    f"said nothing for {_PATIENCE:g} s: see {self._log.name}"
-                ) from None
-            if said is None:
-                raise SystemExit(f"ended before it {what}: see {self._log.name}")
-            if said["what"] == what:
-                return said
-
-    def wait(self) -> None:
-        """Wait until it has ended."""
-        self._process.wait(_PATIENCE)
-
-    def _hear(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._said.put(json.loads(line))
-        self._said.put(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
 
 
 class _Bench:
@@ -109,17 +39,18 @@ class _Bench:
         self._folder = folder
         self._options = options
 
-    def clients(self, count: int) -> _Process:
-        return _Process("clients", self._node.url, self._folder / "log", f"--clients={count}")
+    def clients(self, count: int) -> Speaking:
+        return self._start("clients", f"--clients={count}")
 
-    def server(self, count: int, rounds: int, runs: str, *more: str) -> _Process:
-        arguments = (
+    def server(self, count: int, rounds: int, runs: str, *more: str) -> Speaking:
+        return self._start(
+            "server",
             f"--clients={count}",
             f"--rounds={rounds}",
             f"--numbers={self._options.model_bytes // 4}",
             f"--runs={self._folder / runs}",
+            *more,
         )
-        return _Process("server", self._node.url, self._folder / "log", *arguments, *more)
 
     def play(self, count: int, rounds: int) -> dict[str, float]:
         """Play rounds, the first of which is a warm-up, and return what one took."""
@@ -134,7 +65,7 @@ class _Bench:
                 opened = server.until("opened")
                 before = self._cpu(clients)
                 closed = server.until("closed")
-                _all_accepted(closed, count)
+                _all_accepted(server, closed, count)
                 after = self._cpu(clients)
                 played.append(
                     {
@@ -168,7 +99,7 @@ class _Bench:
             with self.server(count, 2, "resume", going_on) as server:
                 going = server.until("going on")
                 closed = server.until("closed")
-                _all_accepted(closed, count)
+                _all_accepted(server, closed, count)
                 return {
                     "going on": going["at"] - server.started,
                     "closed": closed["at"] - server.started,
@@ -184,7 +115,12 @@ class _Bench:
         self._node.ctl("import_definitions", str(path), timeout=3600)
         return time.monotonic() - begun
 
-    def _cpu(self, clients: _Process) -> tuple[float, float]:
+    def _start(self, what: str, *arguments: str) -> Speaking:
+        command = [sys.executable, "-m", "benchmarks.scaled", what, *arguments]
+        env = {"FLMQ_BROKER_URL": self._node.url}
+        return Speaking(command, self._folder / "log", patience=_PATIENCE, env=env)
+
+    def _cpu(self, clients: Speaking) -> tuple[float, float]:
         broker = self._node.pid
         return (
             cpu_seconds([clients.pid]) or 0.0,
@@ -192,9 +128,9 @@ class _Bench:
         )
 
 
-def _all_accepted(closed: dict[str, Any], count: int) -> None:
+def _all_accepted(server: Speaking, closed: dict[str, Any], count: int) -> None:
     if closed["accepted"] != count:
-        raise SystemExit(f"{closed['accepted']} of {count} replies counted")
+        server.fail(f"{closed['accepted']} of {count} replies counted")
 
 
 def _definitions(count: int) -> dict[str, list[dict[str, Any]]]:
@@ -237,13 +173,10 @@ def _definitions(count: int) -> dict[str, list[dict[str, Any]]]:
 def _bench(options: argparse.Namespace) -> Iterator[_Bench]:
     """A broker of its own for each cell: queues of one would be there in the next."""
     with tempfile.TemporaryDirectory(prefix="flmq-scale-") as folder, PrivateNode() as node:
-        bench = _Bench(node, Path(folder), options)
         try:
-            yield bench
-        except SystemExit:
-            log = (Path(folder) / "log").read_text(errors="replace")
-            print(log[-4000:], file=sys.stderr)
-            raise
+            yield _Bench(node, Path(folder), options)
+        except SpeakingFailed as failed:
+            sys.exit(str(failed))
 
 
 def rounds(options: argparse.Namespace) -> Iterator[str]:
