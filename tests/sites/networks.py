@@ -13,10 +13,10 @@ import json
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tests.proxy import Proxy
 
@@ -29,8 +29,6 @@ _MTU = 1500
 _FASTEST = 125e6
 """Bytes/s, each way: a gigabit. Faster, the kernel's own queues lose packets."""
 _OWN = "/proc/thread-self/ns/net"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,9 @@ class Namespace:
         Raises:
             OSError: this process may not, or the kernel cannot.
         """
-        self.file = _in_a_thread(_unshared)
+        # The thread ends with the pool: the namespace is then nobody's but the file's.
+        with ThreadPoolExecutor(1, "namespace") as pool:
+            self.file = pool.submit(_unshared).result()
         try:
             self.run("ip", "link", "set", "lo", "up")
         except BaseException:
@@ -235,22 +235,3 @@ def _enter(file: int) -> None:
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def _in_a_thread(work: Callable[[], T]) -> T:
-    """Do it in a thread that ends with it, whose namespace is then nobody's but the file's."""
-    came: list[T | OSError] = []
-
-    def run() -> None:
-        try:
-            came.append(work())
-        except OSError as error:
-            came.append(error)
-
-    thread = threading.Thread(target=run, name="namespace")
-    thread.start()
-    thread.join()
-    (result,) = came
-    if isinstance(result, OSError):
-        raise result
-    return result
