@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,7 +23,7 @@ from flmq.server.strategy import FedAvg
 from flmq.testing import fast_retries
 from flmq.transport import Transport
 from tests.end_to_end.federation import Federation, RunningServer, in_thread, initial
-from tests.transport.rigs import PATIENCE, MemoryRig, RabbitMQRig
+from tests.transport.rigs import PATIENCE, MemoryRig, RabbitMQRig, eventually
 
 CLIENTS = ["ann", "bob", "cy"]
 
@@ -114,10 +113,7 @@ def test_a_tree_of_three_regions_leaves_the_bits_as_they_are(
     federation.serve("ann", options=WorkerOptions(heartbeat=1.0, site="a"))
     federation.serve("bob", options=WorkerOptions(heartbeat=1.0, site="b"))
     federation.serve("cy")
-    until = time.monotonic() + PATIENCE
-    while len(top.covers) < 3:
-        assert time.monotonic() < until, top.covers
-        threading.Event().wait(0.05)
+    eventually(lambda: len(top.covers) >= 3)
     server = federation.run(mean_of(40_000), 2, sites=("main", "a", "b"))
     assert server.model() == flat(2, 40_000)
     assert [(each.site, each.clients, each.refused) for each in sums(server)] == [
@@ -181,10 +177,8 @@ class Killed:
     def start(self) -> None:
         """Start the first, and wait until it serves."""
         self._thread.start()
-        until = time.monotonic() + 3 * PATIENCE
-        while not (self._state_dir / "main" / "aggregator.db").exists():
-            assert time.monotonic() < until, "the aggregator does not begin"
-            self._stopping.wait(0.1)
+        begun = self._state_dir / "main" / "aggregator.db"
+        eventually(begun.exists, 3 * PATIENCE)
 
     def stop(self) -> None:
         """End the last."""
