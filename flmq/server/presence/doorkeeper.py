@@ -52,6 +52,19 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a client takes no part."""
+
+    counted: str
+    """The reason, to go on a sentence about clients. Hellos are counted by it: nothing that a hello
+    may choose is in it."""
+    named: str
+    """The client, as the report of those that are counted names it."""
+    told: str
+    """What the client itself is told."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Greeting:
     """What is to be sent to a process that is not admitted, or not yet."""
 
@@ -144,12 +157,9 @@ class Doorkeeper:
             return True
         refusal = self._refusal(presence)
         if refusal is not None:
-            who, why = refusal
-            self._drop(who, why)
+            self._drop(refusal.named, refusal.counted)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
-                self._greet(
-                    presence, refused=why if who == presence.client_id else f"{why} ({who})"
-                )
+                self._greet(presence, refused=refusal.told)
             return False
         if self._is_admitted(presence) or greeting == self._greeting_id(presence):
             return True
@@ -202,16 +212,17 @@ class Doorkeeper:
             persistent=False,
         )
 
-    def _refusal(self, presence: Presence) -> tuple[str, str] | None:
-        """Return the client that takes no part, and why, to go on a sentence; None if it does."""
+    def _refusal(self, presence: Presence) -> _Refusal | None:
+        """Return why the client takes no part; None if it does."""
+        client_id = presence.client_id
         properties = None if presence.bare else presence.properties
-        refusal = self._admission.refusal(presence.client_id, properties)
-        if refusal is not None:
-            return presence.client_id, refusal
+        reason = self._admission.refusal(client_id, properties)
+        if reason is not None:
+            return _Refusal(reason, named=client_id, told=reason)
         if presence.kind is PresenceKind.BYE or not (site := self._presence.elsewhere(presence)):
             return None
-        # Sites are not in the reason, by which is counted: a hello may name any.
-        return f"{presence.client_id} of {site}, heard from {presence.site}", _ELSEWHERE
+        where = f"{client_id} of {site}, heard from {presence.site}"
+        return _Refusal(_ELSEWHERE, named=where, told=f"{_ELSEWHERE} ({where})")
 
     def _is_admitted(self, presence: Presence) -> bool:
         """Return whether the process was admitted before. A bye passes: it admits nobody."""
