@@ -200,16 +200,17 @@ class Doorkeeper:
             self._sites[site] = None
         self._sender.send(
             Address(TASKS, everybody_key(site)),
-            RollCall(
-                self._job.name,
-                self._job.epoch,
-                self._heartbeat,
-                self._job.run_id,
-                hears_others=True,
-            ),
+            self._roll_call(),
             mandatory=False,
             expiration=_ROLL_CALL_EXPIRES,
             persistent=False,
+        )
+
+    def _roll_call(self, refused: str = "") -> RollCall:
+        """Return what asks for hellos; ``refused``: why its reader takes no part."""
+        job = self._job
+        return RollCall(
+            job.name, job.epoch, self._heartbeat, job.run_id, refused, hears_others=True
         )
 
     def _refusal(self, presence: Presence) -> _Refusal | None:
@@ -280,14 +281,7 @@ class Doorkeeper:
     def _send(self, greeting: _Greeting) -> None:
         sent = self._sender.send(
             greeting.address,
-            RollCall(
-                self._job.name,
-                self._job.epoch,
-                self._heartbeat,
-                self._job.run_id,
-                greeting.refused,
-                hears_others=True,
-            ),
+            self._roll_call(greeting.refused),
             expiration=_GREETING_EXPIRES,
             # If a broker's restart loses it, its process is greeted again when it is next heard.
             persistent=False,
