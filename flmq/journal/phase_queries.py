@@ -15,7 +15,6 @@ from flmq.common.phase import Phase
 from flmq.journal.errors import NotKept
 from flmq.journal.latetable import LateTable
 from flmq.journal.records import (
-    CarriedReply,
     ClosedPhase,
     Contribution,
     LateReply,
@@ -31,7 +30,7 @@ from flmq.journal.schema import Seal
 from flmq.round import DIRECT, STREAM, Outcome, Policy, TaskOutcome
 from flmq.wire import BlobRef
 
-__all__ = ["PhaseQueries", "key_columns", "most_asked", "phase_id"]
+__all__ = ["PhaseQueries", "key_columns", "phase_id"]
 
 LoadState = Callable[[sqlite3.Connection, bytes, str | None], dict[str, Any]]
 """Loads a state, given its stored form and the digest of its large arrays."""
@@ -148,10 +147,6 @@ class PhaseQueries:
         )
         return [PhaseKey(number, phase, call) for number, call in rows]
 
-    def answered_late(self, tx: sqlite3.Connection, key: PhaseKey) -> frozenset[str]:
-        """Return the clients that answered late in a phase."""
-        return self.late.answered(tx, phase_id(tx, key)[0])
-
     def elapsed(self, tx: sqlite3.Connection, key: PhaseKey) -> tuple[float, bool] | None:
         """Return for how long a phase was open, and whether it is; None if it was never opened."""
         row = tx.execute(
@@ -176,13 +171,10 @@ class PhaseQueries:
         ).fetchone()
         return 0 if last is None else int(last)
 
-    def waiting_late(self, tx: sqlite3.Connection) -> list[CarriedReply]:
-        """Return late replies kept for a later round that has not closed, by client id."""
-        return list(self.late.waiting(tx))
-
-    def carried_into(self, tx: sqlite3.Connection, key: PhaseKey) -> list[CarriedReply]:
-        """Return the late replies that count in a phase, in the order of client ids."""
-        return list(self.late.into(tx, phase_id(tx, key)[0]))
+    def most_asked(self, tx: sqlite3.Connection) -> int:
+        """Return how many asks the phase with the most of them has."""
+        (most,) = tx.execute("SELECT max(asked) FROM phases").fetchone()
+        return 0 if most is None else int(most)
 
     def reply_files(
         self, tx: sqlite3.Connection, path: Callable[[str, BlobRef], Path]
@@ -281,12 +273,6 @@ class PhaseQueries:
                 size,
                 order_id,
             )
-
-
-def most_asked(tx: sqlite3.Connection) -> int:
-    """Return how many asks the phase with the most of them has."""
-    (most,) = tx.execute("SELECT max(asked) FROM phases").fetchone()
-    return 0 if most is None else int(most)
 
 
 def _not_kept(key: PhaseKey) -> NotKept:

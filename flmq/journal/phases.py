@@ -15,7 +15,7 @@ from flmq.common.phase import Phase
 from flmq.journal.blob_store import BlobStore, state_digests
 from flmq.journal.database import Database
 from flmq.journal.fence import Fence
-from flmq.journal.phase_queries import PhaseQueries, most_asked, phase_id
+from flmq.journal.phase_queries import PhaseQueries, phase_id
 from flmq.journal.phasetables import PhaseTables
 from flmq.journal.records import (
     CarriedReply,
@@ -72,7 +72,7 @@ class PhaseReader:
     def most_asked(self) -> int:
         """Return how many asks the phase with the most of them has."""
         with self._db.reading() as tx:
-            return most_asked(tx)
+            return self._queries.most_asked(tx)
 
     def left_open(self) -> dict[str, tuple[PhaseKey, str]]:
         """Return phase and ask name, by task id, of the phases that were not closed."""
@@ -87,7 +87,7 @@ class PhaseReader:
     def answered_late(self, key: PhaseKey) -> frozenset[str]:
         """Return the asks of a phase whose first reply came after it had closed."""
         with self._db.reading() as tx:
-            return self._queries.answered_late(tx, key)
+            return self._queries.late.answered(tx, phase_id(tx, key)[0])
 
     def has_answered_late(self, key: PhaseKey, ask: str) -> bool:
         """Return whether an ask of a phase was answered after it had closed."""
@@ -123,12 +123,12 @@ class PhaseReader:
     def waiting_late(self) -> list[CarriedReply]:
         """Return late replies kept for a later round that has not closed, by client id."""
         with self._db.reading() as tx:
-            return self._queries.waiting_late(tx)
+            return list(self._queries.late.waiting(tx))
 
     def carried_into(self, key: PhaseKey) -> list[CarriedReply]:
         """Return the late replies that count in a closed phase, by client id."""
         with self._db.reading() as tx:
-            return self._queries.carried_into(tx, key)
+            return list(self._queries.late.into(tx, phase_id(tx, key)[0]))
 
 
 class PhaseWriter(PhaseReader):
