@@ -36,7 +36,7 @@ class LateTable:
 
     def enter(self, tx: sqlite3.Connection, phase: int, entry: LateEntry) -> Outcome:
         """Enter a reply to phase number ``phase``; return its outcome (DUPLICATE if the second)."""
-        if entry.outcome is Outcome.LATE and not self._known(tx, phase, entry.client_id):
+        if entry.outcome is Outcome.LATE and not self.has_answered(tx, phase, entry.client_id):
             self._add(tx, phase, entry)
             return Outcome.LATE
         tx.execute(
@@ -107,9 +107,6 @@ class LateTable:
 
     def has_answered(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
         """Return whether this client answered phase number ``phase`` late."""
-        return self._known(tx, phase, client_id)
-
-    def _known(self, tx: sqlite3.Connection, phase: int, client_id: str) -> bool:
         row = tx.execute(
             "SELECT 1 FROM late WHERE phase_id = ? AND client_id = ? AND word = ?",
             (phase, client_id, Outcome.LATE.value),
