@@ -6,7 +6,7 @@ Each method runs within a transaction of its caller.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,16 @@ class PhaseQueries:
         found = self._planned(tx, key)
         return None if found is None else (found[1], found[3] is None)
 
+    def orders(self, tx: sqlite3.Connection, key: PhaseKey) -> Mapping[str, tuple[str, ...]]:
+        """Return the orders of a phase's plan, without reading its asks and state."""
+        row = tx.execute(
+            "SELECT plan FROM phases WHERE server_round = ? AND phase = ? AND call = ?",
+            key_columns(key),
+        ).fetchone()
+        if row is not None and row[0] is None:
+            raise _not_kept(key)
+        return {} if row is None else _orders(self._seal.unpack(row[0]))
+
     def last_closed(self, tx: sqlite3.Connection, phase: Phase) -> int:
         """Return the last round whose phase of this kind has closed; 0 if none has."""
         (last,) = tx.execute(
@@ -245,7 +255,7 @@ class PhaseQueries:
             policy["timeout"],
             Policy(policy["min_results"], policy["target_results"]),
             state,
-            {site: tuple(covers) for site, covers in policy.get("orders", {}).items()},
+            _orders(policy),
         )
 
     def sums(self, tx: sqlite3.Connection, phase: int) -> Iterable[RecordedSum]:
@@ -273,6 +283,11 @@ class PhaseQueries:
                 size,
                 order_id,
             )
+
+
+def _orders(plan: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+    """Return the orders in a stored plan; a phase without any, or of an older flmq, has none."""
+    return {site: tuple(covers) for site, covers in plan.get("orders", {}).items()}
 
 
 def _not_kept(key: PhaseKey) -> NotKept:

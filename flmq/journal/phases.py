@@ -106,6 +106,11 @@ class PhaseReader:
             found = self._queries.plan(tx, key)
         return None if found is None else self._again(key, *found)
 
+    def orders(self, key: PhaseKey) -> Mapping[str, tuple[str, ...]]:
+        """Return the orders of a phase's plan; none if it was never opened; raises as `find`."""
+        with self._db.reading() as tx:
+            return self._queries.orders(tx, key)
+
     def contributions(self, key: PhaseKey) -> list[Contribution]:
         """Return the answers in a phase, in the order of arrival."""
         with self._db.reading() as tx:

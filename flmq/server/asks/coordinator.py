@@ -162,10 +162,11 @@ class Coordinator:
         policy, records = self._late_policy, self._records
         lates = [] if records is None or policy is None else records.replies.waiting_late()
         checkpoint = None if records is None else records.phases.resume()
+        awaited = {} if records is None else records.phases.left_open()
         state = JobState(
             has_record=records is not None,
             late_until=0 if policy is None else policy.until,
-            awaited={} if records is None else records.phases.left_open(),
+            awaited=awaited,
             waiting=[late.ref for late in lates],
             last=0 if records is None else records.replies.last_fit_closed(),
         )
@@ -186,15 +187,14 @@ class Coordinator:
         loop = ReplyLoop(state, edges)
         loop.add_late(lates)
         if records is not None:
-            left = records.phases.orders_left_open()
+            keys = {key for key, _ in awaited.values() if not (key.is_direct or key.is_streamed)}
+            orders = {
+                self._order_id(key, site): (key, site)
+                for key in keys
+                for site in records.phases.orders(key)
+            }
             with loop.lock:
-                loop.tasks.await_orders(
-                    {
-                        self._order_id(key, site): (key, site)
-                        for key, sites in left.items()
-                        for site in sites
-                    }
-                )
+                loop.tasks.await_orders(orders)
         return loop
 
     def _order_id(self, key: PhaseKey, site: str) -> str:

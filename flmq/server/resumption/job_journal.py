@@ -16,6 +16,7 @@ from flmq.common.phase import Phase
 from flmq.common.typing import Parameters
 from flmq.journal.errors import JournalGone, JournalNotWritable
 from flmq.journal.journal import Journal
+from flmq.journal.phases import PhaseReader
 from flmq.journal.records import (
     Checkpoint,
     ClosedPhase,
@@ -110,9 +111,7 @@ class JobJournal:
         """
         elapsed = self._phases.elapsed(key)
         if elapsed is not None:
-            plan = self._phases.plan(key)
-            assert plan is not None, "it was opened"
-            return _opened_before(plan, elapsed)
+            return _opened_before(self._phases, key, elapsed)
         asks = _planned_asks(self._journal, tasks, request.asks)
         plan = Plan(asks, request.timeout, request.policy, request.state or {}, orders or {})
         self._phases.open(key, plan)
@@ -138,15 +137,11 @@ class JobJournal:
         """Return the closed phases of this kind in a round, in the order of opening."""
         return self._phases.closed_calls(server_round, phase)
 
-    def orders_left_open(self) -> dict[PhaseKey, list[str]]:
-        """Return the sites of the aggregators that were ordered in phases left open."""
-        found = dict[PhaseKey, list[str]]()
-        for key in {key for key, _ in self._phases.left_open().values()}:
-            if key.phase is Phase.FIT and key.call < STREAM:
-                plan = self._phases.plan(key)
-                if plan is not None and plan.orders:
-                    found[key] = list(plan.orders)
-        return found
+    def orders(self, key: PhaseKey) -> Mapping[str, tuple[str, ...]]:
+        """Return the sites of the aggregators that add up replies to a phase, as it was planned,
+        and the sites whose replies each takes.
+        """
+        return self._phases.orders(key)
 
     def closed(self, key: PhaseKey) -> str | None:
         """Return why an earlier server closed a phase; None if none did."""
@@ -248,10 +243,11 @@ def _planned_asks(
     return tuple(planned)
 
 
-def _opened_before(plan: Plan, elapsed: float) -> OpenedBefore:
-    orders, asks = plan.orders, plan.asks
+def _opened_before(phases: PhaseReader, key: PhaseKey, elapsed: float) -> OpenedBefore:
+    orders = phases.orders(key)
     # Who planned it matters, and who goes by which site, only where there are orders.
-    tasks = {each.client_id: _task(each) for each in asks} if orders else {}
+    plan = phases.plan(key) if orders else None
+    tasks = {} if plan is None else {each.client_id: _task(each) for each in plan.asks}
     epoch = max((task.epoch for task in tasks.values()), default=0)
     via = {ask: task.via for ask, task in tasks.items() if task.via}
     return OpenedBefore(elapsed, orders, via, epoch)
