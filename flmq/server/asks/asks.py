@@ -31,7 +31,7 @@ from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
 from flmq.server.replies.reply_loop import ReplyLoop
-from flmq.server.resumption.job_journal import JobJournal
+from flmq.server.resumption.job_journal import JobJournal, OpenedBefore
 from flmq.server.resumption.reply_journal import ReplyJournal
 from flmq.wire import PartialSum, Reply
 
@@ -106,6 +106,7 @@ class Asks:
         self._waiting.regions.arrange(phase)
         elapsed = 0.0
         is_journaled = self._records is not None and request.state is not None
+        before: OpenedBefore | None = None
         if self._records is not None and is_journaled:
             orders = {each.site: tuple(sorted(each.covers)) for each in phase.orders.values()}
             before = self._records.phases.open_phase(key, phase.tasks, request, orders)
@@ -117,7 +118,8 @@ class Asks:
         self._say_who_is_behind(phase)
         # Step 2: count the replies that came earlier: late ones from earlier rounds, and those that
         # an earlier server recorded.
-        self._loop.open(phase, lambda loop: self._begins(phase, loop, is_journaled))
+        records = None if before is None else self._records
+        self._loop.open(phase, lambda loop: self._begins(phase, loop, records, is_journaled))
         # Step 3: publish the model, wait for its confirm, then publish the tasks that name it.
         timeout = None if request.timeout is None else max(0.0, request.timeout - elapsed)
         with self._loop.lock:
@@ -136,11 +138,13 @@ class Asks:
         return watch
 
     def _begins(
-        self, phase: PhaseInFlight, loop: ReplyLoop, is_journaled: bool
+        self, phase: PhaseInFlight, loop: ReplyLoop, records: Records | None, is_journaled: bool
     ) -> Sequence[JobEvent]:
-        """Return the event that opens the phase, then those that restore its recorded state."""
+        """Return the event that opens the phase, then those that restore its recorded state.
+
+        ``records`` None: no earlier server opened it, so that nothing is recorded of it.
+        """
         key, request = phase.key, phase.request
-        records = self._records if is_journaled else None
         carried = None if records is None else records.replies.carried_into(key)
         if carried is not None:
             loop.add_late(carried)
