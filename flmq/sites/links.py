@@ -105,10 +105,10 @@ def links_to(
         return
     found, wrong = _ask(target)
     for source, exchanges in sources:
-        wrong = wrong or _mistaken(federation, (source, target), clusters)
+        mistaken = wrong or _mistaken(federation, (source, target), clusters)
         waits = _waiting(source, target, exchanges, clusters, waiting)
         url = source.link_url if source.parent == target.name else parent_url(federation, target)
-        worst = wrong or _worst(
+        worst = mistaken or _worst(
             _judge(each, source, target, url) for each in _wanted_links(found, source, exchanges)
         )
         yield LinkStatus(source.name, target.name, worst.state, worst.reason, worst.mend, waits)

@@ -38,6 +38,8 @@ class Apis:
             "hub-api": [_link("up.eu", exchange) for exchange in UP],
             "eu": [_link("down.main", exchange) for exchange in DOWN],
         }
+        self.clusters: dict[str, str] = {}
+        """Names of brokers that have not each its own."""
         self.waiting: dict[str, dict[str, int]] = {"hub-api": {}, "eu": {}}
 
     def call(self, api: Management, method: str, path: str, body: object = None) -> Any:
@@ -47,9 +49,10 @@ class Apis:
         what = path.split("/")[2].partition("?")[0]
         match what:
             case "cluster-name":
-                return {"name": f"rabbit@{api.host}"}
+                return {"name": self.clusters.get(api.host, f"rabbit@{api.host}")}
             case "queues":
-                queues = [{"name": n, "messages": m} for n, m in self.waiting[api.host].items()]
+                waiting = self.waiting.get(api.host, {})
+                queues = [{"name": n, "messages": m} for n, m in waiting.items()]
                 return {"items": queues, "page_count": 1}
             case "federation-links":
                 if isinstance(links := self.links[api.host], Exception):
@@ -80,9 +83,9 @@ def apis(monkeypatch: pytest.MonkeyPatch) -> Apis:
     return apis
 
 
-def run(tmp_path: Path, *arguments: str) -> Result:
+def run(tmp_path: Path, *arguments: str, more: str = "") -> Result:
     file = tmp_path / "federation.toml"
-    file.write_text(FILE)
+    file.write_text(FILE + more)
     environ = {
         "SECRET": "s3cret",
         "XDG_STATE_HOME": str(tmp_path),
@@ -148,3 +151,20 @@ def test_a_link_that_is_not_set_up_may_have_another_policy_before_it(
     assert line(result, "link main -> eu").endswith("not set up")
     assert "mend: flmq site apply; if that changes nothing" in result.output
     assert "rabbitmqctl list_policies -p flmq" in result.output
+
+
+def test_two_brokers_that_are_taken_for_one_are_no_fault_of_a_third(
+    tmp_path: Path, apis: Apis
+) -> None:
+    more = ""
+    for name in ("us", "asia"):
+        url = f"amqp://flmq:${{SECRET}}@{name}/flmq"
+        more += f'[[site]]\nname = "{name}"\nparent = "main"\nurl = "{url}"\n'
+        apis.links["hub-api"] += [_link(f"up.{name}", exchange) for exchange in UP]
+        apis.links[name] = [_link("down.main", exchange) for exchange in DOWN]
+    apis.clusters = {"eu": "same", "us": "same"}
+    result = run(tmp_path, more=more)
+    assert result.exit_code == ExitCode.CHECK_FAILED
+    for name in ("eu", "us"):
+        assert "have one cluster name, same" in line(result, f"link {name} -> main")
+    assert line(result, "link asia -> main").split("  ")[-1] == "running"
