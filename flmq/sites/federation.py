@@ -88,6 +88,12 @@ class Federation:
         """Return the sites whose parent is ``name``."""
         return tuple(site for site in self.sites if site.parent == name)
 
+    def neighbours(self, name: str) -> tuple[Site, ...]:
+        """Return the sites to which ``name`` is linked: its parent, if it has one, and children."""
+        parent = self[name].parent
+        above = () if parent is None else (self[parent],)
+        return above + self.children(name)
+
     @property
     def depth(self) -> int:
         """Links between the hub and the site that is farthest from it; 1 or more."""

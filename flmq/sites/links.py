@@ -13,7 +13,7 @@ from flmq.common.errors import BrokerAccessRefused, BrokerError
 from flmq.common.urls import BrokerUrl
 from flmq.sites.brokers import FEDERATION_PLUGINS_MEND, buffers, naming
 from flmq.sites.federation import Federation, Site
-from flmq.sites.wanted import DOWN, UP, buffer_name, parent_url
+from flmq.sites.wanted import buffer_name, crossing, parent_url
 
 __all__ = ["LinkState", "LinkStatus", "links_of", "links_to"]
 
@@ -96,15 +96,12 @@ def links_to(
 
     ``clusters`` are the brokers' cluster names, ``waiting`` the messages in each of their buffers.
     """
-    sources: list[tuple[Site, tuple[str, ...]]] = [
-        (child, UP) for child in federation.children(target.name)
-    ]
-    if target.parent is not None:
-        sources.insert(0, (federation[target.parent], DOWN))
+    sources = federation.neighbours(target.name)
     if not sources:
         return
     found, wrong = _ask(target)
-    for source, exchanges in sources:
+    for source in sources:
+        exchanges = crossing(source, target)
         mistaken = wrong or _mistaken(federation, (source, target), clusters)
         waits = _waiting(source, target, exchanges, clusters, waiting)
         url = source.link_url if source.parent == target.name else parent_url(federation, target)

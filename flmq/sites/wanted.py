@@ -35,6 +35,7 @@ __all__ = [
     "Item",
     "Kind",
     "buffer_name",
+    "crossing",
     "parent_url",
     "wanted",
     "wanted_buffers",
@@ -109,15 +110,15 @@ def wanted_buffers(
 
     ``clusters`` are cluster names of sites' brokers; a buffer is named after its reader's.
     """
-    readers: list[tuple[Site, tuple[str, ...]]] = [
-        (child, DOWN) for child in federation.children(site.name)
-    ]
-    if site.parent is not None:
-        readers.append((federation[site.parent], UP))
-    for reader, exchanges in readers:
+    for reader in federation.neighbours(site.name):
         if reader.name in clusters:
-            for exchange in exchanges:
+            for exchange in crossing(site, reader):
                 yield buffer_name(exchange, site, reader, clusters[reader.name])
+
+
+def crossing(source: Site, target: Site) -> tuple[str, ...]:
+    """Return the exchanges whose messages cross the link from ``source`` to its neighbour."""
+    return DOWN if target.parent == source.name else UP
 
 
 def buffer_name(exchange: str, site: Site, reader: Site, cluster: str) -> str:
