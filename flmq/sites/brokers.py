@@ -11,7 +11,7 @@ from flmq.broker.management import Management, NoSuchThing
 from flmq.common.errors import BrokerError, BrokerRefusal
 from flmq.sites.federation import Federation, Site
 from flmq.sites.plan import Change, Sign, Standing
-from flmq.sites.wanted import OURS, Item, Kind, wanted
+from flmq.sites.wanted import COMPONENTS, OURS, Item, Kind, wanted
 from flmq.transport.topology import AMOUNTS
 
 __all__ = ["FEDERATION_PLUGINS_MEND", "buffers", "carry_out", "look", "look_at_all", "naming"]
@@ -21,8 +21,6 @@ FEDERATION_PLUGINS_MEND = (
 )
 """The command that enables what links need, on the machine of a broker."""
 _PAGE = 500
-_UPSTREAM, _SET = "federation-upstream", "federation-upstream-set"
-_COMPONENTS = {Kind.UPSTREAM: _UPSTREAM, Kind.UPSTREAM_SET: _SET}
 
 
 def look(federation: Federation, site: Site) -> Standing:
@@ -154,15 +152,14 @@ def _kind_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(api: Management, vhost: str) -> Iterator[Item]:
-    for kind, component in _COMPONENTS.items():
+    for kind, component in COMPONENTS.items():
         try:
             found = api.call("GET", f"/api/parameters/{component}/{vhost}") or []
         except NoSuchThing:
             continue  # the plugin is not enabled
         for each in found:
             if each["name"].startswith(OURS):
-                value = each["value"]
-                yield Item(kind, each["name"], value if kind is Kind.UPSTREAM else {"value": value})
+                yield Item(kind, each["name"], {"value": each["value"]})
 
 
 def _policies(api: Management, vhost: str) -> Iterator[Item]:
@@ -189,7 +186,7 @@ def _path(vhost: str, item: Item) -> str:
         case Kind.BINDING:
             return _binding(vhost, item.value)
         case Kind.UPSTREAM | Kind.UPSTREAM_SET:
-            return f"/api/parameters/{_COMPONENTS[item.kind]}/{vhost}/{name}"
+            return f"/api/parameters/{COMPONENTS[item.kind]}/{vhost}/{name}"
 
 
 def _make(api: Management, vhost: str, item: Item) -> None:
@@ -197,9 +194,8 @@ def _make(api: Management, vhost: str, item: Item) -> None:
     if item.kind is Kind.BINDING:
         api.call("POST", path, {"routing_key": item.value["routing_key"]})
         return
-    body = {"value": item.value} if item.kind is Kind.UPSTREAM else item.value
     try:
-        api.call("PUT", path, body)
+        api.call("PUT", path, item.value)
     except BrokerRefusal as error:
         if "component" in str(error) and "not found" in str(error):
             raise BrokerRefusal(

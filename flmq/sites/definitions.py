@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from flmq.sites.federation import Federation, Site
-from flmq.sites.wanted import Item, Kind, wanted
+from flmq.sites.wanted import COMPONENTS, Item, Kind, wanted
 
 __all__ = ["definitions"]
 
@@ -19,10 +19,6 @@ _LISTS = {
     Kind.UPSTREAM: "parameters",
     Kind.UPSTREAM_SET: "parameters",
     Kind.POLICY: "policies",
-}
-_COMPONENTS = {
-    Kind.UPSTREAM: "federation-upstream",
-    Kind.UPSTREAM_SET: "federation-upstream-set",
 }
 
 
@@ -42,11 +38,8 @@ def _entry(item: Item) -> dict[str, Any]:
             to = {"e": "exchange", "q": "queue"}[item.value["to"]]
             ends = {key: item.value[key] for key in ("source", "destination", "routing_key")}
             return {**ends, "destination_type": to, "arguments": {}}
-        case Kind.UPSTREAM:
-            return {"component": _COMPONENTS[item.kind], "name": item.name, "value": item.value}
-        case Kind.UPSTREAM_SET:
-            value = item.value["value"]
-            return {"component": _COMPONENTS[item.kind], "name": item.name, "value": value}
+        case Kind.UPSTREAM | Kind.UPSTREAM_SET:
+            return {"component": COMPONENTS[item.kind], "name": item.name, **item.value}
         case Kind.EXCHANGE:
             more = {"auto_delete": False, "internal": False, "arguments": {}}
             return {"name": item.name, **item.value, **more}

@@ -29,6 +29,7 @@ from flmq.transport import (
 )
 
 __all__ = [
+    "COMPONENTS",
     "DOWN",
     "OURS",
     "UP",
@@ -67,6 +68,13 @@ class Kind(StrEnum):
     """A queue of messages on their way to another broker, which RabbitMQ makes for a link."""
 
 
+COMPONENTS = {
+    Kind.UPSTREAM: "federation-upstream",
+    Kind.UPSTREAM_SET: "federation-upstream-set",
+}
+"""What RabbitMQ calls the kinds that it keeps as parameters of a plugin."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """An object on a broker."""
@@ -84,18 +92,19 @@ def wanted(federation: Federation, site: Site) -> Iterator[Item]:
     children = federation.children(site.name)
     if site.parent is not None:
         name = f"{OURS}down.{site.parent}"
-        yield Item(Kind.UPSTREAM, name, _upstream(parent_url(federation, site), site, hops))
+        down = _upstream(parent_url(federation, site), site, hops)
+        yield Item(Kind.UPSTREAM, name, {"value": down})
         yield _policy("down", DOWN, {"federation-upstream": name})
     if children:
         for child in children:
             up = _upstream(child.link_url, child, hops)
-            yield Item(Kind.UPSTREAM, f"{OURS}up.{child.name}", up)
+            yield Item(Kind.UPSTREAM, f"{OURS}up.{child.name}", {"value": up})
             presence = {
                 **up,
                 "prefetch-count": _PRESENCE_PREFETCH,
                 "message-ttl": _PRESENCE_TTL * 1000,
             }
-            yield Item(Kind.UPSTREAM, f"{OURS}presence.{child.name}", presence)
+            yield Item(Kind.UPSTREAM, f"{OURS}presence.{child.name}", {"value": presence})
         for what, exchanges in (("up", _LASTING), ("presence", (PRESENCE,))):
             name = f"{OURS}{what}"
             members = [{"upstream": f"{name}.{child.name}"} for child in children]

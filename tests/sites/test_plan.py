@@ -139,10 +139,11 @@ def test_messages_may_cross_as_many_links_as_the_tree_is_deep() -> None:
     for each in federation:
         for item in wanted(federation, each):
             if item.kind is Kind.UPSTREAM:
-                assert item.value["max-hops"] == 2
-                assert item.value["expires"] >= 86400 * 1000
-                assert ("message-ttl" in item.value) is ("presence" in item.name)
-                assert item.value["trust-user-id"] is True
+                upstream = item.value["value"]
+                assert upstream["max-hops"] == 2
+                assert upstream["expires"] >= 86400 * 1000
+                assert ("message-ttl" in upstream) is ("presence" in item.name)
+                assert upstream["trust-user-id"] is True
 
 
 def test_a_parents_upstreams_go_before_nothing_that_uses_them() -> None:
