@@ -129,21 +129,19 @@ def _check_vhost(site: Site, vhost: str) -> None:
 
 def _found(api: Management, vhost: str, item: Item) -> Item | None:
     """Return what stands there by the name of an exchange, queue or binding that is wanted."""
-    name, value = quote(item.name, safe=""), item.value
+    if item.kind not in (Kind.EXCHANGE, Kind.QUEUE, Kind.BINDING):
+        return None  # these are listed: there may be others than those that are wanted
     try:
-        if item.kind is Kind.EXCHANGE:
-            there = api.call("GET", f"/api/exchanges/{vhost}/{name}")
-            return Item(item.kind, item.name, {key: there[key] for key in value})
-        if item.kind is Kind.QUEUE:
-            there = api.call("GET", f"/api/queues/{vhost}/{name}")
-            same = there["durable"] and _kind_of(there["arguments"]) == _kind_of(value["arguments"])
-            return item if same else Item(item.kind, item.name, {"arguments": there["arguments"]})
-        if item.kind is Kind.BINDING:
-            keys = (each["routing_key"] for each in api.call("GET", _binding(vhost, value)))
-            return item if value["routing_key"] in keys else None
+        there, value = api.call("GET", _path(vhost, item)), item.value
     except NoSuchThing:
-        pass
-    return None
+        return None
+    if item.kind is Kind.EXCHANGE:
+        return Item(item.kind, item.name, {key: there[key] for key in value})
+    if item.kind is Kind.QUEUE:
+        same = there["durable"] and _kind_of(there["arguments"]) == _kind_of(value["arguments"])
+        return item if same else Item(item.kind, item.name, {"arguments": there["arguments"]})
+    keys = (each["routing_key"] for each in there)
+    return item if value["routing_key"] in keys else None
 
 
 def _kind_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,11 +167,6 @@ def _policies(api: Management, vhost: str) -> Iterator[Item]:
             yield Item(Kind.POLICY, each["name"], {key: each[key] for key in keys})
 
 
-def _binding(vhost: str, value: Mapping[str, Any]) -> str:
-    source, destination = quote(value["source"], safe=""), quote(value["destination"], safe="")
-    return f"/api/bindings/{vhost}/e/{source}/{value['to']}/{destination}"
-
-
 def _path(vhost: str, item: Item) -> str:
     name = quote(item.name, safe="")
     match item.kind:
@@ -184,7 +177,10 @@ def _path(vhost: str, item: Item) -> str:
         case Kind.POLICY:
             return f"/api/policies/{vhost}/{name}"
         case Kind.BINDING:
-            return _binding(vhost, item.value)
+            source, destination = (
+                quote(item.value[end], safe="") for end in ("source", "destination")
+            )
+            return f"/api/bindings/{vhost}/e/{source}/{item.value['to']}/{destination}"
         case Kind.UPSTREAM | Kind.UPSTREAM_SET:
             return f"/api/parameters/{COMPONENTS[item.kind]}/{vhost}/{name}"
 
