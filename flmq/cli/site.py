@@ -14,11 +14,11 @@ from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.errors import UsageError
 from flmq.common.files import make_folder
-from flmq.sites.brokers import carry_out, look_at_all
+from flmq.sites.brokers import carry_out, look_at_all, planned
 from flmq.sites.definitions import definitions
 from flmq.sites.federation import Federation
 from flmq.sites.links import LinkState, LinkStatus, links_of
-from flmq.sites.plan import Change, plan_apply, plan_remove
+from flmq.sites.plan import Change, plan_remove
 from flmq.sites.reading import read_federation
 from flmq.sites.wanted import Item, Kind
 
@@ -135,10 +135,7 @@ def _plan(federation: Federation, site: str | None) -> tuple[Change, ...]:
         BrokerError: a broker cannot be asked.
     """
     names = {each.name for each in federation} if site is None else {federation[site].name}
-    standing, wrong = look_at_all(federation, names)
-    if wrong:
-        raise next(iter(wrong.values()))
-    return plan_apply(federation, standing)
+    return planned(federation, names)
 
 
 def _show(changes: Collection[Change]) -> None:

@@ -10,11 +10,19 @@ from urllib.parse import quote, urlencode
 from flmq.broker.management import Management, NoSuchThing
 from flmq.common.errors import BrokerError, BrokerRefusal
 from flmq.sites.federation import Federation, Site
-from flmq.sites.plan import Change, Sign, Standing
+from flmq.sites.plan import Change, Sign, Standing, plan_apply
 from flmq.sites.wanted import COMPONENTS, OURS, Item, Kind, wanted
 from flmq.transport.topology import AMOUNTS
 
-__all__ = ["FEDERATION_PLUGINS_MEND", "buffers", "carry_out", "look", "look_at_all", "naming"]
+__all__ = [
+    "FEDERATION_PLUGINS_MEND",
+    "buffers",
+    "carry_out",
+    "look",
+    "look_at_all",
+    "naming",
+    "planned",
+]
 
 FEDERATION_PLUGINS_MEND = (
     "rabbitmq-plugins enable rabbitmq_federation rabbitmq_federation_management"
@@ -57,6 +65,18 @@ def look_at_all(
             except BrokerError as error:
                 wrong[site.name] = error
     return standing, wrong
+
+
+def planned(federation: Federation, names: Collection[str]) -> tuple[Change, ...]:
+    """Return what makes the brokers of the sites ``names`` as ``federation`` wants them.
+
+    Raises:
+        BrokerError: as for `look`; or an exchange or a queue cannot be what it must be.
+    """
+    standing, wrong = look_at_all(federation, names)
+    if wrong:
+        raise next(iter(wrong.values()))
+    return plan_apply(federation, standing)
 
 
 def carry_out(

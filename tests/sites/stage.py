@@ -23,11 +23,10 @@ from flmq.broker.management import Management
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError
 from flmq.common.urls import BrokerUrl, parse_broker_url
-from flmq.sites.brokers import carry_out, look_at_all
+from flmq.sites.brokers import carry_out, planned
 from flmq.sites.federation import Federation
 from flmq.sites.federation import Site as FederatedSite
 from flmq.sites.links import LinkState, links_to
-from flmq.sites.plan import plan_apply
 from flmq.transport import DEFAULT_SITE
 from tests.chaos.stage import queue_depths
 from tests.sites.networks import (
@@ -194,9 +193,7 @@ class Sites:
         for name in self.names:
             federation = self._federation(name)
             with self.inside(name):
-                standing, wrong = look_at_all(federation, {name})
-                assert not wrong, wrong
-                carry_out(federation, plan_apply(federation, standing))
+                carry_out(federation, planned(federation, {name}))
 
     def until_linked(self, timeout: float = 60.0) -> None:
         """Wait until every link runs."""

@@ -45,10 +45,9 @@ from flmq.common.files import make_folder
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.urls import parse_broker_url
 from flmq.datasets.digits import check_data
-from flmq.sites.brokers import carry_out, look_at_all
+from flmq.sites.brokers import carry_out, planned
 from flmq.sites.federation import Federation
 from flmq.sites.links import LinkState, links_of
-from flmq.sites.plan import plan_apply
 from flmq.sites.reading import read_federation
 
 __all__ = ["demo_sites"]
@@ -170,10 +169,7 @@ def _link(federation: Federation, console: Console) -> None:
     Raises:
         BrokerNotFound: they do not come up.
     """
-    standing, wrong = look_at_all(federation, set(_SITES))
-    for error in wrong.values():
-        raise error
-    changes = plan_apply(federation, standing)
+    changes = planned(federation, _SITES)
     carry_out(federation, changes)
     console.print(f"flmq site apply: {len(changes)} changes")
     if not poll_until(lambda: _all_run(federation), _PATIENCE, every=0.5):
