@@ -12,7 +12,7 @@ from flmq.broker.doctor import Check, run_checks
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.options import Broker
 from flmq.sites.federation import Federation
-from flmq.sites.links import LinkState, links_of
+from flmq.sites.links import links_of
 from flmq.sites.reading import read_federation
 
 __all__ = ["doctor"]
@@ -55,7 +55,4 @@ def doctor(
 def _links(federation: Federation) -> Iterator[Check]:
     """Judge the links between sites; what waits for one shows how far behind a site is."""
     for link in links_of(federation):
-        running = link.state is LinkState.RUNNING
-        name = f"link {link.source} -> {link.target}"
-        found = str(link).removeprefix(f"{link.source} -> {link.target} ")
-        yield Check(name, running, found, link.mend)
+        yield Check(f"link {link.ends}", link.running, link.condition, link.mend)

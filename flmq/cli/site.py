@@ -17,7 +17,7 @@ from flmq.common.files import make_folder
 from flmq.sites.brokers import carry_out, look_at_all, planned
 from flmq.sites.definitions import definitions
 from flmq.sites.federation import Federation
-from flmq.sites.links import LinkState, LinkStatus, links_of
+from flmq.sites.links import LinkStatus, links_of
 from flmq.sites.plan import Change, plan_remove
 from flmq.sites.reading import read_federation
 from flmq.sites.wanted import Item, Kind
@@ -119,12 +119,12 @@ def check(file: _File = _FILE, site: _One = None) -> None:
     links = links_of(federation, site)
     for link in links:
         typer.echo(_line(link))
-    if any(link.state is not LinkState.RUNNING for link in links):
+    if not all(link.running for link in links):
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _line(link: LinkStatus) -> str:
-    mark = "ok" if link.state is LinkState.RUNNING else "!!"
+    mark = "ok" if link.running else "!!"
     return f"{mark}  {link}" + (f"; mend: {link.mend}" if link.mend else "")
 
 

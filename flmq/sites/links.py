@@ -48,11 +48,26 @@ class LinkStatus:
     waiting: int | None = None
     """Messages that wait at the source; None: it cannot be asked."""
 
-    def __str__(self) -> str:
-        """Return one line, without what to do."""
+    @property
+    def running(self) -> bool:
+        """Whether messages cross it."""
+        return self.state is LinkState.RUNNING
+
+    @property
+    def ends(self) -> str:
+        """From which site to which it leads."""
+        return f"{self.source} -> {self.target}"
+
+    @property
+    def condition(self) -> str:
+        """What it is like, in words: its state, why, and what waits for it."""
         waits = f", {self.waiting} waiting" if self.waiting else ""
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.source} -> {self.target} {self.state.value}{why}{waits}"
+        return f"{self.state.value}{why}{waits}"
+
+    def __str__(self) -> str:
+        """Return one line, without what to do."""
+        return f"{self.ends} {self.condition}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.sites.brokers import carry_out, planned
 from flmq.sites.federation import Federation
 from flmq.sites.federation import Site as FederatedSite
-from flmq.sites.links import LinkState, links_to
+from flmq.sites.links import links_to
 from flmq.transport import DEFAULT_SITE
 from tests.chaos.stage import queue_depths
 from tests.sites.networks import (
@@ -296,7 +296,7 @@ class Sites:
         federation = self._federation(name)
         with self.inside(name):
             links = list(links_to(federation, federation[name], {}, {}))
-        return [str(each) for each in links if each.state is not LinkState.RUNNING]
+        return [str(each) for each in links if not each.running]
 
 
 def _patiently(call: Callable[[], object]) -> object:

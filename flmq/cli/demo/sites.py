@@ -47,7 +47,7 @@ from flmq.common.urls import parse_broker_url
 from flmq.datasets.digits import check_data
 from flmq.sites.brokers import carry_out, planned
 from flmq.sites.federation import Federation
-from flmq.sites.links import LinkState, links_of
+from flmq.sites.links import links_of
 from flmq.sites.reading import read_federation
 
 __all__ = ["demo_sites"]
@@ -179,7 +179,7 @@ def _link(federation: Federation, console: Console) -> None:
 
 
 def _all_run(federation: Federation) -> bool:
-    return all(link.state is LinkState.RUNNING for link in links_of(federation))
+    return all(link.running for link in links_of(federation))
 
 
 def _train(command: DemoCommand, stage: _Stage, cut: float) -> int:
