@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 
@@ -36,13 +35,13 @@ from flmq.cli.demo.digits import DigitsSettings
 from flmq.cli.demo.relay import Relay
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.folders import writing_run
-from flmq.cli.model import model_digest
+from flmq.cli.model import MODEL, model_digest
 from flmq.cli.options import RunsDir, with_options
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import BrokerNotFound
 from flmq.common.files import make_folder
-from flmq.common.parameter import ndarrays_to_parameters
+from flmq.common.model_files import load_parameters
 from flmq.common.urls import parse_broker_url
 from flmq.datasets.digits import check_data
 from flmq.sites.brokers import carry_out, planned
@@ -104,7 +103,9 @@ def _run(command: DemoCommand, cut: float, console: Console) -> int:
     console.print("the same federation, flat: one process, no links")
     flat = replace(command, job=f"{command.job}-flat", plan=replace(command.plan, in_memory=True))
     run_in_memory(flat, console)
-    digests = [_digest(each.folder) for each in (command, flat)]
+    digests = [
+        model_digest(load_parameters(each.folder / f"{MODEL}.npz")) for each in (command, flat)
+    ]
     for where, digest in zip(("three sites", "flat"), digests, strict=True):
         console.print(f"model sha256: {digest} ({where})")
     same = digests[0] == digests[1]
@@ -226,8 +227,3 @@ def _cut_and_mend(
             mend_at = None
         hub.wait([_SERVER], _LOOK_EVERY)
     progress.close()
-
-
-def _digest(folder: Path) -> str:
-    with np.load(folder / "model.npz") as file:
-        return model_digest(ndarrays_to_parameters([file[name] for name in file.files]))
