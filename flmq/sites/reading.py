@@ -89,9 +89,7 @@ class _Table:
     def check_keys(self, known: Collection[str]) -> None:
         for name in self._values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise self.objection(name, f"unknown key; {hint}")
+                raise self.objection(name, f"unknown key; {_hint(name, known)}")
 
     def has(self, name: str) -> bool:
         return name in self._values
@@ -292,10 +290,10 @@ def _check_parents(file: Path, sites: Mapping[str, Site]) -> None:
     hubs = [site.name for site in sites.values() if site.parent is None]
     for site in sites.values():
         if site.parent is not None and site.parent not in sites:
-            near = difflib.get_close_matches(site.parent, sites, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sites)}"
             raise InvalidFederation(
-                file, f"site {site.name!r}.parent", f"there is no site {site.parent!r}; {hint}"
+                file,
+                f"site {site.name!r}.parent",
+                f"there is no site {site.parent!r}; {_hint(site.parent, sites)}",
             )
     if len(hubs) > 1:
         raise InvalidFederation(
@@ -314,3 +312,9 @@ def _check_parents(file: Path, sites: Mapping[str, Site]) -> None:
                     "has no parent",
                 )
             seen.append(parent)
+
+
+def _hint(unknown: str, known: Collection[str]) -> str:
+    """Return which of the ``known`` names was meant, or all of them."""
+    near = difflib.get_close_matches(unknown, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
