@@ -36,8 +36,7 @@ def serve_in_processes(count: int, ids: Sequence[str], share: Share, threads: in
         for name, part in parts.items():
             again = ["--processes=1", f"--concurrency={threads}", f"--share={part}"]
             children.start(name, [sys.executable, *begun_by(), *sys.argv[1:], *again])
-            served = ids[part.number - 1 :: part.of]
-            logger.info("%s of %d serves %s", name, count, some_of(served))
+            logger.info("%s of %d serves %s", name, count, some_of(part.taken_of(ids)))
         while running:
             children.wait(running[:1], _LOOK_EVERY)
             for name in [name for name in running if not children.running(name)]:
@@ -61,6 +60,6 @@ def _say_it_died(name: str, status: int, part: Share, ids: Sequence[str]) -> Non
         "%s",
         name,
         how,
-        some_of(ids[part.number - 1 :: part.of]),
+        some_of(part.taken_of(ids)),
         command,
     )

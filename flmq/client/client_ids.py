@@ -135,6 +135,10 @@ class Share:
         """Return the ``number``-th of ``of`` parts of this share."""
         return Share(self.number + (number - 1) * self.of, self.of * of)
 
+    def taken_of(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the clients of a list that are in this share."""
+        return ids[self.number - 1 :: self.of]
+
     def __str__(self) -> str:
         """Return it as it is parsed."""
         return f"{self.number}/{self.of}"
@@ -156,7 +160,7 @@ def clients_of(
         client_id: {"partition-id": place, "num-partitions": len(ids), **properties}
         for place, client_id in enumerate(ids)
     }
-    clients = {client_id: partitions[client_id] for client_id in ids[share.number - 1 :: share.of]}
+    clients = {client_id: partitions[client_id] for client_id in share.taken_of(ids)}
     if not clients:
         raise InvalidClientIds(f"share {share} of {len(ids)} clients is empty: take fewer parts")
     return clients
