@@ -116,27 +116,35 @@ def client(
         raise InvalidClientIds(f"{processes} processes for {len(clients)} clients: give fewer")
     options = replace(options, threads=concurrency or threads_for(len(clients), processes))
     source = load_client(app)  # before there are processes that would each say what is wrong
-    with in_order(lambda: _goes_on(client_ids, options, many=True)):
+    with in_order(lambda: _many_go_on(options)):
         if processes > 1:
             raise SystemExit(serve_in_processes(processes, ids, part, options.threads))
         run_clients(url, source, clients, options)
 
 
-def _goes_on(client_id: str | None, options: WorkerOptions, *, many: bool = False) -> str:
+def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
     """Return text on what happens to a stopped client's work, and how to resume it."""
-    if many:
-        if options.state_dir is None or options.ack is AckPolicy.RESULT:
-            what = "tasks that these clients had wait in their queues, and will be trained anew"
-        else:
-            what = f"{options.state_dir} keeps their tasks and what they have finished"
-        return f"{what}. Go on with: {typed_again()}"
     if client_id is None:
         return (
             "a task that it had waits in a queue that no other client reads, so its round ends at "
             "its deadline; give --client-id a name that stays, and the task waits for its return"
         )
-    if options.state_dir is None or options.ack is AckPolicy.RESULT:
+    if _begins_anew(options):
         what = "a task that it had waits in its queue, and will be trained anew"
     else:
         what = f"{options.state_dir} keeps its tasks and what it has finished"
     return f"{what}. Go on with: {typed_again(f'--client-id={client_id}')}"
+
+
+def _many_go_on(options: WorkerOptions) -> str:
+    """Return the same text for many clients."""
+    if _begins_anew(options):
+        what = "tasks that these clients had wait in their queues, and will be trained anew"
+    else:
+        what = f"{options.state_dir} keeps their tasks and what they have finished"
+    return f"{what}. Go on with: {typed_again()}"
+
+
+def _begins_anew(options: WorkerOptions) -> bool:
+    """Return whether tasks that a stopped client had are in its queue alone."""
+    return options.state_dir is None or options.ack is AckPolicy.RESULT
