@@ -45,6 +45,7 @@ from flmq.server.server_config import ServerConfig
 from flmq.simulation.app import simulate
 
 __all__ = [
+    "SERVER",
     "DemoCommand",
     "DemoPlan",
     "InvalidDemo",
@@ -54,9 +55,11 @@ __all__ = [
     "run_demo",
     "run_in_memory",
     "server_argv",
+    "status_of_server",
 ]
 
-_SERVER = "server"
+SERVER = "server"
+"""Name of the server among the demo's processes."""
 _HEARTBEAT = 1.0
 _RESTART_AFTER = 1.0
 _LOOK_EVERY = 0.02
@@ -226,17 +229,22 @@ def _run(command: DemoCommand, console: Console) -> int:
         try:
             for client_id in command.clients:
                 _start_client(children, command, client_id)
-            children.start(_SERVER, server_argv(command))
+            children.start(SERVER, server_argv(command))
             _watch(children, command)
             # The clients learn of the job's end from the broker, and exit by themselves.
             children.wait(command.clients, timeout=5.0)
         except KeyboardInterrupt:
-            children.interrupt(_SERVER)
-            children.wait([_SERVER], timeout=5.0)
+            children.interrupt(SERVER)
+            children.wait([SERVER], timeout=5.0)
             raise
         finally:
             children.end()
-    status = children.exit_status(_SERVER)
+    return status_of_server(children)
+
+
+def status_of_server(children: Children) -> int:
+    """Return the exit status of the demo, which is that of its server unless a signal ended it."""
+    status = children.exit_status(SERVER)
     return 1 if status is None or status < 0 else status
 
 
@@ -247,7 +255,7 @@ def _watch(
     kills = _Kills.plan(command)
     restarts: list[tuple[float, str]] = []
     progress = Progress(command.folder)
-    while children.running(_SERVER):
+    while children.running(SERVER):
         now = clock()
         rounds_done = progress.rounds_done()
         due = kills.due(rounds_done)
@@ -260,7 +268,7 @@ def _watch(
         for restart in [restart for restart in restarts if restart[0] <= now]:
             restarts.remove(restart)
             _start_client(children, command, restart[1])
-        children.wait([_SERVER], _LOOK_EVERY)
+        children.wait([SERVER], _LOOK_EVERY)
     progress.close()
     kills.note(command)
 

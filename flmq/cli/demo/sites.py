@@ -24,12 +24,14 @@ from flmq.broker.polling import poll_until
 from flmq.broker.ports import LOOPBACK, free_ports
 from flmq.cli.children import Children
 from flmq.cli.demo.demo import (
+    SERVER,
     DemoCommand,
     DemoPlan,
     Progress,
     client_argv,
     run_in_memory,
     server_argv,
+    status_of_server,
 )
 from flmq.cli.demo.digits import DigitsSettings
 from flmq.cli.demo.relay import Relay
@@ -54,7 +56,6 @@ __all__ = ["demo_sites"]
 _HUB, _CUT, _OTHER = "main", "eu-west", "ap-south"
 _SITES = (_HUB, _CUT, _OTHER)
 _PATIENCE = 120.0
-_SERVER = "server"
 _LOOK_EVERY = 0.02
 
 
@@ -194,15 +195,14 @@ def _train(command: DemoCommand, stage: _Stage, cut: float) -> int:
             argv = [*client_argv(command, client_id), f"--site={site}"]
             at[site].start(client_id, argv, log)
         hub = at[_HUB]
-        hub.start(_SERVER, [*server_argv(command), f"--federation={stage.file}"])
+        hub.start(SERVER, [*server_argv(command), f"--federation={stage.file}"])
         _cut_and_mend(hub, command, stage, cut)
         for name in (_CUT, _OTHER):
             at[name].wait_all(timeout=10.0)
     finally:
         for children in at.values():
             children.end()
-    status = hub.exit_status(_SERVER)
-    return 1 if status is None or status < 0 else status
+    return status_of_server(hub)
 
 
 def _cut_and_mend(
@@ -216,7 +216,7 @@ def _cut_and_mend(
     progress = Progress(command.folder)
     mend_at = None
     done = False
-    while hub.running(_SERVER):
+    while hub.running(SERVER):
         if not done and progress.rounds_done() >= 2:
             for relay in stage.relays:
                 relay.cut()
@@ -225,5 +225,5 @@ def _cut_and_mend(
             for relay in stage.relays:
                 relay.mend()
             mend_at = None
-        hub.wait([_SERVER], _LOOK_EVERY)
+        hub.wait([SERVER], _LOOK_EVERY)
     progress.close()
