@@ -13,6 +13,7 @@ from rich.console import Console
 from flmq.cli.demo.killing import KillsFollower
 from flmq.cli.exit_codes import ModelUnchanged
 from flmq.cli.folders import writing_run
+from flmq.cli.following import Follower
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.options import Broker, pairs, with_options
@@ -310,7 +311,7 @@ def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions
     """Return the run's options with its observers added."""
     assert command.run.runs_dir is not None
     recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
-    followers: list[KillsFollower | LinkWatcher] = []
+    followers: list[Follower] = []
     if kills := KillsFollower.of_demo():
         followers.append(kills)
     if command.federation is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flmq.cli.following import Follower
 from flmq.common.files import append_private
-from flmq.observe.events import RunEnded, RunEvent
+from flmq.observe.events import Note
 from flmq.observe.record import killed_note
 
 __all__ = ["KILLS_FILE", "KillsFollower", "tell_kills"]
@@ -24,16 +24,14 @@ def tell_kills(path: Path, client_ids: Sequence[str], server_round: int) -> None
         file.write(f"{server_round} {' '.join(client_ids)}\n".encode())
 
 
-class KillsFollower:
-    """Tell a run's observers the kills that `tell_kills` wrote, until the run ends.
-
-    `start` is a source of events, for a run's options; the follower itself is an observer.
-    """
+class KillsFollower(Follower):
+    """Tell a run's observers the kills that `tell_kills` wrote, until the run ends."""
 
     def __init__(self, path: Path) -> None:
         """Follow the file at ``path``, which may be created later."""
+        super().__init__("flmq-kills", _LOOK_EVERY)
         self._path = path
-        self._over = threading.Event()
+        self._told = 0
 
     @classmethod
     def of_demo(cls) -> KillsFollower | None:
@@ -41,20 +39,10 @@ class KillsFollower:
         name = os.environ.get(KILLS_FILE)
         return None if name is None else cls(Path(name))
 
-    def __call__(self, event: RunEvent) -> None:
-        """Stop at the run's end."""
-        if isinstance(event, RunEnded):
-            self._over.set()
-
-    def start(self, emit: Callable[[RunEvent], None]) -> None:
-        """Call ``emit`` with a note for each kill, from a thread of its own."""
-        threading.Thread(target=self._follow, args=(emit,), name="flmq-kills", daemon=True).start()
-
-    def _follow(self, emit: Callable[[RunEvent], None]) -> None:
-        told = 0
-        while not self._over.wait(_LOOK_EVERY):
-            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
-            for line in lines[told:]:
-                server_round, *client_ids = line.split()
-                emit(killed_note(client_ids, int(server_round)))
-            told = len(lines)
+    def news(self) -> Iterator[Note]:
+        """Read the file, and yield a note for each kill that is new in it."""
+        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+        for line in lines[self._told :]:
+            server_round, *client_ids = line.split()
+            yield killed_note(client_ids, int(server_round))
+        self._told = len(lines)
