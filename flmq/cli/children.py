@@ -86,7 +86,7 @@ class Children:
         for process in self._processes.values():
             if process.poll() is None:
                 process.terminate()
-        self.wait(list(self._processes), _PATIENCE)
+        self.wait_all(_PATIENCE)
         for process in self._processes.values():
             if process.poll() is None:
                 process.kill()
