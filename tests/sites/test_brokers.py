@@ -257,6 +257,8 @@ def test_what_waits_for_a_broker_that_is_down_arrives_when_it_is_back(brokers: B
         come = taken(brokers.url("eu-west"), client_queue("bob"))
         assert come is not None
         assert come.message.body == b"%d" % number
+    # The management API counts some seconds later.
+    assert poll_until(lambda: not any(each["messages"] for each in buffers(brokers, "eu")), 30.0)
 
 
 def buffers(brokers: Brokers, name: str) -> list[dict[str, int]]:
