@@ -39,6 +39,7 @@ from flmq.round.actions import Action, Close, LateReplyRef, Outcome, Settle
 from flmq.round.events import ReplyAccepted
 from flmq.round.fates import STAGES, STEPS, WANTED, AskStage, Fate, Step, SumFate
 from flmq.round.job_actions import (
+    LONG_OVER,
     Ack,
     ClosePhase,
     Count,
@@ -77,8 +78,6 @@ from flmq.round.sums import (
 __all__ = ["JobEvent", "JobState"]
 
 JobEvent = PhaseOpened | ReplyCame | SumCame | RepliedLateBefore | PhaseEvent | PhaseClosedDurably
-
-_LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
 
 
 @dataclass(slots=True)
@@ -260,7 +259,7 @@ class JobState:
                 self._tasks[event.task_id][0].undecided.append(event.token)
                 return []
             case Fate.UNKNOWN:
-                return self._steps(event, STEPS[fate], None, "", _LONG_OVER)
+                return self._steps(event, STEPS[fate], None, "", LONG_OVER)
             case _:
                 return self._late_or_duplicate(event, fate)
 
@@ -268,7 +267,7 @@ class JobState:
         phase, ask = self._tasks[event.task_id]
         settled, *rest = phase.round.handle(named_claim(event.claim, ask))
         assert isinstance(settled, Settle)
-        verdict = Verdict(settled.outcome.outcome, settled.outcome.reason)
+        verdict = Verdict.of(settled.outcome)
         steps = STEPS[Fate.SETTLES] if event.origin is not Origin.RECORD else (Step.COUNT,)
         actions = self._steps(event, steps, phase, ask, verdict)
         return [*actions, *self._told(phase, rest, event.at)]
@@ -372,8 +371,7 @@ class JobState:
         for action in actions:
             match action:
                 case Settle(outcome):
-                    verdict = Verdict(outcome.outcome, outcome.reason)
-                    said.append(Count(key, outcome.client_id, verdict))
+                    said.append(Count(key, outcome.client_id, Verdict.of(outcome)))
                 case Close():
                     phase.closed_at = at
                     said.append(ClosePhase(key, action))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from flmq.round.actions import Close, LateReplyRef, Outcome
+from flmq.round.actions import Close, LateReplyRef, Outcome, TaskOutcome
 from flmq.round.keys import PhaseKey
 
 __all__ = [
+    "LONG_OVER",
     "Ack",
     "Carry",
     "ClosePhase",
@@ -38,6 +39,15 @@ class Verdict:
     """Why a late reply does not count; empty if it counts."""
     into: int | None = None
     """The later round in which a late reply counts; None if it counts in none."""
+
+    @classmethod
+    def of(cls, settled: TaskOutcome) -> Verdict:
+        """Return the verdict on an ask as its round settled it."""
+        return cls(settled.outcome, settled.reason)
+
+
+LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
+"""The verdict on what answers a phase of which nothing is known."""
 
 
 class Entry(Enum):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from flmq.round.actions import Action, Outcome
-from flmq.round.events import ReplyAccepted, ReplyFailed, ReplyRejected, SettledTogether
+from flmq.round.actions import Action, Outcome, Settle
+from flmq.round.events import SettledTogether
 from flmq.round.fates import SumFate
 from flmq.round.job_actions import (
+    LONG_OVER,
     Ack,
     Count,
     Enter,
@@ -25,7 +26,7 @@ from flmq.round.job_actions import (
     SendReceipt,
     Verdict,
 )
-from flmq.round.job_events import Claim, Origin, PhaseOpened, SumCame, named_claim
+from flmq.round.job_events import Origin, PhaseOpened, SumCame, named_claim
 from flmq.round.keys import PhaseKey
 from flmq.round.state import Round
 
@@ -37,8 +38,6 @@ __all__ = [
     "other_actions",
     "settled_actions",
 ]
-
-_LONG_OVER = Verdict(Outcome.LATE, note="its round is long over")
 
 
 class TakesSums(Protocol):
@@ -78,17 +77,6 @@ class PartialSums:
         self._taken = {order: of for order, of in self._taken.items() if of != key}
 
 
-def _verdict_on(claim: Claim) -> Verdict:
-    """Return the verdict on an answer that counts in its phase."""
-    match claim:
-        case ReplyAccepted():
-            return Verdict(Outcome.ACCEPTED)
-        case ReplyFailed(_, reason):
-            return Verdict(Outcome.FAILED, reason)
-        case ReplyRejected(_, reason):
-            return Verdict(Outcome.REJECTED, reason)
-
-
 def not_open(phase: TakesSums, tasks: Iterable[str]) -> str:
     """Return why not all of these tasks are open in a phase; empty if they are."""
     seen = set[str]()
@@ -112,21 +100,25 @@ def settled_actions(
     The order is that of a reply: journal, count, merge, receipts, ack. One from the record is
     counted and merged.
     """
-    asks, key = phase.opened.asks, event.key
-    answers = [(each, asks[each.task_id], _verdict_on(each.claim)) for each in event.entries]
-    claims = tuple(named_claim(each.claim, ask) for each, ask, _ in answers)
-    told = phase.round.handle(SettledTogether(claims))[len(claims) :]
+    entries, key = event.entries, event.key
+    claims = tuple(named_claim(each.claim, phase.opened.asks[each.task_id]) for each in entries)
+    said = phase.round.handle(SettledTogether(claims))
+    outcomes = [action.outcome for action in said[: len(claims)] if isinstance(action, Settle)]
+    answers = [
+        (each, outcome.client_id, Verdict.of(outcome))
+        for each, outcome in zip(entries, outcomes, strict=True)
+    ]
     is_new, actions = event.origin is not Origin.RECORD, list[JobAction]()
     # One of nobody leaves no record: a later server has its order answered anew.
     if is_journaled and is_new and answers:
-        actions += [Enter(each.token, key, ask, Entry.REPLY, said) for each, ask, said in answers]
-        actions.append(EnterSum(event.token, key, tuple(each.token for each in event.entries)))
-    actions += [Count(key, ask, said, each.token) for each, ask, said in answers]
+        actions += [Enter(each.token, key, ask, Entry.REPLY, word) for each, ask, word in answers]
+        actions.append(EnterSum(event.token, key, tuple(each.token for each in entries)))
+    actions += [Count(key, ask, word, each.token) for each, ask, word in answers]
     actions.append(Merge(event.token, key))
     if is_new:
-        actions += [SendReceipt(each.token, said) for each, _, said in answers]
+        actions += [SendReceipt(each.token, word) for each, _, word in answers]
         actions.append(SendReceipt(event.token, Verdict(Outcome.ACCEPTED)))
-    return [*actions, Ack(event.token)], told
+    return [*actions, Ack(event.token)], said[len(claims) :]
 
 
 def late_actions(event: SumCame, phase: TakesSums, *, is_journaled: bool) -> list[JobAction]:
@@ -171,4 +163,4 @@ def other_actions(event: SumCame, fate: SumFate, reason: str) -> list[JobAction]
             refuse = Refuse(event.token, event.key, reason)
             return [refuse, SendReceipt(event.token, verdict), Ack(event.token)]
         case _:
-            return [SendReceipt(event.token, _LONG_OVER), Ack(event.token)]
+            return [SendReceipt(event.token, LONG_OVER), Ack(event.token)]
