@@ -91,6 +91,10 @@ class _Phase:
     undecided: list[int] = field(default_factory=list)
     """Tokens of replies that wait until the closing set is durable."""
 
+    def late_by(self, at: float) -> float:
+        """Return for how many seconds it had been closed by then; 0 if that is unknown."""
+        return 0.0 if self.closed_at is None else max(0.0, at - self.closed_at)
+
 
 class JobState:
     """The asks of one job and their phases. Not thread-safe."""
@@ -190,7 +194,7 @@ class JobState:
 
     def fate_of_sum(self, order_id: str, key: PhaseKey, tasks: Iterable[str]) -> SumFate:
         """Return what a partial sum over these tasks of a phase would be now."""
-        if self._sums.is_taken(order_id):
+        if self._sums.is_taken(order_id, key):
             return SumFate.DUPLICATE
         phase = self._phases.get(key)
         if phase is None:
@@ -278,14 +282,13 @@ class JobState:
         if fate is not event.fate:
             return [JudgeAgain(event.token)]
         phase = self._phases.get(event.key)
+        journaled = self._has_record and phase is not None and phase.opened.journaled
         match fate:
             case SumFate.SETTLES if phase is not None and not event.problem:
                 self._sums.take(event)
-                journaled = self._has_record and phase.opened.journaled
                 actions, told = settled_actions(event, phase, is_journaled=journaled)
                 return [*actions, *self._told(phase, told, event.at)]
             case SumFate.LATE if phase is not None and not event.problem:
-                journaled = self._has_record and phase.opened.journaled
                 return late_actions(event, phase, is_journaled=journaled)
             case SumFate.DUPLICATE if phase is not None:
                 return again_actions(event, phase)
@@ -315,8 +318,7 @@ class JobState:
         outcome = Outcome.DUPLICATE if fate is Fate.DUPLICATE else Outcome.LATE
         if found is not None:
             phase, ask = found
-            key, closed = phase.opened.key, phase.closed_at
-            late_by = 0.0 if closed is None else max(0.0, event.at - closed)
+            key, late_by = phase.opened.key, phase.late_by(event.at)
             phase.round.handle(named_claim(event.claim, ask))
         else:
             assert recorded is not None

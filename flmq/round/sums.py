@@ -45,7 +45,9 @@ class TakesSums(Protocol):
 
     opened: PhaseOpened
     round: Round
-    closed_at: float | None
+
+    def late_by(self, at: float) -> float:
+        """Return for how many seconds it had been closed by then; 0 if that is unknown."""
 
 
 class PartialSums:
@@ -53,16 +55,17 @@ class PartialSums:
 
     def __init__(self) -> None:
         """Start without any."""
-        self._taken: dict[str, PhaseKey] = {}
+        self._taken: dict[PhaseKey, set[str]] = {}
+        """Ids of the orders whose sums were taken."""
         self._early: dict[PhaseKey, list[int]] = {}
 
-    def is_taken(self, order_id: str) -> bool:
-        """Return whether the sum that answers this order counts."""
-        return order_id in self._taken
+    def is_taken(self, order_id: str, key: PhaseKey) -> bool:
+        """Return whether the sum that answers this order of a phase counts."""
+        return order_id in self._taken.get(key, ())
 
     def take(self, event: SumCame) -> None:
         """Note that a sum counts: it is a duplicate when it comes again."""
-        self._taken[event.order_id] = event.key
+        self._taken.setdefault(event.key, set()).add(event.order_id)
 
     def wait(self, event: SumCame) -> None:
         """Keep a sum until its phase is opened."""
@@ -74,7 +77,7 @@ class PartialSums:
 
     def forget(self, key: PhaseKey) -> None:
         """Forget the sums of a phase that is no longer in memory."""
-        self._taken = {order: of for order, of in self._taken.items() if of != key}
+        self._taken.pop(key, None)
 
 
 def not_open(phase: TakesSums, tasks: Iterable[str]) -> str:
@@ -123,8 +126,8 @@ def settled_actions(
 
 def late_actions(event: SumCame, phase: TakesSums, *, is_journaled: bool) -> list[JobAction]:
     """Return how a sum of a closed phase is handled: as each of its replies would be."""
-    late_by = 0.0 if phase.closed_at is None else max(0.0, event.at - phase.closed_at)
-    key, answers = event.key, list[tuple[int, str, Verdict]]()
+    key, late_by = event.key, phase.late_by(event.at)
+    answers = list[tuple[int, str, Verdict]]()
     for each in event.entries:
         ask = phase.opened.asks.get(each.task_id)
         if ask is not None:
