@@ -21,6 +21,7 @@ from flmq.server.asks.task_publisher import TaskPublisher
 from flmq.server.asks.waiting import WaitEdges
 from flmq.server.job.context import JobContext
 from flmq.server.job.late import LateReplyPolicy
+from flmq.server.job.regional_order import order_id_of
 from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
@@ -48,7 +49,7 @@ from flmq.transport import (
     task_key,
     uploads_queue,
 )
-from flmq.wire import JobEnded, Reply, aggregator_name
+from flmq.wire import JobEnded, Reply
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
 
 __all__ = ["Coordinator"]
@@ -189,17 +190,13 @@ class Coordinator:
         if records is not None:
             keys = {key for key, _ in awaited.values() if not (key.is_direct or key.is_streamed)}
             orders = {
-                self._order_id(key, site): (key, site)
+                order_id_of(self.job, key, site): (key, site)
                 for key in keys
                 for site in records.phases.orders(key)
             }
             with loop.lock:
                 loop.tasks.await_orders(orders)
         return loop
-
-    def _order_id(self, key: PhaseKey, site: str) -> str:
-        name = aggregator_name(site)
-        return self.job.task_id(key.server_round, key.phase, name, key.call)
 
     def _unpack(self, reply: Reply) -> Reply | str:
         unpacked = self._uploads.unpack(reply)

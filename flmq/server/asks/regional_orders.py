@@ -22,11 +22,11 @@ from flmq.round import client_of
 from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.job.context import JobContext
 from flmq.server.job.phase_in_flight import PhaseInFlight
-from flmq.server.job.regional_order import RegionalOrder
+from flmq.server.job.regional_order import RegionalOrder, order_id_of
 from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.resumption.job_journal import OpenedBefore
 from flmq.transport import TASKS, Address, PublishOutcome, aggregator_key
-from flmq.wire import AggregateOrder, Asked, SendPartial, aggregator_name, size_of
+from flmq.wire import AggregateOrder, Asked, SendPartial, size_of
 from flmq.wire.regional import MAX_ASKED, list_digest, marked
 
 __all__ = ["RegionalOrders"]
@@ -96,10 +96,10 @@ class RegionalOrders:
             if site in above and len(asks[above[site]]) < MAX_ASKED:
                 asks[above[site]][task.task_id] = name
                 phase.tasks[name] = replace(task, via=site)
-        job, key, now = self._context.job, phase.key, self._context.clock()
+        now = self._context.clock()
         for site, of in asks.items():
             if of:
-                order_id = job.task_id(key.server_round, key.phase, aggregator_name(site), key.call)
+                order_id = order_id_of(self._context.job, phase.key, site)
                 phase.orders[order_id] = RegionalOrder(site, order_id, covers[site], of, now)
 
     # -- while it is open --------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flmq.wire import Asked
+from flmq.round import PhaseKey
+from flmq.server.job_identity import Job
+from flmq.wire import Asked, aggregator_name
 
-__all__ = ["RegionalOrder"]
+__all__ = ["RegionalOrder", "order_id_of"]
 
 _LISTS_KEPT = 8
 """Lists of asks of one order whose reports are still understood."""
@@ -55,3 +57,8 @@ class RegionalOrder:
         self.lists[digest] = asks
         while len(self.lists) > _LISTS_KEPT:
             del self.lists[next(iter(self.lists))]
+
+
+def order_id_of(job: Job, key: PhaseKey, site: str) -> str:
+    """Return the id of a phase's order to the aggregator of a site: the same for every server."""
+    return job.task_id(key.server_round, key.phase, aggregator_name(site), key.call)
