@@ -123,6 +123,7 @@ class RegionalOrders:
         direct = set[str]()
         for order in phase.orders.values():
             if order.is_open:
+                order.held = self._held(order)
                 self._see_to(phase, order, left, now, received.get(order.order_id, 0))
             if not order.is_open and not order.is_direct:
                 direct |= self._go_direct(phase, order)
@@ -130,19 +131,16 @@ class RegionalOrders:
         return direct
 
     def held(self, phase: PhaseInFlight) -> set[str]:
-        """Return the asks of a phase whose replies aggregators have, as they last reported."""
-        held = set[str]()
-        for order in phase.orders.values():
-            if order.is_open:
-                held |= self._held(order)
-        return held
+        """Return the asks of a phase whose replies aggregators had at the last `look`."""
+        return {ask for order in phase.orders.values() if order.is_open for ask in order.held}
 
-    def _held(self, order: RegionalOrder) -> set[str]:
+    def _held(self, order: RegionalOrder) -> frozenset[str]:
+        """Return the asks whose replies an order's aggregator has, as it last reported."""
         known = self._context.aggregators.in_hand(order.site, order.order_id)
         asks = None if known is None else order.lists.get(known.list_digest)
         if known is None or asks is None:
-            return set()
-        return {order.asks[task_id] for task_id in marked(asks, known.held)}
+            return frozenset()
+        return frozenset(order.asks[task_id] for task_id in marked(asks, known.held))
 
     def _see_to(
         self,
@@ -158,7 +156,7 @@ class RegionalOrders:
         if not waiting:
             return
         comes, order.received = received > order.received, received
-        if comes or not waiting <= self._held(order):
+        if comes or not waiting <= order.held:
             order.held_since = None
         elif order.held_since is None:
             order.held_since = now

@@ -148,18 +148,22 @@ class Watch:
         if not self._all_heard and publisher.all_heard:
             self._all_heard, there = True, set(self._absent)
         self._absent -= there
-        there |= self._edges.regions.look(phase, self.left, self._edges.received())
+        received = self._edges.received()
+        there |= self._edges.regions.look(phase, self.left, received)
         publisher.publish_again(phase, there, self.deadline)
-        self._ask_again(now, came)
+        self._ask_again(now, came, received)
         if self.deadline is not None and now >= self.deadline:
             self._feed(DeadlinePassed())
         elif now - self._said >= _STILL_WAITING_EVERY:
             self._said = now
             self._say_whom_we_wait_for()
 
-    def _ask_again(self, now: float, came: Sequence[str]) -> None:
-        """Publish again what may be lost; ``came`` names asks that were answered since."""
-        received, presence = self._edges.received(), self._edges.presence
+    def _ask_again(self, now: float, came: Sequence[str], received: Mapping[str, int]) -> None:
+        """Publish again what may be lost; ``came`` names asks that were answered since.
+
+        ``received`` are the bytes that are here of each incomplete upload, by task id.
+        """
+        presence = self._edges.presence
         self._held = self._edges.regions.held(self.phase)
         processes = (presence.process(client_of(ask)) for ask in came)
         self._flow.note(now, processes, sum(received.values()))

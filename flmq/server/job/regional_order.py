@@ -36,6 +36,8 @@ class RegionalOrder:
     """The lists that it was published with, by their digest."""
     received: int = 0
     """Bytes of its partial sum that were here when it was last seen to."""
+    held: frozenset[str] = frozenset()
+    """Names of the asks whose replies its aggregator had when it was last seen to."""
     held_since: float | None = None
     """Since when its aggregator has all replies, and nothing came of its sum; monotonic seconds."""
     is_wanted: bool = False
