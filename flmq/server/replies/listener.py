@@ -17,8 +17,9 @@ from flmq.round import Outcome
 from flmq.server.job.context import JobContext
 from flmq.server.models.published_models import PublishedModels
 from flmq.server.presence.doorkeeper import Doorkeeper
+from flmq.server.replies.outcomes import NobodyListens
 from flmq.server.replies.receipts import Receipts
-from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
+from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.replies.sums import identity_problem, largest_sum
 from flmq.server.replies.uploading import Uploading
 from flmq.wire import (

@@ -50,7 +50,7 @@ from flmq.server.replies.sums import Sums
 from flmq.server.replies.task_directory import TaskDirectory
 from flmq.wire import PartialSum, Reply
 
-__all__ = ["NobodyListens", "ReplyLoop"]
+__all__ = ["ReplyLoop"]
 
 _COMMIT_TOGETHER = 64
 """Number of replies to write with one commit, if that many wait."""

@@ -12,7 +12,8 @@ from flmq.observe.events import (
 )
 from flmq.server import SimpleClientManager
 from flmq.server.presence.watcher import PresenceWatcher
-from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
+from flmq.server.replies.outcomes import NobodyListens
+from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.server.replies.uploading import Uploading
 from flmq.wire import JobEnded
 from tests.end_to_end.federation import Federation, fed_avg

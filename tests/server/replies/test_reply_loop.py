@@ -11,8 +11,9 @@ from flmq.round import JobState, PhaseKey
 from flmq.round.job_events import PhaseOpened
 from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.job.request import Ask, Request
+from flmq.server.replies.outcomes import NobodyListens
 from flmq.server.replies.reply_edges import ReplyEdges
-from flmq.server.replies.reply_loop import NobodyListens, ReplyLoop
+from flmq.server.replies.reply_loop import ReplyLoop
 from flmq.wire import Reply
 
 KEY = PhaseKey(1, Phase.FIT)
