@@ -117,12 +117,17 @@ def _name(source: object) -> str:
     return getattr(source, "__name__", type(source).__name__)
 
 
+_Arguments = Callable[[ClientContext], tuple[object, ...]]
+"""Returns the arguments for a context."""
+
+
 class _Maker:
     """Create clients from a source."""
 
     def __init__(self, source: ClientSource) -> None:
+        """Create them from ``source``."""
         self._source = source
-        self._takes: str | None = None
+        self._arguments: _Arguments | None = None
         """What it is called with; None until it has been."""
 
     def make(self, context: ClientContext) -> Client:
@@ -130,19 +135,14 @@ class _Maker:
         source = self._source
         if isinstance(source, ClientLike) or not callable(source):
             return to_client(source)
-        if self._takes is None:
-            self._takes = _taken_by(source)
         made: Callable[..., object] = source
-        match self._takes:
-            case "nothing":
-                return to_client(made())
-            case "id":
-                return to_client(made(context.client_id))
-        return to_client(made(context))
+        if self._arguments is None:
+            self._arguments = _arguments_of(made)
+        return to_client(made(*self._arguments(context)))
 
 
-def _taken_by(source: Callable[..., object]) -> str:
-    """Return what ``source`` takes: the "context", the client "id" (Flower's ``cid``) or "nothing".
+def _arguments_of(source: Callable[..., object]) -> _Arguments:
+    """Return what ``source`` takes: the context, the client id (Flower's ``cid``) or nothing.
 
     A class whose arguments all have defaults is called without arguments, as they are its own.
     """
@@ -151,11 +151,12 @@ def _taken_by(source: Callable[..., object]) -> str:
         (p for p in inspect.signature(source).parameters.values() if p.kind in kinds), None
     )
     if first is None:
-        return "nothing"
+        return lambda context: ()
     if isinstance(source, type) and first.default is not inspect.Parameter.empty:
-        return "nothing"
-    wants_id = first.name == "cid" or first.annotation in (str, "str")
-    return "id" if wants_id else "context"
+        return lambda context: ()
+    if first.name == "cid" or first.annotation in (str, "str"):
+        return lambda context: (context.client_id,)
+    return lambda context: (context,)
 
 
 class Elsewhere(Protocol):
