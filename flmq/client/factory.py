@@ -14,7 +14,7 @@ from flmq.client.typing import ClientFn, ClientLike, to_client
 from flmq.common.errors import UsageError
 from flmq.wire import Res, Task
 
-__all__ = ["ClientSource", "Clients", "Elsewhere", "InvalidClient", "checked_source"]
+__all__ = ["ClientSource", "Clients", "Elsewhere", "InvalidClient", "Maker", "checked_source"]
 
 ClientSource = ClientLike | type[Client] | type[NumPyClient] | ClientFn
 """A client, its class, or a function of a `ClientContext` (or of nothing) that creates one."""
@@ -121,7 +121,7 @@ _Arguments = Callable[[ClientContext], tuple[object, ...]]
 """Returns the arguments for a context."""
 
 
-class _Maker:
+class Maker:
     """Create clients from a source."""
 
     def __init__(self, source: ClientSource) -> None:
@@ -185,7 +185,7 @@ class Clients:
             InvalidClient: ``source`` is neither a client, nor its class, nor a function.
         """
         _check_kind(source)
-        self._maker = _Maker(source)
+        self._maker = Maker(source)
         self._make_context = make_context
         self._keep = keep
         self._pool = pool

@@ -22,7 +22,7 @@ from typing import Any, cast
 import cloudpickle
 
 from flmq.client.context import ClientContext
-from flmq.client.factory import Clients, ClientSource
+from flmq.client.factory import Maker
 from flmq.client.models.cache import FolderCache
 from flmq.client.tasks.answering import call_client, reply_to, unknown_kind
 from flmq.common.failure_text import named_error
@@ -124,7 +124,7 @@ class _Served:
         self._models, sys.argv = setup.models, list(setup.argv)
         try:
             show_on_console(setup.log_level)
-            self._source: ClientSource = pickle.loads(setup.source)  # noqa: S301  # as above
+            self._maker = Maker(load(setup.source))
             self._cache = FolderCache(Path(setup.models), sys.maxsize)
         except BaseException as error:  # user modules are imported, and may even exit
             self._say(Began(named_error(error)))
@@ -173,8 +173,7 @@ class _Served:
                 ins = with_parameters(ins, self._model(task.model))
         except Exception as error:
             return failure_of(FailureKind.REFUSED, error)
-        clients = Clients(self._source, lambda job, client_id: context, keep=False)
-        return call_client(lambda: clients.get(task.job, task.client_id), ins, ends=lambda e: False)
+        return call_client(lambda: self._maker.make(context), ins, ends=lambda e: False)
 
     def _model(self, ref: BlobRef) -> Parameters:
         """Map a model from the folder, or have its tensors sent."""
