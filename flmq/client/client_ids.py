@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from flmq.common.errors import InvalidClientId, UsageError
 from flmq.common.id_files import read_id_file
@@ -13,6 +14,8 @@ from flmq.common.names import check_client_id, host_name
 from flmq.common.typing import Scalar
 
 __all__ = ["InvalidClientIds", "Share", "client_ids_of", "clients_of", "some_of"]
+
+_Client = TypeVar("_Client")
 
 _MOST = 1_000_000
 """Clients of one list: far more than a machine serves."""
@@ -135,9 +138,9 @@ class Share:
         """Return the ``number``-th of ``of`` parts of this share."""
         return Share(self.number + (number - 1) * self.of, self.of * of)
 
-    def taken_of(self, ids: Sequence[str]) -> Sequence[str]:
+    def taken_of(self, clients: Sequence[_Client]) -> Sequence[_Client]:
         """Return the clients of a list that are in this share."""
-        return ids[self.number - 1 :: self.of]
+        return clients[self.number - 1 :: self.of]
 
     def __str__(self) -> str:
         """Return it as it is parsed."""
@@ -156,11 +159,10 @@ def clients_of(
         InvalidClientIds: the share has nobody in it.
     """
     share = share or Share()
-    partitions: dict[str, dict[str, Scalar]] = {
+    clients: dict[str, dict[str, Scalar]] = {
         client_id: {"partition-id": place, "num-partitions": len(ids), **properties}
-        for place, client_id in enumerate(ids)
+        for place, client_id in share.taken_of(list(enumerate(ids)))
     }
-    clients = {client_id: partitions[client_id] for client_id in share.taken_of(ids)}
     if not clients:
         raise InvalidClientIds(f"share {share} of {len(ids)} clients is empty: take fewer parts")
     return clients
