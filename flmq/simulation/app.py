@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from flmq.client.client_ids import clients_of
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
 from flmq.client.pool.pool import ProcessPool
@@ -105,11 +106,7 @@ def start_simulation(
     """
     show_on_console()
     hands = Hands.of(threads, max_workers, client_resources)
-    ids = _ids(num_clients, clients_ids)
-    clients: dict[str, dict[str, Scalar]] = {
-        client_id: {"partition-id": i, "num-partitions": len(ids)}
-        for i, client_id in enumerate(ids)
-    }
+    clients = clients_of(_ids(num_clients, clients_ids), {})
     parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)
     options = RunOptions(job=job, seed=seed, observers=observers)
     line = ProgressLine(sys.stderr) if is_wanted(progress, sys.stderr) else None
