@@ -142,8 +142,7 @@ class ProcessPool:
     def _borrow(self) -> _Member:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._idle)
-            if self._closed:
-                raise _closed()
+            self._check_open()
             return self._idle.pop()
 
     def _call(self, member: _Member, task: Task, context: ClientContext) -> Res:
@@ -169,14 +168,13 @@ class ProcessPool:
             return
         member.end()
         with self._changed:  # so that `close` ends whatever is launched
-            if self._closed:
-                raise _closed()
+            self._check_open()
             member.launch()
         member.await_begin()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _closed()
+            raise TransportClosed("the pool of processes is closed")
 
 
 class _Member:
@@ -331,7 +329,3 @@ def _kill_session(pid: int) -> None:
     """End a process that leads a session, and those that it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _closed() -> TransportClosed:
-    return TransportClosed("the pool of processes is closed")
