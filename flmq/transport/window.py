@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window", "share_of_prefetch"]
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Window", "at_most", "share_of_prefetch"]
 
 MAX_MESSAGES = 512
 """Messages; enough to keep a long-distance connection busy (measured 6-20 thousand a second)."""
@@ -45,3 +45,8 @@ def share_of_prefetch(prefetch: int, each: int, queues: int) -> int:
     queue are let in, at least one, for what lies behind an un-acked message must be seen.
     """
     return max(1, each, prefetch // queues)
+
+
+def at_most(prefetch: int, each: int, queues: int) -> int:
+    """Return how many deliveries of all ``queues`` may be handed out and un-acked."""
+    return max(prefetch, each * queues)

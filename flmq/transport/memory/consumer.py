@@ -12,7 +12,7 @@ from flmq.transport.base import Consumer, Delivery, StreamOffset, offset_of
 from flmq.transport.closed import consumer_closed, not_ours, say_dropped
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.queue import MemoryQueue, Stored
-from flmq.transport.window import share_of_prefetch
+from flmq.transport.window import at_most, share_of_prefetch
 
 __all__ = ["MemoryConsumer"]
 
@@ -49,7 +49,7 @@ class MemoryConsumer(Consumer):
         self._buffer: deque[Delivery] = deque()
         self._share = share_of_prefetch(prefetch, each, len(self.queues))
         """RabbitMQ counts prefetch per queue."""
-        self._prefetch = max(prefetch, each * len(self.queues))
+        self._prefetch = at_most(prefetch, each, len(self.queues))
         """Messages that may be handed out and un-acked, of all queues."""
         self._unacked: dict[int, tuple[MemoryQueue, Stored]] = {}
         self._taken: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from typing import Any
 from flmq.transport.base import STREAM_OFFSET_HEADER, Delivery, StreamOffset, offset_of
 from flmq.transport.rabbitmq.channel_ops import Steps, in_batches
 from flmq.transport.rabbitmq.tuning import basic_consume
-from flmq.transport.window import share_of_prefetch
+from flmq.transport.window import at_most, share_of_prefetch
 
 __all__ = ["Subscription"]
 
@@ -46,7 +46,7 @@ class Subscription:
     @property
     def at_most(self) -> int:
         """Un-acked deliveries that may be handed out, of all queues."""
-        return max(self.prefetch, self.each * len(self.queues))
+        return at_most(self.prefetch, self.each, len(self.queues))
 
     def __str__(self) -> str:
         """Return the queues' names, or the first few of many."""
