@@ -65,8 +65,7 @@ class MemoryConsumer(Consumer):
     def receive(self, timeout: float | None = None) -> Delivery | None:
         """Return the next delivery, or None after ``timeout`` seconds."""
         with self._broker.scheduler.locked():
-            if not self._has_news():
-                self._arrived.wait_for(self._has_news, timeout)
+            self._arrived.wait_for(self._has_news, timeout)
             if self._closed:
                 raise consumer_closed()
             if self._may_hand_over():
