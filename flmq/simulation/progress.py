@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from statistics import mean
 from typing import TextIO
 
+from flmq.common.durations import clock_text
 from flmq.common.logger import logger
 from flmq.observe.events import (
     ClientOutcome,
@@ -184,8 +185,4 @@ class _Above(logging.Handler):
 def _duration(seconds: float) -> str:
     """Return "7 s", "3:05" or "2:03:05"."""
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{whole} s" if whole < 60 else clock_text(whole)

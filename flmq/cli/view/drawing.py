@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flmq.cli.view.roundtable import draw_rounds, megabytes
 from flmq.common.cleaning import one_line
+from flmq.common.durations import clock_text
 from flmq.observe.events import Phase, RoundCounts, RunEnded
 from flmq.observe.measures import figure, final_measures, measures_of
 from flmq.observe.run_state import Board, Cell, Stage
@@ -92,7 +93,7 @@ def _header(board: Board, now: float, options: ConsoleOptions) -> list[Renderabl
     done = len(board.rounds)
     running = board.stage.server_round if board.stage else done
     left = Text(f" round {min(max(running, done), total)}/{total} ")
-    right = Text(f" {_elapsed(now - board.started_at)}  {board.online} online", style="dim")
+    right = Text(f" {clock_text(now - board.started_at)}  {board.online} online", style="dim")
     for role, state in sorted(board.connections.items()):
         right.append(f"  {role} {state}", style="bold red")
     width = max(10, options.max_width - left.cell_len - right.cell_len - 1)
@@ -217,7 +218,7 @@ def _remarks(board: Board) -> list[RenderableType]:
         return []
     lines: list[RenderableType] = [Rule(style="dim")]
     for at, remark in latest:
-        line = Text(f" {_elapsed(at)} ", style="dim", no_wrap=True, overflow="ellipsis")
+        line = Text(f" {clock_text(at)} ", style="dim", no_wrap=True, overflow="ellipsis")
         line.append(remark.text, style="none" if remark.good else "yellow")
         lines.append(line)
     return lines
@@ -303,9 +304,3 @@ def _tally(counts: list[RoundCounts]) -> Text:
             shown = "answered" if word == "accepted" else word
             line.append(f", {number} {shown}", style="green" if word == "accepted" else "yellow")
     return line
-
-
-def _elapsed(seconds: float) -> str:
-    minutes, rest = divmod(int(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
