@@ -9,11 +9,10 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from flmq.common.errors import BrokerUnavailable
-from flmq.common.urls import parse_broker_url
 from flmq.transport import Binding, Exchange, ExchangeType, Queue, Topology
 from flmq.transport.declared import Declared
 from flmq.transport.rabbitmq.control import Control
-from flmq.transport.rabbitmq.states import StateReports
+from tests.transport.held import HeldConnection
 
 
 class Channel:
@@ -36,36 +35,16 @@ class Channel:
         callback(None)
 
 
-class Connection:
-    """One whose thread is the test's, and whose timers fire when it says."""
-
-    url = parse_broker_url("amqp://guest:guest@nowhere/")
-    is_open = True
+class Connection(HeldConnection):
+    """One whose channels are open at once."""
 
     def __init__(self) -> None:
-        self.states = StateReports("control", None)
-        self.timers: list[Callable[[], None]] = []
+        super().__init__("control")
         self.problem: Exception | None = None
-        self.opened = 0
-
-    def attach(self, _: object) -> None:
-        pass
-
-    def post(self, action: Callable[[], None]) -> None:
-        action()
-
-    def call_later(self, _: float, action: Callable[[], None]) -> None:
-        self.timers.append(action)
 
     def channel(self, on_open_callback: Callable[[Any], None]) -> None:
-        self.opened += 1
+        super().channel(on_open_callback)
         on_open_callback(Channel(self.problem))
-
-    def fire(self) -> None:
-        """Let everything happen that is due."""
-        timers, self.timers = self.timers, []
-        for action in timers:
-            action()
 
 
 @pytest.mark.parametrize("code", [403, 405])
@@ -88,19 +67,12 @@ def test_one_try_to_declare_again_waits_however_often_the_connection_is_lost(cod
     assert connection.timers == []
 
 
-class Queues:
+class Queues(Channel):
     """A channel that notes what it is asked to declare; ``missing`` is not there."""
 
-    is_open = True
-
     def __init__(self, asked: list[tuple[str, bool]], missing: str | None) -> None:
+        super().__init__(None)
         self._asked, self._missing = asked, missing
-
-    def add_on_close_callback(self, _: object) -> None:
-        pass
-
-    def close(self) -> None:
-        self.is_open = False
 
     def queue_declare(
         self,

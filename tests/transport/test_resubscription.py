@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from flmq.common.urls import parse_broker_url
 from flmq.transport.rabbitmq.consumer import RabbitMQConsumer
-from flmq.transport.rabbitmq.states import StateReports
 from flmq.transport.rabbitmq.subscription import Subscription
+from tests.transport.held import HeldConnection
 
 
 class Control:
@@ -28,27 +27,6 @@ class Control:
         done(None)
 
 
-class Connection:
-    """Opens channels; what is to happen later waits in ``timers``."""
-
-    url = parse_broker_url("amqp://guest:guest@nowhere/")
-    is_open = True
-
-    def __init__(self) -> None:
-        self.states = StateReports("consumer", None)
-        self.timers: list[Callable[[], None]] = []
-        self.opened = 0
-
-    def post(self, action: Callable[[], None]) -> None:
-        action()
-
-    def call_later(self, _: float, action: Callable[[], None]) -> None:
-        self.timers.append(action)
-
-    def channel(self, on_open_callback: Callable[[Any], None]) -> None:
-        self.opened += 1
-
-
 @pytest.mark.parametrize(
     ("code", "text", "restored"),
     [
@@ -60,7 +38,7 @@ def test_all_is_declared_again_where_something_is_missing_and_not_where_it_is_he
     code: int, text: str, restored: int
 ) -> None:
     """A dead connection of our own may hold thousands of queues for minutes."""
-    connection: Any = Connection()
+    connection: Any = HeldConnection("consumer")
     control: Any = Control()
     wanted = Subscription(("q",), 1, 0, True, None, 100.0, lambda queue: True)
     consumer = RabbitMQConsumer(
