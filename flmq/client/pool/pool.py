@@ -109,11 +109,6 @@ class ProcessPool:
             self.close()
             raise
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes that are there."""
-        return [member.pid for member in self._members if member.pid]
-
     def call(self, task: Task, context: ClientContext) -> Res:
         """Have ``task``, with its model, answered by the client of ``context``. Blocks.
 
@@ -185,11 +180,6 @@ class _Member:
         self._setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Id of the process; 0 if there is none."""
-        return self._process.pid if self._process is not None and self.is_alive else 0
 
     @property
     def is_alive(self) -> bool:
