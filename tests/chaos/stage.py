@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TypeVar
 from urllib.parse import quote
 
 from flmq.broker.layout import MANAGEMENT_PLUGIN
@@ -16,12 +17,14 @@ from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport import federation_topology, open_transport
 from tests.proxy import Proxy
 
-__all__ = ["Stage", "queue_depths", "through"]
+__all__ = ["Stage", "patiently", "queue_depths", "through"]
 
 _HEARTBEAT = 2
 """Seconds, of AMQP: a half-open connection is noticed after two of them."""
 _MANAGEMENT_SECONDS = 30.0
 _NORMAL_WATERMARK = "0.4"
+
+T = TypeVar("T")
 
 
 class Stage:
@@ -72,7 +75,7 @@ class Stage:
     def set(self) -> None:
         """Give the next run a virtual host of its own."""
         self._vhost = f"run-{secrets.token_hex(4)}"
-        self._patiently(lambda: self._node.management.add_vhost(self._vhost))
+        patiently(lambda: self._node.management.add_vhost(self._vhost))
 
     def placed(self, member: str, argv: Sequence[str]) -> Sequence[str]:
         """The command of a process: all share one machine."""
@@ -81,7 +84,7 @@ class Stage:
     def clear(self) -> None:
         """End every disturbance, and remove the run's virtual host."""
         self.calm()
-        self._patiently(lambda: self._node.management.delete_vhost(self._vhost))
+        patiently(lambda: self._node.management.delete_vhost(self._vhost))
 
     # -- disturbances ------------------------------------------------------------------------
 
@@ -152,12 +155,12 @@ class Stage:
         """Have every queue drop what is older than 5 s, and all but one message."""
         dropping = {"message-ttl": 5000, "max-length": 1}
         body = {"pattern": ".*", "definition": dropping, "apply-to": "queues"}
-        self._patiently(lambda: self._node.management.call("PUT", self._policy, body))
+        patiently(lambda: self._node.management.call("PUT", self._policy, body))
         self._strict = True
 
     def end_policy(self) -> None:
         """Let queues keep what they get."""
-        self._patiently(self._delete_policy)
+        patiently(self._delete_policy)
         self._strict = False
 
     def _delete_policy(self) -> None:
@@ -181,19 +184,6 @@ class Stage:
             self.end_alarm()
         if self._strict:
             self.end_policy()
-
-    def _patiently(self, call: Callable[[], object]) -> None:
-        """Make a call to the management API, which is there a little later than its node."""
-        deadline = time.monotonic() + _MANAGEMENT_SECONDS
-        while True:
-            try:
-                call()
-            except BrokerError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -228,3 +218,15 @@ def through(port: int, address: BrokerUrl) -> str:
         f"amqp://{address.user}:{quote(address.password, safe='')}@127.0.0.1:{port}/"
         f"{quote(address.vhost, safe='')}?heartbeat={_HEARTBEAT}"
     )
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Make a call to the management API, which is there a little later than its node."""
+    deadline = time.monotonic() + _MANAGEMENT_SECONDS
+    while True:
+        try:
+            return call()
+        except BrokerError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -12,7 +12,7 @@ import functools
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -28,7 +28,7 @@ from flmq.sites.federation import Federation
 from flmq.sites.federation import Site as FederatedSite
 from flmq.sites.links import links_to
 from flmq.transport import DEFAULT_SITE
-from tests.chaos.stage import queue_depths
+from tests.chaos.stage import patiently, queue_depths
 from tests.sites.networks import (
     AMQP_PORT,
     Link,
@@ -46,7 +46,6 @@ STAR: Mapping[str, str | None] = {HUB: None, "eu": HUB, "asia": HUB}
 CHAIN: Mapping[str, str | None] = {HUB: None, "eu": HUB, "eu-west": "eu"}
 
 _HEARTBEAT = 2
-_PATIENCE = 30.0
 
 
 @dataclass(slots=True)
@@ -172,7 +171,7 @@ class Sites:
         """Call a broker's management API; ``{vhost}`` in ``path`` is the run's."""
         path = path.replace("{vhost}", quote(self._vhost, safe=""))
         with self.inside(site):
-            return _patiently(lambda: self._management(site).call(method, path, body))
+            return patiently(lambda: self._management(site).call(method, path, body))
 
     def _management(self, site: str) -> Management:
         return self._sites[site].node.management
@@ -184,7 +183,7 @@ class Sites:
         self._vhost = f"run-{secrets.token_hex(4)}"
         for name in self.names:
             with self.inside(name):
-                _patiently(functools.partial(self._management(name).add_vhost, self._vhost))
+                patiently(functools.partial(self._management(name).add_vhost, self._vhost))
         self.federate()
         self.until_linked()
 
@@ -215,7 +214,7 @@ class Sites:
         self.calm()
         for name in self.names:
             with self.inside(name):
-                _patiently(functools.partial(self._management(name).delete_vhost, self._vhost))
+                patiently(functools.partial(self._management(name).delete_vhost, self._vhost))
 
     def kill(self, site: str) -> None:
         """Kill a site's broker as a crash would; `restart` brings it back."""
@@ -297,15 +296,3 @@ class Sites:
         with self.inside(name):
             links = list(links_to(federation, federation[name], {}, {}))
         return [str(each) for each in links if not each.running]
-
-
-def _patiently(call: Callable[[], object]) -> object:
-    """Make a call to the management API, which is there a little later than its node."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return call()
-        except BrokerError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
