@@ -25,6 +25,45 @@ def environment(broker_url: str) -> dict[str, str]:
     }
 
 
+class Commands:
+    """Commands of flmq over one virtual host, in one folder, with the repository's modules."""
+
+    def __init__(self, url: str, folder: Path, **more: str) -> None:
+        """Run them in ``folder`` with ``more`` in their environment; `end` ends them."""
+        self.url = url
+        self.folder = folder
+        self._env = {
+            **environment(url),
+            "FLMQ_HEARTBEAT": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **more,
+        }
+        self._all: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def run(self, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
+        """Start ``flmq`` with these arguments, and ``more`` in its environment."""
+        output = self.folder / f"output-{len(self._all)}"
+        command = [sys.executable, "-m", "flmq", *arguments]
+        process = start(command, output, self.folder, {**self._env, **more})
+        self._all.append((process, output))
+        return process
+
+    def output(self, process: subprocess.Popen[bytes]) -> str:
+        """What a process has written so far."""
+        return next(o for p, o in self._all if p is process).read_text(encoding="utf-8")
+
+    def outputs(self) -> str:
+        """What all have written so far."""
+        return "\n".join(output.read_text(encoding="utf-8") for _, output in self._all)
+
+    def end(self) -> None:
+        """Kill what is still there."""
+        for process, _ in self._all:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
 def open_to_others(*folders: Path) -> list[Path]:
     """What in these folders, or they themselves, others than their owner may read or write."""
     every = [path for folder in folders for path in (folder, *folder.rglob("*"))]

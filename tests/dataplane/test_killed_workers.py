@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from flmq.testing import fast_retries
 from tests.dataplane import diary
 from tests.dataplane.looks import mean_of
 from tests.end_to_end.federation import Federation, fed_avg, initial
-from tests.processes import environment, start
+from tests.processes import Commands
 from tests.transport.rigs import RabbitMQRig, eventually
 
 NUMBERS = 800_000
@@ -42,34 +41,20 @@ POINTS = {
 """Client id: where its first life ends."""
 
 
-class Workers:
+class Workers(Commands):
     """``flmq client`` processes over one virtual host, with a server in this process."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
         self.diary = folder / "diary"
         self.diary.mkdir()
-        self._all: list[tuple[subprocess.Popen[bytes], Path]] = []
+        super().__init__(url, folder, **{diary.FOLDER: str(self.diary)})
 
     def start(self, client_id: str, *options: str, crash_at: str = "") -> subprocess.Popen[bytes]:
         """Start a worker with a state folder, which all of its lives share."""
-        env = {
-            **environment(self.url),
-            diary.FOLDER: str(self.diary),
-            CRASH_AT: crash_at,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
-        command = [sys.executable, "-m", "flmq", "client", "tests.dataplane.diary:client"]
-        command += [f"--client-id={client_id}", "--state-dir=state", "--heartbeat=1", *options]
-        output = self.folder / f"output-{len(self._all)}"
-        process = start(command, output, self.folder, env)
-        self._all.append((process, output))
-        return process
-
-    def output(self, process: subprocess.Popen[bytes]) -> str:
-        """What a process has written so far."""
-        return next(o for p, o in self._all if p is process).read_text(encoding="utf-8")
+        who = (f"--client-id={client_id}", "--state-dir=state")
+        return self.run(
+            "client", "tests.dataplane.diary:client", *who, *options, **{CRASH_AT: crash_at}
+        )
 
     def trainings(self, client_id: str) -> list[int]:
         """Ids of the processes that trained for a client, in order."""
@@ -79,13 +64,6 @@ class Workers:
     def spooled(self) -> list[str]:
         """What lies in the spools."""
         return [path.name for path in (self.folder / "state").glob("*/spool/*")]
-
-    def end(self) -> None:
-        """Kill what is still there."""
-        for process, _ in self._all:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
 
 
 @pytest.fixture

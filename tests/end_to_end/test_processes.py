@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +24,7 @@ from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.conftest import SessionBroker
 from tests.end_to_end import held
 from tests.end_to_end.federation import Watch
-from tests.processes import environment, start
+from tests.processes import Commands
 from tests.transport.rigs import eventually
 
 CLIENTS = ("a", "b")
@@ -34,30 +33,13 @@ SLOW = 60.0
 """Seconds for what a busy machine does in two: starting Python processes."""
 
 
-class Processes:
-    """Commands of flmq over one virtual host, in one folder."""
+class Processes(Commands):
+    """Servers and clients of `held`."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
         self.marks = folder / "marks"
         self.marks.mkdir()
-        self._env = {
-            **environment(url),
-            "FLMQ_TEST_MARKS": str(self.marks),
-            "FLMQ_HEARTBEAT": "1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
-        self._all: list[subprocess.Popen[bytes]] = []
-        self._outputs: dict[int, Path] = {}
-
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start ``flmq`` with these arguments."""
-        output = self.folder / f"output-{len(self._all)}"
-        process = start([sys.executable, "-m", "flmq", *arguments], output, self.folder, self._env)
-        self._all.append(process)
-        self._outputs[process.pid] = output
-        return process
+        super().__init__(url, folder, FLMQ_TEST_MARKS=str(self.marks))
 
     def client(self, client_id: str, *options: str) -> subprocess.Popen[bytes]:
         """Start a worker."""
@@ -74,10 +56,6 @@ class Processes:
             f"--config=clients={len(CLIENTS)}",
             *options,
         )
-
-    def output(self, process: subprocess.Popen[bytes]) -> str:
-        """What a process has written so far."""
-        return self._outputs[process.pid].read_text(encoding="utf-8")
 
     def ends(self, process: subprocess.Popen[bytes], status: int = 0) -> str:
         """Wait for its end, and its output."""
@@ -103,13 +81,6 @@ class Processes:
         """The final model of a job."""
         with np.load(self.folder / "runs" / job / "model.npz") as file:
             return b"".join(file[name].tobytes() for name in file.files)
-
-    def end(self) -> None:
-        """Kill what is still there."""
-        for process in self._all:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
 
 
 @pytest.fixture
