@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.program import Variant
-from tests.chaos.run import JOB, Run, Script, play, until
+from tests.chaos.run import JOB, Run, play, until
 from tests.chaos.schedule import SERVER, Schedule
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import Result, check, result_of, undisturbed
@@ -64,13 +65,13 @@ def main() -> None:
             f"likewise, link cut for {options.cut:g} s in mid-round",
             regions,
             regions,
-            lambda *run: _cut(*run, seconds=options.cut),
+            partial(_cut, seconds=options.cut),
         ),
         _Line(
             f"likewise, aggregator killed {options.kills} times",
             regions,
             regions,
-            lambda *run: _kill(*run, times=options.kills),
+            partial(_kill, times=options.kills),
         ),
     ]
     expected = undisturbed(_VARIANT, _CLIENTS, _ROUNDS)
@@ -101,9 +102,8 @@ def _play(sites: Sites, line: _Line, folder: Path) -> bool:
     schedule = Schedule(
         1, _VARIANT, _CLIENTS, _ROUNDS, training_seconds=0.5, aggregators=line.aggregators
     )
-    typed: Script = script
     place = folder / line.name.replace(" ", "-")
-    run = play(sites, schedule, place, script=typed, first=aggregators(sites))
+    run = play(sites, schedule, place, script=script, first=aggregators(sites))
     problems = check(run)
     if not run.ended:
         print(f"| {line.name} | | | | {'; '.join(problems)} |", flush=True)
