@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos.program import Variant
-from tests.chaos.run import JOB, Run, play, until
-from tests.chaos.schedule import SERVER, Schedule
+from tests.chaos.run import JOB, Run, play, until, until_over
+from tests.chaos.schedule import Schedule
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import Result, check, result_of, undisturbed
 from tests.sites.director import aggregator, aggregators
@@ -94,8 +94,7 @@ def _play(sites: Sites, line: _Line, folder: Path) -> bool:
     def script(supervisor: Supervisor, run: Run) -> None:
         until(lambda: len(run.begun()) >= _CLIENTS, "everybody trains", _PATIENCE)
         line.harm(sites, supervisor, run)
-        supervisor.wait(SERVER, _PATIENCE)
-        run.ended = supervisor.exit_status(SERVER) == 0
+        until_over(supervisor, run, _PATIENCE)
 
     sites.homes = list(line.homes)
     before = sites.link(REGION).bytes()

@@ -38,6 +38,7 @@ __all__ = [
     "play",
     "server_command",
     "until",
+    "until_over",
 ]
 
 JOB = "chaos"
@@ -192,6 +193,14 @@ def until(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> f
         assert time.monotonic() - started < timeout, f"in vain: {what}"
         time.sleep(0.02)
     return time.monotonic() - started
+
+
+def until_over(
+    supervisor: Supervisor, run: Run, timeout: float = 120.0, server: str = SERVER
+) -> None:
+    """Wait in a script for the end of the job, which is that of ``server``."""
+    supervisor.wait(server, timeout)
+    run.ended = supervisor.exit_status(server) == 0
 
 
 class Scene(Protocol):

@@ -9,8 +9,8 @@ import pytest
 from flmq.transport import replies_queue
 from tests.chaos.cluster import Cluster
 from tests.chaos.program import Variant
-from tests.chaos.run import JOB, Run, play, until
-from tests.chaos.schedule import SERVER, Schedule
+from tests.chaos.run import JOB, Run, play, until, until_over
+from tests.chaos.schedule import Schedule
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import check
 
@@ -29,8 +29,7 @@ def test_the_node_that_leads_the_reply_queue_may_die(tmp_path: Path) -> None:
         cluster.kill(cluster.leader(replies_queue(JOB)))
         # Clients' queues are no replicated ones: those that stood there come back with the node.
         cluster.calm()
-        supervisor.wait(SERVER, 120.0)
-        run.ended = supervisor.exit_status(SERVER) == 0
+        until_over(supervisor, run)
 
     with Cluster() as cluster:
         schedule = Schedule(1, Variant.LARGE, rounds=4, training_seconds=0.5)

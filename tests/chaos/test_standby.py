@@ -10,7 +10,7 @@ import pytest
 
 from flmq.cli.exit_codes import ExitCode
 from tests.chaos.program import Variant
-from tests.chaos.run import JOB, Run, client_command, play, server_command, until
+from tests.chaos.run import JOB, Run, client_command, play, server_command, until, until_over
 from tests.chaos.schedule import SERVER, Schedule
 from tests.chaos.stage import Stage
 from tests.chaos.supervisor import Supervisor
@@ -48,8 +48,7 @@ def test_a_standby_takes_over_within_seconds(
         run.gate.touch()
         seconds = until(_took_over(run), "the second server takes over")
         assert seconds < _TAKE_OVER_SECONDS
-        supervisor.wait("second", _PATIENCE)
-        run.ended = supervisor.exit_status("second") == 0
+        until_over(supervisor, run, _PATIENCE, "second")
 
     schedule = Schedule(1, variant, rounds=2)
     assert check(play(stage, schedule, tmp_path / "run", script=script)) == []
@@ -70,8 +69,7 @@ def test_a_server_that_slept_finds_itself_fenced(stage: Stage, tmp_path: Path) -
         supervisor.wait(SERVER, _PATIENCE)
         assert supervisor.exit_status(SERVER) == ExitCode.RUN, supervisor.log(SERVER)
         assert "another server took charge of job chaos" in supervisor.log(SERVER)
-        supervisor.wait("second", _PATIENCE)
-        run.ended = supervisor.exit_status("second") == 0
+        until_over(supervisor, run, _PATIENCE, "second")
 
     schedule = Schedule(2, Variant.LARGE, rounds=2)
     may_end = {SERVER: (ExitCode.RUN,)}
@@ -106,8 +104,7 @@ def test_a_second_process_of_a_client_takes_over(stage: Stage, tmp_path: Path, h
         run.gate.touch()
         if how == "paused":
             supervisor.signal("c1", signal.SIGCONT)
-        supervisor.wait(SERVER, _PATIENCE)
-        run.ended = supervisor.exit_status(SERVER) == 0
+        until_over(supervisor, run, _PATIENCE)
         run.lives["c1"] += supervisor.lives("second")
 
     schedule = Schedule(3, Variant.LARGE, rounds=2)
