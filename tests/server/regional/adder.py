@@ -234,6 +234,11 @@ class Scene:
         """The next task of each client."""
         return {name: peer.task() for name, peer in self.peers.items()}
 
+    def reply(self, tasks: dict[str, Task], answers: dict[str, Res]) -> None:
+        """Have every client answer by itself."""
+        for name, peer in self.peers.items():
+            peer.reply(tasks[name], answers[name])
+
 
 def noting(model: Parameters | None = None) -> Noting:
     """The strategy of a scene."""

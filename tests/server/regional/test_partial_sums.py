@@ -17,10 +17,12 @@ from flmq.common.typing import Code
 from flmq.journal import Journal
 from flmq.messaging import Sender
 from flmq.observe.events import Note, Outcome, PartialSumCame, PhaseClosed
+from flmq.server import ServerConfig
 from flmq.server.asks import asks as asks_module
 from flmq.server.asks import regional_orders
 from flmq.server.lifecycle.replay import replay
 from flmq.server.replies import reply_loop
+from flmq.server.resumption import checkpointer
 from flmq.server.strategy.combine import WeightedMean
 from flmq.wire import (
     AggregateOrder,
@@ -30,8 +32,10 @@ from flmq.wire import (
     PartialSum,
     Receipt,
     ReceiptOutcome,
+    Reply,
     Res,
     SendPartial,
+    Task,
 )
 from flmq.wire.budget import OverBudget
 from tests.dying import Died, dies_at
@@ -124,8 +128,6 @@ def test_a_sum_that_comes_late_is_late_by_name(memory_federation: Federation) ->
 
 
 def test_an_aggregator_that_has_enough_is_told_to_send(memory_federation: Federation) -> None:
-    from flmq.server import ServerConfig
-
     config = ServerConfig(1, 30.0, target_results=2)
     scene = Scene.of(memory_federation, config=config)
     order, tasks = scene.adder.order(), scene.tasks()
@@ -156,8 +158,6 @@ def _not_asked(order: AggregateOrder, answers: dict[str, Res], scene: Scene) -> 
 def _settled(order: AggregateOrder, answers: dict[str, Res], scene: Scene) -> PartialSum:
     (ask,) = (ask for ask in order.asks if ask.client_id == "a")
     peer = scene.peers["a"]
-    from flmq.wire import Reply
-
     reply = Reply(ask.task_id, JOB, 1, Phase.FIT, "a", order.epoch, ask.nonce, 0.0, answers["a"])
     peer.send(peer.reply_address(), reply)
     assert peer.next(Receipt).outcome is ReceiptOutcome.ACCEPTED
@@ -265,6 +265,16 @@ def test_a_sum_of_no_order_is_a_dead_letter_and_one_long_over_is_late(
 # -- done without
 
 
+def direct_tasks(scene: Scene) -> dict[str, Task]:
+    """The task by which each client is asked directly, be it the second one."""
+    tasks = scene.tasks()
+    for name, task in list(tasks.items()):
+        if task.via:
+            tasks[name] = scene.peers[name].task()
+        assert tasks[name].via == ""
+    return tasks
+
+
 def test_an_aggregator_of_which_nothing_is_heard_is_done_without(
     memory_federation: Federation,
 ) -> None:
@@ -276,21 +286,15 @@ def test_an_aggregator_of_which_nothing_is_heard_is_done_without(
         assert (again.task_id, again.via) == (tasks[name].task_id, "")
     scene.adder.send(summed(order, answers))
     assert "nothing was heard of it" in scene.adder.receipt().reason
-    for name, peer in scene.peers.items():
-        peer.reply(tasks[name], answers[name])
+    scene.reply(tasks, answers)
     assert scene.server.model() == flat(answers)
 
 
 def test_one_that_has_no_queue_is_done_without_at_once(memory_federation: Federation) -> None:
     scene = Scene.of(memory_federation, declares=False)
-    tasks = scene.tasks()
-    for name, task in list(tasks.items()):
-        if task.via:
-            tasks[name] = scene.peers[name].task()
-        assert tasks[name].via == ""
+    tasks = direct_tasks(scene)
     answers = answers_of(tasks)
-    for name, peer in scene.peers.items():
-        peer.reply(tasks[name], answers[name])
+    scene.reply(tasks, answers)
     assert scene.server.model() == flat(answers)
 
 
@@ -299,8 +303,7 @@ def test_none_is_asked_where_they_are_switched_off(memory_federation: Federation
     tasks = scene.tasks()
     assert {task.via for task in tasks.values()} == {""}
     answers = answers_of(tasks)
-    for name, peer in scene.peers.items():
-        peer.reply(tasks[name], answers[name])
+    scene.reply(tasks, answers)
     assert scene.server.model() == flat(answers)
 
 
@@ -316,8 +319,6 @@ def test_a_server_that_dies_around_a_sum_goes_on_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
     point: str,
 ) -> None:
-    from flmq.server.resumption import checkpointer
-
     scene = Scene.of(memory_federation, tmp_path)
     order, tasks = scene.adder.order(), scene.tasks()
     answers = answers_of(tasks)
@@ -377,8 +378,7 @@ def test_a_sum_for_an_earlier_server_is_refused_by_one_that_goes_without_aggrega
     assert {task.via for task in tasks.values()} == {""}
     scene.adder.send(summed(order, {name: answers[name] for name in "ac"}))
     assert scene.adder.receipt().outcome is ReceiptOutcome.REJECTED
-    for name, peer in scene.peers.items():
-        peer.reply(tasks[name], answers[name])
+    scene.reply(tasks, answers)
     assert scene.server.model() == flat(answers)
 
 
@@ -456,12 +456,7 @@ def test_an_order_too_large_for_a_message_is_done_without(
     plain = Sender.send
     monkeypatch.setattr(Sender, "send", send)
     scene = Scene.of(memory_federation)
-    tasks = scene.tasks()
-    for name, task in list(tasks.items()):
-        if task.via:
-            tasks[name] = scene.peers[name].task()
-        assert tasks[name].via == ""
+    tasks = direct_tasks(scene)
     answers = answers_of(tasks)
-    for name, peer in scene.peers.items():
-        peer.reply(tasks[name], answers[name])
+    scene.reply(tasks, answers)
     assert scene.server.model() == flat(answers)
