@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from functools import reduce
-from operator import add
 
 from benchmarks.meters import cpu_seconds, resident_memory
 from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerRefusal
-from flmq.transport import Topology, client_topology, federation_topology, open_transport
+from flmq.transport import client_topology, federation_topology, open_transport, union
 
 _KHEPRI = "khepri_db"
 _IN_TURN_AT_MOST = 1_000
@@ -73,7 +71,7 @@ def _line(node: PrivateNode, broker: str, count: int, how: str) -> str:
         transport.declare(federation_topology())
         before, started = _figures(pid), time.perf_counter()
         if how == "together":
-            transport.declare(_all(topologies))
+            transport.declare(union(topologies))
         else:
             for topology in topologies:
                 transport.declare(topology)
@@ -91,14 +89,6 @@ def _figures(pid: int) -> tuple[float, float]:
     assert cpu is not None
     assert memory is not None
     return cpu, memory
-
-
-def _all(topologies: Sequence[Topology]) -> Topology:
-    """The union; halves at a time, as adding one by one copies all that came before."""
-    if len(topologies) <= 2:
-        return reduce(add, topologies)
-    middle = len(topologies) // 2
-    return _all(topologies[:middle]) + _all(topologies[middle:])
 
 
 if __name__ == "__main__":

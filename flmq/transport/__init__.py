@@ -70,6 +70,7 @@ from flmq.transport.topology import (
     replies_queue,
     reply_key,
     task_key,
+    union,
     uploads_queue,
 )
 
@@ -132,6 +133,7 @@ __all__ = [
     "replies_queue",
     "reply_key",
     "task_key",
+    "union",
     "uploads_queue",
 ]
 

@@ -6,7 +6,7 @@ is only one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -46,6 +46,7 @@ __all__ = [
     "replies_queue",
     "reply_key",
     "task_key",
+    "union",
     "uploads_queue",
 ]
 
@@ -156,6 +157,16 @@ class Topology:
             self.queues + other.queues,
             self.bindings + other.bindings,
         )
+
+
+def union(topologies: Iterable[Topology]) -> Topology:
+    """Return the union of many, each copied once."""
+    each = tuple(topologies)
+    return Topology(
+        tuple(exchange for one in each for exchange in one.exchanges),
+        tuple(queue for one in each for queue in one.queues),
+        tuple(binding for one in each for binding in one.bindings),
+    )
 
 
 def client_queue(client_id: str) -> str:

@@ -48,6 +48,7 @@ from flmq.transport import (
     client_queue,
     client_topology,
     federation_topology,
+    union,
 )
 from flmq.transport.standby import stand_by
 from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
@@ -145,9 +146,8 @@ class Worker:
 
     def _open(self) -> None:
         site, options = self._options.site, self._options
-        topology = federation_topology(site)
-        for client_id in self._tasks:
-            topology += client_topology(client_id, site)
+        own = (client_topology(client_id, site) for client_id in self._tasks)
+        topology = union((federation_topology(site), *own))
         begun = self._clock()
         self._transport.declare(topology)
         self._take_queues()
