@@ -26,7 +26,6 @@ from benchmarks.speaking import Speaking, SpeakingFailed
 from flmq.broker.node import PrivateNode
 from flmq.transport import client_topology, federation_topology
 
-_CELLS = ("round", "resume", "idle")
 _PATIENCE = 900.0
 """Seconds to wait for a process to say something."""
 
@@ -245,21 +244,22 @@ def idle(options: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     """Print a table for each cell."""
+    cells = {
+        "round": ("A round over a broker", rounds),
+        "resume": ("A server that is killed in mid-round", resume),
+        "idle": ("Beside clients that are away", idle),
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--cells", nargs="+", choices=_CELLS, default=list(_CELLS))
+    parser.add_argument("--cells", nargs="+", choices=cells, default=list(cells))
     parser.add_argument("--clients", nargs="+", type=int, default=[1_000, 10_000], metavar="N")
     parser.add_argument("--idle", type=int, default=100_000, metavar="N", help="idle queues")
     parser.add_argument("--rounds", type=int, default=3, help="after the warm-up (default: 3)")
     parser.add_argument("--model-bytes", type=int, default=10_000)
     options = parser.parse_args()
-    titles = {
-        "round": "A round over a broker",
-        "resume": "A server that is killed in mid-round",
-        "idle": "Beside clients that are away",
-    }
     for name in options.cells:
-        print(f"\n### {titles[name]}\n")
-        for line in {"round": rounds, "resume": resume, "idle": idle}[name](options):
+        title, lines = cells[name]
+        print(f"\n### {title}\n")
+        for line in lines(options):
             print(line, flush=True)
 
 
