@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -144,8 +144,7 @@ def main() -> None:
         end_with_parent()
         logging.getLogger("flmq").setLevel(logging.WARNING)
         for clients in options.clients:
-            found = measure(options, clients)
-            print(json.dumps({field: getattr(found, field) for field in Figures.__slots__}))
+            print(json.dumps(asdict(measure(options, clients))))
         return
     print("\n".join(_table(options)))
 
