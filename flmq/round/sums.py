@@ -112,12 +112,13 @@ def settled_actions(
         for each, outcome in zip(entries, outcomes, strict=True)
     ]
     is_new, actions = event.origin is not Origin.RECORD, list[JobAction]()
-    # One of nobody leaves no record: a later server has its order answered anew.
+    # One of nobody leaves no record and adds nothing: a later server has its order answered anew.
     if is_journaled and is_new and answers:
         actions += [Enter(each.token, key, ask, Entry.REPLY, word) for each, ask, word in answers]
         actions.append(EnterSum(event.token, key, tuple(each.token for each in entries)))
     actions += [Count(key, ask, word, each.token) for each, ask, word in answers]
-    actions.append(Merge(event.token, key))
+    if answers:
+        actions.append(Merge(event.token, key))
     if is_new:
         actions += [SendReceipt(each.token, word) for each, _, word in answers]
         actions.append(SendReceipt(event.token, Verdict(Outcome.ACCEPTED)))

@@ -426,6 +426,13 @@ def test_a_sum_from_the_record_is_counted_and_merged_and_no_more() -> None:
     assert state.fate_of_sum("1/!s", FIT, ["1/a"]) is SumFate.DUPLICATE
 
 
+def test_a_sum_of_nobody_is_answered_and_neither_entered_nor_merged() -> None:
+    """What is not durable adds nothing, or a resumed job would have other bits."""
+    state = JobState(has_record=True)
+    state.handle(opened(FIT, "a", "b"))
+    assert kinds(state.handle(sum_came(state, 10))) == ["SendReceipt", "Ack"]
+
+
 def test_a_sum_of_what_nobody_knows_is_long_over() -> None:
     state = JobState(has_record=True)
     receipt, ack = state.handle(sum_came(state, 10, "a"))
