@@ -93,7 +93,7 @@ class InvalidClientId(UsageError):
         shown = client_id if len(client_id) <= 80 else client_id[:77] + "..."
         super().__init__(
             f"client id {shown!r} is not usable: choose 1 to 64 characters of "
-            "A-Z, a-z, 0-9, '_' and '-'"
+            "A-Z, a-z, 0-9, '.', '_' and '-', with no dot at either end and no two in a row"
         )
 
 

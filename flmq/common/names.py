@@ -1,6 +1,8 @@
 """Names of clients and jobs: check them, and make valid ones.
 
 They are part of queue names, routing keys and permissions on the broker, hence the narrow alphabet.
+A client id may besides be a host name with its dots, as certificates have them; 64 characters are
+what X.509 allows a common name.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
 MAX_NAME_LENGTH = 64
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _UNUSABLE = re.compile(r"[^A-Za-z0-9_-]+")
 
 _ADJECTIVES = (
@@ -46,18 +49,23 @@ _NOUNS = (
 
 
 def is_name(text: str) -> bool:
-    """Return whether ``text`` may name a client, a job or a site."""
+    """Return whether ``text`` may name a job or a site, neither of which has dots."""
     return _NAME.fullmatch(text) is not None
 
 
 def check_client_id(client_id: str) -> str:
-    """Return ``client_id`` if it is valid: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+    """Return ``client_id`` if it is valid: 1 to 64 of ``A-Z a-z 0-9 . _ -``.
+
+    It neither begins nor ends with a dot, and has no two in a row: so it is the name of one folder,
+    and never the way to another.
 
     Raises:
         InvalidClientId: it is not.
     """
-    if not isinstance(client_id, str) or _NAME.fullmatch(client_id) is None:
-        raise InvalidClientId(client_id if isinstance(client_id, str) else repr(client_id))
+    if not isinstance(client_id, str):
+        raise InvalidClientId(repr(client_id))
+    if len(client_id) > MAX_NAME_LENGTH or _CLIENT_ID.fullmatch(client_id) is None:
+        raise InvalidClientId(client_id)
     return client_id
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "Queue",
     "QueueType",
     "Topology",
+    "client_in_key",
+    "client_of_key",
     "client_queue",
     "client_topology",
     "everybody_key",
@@ -199,14 +201,31 @@ def lock_queue(job: str) -> str:
     return f"flmq.lock.{job}"
 
 
+def client_in_key(client_id: str) -> str:
+    """Return the one word that a client is in routing keys: each dot of its id is a ``/``.
+
+    A dot would begin another word of the key. No client id contains ``/``.
+    """
+    return client_id.replace(".", "/")
+
+
+def client_of_key(routing_key: str) -> str | None:
+    """Return the client's id, or ``!`` and what follows, in a key ``<site>.<client>...``.
+
+    Everything in a key that a peer wrote is its own choice: None if there is no second word.
+    """
+    words = routing_key.split(".", 2)
+    return words[1].replace("/", ".") if len(words) > 1 and words[1] else None
+
+
 def task_key(site: str, client_id: str) -> str:
     """Return the routing key of one client's tasks on ``flmq.tasks``."""
-    return f"{site}.{client_id}"
+    return f"{site}.{client_in_key(client_id)}"
 
 
 def own_model_key(site: str, client_id: str) -> str:
     """Return the routing key of one client's own models on ``flmq.tasks``."""
-    return f"{site}.{client_id}.model"
+    return f"{site}.{client_in_key(client_id)}.model"
 
 
 def everybody_key(site: str) -> str:
@@ -216,12 +235,12 @@ def everybody_key(site: str) -> str:
 
 def reply_key(site: str, client_id: str, job: str) -> str:
     """Return the routing key on ``flmq.replies`` and ``flmq.uploads``."""
-    return f"{site}.{client_id}.{job}"
+    return f"{site}.{client_in_key(client_id)}.{job}"
 
 
 def presence_key(site: str, client_id: str) -> str:
     """Return the routing key on ``flmq.presence``."""
-    return f"{site}.{client_id}"
+    return f"{site}.{client_in_key(client_id)}"
 
 
 def federation_topology(site: str = DEFAULT_SITE) -> Topology:

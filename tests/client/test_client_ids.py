@@ -60,7 +60,7 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line(
         ("a-{1..2}-{3..4}", "is no pattern"),
         ("a-{3..2}", "must rise"),
         ("a-{0..10000000}", "must rise, by less"),
-        ("a.{0..2}", r"client id 'a\.0' is not usable"),
+        ("a..{0..2}", r"client id 'a\.\.0' is not usable"),
         ("0", "0 clients"),
         (0, "0 clients"),
         ([], "empty"),

@@ -7,9 +7,12 @@ import random
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flmq.common.errors import FlmqError, InvalidClientId, InvalidJobName
 from flmq.common.names import (
@@ -37,7 +40,8 @@ class TestChecks:
     @pytest.mark.parametrize(
         "name",
         [
-            *("", "x" * 65, "a b", "a.b", "a/b", "a#", "*", "a\n", "\n", "é", "a\x00", "٣", "!all"),
+            *("a..b", ".a", "a.", ".", ".."),
+            *("", "x" * 65, "a b", "a/b", "a#", "*", "a\n", "\n", "é", "a\x00", "٣", "!all"),
             *(None, 3, b"a"),
         ],
     )
@@ -46,6 +50,24 @@ class TestChecks:
     ) -> None:
         with pytest.raises(error, match="choose 1 to 64 characters"):
             check(name)
+
+    @pytest.mark.parametrize(
+        "client_id", ["lab7.example.org", "a.b", "-._", f"{'x' * 31}.{'y' * 32}"]
+    )
+    def test_client_ids_may_be_host_names(self, client_id: str) -> None:
+        assert check_client_id(client_id) == client_id
+        with pytest.raises(InvalidJobName):
+            check_job_name(client_id)
+
+    @given(st.text("aZ0_-./\\~ ", max_size=8))
+    def test_a_client_id_that_passes_is_a_folder_of_its_own(self, text: str) -> None:
+        root = Path("/state")
+        try:
+            check_client_id(text)
+        except InvalidClientId:
+            return
+        assert os.path.normpath(root / text) == f"/state/{text}"
+        assert (root / text).parent == root
 
 
 class TestMakeClientId:

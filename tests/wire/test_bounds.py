@@ -53,7 +53,7 @@ _OUT_OF_BOUNDS: list[tuple[str, str, Any]] = [
     ("presence", "site", "a.b"),
     ("receipt", "server_round", 2**64 - 1),
     ("model_request", "digest", "0" * 63),
-    ("model_request", "client_id", "b.ob"),
+    ("model_request", "client_id", "b..ob"),
 ]
 
 
