@@ -25,6 +25,7 @@ from flmq.broker.node import PrivateNode
 from flmq.common.errors import BrokerError, FlmqError
 from flmq.common.logger import LOGGER_NAME
 from flmq.common.urls import BrokerUrl, parse_broker_url
+from tests.secured import SecureNode, secure_node_in
 
 # How long one example takes says more of who else is at work on the machine.
 hypothesis.settings.register_profile("flmq", deadline=None)
@@ -84,6 +85,18 @@ def broker_url(broker_node: SessionBroker) -> Iterator[str]:
     yield broker_node.address.with_vhost(vhost).full
     # Closes what connections the test left there, too.
     broker_node.management.delete_vhost(vhost)
+
+
+@pytest.fixture(scope="session")
+def secure_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureNode]:
+    """A node with TLS that logs in by client certificate. Shared, as `broker_node`: some 7 s."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = tmp_path_factory.mktemp("secure")
+            node = stack.enter_context(secure_node_in(folder))
+        except BrokerError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield node
 
 
 @pytest.fixture

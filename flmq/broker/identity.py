@@ -58,7 +58,9 @@ def load_identity(folder: Path) -> NodeIdentity | None:
     file = folder / _FILE
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-        return NodeIdentity(**{**fields, "ports": NodePorts(**fields["ports"])})
+        # A node that an earlier flmq made has no port for TLS yet.
+        ports = NodePorts(**{"amqps": free_ports().amqps, **fields["ports"]})
+        return NodeIdentity(**{**fields, "ports": ports})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +25,14 @@ from flmq.broker.management import Management
 from flmq.broker.node_processes import NodeProcesses, PortTaken, server_pid
 from flmq.broker.ports import LOOPBACK, NodePorts
 from flmq.broker.rabbitmqctl import run_rabbitmqctl
+from flmq.broker.tls import NodeTls
 from flmq.common.errors import BrokerNotFound, BrokerRefusal, BrokerUnavailable
 from flmq.common.logger import get_logger
 
-__all__ = ["PrivateNode"]
+__all__ = ["START_SECONDS", "PrivateNode"]
+
+START_SECONDS = 120.0
+"""Seconds that a node may take to start."""
 
 _log = get_logger("flmq.broker")
 _ATTEMPTS = 3
@@ -40,8 +45,9 @@ class PrivateNode:
     without one it uses a temporary folder, which `stop` deletes. ``identity`` sets name, cookie and
     ports (nodes of a cluster share a cookie). ``settings`` are lines of rabbitmq.conf that override
     flmq's own. ``plugins`` are enabled: ``(MANAGEMENT_PLUGIN,)`` for the management API,
-    ``FEDERATION_PLUGINS`` for a site of a federation (`flmq.broker.layout`). ``guarded=False`` lets
-    the node outlive this process; another one can stop it, given the same folder.
+    ``FEDERATION_PLUGINS`` for a site of a federation (`flmq.broker.layout`). With ``tls`` it also
+    listens for TLS; `tls_url` says where. ``guarded=False`` lets the node outlive this process;
+    another one can stop it, given the same folder.
     """
 
     def __init__(
@@ -52,8 +58,8 @@ class PrivateNode:
         identity: NodeIdentity | None = None,
         settings: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
+        tls: NodeTls | None = None,
         guarded: bool = True,
-        start_timeout: float = 120.0,
     ) -> None:
         """Prepare a node; nothing is started or written before `start`.
 
@@ -75,13 +81,14 @@ class PrivateNode:
         self._identity = known or new_identity()
         # Ports that others may already know are kept; fresh ones may be chosen again.
         self._ports_are_known = known is not None
+        self._tls = tls
         self._settings = dict(settings or {})
-        self._plugins = tuple(plugins)
+        self._plugins = (*plugins, *(tls.plugins if tls is not None else ()))
         self._processes = NodeProcesses(
             self._folder,
             guarded=guarded,
             removes_folder=self._temporary,
-            start_timeout=start_timeout,
+            start_timeout=START_SECONDS,
         )
         self._keep_folder = False
 
@@ -91,14 +98,25 @@ class PrivateNode:
         return self._identity.url.full
 
     @property
+    def tls_url(self) -> str:
+        """AMQPS URL of the node, with its password and authority: do not log it.
+
+        Where clients need a certificate, add theirs (``&certfile=...&keyfile=...``).
+        """
+        if self._tls is None:
+            raise BrokerRefusal("this node runs without TLS: give it a NodeTls")
+        return replace(
+            self._identity.url,
+            host="localhost",
+            port=self.ports.amqps,
+            tls=True,
+            options=(("cafile", str(self._tls.cafile.absolute())),),
+        ).full
+
+    @property
     def shown_url(self) -> str:
         """The URL without the password."""
         return str(self._identity.url)
-
-    @property
-    def name(self) -> str:
-        """Erlang name of the node, such as ``flmq-1a2b3c4d@localhost``."""
-        return self._identity.name
 
     @property
     def ports(self) -> NodePorts:
@@ -229,7 +247,8 @@ class PrivateNode:
         if busy:
             raise PortTaken(f"port {busy[0]} of {LOOPBACK} is in use by another program")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.write(self._identity, self._settings, self._plugins)
+        tls = {} if self._tls is None else self._tls.settings(self.ports.amqps)
+        self._folder.write(self._identity, {**tls, **self._settings}, self._plugins)
         # So that a failure shows the output of this start only.
         self._folder.output.unlink(missing_ok=True)
         try:

@@ -6,6 +6,7 @@ is briefly down does not lose its port to some outgoing connection.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import socket
 from dataclasses import dataclass
@@ -27,19 +28,20 @@ class NodePorts:
     distribution: int
     epmd: int
     management: int
+    amqps: int
 
     def busy(self) -> list[int]:
         """Return the ports that are in use now."""
-        ports = (self.amqp, self.distribution, self.epmd, self.management)
+        ports = dataclasses.astuple(self)
         return [port for port in ports if not is_free(port)]
 
 
 def free_ports() -> NodePorts:
-    """Choose four different free ports. They are not reserved: use them soon, or choose again."""
+    """Choose five different free ports. They are not reserved: use them soon, or choose again."""
     # System randomness: two processes with the same seed must not choose the same ports.
     candidates = random.SystemRandom().sample(range(_LOWEST, _HIGHEST), 400)
-    chosen = [port for port in candidates if is_free(port)][:4]
-    if len(chosen) < 4:
+    chosen = [port for port in candidates if is_free(port)][:5]
+    if len(chosen) < 5:
         raise BrokerNotFound(
             f"no free port between {_LOWEST} and {_HIGHEST} on {LOOPBACK} for a private RabbitMQ "
             "node: end what holds them, or give a broker's URL (FLMQ_BROKER_URL)"

@@ -74,7 +74,7 @@ def test_two_nodes_at_once_share_nothing_and_leave_nothing() -> None:
             list(pool.map(PrivateNode.start, nodes))
         ports = [port for node in nodes for port in vars_of(node)]
         assert len(set(ports)) == len(ports)
-        assert len({node.name for node in nodes}) == 2
+        assert len({node.ports for node in nodes}) == 2
         _publish(nodes[0].url, "mine", b"x")
         with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="no queue 'mine'"):
             _fetch(nodes[1].url, "mine")
@@ -180,7 +180,8 @@ def test_a_server_that_never_answers_is_given_up(
 ) -> None:
     server = _broken_server(tmp_path / "bin", "sleep 600")
     monkeypatch.setenv("FLMQ_RABBITMQ_SERVER", str(server))
-    node = PrivateNode(tmp_path / "node", start_timeout=0.3)
+    monkeypatch.setattr("flmq.broker.node.START_SECONDS", 0.3)
+    node = PrivateNode(tmp_path / "node")
     with pytest.raises(BrokerNotFound, match=r"did not take logins within 0.3 s"):
         node.start()
     assert processes.members(node.folder) == []

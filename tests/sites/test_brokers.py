@@ -77,10 +77,7 @@ class Brokers:
 @pytest.fixture(scope="module")
 def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
     folder = tmp_path_factory.mktemp("sites")
-    nodes = {
-        name: PrivateNode(folder / name, plugins=FEDERATION_PLUGINS, start_timeout=120.0)
-        for name in PARENTS
-    }
+    nodes = {name: PrivateNode(folder / name, plugins=FEDERATION_PLUGINS) for name in PARENTS}
     lines, environ = [], {}
     try:
         with ThreadPoolExecutor(3) as pool:
