@@ -40,6 +40,8 @@ def test_contracts_hold() -> None:
     [
         ("common/names.py", "import flmq.wire", "downwards"),
         ("transport/base.py", "import flmq.server", "downwards"),
+        ("e2e/letters.py", "import time", "Keys, signatures and seals"),
+        ("e2e/letters.py", "import flmq.wire", "downwards"),
         ("broker/find.py", "import flmq.client", "rest on common alone"),
         ("round/state.py", "import time", "no clock"),
         ("server/presence/registry.py", "import time", "registry of clients"),

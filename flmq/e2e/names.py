@@ -1,0 +1,14 @@
+"""Names and sizes of the end-to-end layer that the wire needs, whether or not keys are used."""
+
+from __future__ import annotations
+
+__all__ = ["CHUNK_OVERHEAD", "EVERYBODY", "KEY_BYTES", "SERVER"]
+
+SERVER = "!server"
+"""The sender or recipient that is a job's server; no client id begins with ``!``."""
+EVERYBODY = "!all"
+"""The recipient of what is signed and not sealed, as anybody may read it."""
+KEY_BYTES = 32
+"""Size of each key, and of a content key."""
+CHUNK_OVERHEAD = 16
+"""Bytes by which an encrypted chunk is longer: the tag of AES-GCM."""
