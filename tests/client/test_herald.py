@@ -117,3 +117,12 @@ def test_every_client_speaks_for_itself_while_there_is_an_older_server() -> None
     made.forget("old")
     made.say_all(PresenceKind.BYE)
     assert len(heard.said) == 1
+
+
+def test_each_message_is_newer_than_the_one_before_whatever_the_clock_does() -> None:
+    made, heard, now = herald(1)
+    for _ in range(3):
+        made.say_all(PresenceKind.HELLO)
+        now[0] -= 5.0
+    times = [body.sent_unix_ms for body, _ in heard.said]
+    assert times == sorted(set(times))

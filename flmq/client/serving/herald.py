@@ -56,6 +56,8 @@ class Herald:
         self._older: set[str] = set()
         """Jobs whose servers hear of one client in a message."""
         self._lock = threading.Lock()
+        self._stamped = 0
+        """The time that the last message was given."""
         self._answers: list[tuple[str, str]] = []
         """Clients that are about to say hello, and the ids of the greetings that they answer."""
         self._since = 0.0
@@ -124,7 +126,7 @@ class Herald:
                 site=self._site,
                 instance=self.instance,
                 properties=self._clients[first],
-                sent_unix_ms=int(self._clock() * 1000),
+                sent_unix_ms=self._stamp(),
                 heartbeat_seconds=self.every,
                 flmq_version=__version__,
                 others=tuple(
@@ -142,6 +144,15 @@ class Herald:
             )
             said.append(sent.outcome)
         return said
+
+    def _stamp(self) -> int:
+        """Return the time in Unix milliseconds, and later than that of the message before.
+
+        So a server can tell what is new from what somebody repeats, whatever the clock does.
+        """
+        with self._lock:
+            self._stamped = max(int(self._clock() * 1000), self._stamped + 1)
+            return self._stamped
 
     def _together(self, clients: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         """Divide clients into those of whom one message tells."""

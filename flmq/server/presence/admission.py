@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from flmq.common.typing import Scalar
+from flmq.server.presence.order import PresenceOrder
 
 __all__ = ["Admission"]
 
@@ -18,6 +19,8 @@ class Admission:
     """Ids of the clients that may take part; None: all."""
     required: Mapping[str, Scalar] = field(default_factory=dict)
     """Properties that its hello must have, with these values."""
+    order: PresenceOrder | None = None
+    """Refuses what is said again, where presence is signed; None: it is not signed."""
 
     def refusal(self, client_id: str, properties: Mapping[str, Scalar] | None) -> str | None:
         """Return why the client takes no part, to go on a sentence about it; None if it does.

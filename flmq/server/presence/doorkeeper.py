@@ -153,6 +153,12 @@ class Doorkeeper:
 
     def _admits(self, presence: Presence, greeting: str) -> bool:
         """Return whether what is said of one client counts; greet one that is not admitted yet."""
+        order = self._admission.order
+        if order is not None:
+            old = order.problem(presence, answers=greeting == self._greeting_id(presence))
+            if old:
+                self._drop(presence.client_id, old)
+                return False
         if presence.kind is PresenceKind.HEARTBEAT and self._presence.recognizes(presence):
             return True
         refusal = self._refusal(presence)
