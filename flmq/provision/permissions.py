@@ -54,7 +54,6 @@ _EVERYTHING = ".*"
 _JOB = f"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}"
 _PART_OF_JOB = "[A-Za-z0-9_-]*"
 _SIZE = "!size"
-_BEGUN = "!begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ def client_rights(site: str, client_ids: Sequence[str]) -> Rights:
             TopicRight(REPLIES, rf"^{own}\.{_JOB}$"),
             TopicRight(UPLOADS, chunks),
             TopicRight(PRESENCE, f"^{own}$"),
-            TopicRight(REGIONAL, rf"^{own}\.({_JOB}|{_BEGUN})$"),
-            TopicRight(REGIONAL_UPLOADS, chunks),
+            TopicRight(REGIONAL, rf"^{own}(\.{_JOB})?$"),
+            TopicRight(REGIONAL_UPLOADS, rf"^{own}\.{_JOB}$"),
         ),
     )
 

@@ -193,7 +193,7 @@ class Consumer(ABC):
 
         Raises:
             TransportClosed: after `close`, also in a thread that is waiting.
-            BrokerRefusal: a queue that others declared is gone.
+            BrokerRefusal: a queue that others declared is gone, and we are not patient.
             ResourceLocked: after a reconnection, another consumer holds the queue exclusively for
                 longer than a dead connection of our own could.
         """
@@ -231,6 +231,9 @@ class Transport(ABC):
     afterwards a lost connection is retried forever, and listeners are told.
     """
 
+    user: str
+    """The name by which the broker knows us: the only one that a message may give as its sender."""
+
     @abstractmethod
     def declare(self, topology: Topology) -> None:
         """Declare exchanges, queues and bindings. Blocks until done; idempotent.
@@ -254,6 +257,13 @@ class Transport(ABC):
         """Return a queue's counts; None if there is none. Restarts an unused queue's expiry."""
 
     @abstractmethod
+    def has_exchange(self, name: str) -> bool:
+        """Return whether there is an exchange of that name, which takes no permission to ask.
+
+        Where the broker wants one for it (RabbitMQ from 4.2.6 on) and we have none, there is.
+        """
+
+    @abstractmethod
     def publisher(self) -> Publisher:
         """Open a publisher on a connection of its own."""
 
@@ -266,6 +276,7 @@ class Transport(ABC):
         each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
+        patient: bool = False,
     ) -> Consumer:
         """Consume ``queues``, with at most ``prefetch`` (1 to 65535) un-acked deliveries in all.
 
@@ -276,6 +287,9 @@ class Transport(ABC):
         A stream is read from ``offset`` on, which must be given, by any number of consumers, and
         reading removes nothing; after a lost connection reading continues where it was, and acks
         only make room for more.
+
+        ``patient``: a queue that others made, and that is deleted while it is consumed, is waited
+        for without limit, and listeners are told; else `receive` raises.
 
         Raises:
             ResourceLocked: another consumer has a queue exclusively.

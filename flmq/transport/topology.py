@@ -31,6 +31,7 @@ __all__ = [
     "Queue",
     "QueueType",
     "Topology",
+    "begun_key",
     "client_in_key",
     "client_of_key",
     "client_queue",
@@ -47,6 +48,7 @@ __all__ = [
     "presence_queue",
     "replies_queue",
     "reply_key",
+    "size_key",
     "task_key",
     "union",
     "uploads_queue",
@@ -118,6 +120,8 @@ class Exchange:
 
     name: str
     type: ExchangeType
+    internal: bool = False
+    """Whether nobody may publish to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,22 @@ def reply_key(site: str, client_id: str, job: str) -> str:
 def presence_key(site: str, client_id: str) -> str:
     """Return the routing key on ``flmq.presence``."""
     return f"{site}.{client_in_key(client_id)}"
+
+
+def begun_key(site: str, client_id: str) -> str:
+    """Return the routing key on ``flmq.regional`` of a client's notes to itself.
+
+    It has a word less than the keys of replies, which an aggregator reads by ``<site>.*.*``.
+    """
+    return f"{site}.{client_in_key(client_id)}"
+
+
+def size_key(site: str, client_id: str) -> str:
+    """Return the routing key on ``flmq.uploads`` of a message that asks how large one may be.
+
+    Nobody is bound by it: no job has such a name.
+    """
+    return reply_key(site, client_id, "!size")
 
 
 def federation_topology(site: str = DEFAULT_SITE) -> Topology:

@@ -72,8 +72,8 @@ def test_a_client_declares_nothing_and_writes_to_no_queue() -> None:
     [
         ("flmq.replies", ["job-1"]),
         ("flmq.uploads", ["job-1", "!size"]),
-        ("flmq.regional", ["job-1", "!begun"]),
-        ("flmq.regional.uploads", ["job-1", "!size"]),
+        ("flmq.regional", ["job-1"]),
+        ("flmq.regional.uploads", ["job-1"]),
     ],
 )
 def test_a_client_publishes_under_its_own_key(exchange: str, words: list[str]) -> None:
@@ -86,6 +86,13 @@ def test_a_client_publishes_under_its_own_key(exchange: str, words: list[str]) -
         assert not may(write, f"x.eu-west.alice/example/org.{word}")
     for word in {"!all", "!aggregator", "!begun", "!size", "", "#", "*", "a.b"} - set(words):
         assert not may(write, f"eu-west.alice/example/org.{word}")
+
+
+def test_a_client_sends_notes_to_itself_alone() -> None:
+    write, _ = topic(ALICE, "flmq.regional")
+    assert may(write, "eu-west.alice/example/org")
+    for other in ("eu-west.bob", "eu-west.!all", "main.alice/example/org", "eu-west", "#"):
+        assert not may(write, other)
 
 
 def test_a_client_is_present_as_itself() -> None:

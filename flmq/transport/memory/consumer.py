@@ -41,6 +41,8 @@ class MemoryConsumer(Consumer):
         self.queues = tuple(queues)
         self.exclusive = exclusive
         self.offset = offset
+        self.patient = False
+        """Whether a queue that is gone is waited for."""
         self.offsets: dict[str, StreamOffset] = {}
         self.subscribed: dict[str, MemoryQueue] = {}
         self._broker = broker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flmq.common.errors import BrokerRefusal
+from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
 from flmq.transport.topology import Binding, Exchange, ExchangeType
 
 __all__ = ["Router", "topic_matches"]
@@ -22,6 +22,7 @@ class Router:
     def __init__(self) -> None:
         """Start with the default exchange only."""
         self._exchanges: dict[str, ExchangeType] = {}
+        self._internal: set[str] = set()
         self._bindings: dict[str, dict[str, dict[Binding, int]]] = {}
         """Source exchange -> routing key -> bindings, with the number of each in order."""
         self._patterns: dict[str, dict[str, None]] = {}
@@ -33,7 +34,14 @@ class Router:
 
     def declare(self, exchange: Exchange) -> None:
         """Add an exchange, or check that the existing one is of the same type."""
+        if exchange.internal and exchange.name not in self._exchanges:
+            self._internal.add(exchange.name)
         there = self._exchanges.setdefault(exchange.name, exchange.type)
+        if exchange.internal is not (exchange.name in self._internal):
+            raise BrokerRefusal(
+                f"exchange {exchange.name!r} exists, and may {'' if exchange.internal else 'not '}"
+                "be published to: delete it, or use another virtual host"
+            )
         if there is not exchange.type:
             raise BrokerRefusal(
                 f"exchange {exchange.name!r} exists and is of type {there.value}, not "
@@ -41,6 +49,10 @@ class Router:
             )
         self._bindings.setdefault(exchange.name, {})
         self._patterns.setdefault(exchange.name, {})
+
+    def has_exchange(self, name: str) -> bool:
+        """Return whether an exchange was declared."""
+        return name in self._exchanges
 
     def add_queue(self, name: str) -> None:
         """Make a queue known to the default exchange."""
@@ -92,6 +104,8 @@ class Router:
             return (routing_key,) if routing_key in self._queues else ()
         if exchange not in self._exchanges:
             raise no_exchange(exchange)
+        if exchange in self._internal:
+            raise BrokerAccessRefused(f"nobody may publish to the internal exchange {exchange!r}")
         queues: dict[str, None] = {}
         seen: set[str] = set()
         ahead = [exchange]

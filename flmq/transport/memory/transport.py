@@ -20,7 +20,7 @@ from flmq.transport.declared import Declared
 from flmq.transport.memory.broker import MemoryBroker
 from flmq.transport.memory.consumer import MemoryConsumer
 from flmq.transport.memory.publisher import MemoryPublisher
-from flmq.transport.retry import Backoff
+from flmq.transport.retry import Backoff, current_pace
 from flmq.transport.topology import Topology
 
 __all__ = ["MemoryTransport"]
@@ -80,6 +80,12 @@ class MemoryTransport(Transport):
             self._wait_until_up()
             return self.broker.vhost.inspect_queue(name, self)
 
+    def has_exchange(self, name: str) -> bool:
+        """Return whether there is an exchange of that name."""
+        with self.broker.scheduler.locked():
+            self._wait_until_up()
+            return self.broker.vhost.has_exchange(name)
+
     def publisher(self) -> MemoryPublisher:
         """Open a publisher."""
         with self.broker.scheduler.locked():
@@ -99,6 +105,7 @@ class MemoryTransport(Transport):
         each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
+        patient: bool = False,
     ) -> MemoryConsumer:
         """Consume ``queues``."""
         check_prefetch(prefetch, each)
@@ -118,6 +125,7 @@ class MemoryTransport(Transport):
                 offset=offset,
                 on_close=self._consumer_closed,
             )
+            consumer.patient = patient
             self._consumers.append(consumer)
             consumer.subscribe()
             self._tell("consumer", ConnectionState.CONNECTED)
@@ -208,8 +216,17 @@ class MemoryTransport(Transport):
                 consumer.queues, self, exclusive=consumer.exclusive, offset=consumer.offset
             )
         except FlmqError as error:
-            consumer.fail(error)
+            if consumer.patient and any(
+                self.broker.vhost.find(name) is None for name in consumer.queues
+            ):
+                self._tell("consumer", ConnectionState.BLOCKED, f"waiting for a queue: {error}")
+                when = self.broker.scheduler.now() + current_pace().refused
+                self.broker.scheduler.at(when, lambda: self._restore([consumer]))
+            else:
+                consumer.fail(error)
         else:
+            if consumer.patient:
+                self._tell("consumer", ConnectionState.CONNECTED, "consuming")
             consumer.subscribe()
 
     def _wait_until_up(self) -> None:

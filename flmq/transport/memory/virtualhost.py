@@ -47,6 +47,10 @@ class VirtualHost:
                 bound.check_owner(owner)
             self._router.bind(binding)
 
+    def has_exchange(self, name: str) -> bool:
+        """Return whether there is an exchange of that name."""
+        return self._router.has_exchange(name)
+
     def delete_queue(self, name: str, owner: object) -> None:
         """Delete a queue if it exists."""
         queue = self.find(name)

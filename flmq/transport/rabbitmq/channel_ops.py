@@ -24,6 +24,7 @@ __all__ = [
     "StepsRun",
     "declare",
     "delete_queue",
+    "find_exchange",
     "in_batches",
     "inspect_queue",
     "look_for",
@@ -87,7 +88,13 @@ def declare(topology: Topology, channel: Any) -> Steps[None]:
 
 def _declarations(topology: Topology, channel: Any) -> Iterable[Method]:
     for exchange in topology.exchanges:
-        yield partial(channel.exchange_declare, exchange.name, exchange.type.value, durable=True)
+        yield partial(
+            channel.exchange_declare,
+            exchange.name,
+            exchange.type.value,
+            durable=True,
+            internal=exchange.internal,
+        )
     for queue in topology.queues:
         yield partial(
             channel.queue_declare,
@@ -133,6 +140,11 @@ def _send(batch: list[Method], callback: Callable[[Any], None]) -> None:
 def delete_queue(name: str, channel: Any) -> Steps[None]:
     """Delete a queue; no error if there is none."""
     yield partial(channel.queue_delete, name)
+
+
+def find_exchange(name: str, channel: Any) -> Steps[None]:
+    """Look whether an exchange is there; the broker answers 404 if it is not."""
+    yield partial(channel.exchange_declare, name, passive=True)
 
 
 def inspect_queue(name: str, channel: Any) -> Steps[QueueInfo]:

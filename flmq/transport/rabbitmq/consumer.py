@@ -210,7 +210,10 @@ class RabbitMQConsumer(Consumer):
             else:
                 self._control.restore(restored)
 
-        if isinstance(problem, BrokerAccessRefused | BrokerUnavailable):
+        if self._again.waits_for(problem):
+            gone = f"a queue is gone and is waited for: {problem}"
+            self._connection.states.hold(self, gone)
+        elif isinstance(problem, BrokerAccessRefused | BrokerUnavailable):
             self._connection.states.hold(self, str(problem))
         else:
             # While open() waits, its caller is told of the problem, and reports it.

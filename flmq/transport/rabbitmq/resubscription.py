@@ -46,18 +46,25 @@ class Resubscription:
     def wait(self, problem: BrokerError) -> float:
         """Return the seconds until the next try, after ``problem``."""
         seconds = self._backoff.next()
-        if isinstance(problem, BrokerAccessRefused):
+        if isinstance(problem, BrokerAccessRefused) or self.waits_for(problem):
             return current_pace().refused
         if isinstance(problem, ResourceLocked):
             # The holder may be gone any moment: a standby should take over soon after.
             return min(seconds, current_pace().locked)
         return seconds
 
+    def waits_for(self, problem: BrokerError) -> bool:
+        """Return whether somebody deleted a queue that is waited for until it is made again."""
+        gone = self._was_open and reply_code(problem.__cause__) == 404
+        return gone and self._wanted.patient
+
     def is_final(self, problem: BrokerError) -> bool:
         """Return whether trying again is pointless."""
         if isinstance(problem, ResourceLocked):
             patience = self._wanted.lock_patience if self._was_open else current_pace().lock
             return self._clock() - self._trying_since > patience
+        if self.waits_for(problem):
+            return False
         if reply_code(problem.__cause__) == 404:
             ours = all(self._wanted.declared(queue) for queue in self._wanted.queues)
             # A queue that was deleted again during declaration is declared once more.

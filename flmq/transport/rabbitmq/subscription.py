@@ -36,6 +36,8 @@ class Subscription:
     """Seconds for which a dead connection of our own may still hold a queue after a loss."""
     declared: Callable[[str], bool]
     """Whether a queue was declared by this transport, and so can be declared again."""
+    patient: bool = False
+    """Whether a queue that others declared, and that is gone, is waited for."""
     _offsets: dict[str, StreamOffset | None] = field(init=False)
     """Where to continue reading each stream; None for other queues."""
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
-from flmq.common.errors import BrokerRefusal
+from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
 from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
 from flmq.transport.checks import check_exclusive, check_offset, check_prefetch, check_queues
@@ -54,6 +54,7 @@ class RabbitMQTransport(Transport):
             BrokerAccessRefused: wrong credentials or virtual host.
         """
         self._url = parse_broker_url(url) if isinstance(url, str) else url
+        self.user = self._url.user
         self._name = name
         self._listener = listener
         self._window = (max_unconfirmed, max_unconfirmed_bytes)
@@ -94,6 +95,18 @@ class RabbitMQTransport(Transport):
                 return None
             raise
 
+    def has_exchange(self, name: str) -> bool:
+        """Return whether there is an exchange of that name."""
+        try:
+            self._control.call(partial(steps.find_exchange, name))
+        except BrokerAccessRefused:
+            return True
+        except BrokerRefusal as refusal:
+            if reply_code(refusal.__cause__) == 404:
+                return False
+            raise
+        return True
+
     def publisher(self) -> RabbitMQPublisher:
         """Open a publisher on a connection of its own."""
         connection = self._connect("publisher")
@@ -115,6 +128,7 @@ class RabbitMQTransport(Transport):
         each: int = 0,
         exclusive: bool = False,
         offset: StreamOffset | None = None,
+        patient: bool = False,
     ) -> RabbitMQConsumer:
         """Consume ``queues``.
 
@@ -143,6 +157,7 @@ class RabbitMQTransport(Transport):
                 offset=offset,
                 lock_patience=max(current_pace().lock, 3 * heartbeat_of(self._url)),
                 declared=lambda name: self._declared.queue(name) is not None,
+                patient=patient,
             ),
             owns_connection=not on_control,
             on_close=self._forget_consumer,

@@ -1,0 +1,102 @@
+"""What stands on a provisioned virtual host before any process comes, as data.
+
+There credentials are each client's own. So clients, aggregators and servers may declare next to
+nothing, and what they would declare elsewhere is made beforehand, by `flmq provision`. The last
+thing that it makes is the exchange `PROVISIONED`, by which every process knows where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from flmq.common.errors import BrokerRefusal
+from flmq.transport.base import Transport
+from flmq.transport.regional import aggregator_topology
+from flmq.transport.topology import (
+    DEAD,
+    REGIONAL,
+    Binding,
+    Exchange,
+    ExchangeType,
+    Queue,
+    Topology,
+    begun_key,
+    client_queue,
+    client_topology,
+    federation_topology,
+    models_topology,
+    own_models_topology,
+    union,
+)
+
+__all__ = [
+    "PROVISIONED",
+    "NotProvisioned",
+    "is_provisioned",
+    "provisioned_aggregator",
+    "provisioned_client",
+    "provisioned_mark",
+    "provisioned_site",
+]
+
+PROVISIONED = "flmq.provisioned"
+"""An exchange that nobody publishes to: where it is, `flmq provision` has made the rest."""
+
+
+class NotProvisioned(BrokerRefusal):
+    """What a process needs is not on a provisioned virtual host, or its user may not use it."""
+
+    def __init__(self, what: str, user: str, reason: str) -> None:
+        """Name ``what`` is missing, the ``user`` that asked, and the broker's ``reason``."""
+        self.user = user
+        super().__init__(
+            f"{what} cannot be used by user {user!r} ({reason}). This virtual host is provisioned: "
+            "nothing is made here by those who use it. Add it to the federation's file, or log in "
+            "as the user that the file gives it to, and run: flmq provision --file federation.toml"
+        )
+
+
+def is_provisioned(transport: Transport) -> bool:
+    """Return whether the virtual host is provisioned: credentials are then each client's own.
+
+    Raises:
+        BrokerError: the broker refuses or cannot be reached.
+    """
+    return transport.has_exchange(PROVISIONED)
+
+
+def provisioned_site(site: str) -> Topology:
+    """Return what all clients of a site and all jobs share, with the stream of models."""
+    return federation_topology(site) + models_topology()
+
+
+def provisioned_client(client_id: str, site: str) -> Topology:
+    """Return a client's queues: of its tasks and notes, and of its own models.
+
+    They stay until `flmq provision` removes them. What their reader rejects goes to ``flmq.dead``
+    by the queue itself, since a client may not write there.
+    """
+    tasks, own = client_topology(client_id, site), own_models_topology(client_id, site)
+    note = Binding(REGIONAL, client_queue(client_id), begun_key(site, client_id))
+    return union((_standing(tasks), Topology(bindings=(note,)), _standing(own)))
+
+
+def provisioned_aggregator(site: str, below: Iterable[str] = ()) -> Topology:
+    """Return the queues of a site's aggregator, which has sites ``below``; not its lock."""
+    return _standing(aggregator_topology(site, tuple(below)))
+
+
+def provisioned_mark() -> Topology:
+    """Return what says that the virtual host is provisioned: to be made last."""
+    return Topology(exchanges=(Exchange(PROVISIONED, ExchangeType.FANOUT, internal=True),))
+
+
+def _standing(topology: Topology) -> Topology:
+    """Return queues that do not expire, and dead-letter what is rejected."""
+    return replace(topology, queues=tuple(_stands(queue) for queue in topology.queues))
+
+
+def _stands(queue: Queue) -> Queue:
+    kept = {name: value for name, value in queue.arguments.items() if name != "x-expires"}
+    return replace(queue, arguments={**kept, "x-dead-letter-exchange": DEAD})
