@@ -31,6 +31,7 @@ from flmq.common.errors import UsageError
 from flmq.common.model_files import load_parameters
 from flmq.common.names import check_job_name, make_job_name
 from flmq.common.options import option
+from flmq.common.urls import parse_broker_url
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
 from flmq.observe.events import RunEnded, RunEvent
@@ -240,7 +241,9 @@ def server(
 ) -> None:
     """Run a job: publish tasks to clients, gather their replies, aggregate, round by round."""
     job = make_job_name() if run.job is None else check_job_name(run.job)
-    sites = None if federation is None else read_federation(federation)
+    url = broker_url(broker)
+    vhost = parse_broker_url(url).vhost
+    sites = None if federation is None else read_federation(federation, vhost=vhost)
     if sites is not None:
         names = (sites.hub.name, *(site.name for site in sites))
         coordinator = replace(coordinator, sites=tuple(dict.fromkeys(names)))
@@ -254,11 +257,7 @@ def server(
     )
     context = ServerContext(job, pairs("--config", config or []))
     assert run.runs_dir is not None
-    serve(
-        ServerCommand(
-            app, broker_url(broker), job, run, instead, context, run.runs_dir / job, picture, sites
-        )
-    )
+    serve(ServerCommand(app, url, job, run, instead, context, run.runs_dir / job, picture, sites))
 
 
 def serve(command: ServerCommand) -> None:

@@ -5,12 +5,13 @@ For brokers whose management API is out of reach. An import adds and changes, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flmq.sites.federation import Federation, Site
 from flmq.sites.wanted import COMPONENTS, Item, Kind, wanted
 
-__all__ = ["definitions"]
+__all__ = ["add_items", "definitions"]
 
 _LISTS = {
     Kind.EXCHANGE: "exchanges",
@@ -27,9 +28,14 @@ def definitions(federation: Federation, site: Site) -> dict[str, Any]:
     lists: dict[str, Any] = {"vhosts": [{"name": site.vhost}]}
     for name in _LISTS.values():
         lists[name] = []
-    for item in wanted(federation, site):
-        lists[_LISTS[item.kind]].append({"vhost": site.vhost, **_entry(item)})
+    add_items(lists, site.vhost, wanted(federation, site))
     return lists
+
+
+def add_items(lists: Mapping[str, list[Any]], vhost: str, items: Iterable[Item]) -> None:
+    """Add to the lists of definitions those of ``items``."""
+    for item in items:
+        lists[_LISTS[item.kind]].append({"vhost": vhost, **_entry(item)})
 
 
 def _entry(item: Item) -> dict[str, Any]:

@@ -7,7 +7,7 @@ to whose broker it is linked. See docs/datacenters.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flmq.broker.management import Management
 from flmq.common.errors import UsageError
@@ -102,6 +102,17 @@ class Federation:
     def without(self, name: str) -> Federation:
         """Return the same federation without the site ``name``, which has no children."""
         return Federation(tuple(site for site in self.sites if site.name != name))
+
+    def at_vhost(self, vhost: str) -> Federation:
+        """Return the same sites, each on the virtual host ``vhost`` of its broker."""
+        return Federation(
+            tuple(
+                replace(
+                    site, url=site.url.with_vhost(vhost), link_url=site.link_url.with_vhost(vhost)
+                )
+                for site in self.sites
+            )
+        )
 
     def _storey(self, site: Site) -> int:
         return 0 if site.parent is None else 1 + self._storey(self[site.parent])

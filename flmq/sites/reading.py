@@ -6,25 +6,24 @@ A secret does not stand in the file: ``${NAME}`` takes it, or a whole URL, from 
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from flmq.broker.management import management_of
-from flmq.common.errors import UsageError
-from flmq.common.names import MAX_NAME_LENGTH, is_name
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 from flmq.sites.federation import Federation, LinkOptions, Site
+from flmq.sites.tables import VARIABLE, InvalidFederation, Table, hint, read_tables
 
-__all__ = ["InvalidFederation", "read_federation"]
+__all__ = ["TOP_KEYS", "InvalidFederation", "federation_of", "read_federation", "tenants_of"]
 
-_TOP_KEYS = ("links", "site")
+TOP_KEYS = (
+    "links", "site", "tenant", "client", "server", "aggregator", "operator", "limits",
+)  # fmt: skip
+"""The tables of a file; those after the sites are `flmq.provision.reading`'s."""
+_TENANT_KEYS = ("name", "vhost", "limits")
 _SITE_KEYS = (
     "name", "parent", "parent_url", "url", "link_url", "management_url", "vhost", "password_file",
     "link",
@@ -33,136 +32,81 @@ _LINK_KEYS = ("prefetch", "expires_days")
 _PREFETCH = range(1, 257)
 _EXPIRES_DAYS = range(1, 366)
 _DAY = 24 * 3600
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LOGIN = re.compile(r"[a-z]+://([^/@:]*)(?::([^/@]*))?@")
 
 
-class InvalidFederation(UsageError):
-    """A file of sites cannot be used."""
-
-    def __init__(self, file: Path, key: str, objection: str) -> None:
-        """Name the ``file`` and the ``key`` in it; ``objection`` says what to write."""
-        self.file = file
-        self.key = key
-        super().__init__(f"{file}: {key + ': ' if key else ''}{objection}")
-
-
-def read_federation(file: Path, environ: Mapping[str, str] | None = None) -> Federation:
+def read_federation(
+    file: Path, environ: Mapping[str, str] | None = None, *, vhost: str | None = None
+) -> Federation:
     """Read ``file``; ``${NAME}`` in it comes from ``environ``, the process's unless given.
 
+    Where it has several tenants, ``vhost`` says whose federation is meant.
+
     Raises:
-        InvalidFederation: it cannot be read, or does not describe a tree of sites.
+        InvalidFederation: it cannot be read, or does not describe a tree of sites; or it is not
+            known which tenant is meant.
     """
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFederation(file, "", f"cannot be read ({error})") from error
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidFederation(file, "", f"is not TOML: {error}") from error
-    top = _Table(file, "", tables, os.environ if environ is None else environ)
-    top.check_keys(_TOP_KEYS)
+    top = read_tables(file, environ)
+    federation = federation_of(top)
+    tenants = tenants_of(top)
+    if not tenants:
+        return federation
+    if len(tenants) == 1 and vhost is None:
+        (vhost,) = tenants.values()
+    if vhost is None or vhost not in tenants.values():
+        known = ", ".join(tenants.values())
+        raise top.objection(
+            "tenant",
+            f"has the virtual hosts {known}: connect to one of them; the links of all are made "
+            "and looked at by `flmq provision` and `flmq provision check`",
+        )
+    return federation.at_vhost(vhost)
+
+
+def federation_of(top: Table) -> Federation:
+    """Return the sites of a whole file, each on the virtual host that its URL names.
+
+    Raises:
+        InvalidFederation: they are no tree.
+    """
+    top.check_keys(TOP_KEYS)
     links = _link_options(top.table("links"), LinkOptions())
-    sites = tuple(_site(table, links) for table in top.tables("site"))
-    _check_tree(file, sites)
+    sites = tuple(_site(table, links) for table in top.tables("site", some=True))
+    _check_tree(top.file, sites)
     return Federation(sites)
 
 
-class _Table:
-    """One table of the file, which knows where it stands in it."""
+def tenants_of(top: Table) -> dict[str, str]:
+    """Return the virtual hosts of the tenants of a file, by their names.
 
-    def __init__(
-        self, file: Path, where: str, values: Mapping[str, Any], environ: Mapping[str, str]
-    ) -> None:
-        self.file = file
-        self.where = where
-        self._values = values
-        self._environ = environ
-
-    def key(self, name: str) -> str:
-        return f"{self.where}.{name}" if self.where else name
-
-    def objection(self, name: str, text: str) -> InvalidFederation:
-        return InvalidFederation(self.file, self.key(name), text)
-
-    def check_keys(self, known: Collection[str]) -> None:
-        for name in self._values:
-            if name not in known:
-                raise self.objection(name, f"unknown key; {_hint(name, known)}")
-
-    def has(self, name: str) -> bool:
-        return name in self._values
-
-    def table(self, name: str) -> Self:
-        found = self._values.get(name, {})
-        if not isinstance(found, dict):
-            raise self.objection(name, f"must be a table: [{self.key(name)}]")
-        return self._inner(self.key(name), found)
-
-    def tables(self, name: str) -> list[Self]:
-        found = self._values.get(name, [])
-        if not (isinstance(found, list) and all(isinstance(each, dict) for each in found)):
-            raise self.objection(name, f"write a table [[{name}]] for each")
-        if not found:
-            raise self.objection(name, f"names none: write a table [[{name}]] for each")
-        return [
-            self._inner(f"{name} {each.get('name', number)!r}", each)
-            for number, each in enumerate(found, 1)
-        ]
-
-    def number(self, name: str, default: int, allowed: range) -> int:
-        value = self._values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-            raise self.objection(
-                name, f"is {value!r}: give a whole number, {allowed[0]} to {allowed[-1]}"
+    Raises:
+        InvalidFederation: one has no name, or two are the same.
+    """
+    tenants: dict[str, str] = {}
+    for table in top.tables("tenant"):
+        table.check_keys(_TENANT_KEYS)
+        name = table.name("name")
+        if name is None:
+            raise table.objection("name", "is missing: give the tenant a name")
+        vhost = table.text("vhost") or name
+        if name in tenants:
+            raise table.objection("name", "another tenant has this name: rename one of them")
+        if vhost in tenants.values():
+            raise table.objection(
+                "vhost", f"is {vhost!r}, as another tenant's: a tenant has a virtual host alone"
             )
-        return value
-
-    def text(self, name: str, *, quoted: bool = False) -> str | None:
-        """Return a text with its variables, each ``quoted`` if it is only a part of a URL."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value:
-            raise self.objection(name, 'must be a text in quotes: "..."')
-        whole = _VARIABLE.fullmatch(value) is not None
-
-        def resolved(found: re.Match[str]) -> str:
-            variable = found[1]
-            if variable not in self._environ:
-                raise self.objection(name, f"the environment has no {variable}: set it")
-            read = self._environ[variable]
-            return quote(read, safe="") if quoted and not whole else read
-
-        return _VARIABLE.sub(resolved, value)
-
-    def name(self, key: str) -> str | None:
-        value = self.text(key)
-        if value is not None and not is_name(value):
-            raise self.objection(
-                key,
-                f"{value[:80]!r} is no name of a site: choose 1 to {MAX_NAME_LENGTH} characters "
-                "of A-Z, a-z, 0-9, '_' and '-'",
-            )
-        return value
-
-    def written(self, name: str) -> str:
-        """Return a text as it stands in the file, with its variables."""
-        return str(self._values.get(name, ""))
-
-    def _inner(self, where: str, values: Mapping[str, Any]) -> Self:
-        return type(self)(self.file, where, values, self._environ)
+        tenants[name] = vhost
+    return tenants
 
 
-def _link_options(table: _Table, default: LinkOptions) -> LinkOptions:
+def _link_options(table: Table, default: LinkOptions) -> LinkOptions:
     table.check_keys(_LINK_KEYS)
     days = table.number("expires_days", default.expires // _DAY, _EXPIRES_DAYS)
     prefetch = table.number("prefetch", default.prefetch, _PREFETCH)
     return LinkOptions(prefetch, days * _DAY)
 
 
-def _site(table: _Table, links: LinkOptions) -> Site:
+def _site(table: Table, links: LinkOptions) -> Site:
     table.check_keys(_SITE_KEYS)
     name = table.name("name")
     if name is None:
@@ -194,14 +138,14 @@ def _site(table: _Table, links: LinkOptions) -> Site:
     )
 
 
-def _parent(table: _Table) -> str | None:
+def _parent(table: Table) -> str | None:
     parent = table.name("parent")
     if parent is None and table.has("parent_url"):
         raise table.objection("parent_url", "needs a parent: name one, or leave it out at the hub")
     return parent
 
 
-def _password(table: _Table) -> str | None:
+def _password(table: Table) -> str | None:
     """Return the first line of the site's password file; None: it names none."""
     name = table.text("password_file")
     if name is None:
@@ -216,7 +160,7 @@ def _password(table: _Table) -> str | None:
     return read
 
 
-def _broker_url(table: _Table, key: str, password: str | None) -> BrokerUrl | None:
+def _broker_url(table: Table, key: str, password: str | None) -> BrokerUrl | None:
     text = table.text(key, quoted=True)
     if text is None:
         return None
@@ -228,7 +172,7 @@ def _broker_url(table: _Table, key: str, password: str | None) -> BrokerUrl | No
     return replace(url, password=password) if password and lacks_password else url
 
 
-def _management_url(table: _Table, password: str | None) -> str | None:
+def _management_url(table: Table, password: str | None) -> str | None:
     key = "management_url"
     text = table.text(key, quoted=True)
     if text is None:
@@ -247,7 +191,7 @@ def _management_url(table: _Table, password: str | None) -> str | None:
     return text
 
 
-def _lacks_password(table: _Table, key: str) -> bool:
+def _lacks_password(table: Table, key: str) -> bool:
     """Return whether a URL in the file names a user alone, or nobody.
 
     Raises:
@@ -257,7 +201,7 @@ def _lacks_password(table: _Table, key: str) -> bool:
     login = _LOGIN.match(written)
     if login is None:
         return "${" not in written
-    if login[2] and _VARIABLE.fullmatch(login[2]) is None:
+    if login[2] and VARIABLE.fullmatch(login[2]) is None:
         raise table.objection(
             key,
             "has a password in clear: write ${NAME} there, which is read from the environment, or "
@@ -293,7 +237,7 @@ def _check_parents(file: Path, sites: Mapping[str, Site]) -> None:
             raise InvalidFederation(
                 file,
                 f"site {site.name!r}.parent",
-                f"there is no site {site.parent!r}; {_hint(site.parent, sites)}",
+                f"there is no site {site.parent!r}; {hint(site.parent, sites)}",
             )
     if len(hubs) > 1:
         raise InvalidFederation(
@@ -312,9 +256,3 @@ def _check_parents(file: Path, sites: Mapping[str, Site]) -> None:
                     "has no parent",
                 )
             seen.append(parent)
-
-
-def _hint(unknown: str, known: Collection[str]) -> str:
-    """Return which of the ``known`` names was meant, or all of them."""
-    near = difflib.get_close_matches(unknown, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

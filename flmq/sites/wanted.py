@@ -37,6 +37,7 @@ __all__ = [
     "Kind",
     "buffer_name",
     "crossing",
+    "items_of",
     "parent_url",
     "wanted",
     "wanted_buffers",
@@ -87,7 +88,7 @@ class Item:
 
 def wanted(federation: Federation, site: Site) -> Iterator[Item]:
     """Yield what the broker of ``site`` needs: what every process of flmq declares, and links."""
-    yield from _topology(federation_topology(site.name) + models_topology())
+    yield from items_of(federation_topology(site.name) + models_topology())
     hops = federation.depth
     children = federation.children(site.name)
     if site.parent is not None:
@@ -166,7 +167,8 @@ def _policy(what: str, exchanges: tuple[str, ...], definition: Mapping[str, str]
     return Item(Kind.POLICY, f"{OURS}{what}", value)
 
 
-def _topology(topology: Topology) -> Iterator[Item]:
+def items_of(topology: Topology) -> Iterator[Item]:
+    """Yield what ``topology`` has as objects on a broker, in the order in which they are made."""
     for exchange in topology.exchanges:
         yield Item(Kind.EXCHANGE, exchange.name, {"type": exchange.type.value, "durable": True})
     for queue in topology.queues:

@@ -95,7 +95,7 @@ def test_links_lead_to_the_virtual_hosts_of_their_sites_whatever_their_urls_say(
         (HUB + "link = { prefetch = true }\n", "site 'main'.link.prefetch", "is True: give"),
         (HUB + "link = { expires_days = 0 }\n", "site 'main'.link.expires_days", "1 to 365"),
         (HUB + "link = 8\n", "site 'main'.link", "must be a table"),
-        (HUB.replace('"main"', '"eu.west"'), "site 'eu.west'.name", "is no name of a site"),
+        (HUB.replace('"main"', '"eu.west"'), "site 'eu.west'.name", "is no name"),
         (HUB.replace('"main"', "7"), "site 7.name", "must be a text in quotes"),
         (HUB + CHILD + CHILD, "site 'eu'.name", "another site has this name"),
         (HUB + CHILD.replace('"eu"', '"us"') + CHILD, "site 'eu'.url", "is that of site 'us'"),
