@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from flmq.common.credentials import login_of
 from flmq.common.errors import (
     BrokerAccessRefused,
     BrokerRefusal,
@@ -24,7 +24,8 @@ from flmq.common.errors import (
     TooManyConnections,
 )
 from flmq.common.failure_text import error_text
-from flmq.common.urloptions import seconds_of, tls_context
+from flmq.common.login_objections import login_objection
+from flmq.common.urloptions import seconds_of, server_name_of, tls_context
 from flmq.common.urls import BrokerUrl
 
 __all__ = ["BrokerFacts", "ask_broker"]
@@ -73,17 +74,21 @@ def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -
 def _parameters(url: BrokerUrl, timeout: float) -> pika.ConnectionParameters:
     # Do not use pika's URLParameters, which accepts other options.
     seconds_of(url)
-    tls = tls_context(url)
+    tls, login = tls_context(url), login_of(url)
     return pika.ConnectionParameters(
         host=url.host,
         port=url.port,
         virtual_host=url.vhost,
-        credentials=pika.PlainCredentials(url.user, url.password),
+        credentials=(
+            pika.credentials.ExternalCredentials()
+            if login.external
+            else pika.PlainCredentials(login.user, login.secret)
+        ),
         socket_timeout=timeout,
         stack_timeout=2 * timeout,
         blocked_connection_timeout=timeout,
         connection_attempts=1,
-        ssl_options=None if tls is None else pika.SSLOptions(tls, url.host),
+        ssl_options=None if tls is None else pika.SSLOptions(tls, server_name_of(url)),
     )
 
 
@@ -135,6 +140,7 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
     try:
         yield
     except ProbableAuthenticationError as error:
+        _raise_objection(error, url)
         raise BrokerAccessRefused(
             f"the broker at {url} refuses the login of user {url.user!r}: check name and password "
             f"(its administrator sets one: rabbitmqctl change_password {url.user} NEW)"
@@ -152,21 +158,21 @@ def _translated(url: BrokerUrl) -> Iterator[None]:
             f"rabbitmqctl set_permissions -p {url.vhost} {url.user} '.*' '.*' '.*')"
         ) from error
     except pika.exceptions.IncompatibleProtocolError as error:
-        if "ConnectionReset" in str(error):
-            raise BrokerUnavailable(f"the broker at {url} broke off the login: {error}") from error
+        _raise_objection(error, url)
         raise BrokerRefusal(
             f"what answers at {url} does not speak AMQP 0-9-1: check host and port"
-            + ("" if url.tls else ", and whether it wants amqps://")
         ) from error
     except (AMQPConnectionError, OSError) as error:
-        if isinstance(_root(error), ssl.SSLCertVerificationError):
-            raise BrokerAccessRefused(
-                f"the certificate of the broker at {url} is not trusted ({_reason(error)}): give "
-                "the file of its authority in the URL, ?cafile=/path/to/ca.pem"
-            ) from error
+        _raise_objection(error, url)
         raise BrokerUnavailable(f"no broker answers at {url}: {_reason(error)}") from error
     except AMQPError as error:
         raise BrokerUnavailable(f"the broker at {url} broke off: {_reason(error)}") from error
+
+
+def _raise_objection(error: BaseException, url: BrokerUrl) -> None:
+    """Raise what there is to say about TLS or the login, if anything."""
+    if (objection := login_objection(repr(_root(error)), url)) is not None:
+        raise objection from error
 
 
 def _reason(error: BaseException) -> str:

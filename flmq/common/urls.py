@@ -50,6 +50,8 @@ class BrokerUrl:
 
     def __str__(self) -> str:
         """Return the URL without password and options, safe for logs and messages."""
+        if ("auth", "external") in self.options and self.user == "guest":
+            return f"{self._scheme}://{self._place}"  # a certificate says who it is
         return f"{self._scheme}://{quote(self.user, safe='')}:***@{self._place}"
 
     @property

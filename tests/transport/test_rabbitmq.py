@@ -111,7 +111,7 @@ def test_the_connections_bear_names(broker_url: str, broker_node: SessionBroker)
         ({"vhost": "no-such"}, BrokerAccessRefused, "virtual host 'no-such'.*not found"),
         ({"port": 1}, BrokerUnavailable, "127.0.0.1:1 .*refused.*flmq doctor"),
         ({"host": "no-such-host.invalid"}, BrokerUnavailable, "no-such-host.invalid"),
-        ({"tls": True}, BrokerUnavailable, "SSL"),
+        ({"tls": True}, BrokerUnavailable, "speaks no TLS: that is the plain port"),
     ],
     ids=["password", "user", "vhost", "port", "host", "tls"],
 )

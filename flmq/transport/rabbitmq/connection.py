@@ -23,7 +23,7 @@ from flmq.common.urls import BrokerUrl
 from flmq.transport.base import ConnectionState, StateListener
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.forks import forget, let_go_in_children
-from flmq.transport.rabbitmq.parameters import connection_parameters
+from flmq.transport.rabbitmq.login import ConnectionLogin
 from flmq.transport.rabbitmq.reading import ReadingConnection
 from flmq.transport.rabbitmq.reconnection import Reconnection
 from flmq.transport.rabbitmq.states import StateReports
@@ -70,7 +70,7 @@ class IOConnection:
         keep_memory()
         self.url = url
         self._role = role
-        self._parameters = connection_parameters(url, f"{name or 'flmq'} {role}")
+        self._login = ConnectionLogin(url, f"{name or 'flmq'} {role}", self)
         self.states = StateReports(role, listener)
         """Reports to the listener. For the connection's thread only."""
         self._loop = IOLoop()
@@ -79,7 +79,7 @@ class IOConnection:
         self._opened: Future[None] = Future()
         self._patient = False
         self._retry = Reconnection(self._loop, self.post, self._attempt, together, clock)
-        self._users: list[ConnectionUser] = []
+        self._users: list[ConnectionUser] = [self._login]
         self._amqp: Any = None
         """The current pika connection, open or not; None if there is none."""
         self._up = False
@@ -170,8 +170,13 @@ class IOConnection:
     def _attempt(self) -> None:
         if self._closing:
             return
+        try:
+            parameters = self._login.parameters()
+        except BrokerError as error:
+            self._on_open_error(None, error)
+            return
         self._amqp = ReadingConnection(
-            self._parameters,
+            parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
             on_close_callback=self._on_close,

@@ -22,6 +22,7 @@ from flmq.common.errors import (
     TooManyConnections,
     TransportClosed,
 )
+from flmq.common.login_objections import login_objection
 from flmq.common.urls import BrokerUrl
 from flmq.transport.topology import AMOUNTS
 
@@ -117,8 +118,7 @@ def translate(error: BaseException, url: BrokerUrl) -> BrokerError:
     if isinstance(error, BrokerError):
         return error
     root = _root(error)
-    text = _distrusted if isinstance(root, ssl.SSLCertVerificationError) else _TEXTS[_kind(root)]
-    made = text(_said(root), url)
+    made = login_objection(repr(root), url) or _TEXTS[_kind(root)](_said(root), url)
     made.__cause__ = root
     return made
 
@@ -238,13 +238,6 @@ def _access_refused(said: str, url: BrokerUrl) -> BrokerError:
     return BrokerAccessRefused(
         f"RabbitMQ at {url.host}:{url.port} refuses user {url.user!r} on virtual host "
         f"{url.vhost!r} ({_plain(said)}): check user name, password, virtual host and permissions"
-    )
-
-
-def _distrusted(said: str, url: BrokerUrl) -> BrokerError:
-    return BrokerAccessRefused(
-        f"the certificate of RabbitMQ at {url.host}:{url.port} is not trusted ({said}): give the "
-        "file of its authority in the URL, ?cafile=/path/to/ca.pem"
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pika
 
-from flmq.common.urloptions import seconds_of, tls_context
+from flmq.common.credentials import Login
+from flmq.common.urloptions import seconds_of, server_name_of, tls_context
 from flmq.common.urls import BrokerUrl
 
 __all__ = ["DEFAULT_HEARTBEAT", "connection_parameters", "heartbeat_of"]
@@ -14,11 +15,13 @@ DEFAULT_HEARTBEAT = 60.0
 trainer may keep the GIL from the connection's thread for a while."""
 
 
-def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.ConnectionParameters:
+def connection_parameters(
+    url: BrokerUrl, login: Login, connection_name: str
+) -> pika.ConnectionParameters:
     """Return pika's parameters; RabbitMQ's tools show ``connection_name``.
 
-    The URL's options: ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for amqps
-    ``cafile``, ``certfile``, ``keyfile``.
+    The URL's options (docs/broker.md) are those of `flmq.common.urloptions`, besides those that
+    say the ``login``. The certificate files are read now.
 
     Raises:
         InvalidBrokerUrl: another option, or an invalid value.
@@ -28,14 +31,18 @@ def connection_parameters(url: BrokerUrl, connection_name: str) -> pika.Connecti
         host=url.host,
         port=url.port,
         virtual_host=url.vhost,
-        credentials=pika.PlainCredentials(url.user, url.password),
+        credentials=(
+            pika.credentials.ExternalCredentials()
+            if login.external
+            else pika.PlainCredentials(login.user, login.secret)
+        ),
         heartbeat=round(heartbeat_of(url)),
         socket_timeout=options.get("socket_timeout", 10.0),
         stack_timeout=options.get("stack_timeout", 15.0),
         # We retry by our own policy (flmq.transport.retry); a blocked publisher just waits.
         connection_attempts=1,
         blocked_connection_timeout=None,
-        ssl_options=None if tls is None else pika.SSLOptions(tls, url.host),
+        ssl_options=None if tls is None else pika.SSLOptions(tls, server_name_of(url)),
         client_properties={"connection_name": connection_name, "product": "flmq"},
     )
 

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
+from flmq.common.credentials import user_of
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
+from flmq.common.urloptions import check_options, warn_if_unverified
 from flmq.common.urls import BrokerUrl, parse_broker_url
 from flmq.transport.base import QueueInfo, StateListener, StreamOffset, Transport
 from flmq.transport.checks import check_exclusive, check_offset, check_prefetch, check_queues
@@ -42,19 +44,21 @@ class RabbitMQTransport(Transport):
     ) -> None:
         """Connect.
 
-        ``url`` is ``amqp://user:password@host:port/vhost`` or ``amqps://...``, with options
-        ``heartbeat``, ``socket_timeout``, ``stack_timeout`` (seconds), and for amqps ``cafile``,
-        ``certfile``, ``keyfile``. RabbitMQ's tools show ``name``. The listener is called with each
-        change of each connection's state, on the connection's thread: it must not block.
-        ``max_unconfirmed`` messages and ``max_unconfirmed_bytes`` bound each publisher's window.
+        ``url`` is ``amqp://user:password@host:port/vhost`` or ``amqps://...``, with options for
+        times, TLS and the login (docs/broker.md). RabbitMQ's tools show ``name``. The listener is
+        called with each change of each connection's state, on the connection's thread: it must not
+        block. ``max_unconfirmed`` messages and ``max_unconfirmed_bytes`` bound each publisher's
+        window.
 
         Raises:
-            InvalidBrokerUrl: the URL cannot be used.
+            InvalidBrokerUrl, AmbiguousLogin: the URL or the environment cannot be used.
             BrokerUnavailable: nobody answers.
             BrokerAccessRefused: wrong credentials or virtual host.
         """
         self._url = parse_broker_url(url) if isinstance(url, str) else url
-        self.user = self._url.user
+        check_options(self._url)
+        warn_if_unverified(self._url)
+        self.user = user_of(self._url)
         self._name = name
         self._listener = listener
         self._window = (max_unconfirmed, max_unconfirmed_bytes)
