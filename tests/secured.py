@@ -41,8 +41,7 @@ class SecureNode:
         """The certificate of ``user``, made at the first call."""
         with contextlib.suppress(FileStands):
             self.certs.client(user, DAYS)
-        folder = self.certs.path / "clients"
-        return CertificateFiles(folder / f"{user}.pem", folder / f"{user}.key")
+        return self.certs.files_of_client(user)
 
     def url(self, user: str, vhost: str) -> str:
         """URL for ``user``, who logs in by certificate; the user itself must be made elsewhere."""

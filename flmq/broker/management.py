@@ -11,12 +11,14 @@ import base64
 import http.client
 import json
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from flmq.common.credentials import login_of
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal, BrokerUnavailable
-from flmq.common.urls import BrokerUrl
+from flmq.common.urloptions import tls_context
+from flmq.common.urls import BrokerUrl, InvalidBrokerUrl
 
 __all__ = ["MANAGEMENT_PORT", "Management", "NoSuchThing", "management_of"]
 
@@ -118,15 +120,23 @@ def management_of(
     """
     parts = urlsplit(url or "")
     tls = parts.scheme == "https" if url else address.tls
-    cafile = dict(address.options).get("cafile")
-    user, password = address.user, address.password
     if parts.username is not None:
         user, password = unquote(parts.username), unquote(parts.password or "")
+    else:
+        user, password = _login(address)
     return Management(
         parts.hostname or address.host,
         parts.port or (_MANAGEMENT_TLS_PORT if tls else MANAGEMENT_PORT),
         user,
         password,
         timeout,
-        ssl.create_default_context(cafile=cafile) if tls else None,
+        tls_context(replace(address, tls=True)) if tls else None,
     )
+
+
+def _login(address: BrokerUrl) -> tuple[str, str]:
+    try:
+        login = login_of(address)
+    except InvalidBrokerUrl:
+        return address.user, address.password  # without one, the API says what it wants
+    return login.user, login.secret

@@ -24,6 +24,7 @@ from flmq.broker.node import PrivateNode
 from flmq.broker.node_processes import end_node
 from flmq.broker.ports import LOOPBACK
 from flmq.broker.probe import ask_broker
+from flmq.broker.tls import NodeTls
 from flmq.common.errors import BrokerError, StoredDataError, UsageError
 from flmq.common.files import make_folder
 from flmq.common.locks import process_lock
@@ -74,6 +75,8 @@ class StandingNode:
     log: str
     started: float
     """Seconds since the epoch."""
+    tls_port: int | None = None
+    """The port for TLS, on loopback; None if started without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,13 @@ def up(
     name: str = DEFAULT_NAME,
     *,
     plugins: Sequence[str] = (),
+    tls: NodeTls | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> StandingUp:
     """Start the persistent broker ``name`` unless it is running. Takes some seconds.
 
-    It comes back with its data and at its old URL. ``plugins`` are enabled, as in `PrivateNode`.
+    It comes back with its data and at its old URL. ``plugins`` are enabled, and it listens for
+    ``tls``, as in `PrivateNode`.
 
     Raises:
         InvalidBrokerName: the name is not valid.
@@ -129,11 +134,11 @@ def up(
     with _lock(place.parent):
         place.mkdir(mode=0o700, exist_ok=True)
         known = _load(place)
-        node = PrivateNode(place / "node", plugins=plugins, guarded=False)
+        node = PrivateNode(place / "node", plugins=plugins, tls=tls, guarded=False)
         if known is not None and node.pid == known.pid:
             return StandingUp(known, already=True)
         node.start()
-        started = _describe(name, node, MANAGEMENT_PLUGIN in plugins)
+        started = _describe(name, node, MANAGEMENT_PLUGIN in plugins, tls is not None)
         write_private(
             place / "state.json", json.dumps(dataclasses.asdict(started), indent=2) + "\n"
         )
@@ -216,7 +221,7 @@ def _load(place: Path) -> StandingNode | None:
         ) from error
 
 
-def _describe(name: str, node: PrivateNode, management: bool) -> StandingNode:
+def _describe(name: str, node: PrivateNode, management: bool, tls: bool) -> StandingNode:
     pid = node.pid
     assert pid is not None, "start() returned"
     return StandingNode(
@@ -229,4 +234,5 @@ def _describe(name: str, node: PrivateNode, management: bool) -> StandingNode:
         folder=str(node.folder),
         log=str(node.log),
         started=time.time(),
+        tls_port=node.ports.amqps if tls else None,
     )

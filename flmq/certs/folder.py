@@ -69,7 +69,7 @@ class CertsFolder:
             InvalidCertificateRequest: it cannot be made so; there is no authority yet.
         """
         signed = self._load().server(hosts, days, now)
-        files = self._files("servers", hosts[0].replace("*", "_").replace(":", "_"))
+        files = self.files_of_server(hosts[0])
         _write(files, signed, force)
         return files
 
@@ -85,9 +85,17 @@ class CertsFolder:
         signed = self._load().client(name, days, now)
         if "/" in name or "\\" in name or name.startswith("."):
             raise InvalidCertificateRequest(f"{name!r} cannot name a file: choose another name")
-        files = self._files("clients", name)
+        files = self.files_of_client(name)
         _write(files, signed, force)
         return files
+
+    def files_of_server(self, host: str) -> CertificateFiles:
+        """Return the files of the broker whose first name is ``host``, made or not."""
+        return self._files("servers", host.replace("*", "_").replace(":", "_"))
+
+    def files_of_client(self, name: str) -> CertificateFiles:
+        """Return the files of the user ``name``, made or not."""
+        return self._files("clients", name)
 
     def certificates(self) -> list[Path]:
         """Return the files of all certificates here, the authority's first."""

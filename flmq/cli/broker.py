@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flmq.broker import persistent_nodes
 from flmq.broker.layout import FEDERATION_PLUGINS, MANAGEMENT_PLUGIN
+from flmq.broker.ports import LOOPBACK
+from flmq.broker.tls import NodeTls
+from flmq.cli.certs import DAYS, DAYS_OF_AUTHORITY, certs_folder
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
 from flmq.common.environment import BROKER_URL
@@ -34,6 +38,18 @@ class NoManagement(UsageError):
         )
 
 
+class NoTls(UsageError):
+    """A node runs without TLS."""
+
+    def __init__(self, name: str, up: str) -> None:
+        """Name the node, and the command ``up`` that starts it."""
+        self.name = name
+        super().__init__(
+            f"broker {name!r} runs without TLS: stop it (flmq broker down) and start it with it "
+            f"({up} --tls)"
+        )
+
+
 _Name = Annotated[str, typer.Option(help="Which node, where you have several.")]
 
 
@@ -47,15 +63,39 @@ def up(
         bool,
         typer.Option("--federation", help="As a site of several: with links and --management."),
     ] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="With a port for TLS, and its certificate.")
+    ] = False,
+    client_certs: Annotated[
+        bool,
+        typer.Option(
+            "--client-certs",
+            help="With --tls: only clients with a certificate, who log in by it.",
+        ),
+    ] = False,
+    certs: Annotated[
+        Path,
+        typer.Option(
+            "--certs",
+            envvar="FLMQ_CERTS",
+            help="The folder of `flmq certs`; what is missing in it is made.",
+        ),
+    ] = Path("certs"),
 ) -> None:
     """Start the node; it stays up until `flmq broker down`."""
     only = (MANAGEMENT_PLUGIN,) if management else ()
-    result = persistent_nodes.up(name, plugins=FEDERATION_PLUGINS if federation else only)
+    result = persistent_nodes.up(
+        name,
+        plugins=FEDERATION_PLUGINS if federation else only,
+        tls=_tls(certs, client_certs) if tls or client_certs else None,
+    )
     node = result.node
     state = "is up already" if result.already else "is up"
     typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
     if node.management_url is not None:
         typer.echo(f"management: {node.management_url}", err=True)
+    if node.tls_port is not None:
+        typer.echo(f"TLS: localhost:{node.tls_port}", err=True)
     typer.echo(f"log: {node.log}", err=True)
     typer.echo(f"use it in this shell:  eval $({_up(name)})", err=True)
     typer.echo(f"export {BROKER_URL}={node.url}")
@@ -69,6 +109,9 @@ def status(
     ] = False,
     management_url: Annotated[
         bool, typer.Option("--management-url", help="Print its management interface's URL alone.")
+    ] = False,
+    tls_port: Annotated[
+        bool, typer.Option("--tls-port", help="Print the port for TLS alone.")
     ] = False,
 ) -> None:
     """Show whether the node is running, and where."""
@@ -84,6 +127,11 @@ def status(
         if result.node.management_url is None:
             raise NoManagement(name, _up(name))
         typer.echo(result.node.management_url)
+        return
+    if tls_port:
+        if result.node.tls_port is None:
+            raise NoTls(name, _up(name))
+        typer.echo(result.node.tls_port)
         return
     typer.echo(
         f"broker {name!r} is up: {result.node.shown_url} (RabbitMQ {result.version}, "
@@ -103,6 +151,17 @@ def down(
     state = "stopped" if result.was_running else "was not up"
     kept = "data deleted" if result.purged else f"data kept in {result.folder}"
     typer.echo(f"broker {name!r} {state}; {kept}")
+
+
+def _tls(path: Path, client_certs: bool) -> NodeTls:
+    """Return what a node needs for TLS; certificates that are not there yet are made."""
+    certs = certs_folder(path)
+    if not certs.authority.certificate.exists():
+        certs.init("flmq authority", DAYS_OF_AUTHORITY)
+    server = certs.files_of_server("localhost")
+    if not server.certificate.exists():
+        server = certs.server(["localhost", LOOPBACK], DAYS)
+    return NodeTls(server.certificate, server.key, certs.authority.certificate, client_certs)
 
 
 def _up(name: str) -> str:

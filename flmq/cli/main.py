@@ -10,6 +10,7 @@ import typer
 from flmq import __version__
 from flmq.cli.aggregate import aggregate
 from flmq.cli.broker import broker_app
+from flmq.cli.certs import certs_app
 from flmq.cli.client import client
 from flmq.cli.commands import Commands
 from flmq.cli.demo.demo import demo
@@ -37,6 +38,7 @@ app.command()(demo)
 app.command()(demo_sites)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")
+app.add_typer(certs_app, name="certs")
 app.add_typer(runs_app, name="runs")
 app.add_typer(site_app, name="site")
 

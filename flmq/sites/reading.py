@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from flmq.broker.management import management_of
+from flmq.common.errors import FlmqError
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 from flmq.sites.federation import Federation, LinkOptions, Site
 from flmq.sites.tables import VARIABLE, InvalidFederation, Table, hint, read_tables
@@ -124,9 +125,8 @@ def _site(table: Table, links: LinkOptions) -> Site:
         link_url = replace(url, options=())
     try:
         management = management_of(url, _management_url(table, password))
-    except OSError as error:
-        file = dict(url.options).get("cafile")
-        raise table.objection("url", f"its cafile {file} cannot be used ({error})") from error
+    except FlmqError as error:
+        raise table.objection("url", f"cannot be used: {error}") from error
     return Site(
         name,
         url,
