@@ -25,6 +25,7 @@ WITHOUT_ALL = {
     "flmq.client.serving",
     "flmq.client.tasks",
     "flmq.datasets",
+    "flmq.monitoring",
     "flmq.observe",
     "flmq.server.asks",
     "flmq.server.job",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from flmq.cli.monitoring import Monitoring
 from flmq.cli.options import Broker, with_options
 from flmq.cli.process import log_to_stderr
 from flmq.cli.stopping import in_order, typed_again
@@ -14,11 +15,11 @@ __all__ = ["aggregate"]
 
 
 @with_options
-def aggregate(broker: Broker = None, *, options: AggregatorOptions) -> None:
+def aggregate(broker: Broker = None, *, options: AggregatorOptions, monitoring: Monitoring) -> None:
     """Add up the replies of one site's clients beside its broker, and send on one partial sum."""
     log_to_stderr(logging.INFO)
     url = broker_url(broker)
-    with in_order(lambda: _goes_on(options)):
+    with in_order(lambda: _goes_on(options)), monitoring.shown("aggregator", options.vitals):
         run_aggregator(url, options)
 
 

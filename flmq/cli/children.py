@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from flmq.common.environment import METRICS_PORT
 from flmq.common.files import append_private
 
 __all__ = ["Children", "end_with_parent"]
@@ -32,6 +33,7 @@ class Children:
         """
         self._clock = clock
         self._env = {**os.environ, **env}
+        self._env.pop(METRICS_PORT, None)  # it is for one process: ours
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str], log: Path | None = None) -> None:

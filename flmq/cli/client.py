@@ -11,11 +11,13 @@ import typer
 
 from flmq.cli.client_processes import serve_in_processes
 from flmq.cli.load import load_client
+from flmq.cli.monitoring import Monitoring
 from flmq.cli.options import Broker, pairs, with_options
 from flmq.cli.process import log_to_stderr
 from flmq.cli.stopping import in_order, typed_again
 from flmq.client.app import run_clients, threads_for
 from flmq.client.client_ids import InvalidClientIds, Share, client_ids_of, clients_of
+from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
 from flmq.client.tasks.store import AckPolicy
 from flmq.common.environment import broker_url
@@ -88,6 +90,7 @@ def client(
     ] = None,
     *,
     options: WorkerOptions,
+    monitoring: Monitoring,
 ) -> None:
     """Work for every job of the broker's virtual host until stopped, as one client or as many.
 
@@ -106,7 +109,7 @@ def client(
         clients: Mapping[str, Mapping[str, Scalar]] = {name: properties}
         options = replace(options, threads=concurrency or 1)
         with in_order(lambda: _goes_on(client_id, options)):
-            run_clients(url, load_client(app), clients, options)
+            _run(url, load_client(app), clients, options, monitoring)
         return
     if client_id is not None:
         raise InvalidClientIds("give --client-id or --client-ids, one of the two")
@@ -118,8 +121,21 @@ def client(
     source = load_client(app)  # before there are processes that would each say what is wrong
     with in_order(lambda: _many_go_on(options)):
         if processes > 1:
-            raise SystemExit(serve_in_processes(processes, ids, part, options.threads))
-        run_clients(url, source, clients, options)
+            monitoring.check_ports(processes)
+            ports = [monitoring.port_of(position) for position in range(processes)]
+            raise SystemExit(serve_in_processes(ports, ids, part, options.threads))
+        _run(url, source, clients, options, monitoring)
+
+
+def _run(
+    url: str,
+    source: ClientSource,
+    clients: Mapping[str, Mapping[str, Scalar]],
+    options: WorkerOptions,
+    monitoring: Monitoring,
+) -> None:
+    with monitoring.shown("worker", options.vitals) as seen:
+        run_clients(url, source, clients, replace(options, observers=seen.worker))
 
 
 def _goes_on(client_id: str | None, options: WorkerOptions) -> str:

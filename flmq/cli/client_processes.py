@@ -20,21 +20,26 @@ _LOOK_EVERY = 0.5
 """Seconds between looks at the children."""
 
 
-def serve_in_processes(count: int, ids: Sequence[str], share: Share, threads: int) -> int:
-    """Run this command once more for each of ``count`` parts of ``share``, and wait for all.
+def serve_in_processes(
+    ports: Sequence[int | None], ids: Sequence[str], share: Share, threads: int
+) -> int:
+    """Run this command once more for each part of ``share``, and wait for all.
 
-    Each does ``threads`` tasks at a time.
+    There is a part for each of ``ports``, at which its metrics are (None: nowhere). Each does
+    ``threads`` tasks at a time.
 
     A child that dies is not started again: its exit status, its clients, and the command that
     starts it are logged, and the others go on. However this process ends, the children end.
     Returns the exit status of the first that failed; 0 if none did.
     """
+    count = len(ports)
     parts = {f"process {number}": share.part(number, count) for number in range(1, count + 1)}
     children = Children({PART_OF_DEMO: "1"})
     running, status = list(parts), int(ExitCode.OK)
     try:
-        for name, part in parts.items():
+        for (name, part), port in zip(parts.items(), ports, strict=True):
             again = ["--processes=1", f"--concurrency={threads}", f"--share={part}"]
+            again += _at(port)
             children.start(name, [sys.executable, *begun_by(), *sys.argv[1:], *again])
             logger.info("%s of %d serves %s", name, count, some_of(part.taken_of(ids)))
         while running:
@@ -43,18 +48,23 @@ def serve_in_processes(count: int, ids: Sequence[str], share: Share, threads: in
                 running.remove(name)
                 ended = children.exit_status(name) or 0
                 if ended:
-                    _say_it_died(name, ended, parts[name], ids)
+                    port = ports[list(parts).index(name)]
+                    _say_it_died(name, ended, parts[name], ids, port)
                     status = status or (ended if ended > 0 else 128 - ended)
     finally:
         children.end()
     return status
 
 
-def _say_it_died(name: str, status: int, part: Share, ids: Sequence[str]) -> None:
+def _at(port: int | None) -> list[str]:
+    return [] if port is None else [f"--metrics-port={port}"]
+
+
+def _say_it_died(name: str, status: int, part: Share, ids: Sequence[str], port: int | None) -> None:
     how = f"exit status {status}"
     if status < 0:
         how = f"signal {-status}, {signal.strsignal(-status)}" if os.name != "nt" else how
-    command = f"{typed_again()} --processes=1 --share={part}"
+    command = " ".join([typed_again(), "--processes=1", f"--share={part}", *_at(port)])
     logger.error(
         "%s ended by %s: its tasks wait for %s. It is not started again by itself; start it with: "
         "%s",

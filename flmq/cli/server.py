@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from flmq.cli.folders import writing_run
 from flmq.cli.following import Follower
 from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
+from flmq.cli.monitoring import Monitoring, Observers
 from flmq.cli.options import Broker, pairs, with_options
 from flmq.cli.process import (
     log_to_file,
@@ -201,6 +202,7 @@ class ServerCommand:
     folder: Path
     """The run's own."""
     picture: bool
+    monitoring: Monitoring = field(default_factory=Monitoring)
     federation: Federation | None = None
     """The sites whose links are shown; None: they are not known."""
 
@@ -226,6 +228,7 @@ def server(
     beginning: Beginning,
     coordinator: CoordinatorOptions,
     keeping: Keeping,
+    monitoring: Monitoring,
     picture: Annotated[
         bool,
         typer.Option(help="Draw runs/<job>/rounds.png at the end (needs the extra `demo`)."),
@@ -257,7 +260,20 @@ def server(
     )
     context = ServerContext(job, pairs("--config", config or []))
     assert run.runs_dir is not None
-    serve(ServerCommand(app, url, job, run, instead, context, run.runs_dir / job, picture, sites))
+    serve(
+        ServerCommand(
+            app=app,
+            broker=url,
+            job=job,
+            run=run,
+            instead=instead,
+            context=context,
+            folder=run.runs_dir / job,
+            picture=picture,
+            monitoring=monitoring,
+            federation=sites,
+        )
+    )
 
 
 def serve(command: ServerCommand) -> None:
@@ -298,15 +314,16 @@ def _serve(command: ServerCommand) -> None:
     say_who_is_in_charge()
     parts = command.instead.adjusted(load_server(command.app, command.context))
     ending = _Ending()
-    options = _observed(command, view, ending)
-    with view:
-        run_server_on_broker(command.broker, parts, options)
+    with command.monitoring.shown("server", command.run.vitals) as seen:
+        options = _observed(command, view, ending, seen)
+        with view:
+            run_server_on_broker(command.broker, parts, options)
     _show_results(command, console)
     if ending.unchanged:
         raise ModelUnchanged(command.job, ending.rounds, ending.unchanged)
 
 
-def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions:
+def _observed(command: ServerCommand, view: View, ending: _Ending, seen: Observers) -> RunOptions:
     """Return the run's options with its observers added."""
     assert command.run.runs_dir is not None
     recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
@@ -317,7 +334,7 @@ def _observed(command: ServerCommand, view: View, ending: _Ending) -> RunOptions
         followers.append(LinkWatcher(command.federation))
     return replace(
         command.run,
-        observers=(recorder, ModelSaver(command.folder), view, ending, *followers),
+        observers=(recorder, ModelSaver(command.folder), view, ending, *followers, *seen.run),
         sources=tuple(follower.start for follower in followers),
     )
 

@@ -21,6 +21,7 @@ from flmq.common.typing import Scalar
 from flmq.common.urls import redact_url
 from flmq.observe.bus import WorkerBus
 from flmq.observe.events import ConnectionChanged, WorkerObserver
+from flmq.observe.vitals import Vitals
 from flmq.transport import (
     DEFAULT_SITE,
     ConnectionEvent,
@@ -192,7 +193,8 @@ def run_clients(
     bus = WorkerBus.of(options.observers)
     options = replace(options, observers=bus)
     try:
-        with open_transport(url, name=name, listener=_to_log_and(bus)) as transport:
+        told = _to_log_and(bus, options.vitals)
+        with open_transport(url, name=name, listener=told) as transport:
             if len(clients) == 1:
                 logger.info("client %s serves the jobs of %s", who, redact_url(url))
             else:
@@ -216,8 +218,9 @@ def _log_properties(clients: Mapping[str, Mapping[str, Scalar]]) -> None:
         logger.info("client %s tells of itself: %s", client_id, said)
 
 
-def _to_log_and(bus: WorkerBus) -> StateListener:
+def _to_log_and(bus: WorkerBus, vitals: Vitals) -> StateListener:
     def tell(event: ConnectionEvent) -> None:
+        vitals.connection_changed(event)
         level = _LEVELS.get(event.state, logging.WARNING)
         what = f"{event.role} connection".lstrip()
         logger.log(level, "%s %s %s", what, event.state.value, event.detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flmq.client.factory import Elsewhere
@@ -18,6 +18,7 @@ from flmq.common.options import check_ranges, option
 from flmq.common.typing import Scalar
 from flmq.observe.bus import WorkerBus
 from flmq.observe.events import WorkerObserver
+from flmq.observe.vitals import Vitals
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT, too_many_properties
 
@@ -116,6 +117,8 @@ class WorkerOptions:
     """Who is told what the worker does (`flmq.observe.events`): of each task that it came, was
     begun, done, sent and settled, and of the connection to the broker. More can be attached to
     a `WorkerBus`, which whoever made it closes."""
+    vitals: Vitals = field(default_factory=Vitals, compare=False)
+    """What the worker says of itself when it is asked: see `flmq.monitoring`."""
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.
@@ -140,7 +143,7 @@ class WorkerOptions:
             ClientFolderNotWritable: one cannot be created or written.
         """
         if self.state_dir is not None:
-            spool = self.state_dir / client_id / _SPOOL
+            spool = self.spool_folder(client_id)
             check_folder(spool if self.acks_on_acceptance else spool.parent, "--state-dir")
         if self.cache_dir is not None:
             check_folder(self.cache_dir, "--cache-dir")
@@ -167,8 +170,13 @@ class WorkerOptions:
             return self.state_dir is not None
         return self.ack is AckPolicy.ACCEPT
 
+    def spool_folder(self, client_id: str) -> Path:
+        """Return the folder of a client's spool; there must be a ``state_dir``."""
+        assert self.state_dir is not None
+        return self.state_dir / client_id / _SPOOL
+
     def tasks(self, client_id: str, unix_clock: Callable[[], float] = time.time) -> Tasks:
         """Return the store for tasks of ``client_id``. ``unix_clock`` gives Unix seconds."""
         if self.state_dir is None or not self.acks_on_acceptance:
             return VolatileTasks()
-        return TaskSpool(self.state_dir / client_id / _SPOOL, unix_clock)
+        return TaskSpool(self.spool_folder(client_id), unix_clock)

@@ -8,10 +8,11 @@ from pathlib import Path
 from flmq.common.errors import UsageError
 from flmq.common.urls import parse_broker_url
 
-__all__ = ["BROKER_URL", "RUNS_DIR", "NoBrokerNamed", "broker_url", "runs_dir"]
+__all__ = ["BROKER_URL", "METRICS_PORT", "RUNS_DIR", "NoBrokerNamed", "broker_url", "runs_dir"]
 
 BROKER_URL = "FLMQ_BROKER_URL"
 RUNS_DIR = "FLMQ_RUNS_DIR"
+METRICS_PORT = "FLMQ_METRICS_PORT"
 
 
 class NoBrokerNamed(UsageError):

@@ -20,6 +20,7 @@ __all__ = [
     "TEMPORARY",
     "append_private",
     "create_private",
+    "folder_bytes",
     "fsync_file",
     "fsync_folder",
     "make_folder",
@@ -37,6 +38,19 @@ _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 # Without it, Windows translates line endings.
 _BINARY = getattr(os, "O_BINARY", 0)
 _FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return how many bytes the files below ``folder`` have, as far as it can be read.
+
+    Blocks: a look at each file. What changes meanwhile is counted or not.
+    """
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  in haste
+    return total
 
 
 def make_folder(path: Path) -> list[Path]:

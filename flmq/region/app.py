@@ -15,9 +15,11 @@ from flmq import __version__
 from flmq.client.models.cache import MemoryCache
 from flmq.client.models.reader import ModelReader
 from flmq.common.errors import PeerError, ResourceLocked, TransportClosed
+from flmq.common.files import folder_bytes
 from flmq.common.logger import logger
 from flmq.common.urls import redact_url
 from flmq.messaging import Inbox, Sender
+from flmq.observe.vitals import Vitals
 from flmq.region.answers import Answers
 from flmq.region.below import Below
 from flmq.region.book import OrderBook
@@ -39,6 +41,7 @@ from flmq.transport import (
     ConnectionState,
     Publisher,
     Queue,
+    StateListener,
     Topology,
     Transport,
     aggregator_key,
@@ -84,7 +87,8 @@ def run_aggregator(url: str, options: AggregatorOptions) -> None:
         BrokerError: the broker refuses, or cannot be reached at the start.
     """
     name = f"flmq aggregator {options.site}"
-    with open_transport(url, name=name, listener=OutageReporter(_say)) as transport:
+    told = OutageReporter(_said_to(options.vitals))
+    with open_transport(url, name=name, listener=told) as transport:
         Aggregator(transport, options).run(
             lambda: logger.info(
                 "the replies of site %s are added up at %s", options.site, redact_url(url)
@@ -93,10 +97,14 @@ def run_aggregator(url: str, options: AggregatorOptions) -> None:
     logger.info("aggregator of site %s: done", options.site)
 
 
-def _say(event: ConnectionEvent) -> None:
-    well = event.state in (ConnectionState.CONNECTED, ConnectionState.CLOSED)
-    level = logging.INFO if well else logging.WARNING
-    logger.log(level, "connection %s %s", event.state.value, event.detail)
+def _said_to(vitals: Vitals) -> StateListener:
+    def tell(event: ConnectionEvent) -> None:
+        vitals.connection_changed(event)
+        well = event.state in (ConnectionState.CONNECTED, ConnectionState.CLOSED)
+        level = logging.INFO if well else logging.WARNING
+        logger.log(level, "connection %s %s", event.state.value, event.detail)
+
+    return tell
 
 
 class Aggregator:
@@ -142,6 +150,7 @@ class Aggregator:
             BrokerError: the broker refuses.
         """
         options = self._options
+        options.vitals.needs("site", lambda: f"another live aggregator has {options.site}")
         self._transport.declare(federation_topology(options.site))
         self._take_site()
         if self._stopping.is_set():
@@ -155,6 +164,7 @@ class Aggregator:
         )
         try:
             self._turned = self._clock()
+            self._show()
             reporter.start()
             begun()
             self._serve(ledger, publisher)
@@ -222,6 +232,19 @@ class Aggregator:
             consumer.close()
             intake.close()
             parts.close()
+
+    def _show(self) -> None:
+        """Say what the aggregator has, to whoever asks."""
+        vitals, folder = self._options.vitals, self._options.state_dir
+        vitals.loop("desk", lambda: self._turned, lambda: _STUCK)
+        vitals.measure("flmq_aggregator_orders", lambda: len(self._in_hand))
+        vitals.measure("flmq_aggregator_sites", lambda: len(self.covers))
+        vitals.needs("site", lambda: "")
+        if folder is not None:
+            ledger = folder / self._options.site
+            vitals.measures(
+                "flmq_aggregator_ledger_bytes", lambda: {"": folder_bytes(ledger)}, blocks=True
+            )
 
     # -- being the one -----------------------------------------------------------------------
 

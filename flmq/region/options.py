@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flmq.common.errors import UsageError
 from flmq.common.options import check_ranges, option
+from flmq.observe.vitals import Vitals
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import check_word
 
@@ -55,6 +56,8 @@ class AggregatorOptions:
         at_least=1,
         unit="seconds",
     )
+    vitals: Vitals = field(default_factory=Vitals, compare=False)
+    """What the aggregator says of itself when it is asked: see `flmq.monitoring`."""
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

@@ -12,6 +12,7 @@ from flmq.journal.records import KeepPolicy
 from flmq.observe.bus import EventBus
 from flmq.observe.events import ConnectionChanged, Observer
 from flmq.observe.run_log import RunLog
+from flmq.observe.vitals import Vitals
 from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
@@ -130,14 +131,16 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
     try:
         for source in options.sources:
             source(bus.emit)
-        with open_transport(url, name="flmq server", listener=_to_bus(bus)) as transport:
+        told = _told(bus, options.vitals)
+        with open_transport(url, name="flmq server", listener=told) as transport:
             return run_server(transport, parts, options, bus=bus, broker=str(parse_broker_url(url)))
     finally:
         bus.close()
 
 
-def _to_bus(bus: EventBus) -> StateListener:
+def _told(bus: EventBus, vitals: Vitals) -> StateListener:
     def tell(event: ConnectionEvent) -> None:
+        vitals.connection_changed(event)
         bus.emit(ConnectionChanged(event.role, event.state.value, event.detail))
 
     return tell

@@ -12,6 +12,7 @@ from flmq.common.options import option
 from flmq.journal.records import KeepPolicy
 from flmq.observe.bus import EventBus
 from flmq.observe.events import Observer, RunEvent
+from flmq.observe.vitals import Vitals
 from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.strategy.late import LateReplies
 
@@ -72,3 +73,5 @@ class RunOptions:
     sources: Sequence[Callable[[Callable[[RunEvent], None]], None]] = field(default_factory=tuple)
     """Called before the run with a function that emits an event to observers from any thread: a
     source of events other than the server's."""
+    vitals: Vitals = field(default_factory=Vitals, compare=False)
+    """What the server says of itself when it is asked: see `flmq.monitoring`."""

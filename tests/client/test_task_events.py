@@ -20,6 +20,7 @@ from flmq.observe.events import (
     TrainingStarted,
     WorkerEvent,
 )
+from flmq.observe.vitals import Vitals
 from flmq.transport import ConnectionEvent, ConnectionState
 from tests.end_to_end.federation import Federation, Nudge, fed_avg
 
@@ -98,7 +99,7 @@ def test_what_is_logged_about_a_task_says_which(
 def test_a_connection_that_is_lost_is_told_to_a_workers_observers() -> None:
     seen: list[WorkerEvent] = []
     bus = WorkerBus([seen.append])
-    tell = _to_log_and(bus)
+    tell = _to_log_and(bus, Vitals())
     for state in (ConnectionState.LOST, ConnectionState.CONNECTED):
         tell(ConnectionEvent("", state, "the broker went"))
     bus.close()

@@ -42,6 +42,8 @@ class Backlog:
         """Arrival of tasks that wait, are trained on, or whose reply is being sent, by id."""
         self._behind: dict[str, deque[Task]] = {}
         """For each client with a task that waits for a thread or is being done: its others."""
+        self._at_work: set[str] = set()
+        """Ids of the tasks that threads have."""
         self._resting: list[tuple[float, str]] = []
         """Clients that rest, and until when by `clock`; a heap."""
 
@@ -70,6 +72,7 @@ class Backlog:
             if self.stopping.is_set() or task is None:
                 return None
             if isinstance(task, Task):
+                self._at_work.add(task.task_id)
                 if self._resting:
                     self._waiting.put(_Watch())  # another thread that is free now looks on
                 return task
@@ -78,11 +81,21 @@ class Backlog:
         """Forget a task that was taken; its client's next one follows after ``rest`` seconds."""
         with self._lock:
             self._arrived.pop(task.task_id, None)
+            self._at_work.discard(task.task_id)
             if rest > 0:
                 # The thread that calls this takes its next task, and waits no longer than that.
                 heapq.heappush(self._resting, (self.clock() + rest, task.client_id))
             else:
                 self._next(task.client_id)
+
+    def __len__(self) -> int:
+        """Return how many tasks wait or are being done."""
+        return len(self._arrived)
+
+    @property
+    def at_work(self) -> int:
+        """How many tasks are being done."""
+        return len(self._at_work)
 
     def __contains__(self, task_id: str) -> bool:
         """Return whether a task waits or is being done."""

@@ -29,6 +29,7 @@ from flmq.client.serving.backlog import Backlog
 from flmq.client.serving.hands import Hands
 from flmq.client.serving.herald import Herald
 from flmq.client.serving.jobs import Jobs
+from flmq.client.serving.signs import consuming, not_consuming, working
 from flmq.client.serving.work import Work
 from flmq.client.tasks.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
 from flmq.client.tasks.receipts import AwaitedReceipts, log_receipt
@@ -108,6 +109,8 @@ class Worker:
         self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)
         self._backlog = Backlog(clock, unix_clock)
         self._hands = Hands(self._options.threads, self._backlog)
+        self._turned = clock()
+        """When the listener last came round."""
         self._bus = WorkerBus.of(self._options.observers)
         self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)), clock=unix_clock)
         self._jobs = Jobs(
@@ -149,6 +152,7 @@ class Worker:
         own = (client_topology(client_id, site) for client_id in self._tasks)
         topology = union((federation_topology(site), *own))
         begun = self._clock()
+        not_consuming(options.vitals)
         self._transport.declare(topology)
         self._take_queues()
         if len(self._tasks) > 1:
@@ -187,6 +191,7 @@ class Worker:
             deaths=self._deaths,
         )
         self._jobs.begin(self._work)
+        working(options, list(self._tasks), self._backlog, awaited)
 
     def _count_deaths(self) -> Deaths:
         options = self._options
@@ -286,9 +291,11 @@ class Worker:
 
     def _listen(self) -> None:
         try:
+            consuming(self._options.vitals, lambda: self._turned, lambda: self._herald.every)
             self._herald.say_all(PresenceKind.HELLO)
             spoke = self._clock()
             while True:
+                self._turned = self._clock()
                 # Read each time: a server may have asked for more frequent heartbeats meanwhile.
                 left = spoke + self._herald.every - self._clock()
                 patience = min(left, self._patience())

@@ -49,6 +49,10 @@ class AwaitedReceipts:
         self._unsent: dict[str, set[str]] = {}
         """Ids of tasks whose reply found no queue, by job: asked for at every roll call."""
 
+    def __len__(self) -> int:
+        """Return how many receipts are awaited."""
+        return len(self._awaited)
+
     def sent(self, envelope: Reply) -> None:
         """Await the receipt of the reply whose ``envelope`` the broker has."""
         with self._lock:

@@ -257,6 +257,16 @@ class Coordinator:
         """Return how many uploads were left incomplete, and how many stray chunks came, so far."""
         return self._uploads.incomplete, self._uploads.stray_chunks
 
+    @property
+    def turned(self) -> float:
+        """When the thread that hears clients last came round, by the clock given to `start`."""
+        return self._listener.turned
+
+    @property
+    def uploads_open(self) -> int:
+        """How many replies' tensors are on their way."""
+        return len(self._uploads.received())
+
     # -- the end -----------------------------------------------------------------------------
 
     def end(self, reason: str, *, patient: bool = True) -> None:

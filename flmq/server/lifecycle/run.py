@@ -35,6 +35,7 @@ from flmq.server.history import History
 from flmq.server.job.late import LateReplyPolicy
 from flmq.server.lifecycle.job_lock import take_job
 from flmq.server.lifecycle.run_folder import OpenRun, open_run
+from flmq.server.lifecycle.signs import in_charge, listening, not_in_charge
 from flmq.server.options import RunOptions
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.resumption.best_model import BestModel
@@ -80,9 +81,11 @@ def _take_and_run(
     callbacks: Sequence[Callback | RoundEnd],
 ) -> History:
     # Step 1: become the only server. A kill after this frees the lock with the connection.
+    not_in_charge(options.vitals, name)
     begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
     # Step 2: raise the epoch in the journal. Any previous server is fenced from here on.
     run = open_run(name, options, server, config)
+    in_charge(options.vitals, transport, run)
     if begun and run.new and run.journal is not None:
         _say_anew(name, run.journal.folder, bus)
     try:
@@ -161,6 +164,7 @@ def _run(
     # Step 3: listen to clients, and run rounds.
     try:
         coordinator.start()
+        listening(options.vitals, coordinator)
         return _run_to_its_end(
             server, config, coordinator, job_journal, bus, options.clients, learned, callbacks
         )

@@ -59,6 +59,8 @@ class OpenRun:
     journal: Journal | None
     new: bool = False
     """Whether it begins now, in a folder without a journal of it."""
+    resumed: bool = False
+    """Whether an earlier server began it."""
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -109,7 +111,7 @@ def open_run(
     journal = Journal.open(folder, clock=clock)
     fingerprint = _fingerprint(server, config, seed)
     identity = journal.identity
-    new = identity is None and not options.anew
+    resumed, new = identity is not None, identity is None and not options.anew
     if identity is None:
         job = Job.create(name, clock)
         identity = JobIdentity(name, job.run_id, job.secret, seed)
@@ -120,7 +122,7 @@ def open_run(
     if journal.finished is None:  # else it keeps what it has, and says so
         journal.keep(options.keep)
     job = Job(name, identity.run_id, identity.secret, epoch)
-    return OpenRun(job, identity.seed, journal, new)
+    return OpenRun(job, identity.seed, journal, new, resumed)
 
 
 def _compare(job: str, then: dict[str, str], now: dict[str, str]) -> None:

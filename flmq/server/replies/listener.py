@@ -67,6 +67,8 @@ class Listener:
         self._doorkeeper = doorkeeper
         self._receipts = receipts
         self._clock = context.clock
+        self.turned = context.clock()
+        """When the thread last came round, by the clock."""
         self.is_ending = False
         """Whether the inbox's consumer is being closed on purpose, so that the thread ends."""
         self._thread = threading.Thread(target=self._run, name="flmq-replies", daemon=True)
@@ -103,6 +105,7 @@ class Listener:
     def _hear_all(self) -> None:
         next_tick, patience, since = 0.0, 0.0, 0.0
         while True:
+            self.turned = self._clock()
             is_idle = self._loop.is_idle
             wait = _IDLE if is_idle else patience
             incoming = self._inbox.receive(timeout=0.0 if self._doorkeeper.greet() else wait)

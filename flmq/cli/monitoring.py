@@ -1,0 +1,91 @@
+"""Options by which a process shows itself to those who operate it, and what they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from flmq.common.environment import METRICS_PORT
+from flmq.common.options import option
+from flmq.monitoring.errors import MetricsNotInstalled, MetricsPortInUse
+from flmq.observe.events import Observer, WorkerObserver
+from flmq.observe.vitals import Vitals
+
+__all__ = ["Monitoring", "Observers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """What the events of a process are to be told, so that it can be seen."""
+
+    run: tuple[Observer, ...] = ()
+    worker: tuple[WorkerObserver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """How a process is seen."""
+
+    metrics_port: int | None = option(
+        None,
+        "Port for Prometheus (/metrics) and probes (/healthz, /readyz); 0: any that is free. "
+        "Default: none. Needs the extra `metrics`.",
+        env=METRICS_PORT,
+        at_least=0,
+        at_most=65535,
+        show_default=False,
+    )
+    metrics_address: str = option(
+        "127.0.0.1",
+        "Address of that port. Everybody who reaches it can read it: 0.0.0.0 only where a firewall "
+        "or a NetworkPolicy says who does, as in a pod.",
+        env="FLMQ_METRICS_ADDRESS",
+    )
+
+    @contextmanager
+    def shown(
+        self, role: Literal["server", "worker", "aggregator"], vitals: Vitals
+    ) -> Iterator[Observers]:
+        """Show the process with these ``vitals`` for as long as the block runs.
+
+        Raises:
+            MetricsNotInstalled: a port is wanted, and the extra is not installed.
+            MetricsPortInUse: the port cannot be opened.
+        """
+        if self.metrics_port is None:
+            yield Observers()
+            return
+        try:
+            from flmq.monitoring.serving import Monitor, Role  # only where it is wanted
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith("prometheus_client"):
+                raise
+            raise MetricsNotInstalled from None
+        monitor = Monitor(Role(role), vitals)
+        server = monitor.serve(self.metrics_address, self.metrics_port)
+        try:
+            yield Observers(monitor.run_observers, monitor.worker_observers)
+        finally:
+            server.close()
+
+    def port_of(self, position: int) -> int | None:
+        """Return the port of one of several processes, counted from 0; None if none has one."""
+        if not self.metrics_port:
+            return self.metrics_port
+        return self.metrics_port + position
+
+    def check_ports(self, processes: int) -> None:
+        """Check that there is a port for each of ``processes``.
+
+        Raises:
+            MetricsPortInUse: there are not so many.
+        """
+        last = self.port_of(processes - 1)
+        if last is not None and last > 65535:
+            raise MetricsPortInUse(
+                self.metrics_address,
+                last,
+                f"{processes} processes need a port each, from --metrics-port on",
+            )
