@@ -20,7 +20,7 @@ from flmq.common.names import check_job_name
 from flmq.e2e.chunks import content_key
 from flmq.e2e.errors import Forged, ManifestExpired, UnknownKey
 from flmq.e2e.keys import Identity, PublicIdentity
-from flmq.e2e.names import KEY_BYTES
+from flmq.e2e.names import KEY_BYTES, MAX_MANIFEST_BYTES
 from flmq.e2e.primitives import (
     SIGNATURE_BYTES,
     Ed25519PrivateKey,
@@ -33,13 +33,12 @@ from flmq.e2e.primitives import (
     verify,
 )
 
-__all__ = ["LIFETIME", "MAX_MANIFEST_BYTES", "SKEW", "Manifest", "Session"]
+__all__ = ["LIFETIME", "SKEW", "Manifest", "Session"]
 
 LIFETIME = 30 * 24 * 3600.0
 """Seconds for which a manifest is valid; a server that runs longer, or resumes, signs a new one."""
 SKEW = 300.0
 """Seconds by which the clocks of a server and a client may differ."""
-MAX_MANIFEST_BYTES = 1024
 _FIELDS = 8
 _DOMAIN = "manifest"
 _SESSION_FORM = "flmq session 1"

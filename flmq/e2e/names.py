@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_OVERHEAD", "EVERYBODY", "KEY_BYTES", "SERVER"]
+__all__ = ["CHUNK_OVERHEAD", "EVERYBODY", "KEY_BYTES", "MAX_MANIFEST_BYTES", "SERVER"]
 
 SERVER = "!server"
 """The sender or recipient that is a job's server; no client id begins with ``!``."""
@@ -12,3 +12,5 @@ KEY_BYTES = 32
 """Size of each key, and of a content key."""
 CHUNK_OVERHEAD = 16
 """Bytes by which an encrypted chunk is longer: the tag of AES-GCM."""
+MAX_MANIFEST_BYTES = 1024
+"""Bytes of an encoded manifest; it has some 300."""

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 from flmq.common.errors import MalformedMessage, PeerError
 from flmq.common.logger import logger
+from flmq.e2e.errors import Mismatch
 from flmq.messaging.deadletters import DeadLetterLimit
+from flmq.messaging.protection import PLAIN, Encoded, Protection
 from flmq.messaging.sender import Sender
 from flmq.transport import Consumer, Delivery, PublishOutcome
 from flmq.wire import BlobChunk, Body, blob_chunk_of, decode
 
 __all__ = ["Inbox", "Incoming"]
+
+_MISMATCHES = 1000
+"""Maximum number of clients and jobs of which it is remembered that it was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,13 @@ class Incoming:
     """Size in bytes of the encoded envelope, or of the chunk."""
     delivery: Delivery
     """What to ack once the message is dealt with."""
+    opened: Encoded | None = None
+    """Its envelope's bytes without their protection, where that is not the message's body."""
+
+    @property
+    def encoded(self) -> Encoded:
+        """The bytes that ``body`` was decoded from, without protection."""
+        return self.delivery.message.body if self.opened is None else self.opened
 
 
 class Inbox:
@@ -37,17 +49,23 @@ class Inbox:
         *,
         on_dead: Callable[[str], None] | None = None,
         largest: Mapping[str, int] | None = None,
+        protection: Protection = PLAIN,
     ) -> None:
         """Read from ``consumer``; dead letters are sent through ``sender``.
 
         ``on_dead`` is called with each reason. ``largest`` limits the bytes of messages by queue,
-        for queues of small messages: larger ones are not even decoded.
+        for queues of small messages: larger ones are not even decoded. ``protection`` opens
+        envelopes; those of ends with other keys are dropped, and said once each.
         """
+        self._protection = protection
+        self._mismatches: dict[tuple[type[Mismatch], str], None] = {}
         self._consumer = consumer
         self._sender = sender
         self._on_dead = on_dead
         self._largest = largest or {}
         self._limit = DeadLetterLimit()
+        self.mismatched = 0
+        """Number of messages dropped as their sender and this end do not agree on keys."""
 
     def receive(self, timeout: float | None) -> Incoming | None:
         """Return the next envelope; None after ``timeout`` seconds or an unusable message."""
@@ -61,11 +79,17 @@ class Inbox:
             return None
         try:
             self._check_size(delivery.queue, len(message.body))
-            body = blob_chunk_of(message.headers, message.body) or decode(message.body)
+            chunk = blob_chunk_of(message.headers, message.body)
+            if chunk is not None:
+                return Incoming(chunk, len(message.body), delivery)
+            opened = self._protection.open(decode(message.body), delivery)
+        except Mismatch as mismatch:
+            self._drop(delivery, mismatch)
+            return None
         except PeerError as error:
             self._bury(delivery, str(error))
             return None
-        return Incoming(body, len(message.body), delivery)
+        return Incoming(opened.body, len(message.body), delivery, opened.encoded)
 
     def ack(self, incoming: Incoming) -> None:
         """Acknowledge a message that has been dealt with."""
@@ -79,6 +103,22 @@ class Inbox:
         largest = self._largest.get(queue)
         if largest is not None and size > largest:
             raise MalformedMessage(f"{size} bytes are more than the {largest} that come here")
+
+    def _drop(self, delivery: Delivery, mismatch: Mismatch) -> None:
+        """Drop a message of an end with other keys; say so once of each client or job.
+
+        It is no dead letter: such an end may say hello for days, and a person has to decide.
+        """
+        self.mismatched += 1
+        key = type(mismatch), mismatch.subject
+        if key not in self._mismatches:
+            if len(self._mismatches) >= _MISMATCHES:
+                del self._mismatches[next(iter(self._mismatches))]
+            self._mismatches[key] = None
+            logger.warning("%s", mismatch)
+            if self._on_dead is not None:
+                self._on_dead(str(mismatch))
+        self._consumer.ack(delivery)
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
         """Move a delivery to the dead-letter queue, and ack it once it is there.

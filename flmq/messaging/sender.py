@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import MessageTooLarge
 from flmq.common.logger import logger
+from flmq.messaging.protection import PLAIN, Protection
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
 from flmq.transport.base import HeaderValue
 from flmq.transport.checks import SHORT_STRING_BYTES
-from flmq.wire import BlobRef, Body, blob_chunk_headers, encode, iter_chunks
+from flmq.wire import BlobRef, Body, blob_chunk_headers, iter_chunks
 from flmq.wire.blobs import BLOB_CHUNK_BYTES
 
 __all__ = ["Sender", "Sent"]
@@ -40,8 +41,15 @@ class Sent:
 class Sender:
     """Send envelopes through one publisher, which it does not close. Thread-safe."""
 
-    def __init__(self, publisher: Publisher, *, user_id: str | None = None) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        user_id: str | None = None,
+        protection: Protection = PLAIN,
+    ) -> None:
         """Send through ``publisher``; the broker validates ``user_id`` if it is given."""
+        self._protection = protection
         self._publisher = publisher
         self._user_id = user_id
         self._asking = threading.Lock()
@@ -57,12 +65,19 @@ class Sender:
         persistent: bool = True,
         message_id: str = "",
         correlation_id: str = "",
+        recipient: str = "",
     ) -> Sent:
         """Encode and publish ``body``; see `Publisher.publish` for what may block or fail.
 
-        ``expiration`` is in seconds; ``correlation_id`` is the id of the message that it answers.
+        ``expiration`` is in seconds; ``correlation_id`` is the id of the message that it answers;
+        ``recipient`` is the client that it is for, where ``body`` does not say.
+
+        Raises:
+            NoManifest: it would be sealed to a server that was not heard yet (`Protection`).
         """
-        data = encode(body)
+        data = self._protection.protect(
+            body, recipient=recipient, message_id=message_id, correlation_id=correlation_id
+        )
         message = Message(
             data,
             type=type(body).__name__,
@@ -91,7 +106,10 @@ class Sender:
             return self._chunk_bytes
 
     def _ask_size(self, exchange: str) -> int:
-        message = Message(bytes(BLOB_CHUNK_BYTES), user_id=self._user_id, persistent=False)
+        overhead = self._protection.chunk_overhead
+        message = Message(
+            bytes(BLOB_CHUNK_BYTES + overhead), user_id=self._user_id, persistent=False
+        )
         try:
             self._publisher.publish(Address(exchange, _NOBODY), message).result()
         except MessageTooLarge as error:
@@ -100,7 +118,7 @@ class Sender:
                 "size, and slowly; 1 MiB or more is better",
                 error.limit,
             )
-            return error.limit
+            return error.limit - overhead
         return BLOB_CHUNK_BYTES
 
     def send_blob(
@@ -115,6 +133,7 @@ class Sender:
     ) -> Sent:
         """Publish a blob's chunks, each under ``name``; the bytes of ``tensors`` are not copied.
 
+        If ``ref`` has a key, each chunk is encrypted as it is sent, which takes a copy of it.
         Blocks while the publisher's window is full, which bounds memory.
         """
         outcomes = []

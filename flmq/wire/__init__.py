@@ -34,6 +34,7 @@ from flmq.wire.envelopes import (
     Reply,
     Res,
     RollCall,
+    Sealed,
     Task,
 )
 from flmq.wire.fileparameters import (
@@ -89,6 +90,7 @@ __all__ = [
     "ReplyRule",
     "Res",
     "RollCall",
+    "Sealed",
     "SendPartial",
     "Task",
     "aggregator_name",

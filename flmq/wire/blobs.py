@@ -4,22 +4,30 @@ A *blob* is the concatenation of a model's tensors. Its `BlobRef` travels in a t
 gives the blob's digest, the length of each tensor, and the number of chunks. The chunks are
 messages of their own, raw bytes with two headers; they may come in any order, twice, and
 interleaved with those of other blobs. A chunk is trusted no further than the reference allows.
+
+A reference with a ``key`` is of a blob that travels encrypted (`flmq.e2e.chunks`): `iter_chunks`
+encrypts each chunk as it is sent, and `BlobProgress.take` decrypts it as it comes, so nobody else
+has to know. Digest and sizes are of the plain bytes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from mmap import mmap
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from blake3 import blake3
 
 from flmq.common.errors import MalformedMessage
 from flmq.common.tensor_names import names_problem
 from flmq.common.typing import Parameters
+from flmq.e2e.names import CHUNK_OVERHEAD, KEY_BYTES
+
+if TYPE_CHECKING:  # the package behind it is an extra
+    from flmq.e2e.chunks import ChunkCipher
 
 __all__ = [
     "BLOB_CHUNK_BYTES",
@@ -79,6 +87,9 @@ class BlobRef:
     """
     names: tuple[str, ...] = ()
     """The name of each tensor, or none at all. Not part of the digest."""
+    key: bytes = field(default=b"", repr=False)
+    """Content key of its chunks, 32 bytes, which are then `CHUNK_OVERHEAD` longer on the wire;
+    empty if they are plain. Not part of the digest, and never shown."""
 
     @property
     def total(self) -> int:
@@ -100,6 +111,23 @@ class BlobRef:
         start = index * self.chunk_bytes
         return start, min(start + self.chunk_bytes, self.total)
 
+    @property
+    def overhead(self) -> int:
+        """Bytes by which each chunk is longer on the wire."""
+        return CHUNK_OVERHEAD if self.key else 0
+
+    def cipher(self) -> ChunkCipher | None:
+        """Return what encrypts and decrypts its chunks; None if they are plain.
+
+        Raises:
+            SecureExtraMissing: the package `cryptography` is not installed.
+        """
+        if not self.key:
+            return None
+        from flmq.e2e.chunks import ChunkCipher
+
+        return ChunkCipher(self.key, self.digest, self.count)
+
     def check(self) -> None:
         """Check that the fields can describe a blob.
 
@@ -109,6 +137,8 @@ class BlobRef:
         check_digest(self.digest, "digest")
         if self.base:
             check_digest(self.base, "base")
+        if self.key and len(self.key) != KEY_BYTES:
+            raise ValueError(f"a content key of {len(self.key)} bytes: it must have {KEY_BYTES}")
         if not 1 <= self.chunk_bytes <= MAX_CHUNK_BYTES:
             raise ValueError(
                 f"chunks of {self.chunk_bytes} bytes: 1 to {MAX_CHUNK_BYTES} it may be"
@@ -174,7 +204,11 @@ def size_of(parameters: Parameters) -> int:
 def iter_chunks(
     ref: BlobRef, tensors: Sequence[Buffer]
 ) -> Iterator[tuple[int, bytes | memoryview]]:
-    """Yield the chunks as (index, bytes): views if within one tensor, otherwise copies."""
+    """Yield the chunks as (index, bytes), encrypted if ``ref`` has a key.
+
+    Plain ones are views if within one tensor, otherwise copies.
+    """
+    cipher = ref.cipher()
     views = [memoryview(tensor).cast("B") for tensor in tensors]
     bounds = [0, *accumulate(len(view) for view in views)]
     tensor = 0
@@ -187,7 +221,8 @@ def iter_chunks(
             upto = min(end, bounds[tensor + 1])
             parts.append(views[tensor][start - bounds[tensor] : upto - bounds[tensor]])
             start = upto
-        yield index, parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        yield index, data if cipher is None else cipher.encrypt(index, data)
 
 
 def tensors_of(ref: BlobRef, blob: Buffer) -> list[memoryview]:
@@ -241,7 +276,7 @@ def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> Bl
         raise MalformedMessage("a blob's chunk without its blob's name or its index")
     if not 0 <= index <= MAX_BLOB_BYTES or not 1 <= len(name) <= _MAX_NAME:
         raise MalformedMessage(f"a blob's chunk with index {index} of {name[:80]!r}")
-    if len(data) > MAX_CHUNK_BYTES:
+    if len(data) > MAX_CHUNK_BYTES + CHUNK_OVERHEAD:
         raise MalformedMessage(f"a blob's chunk of {len(data)} bytes: at most {MAX_CHUNK_BYTES}")
     return BlobChunk(name, index, data)
 
@@ -249,7 +284,7 @@ def blob_chunk_of(headers: Mapping[str, object], data: bytes | memoryview) -> Bl
 class BlobProgress:
     """Track which chunks of a blob have arrived, and verify them against the reference.
 
-    The bytes themselves are stored elsewhere: `accept` returns where a chunk belongs. Chunks that
+    The bytes themselves are stored elsewhere: `take` returns where a chunk belongs. Chunks that
     come in order are hashed as they come; after any other order, `finish` hashes the whole blob
     again.
     """
@@ -261,6 +296,7 @@ class BlobProgress:
         self._here = bytearray(ref.count)
         self._hash = blake3(_outline(ref.tensor_type, ref.lengths))
         self._hashed = 0
+        self._cipher = ref.cipher()
 
     @property
     def complete(self) -> bool:
@@ -277,25 +313,43 @@ class BlobProgress:
         """Number of chunks that have arrived."""
         return self.ref.count - self._missing
 
-    def accept(self, index: int, data: Buffer) -> int | None:
-        """Return the byte offset where chunk ``index`` belongs; None if it has arrived before.
+    def take(
+        self, index: int, data: Buffer, to: memoryview | None = None
+    ) -> tuple[int, Buffer] | None:
+        """Take chunk ``index``; None if it has arrived before.
+
+        Returns the byte offset where it belongs, and its plain bytes: ``data`` itself, or what it
+        is decrypted to. With ``to``, the memory of the whole blob, they are put there as well; an
+        encrypted chunk is decrypted to its place, and not copied.
 
         Raises:
-            MalformedMessage: there is no such chunk, or its length is wrong.
+            MalformedMessage: there is no such chunk, its length is wrong, or (`Forged`) it was not
+                encrypted as this chunk of this blob. The place may then hold anything, and the
+                right chunk is still awaited.
         """
         if not 0 <= index < self.ref.count:
             raise MalformedMessage(f"chunk {index} of a blob of {self.ref.count} chunks")
         start, end = self.ref.chunk_range(index)
-        if len(data) != end - start:
-            raise MalformedMessage(f"chunk {index} has {len(data)} bytes, not {end - start}")
+        if len(data) != end - start + self.ref.overhead:
+            raise MalformedMessage(
+                f"chunk {index} has {len(data)} bytes, not {end - start + self.ref.overhead}"
+            )
         if self._here[index]:
             return None
+        plain: Buffer = data
+        if self._cipher is not None and to is not None:
+            plain = to[start:end]
+            self._cipher.decrypt_into(index, _readable(data), plain)
+        elif self._cipher is not None:
+            plain = self._cipher.decrypt(index, _readable(data))
+        elif to is not None:
+            to[start:end] = data
         self._here[index] = 1
         self._missing -= 1
         if start == self._hashed:
-            self._hash.update(data)
+            self._hash.update(plain)
             self._hashed = end
-        return start
+        return start, plain
 
     def finish(self, blob: Buffer) -> None:
         """Check the digest of the complete ``blob``.
@@ -311,6 +365,10 @@ class BlobProgress:
             raise MalformedMessage(
                 f"a blob has digest {digest[:16]}..., not {self.ref.digest[:16]}... as stated"
             )
+
+
+def _readable(data: Buffer) -> bytes | bytearray | memoryview:
+    return memoryview(data) if isinstance(data, mmap) else data
 
 
 def _outline(tensor_type: str, lengths: Sequence[int]) -> bytes:

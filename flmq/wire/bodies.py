@@ -10,6 +10,7 @@ from flmq.wire.envelopes import (
     Receipt,
     Reply,
     RollCall,
+    Sealed,
     Task,
 )
 from flmq.wire.regional import AggregateOrder, AggregatorReport, PartialSum, SendPartial
@@ -29,4 +30,5 @@ Body = (
     | PartialSum
     | SendPartial
     | AggregatorReport
+    | Sealed
 )

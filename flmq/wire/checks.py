@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flmq.common.errors import InvalidClientId
 from flmq.common.names import check_client_id, check_job_name
 from flmq.common.parameter import parameters_of
 from flmq.common.phase import Phase
 from flmq.common.typing import FitRes
+from flmq.e2e.names import MAX_MANIFEST_BYTES
 from flmq.wire.blobs import BlobRef, check_digest
 from flmq.wire.bodies import Body
 from flmq.wire.bounds import (
@@ -36,6 +38,7 @@ from flmq.wire.envelopes import (
     Receipt,
     Reply,
     RollCall,
+    Sealed,
     Task,
 )
 from flmq.wire.kinds import Kind, NotRegistered, UnknownKind, kind_named
@@ -89,6 +92,8 @@ def check(body: Body) -> None:
             check_word(body.task_id, "task_id")
             check_client_id(body.client_id)
             check_instance(body.instance)
+        case Sealed():
+            _check_sealed(body)
         case ModelRequest():
             check_job_name(body.job)
             _check_asked(body.client_id)
@@ -163,8 +168,37 @@ def _check_reply(reply: Reply) -> None:
                 f"{reply.phase.value} is answered by {wanted.__name__}, not {_type(reply.res)}"
             )
     check_seconds(reply.seconds, "seconds")
+    _check_run(reply.run)
+    if reply.base:
+        check_digest(reply.base, "base")
     if reply.blob is not None:
         _check_blob(reply.blob, reply.res)
+
+
+def _check_sealed(sealed: Sealed) -> None:
+    check_word(sealed.kind, "kind")
+    _check_party(sealed.sender, "sender")
+    _check_party(sealed.recipient, "recipient")
+    if sealed.job:
+        check_job_name(sealed.job)
+    _check_run(sealed.run)
+    if len(sealed.manifest) > MAX_MANIFEST_BYTES:
+        raise ValueError(
+            f"a manifest of {len(sealed.manifest)} bytes: at most {MAX_MANIFEST_BYTES}"
+        )
+    if not sealed.letter:
+        raise ValueError("a sealed message without a letter")
+
+
+def _check_party(name: str, field: str) -> None:
+    """Check the name of who sends or receives what is sealed."""
+    if name.startswith("!"):
+        check_word(name[1:], field)
+        return
+    try:
+        check_client_id(name)
+    except InvalidClientId as error:
+        raise ValueError(f"{field}: {error}") from error
 
 
 def _check_blob(ref: BlobRef, holder: object) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Reply",
     "Res",
     "RollCall",
+    "Sealed",
     "Task",
 ]
 
@@ -144,6 +145,10 @@ class Reply:
     """The answer, of the type that belongs to the phase, or a failure."""
     blob: BlobRef | None = None
     """Reference to the parameters left out of ``res``: they follow in chunks."""
+    base: str = ""
+    """Digest of the task's ``model``, which it was to begin from; empty if that was in the task."""
+    run: str = ""
+    """The task's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +270,25 @@ class Begun:
     client_id: str
     instance: str
     """The process that began it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Another envelope's bytes, signed, and sealed if one party alone may read them.
+
+    See `flmq.messaging.protection`. Nothing in it can be believed before its letter is opened.
+    """
+
+    kind: str
+    """The name of the message's type."""
+    sender: str
+    """A client's id, or `flmq.e2e.names.SERVER`."""
+    recipient: str
+    """As ``sender``; or `flmq.e2e.names.EVERYBODY`: it is signed alone."""
+    letter: bytes
+    job: str = ""
+    """Empty: of no job."""
+    run: str = ""
+    """As in a `Task`."""
+    manifest: bytes = b""
+    """In what a server sends, which keys speak for its job."""

@@ -142,9 +142,7 @@ class Desk:
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
             assert chunk is not None
             assert chunk.name == upload_name(reply.task_id, ref)
-            start = progress.accept(chunk.index, chunk.data)
-            assert start is not None
-            blob[start : start + len(chunk.data)] = chunk.data
+            assert progress.take(chunk.index, chunk.data, memoryview(blob)) is not None
         progress.finish(blob)
         parameters = Parameters([bytes(t) for t in tensors_of(ref, blob)], ref.tensor_type)
         assert isinstance(reply.res, FitRes)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from flmq.common.errors import StoredDataError
 from flmq.e2e.errors import Forged, ManifestExpired, Mismatch, UnknownKey
 from flmq.e2e.keys import Identity, roster_digest
-from flmq.e2e.manifest import LIFETIME, MAX_MANIFEST_BYTES, SKEW, Manifest, Session
+from flmq.e2e.manifest import LIFETIME, SKEW, Manifest, Session
+from flmq.e2e.names import MAX_MANIFEST_BYTES
 from flmq.e2e.primitives import framed, sign
 
 AUTHORITY = Identity("hospital", b"\1" * 32, b"\2" * 32)

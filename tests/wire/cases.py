@@ -43,6 +43,7 @@ from flmq.wire.envelopes import (
     Reply,
     Res,
     RollCall,
+    Sealed,
     Task,
 )
 from flmq.wire.ids import task_id
@@ -109,6 +110,8 @@ def reply(res: Res, phase: Phase = Phase.FIT) -> Reply:
         nonce=b"\x00nonce\xff",
         seconds=0.25,
         res=res,
+        base="b" * 64,
+        run="run-1",
     )
 
 
@@ -237,6 +240,8 @@ BODIES: dict[str, Body] = {
     "job ended": JobEnded("job-1", 3, "all rounds done"),
     "job ended without a word": JobEnded("j", 0),
     "begun": Begun("t-1", "bob", "a1b2"),
+    "sealed": Sealed("Task", "!server", "bob", b"\x00letter\xff", "job-1", "run-1", b"manifest"),
+    "signed": Sealed("Presence", "bob", "!all", b"letter"),
     "model request": ModelRequest("job-1", "bob", "a" * 64),
     **_regional(),
 }

@@ -44,9 +44,10 @@ def collect(ref: BlobRef, chunks: list[tuple[int, Any]]) -> bytearray:
     """Take chunks in as a reader does."""
     blob, progress = bytearray(ref.total), BlobProgress(ref)
     for index, data in chunks:
-        start = progress.accept(index, data)
-        if start is not None:
-            blob[start : start + len(data)] = data
+        taken = progress.take(index, data)
+        if taken is not None:
+            start, plain = taken
+            blob[start : start + len(plain)] = plain
     assert progress.complete
     progress.finish(blob)
     return blob
@@ -203,14 +204,14 @@ def test_an_envelope_with_such_a_reference_is_not_sent(words: str) -> None:
 def test_there_is_no_such_chunk(index: int) -> None:
     progress = BlobProgress(of(b"x" * 30)[0])
     with pytest.raises(MalformedMessage, match="of a blob of 3 chunks"):
-        progress.accept(index, b"x" * 10)
+        progress.take(index, b"x" * 10)
 
 
 @pytest.mark.parametrize(("index", "length"), [(0, 0), (0, 9), (0, 11), (2, 10), (2, 4), (1, 5)])
 def test_a_chunk_of_another_length(index: int, length: int) -> None:
     progress = BlobProgress(of(b"x" * 25)[0])
     with pytest.raises(MalformedMessage, match=f"chunk {index} has {length} bytes, not"):
-        progress.accept(index, bytes(length))
+        progress.take(index, bytes(length))
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]])
@@ -230,9 +231,82 @@ def test_lying_lengths_are_noticed() -> None:
         collect(lying, list(iter_chunks(ref, parameters.tensors)))
 
 
+# -- encrypted
+
+
+def sealed(ref: BlobRef) -> BlobRef:
+    return replace(ref, key=b"k" * 32)
+
+
+@given(
+    tensors=st.lists(st.binary(max_size=60), min_size=1, max_size=8).filter(any),
+    chunk_bytes=st.integers(1, 40),
+    backwards=st.booleans(),
+)
+def test_encrypted_chunks_are_read_as_what_they_were(
+    tensors: list[bytes], chunk_bytes: int, backwards: bool
+) -> None:
+    plain, parameters = of(*tensors, chunk_bytes=chunk_bytes)
+    ref = sealed(plain)
+    chunks = list(iter_chunks(ref, parameters.tensors))
+    assert all(len(data) <= chunk_bytes + 16 for _, data in chunks)
+    blob = collect(ref, chunks[::-1] if backwards else chunks)
+    assert blob == b"".join(tensors)
+    in_place, progress = bytearray(ref.total), BlobProgress(ref)
+    for index, data in chunks:
+        progress.take(index, data, memoryview(in_place))
+    progress.finish(in_place)
+    assert in_place == blob
+
+
+def test_a_chunk_that_was_changed_leaves_its_place_to_the_right_one() -> None:
+    plain, parameters = of(b"a" * 10, b"b" * 15)
+    ref = sealed(plain)
+    chunks = dict(iter_chunks(ref, parameters.tensors))
+    blob, progress = bytearray(ref.total), BlobProgress(ref)
+    forged = bytearray(chunks[1])
+    forged[3] ^= 1
+    for index, data in (
+        (0, chunks[1]),
+        (1, bytes(forged)),
+        (2, bytes(chunks[2]) + b"x"),
+        (1, b"a" * 10),
+    ):
+        with pytest.raises(MalformedMessage, match=f"chunk {index}"):
+            progress.take(index, data, memoryview(blob))
+    assert progress.received == 0
+    for index in (2, 1, 0):
+        assert progress.take(index, chunks[index], memoryview(blob)) is not None
+    with pytest.raises(MalformedMessage):  # and what came is not overwritten
+        progress.take(5, bytes(forged), memoryview(blob))
+    assert progress.take(1, bytes(forged), memoryview(blob)) is None
+    progress.finish(blob)
+    assert blob == b"a" * 10 + b"b" * 15
+
+
+def test_plain_chunks_of_an_encrypted_blob_are_refused() -> None:
+    plain, parameters = of(b"a" * 25)
+    progress = BlobProgress(sealed(plain))
+    for index, data in iter_chunks(plain, parameters.tensors):
+        with pytest.raises(MalformedMessage):
+            progress.take(index, data)
+
+
+def test_a_content_key_is_in_no_text() -> None:
+    ref = sealed(of(b"x")[0])
+    assert "key" not in repr(ref)
+    with pytest.raises(ValueError, match="31 bytes"):
+        replace(ref, key=bytes(31)).check()
+
+
 def test_a_chunk_that_is_missing_is_missed() -> None:
     progress = BlobProgress(of(b"x" * 30)[0])
-    assert [progress.accept(index, b"x" * 10) for index in (2, 2, 0, 2)] == [20, None, 0, None]
+    assert [progress.take(index, b"x" * 10) for index in (2, 2, 0, 2)] == [
+        (20, b"x" * 10),
+        None,
+        (0, b"x" * 10),
+        None,
+    ]
     assert not progress.complete
 
 
@@ -248,10 +322,11 @@ def test_no_chunk_is_put_outside_its_blob(chunks: list[tuple[int, int]]) -> None
     taken = set()
     for index, length in chunks:
         try:
-            start = progress.accept(index, bytes(length))
+            took = progress.take(index, bytes(length))
         except MalformedMessage:
             continue
-        if start is not None:
+        if took is not None:
+            start, _ = took
             assert index not in taken
             assert start >= 0
             assert start + length <= ref.total

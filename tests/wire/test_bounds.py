@@ -22,6 +22,7 @@ from flmq.wire import (
     Receipt,
     ReceiptOutcome,
     RollCall,
+    Sealed,
     decode,
     encode,
 )
@@ -35,6 +36,7 @@ _FINE: dict[str, Body] = {
     "job_ended": JobEnded("job", 1),
     "receipt": Receipt("t", "job", 1, Phase.FIT, "bob", ReceiptOutcome.LATE, "", 1.0),
     "model_request": ModelRequest("job", "bob", "0" * 64),
+    "sealed": Sealed("Task", "!server", "bob", b"letter", "job", "r1", b"manifest"),
 }
 _SECONDS = [1e300, -1.0, math.nan, math.inf, -math.inf]
 _HEARTBEATS = [*_SECONDS, 1e-300, MIN_HEARTBEAT / 2, MAX_HEARTBEAT * 2]
@@ -53,6 +55,11 @@ _OUT_OF_BOUNDS: list[tuple[str, str, Any]] = [
     ("presence", "site", "a.b"),
     ("receipt", "server_round", 2**64 - 1),
     ("model_request", "digest", "0" * 63),
+    *(("sealed", "kind", kind) for kind in ("", "Ta sk", "T" * 65)),
+    *(("sealed", name, who) for name in ("sender", "recipient") for who in ("!", "!a.b", "b/ob")),
+    ("sealed", "run", "r" * 65),
+    ("sealed", "manifest", bytes(1025)),
+    ("sealed", "letter", b""),
     ("model_request", "client_id", "b..ob"),
 ]
 

@@ -289,12 +289,10 @@ class ModelReader:
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
             if chunk is None or chunk.name != progress.ref.digest:
                 return False
-            start = progress.accept(chunk.index, chunk.data)
+            progress.take(chunk.index, chunk.data, blob)
         except PeerError as error:
             logger.warning("passing over a message in the stream of models: %s", error)
             return False
-        if start is not None:
-            blob[start : start + len(chunk.data)] = chunk.data
         return True
 
     def _check_time(self, ref: BlobRef, deadline_unix: float | None) -> None:

@@ -293,6 +293,7 @@ class Doorkeeper:
             persistent=False,
             message_id=greeting.message_id,
             correlation_id=greeting.instance,
+            recipient=greeting.client_id,
         )
         if not greeting.refused:  # those are counted already
             sent.outcome.add_done_callback(partial(self._published, greeting.client_id))

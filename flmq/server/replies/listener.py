@@ -190,7 +190,7 @@ class Listener:
         elif reply.blob is not None and self._uploading.is_wanted(reply):
             self._uploading.begin(reply, incoming)
         else:
-            encoded = bytes(incoming.delivery.message.body)
+            encoded = bytes(incoming.encoded)
             self._loop.take(reply, incoming.bytes, incoming, encoded=encoded)
 
     def _hear_sum(self, incoming: Incoming, partial: PartialSum) -> None:

@@ -169,9 +169,10 @@ class SpoolFile:
             MalformedMessage: the chunk is not one of this blob.
             SpoolFailed: the chunk cannot be written.
         """
-        offset = self._progress.accept(index, data)
-        if offset is not None:
-            view = memoryview(data)
+        taken = self._progress.take(index, data)
+        if taken is not None:
+            offset, plain = taken
+            view = memoryview(plain)
             with _spooling(self.path), self.path.open("r+b", buffering=0) as file:
                 while view:
                     written = _write_at(file.fileno(), view, offset)

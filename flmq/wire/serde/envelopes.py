@@ -19,6 +19,7 @@ from flmq.wire.envelopes import (
     Receipt,
     ReceiptOutcome,
     Reply,
+    Sealed,
     Task,
 )
 from flmq.wire.kinds import UnknownKind, find_kind
@@ -88,6 +89,8 @@ def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
     proto.seconds = reply.seconds
     if reply.blob is not None:
         blob_to_proto(reply.blob, proto.blob)
+    proto.base = reply.base
+    proto.run = reply.run
     codec = _FAILURE if isinstance(reply.res, Failure) else _codecs(reply.phase)[1]
     _member_to_proto(reply.res, proto, codec)
 
@@ -102,6 +105,8 @@ def reply_from_proto(proto: pb.Reply) -> Reply:
         seconds=proto.seconds,
         res=_member_from_proto(proto, "res", _RES, _codecs(head["phase"])[1]),
         blob=blob_from_proto(proto.blob) if proto.HasField("blob") else None,
+        base=proto.base,
+        run=proto.run,
     )
 
 
@@ -178,6 +183,30 @@ def model_request_from_proto(proto: pb.ModelRequest) -> ModelRequest:
     return ModelRequest(proto.job, proto.client_id, proto.digest)
 
 
+def sealed_to_proto(sealed: Sealed, proto: pb.Sealed) -> None:
+    """Write a signed or sealed envelope."""
+    proto.kind = sealed.kind
+    proto.sender = sealed.sender
+    proto.recipient = sealed.recipient
+    proto.job = sealed.job
+    proto.run = sealed.run
+    proto.manifest = sealed.manifest
+    proto.letter = sealed.letter
+
+
+def sealed_from_proto(proto: pb.Sealed) -> Sealed:
+    """Read a signed or sealed envelope."""
+    return Sealed(
+        proto.kind,
+        proto.sender,
+        proto.recipient,
+        proto.letter,
+        proto.job,
+        proto.run,
+        proto.manifest,
+    )
+
+
 def blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
     """Write a reference to a blob."""
     proto.digest = ref.digest
@@ -188,6 +217,7 @@ def blob_to_proto(ref: BlobRef, proto: pb.BlobRef) -> None:
     proto.base = ref.base
     proto.published_unix_ms = ref.published_unix_ms
     proto.names.extend(ref.names)
+    proto.key = ref.key
 
 
 def blob_from_proto(proto: pb.BlobRef) -> BlobRef:
@@ -201,6 +231,7 @@ def blob_from_proto(proto: pb.BlobRef) -> BlobRef:
         base=proto.base,
         published_unix_ms=proto.published_unix_ms,
         names=tuple(proto.names),
+        key=proto.key,
     )
 
 
@@ -222,6 +253,7 @@ BODIES: Mapping[type, SchemaField] = {
     JobEnded: SchemaField("job_ended", job_ended_to_proto, job_ended_from_proto),
     ModelRequest: SchemaField("model_request", model_request_to_proto, model_request_from_proto),
     Begun: SchemaField("begun", begun_to_proto, begun_from_proto),
+    Sealed: SchemaField("sealed", sealed_to_proto, sealed_from_proto),
 }
 """The messages that an envelope may carry."""
 

@@ -92,7 +92,7 @@ ENTRY_OUTCOME_FAILED: EntryOutcome
 ENTRY_OUTCOME_REJECTED: EntryOutcome
 
 class Envelope(_message.Message):
-    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request", "begun", "aggregate_order", "partial_sum", "send_partial", "aggregator_report")
+    __slots__ = ("schema_major", "schema_minor", "sender_version", "task", "reply", "receipt", "presence", "roll_call", "job_ended", "model_request", "begun", "aggregate_order", "partial_sum", "send_partial", "aggregator_report", "sealed")
     SCHEMA_MAJOR_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_MINOR_FIELD_NUMBER: _ClassVar[int]
     SENDER_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class Envelope(_message.Message):
     PARTIAL_SUM_FIELD_NUMBER: _ClassVar[int]
     SEND_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     AGGREGATOR_REPORT_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     schema_major: int
     schema_minor: int
     sender_version: str
@@ -123,7 +124,8 @@ class Envelope(_message.Message):
     partial_sum: PartialSum
     send_partial: SendPartial
     aggregator_report: AggregatorReport
-    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ..., aggregate_order: _Optional[_Union[AggregateOrder, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., send_partial: _Optional[_Union[SendPartial, _Mapping]] = ..., aggregator_report: _Optional[_Union[AggregatorReport, _Mapping]] = ...) -> None: ...
+    sealed: Sealed
+    def __init__(self, schema_major: _Optional[int] = ..., schema_minor: _Optional[int] = ..., sender_version: _Optional[str] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., roll_call: _Optional[_Union[RollCall, _Mapping]] = ..., job_ended: _Optional[_Union[JobEnded, _Mapping]] = ..., model_request: _Optional[_Union[ModelRequest, _Mapping]] = ..., begun: _Optional[_Union[Begun, _Mapping]] = ..., aggregate_order: _Optional[_Union[AggregateOrder, _Mapping]] = ..., partial_sum: _Optional[_Union[PartialSum, _Mapping]] = ..., send_partial: _Optional[_Union[SendPartial, _Mapping]] = ..., aggregator_report: _Optional[_Union[AggregatorReport, _Mapping]] = ..., sealed: _Optional[_Union[Sealed, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "deadline_unix_ms", "timeout_seconds", "fit", "evaluate", "get_parameters", "get_properties", "reconnect", "payload", "model", "reply_codec", "run", "again", "kind", "via")
@@ -172,7 +174,7 @@ class Task(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., payload: _Optional[bytes] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ..., kind: _Optional[str] = ..., via: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind", "base", "run")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +192,8 @@ class Reply(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     BLOB_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -207,10 +211,12 @@ class Reply(_message.Message):
     payload: bytes
     blob: BlobRef
     kind: str
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ...) -> None: ...
+    base: str
+    run: str
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
-    __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms", "names")
+    __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms", "names", "key")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TENSOR_TYPE_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +225,7 @@ class BlobRef(_message.Message):
     BASE_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
     digest: str
     tensor_type: str
     lengths: _containers.RepeatedScalarFieldContainer[int]
@@ -227,7 +234,8 @@ class BlobRef(_message.Message):
     base: str
     published_unix_ms: int
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, digest: _Optional[str] = ..., tensor_type: _Optional[str] = ..., lengths: _Optional[_Iterable[int]] = ..., chunk_bytes: _Optional[int] = ..., codec: _Optional[str] = ..., base: _Optional[str] = ..., published_unix_ms: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    key: bytes
+    def __init__(self, digest: _Optional[str] = ..., tensor_type: _Optional[str] = ..., lengths: _Optional[_Iterable[int]] = ..., chunk_bytes: _Optional[int] = ..., codec: _Optional[str] = ..., base: _Optional[str] = ..., published_unix_ms: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class ModelRequest(_message.Message):
     __slots__ = ("job", "client_id", "digest")
@@ -504,3 +512,21 @@ class OrderInHand(_message.Message):
     held: bytes
     answered: bool
     def __init__(self, task_id: _Optional[str] = ..., list_digest: _Optional[bytes] = ..., held: _Optional[bytes] = ..., answered: bool = ...) -> None: ...
+
+class Sealed(_message.Message):
+    __slots__ = ("kind", "sender", "recipient", "job", "run", "manifest", "letter")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    LETTER_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    sender: str
+    recipient: str
+    job: str
+    run: str
+    manifest: bytes
+    letter: bytes
+    def __init__(self, kind: _Optional[str] = ..., sender: _Optional[str] = ..., recipient: _Optional[str] = ..., job: _Optional[str] = ..., run: _Optional[str] = ..., manifest: _Optional[bytes] = ..., letter: _Optional[bytes] = ...) -> None: ...
