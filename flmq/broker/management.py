@@ -12,7 +12,7 @@ import http.client
 import json
 import ssl
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from flmq.common.credentials import login_of
@@ -48,6 +48,10 @@ class Management:
     def shown_url(self) -> str:
         """Where the API is, without a login."""
         return f"{'http' if self.tls is None else 'https'}://{self.host}:{self.port}"
+
+    def patient(self, timeout: float) -> Self:
+        """Return the same API, with a ``timeout`` of so many seconds."""
+        return replace(self, timeout=timeout)
 
     def add_vhost(self, vhost: str) -> None:
         """Create virtual host ``vhost`` and give this user all permissions on it."""

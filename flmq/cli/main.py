@@ -17,6 +17,7 @@ from flmq.cli.demo.demo import demo
 from flmq.cli.demo.sites import demo_sites
 from flmq.cli.doctor import doctor
 from flmq.cli.process import boundary, hide_broker_url
+from flmq.cli.provision import provision_app
 from flmq.cli.runs import runs_app
 from flmq.cli.server import server
 from flmq.cli.site import site_app
@@ -41,6 +42,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(certs_app, name="certs")
 app.add_typer(runs_app, name="runs")
 app.add_typer(site_app, name="site")
+app.add_typer(provision_app, name="provision")
 
 
 def _show_version(asked: bool) -> None:

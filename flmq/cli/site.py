@@ -22,7 +22,7 @@ from flmq.sites.plan import Change, plan_remove
 from flmq.sites.reading import read_federation
 from flmq.sites.wanted import Item, Kind
 
-__all__ = ["site_app"]
+__all__ = ["FILE", "DryRun", "File", "One", "Unconfirmed", "Yes", "confirmed", "site_app"]
 
 site_app = typer.Typer(
     cls=Commands,
@@ -30,7 +30,7 @@ site_app = typer.Typer(
     no_args_is_help=True,
 )
 
-_File = Annotated[
+File = Annotated[
     Path,
     typer.Option(
         "--file",
@@ -38,10 +38,10 @@ _File = Annotated[
         help="The sites and their brokers: docs/datacenters.md.",
     ),
 ]
-_FILE = Path("federation.toml")
-_One = Annotated[str | None, typer.Option("--site", help="Only the broker of this site.")]
-_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
+FILE = Path("federation.toml")
+One = Annotated[str | None, typer.Option("--site", help="Only the broker of this site.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
 _Definitions = Annotated[
     Path | None,
     typer.Option(
@@ -61,7 +61,7 @@ class Unconfirmed(UsageError):
 
 
 @site_app.command()
-def plan(file: _File = _FILE, site: _One = None) -> None:
+def plan(file: File = FILE, site: One = None) -> None:
     """Show what `apply` would make (+), change (~) and remove (-)."""
     federation = read_federation(file)
     _show(_plan(federation, site))
@@ -69,10 +69,10 @@ def plan(file: _File = _FILE, site: _One = None) -> None:
 
 @site_app.command()
 def apply(
-    file: _File = _FILE,
-    site: _One = None,
-    dry_run: _DryRun = False,
-    yes: _Yes = False,
+    file: File = FILE,
+    site: One = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     to: _Definitions = None,
 ) -> None:
     """Make exchanges, upstreams and policies on the sites' brokers, as the file says."""
@@ -86,9 +86,9 @@ def apply(
 @site_app.command()
 def remove(
     site: Annotated[str, typer.Option("--site", help="The site to take away.")],
-    file: _File = _FILE,
-    dry_run: _DryRun = False,
-    yes: _Yes = False,
+    file: File = FILE,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Take a site's links away, at its own broker and at its parent's; queues with work stay."""
     federation = read_federation(file)
@@ -111,7 +111,7 @@ def remove(
 
 
 @site_app.command()
-def check(file: _File = _FILE, site: _One = None) -> None:
+def check(file: File = FILE, site: One = None) -> None:
     """Say of each link whether it runs, or why not and what to do."""
     federation = read_federation(file)
     if site is not None:
@@ -161,15 +161,16 @@ def _carry_out(
     _show(changes)
     if not changes or dry_run:
         return
-    if not yes and not _confirmed(len(changes)):
+    if not yes and not confirmed(f"make these {len(changes)} changes?"):
         raise Unconfirmed
     carry_out(federation, changes)
     typer.echo(f"{len(changes)} changes made")
 
 
-def _confirmed(count: int) -> bool:
+def confirmed(question: str) -> bool:
+    """Ask, and return whether the answer is yes; nobody there is no."""
     try:
-        return typer.confirm(f"make these {count} changes?")
+        return typer.confirm(question)
     except typer.Abort:
         return False
 

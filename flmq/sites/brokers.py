@@ -16,6 +16,7 @@ from flmq.transport.topology import AMOUNTS
 
 __all__ = [
     "FEDERATION_PLUGINS_MEND",
+    "NoVirtualHost",
     "buffers",
     "carry_out",
     "look",
@@ -29,6 +30,10 @@ FEDERATION_PLUGINS_MEND = (
 )
 """The command that enables what links need, on the machine of a broker."""
 _PAGE = 500
+
+
+class NoVirtualHost(BrokerRefusal):
+    """The virtual host of a federation is not there."""
 
 
 def look(federation: Federation, site: Site) -> Standing:
@@ -141,7 +146,7 @@ def _check_vhost(site: Site, vhost: str) -> None:
         # The virtual host itself is shown to administrators alone.
         site.management.call("GET", f"/api/exchanges/{vhost}?page=1&page_size=1")
     except NoSuchThing:
-        raise BrokerRefusal(
+        raise NoVirtualHost(
             f"there is no virtual host {site.vhost!r}: rabbitmqctl add_vhost {site.vhost}; "
             f"rabbitmqctl set_permissions -p {site.vhost} {site.url.user} '.*' '.*' '.*'"
         ) from None

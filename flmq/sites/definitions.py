@@ -47,7 +47,7 @@ def _entry(item: Item) -> dict[str, Any]:
         case Kind.UPSTREAM | Kind.UPSTREAM_SET:
             return {"component": COMPONENTS[item.kind], "name": item.name, **item.value}
         case Kind.EXCHANGE:
-            more = {"auto_delete": False, "internal": False, "arguments": {}}
+            more = {"auto_delete": False, "arguments": {}}
             return {"name": item.name, **item.value, **more}
         case Kind.QUEUE:
             return {"name": item.name, **item.value, "auto_delete": False}

@@ -170,7 +170,8 @@ def _policy(what: str, exchanges: tuple[str, ...], definition: Mapping[str, str]
 def items_of(topology: Topology) -> Iterator[Item]:
     """Yield what ``topology`` has as objects on a broker, in the order in which they are made."""
     for exchange in topology.exchanges:
-        yield Item(Kind.EXCHANGE, exchange.name, {"type": exchange.type.value, "durable": True})
+        value = {"type": exchange.type.value, "durable": True, "internal": exchange.internal}
+        yield Item(Kind.EXCHANGE, exchange.name, value)
     for queue in topology.queues:
         yield Item(Kind.QUEUE, queue.name, _queue(queue))
     for binding in topology.bindings:
