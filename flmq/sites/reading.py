@@ -123,8 +123,9 @@ def _site(table: Table, links: LinkOptions) -> Site:
     if link_url is None:
         # flmq's own options name files of another machine than the broker at the link's other end.
         link_url = replace(url, options=())
+    management_url = _management_url(table, password)
     try:
-        management = management_of(url, _management_url(table, password))
+        management = management_of(url, management_url)
     except FlmqError as error:
         raise table.objection("url", f"cannot be used: {error}") from error
     return Site(
