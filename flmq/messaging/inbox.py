@@ -50,12 +50,16 @@ class Inbox:
         on_dead: Callable[[str], None] | None = None,
         largest: Mapping[str, int] | None = None,
         protection: Protection = PLAIN,
+        rejects: bool = False,
+        check: Callable[[Incoming], str] = lambda incoming: "",
     ) -> None:
         """Read from ``consumer``; dead letters are sent through ``sender``.
 
         ``on_dead`` is called with each reason. ``largest`` limits the bytes of messages by queue,
-        for queues of small messages: larger ones are not even decoded. ``protection`` opens
-        envelopes; those of ends with other keys are dropped, and said once each.
+        for queues of small messages: larger ones are not even decoded. With ``rejects`` dead
+        letters go where their queue sends what is rejected: its readers may not publish there.
+        ``check`` returns why a message is dead-lettered unseen; empty if it is not. ``protection``
+        opens envelopes; those of ends with other keys are dropped, and said once each.
         """
         self._protection = protection
         self._mismatches: dict[tuple[type[Mismatch], str], None] = {}
@@ -63,6 +67,8 @@ class Inbox:
         self._sender = sender
         self._on_dead = on_dead
         self._largest = largest or {}
+        self._rejects = rejects
+        self._check = check
         self._limit = DeadLetterLimit()
         self.mismatched = 0
         """Number of messages dropped as their sender and this end do not agree on keys."""
@@ -89,7 +95,11 @@ class Inbox:
         except PeerError as error:
             self._bury(delivery, str(error))
             return None
-        return Incoming(opened.body, len(message.body), delivery, opened.encoded)
+        incoming = Incoming(opened.body, len(message.body), delivery, opened.encoded)
+        if problem := self._check(incoming):
+            self._bury(delivery, problem)
+            return None
+        return incoming
 
     def ack(self, incoming: Incoming) -> None:
         """Acknowledge a message that has been dealt with."""
@@ -131,6 +141,9 @@ class Inbox:
             self._consumer.ack(delivery)
             return
         logger.warning("message from %s to %s: %s", delivery.queue, "flmq.dead", reason)
+        if self._rejects:
+            self._consumer.reject(delivery, requeue=False)
+            return
 
         def moved(outcome: Future[PublishOutcome]) -> None:
             problem = outcome.exception()

@@ -20,8 +20,6 @@ from flmq.wire.blobs import BLOB_CHUNK_BYTES
 __all__ = ["Sender", "Sent"]
 
 _REASON_BYTES = 1000
-_NOBODY = "!size"
-"""A routing key that nobody binds: no client id or job can have such a name."""
 _KEPT_HEADERS, _KEPT_HEADER_CHARACTERS = 32, 250
 """Limits of a dead letter's headers: their number, and the characters of each."""
 _ROUTING_HEADERS = frozenset({"CC", "BCC"})
@@ -51,7 +49,8 @@ class Sender:
         """Send through ``publisher``; the broker validates ``user_id`` if it is given."""
         self._protection = protection
         self._publisher = publisher
-        self._user_id = user_id
+        self.user_id = user_id
+        """What each message gives as its sender; None: nothing."""
         self._asking = threading.Lock()
         self._chunk_bytes: int | None = None
 
@@ -83,7 +82,7 @@ class Sender:
             type=type(body).__name__,
             message_id=message_id,
             correlation_id=correlation_id,
-            user_id=self._user_id,
+            user_id=self.user_id,
             expiration=expiration,
             persistent=persistent,
         )
@@ -94,24 +93,24 @@ class Sender:
         """How often the connection was lost: see `Publisher.times_lost`."""
         return self._publisher.times_lost
 
-    def chunk_bytes(self, exchange: str) -> int:
+    def chunk_bytes(self, nobody: Address) -> int:
         """Return the largest chunk to send in bytes: 1 MiB, or the broker's limit. Blocks once.
 
-        AMQP has no method to ask for the limit, so a message of that size is published to
-        ``exchange`` with a routing key that no queue has.
+        AMQP has no method to ask for the limit, so a message of that size is published to an
+        address where ``nobody`` reads.
         """
         with self._asking:
             if self._chunk_bytes is None:
-                self._chunk_bytes = self._ask_size(exchange)
+                self._chunk_bytes = self._ask_size(nobody)
             return self._chunk_bytes
 
-    def _ask_size(self, exchange: str) -> int:
+    def _ask_size(self, nobody: Address) -> int:
         overhead = self._protection.chunk_overhead
         message = Message(
-            bytes(BLOB_CHUNK_BYTES + overhead), user_id=self._user_id, persistent=False
+            bytes(BLOB_CHUNK_BYTES + overhead), user_id=self.user_id, persistent=False
         )
         try:
-            self._publisher.publish(Address(exchange, _NOBODY), message).result()
+            self._publisher.publish(nobody, message).result()
         except MessageTooLarge as error:
             logger.warning(
                 "the broker's max_message_size is %d bytes: large bodies go in chunks of that "
@@ -141,7 +140,7 @@ class Sender:
             message = Message(
                 data,
                 type="BlobChunk",
-                user_id=self._user_id,
+                user_id=self.user_id,
                 headers=blob_chunk_headers(name, index),
                 expiration=expiration,
                 persistent=persistent,
@@ -174,7 +173,7 @@ class Sender:
             type=_cut(message.type, SHORT_STRING_BYTES),
             message_id=_cut(message.message_id, SHORT_STRING_BYTES),
             correlation_id=_cut(message.correlation_id, SHORT_STRING_BYTES),
-            user_id=self._user_id,
+            user_id=self.user_id,
             headers={**kept, **own},
         )
         return self._publisher.publish(Address(DEAD, ""), dead)

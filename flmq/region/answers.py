@@ -20,6 +20,7 @@ from flmq.transport import (
     Address,
     partial_key,
     reply_key,
+    size_key,
 )
 from flmq.wire import INLINE_BYTES, PartialEntry, PartialSum, ref_of, size_of, upload_name
 from flmq.wire.entries import write_entries
@@ -118,7 +119,8 @@ class Answers:
             )
             crash_point("aggregator.partial_sent")
             return
-        ref = replace(ref_of(parameters), chunk_bytes=self._sender.chunk_bytes(chunks.exchange))
+        nobody = Address(UPLOADS, size_key(self._site, AGGREGATOR))
+        ref = replace(ref_of(parameters), chunk_bytes=self._sender.chunk_bytes(nobody))
         head = replace(partial, parameters=Parameters([], PARTIAL_TENSORS), blob=ref)
         self._sender.send(envelopes, head, message_id=order.task_id)
         crash_point("aggregator.partial_announced")

@@ -14,11 +14,18 @@ from collections.abc import Callable
 from flmq import __version__
 from flmq.client.models.cache import MemoryCache
 from flmq.client.models.reader import ModelReader
-from flmq.common.errors import PeerError, ResourceLocked, TransportClosed
+from flmq.common.errors import (
+    BrokerAccessRefused,
+    BrokerRefusal,
+    PeerError,
+    ResourceLocked,
+    TransportClosed,
+)
 from flmq.common.files import folder_bytes
 from flmq.common.logger import logger
 from flmq.common.urls import redact_url
 from flmq.messaging import Inbox, Sender
+from flmq.messaging.speakers import Speakers
 from flmq.observe.vitals import Vitals
 from flmq.region.answers import Answers
 from flmq.region.below import Below
@@ -32,6 +39,7 @@ from flmq.region.models import OrderModels
 from flmq.region.options import AggregatorOptions
 from flmq.region.orders import Orders
 from flmq.region.parts import Parts
+from flmq.region.senders import Senders
 from flmq.region.strays import Strays
 from flmq.transport import (
     PRESENCE,
@@ -56,6 +64,7 @@ from flmq.transport import (
     regional_uploads_queue,
 )
 from flmq.transport.outages import OutageReporter
+from flmq.transport.provisioned import NotProvisioned, is_provisioned
 from flmq.transport.standby import stand_by
 from flmq.wire import AggregatorReport, decode
 from flmq.wire.regional import OrderInHand
@@ -151,16 +160,22 @@ class Aggregator:
         """
         options = self._options
         options.vitals.needs("site", lambda: f"another live aggregator has {options.site}")
-        self._transport.declare(federation_topology(options.site))
+        self._stands = is_provisioned(self._transport)
+        if not self._stands:
+            self._transport.declare(federation_topology(options.site))
         self._take_site()
         if self._stopping.is_set():
             return
-        self._transport.declare(aggregator_topology(options.site, options.below))
+        if not self._stands:
+            self._transport.declare(aggregator_topology(options.site, options.below))
         folder = options.state_dir
         ledger = MemoryLedger() if folder is None else StoredLedger(folder / options.site)
         publisher = self._transport.publisher()
         reporter = threading.Thread(
-            target=self._report_all, args=(Sender(publisher),), name="flmq-report", daemon=True
+            target=self._report_all,
+            args=(self._sender(publisher),),
+            name="flmq-report",
+            daemon=True,
         )
         try:
             self._turned = self._clock()
@@ -177,13 +192,20 @@ class Aggregator:
     def _serve(self, ledger: Ledger, publisher: Publisher) -> None:
         """Deal with what comes until stopped."""
         options, site, clock = self._options, self._options.site, self._clock
-        sender = Sender(publisher)
+        sender = self._sender(publisher)
         queues = [aggregator_queue(site), regional_uploads_queue(site), regional_queue(site)]
         if options.below:
             queues.append(partials_queue(site))
-        consumer = self._transport.consumer(queues, prefetch=_PREFETCH)
-        inbox = Inbox(consumer, sender)
+        try:
+            consumer = self._transport.consumer(queues, prefetch=_PREFETCH, patient=self._stands)
+        except (BrokerAccessRefused, BrokerRefusal) as error:
+            if not self._stands:
+                raise
+            what = f"the queues of the aggregator of site {site}"
+            raise NotProvisioned(what, self._transport.user, str(error)) from error
         book = OrderBook(ledger.orders())
+        speakers = Speakers(required=self._stands, users=options.speakers)
+        inbox = Inbox(consumer, sender, check=Senders(site, book, speakers).problem)
         below = Below(
             site,
             options.below,
@@ -191,7 +213,7 @@ class Aggregator:
             patience=options.region_patience,
             clock=clock,
         )
-        strays = Strays(publisher, inbox.ack, clock, _STRAYS)
+        strays = Strays(publisher, inbox.ack, clock, _STRAYS, sender.user_id)
         reader = ModelReader(
             self._transport,
             MemoryCache(_CACHE_BYTES),
@@ -245,6 +267,9 @@ class Aggregator:
             vitals.measures(
                 "flmq_aggregator_ledger_bytes", lambda: {"": folder_bytes(ledger)}, blocks=True
             )
+
+    def _sender(self, publisher: Publisher) -> Sender:
+        return Sender(publisher, user_id=self._transport.user if self._stands else None)
 
     # -- being the one -----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,9 @@ class AggregatorOptions:
     )
     vitals: Vitals = field(default_factory=Vitals, compare=False)
     """What the aggregator says of itself when it is asked: see `flmq.monitoring`."""
+
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Users that speak for several clients of the site, and for whom."""
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.

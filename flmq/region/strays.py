@@ -30,12 +30,17 @@ class Strays:
         ack: Callable[[Incoming], None],
         clock: Callable[[], float],
         most: int,
+        user_id: str | None = None,
     ) -> None:
-        """Keep at most ``most`` messages waiting; ``clock`` gives seconds."""
+        """Keep at most ``most`` messages waiting; ``clock`` gives seconds.
+
+        They are passed on as ``user_id``, our own: the broker takes no client's from us.
+        """
         self._publisher = publisher
         self._ack = ack
         self._clock = clock
         self._most = most
+        self._user_id = user_id
         self._waiting: deque[tuple[float, Incoming]] = deque()
         self._sent = 0
         self._said = clock()
@@ -63,8 +68,7 @@ class Strays:
         """Pass a message on to the server as it came, and ack it when the broker has it."""
         delivery = incoming.delivery
         exchange = UPLOADS if isinstance(incoming.body, BlobChunk) else REPLIES
-        # The broker would refuse to take a client's user id from us.
-        message = replace(delivery.message, user_id=None)
+        message = replace(delivery.message, user_id=self._user_id)
         self._sent += 1
         outcome = self._publisher.publish(Address(exchange, delivery.routing_key), message)
 

@@ -16,6 +16,8 @@ __all__ = ["message_of", "text_of", "unreadable_message"]
 _PERSISTENT = 2
 _MAX_EXPIRATION_MS = 2**32
 
+_COPIES = ("CC", "BCC", b"CC", b"BCC")
+
 
 def message_of(
     body: bytes,
@@ -38,6 +40,7 @@ def message_of(
         headers=_headers(headers),
         expiration=_seconds(expiration),
         persistent=delivery_mode == _PERSISTENT,
+        copied=isinstance(headers, Mapping) and any(name in headers for name in _COPIES),
     )
 
 

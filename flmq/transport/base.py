@@ -66,6 +66,9 @@ class Message:
     """Seconds after which a queue drops the message; None to keep it without limit."""
     persistent: bool = True
     """Whether it survives a broker restart, in a durable queue."""
+    copied: bool = False
+    """Whether a delivered message was sent to further routing keys, in RabbitMQ's headers CC or
+    BCC, on which up to RabbitMQ 3.13 no permission is asked."""
     unreadable: str = ""
     """Why a delivered message's properties could not be read and are defaults; else empty."""
 

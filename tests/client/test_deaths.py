@@ -19,7 +19,15 @@ from flmq.common import FitIns
 from flmq.common.phase import Phase
 from flmq.messaging import Incoming, Sent
 from flmq.observe.events import Outcome
-from flmq.transport import Delivery, Message, PublishOutcome, client_queue
+from flmq.transport import (
+    TASKS,
+    Address,
+    Delivery,
+    Message,
+    PublishOutcome,
+    client_queue,
+    task_key,
+)
 from flmq.wire import Begun, Task
 from tests.client.test_worker import Gate
 from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
@@ -30,6 +38,10 @@ TASK = Task("t", "job", 1, Phase.FIT, "a", 1, b"", FitIns(initial(), {}))
 
 def _acked(incoming: Incoming) -> None:
     """Nobody looks."""
+
+
+def _queue_of(client_id: str) -> Address:
+    return Address(TASKS, task_key("main", client_id))
 
 
 def _process(folder: Path, most: int = 3) -> FolderDeaths:
@@ -189,8 +201,8 @@ def test_notes_of_no_open_task_are_dropped(
             peer.sender,
             acked.append,
             lambda client_id, task_id: (client_id, task_id) == ("a", "open"),
+            _queue_of,
             instance="me",
-            site="main",
             most=3,
             clock=lambda: now,
         ),
@@ -220,7 +232,7 @@ def test_notes_of_tasks_that_are_not_here_are_kept_of_few_only(
     acked: list[Incoming] = []
     sender = memory_federation.peer("a").sender
     deaths = BrokerDeaths(
-        sender, acked.append, lambda client_id, task_id: False, instance="me", site="main", most=3
+        sender, acked.append, lambda client_id, task_id: False, _queue_of, instance="me", most=3
     )
     delivery = Delivery(Message(b""), "q", redelivered=False, tag=None)
     for number in range(100):
@@ -242,7 +254,7 @@ def test_a_note_is_not_on_the_brokers_disk() -> None:
 
     sender: Any = Notes()
     deaths = BrokerDeaths(
-        sender, _acked, lambda client, task: True, instance="me", site="main", most=3
+        sender, _acked, lambda client, task: True, _queue_of, instance="me", most=3
     )
     deaths.begin(TASK)
     assert options["persistent"] is False

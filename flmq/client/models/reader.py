@@ -12,15 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 import numpy as np
 
 from flmq.client.models.cache import ModelCache
 from flmq.client.models.open_stream import OpenStream, RestingStream
+from flmq.client.models.queues import ModelQueues
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
-    BrokerAccessRefused,
     BrokerRefusal,
     ModelTooLarge,
     PeerError,
@@ -37,7 +38,6 @@ from flmq.transport import (
     StreamOffset,
     Topology,
     Transport,
-    models_topology,
 )
 from flmq.wire import LARGE_MODEL, BlobProgress, BlobRef, blob_chunk_of, tensors_of
 
@@ -86,7 +86,6 @@ class ModelReader:
         without a broker. Waiting ends when ``stopping`` is set.
         ``clock`` gives seconds, ``unix_clock`` those since 1970.
         """
-        self._transport = transport
         self._cache = cache
         self._max_model_bytes = max_model_bytes
         self._asks = max(1, math.ceil(patience / _ASK_AGAIN))
@@ -95,7 +94,7 @@ class ModelReader:
         self.unix_clock = unix_clock
         """By which the deadlines are that `get` is given."""
         self._lock = threading.Lock()
-        self._declared = False
+        self._queues = ModelQueues(transport, self._asks)
         self._resting = RestingStream(clock)
         self._next_offset: int | None = None
         self._read_at = 0.0
@@ -172,12 +171,12 @@ class ModelReader:
             # A reader that rests may have lost a stream that there is again.
             with (
                 contextlib.suppress(BrokerRefusal),
-                self._stream_at(place, progress, rested=True) as stream,
+                self._stream_at(place, progress, deadline_unix, rested=True) as stream,
             ):
                 self._follow(stream, progress, blob, deadline_unix, lambda: False)
         while not progress.complete:
             # Start over if nothing came: a stream that was deleted has new offsets.
-            with self._stream_at(last, progress) as stream:
+            with self._stream_at(last, progress, deadline_unix) as stream:
                 self._follow(stream, progress, blob, deadline_unix, ask_for_it)
 
     def _fetch(
@@ -194,9 +193,10 @@ class ModelReader:
             ask()
             return True
 
-        self._transport.declare(own)
+        self._queues.declare(own)
         ask()
-        stream = OpenStream(self._transport.consumer([own.queues[0].name], prefetch=_CREDIT), 0)
+        wait = partial(self._wait, progress.ref, deadline_unix)
+        stream = OpenStream(self._queues.consumer(own.queues[0].name, _CREDIT, wait), 0)
         with contextlib.closing(stream):
             self._follow(stream, progress, blob, deadline_unix, ask_again)
 
@@ -213,17 +213,23 @@ class ModelReader:
 
     @contextlib.contextmanager
     def _stream_at(
-        self, place: StreamOffset, progress: BlobProgress, *, rested: bool = False
+        self,
+        place: StreamOffset,
+        progress: BlobProgress,
+        deadline_unix: float | None,
+        *,
+        rested: bool = False,
     ) -> Iterator[OpenStream]:
         """Read the stream from ``place`` on; ``rested``: or with the reader that rests near it.
 
         The reader rests afterwards if all of the model has come.
         """
-        self._declare_once()
+        self._queues.declare_stream()
         prefetch = min(_CREDIT, progress.ref.count)
         stream = self._resting.take(prefetch) if rested else None
         if stream is None:
-            consumer = self._transport.consumer([MODELS], prefetch=prefetch, offset=place)
+            wait = partial(self._wait, progress.ref, deadline_unix)
+            consumer = self._queues.consumer(MODELS, prefetch, wait, place)
             stream = OpenStream(consumer, prefetch)
         try:
             yield stream
@@ -270,15 +276,6 @@ class ModelReader:
                     return
                 next_look, latest = now + _ASK_AGAIN, now + _LOOK_AT_MOST
 
-    def _declare_once(self) -> None:
-        """Declare the stream, so that the transport redeclares it if it is deleted."""
-        if self._declared:
-            return
-        # A client without permission to declare can read the stream that its server declared.
-        with contextlib.suppress(BrokerAccessRefused):
-            self._transport.declare(models_topology())
-            self._declared = True
-
     def _take(self, delivery: Delivery, progress: BlobProgress, blob: memoryview) -> bool:
         """Store a chunk at its place; return whether it belongs to this model."""
         offset = delivery.message.headers.get(STREAM_OFFSET_HEADER)
@@ -294,6 +291,10 @@ class ModelReader:
             logger.warning("passing over a message in the stream of models: %s", error)
             return False
         return True
+
+    def _wait(self, ref: BlobRef, deadline_unix: float | None) -> None:
+        self._stopping.wait(_ASK_AGAIN)
+        self._check_time(ref, deadline_unix)
 
     def _check_time(self, ref: BlobRef, deadline_unix: float | None) -> None:
         if self._stopping.is_set():

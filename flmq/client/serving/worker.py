@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from flmq.client.client_ids import some_of
 from flmq.client.context import ClientContext
 from flmq.client.factory import Clients, ClientSource
 from flmq.client.models.reader import ModelReader
@@ -30,6 +31,7 @@ from flmq.client.serving.hands import Hands
 from flmq.client.serving.herald import Herald
 from flmq.client.serving.jobs import Jobs
 from flmq.client.serving.signs import consuming, not_consuming, working
+from flmq.client.serving.standing import Standing
 from flmq.client.serving.work import Work
 from flmq.client.tasks.deaths import BrokerDeaths, Deaths, FolderDeaths, NoDeaths
 from flmq.client.tasks.receipts import AwaitedReceipts, log_receipt
@@ -41,16 +43,9 @@ from flmq.common.files import make_folder
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_client_id
 from flmq.common.typing import Scalar
-from flmq.messaging import Inbox, Incoming, Sender
+from flmq.messaging import Inbox, Incoming
 from flmq.observe.bus import WorkerBus
-from flmq.transport import (
-    Consumer,
-    Transport,
-    client_queue,
-    client_topology,
-    federation_topology,
-    union,
-)
+from flmq.transport import Consumer, Transport, client_queue
 from flmq.transport.standby import stand_by
 from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
 
@@ -149,19 +144,23 @@ class Worker:
 
     def _open(self) -> None:
         site, options = self._options.site, self._options
-        own = (client_topology(client_id, site) for client_id in self._tasks)
-        topology = union((federation_topology(site), *own))
         begun = self._clock()
         not_consuming(options.vitals)
-        self._transport.declare(topology)
+        self._standing = Standing.found(self._transport, site)
+        self._standing.prepare(self._tasks)
         self._take_queues()
         if len(self._tasks) > 1:
             seconds = self._clock() - begun
             logger.debug("%d clients have their queues after %.1f s", len(self._tasks), seconds)
         self._publisher = self._transport.publisher()
-        self._sender = Sender(self._publisher)
+        self._sender = self._standing.sender(self._publisher)
         self._herald.speak_through(self._sender)
-        self._inbox = Inbox(self._consumer, self._sender)
+        self._inbox = Inbox(
+            self._consumer,
+            self._sender,
+            rejects=self._standing.provisioned,
+            check=self._standing.problem,
+        )
         self._models = ModelReader(
             self._transport,
             options.cache(self._clock, self._unix_clock, clients=len(self._tasks)),
@@ -205,8 +204,8 @@ class Worker:
             self._sender,
             self._inbox.ack,
             self._is_open,
+            self._standing.notes_of,
             instance=self._herald.instance,
-            site=options.site,
             most=options.max_deaths,
             clock=self._clock,
         )
@@ -249,12 +248,14 @@ class Worker:
         self._consumer = stand_by(take, locked, wait)
 
     def _consume(self) -> Consumer:
-        return self._transport.consumer(
-            list(self._by_queue),
-            prefetch=_PREFETCH,
-            each=min(_OF_EACH_CLIENT + self._options.max_deaths, _PREFETCH),
-            exclusive=True,
-        )
+        with self._standing.asking_for(f"the queue of client {some_of(list(self._tasks))}"):
+            return self._transport.consumer(
+                list(self._by_queue),
+                prefetch=_PREFETCH,
+                each=min(_OF_EACH_CLIENT + self._options.max_deaths, _PREFETCH),
+                exclusive=True,
+                patient=self._standing.provisioned,
+            )
 
     def _take_up_what_was_left(self) -> None:
         """Resume the tasks that an earlier process accepted but did not finish."""

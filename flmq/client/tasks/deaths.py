@@ -21,7 +21,7 @@ from flmq.common.errors import BrokerError, RunError, TransportClosed
 from flmq.common.files import make_folder, replacing
 from flmq.common.logger import logger
 from flmq.messaging import Incoming, Sender
-from flmq.transport import TASKS, Address, task_key
+from flmq.transport import Address
 from flmq.wire import Begun, Task
 
 __all__ = ["BrokerDeaths", "Deaths", "DiedInTask", "FolderDeaths", "NoDeaths"]
@@ -192,22 +192,22 @@ class BrokerDeaths:
         sender: Sender,
         ack: Callable[[Incoming], None],
         is_open: Callable[[str, str], bool],
+        notes_of: Callable[[str], Address],
         *,
         instance: str,
-        site: str,
         most: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Send notes through ``sender`` as the process ``instance``; ``ack`` removed notes.
 
-        ``is_open`` returns whether a task, given by client and id, is known and not settled;
-        ``clock`` gives seconds.
+        ``notes_of`` returns where a client's notes reach its own queue; ``is_open`` whether a task,
+        given by client and id, is known and not settled; ``clock`` gives seconds.
         """
         self._sender = sender
         self._ack = ack
         self._is_open = is_open
         self._instance = instance
-        self._site = site
+        self._notes_of = notes_of
         self._most = most
         self._clock = clock
         self._changed = threading.Condition()
@@ -228,7 +228,7 @@ class BrokerDeaths:
             again = task.task_id in self._again
             self._again.discard(task.task_id)
         note = Begun(task.task_id, task.client_id, self._instance)
-        address = Address(TASKS, task_key(self._site, task.client_id))
+        address = self._notes_of(task.client_id)
         try:
             sent = self._sender.send(
                 address,

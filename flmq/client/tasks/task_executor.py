@@ -34,6 +34,7 @@ from flmq.transport import (
     PublishOutcome,
     own_models_topology,
     reply_key,
+    size_key,
 )
 from flmq.wire import (
     INLINE_BYTES,
@@ -221,7 +222,8 @@ class TaskExecutor:
                 return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
             uploads = REGIONAL_UPLOADS if address.exchange == REGIONAL else UPLOADS
-            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(uploads))
+            nobody = Address(UPLOADS, size_key(self._site, reply.client_id))
+            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(nobody))
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             if not self._send_envelope(address, head):
                 return False

@@ -10,6 +10,7 @@ from functools import partial
 from flmq.common.logger import logger, logging_about
 from flmq.common.phase import Phase
 from flmq.messaging import Inbox, Sender
+from flmq.messaging.speakers import Speakers
 from flmq.observe.events import RunEvent
 from flmq.round import JobState, PhaseKey
 from flmq.server.asks.asks import Asks, Records
@@ -25,6 +26,7 @@ from flmq.server.job.regional_order import order_id_of
 from flmq.server.job.request import PhaseResult, Request
 from flmq.server.job_identity import Job
 from flmq.server.models.published_models import PublishedModels
+from flmq.server.models.standing_stream import await_stream
 from flmq.server.presence.admission import Admission
 from flmq.server.presence.aggregators import Aggregators
 from flmq.server.presence.doorkeeper import Doorkeeper
@@ -49,6 +51,7 @@ from flmq.transport import (
     task_key,
     uploads_queue,
 )
+from flmq.transport.provisioned import is_provisioned
 from flmq.wire import JobEnded, Reply
 from flmq.wire.bounds import MAX_PRESENCE_BYTES
 
@@ -98,7 +101,8 @@ class Coordinator:
         self._clock = clock
         # Step 1: create the publisher and the consumer.
         self._publisher = self._transport.publisher()
-        self._sender = Sender(self._publisher)
+        stands = is_provisioned(self._transport)
+        self._sender = Sender(self._publisher, user_id=self._transport.user if stands else None)
         context = JobContext(
             self.job,
             self._sender,
@@ -106,11 +110,14 @@ class Coordinator:
             self._emit,
             clock,
             aggregators=Aggregators(clock),
+            speakers=Speakers(required=stands, users=options.speakers),
         )
         models = PublishedModels(
             self._sender,
             name,
-            partial(self._transport.declare, models_topology()),
+            partial(await_stream, self._transport)
+            if stands
+            else partial(self._transport.declare, models_topology()),
             home=options.home,
             clock=clock,
         )

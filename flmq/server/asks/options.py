@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class CoordinatorOptions:
     )
     required_properties: Mapping[str, Scalar] = field(default_factory=dict)
     """Properties that a client's hello must have; the strategy says which."""
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Users that speak for several clients or a site's aggregator (``!site``), and for whom."""
     spool_dir: Path | None = None
     """Folder for incomplete replies; None: a temporary folder."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flmq.messaging import Sender
+from flmq.messaging.speakers import Speakers
 from flmq.observe.events import RunEvent
 from flmq.server.job_identity import Job
 from flmq.server.presence.aggregators import Aggregators
@@ -30,3 +31,5 @@ class JobContext:
     """Seconds since 1970 UTC."""
     aggregators: Aggregators = field(default_factory=Aggregators)
     """Knows which sites' aggregators are present."""
+    speakers: Speakers = field(default_factory=lambda: Speakers(required=False))
+    """Knows who may speak for whom, where credentials are each client's own."""

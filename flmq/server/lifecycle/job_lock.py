@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from flmq.common.errors import JobInUse, ResourceLocked
+from flmq.common.errors import BrokerAccessRefused, JobInUse, ResourceLocked
 from flmq.common.logger import get_logger
 from flmq.transport import Transport, federation_topology, job_topology, replies_queue
+from flmq.transport.provisioned import NotProvisioned, is_provisioned
 from flmq.transport.standby import stand_by
 
 __all__ = ["declare_sites", "take_job"]
@@ -31,6 +32,8 @@ def take_job(
 ) -> bool:
     """Declare a job's queues, first of all its lock, which lives as long as ``transport``.
 
+    What all jobs share is declared before, unless the virtual host is provisioned.
+
     As a ``standby``, wait until the server that has it is gone; its lock goes with its connection.
     ``wait`` waits for that many seconds between tries, and raises to stop.
 
@@ -39,14 +42,22 @@ def take_job(
 
     Raises:
         JobInUse: another live server has the job, and we are not a standby.
+        NotProvisioned: our user may not run a job of that name.
         BrokerError: the broker refuses or cannot be reached.
     """
-    declare_sites(transport, sites)
+    stands = is_provisioned(transport)
+    if not stands:
+        declare_sites(transport, sites)
     waited = False
 
     def take() -> bool:
         begun = transport.inspect_queue(replies_queue(job)) is not None
-        transport.declare(job_topology(job))
+        try:
+            transport.declare(job_topology(job))
+        except BrokerAccessRefused as error:
+            if not stands:
+                raise
+            raise NotProvisioned(f"job {job!r}", transport.user, str(error)) from error
         return begun
 
     def locked(error: ResourceLocked) -> None:

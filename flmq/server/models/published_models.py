@@ -39,6 +39,9 @@ _TRIES = 5
 _OWN_EXPIRES = 600.0
 """Seconds until a client's own model expires in its queue."""
 
+_NOBODY = Address(TASKS, "!size")
+"""Bound by nobody: no site has such a name."""
+
 
 @dataclass(slots=True)
 class _Shared:
@@ -88,7 +91,7 @@ class PublishedModels:
         """
         now = max(1, int(self._unix_clock() * 1000))
         found = _groups(asks)
-        size = self._sender.chunk_bytes(TASKS) if found else 0
+        size = self._sender.chunk_bytes(_NOBODY) if found else 0
         groups = [
             (
                 refer(parameters, chunk_bytes=size, published_unix_ms=now if is_shared else 0),

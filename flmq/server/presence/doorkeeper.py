@@ -16,11 +16,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from flmq.common.logger import logger
 from flmq.messaging import Sender
-from flmq.observe.events import Note, RunEvent
+from flmq.observe.events import RunEvent
 from flmq.server.job_identity import Job
 from flmq.server.presence.admission import Admission
+from flmq.server.presence.tally import Tally
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.transport import TASKS, Address, PublishOutcome, everybody_key, task_key
 from flmq.wire import Presence, PresenceKind, RollCall
@@ -42,13 +42,9 @@ _REMEMBERED = 100_000
 _AT_ONCE = 16
 """Greetings sent before another message is heard: one can name a thousand clients, and what it has
 us say must not hold up replies."""
-_REPORT_EVERY = 60.0
-"""Seconds between two reports of hellos that were dropped for the same reason."""
 _REASON = 120
 """Characters of what is wrong with a client in a message that tells of many."""
 _ELSEWHERE = "live at another site: a client id is for one client, at one site"
-_SHOWN = 5
-"""Maximum number of client ids named in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +78,6 @@ class _Window:
     since: float
     """Monotonic seconds."""
     instances: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Dropped:
-    """Hellos that were dropped for one reason since the last report of it."""
-
-    count: int = 0
-    client_ids: list[str] = field(default_factory=list)
-    """The first few client ids."""
-    reported: float | None = None
-    """When the last report was made, in monotonic seconds; None if none was."""
 
 
 class Doorkeeper:
@@ -132,7 +117,7 @@ class Doorkeeper:
         self._clock = clock
         self._lock = threading.Lock()
         self._greeted: OrderedDict[str, _Window] = OrderedDict()
-        self._dropped: dict[str, _Dropped] = {}
+        self._tally = Tally(job.name, "hellos were dropped: their clients", emit, clock)
         self._waiting: deque[_Greeting] = deque()
         self._sites: dict[str, None] = {}
 
@@ -143,7 +128,7 @@ class Doorkeeper:
         """
         if presence.dropped[0]:
             count, why = presence.dropped
-            self._drop(why[:_REASON], "are not valid", count)
+            self._tally.drop(why[:_REASON], "are not valid", count)
         admitted = [
             one for one, greeting in presence.each(correlation_id) if self._admits(one, greeting)
         ]
@@ -157,13 +142,13 @@ class Doorkeeper:
         if order is not None:
             old = order.problem(presence, answers=greeting == self._greeting_id(presence))
             if old:
-                self._drop(presence.client_id, old)
+                self._tally.drop(presence.client_id, old)
                 return False
         if presence.kind is PresenceKind.HEARTBEAT and self._presence.recognizes(presence):
             return True
         refusal = self._refusal(presence)
         if refusal is not None:
-            self._drop(refusal.named, refusal.counted)
+            self._tally.drop(refusal.named, refusal.counted)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
                 self._greet(presence, refused=refusal.told)
             return False
@@ -175,22 +160,7 @@ class Doorkeeper:
 
     def tick(self) -> None:
         """Report dropped hellos, once a minute. Call it about every second."""
-        with self._lock:
-            now = self._clock()
-            due = [
-                (reason, dropped)
-                for reason, dropped in self._dropped.items()
-                if dropped.count
-                and (dropped.reported is None or now - dropped.reported >= _REPORT_EVERY)
-            ]
-            for reason, _ in due:
-                self._dropped[reason] = _Dropped(reported=now)
-        for reason, dropped in due:
-            more = ", ..." if dropped.count > len(dropped.client_ids) == _SHOWN else ""
-            names = ", ".join(dropped.client_ids) + more
-            line = f"{dropped.count} hellos were dropped: their clients {reason} ({names})"
-            logger.warning("job %s: %s", self._job.name, line)
-            self._emit(Note(line))
+        self._tally.tick()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -271,7 +241,7 @@ class Doorkeeper:
     def _greet(self, presence: Presence, refused: str = "") -> None:
         """Have a process greeted soon; if too many wait, not before it is heard again."""
         if len(self._waiting) >= _REMEMBERED:
-            self._drop(presence.client_id, "came too many at a time")
+            self._tally.drop(presence.client_id, "came too many at a time")
             return
         address = Address(TASKS, task_key(presence.site, presence.client_id))
         self._waiting.append(
@@ -301,12 +271,4 @@ class Doorkeeper:
     def _published(self, client_id: str, sent: Future[PublishOutcome]) -> None:
         """Learn, on the publisher's thread, whether the client has a queue."""
         if sent.exception() is None and sent.result() is PublishOutcome.UNROUTABLE:
-            self._drop(client_id, "have no queue")
-
-    def _drop(self, client_id: str, reason: str, count: int = 1) -> None:
-        """Count ``count`` dropped hellos, of which one is named, for the next report."""
-        with self._lock:
-            dropped = self._dropped.setdefault(reason, _Dropped())
-            dropped.count += count
-            if len(dropped.client_ids) < _SHOWN and client_id not in dropped.client_ids:
-                dropped.client_ids.append(client_id)
+            self._tally.drop(client_id, "have no queue")

@@ -20,6 +20,7 @@ from flmq.server.presence.doorkeeper import Doorkeeper
 from flmq.server.replies.outcomes import NobodyListens
 from flmq.server.replies.receipts import Receipts
 from flmq.server.replies.reply_loop import ReplyLoop
+from flmq.server.replies.senders import Senders
 from flmq.server.replies.sums import identity_problem, largest_sum
 from flmq.server.replies.uploading import Uploading
 from flmq.wire import (
@@ -66,6 +67,7 @@ class Listener:
         self._aggregators = context.aggregators
         self._doorkeeper = doorkeeper
         self._receipts = receipts
+        self._senders = Senders(context, inbox, loop.tasks)
         self._clock = context.clock
         self.turned = context.clock()
         """When the thread last came round, by the clock."""
@@ -81,6 +83,7 @@ class Listener:
         """Wait for the thread to end; close the inbox's consumer first."""
         self._thread.join()
         self._doorkeeper.tick()  # a short run may end before the first tick
+        self._senders.tick()
         self._uploading.close()
 
     def _run(self) -> None:
@@ -122,6 +125,7 @@ class Listener:
                 next_tick = self._clock() + 1.0
                 self._presence.tick()
                 self._doorkeeper.tick()
+                self._senders.tick()
                 self._uploading.give_up_stale()
 
     def _give_up(self, error: FlmqError) -> None:
@@ -139,6 +143,8 @@ class Listener:
             self._inbox.dead_letter(incoming, named_error(error))
 
     def _hear(self, incoming: Incoming) -> None:
+        if self._senders.refuse(incoming):
+            return
         match incoming.body:
             case BlobChunk() as chunk:
                 self._uploading.hear_chunk(chunk, incoming)

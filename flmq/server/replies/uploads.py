@@ -168,7 +168,13 @@ class Uploads:
     def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
         """Keep a chunk that came, by another queue, before its reply; drop it if too many wait."""
         early = [len(each) for chunks in self._early.values() for _, each in chunks]
-        mine = sum(len(each) for _, each in self._early.get(name, []))
+        task = task_of_upload(name)
+        mine = sum(
+            len(each)
+            for other, chunks in self._early.items()
+            if task_of_upload(other) == task
+            for _, each in chunks
+        )
         if (
             len(early) >= _EARLY_CHUNKS
             or sum(early) + len(data) > _EARLY_BYTES

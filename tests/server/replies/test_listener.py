@@ -6,6 +6,7 @@ import contextlib
 from types import SimpleNamespace
 from typing import Any
 
+from flmq.messaging.speakers import Speakers
 from flmq.server.replies.listener import Listener
 from flmq.wire import Presence, PresenceKind
 
@@ -49,6 +50,8 @@ def test_a_steady_flow_of_presence_does_not_put_off_what_replies_need() -> None:
         job=SimpleNamespace(name="job"),
         presence=quiet,
         aggregators=quiet,
+        speakers=Speakers(required=False),
+        emit=quiet,
         clock=lambda: inbox.now,
     )
     parts: Any = (context, inbox, loop, quiet, quiet, quiet, quiet)
