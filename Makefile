@@ -7,6 +7,7 @@
 #   RABBITMQ4  where `make test-rabbitmq4` keeps its RabbitMQ (default: .rabbitmq4)
 #   TORCH   which PyTorch `make test-torch` installs, if there is none (default: torch==2.13.0)
 #   SEED, RUNS, SITES, ROUNDS  of the long tests: make chaos SEED=7 RUNS=30, make soak ROUNDS=500
+#   SEED, INPUTS  of make fuzz
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,6 +19,7 @@ SEED ?= 1
 RUNS ?= 10
 SITES ?= 5
 ROUNDS ?= 2000
+INPUTS ?= 1000000
 
 RUN := $(VENV)/bin/python -m
 # Neighbours share a worker, and so what is started once for a file, until a worker has no more to do.
@@ -25,7 +27,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak broker protos round wheel clean
+.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak fuzz broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -84,6 +86,9 @@ bits: $(DEV) ## Play one job flat and over trees of sites, links cut and aggrega
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows
 	@sh scripts/see-to-broker.sh $(VENV)
 	@$(RUN) benchmarks.soak --rounds $(ROUNDS) $(ARGS)
+
+fuzz: $(DEV) ## Feed every decoder INPUTS=1000000 hostile inputs, drawn from SEED=1
+	@$(RUN) tests.fuzz --seed $(SEED) --inputs $(INPUTS) $(ARGS)
 
 broker: $(DEMO) ## Start a RabbitMQ node of your own; `.venv/bin/flmq broker down` stops it
 	@sh scripts/see-to-broker.sh $(VENV)

@@ -74,14 +74,24 @@ def _write_by_hand(
 ) -> None:
     """Write the means at ``positions`` with Python integers."""
     form = FloatFormat.of(out.dtype) if is_float(out.dtype) else None
+    least, most = _limits(out.dtype)
     for position in positions:
         total, exponent = block.at(position)
         numerator = total << max(exponent, 0)
         denominator = weight << max(-exponent, 0)
         if form is None:
-            out[position] = round_to_int(numerator, denominator)
+            # No mean is out of range, but for that of a sum that was forged.
+            out[position] = min(max(round_to_int(numerator, denominator), least), most)
         else:
             out[position] = round_to_float(numerator, denominator, form)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the least and the largest integer of a dtype; of floats, which have none, zeros."""
+    if dtype.kind not in "iu":
+        return 0, int(dtype.kind == "b")
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _write_integers(block: BlockSum, weight: int, out: NDArray[Any]) -> None:

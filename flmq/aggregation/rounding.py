@@ -6,7 +6,7 @@ is rounded by vectorized code (``quotients``), which must give the same results.
 
 from __future__ import annotations
 
-from math import ldexp
+from math import copysign, inf, ldexp
 
 from flmq.common.dtypes import FloatFormat
 
@@ -29,8 +29,9 @@ def round_to_float(numerator: int, denominator: int, form: FloatFormat) -> float
     """Return ``numerator / denominator`` rounded to the nearest number of ``form``, half to even.
 
     Subnormal numbers of the format are rounded once as well. The result is a Python float that
-    holds the number exactly; zero is always +0.0. ``denominator`` must be positive. Overflow is not
-    handled: a mean of the format's numbers never exceeds its largest.
+    holds the number exactly; zero is always +0.0. ``denominator`` must be positive. What
+    overflows float64 is infinite, as it is in vectorized code: a mean of the format's numbers never
+    does, but a sum that was forged may.
     """
     # The quotient has this many bits or one more, so the last place is known to within one.
     exponent = abs(numerator).bit_length() - denominator.bit_length() - form.precision
@@ -38,7 +39,10 @@ def round_to_float(numerator: int, denominator: int, form: FloatFormat) -> float
     for place in (exponent, exponent + 1):
         scaled = _shifted(numerator, denominator, place)
         if abs(scaled) <= 1 << form.precision:
-            return ldexp(scaled, place) if scaled else 0.0
+            try:
+                return ldexp(scaled, place) if scaled else 0.0
+            except OverflowError:
+                return copysign(inf, scaled)
     raise AssertionError("the quotient has at most precision + 1 bits")
 
 

@@ -18,6 +18,7 @@ additions; the result of ``finish`` does not.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ import numpy as np
 from flmq.aggregation.limbs import FULL, BlockSum, Limb, empty_sums
 from flmq.aggregation.pieces import BLOCK, ONE_MINUS_ZERO
 from flmq.aggregation.tensors import TensorSpec, averaged
-from flmq.common.dtypes import descr_of
+from flmq.common.dtypes import NARROW_FLOATS, descr_of
 from flmq.common.errors import InconsistentTensors, StoredDataError
 
 __all__ = ["dump_sums", "load_sums"]
@@ -38,6 +39,7 @@ _VERSION = 2
 _EXPONENTS = range(-1200, 1 << 14)  # of limbs: wider than any numbers and weights need
 _MOST_LIMBS = 256
 _LEAST_BLOCK = 10  # bytes of an empty block
+_DESCR = re.compile(rf"[<>|=]?[biuf]\d{{1,2}}|{'|'.join(NARROW_FLOATS)}".encode())
 _HEADER = struct.Struct("<8sHII")
 _LIMB = struct.Struct("<iQ")
 
@@ -131,6 +133,9 @@ def _read_spec(reader: _Reader) -> TensorSpec:
     name = bytes(reader.take(length))
     (dimensions,) = reader.fields(_U8)
     shape = reader.fields(struct.Struct(f"<{dimensions}Q"))
+    # numpy evaluates some texts, and fails on them as Python does on a program.
+    if _DESCR.fullmatch(name) is None:
+        raise _damaged("its tensors are none that have a mean (a dtype that is not of numbers)")
     try:
         return averaged(TensorSpec(tuple(shape), np.dtype(name.decode("ascii"))))
     except (InconsistentTensors, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, TensorSpec, safe_open, serialize_file
 from flmq.common.dtypes import NARROW_FLOATS
 from flmq.common.errors import InvalidReturnValue, InvalidTensorNames, MalformedMessage, UsageError
 from flmq.common.files import create_private, make_folder, move, replacing, temporary_of
+from flmq.common.machine import available_memory
 from flmq.common.parameter import (
     bytes_to_ndarray,
     ndarray_to_bytes,
@@ -132,6 +133,7 @@ def _write_npz(parameters: Parameters, path: Path, metadata: Mapping[str, str]) 
 def _read_npz(path: Path) -> Parameters:
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_fits(sum(info.file_size for info in archive.infolist()))
             names = tuple(info.filename.removesuffix(".npy") for info in archive.infolist())
             tensors = [archive.read(info) for info in archive.infolist()]
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
@@ -147,6 +149,15 @@ def _read_npz(path: Path) -> Parameters:
         except MalformedMessage as error:
             raise MalformedMessage(f"{tensor_called(place, names)}: {error}") from error
     return parameters
+
+
+def _check_fits(size: int) -> None:
+    """Refuse an archive of a few kilobytes that holds more than there is memory for.
+
+    Nothing allocates more than it says: `zipfile` reads no further.
+    """
+    if size > (memory := available_memory()):
+        raise MalformedMessage(f"it says that it holds {size} bytes, and there are {memory} here")
 
 
 # -- .safetensors -------------------------------------------------------------------------------

@@ -115,7 +115,8 @@ def _objection(url: str) -> str | None:
         return "it contains '#'; write it as %23"
     if _BAD_ESCAPE.search(url):
         return "it has a '%' that two hexadecimal digits do not follow; write '%' itself as %25"
-    if url.partition("://")[0] not in _PORTS:
+    scheme, found, _ = url.partition("://")
+    if scheme not in _PORTS or not found:
         return "it must begin with amqp:// or amqps://"
     return None
 

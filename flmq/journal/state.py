@@ -108,6 +108,7 @@ def join_state(document: Buffer, apart: Arrays) -> dict[str, Any]:
         AttributeError,
         IndexError,
         KeyError,
+        OverflowError,
         RecursionError,
         TypeError,
         ValueError,

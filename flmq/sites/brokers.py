@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from flmq.broker.management import Management, NoSuchThing
 from flmq.common.errors import BrokerError, BrokerRefusal
+from flmq.common.failure_text import named_error
 from flmq.sites.federation import Federation, Site
 from flmq.sites.plan import Change, Sign, Standing, plan_apply
 from flmq.sites.wanted import COMPONENTS, OURS, Item, Kind, wanted
@@ -139,6 +140,11 @@ def naming(site: Site) -> Iterator[None]:
     except BrokerError as error:
         kind = BrokerRefusal if isinstance(error, NoSuchThing) else type(error)
         raise kind(f"site {site.name!r}: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BrokerRefusal(
+            f"site {site.name!r}: what answers at {site.management.shown_url} is no management API "
+            f"of RabbitMQ: its answer has another form ({named_error(error)})"
+        ) from error
 
 
 def _check_vhost(site: Site, vhost: str) -> None:

@@ -55,7 +55,8 @@ MAX_CHUNK_BYTES = 4 << 20
 MAX_BLOB_BYTES = 1 << 40
 MAX_BLOB_CHUNKS = 1 << 20
 """A limit, as the bookkeeping of all chunks is allocated before the first one comes."""
-_MAX_TENSORS = 1 << 20
+_MAX_TENSORS = 1 << 17
+"""A limit, as a view of each tensor takes 200 bytes before anybody looks at one."""
 
 _MAX_NAME = 96
 _BLOB = "x-flmq-blob"
@@ -211,9 +212,9 @@ def iter_chunks(
     cipher = ref.cipher()
     views = [memoryview(tensor).cast("B") for tensor in tensors]
     bounds = [0, *accumulate(len(view) for view in views)]
-    tensor = 0
-    for index in range(ref.count):
-        start, end = ref.chunk_range(index)
+    tensor, total, size = 0, ref.total, ref.chunk_bytes
+    for index in range(-(-total // size)):
+        start, end = index * size, min((index + 1) * size, total)
         parts = []
         while start < end:
             while bounds[tensor + 1] <= start:
@@ -292,8 +293,10 @@ class BlobProgress:
     def __init__(self, ref: BlobRef) -> None:
         """Wait for the chunks of ``ref``."""
         self.ref = ref
-        self._missing = ref.count
-        self._here = bytearray(ref.count)
+        # Known once: a reference may have 100,000 tensors, and a chunk a byte.
+        self._total, self._count = ref.total, ref.count
+        self._missing = self._count
+        self._here = bytearray(self._count)
         self._hash = blake3(_outline(ref.tensor_type, ref.lengths))
         self._hashed = 0
         self._cipher = ref.cipher()
@@ -311,7 +314,7 @@ class BlobProgress:
     @property
     def received(self) -> int:
         """Number of chunks that have arrived."""
-        return self.ref.count - self._missing
+        return self._count - self._missing
 
     def take(
         self, index: int, data: Buffer, to: memoryview | None = None
@@ -327,9 +330,10 @@ class BlobProgress:
                 encrypted as this chunk of this blob. The place may then hold anything, and the
                 right chunk is still awaited.
         """
-        if not 0 <= index < self.ref.count:
-            raise MalformedMessage(f"chunk {index} of a blob of {self.ref.count} chunks")
-        start, end = self.ref.chunk_range(index)
+        if not 0 <= index < self._count:
+            raise MalformedMessage(f"chunk {index} of a blob of {self._count} chunks")
+        start = index * self.ref.chunk_bytes
+        end = min(start + self.ref.chunk_bytes, self._total)
         if len(data) != end - start + self.ref.overhead:
             raise MalformedMessage(
                 f"chunk {index} has {len(data)} bytes, not {end - start + self.ref.overhead}"
@@ -357,9 +361,9 @@ class BlobProgress:
         Raises:
             MalformedMessage: the bytes are not those that the reference names.
         """
-        if self._hashed < self.ref.total:
+        if self._hashed < self._total:
             self._hash.update(memoryview(blob)[self._hashed :])
-            self._hashed = self.ref.total
+            self._hashed = self._total
         digest = self._hash.hexdigest()
         if digest != self.ref.digest:
             raise MalformedMessage(

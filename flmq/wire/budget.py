@@ -60,8 +60,12 @@ def _count(body: memoryview, kind: Descriptor) -> None:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Yield the number of each field, and its bytes if any; stop at invalid protobuf."""
-    at = 0
+    """Yield the number of each field, and its bytes if any; stop at invalid protobuf.
+
+    A group, which no field of ours is, is skipped by every decoder, with what is in it; what
+    follows it is not.
+    """
+    at = groups = 0
     try:
         while at < len(data):
             key, at = _varint(data, at)
@@ -74,11 +78,15 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:
                 case 2:
                     length, at = _varint(data, at)
                     value, at = data[at : at + length], at + length
+                case 3:
+                    groups += 1
+                case 4:
+                    groups -= 1
                 case 5:
                     at += 4
                 case _:
                     return
-            yield key >> 3, value
+            yield key >> 3, None if groups else value
     except IndexError:
         return
 

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -42,6 +43,8 @@ class FileParameters(Parameters):
         self.path = path
         self.ref = ref
         self._own: list[bytes] | None = None
+        self._ends: list[int] | None = None
+        """Where each tensor ends, in bytes, once one was asked for."""
 
     @property
     def tensors(self) -> list[bytes]:
@@ -56,8 +59,10 @@ class FileParameters(Parameters):
 
     def tensor(self, index: int) -> memoryview:
         """Return one tensor: a read-only view of a mapping of its own, closed with the view."""
-        start = sum(self.ref.lengths[:index])
-        return memoryview(self.map()).toreadonly()[start : start + self.ref.lengths[index]]
+        if self._ends is None:
+            self._ends = list(accumulate(self.ref.lengths))
+        end = self._ends[index]
+        return memoryview(self.map()).toreadonly()[end - self.ref.lengths[index] : end]
 
     def renamed(self, names: tuple[str, ...]) -> FileParameters:
         """Return the same with these names for its tensors; the file is not copied."""

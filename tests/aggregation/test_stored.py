@@ -166,3 +166,28 @@ def test_limbs_that_are_full_and_next_to_each_other_are_added_up() -> None:
     data = stored(spec(b"<f8", 1), struct.pack("<H", 2) + limbs + struct.pack("<II", 0, 0))
     (mean,) = MeanAccumulator.from_bytes(data).finish()
     assert mean.tolist() == [3 * most / 5]
+
+
+@pytest.mark.parametrize("name", [b",f8", b"f8,f8", b"(2,)f4", b"<U9", b"1"])
+def test_only_dtypes_of_numbers_are_read(name: bytes) -> None:
+    """numpy evaluates some texts as Python does: ",f8" is a SyntaxError to it."""
+    with pytest.raises(StoredDataError, match="not of numbers"):
+        MeanAccumulator.from_bytes(forged(name))
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<i2", "|b1"])
+def test_the_mean_of_a_forged_sum_raises_nothing(dtype: str) -> None:
+    """One whose numbers are larger than any of its dtype."""
+    (mean,) = MeanAccumulator.from_bytes(forged(dtype.encode())).finish()
+    limits = {"<f8": [np.inf, -np.inf], "<i2": [2**15 - 1, -(2**15)], "|b1": [True, False]}
+    assert mean.tolist() == limits[dtype]
+
+
+def forged(name: bytes) -> bytes:
+    weight = (2**60).to_bytes(9, "little", signed=True)
+    (block,) = struct.unpack_from("<I", MeanAccumulator(()).to_bytes(), 10)
+    head = struct.pack("<8sHII", b"flmqsum\0", 2, block, 1)
+    spec = bytes([len(name)]) + name + b"\1" + struct.pack("<Q", 2)
+    limb = struct.pack("<HiQqq", 1, 9000, 2**50, 2**50, -(2**50))
+    body = head + spec + struct.pack("<H", 9) + weight + limb + struct.pack("<II", 0, 0)
+    return sealed(body)

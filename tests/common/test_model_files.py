@@ -9,6 +9,7 @@ import stat
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -188,3 +189,16 @@ def test_there_is_no_such_file_or_format(tmp_path: Path, name: str) -> None:
         load_parameters(tmp_path / name)
     with pytest.raises(ModelNotWritable, match=r"give a file that ends in \.npz or \.safetensors"):
         save_parameters(ndarrays_to_parameters([]), tmp_path / "model.pt")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"x")
+    data = path.read_bytes()
+    entry = data.rindex(b"PK\x01\x02")  # the central directory; there, the size at 24
+    path.write_bytes(data[: entry + 24] + b"\xfe\xff\xff\xff" + data[entry + 28 :])
+    few = "flmq.common.model_files.available_memory"
+    said = pytest.raises(UnreadableModelFile, match="4294967294")
+    with mock.patch(few, return_value=1 << 30), said:
+        load_parameters(path)

@@ -37,6 +37,7 @@ def test_it_is_taken_apart(text: str, parts: tuple[object, ...]) -> None:
     [
         ("", "empty"),
         ("localhost:5672", "begin with amqp"),
+        ("amqps", "begin with amqp"),
         ("http://u:s3cret@h", "begin with amqp"),
         ("u:s3cret@h", "begin with amqp"),
         ("amqp://u:s3cret@h:port/", "host or port"),

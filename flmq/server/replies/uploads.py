@@ -26,12 +26,15 @@ from flmq.wire import (
 from flmq.wire.codecs import base_by_name, get_codec
 
 _EARLY_CHUNKS = 64
+"""Of all tasks together; one has at most half of them."""
 _EARLY_BYTES, _EARLY_BYTES_EACH = 64 << 20, 24 << 20
 _AT_ONCE = 8
 """Most uploads of one client at once: it trains one at a time, but some replies may be late."""
 _MAX_BYTES = STREAM_MAX_BYTES // 2
 """Most bytes of a reply if what its client was sent is not known: no larger model can be sent."""
 _TIMES_SENT, _BESIDES = 4, 64 << 20
+_MORE = 1 << 20
+"""Bytes by which a reply may be larger than what was sent for its space to be reserved."""
 
 __all__ = ["Announced", "Spoiled", "Uploaded", "Uploads"]
 
@@ -138,8 +141,10 @@ class Uploads:
                 "raise max_reply_bytes",
             )
         self._make_way_for(reply)
-        # Reserve no space if only the sender's word says how much will come.
-        file = SpoolFile(self._folder, reply.task_id, ref, ahead=sent is not None)
+        # Reserve no space where only the sender's word says how much will come: many who announce
+        # more than they send would fill the disk with nothing.
+        expected = sent is not None and ref.total <= sent + _MORE
+        file = SpoolFile(self._folder, reply.task_id, ref, ahead=expected)
         self._open[reply.task_id] = _Upload(reply.client_id, reply, ref, file, size)
         self._of_client.setdefault(reply.client_id, {})[reply.task_id] = None
         name = upload_name(reply.task_id, ref)
@@ -166,19 +171,19 @@ class Uploads:
         return _MAX_BYTES if sent is None else _TIMES_SENT * sent + _BESIDES
 
     def hold(self, name: str, index: int, data: bytes | memoryview) -> None:
-        """Keep a chunk that came, by another queue, before its reply; drop it if too many wait."""
-        early = [len(each) for chunks in self._early.values() for _, each in chunks]
-        task = task_of_upload(name)
-        mine = sum(
-            len(each)
-            for other, chunks in self._early.items()
-            if task_of_upload(other) == task
-            for _, each in chunks
-        )
+        """Keep a chunk that came, by another queue, before its reply; drop it if too many wait.
+
+        A task has its share, whatever it calls its uploads: one that floods leaves room to others.
+        """
+        early = {each: [len(data) for _, data in held] for each, held in self._early.items()}
+        task_id = task_of_upload(name)
+        own = (held for each, held in early.items() if task_of_upload(each) == task_id)
+        mine = [size for held in own for size in held]
+        every = [size for held in early.values() for size in held]
         if (
-            len(early) >= _EARLY_CHUNKS
-            or sum(early) + len(data) > _EARLY_BYTES
-            or mine + len(data) > _EARLY_BYTES_EACH
+            max(len(every), 2 * len(mine)) >= _EARLY_CHUNKS
+            or sum(every) + len(data) > _EARLY_BYTES
+            or sum(mine) + len(data) > _EARLY_BYTES_EACH
         ):
             self.stray_chunks += 1
             return

@@ -145,9 +145,10 @@ def _check_names(sent: tuple[str, ...], got: tuple[str, ...]) -> str | None:
     """Compare names: tensors are never put in order by them, as a client can do that better."""
     if got == sent:
         return None
-    if lacking := [name for name in sent if name not in set(got)]:
+    theirs, ours = set(got), set(sent)
+    if lacking := [name for name in sent if name not in theirs]:
         what = f"tensor {lacking[0]}{_and_more(lacking)} of the model did not come"
-    elif strange := [name for name in got if name not in set(sent)]:
+    elif strange := [name for name in got if name not in ours]:
         what = f"the model has no tensor {strange[0]}{_and_more(strange)}"
     else:
         place = next(

@@ -262,7 +262,7 @@ def test_early_chunks_are_held_by_their_bytes_for_each_and_for_all(tmp_path: Pat
     uploads.hold("t.x", 0, bytes(100 << 20))
     for index in range(100):
         uploads.hold("t.x", index, b"1")
-    assert len(uploads._early["t.x"]) == 64
+    assert len(uploads._early["t.x"]) == 32
 
 
 def test_any_number_of_replies_may_be_on_their_way(tmp_path: Path) -> None:
@@ -312,3 +312,29 @@ def test_what_is_remembered_of_a_client_goes_with_its_last_upload(uploads: Uploa
     begin(uploads, "t2", model(7))  # another answer to the task
     uploads.discard_if(lambda task_id: task_id == "t3")
     assert uploads._of_client == {"of-t2": {"t2": None}}
+
+
+def test_what_is_announced_and_never_sent_takes_no_space(tmp_path: Path) -> None:
+    """A hundred clients announce all that they may: no byte of disk is reserved for that."""
+    uploads = Uploads(tmp_path, None)
+    sent = 1000
+    for number in range(100):
+        lied = BlobRef("a" * 64, "numpy.ndarray", ((64 << 20) + sent,))
+        assert uploads.begin(reply(f"t{number}"), lied, 50, sent) is None
+    taken = sum(path.stat().st_blocks * 512 for path in tmp_path.rglob("t*"))
+    assert taken < 1 << 20
+    uploads.close()
+
+
+def test_early_chunks_of_one_task_take_no_room_from_the_others(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, None)
+    for number in range(1000):  # as many names as it likes
+        uploads.hold(f"flood.{number:016x}", 0, bytes(100))
+    honest = model(1, 10)
+    for number in range(10):
+        for name, index, data in chunks_of(f"t{number}", honest):
+            uploads.hold(name, index, data)
+    for number in range(10):
+        done = uploads.begin(reply(f"t{number}"), ref_of(honest), 50)
+        assert isinstance(done, Uploaded), number
+    uploads.close()
