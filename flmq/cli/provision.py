@@ -32,6 +32,11 @@ provision_app = typer.Typer(
     help="Make users, permissions, queues and limits of a federation on its brokers, from a file.",
 )
 
+
+class WrongOptions(UsageError):
+    """Options that contradict each other, or would have no effect."""
+
+
 _Passwords = Annotated[
     Path,
     typer.Option(
@@ -111,7 +116,7 @@ def rotate_(
 ) -> None:
     """Give users new passwords; who is connected stays so, and needs it to connect again."""
     if everybody == bool(user):
-        raise UsageError("name one or more users, or give --all")
+        raise WrongOptions("name one or more users, or give --all")
     passwords = Passwords(folder)
     with passwords.alone():
         done = rotate(read_provision(file), None if everybody else user, passwords)
@@ -151,4 +156,4 @@ def _refuse_options(context: typer.Context) -> None:
     """Refuse an option that stands before the command, where it would have no effect."""
     for name in context.params:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(f"write the options after the command: {context.invoked_subcommand}")
+            raise WrongOptions(f"write the options after the command: {context.invoked_subcommand}")

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flmq.broker.management import Management, NoSuchThing
+from flmq.common.crashpoints import crash_point
 from flmq.provision.difference import Difference, difference
 from flmq.provision.parties import Login, Provision, Tenant, UnknownUser
 from flmq.provision.passwords import Passwords, password_hash
@@ -102,17 +103,20 @@ def carry_out(plan: Plan, passwords: Passwords, tell: _Tell = lambda _: None) ->
         BrokerError: something cannot be made; what came before it is.
     """
     passwords.write(plan.passwords)
+    # Before the users go: afterwards nobody would know whose files are left.
+    passwords.forget(plan.gone)
+    crash_point("provision.passwords_written")
     for step in plan.steps:
         with brokers.naming(step.site):
             _change(step.site, step.difference, tell)
     for step in plan.steps:
         brokers.carry_out(step.tenant.federation, step.links)
+    crash_point("provision.made")
     # Last of all: who sees it relies on all else.
     for step in plan.steps:
         made = step.difference.make["exchanges"]
         with brokers.naming(step.site):
             _post(step.site, {"exchanges": [each for each in made if each["name"] == PROVISIONED]})
-    passwords.forget(plan.gone)
 
 
 def rotate(
@@ -144,6 +148,7 @@ def rotate(
     standing = {entry["name"] for _, entries in found for entry in entries}
     new = passwords.made(standing)
     passwords.write(new)
+    crash_point("provision.rotated_files")
     for site, entries in found:
         changed = [{**e, "password_hash": password_hash(new[e["name"]])} for e in entries]
         with brokers.naming(site):
@@ -201,6 +206,7 @@ def _change(site: Site, change: Difference, tell: _Tell) -> None:
     if own:
         _post(site, {"permissions": own})
     _remove(api, vhost, change)
+    crash_point("provision.removed")
     for queue in change.change["queues"]:
         _delete(api, f"/api/queues/{vhost}/{quote(queue['name'], safe='')}")
     count = sum(map(len, posted.values()))

@@ -12,35 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flmq.common.errors import BrokerRefusal
-from flmq.provision.wanted import KINDS, Definitions, Entry, tag_of
+from flmq.provision.wanted import ASPECTS, KEYS, KINDS, Definitions, Entry, tag_of
 from flmq.transport.topology import AMOUNTS
 
 __all__ = ["Difference", "NotOurs", "WrongType", "difference"]
 
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "vhosts": ("name",),
-    "users": ("name",),
-    "permissions": ("user",),
-    "topic_permissions": ("user", "exchange"),
-    "parameters": ("component", "name"),
-    "policies": ("name",),
-    "queues": ("name",),
-    "exchanges": ("name",),
-    "bindings": ("source", "destination", "destination_type", "routing_key"),
-}
-"""What names an entry among those of its kind, on one virtual host."""
-_ASPECTS: Mapping[str, tuple[str, ...]] = {
-    "vhosts": (),
-    "users": ("password_hash", "tags", "limits"),
-    "permissions": ("configure", "write", "read"),
-    "topic_permissions": ("write", "read"),
-    "parameters": ("value",),
-    "policies": ("pattern", "apply-to", "priority", "definition"),
-    "queues": ("durable", "arguments"),
-    "exchanges": ("type", "durable", "internal"),
-    "bindings": (),
-}
-"""What else of an entry matters."""
 _OUR_POLICY = "flmq.provision."
 _OUR_QUEUE = re.compile(r"flmq\.(client|models|aggregator|regional|regional\.uploads|partials)\.")
 _SITES = ("federation-upstream", "federation-upstream-set")
@@ -175,7 +151,7 @@ def _by_key(kind: str, entries: Iterable[Entry]) -> dict[_Key, Entry]:
 
 
 def _key(kind: str, entry: Entry) -> _Key:
-    return tuple(entry[name] for name in _KEYS[kind])
+    return tuple(entry[name] for name in KEYS[kind])
 
 
 def _is_link(kind: str, entry: Entry) -> bool:
@@ -196,7 +172,7 @@ def _same(kind: str, entry: Entry, have: Entry) -> bool:
     if kind == "queues" and not _OUR_QUEUE.match(entry["name"]):
         # The stream and the dead letters may have other sizes: they are used as they are.
         return bool(have["durable"]) and _kind(entry) == _kind(have)
-    return all(entry[aspect] == have.get(aspect) for aspect in _ASPECTS[kind])
+    return all(entry[aspect] == have.get(aspect) for aspect in ASPECTS[kind])
 
 
 def _kind(queue: Entry) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from flmq.broker.management import Management, NoSuchThing
-from flmq.provision.wanted import KINDS, Definitions
+from flmq.common.errors import BrokerRefusal
+from flmq.provision.wanted import ASPECTS, KEYS, KINDS, Definitions
 from flmq.sites.brokers import naming
 from flmq.sites.federation import Site
 
@@ -31,15 +33,28 @@ def look(site: Site) -> Definitions:
 def _look(api: Management, vhost: str) -> Definitions:
     lists: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     name = quote(vhost, safe="")
-    lists["users"] = api.call("GET", "/api/users")
+    lists["users"] = _checked(api, "users", api.call("GET", "/api/users"))
     try:
         api.call("GET", f"/api/vhosts/{name}")
     except NoSuchThing:
         return lists
     lists["vhosts"] = [{"name": vhost}]
-    lists["permissions"] = api.call("GET", f"/api/vhosts/{name}/permissions")
-    lists["topic_permissions"] = api.call("GET", f"/api/vhosts/{name}/topic-permissions")
+    for kind in ("permissions", "topic_permissions"):
+        path = f"/api/vhosts/{name}/{kind.replace('_', '-')}"
+        lists[kind] = _checked(api, kind, api.call("GET", path))
     found = api.call("GET", f"/api/definitions/{name}")
     for kind in ("parameters", "policies", "queues", "exchanges", "bindings"):
-        lists[kind] = found.get(kind, [])
+        lists[kind] = _checked(api, kind, found.get(kind, ()) if isinstance(found, dict) else None)
     return lists
+
+
+def _checked(api: Management, kind: str, found: object) -> list[Any]:
+    """Return a list of entries that have what all of their kind have."""
+    keys = (*KEYS[kind], *ASPECTS[kind])
+    if isinstance(found, list | tuple) and all(
+        isinstance(entry, Mapping) and all(key in entry for key in keys) for entry in found
+    ):
+        return list(found)
+    raise BrokerRefusal(
+        f"what answers at {api.shown_url} is no management API of RabbitMQ: it tells no {kind}"
+    )

@@ -22,6 +22,8 @@ from flmq.transport.provisioned import (
 from flmq.transport.topology import Topology, union
 
 __all__ = [
+    "ASPECTS",
+    "KEYS",
     "KINDS",
     "Definitions",
     "Entry",
@@ -40,6 +42,31 @@ KINDS = (
     "exchanges", "bindings",
 )  # fmt: skip
 """The lists of definitions, in the order in which RabbitMQ makes them."""
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "vhosts": ("name",),
+    "users": ("name",),
+    "permissions": ("user",),
+    "topic_permissions": ("user", "exchange"),
+    "parameters": ("component", "name"),
+    "policies": ("name",),
+    "queues": ("name",),
+    "exchanges": ("name",),
+    "bindings": ("source", "destination", "destination_type", "routing_key"),
+}
+"""What names an entry among those of its kind, on one virtual host."""
+ASPECTS: Mapping[str, tuple[str, ...]] = {
+    "vhosts": (),
+    "users": ("password_hash", "tags"),
+    "permissions": ("configure", "write", "read"),
+    "topic_permissions": ("write", "read"),
+    "parameters": ("value",),
+    "policies": ("pattern", "apply-to", "priority", "definition"),
+    "queues": ("durable", "arguments"),
+    "exchanges": ("type", "durable", "internal"),
+    "bindings": (),
+}
+"""What else of an entry matters."""
 
 _OURS = "flmq.provision."
 _PRIORITY = 100
