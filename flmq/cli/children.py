@@ -83,12 +83,19 @@ class Children:
         """Give all children up to ``timeout`` seconds to end by themselves."""
         self.wait(list(self._processes), timeout)
 
-    def end(self) -> None:
-        """End all that still run: SIGTERM first, then SIGKILL."""
+    def end(self, patience: float = _PATIENCE) -> None:
+        """End all that still run: SIGTERM first, and after ``patience`` seconds SIGKILL."""
+        self._end(signal.SIGTERM, patience)
+
+    def end_at_once(self) -> None:
+        """End all that still run, without time for what they are at: as Ctrl-C, then SIGKILL."""
+        self._end(signal.SIGINT, _PATIENCE)
+
+    def _end(self, number: signal.Signals, patience: float) -> None:
         for process in self._processes.values():
             if process.poll() is None:
-                process.terminate()
-        self.wait_all(_PATIENCE)
+                process.send_signal(number)
+        self.wait_all(patience)
         for process in self._processes.values():
             if process.poll() is None:
                 process.kill()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flmq.cli.client_processes import serve_in_processes
+from flmq.cli.draining import Drain
 from flmq.cli.load import load_client
 from flmq.cli.monitoring import Monitoring
 from flmq.cli.options import Broker, pairs, with_options
@@ -108,8 +109,9 @@ def client(
             logger.info("client id %s (give --client-id one that stays)", name)
         clients: Mapping[str, Mapping[str, Scalar]] = {name: properties}
         options = replace(options, threads=concurrency or 1)
-        with in_order(lambda: _goes_on(client_id, options)):
-            _run(url, load_client(app), clients, options, monitoring)
+        drain = Drain(options.grace)
+        with in_order(lambda: _goes_on(client_id, options), drain):
+            _run(url, load_client(app), clients, options, monitoring, drain)
         return
     if client_id is not None:
         raise InvalidClientIds("give --client-id or --client-ids, one of the two")
@@ -119,12 +121,13 @@ def client(
         raise InvalidClientIds(f"{processes} processes for {len(clients)} clients: give fewer")
     options = replace(options, threads=concurrency or threads_for(len(clients), processes))
     source = load_client(app)  # before there are processes that would each say what is wrong
-    with in_order(lambda: _many_go_on(options)):
+    drain = Drain(options.grace)
+    with in_order(lambda: _many_go_on(options), drain):
         if processes > 1:
             monitoring.check_ports(processes)
             ports = [monitoring.port_of(position) for position in range(processes)]
-            raise SystemExit(serve_in_processes(ports, ids, part, options.threads))
-        _run(url, source, clients, options, monitoring)
+            raise SystemExit(serve_in_processes(ports, ids, part, options.threads, options.grace))
+        _run(url, source, clients, options, monitoring, drain)
 
 
 def _run(
@@ -133,9 +136,10 @@ def _run(
     clients: Mapping[str, Mapping[str, Scalar]],
     options: WorkerOptions,
     monitoring: Monitoring,
+    drain: Drain,
 ) -> None:
     with monitoring.shown("worker", options.vitals) as seen:
-        run_clients(url, source, clients, replace(options, observers=seen.worker))
+        run_clients(url, source, clients, replace(options, observers=seen.worker), drain.serving)
 
 
 def _goes_on(client_id: str | None, options: WorkerOptions) -> str:

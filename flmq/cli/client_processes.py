@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from flmq.cli.children import Children
-from flmq.cli.exit_codes import ExitCode
+from flmq.cli.draining import CLOSING
+from flmq.cli.exit_codes import ExitCode, Terminated
 from flmq.cli.process import begun_by
 from flmq.cli.stopping import PART_OF_DEMO, typed_again
 from flmq.client.client_ids import Share, some_of
@@ -18,10 +19,12 @@ __all__ = ["serve_in_processes"]
 
 _LOOK_EVERY = 0.5
 """Seconds between looks at the children."""
+_LATER = 1.0
+"""Seconds by which children may be later than their grace allows."""
 
 
 def serve_in_processes(
-    ports: Sequence[int | None], ids: Sequence[str], share: Share, threads: int
+    ports: Sequence[int | None], ids: Sequence[str], share: Share, threads: int, grace: float
 ) -> int:
     """Run this command once more for each part of ``share``, and wait for all.
 
@@ -29,7 +32,8 @@ def serve_in_processes(
     ``threads`` tasks at a time.
 
     A child that dies is not started again: its exit status, its clients, and the command that
-    starts it are logged, and the others go on. However this process ends, the children end.
+    starts it are logged, and the others go on. However this process ends, the children end: by
+    SIGTERM each has ``grace`` seconds for what it is at, else none.
     Returns the exit status of the first that failed; 0 if none did.
     """
     count = len(ports)
@@ -51,8 +55,11 @@ def serve_in_processes(
                     port = ports[list(parts).index(name)]
                     _say_it_died(name, ended, parts[name], ids, port)
                     status = status or (ended if ended > 0 else 128 - ended)
+    except Terminated:
+        children.end(grace + CLOSING + _LATER)
+        raise
     finally:
-        children.end()
+        children.end_at_once()
     return status
 
 

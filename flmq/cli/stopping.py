@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from flmq.cli.draining import Drain
 from flmq.cli.exit_codes import Terminated, exit_code_of
 from flmq.common.errors import FlmqError
 
@@ -22,16 +23,20 @@ TYPED_BROKER = "FLMQ_TYPED_BROKER"
 
 
 @contextmanager
-def in_order(goes_on: Callable[[], str]) -> Iterator[None]:
+def in_order(goes_on: Callable[[], str], drain: Drain | None = None) -> Iterator[None]:
     """Let SIGTERM end the command gracefully, as Ctrl-C does; the last line is ``goes_on()``.
 
-    The command exits with the signal's status.
+    While ``drain`` serves, SIGTERM drains it first. The command exits with the signal's status.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        if drain is None or not drain.hear():
+            raise Terminated
 
     signal.signal(signal.SIGTERM, interrupt)
+    if PART_OF_DEMO in os.environ:
+        # A shell that starts a command in the background has it ignore Ctrl-C, and so its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,12 +170,14 @@ def run_clients(
     source: ClientSource,
     clients: Mapping[str, Mapping[str, Scalar]],
     options: WorkerOptions,
+    serving: Callable[[Worker], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Run a worker over the RabbitMQ at ``url`` until stopped (with ``once``: one job). Blocks.
 
     ``clients`` maps the ids of the clients that it serves to their properties. Each has a queue,
     a context, and a folder below ``options.state_dir`` of its own; all share three connections and
     one cache of models, and ``options.threads`` tasks are done at a time, one of each client.
+    ``serving`` is entered with the worker while it runs: whoever ends it from outside knows it so.
 
     Raises:
         UsageError: something given is not valid.
@@ -203,7 +206,9 @@ def run_clients(
                 if len(clients) >= _MANY:
                     logger.info("their queues are made first: some milliseconds each")
             _log_properties(clients)
-            Worker(transport, source, clients, options).run()
+            worker = Worker(transport, source, clients, options)
+            with serving(worker):
+                worker.run()
     finally:
         bus.close()
     logger.info("client %s: done" if len(clients) == 1 else "%s: done", who)

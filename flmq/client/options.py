@@ -106,6 +106,14 @@ class WorkerOptions:
         at_most=MAX_HEARTBEAT,
         unit="seconds",
     )
+    grace: float = option(
+        20.0,
+        "Seconds that SIGTERM leaves the task at work to be finished and sent; 0: none.",
+        env="FLMQ_GRACE",
+        at_least=0,
+        at_most=7 * 86400.0,
+        unit="seconds",
+    )
     threads: int = 1
     """Tasks done at a time; more than one only makes sense for several clients."""
     keep_clients: bool = True

@@ -222,6 +222,7 @@ def _run(command: DemoCommand, console: Console) -> int:
             {
                 BROKER_URL: broker.url,
                 "FLMQ_HEARTBEAT": str(_HEARTBEAT),
+                "FLMQ_GRACE": "0",  # what ends them is the end of the demo
                 PART_OF_DEMO: "1",
                 KILLS_FILE: str(command.kills_file),
             }

@@ -34,16 +34,18 @@ class Backlog:
         """Start empty; ``clock`` gives monotonic seconds, ``unix_clock`` Unix seconds."""
         self.clock = clock
         self.stopping = threading.Event()
-        """Set when no more tasks are to be done."""
+        """Set when no more tasks are to be done, and what is being done is to be given up."""
+        self.draining = threading.Event()
+        """Set when no more tasks are to be begun."""
         self._unix_clock = unix_clock
         self._waiting: SimpleQueue[Task | _Watch | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._arrived: dict[str, float | None] = {}
         """Arrival of tasks that wait, are trained on, or whose reply is being sent, by id."""
+        self._at_work: dict[str, Task] = {}
+        """Those of them that a thread has taken."""
         self._behind: dict[str, deque[Task]] = {}
         """For each client with a task that waits for a thread or is being done: its others."""
-        self._at_work: set[str] = set()
-        """Ids of the tasks that threads have."""
         self._resting: list[tuple[float, str]] = []
         """Clients that rest, and until when by `clock`; a heap."""
 
@@ -72,16 +74,17 @@ class Backlog:
             if self.stopping.is_set() or task is None:
                 return None
             if isinstance(task, Task):
-                self._at_work.add(task.task_id)
                 if self._resting:
                     self._waiting.put(_Watch())  # another thread that is free now looks on
+                with self._lock:
+                    self._at_work[task.task_id] = task
                 return task
 
     def done(self, task: Task, *, rest: float = 0.0) -> None:
         """Forget a task that was taken; its client's next one follows after ``rest`` seconds."""
         with self._lock:
             self._arrived.pop(task.task_id, None)
-            self._at_work.discard(task.task_id)
+            self._at_work.pop(task.task_id, None)
             if rest > 0:
                 # The thread that calls this takes its next task, and waits no longer than that.
                 heapq.heappush(self._resting, (self.clock() + rest, task.client_id))
@@ -101,6 +104,11 @@ class Backlog:
         """Return whether a task waits or is being done."""
         return task_id in self._arrived
 
+    def tasks_at_work(self) -> list[Task]:
+        """Return the tasks that threads have taken and not done yet."""
+        with self._lock:
+            return list(self._at_work.values())
+
     def server_clock(self, task: Task) -> Callable[[], float]:
         """Return the clock to compare the deadline of a taken task with."""
         return server_clock(task, self._arrived[task.task_id], self.clock, self._unix_clock)
@@ -108,6 +116,17 @@ class Backlog:
     def stop(self, threads: int) -> None:
         """Make each of ``threads`` threads end after its current task. Idempotent."""
         self.stopping.set()
+        self._end(threads)
+
+    def drain(self, threads: int) -> None:
+        """Make each of ``threads`` threads end once it has come to all that waits by now.
+
+        Whoever takes a task asks `draining` whether it is to be begun. Idempotent.
+        """
+        self.draining.set()
+        self._end(threads)
+
+    def _end(self, threads: int) -> None:
         for _ in range(threads):
             self._waiting.put(None)
 

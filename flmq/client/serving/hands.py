@@ -48,6 +48,10 @@ class Hands:
         """Make `run` return after the current tasks."""
         self._backlog.stop(self._threads)
 
+    def drain(self) -> None:
+        """Make `run` return after the current tasks, which may take the time that they need."""
+        self._backlog.drain(self._threads)
+
     def fail(self, error: BaseException) -> None:
         """Make `run` raise ``error`` (the first one given) after the current tasks."""
         with self._lock:

@@ -51,6 +51,9 @@ class Herald:
         """Seconds between heartbeats; a server may ask for more frequent ones."""
         self.instance = secrets.token_hex(8)
         """Distinguishes this process from others with the same client ids."""
+        self._left = threading.Event()
+        """Set once bye is being said: nothing more is."""
+        self._byes = threading.Thread(target=self._say_byes, name="flmq-byes", daemon=True)
         self._said: list[Future[PublishOutcome]] = []
         """The outcomes of what was last said of all clients."""
         self._older: set[str] = set()
@@ -69,9 +72,25 @@ class Herald:
 
     def say_all(self, kind: PresenceKind) -> None:
         """Say something of every client; skip a heartbeat while the last one is unconfirmed."""
+        if self._left.is_set():
+            return
         if kind is PresenceKind.HEARTBEAT and not all(each.done() for each in self._said):
             return
         self._said = self._say(kind, [(client_id, "") for client_id in self._clients])
+
+    def say_bye(self) -> threading.Thread:
+        """Say bye of every client, once, and nothing of any from now on. Does not block.
+
+        Returns the thread that says it, which waits where nobody takes what was said before.
+        """
+        with self._lock:
+            if not self._left.is_set():
+                self._left.set()
+                self._byes.start()
+        return self._byes
+
+    def _say_byes(self) -> None:
+        self._said = self._say(PresenceKind.BYE, [(client_id, "") for client_id in self._clients])
 
     def answer(self, client_id: str, greeting: str = "") -> None:
         """Say hello of a client soon, with others: at `flush`.
@@ -99,7 +118,8 @@ class Herald:
         """Send the answers that wait for others."""
         with self._lock:
             answers, self._answers = self._answers, []
-        self._say(PresenceKind.HELLO, answers)
+        if not self._left.is_set():
+            self._say(PresenceKind.HELLO, answers)
 
     def hear(self, job: str, *, hears_others: bool) -> None:
         """Learn whether the server of ``job`` hears of several clients in one message."""

@@ -21,12 +21,18 @@ def not_consuming(vitals: Vitals) -> None:
     vitals.needs("queue", lambda: "not consumed yet: another process may have this client id")
 
 
-def consuming(vitals: Vitals, turned: Callable[[], float], every: Callable[[], float]) -> None:
-    """Say that the worker has its clients' queues.
+def consuming(
+    vitals: Vitals,
+    turned: Callable[[], float],
+    every: Callable[[], float],
+    draining: Callable[[], bool],
+) -> None:
+    """Say that the worker has its clients' queues, and whether it is ``draining``.
 
     Its listener last came round at ``turned``, and does so ``every`` so many seconds.
     """
     vitals.needs("queue", lambda: "")
+    vitals.needs("tasks", lambda: "draining: it begins no task" if draining() else "")
     vitals.loop("listener", turned, lambda: _LISTENER_ALLOWED + 2 * every())
 
 

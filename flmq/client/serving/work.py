@@ -176,12 +176,28 @@ class Work:
         while (task := self._backlog.take()) is not None:
             rest = 0.0
             try:
+                if self._is_left(task):
+                    continue
                 with logging_about(task):
                     rest = self._do(task)
             except TransportClosed:
                 return
             finally:
                 self._backlog.done(task, rest=rest)
+
+    def leave(self) -> None:
+        """Note that tasks at work are left as they are: their client ends, and did not die in them.
+
+        Any thread may call it.
+        """
+        for task in self._backlog.tasks_at_work():
+            self._deaths.leave(task)
+
+    def _is_left(self, task: Task) -> bool:
+        """Return whether a task is left for the next process: we end, and it is not done yet."""
+        if not self._backlog.draining.is_set():
+            return False
+        return self._tasks[task.client_id].reply_of(task.task_id) is None
 
     def _do(self, task: Task) -> float:
         """Do a task; return for how many seconds its client then does nothing."""

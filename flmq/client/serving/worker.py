@@ -106,6 +106,7 @@ class Worker:
         self._hands = Hands(self._options.threads, self._backlog)
         self._turned = clock()
         """When the listener last came round."""
+        self._serves = threading.Event()
         self._bus = WorkerBus.of(self._options.observers)
         self._events = TaskEvents(self._bus.emit, level=level_for(len(clients)), clock=unix_clock)
         self._jobs = Jobs(
@@ -131,9 +132,11 @@ class Worker:
         listener = threading.Thread(target=self._listen, name="flmq-inbox", daemon=True)
         listener.start()
         try:
+            self._serves.set()
             self._hands.run(self._work.run)
         finally:
             self.stop()
+            self._work.leave()
             self._close(listener)
             if self._bus is not self._options.observers:
                 self._bus.close()
@@ -141,6 +144,24 @@ class Worker:
     def stop(self) -> None:
         """Make `run` return after its current task. Any thread may call it."""
         self._hands.stop()
+
+    def drain(self) -> bool:
+        """Say bye at once, begin no task, and make `run` return once the current ones are sent.
+
+        Tasks that come meanwhile stay in their queues, and those that wait where they are.
+        Returns False, having done nothing, before `run` serves. Any thread may call it.
+        """
+        if not self._serves.is_set():
+            return False
+        self._hands.drain()
+        self._herald.say_bye()
+        return True
+
+    def abandon(self) -> None:
+        """Leave the current tasks to the next process; whoever calls it ends this one. Blocks."""
+        self.stop()
+        self._work.leave()
+        self._consumer.close()
 
     def _open(self) -> None:
         site, options = self._options.site, self._options
@@ -271,11 +292,7 @@ class Worker:
         # The byes first: they need the publisher. Then the consumer, which gives back what is
         # un-acked; its thread ends with it. Where replies fill the publisher's window and no broker
         # takes them, a bye would wait for room until the broker is back.
-        said = threading.Thread(
-            target=self._herald.say_all, args=(PresenceKind.BYE,), name="flmq-byes", daemon=True
-        )
-        said.start()
-        said.join(_BYES)
+        self._herald.say_bye().join(_BYES)
         self._publisher.close()
         self._consumer.close()
         listener.join()
@@ -292,7 +309,12 @@ class Worker:
 
     def _listen(self) -> None:
         try:
-            consuming(self._options.vitals, lambda: self._turned, lambda: self._herald.every)
+            consuming(
+                self._options.vitals,
+                lambda: self._turned,
+                lambda: self._herald.every,
+                self._backlog.draining.is_set,
+            )
             self._herald.say_all(PresenceKind.HELLO)
             spoke = self._clock()
             while True:
@@ -355,6 +377,8 @@ class Worker:
             logger.info("job %s: dropping a task of an earlier server", task.job)
             self._inbox.ack(incoming)
             return
+        if self._backlog.draining.is_set():
+            return  # un-acked, it goes back to its queue when we close
         self._events.received(task, again=incoming.delivery.redelivered)
         crash_point("worker.task_received")
         self._work.take(task, incoming)
