@@ -17,6 +17,7 @@ __all__ = ["aggregate"]
 @with_options
 def aggregate(broker: Broker = None, *, options: AggregatorOptions, monitoring: Monitoring) -> None:
     """Add up the replies of one site's clients beside its broker, and send on one partial sum."""
+    monitoring.begin()
     log_to_stderr(logging.INFO)
     url = broker_url(broker)
     with in_order(lambda: _goes_on(options)), monitoring.shown("aggregator", options.vitals):

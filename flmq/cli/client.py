@@ -98,6 +98,7 @@ def client(
     Each client does one task at a time. With --client-ids, each also has the properties
     partition-id, its place in the list from 0 on, and num-partitions.
     """
+    monitoring.begin()
     log_to_stderr(logging.INFO)
     url = broker_url(broker)
     properties: Mapping[str, Scalar] = pairs("--property", prop or [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from flmq.common.environment import METRICS_PORT
+from flmq.common.environment import LOG_FORMAT, METRICS_PORT, LogFormat
 from flmq.common.options import option
 from flmq.monitoring.errors import MetricsNotInstalled, MetricsPortInUse
 from flmq.observe.events import Observer, WorkerObserver
@@ -43,6 +44,17 @@ class Monitoring:
         "or a NetworkPolicy says who does, as in a pod.",
         env="FLMQ_METRICS_ADDRESS",
     )
+
+    log_format: LogFormat = option(
+        LogFormat.TEXT,
+        "Of the log: text for people, json for programs: one object a line, and nothing else is "
+        "written.",
+        env=LOG_FORMAT,
+    )
+
+    def begin(self) -> None:
+        """Have this process, and those that it starts, write their log as wanted."""
+        os.environ[LOG_FORMAT] = self.log_format
 
     @contextmanager
     def shown(

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flmq.cli.exit_codes import ExitCode, exit_code_of
+from flmq.cli.saying import say, says_json
 from flmq.cli.stopping import TYPED_BROKER
 from flmq.common.cleaning import clean_text
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
 from flmq.common.failure_text import error_text
 from flmq.common.files import make_folder
-from flmq.common.logger import LOGGER_NAME, file_handler
+from flmq.common.logger import LOGGER_NAME, console_formatter, file_handler
 from flmq.common.tracebacks import user_traceback
 from flmq.common.urls import redact_url
 from flmq.server.lifecycle import job_lock as charge
@@ -34,7 +35,6 @@ __all__ = [
 
 SAFELY_FLMQ = ["-P", "-m", "flmq"]
 """Arguments for Python to run flmq without importing from the current folder (``-P``)."""
-_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 @contextmanager
@@ -58,6 +58,9 @@ def boundary() -> Iterator[None]:
 
 def _complain(error: Exception, *, with_traceback: bool) -> None:
     """Write the error, with its traceback from the user's code on (all of it with ``--debug``)."""
+    if says_json():
+        say(f"{type(error).__name__}: {error_text(error).rstrip()}", "CRITICAL", error)
+        return
     if with_traceback:
         whole = bool(os.environ.get("FLMQ_DEBUG"))
         trace = "".join(traceback.format_exception(error)) if whole else user_traceback(error)
@@ -108,7 +111,7 @@ def log_to_stderr(level: int) -> None:
 def say_who_is_in_charge() -> None:
     """Write to standard error that a server stands by or takes over, before any view starts."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(console_formatter())
     logging.getLogger(charge.__name__).addHandler(handler)
 
 
@@ -120,7 +123,7 @@ def log_to_file(path: Path, level: int = logging.INFO) -> None:
 
 def _add(handler: logging.Handler, level: int) -> None:
     handler.setLevel(level)
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(console_formatter())
     logger = logging.getLogger(LOGGER_NAME)
     logger.addHandler(handler)
     logger.setLevel(min(level, logger.level or level))

@@ -23,9 +23,10 @@ from flmq.cli.process import (
     log_to_stderr,
     say_who_is_in_charge,
 )
+from flmq.cli.saying import says_json
 from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.view.links import LinkWatcher
-from flmq.cli.view.live import LiveView, View, choose_view
+from flmq.cli.view.live import LiveView, NoView, View, choose_view
 from flmq.cli.view.picture import check_drawable, draw
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
@@ -243,6 +244,7 @@ def server(
     ] = None,
 ) -> None:
     """Run a job: publish tasks to clients, gather their replies, aggregate, round by round."""
+    monitoring.begin()
     job = make_job_name() if run.job is None else check_job_name(run.job)
     url = broker_url(broker)
     vhost = parse_broker_url(url).vhost
@@ -306,12 +308,16 @@ def _serve(command: ServerCommand) -> None:
         set_aside(command.folder)
     with writing_run(command.folder):
         log_to_file(command.folder / "server.log")
-    console = Console()
-    view = choose_view(console)
-    if not isinstance(view, LiveView):
+    # Where the log is for programs, all that the view shows is in it, and nothing else is written.
+    console = Console(quiet=says_json())
+    view = NoView() if says_json() else choose_view(console)
+    if says_json():
+        log_to_stderr(logging.INFO)
+    elif not isinstance(view, LiveView):
         # The plain view shows what the log's warnings say, and more.
         log_to_stderr(logging.ERROR)
-    say_who_is_in_charge()
+    if not says_json():
+        say_who_is_in_charge()
     parts = command.instead.adjusted(load_server(command.app, command.context))
     ending = _Ending()
     with command.monitoring.shown("server", command.run.vitals) as seen:

@@ -12,6 +12,7 @@ from types import FrameType
 
 from flmq.cli.draining import Drain
 from flmq.cli.exit_codes import Terminated, exit_code_of
+from flmq.cli.saying import say
 from flmq.common.errors import FlmqError
 
 __all__ = ["PART_OF_DEMO", "TYPED_BROKER", "in_order", "typed_again"]
@@ -41,7 +42,7 @@ def in_order(goes_on: Callable[[], str], drain: Drain | None = None) -> Iterator
         yield
     except KeyboardInterrupt as error:
         if PART_OF_DEMO not in os.environ:
-            sys.stderr.write(f"flmq: stopped: {_said(goes_on)}\n")
+            say(f"stopped: {_said(goes_on)}")
         raise SystemExit(exit_code_of(error)) from None
 
 

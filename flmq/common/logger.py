@@ -9,13 +9,16 @@ from contextvars import ContextVar, Token
 from pathlib import Path
 
 from flmq.common.cleaning import clean_text
+from flmq.common.environment import LogFormat, log_format
 from flmq.common.files import append_private
+from flmq.common.json_lines import JsonLines
 
 __all__ = [
     "LOGGER_NAME",
     "LOG_FIELDS",
     "about",
     "configure",
+    "console_formatter",
     "get_logger",
     "log",
     "logger",
@@ -24,7 +27,7 @@ __all__ = [
 ]
 
 LOGGER_NAME = "flmq"
-LOG_FIELDS = ("job", "server_round", "phase", "client_id", "task_id")
+LOG_FIELDS = ("job", "run", "server_round", "phase", "client_id", "task_id")
 """Attributes of every log record of flmq that say what it is about: a str, an int or None."""
 
 
@@ -119,6 +122,21 @@ logger = get_logger(LOGGER_NAME)
 log = logger.log
 
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def console_formatter(date_format: str | None = None) -> logging.Formatter:
+    """Return what writes a record as the environment wants it: for people, or as JSON.
+
+    ``date_format`` is that of times for people; None for date and time with milliseconds.
+
+    Raises:
+        InvalidLogFormat: the environment names a format that there is not.
+    """
+    if log_format() is LogFormat.JSON:
+        return JsonLines()
+    return logging.Formatter(_CONSOLE_FORMAT, datefmt=date_format)
+
+
 _FILE_FORMAT = "%(asctime)s | %(levelname)s | {identifier} | %(filename)s:%(lineno)d | %(message)s"
 
 
@@ -159,7 +177,7 @@ def show_on_console(level: int = logging.INFO) -> None:
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
-    handler.setFormatter(logging.Formatter(_CONSOLE_FORMAT, datefmt="%H:%M:%S"))
+    handler.setFormatter(console_formatter("%H:%M:%S"))
     logger.addHandler(handler)
     _let_through(level)
 

@@ -61,6 +61,8 @@ class RunStarted:
     """Rounds that earlier servers of the job closed; this one continues after them."""
     folder: str = ""
     """Folder of the run's files; empty if it has no journal."""
+    run: str = ""
+    """Tells the run from others of the same job; its tasks have it too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,10 @@ class RunLog:
                 )
 
     def _about(self, event: RunEvent | None = None, **known: object) -> dict[str, object]:
-        """What a line is about: of our job."""
-        job = None if self._started is None else self._started.job
-        return about(event, job=job, **known)
+        """What a line is about: of our job and run."""
+        started = self._started
+        job, run = (None, None) if started is None else (started.job, started.run)
+        return about(event, job=job, run=run, **known)
 
     def _end(self, event: RunEnded) -> None:
         total = self._started.num_rounds if self._started else event.rounds

@@ -105,11 +105,11 @@ def test_a_record_says_what_it_is_about(caplog: pytest.LogCaptureFixture) -> Non
         logger.info("nothing again")
     fields = [[getattr(record, name) for name in LOG_FIELDS] for record in caplog.records]
     assert fields == [
-        [None] * 5,
-        ["job", 3, "fit", "alice", "t1"],
-        ["other", 1, None, "bob", None],
-        ["job", 3, "fit", "carol", "t1"],
-        [None] * 5,
+        [None] * 6,
+        ["job", None, 3, "fit", "alice", "t1"],
+        ["other", None, 1, None, "bob", None],
+        ["job", None, 3, "fit", "carol", "t1"],
+        [None] * 6,
     ]
 
 
@@ -122,7 +122,7 @@ def test_loggers_below_flmqs_own_clean_and_say_what_they_are_about_too(
         below.warning("two\nlines")
     (record,) = caplog.records
     assert record.getMessage() == "two\n    lines"
-    assert [getattr(record, name) for name in LOG_FIELDS] == ["job", None, None, None, None]
+    assert [getattr(record, name) for name in LOG_FIELDS] == ["job", *[None] * 5]
 
 
 def test_every_module_has_its_logger_from_here() -> None:

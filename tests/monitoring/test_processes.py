@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -53,7 +54,7 @@ def server(context):
 @pytest.fixture
 def commands(broker_url: str, tmp_path: Path) -> Iterator[Commands]:
     (tmp_path / "app.py").write_text(APP, encoding="utf-8")
-    made = Commands(broker_url, tmp_path, FLMQ_METRICS_PORT="0")
+    made = Commands(broker_url, tmp_path, FLMQ_METRICS_PORT="0", FLMQ_LOG_FORMAT="json")
     yield made
     made.end()
 
@@ -134,6 +135,18 @@ def test_a_federation_is_seen_from_its_start_to_its_end(commands: Commands, tmp_
         assert seen.value("flmq_worker_task_duration_seconds_count", phase="fit") == 3
         assert seen.value("flmq_worker_receipts_total", outcome="accepted") == 6
         assert seen.value("flmq_worker_replies_unreceipted") == 0
+
+    # All that anybody wrote are lines for programs, that say what they are about.
+    lines = [json.loads(line) for line in commands.outputs().splitlines() if line]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
+    rounds = [each for each in lines if "2 of 2 answered" in each["message"]]
+    assert [each["round"] for each in rounds] == [1, 2, 3]
+    assert {each["job"] for each in rounds} == {"seen"}
+    trained = [each for each in lines if each.get("phase") == "fit" and "task" in each]
+    assert {each["client"] for each in trained} >= {"ann", "ben"}
+    assert len({each["run"] for each in (*rounds, *lines) if "run" in each}) == 1
+    assert all("run" in each for each in rounds)
+    assert any(each["message"].startswith("stopped: job seen is not over") for each in lines)
 
 
 def done(base: str) -> float:

@@ -16,7 +16,7 @@ from flmq.cli.view.text import TextView
 from flmq.observe.events import RunEnded, RunEvent, RunStarted
 from flmq.observe.run_state import Board
 
-__all__ = ["LiveView", "View", "choose_view"]
+__all__ = ["LiveView", "NoView", "View", "choose_view"]
 
 _REDRAWS = 8
 """Redraws per second: smooth, and little work for the terminal."""
@@ -100,6 +100,28 @@ class LiveView:
                 vertical_overflow="crop",
             )
             self._live.start()
+
+
+class NoView:
+    """A view where nobody looks: the log says it all."""
+
+    def __call__(self, event: RunEvent) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        """Return the view itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Do nothing."""
 
 
 def choose_view(console: Console) -> View:

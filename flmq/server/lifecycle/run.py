@@ -89,7 +89,8 @@ def _take_and_run(
     if begun and run.new and run.journal is not None:
         _say_anew(name, run.journal.folder, bus)
     try:
-        return _run(transport, run, server, config, options, bus, broker, callbacks)
+        with logging_about(run=run.job.run_id):
+            return _run(transport, run, server, config, options, bus, broker, callbacks)
     finally:
         if run.journal is not None:
             run.journal.close()
@@ -153,7 +154,11 @@ def _run(
     )
     strategy = type(server.strategy).__name__
     folder = "" if run.journal is None else str(run.journal.folder)
-    bus.emit(RunStarted(run.job.name, config.num_rounds, strategy, broker, earlier, folder))
+    bus.emit(
+        RunStarted(
+            run.job.name, config.num_rounds, strategy, broker, earlier, folder, run.job.run_id
+        )
+    )
     _tell_waits(server, bus)
     logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
     if _is_finished(run):

@@ -87,7 +87,7 @@ class Listener:
         self._uploading.close()
 
     def _run(self) -> None:
-        with logging_about(job=self._job.name):
+        with logging_about(job=self._job.name, run=self._job.run_id):
             self._listen()
 
     def _listen(self) -> None:
