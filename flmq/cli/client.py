@@ -20,6 +20,7 @@ from flmq.client.app import run_clients, threads_for
 from flmq.client.client_ids import InvalidClientIds, Share, client_ids_of, clients_of
 from flmq.client.factory import ClientSource
 from flmq.client.options import WorkerOptions
+from flmq.client.secure.options import ClientKeyOptions
 from flmq.client.tasks.store import AckPolicy
 from flmq.common.environment import broker_url
 from flmq.common.logger import logger
@@ -91,6 +92,7 @@ def client(
     ] = None,
     *,
     options: WorkerOptions,
+    key_options: ClientKeyOptions,
     monitoring: Monitoring,
 ) -> None:
     """Work for every job of the broker's virtual host until stopped, as one client or as many.
@@ -105,11 +107,12 @@ def client(
     if client_ids is None:
         if processes > 1 or share is not None:
             raise InvalidClientIds("--processes and --share divide many clients: give --client-ids")
+        client_id = key_options.name() if client_id is None else client_id
         name = make_client_id() if client_id is None else check_client_id(client_id)
         if client_id is None:
             logger.info("client id %s (give --client-id one that stays)", name)
         clients: Mapping[str, Mapping[str, Scalar]] = {name: properties}
-        options = replace(options, threads=concurrency or 1)
+        options = replace(options, threads=concurrency or 1, keys=key_options.load(clients))
         drain = Drain(options.grace)
         with in_order(lambda: _goes_on(client_id, options), drain):
             _run(url, load_client(app), clients, options, monitoring, drain)
@@ -120,7 +123,8 @@ def client(
     clients = clients_of(ids, properties, part)
     if processes > len(clients):
         raise InvalidClientIds(f"{processes} processes for {len(clients)} clients: give fewer")
-    options = replace(options, threads=concurrency or threads_for(len(clients), processes))
+    threads = concurrency or threads_for(len(clients), processes)
+    options = replace(options, threads=threads, keys=key_options.load(clients))
     source = load_client(app)  # before there are processes that would each say what is wrong
     drain = Drain(options.grace)
     with in_order(lambda: _many_go_on(options), drain):

@@ -16,6 +16,7 @@ from flmq.cli.commands import Commands
 from flmq.cli.demo.demo import demo
 from flmq.cli.demo.sites import demo_sites
 from flmq.cli.doctor import doctor
+from flmq.cli.keys import keys_app
 from flmq.cli.process import boundary, hide_broker_url
 from flmq.cli.provision import provision_app
 from flmq.cli.runs import runs_app
@@ -40,6 +41,7 @@ app.command()(demo_sites)
 app.command()(doctor)
 app.add_typer(broker_app, name="broker")
 app.add_typer(certs_app, name="certs")
+app.add_typer(keys_app, name="keys")
 app.add_typer(runs_app, name="runs")
 app.add_typer(site_app, name="site")
 app.add_typer(provision_app, name="provision")

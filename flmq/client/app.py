@@ -12,6 +12,7 @@ from pathlib import Path
 from flmq.client.client_ids import client_ids_of, clients_of, some_of
 from flmq.client.factory import ClientSource, checked_source
 from flmq.client.options import WorkerOptions, check_properties
+from flmq.client.secure.options import ClientKeyOptions
 from flmq.client.serving.worker import Worker
 from flmq.client.typing import ClientFn, ClientLike
 from flmq.common.environment import broker_url
@@ -63,6 +64,10 @@ def start_client(
     properties: Mapping[str, Scalar] | None = None,
     site: str = DEFAULT_SITE,
     state_dir: Path | str | None = None,
+    e2e: bool = False,
+    key: Path | str | None = None,
+    server_key: Path | str | None = None,
+    roster: Path | str | None = None,
     observers: Sequence[WorkerObserver] | WorkerBus = (),
 ) -> None:
     """Serve a job over RabbitMQ as a client. Blocks until the first job it serves ends.
@@ -91,6 +96,13 @@ def start_client(
         properties: the client's properties; the criteria of strategies see them.
         site: the datacenter; "main" if there is only one.
         state_dir: a folder for durable state, with a folder for each client id in it.
+        e2e: serve only jobs whose server signs and seals what it says, for a broker that is not
+            trusted (docs/e2e.md); needs ``key`` and ``server_key``.
+        key: with ``e2e``, the file of this client's private key, or the folder of many clients'.
+            Its name is the client's id, if no other is given.
+        server_key: with ``e2e``, the file of the server's public key, or a folder of several.
+        roster: with ``e2e``, the public keys of all clients that may take part, if not the server
+            alone is to say that.
         observers: called with each event of the worker (`flmq.observe.events`); a `WorkerBus`,
             which is closed at the end, lets more be attached meanwhile.
 
@@ -108,11 +120,15 @@ def start_client(
         )
     if root_certificates is not None or authentication_keys is not None:
         raise InvalidClientArguments(
-            "certificates and keys are for Flower's own server; with flmq the broker checks who "
-            "you are: give an amqps:// URL with ?cafile=... (and certfile, keyfile)"
+            "certificates and keys of this form are for Flower's own server; with flmq the broker "
+            "checks who you are: give an amqps:// URL with ?cafile=... (and certfile, keyfile); "
+            "keys between this client and its server are e2e=True, key=... and server_key=..."
         )
     if client_id is not None and client_ids is not None:
         raise InvalidClientArguments("give client_id=... or client_ids=..., one of the two")
+    key_options = ClientKeyOptions(e2e, _path(key), _path(server_key), _path(roster))
+    if client_id is None and client_ids is None:
+        client_id = key_options.name()
     if client_id is None and client_ids is None:
         client_id = make_client_id()
         logger.info(
@@ -133,12 +149,17 @@ def start_client(
         clients,
         WorkerOptions(
             site=site,
-            state_dir=None if state_dir is None else Path(state_dir),
+            state_dir=_path(state_dir),
             once=True,
+            keys=key_options.load(clients),
             observers=observers,
             threads=threads_for(len(clients)) if concurrency is None else concurrency,
         ),
     )
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def start_numpy_client(*, server_address: str | None = None, client: ClientLike) -> None:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flmq.client.factory import Elsewhere
 from flmq.client.folders import check_folder
 from flmq.client.models.cache import DEFAULT_CACHE_BYTES, FolderCache, MemoryCache, ModelCache
 from flmq.client.models.reader import PATIENCE
+from flmq.client.secure.keys import ClientKeys
 from flmq.client.tasks.spool import TaskSpool
 from flmq.client.tasks.store import AckPolicy, Tasks, VolatileTasks
 from flmq.common.errors import UsageError
@@ -22,9 +24,13 @@ from flmq.observe.vitals import Vitals
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT, too_many_properties
 
+if TYPE_CHECKING:  # the package behind it is an extra
+    from flmq.client.secure.protection import ClientProtection
+
 __all__ = ["InvalidWorkerOptions", "WorkerOptions", "check_properties"]
 
-_SPOOL = "spool"
+_SPOOL, _SIGNED_SPOOL = "spool", "spool-e2e"
+"""Folders of tasks: with keys, none that came plain is taken up."""
 
 
 class InvalidWorkerOptions(UsageError):
@@ -128,6 +134,10 @@ class WorkerOptions:
     vitals: Vitals = field(default_factory=Vitals, compare=False)
     """What the worker says of itself when it is asked: see `flmq.monitoring`."""
 
+    keys: ClientKeys | None = None
+    """The clients' keys, which protect what they say from end to end (docs/e2e.md); None: they
+    trust the broker."""
+
     def __post_init__(self) -> None:
         """Refuse options that contradict each other.
 
@@ -181,7 +191,19 @@ class WorkerOptions:
     def spool_folder(self, client_id: str) -> Path:
         """Return the folder of a client's spool; there must be a ``state_dir``."""
         assert self.state_dir is not None
-        return self.state_dir / client_id / _SPOOL
+        return self.state_dir / client_id / self._spool
+
+    @property
+    def _spool(self) -> str:
+        return _SPOOL if self.keys is None else _SIGNED_SPOOL
+
+    def protection(self, unix_clock: Callable[[], float]) -> ClientProtection | None:
+        """Return what signs and opens messages with `keys`, by ``unix_clock`` (Unix seconds)."""
+        if self.keys is None:
+            return None
+        from flmq.client.secure.protection import ClientProtection  # needs cryptography
+
+        return ClientProtection(self.keys, unix_clock)
 
     def tasks(self, client_id: str, unix_clock: Callable[[], float] = time.time) -> Tasks:
         """Return the store for tasks of ``client_id``. ``unix_clock`` gives Unix seconds."""

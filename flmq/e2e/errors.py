@@ -14,7 +14,8 @@
     │   ├── Protected        it is signed or sealed, and there are no keys here
     │   ├── UnknownKey       signed by somebody whose key is not trusted here
     │   ├── ManifestExpired  the job's manifest is not valid at this time
-    │   └── OtherRoster      the job is for another set of clients than was pinned here
+    │   ├── OtherRoster      the job is for another set of clients than was pinned here
+    │   └── Outdated         it is of a run that a later one has taken the place of
     └── NoManifest           nothing of this job was heard yet: there is no key to seal to
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "NoManifest",
     "NotProtected",
     "OtherRoster",
+    "Outdated",
     "Protected",
     "SecureExtraMissing",
     "UnknownKey",
@@ -86,6 +88,10 @@ class ManifestExpired(Mismatch):
 
 class OtherRoster(Mismatch):
     """The manifest is of a job for other clients than those pinned here."""
+
+
+class Outdated(Mismatch):
+    """It is of a run of its job that a later one has taken the place of."""
 
 
 class NoManifest(PeerError):

@@ -18,11 +18,11 @@ from flmq.e2e.primitives import (
 )
 from flmq.messaging.protection import Opened
 from flmq.transport import Delivery
-from flmq.wire import Body, Presence, Receipt, Reply, Sealed, Task, decode, encode
+from flmq.wire import Body, ModelRequest, Presence, Receipt, Reply, Sealed, Task, decode, encode
 
 __all__ = ["is_sealed", "open_body", "seal_body"]
 
-_SEALED = frozenset(kind.__name__ for kind in (Task, Reply, Receipt))
+_SEALED = frozenset(kind.__name__ for kind in (Task, Reply, Receipt, ModelRequest))
 
 
 def is_sealed(kind: str) -> bool:

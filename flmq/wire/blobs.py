@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import accumulate
 from mmap import mmap
 from typing import TYPE_CHECKING, BinaryIO
@@ -96,6 +97,16 @@ class BlobRef:
     def total(self) -> int:
         """Size of the whole blob in bytes."""
         return sum(self.lengths)
+
+    @property
+    def name(self) -> str:
+        """The name of its chunks: its digest, or, if it is encrypted, one that tells nothing.
+
+        Whoever guessed the bytes of a model could see by its digest that he is right.
+        """
+        if not self.key:
+            return self.digest
+        return blake2b(self.digest.encode(), digest_size=32, key=self.key).hexdigest()
 
     @property
     def is_shared(self) -> bool:
@@ -240,7 +251,7 @@ def upload_name(task_id: str, ref: BlobRef) -> str:
     and the chunks of the two answers, which come by another queue than the replies, must not be
     mixed.
     """
-    return f"{task_id}.{ref.digest[:16]}"
+    return f"{task_id}.{ref.name[:16]}"
 
 
 def task_of_upload(name: str) -> str:
@@ -249,7 +260,7 @@ def task_of_upload(name: str) -> str:
 
 
 def blob_chunk_headers(name: str, index: int) -> dict[str, str | int]:
-    """Return the AMQP headers of a chunk; ``name`` is the blob's digest, or an `upload_name`."""
+    """Return the AMQP headers of a chunk; ``name`` is `BlobRef.name` or an `upload_name`."""
     return {_BLOB: name, _INDEX: index}
 
 
@@ -258,7 +269,7 @@ class BlobChunk:
     """A chunk of a blob, as received in a message."""
 
     name: str
-    """The blob's digest, or an `upload_name`."""
+    """`BlobRef.name`, or an `upload_name`."""
     index: int
     data: bytes | memoryview
 
@@ -293,6 +304,8 @@ class BlobProgress:
     def __init__(self, ref: BlobRef) -> None:
         """Wait for the chunks of ``ref``."""
         self.ref = ref
+        self.name = ref.name
+        """The name of its chunks."""
         # Known once: a reference may have 100,000 tensors, and a chunk a byte.
         self._total, self._count = ref.total, ref.count
         self._missing = self._count

@@ -284,7 +284,7 @@ class ModelReader:
                 self._next_offset, self._read_at = offset + 1, self._clock()
         try:
             chunk = blob_chunk_of(delivery.message.headers, delivery.message.body)
-            if chunk is None or chunk.name != progress.ref.digest:
+            if chunk is None or chunk.name != progress.name:
                 return False
             progress.take(chunk.index, chunk.data, blob)
         except PeerError as error:

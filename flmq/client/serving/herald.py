@@ -39,12 +39,15 @@ class Herald:
         site: str,
         every: float,
         clock: Callable[[], float] = time.time,
+        *,
+        alone: bool = False,
     ) -> None:
         """Announce ``clients`` (ids with properties), with a heartbeat ``every`` seconds.
 
-        ``clock`` gives Unix seconds.
+        ``clock`` gives Unix seconds. ``alone``: each client speaks for itself, as it signs that.
         """
         self._clients = clients
+        self._alone = alone
         self._clock = clock
         self._site = site
         self.every = every
@@ -176,7 +179,7 @@ class Herald:
 
     def _together(self, clients: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         """Divide clients into those of whom one message tells."""
-        most = 1 if self._older else _TOGETHER
+        most = 1 if self._older or self._alone else _TOGETHER
         batch: list[tuple[str, str]] = []
         size = 0
         for client in clients:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
-from flmq.messaging import Incoming, Sender
+from flmq.messaging import PLAIN, Incoming, Protection, Sender
 from flmq.transport import (
     REGIONAL,
     TASKS,
@@ -73,9 +73,10 @@ class Standing:
                 raise
             raise NotProvisioned(what, self.transport.user, str(error)) from error
 
-    def sender(self, publisher: Publisher) -> Sender:
+    def sender(self, publisher: Publisher, protection: Protection = PLAIN) -> Sender:
         """Return what sends through ``publisher``, with our name where it is asked for."""
-        return Sender(publisher, user_id=self.transport.user if self.provisioned else None)
+        user = self.transport.user if self.provisioned else None
+        return Sender(publisher, user_id=user, protection=protection)
 
     def notes_of(self, client_id: str) -> Address:
         """Return where a client's notes to itself are sent."""

@@ -43,7 +43,7 @@ from flmq.common.files import make_folder
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_client_id
 from flmq.common.typing import Scalar
-from flmq.messaging import Inbox, Incoming
+from flmq.messaging import PLAIN, Inbox, Incoming
 from flmq.observe.bus import WorkerBus
 from flmq.transport import Consumer, Transport, client_queue
 from flmq.transport.standby import stand_by
@@ -101,7 +101,13 @@ class Worker:
         )
         self._clock = clock
         self._unix_clock = unix_clock
-        self._herald = Herald(clients, self._options.site, self._options.heartbeat, unix_clock)
+        self._herald = Herald(
+            clients,
+            self._options.site,
+            self._options.heartbeat,
+            unix_clock,
+            alone=self._options.keys is not None,
+        )
         self._backlog = Backlog(clock, unix_clock)
         self._hands = Hands(self._options.threads, self._backlog)
         self._turned = clock()
@@ -174,13 +180,15 @@ class Worker:
             seconds = self._clock() - begun
             logger.debug("%d clients have their queues after %.1f s", len(self._tasks), seconds)
         self._publisher = self._transport.publisher()
-        self._sender = self._standing.sender(self._publisher)
+        protection = options.protection(self._unix_clock)
+        self._sender = self._standing.sender(self._publisher, protection or PLAIN)
         self._herald.speak_through(self._sender)
         self._inbox = Inbox(
             self._consumer,
             self._sender,
             rejects=self._standing.provisioned,
             check=self._standing.problem,
+            protection=protection or PLAIN,
         )
         self._models = ModelReader(
             self._transport,
@@ -193,18 +201,21 @@ class Worker:
         )
         self._deaths = self._count_deaths()
         awaited = AwaitedReceipts(self._clock)
+        executor = TaskExecutor(
+            self._sender,
+            self._models,
+            self._clients,
+            awaited,
+            site=site,
+            events=self._events,
+            deaths=self._deaths,
+        )
+        if protection is not None:
+            executor.reply_key = protection.reply_key
         self._work = Work(
             self._tasks,
             self._inbox,
-            TaskExecutor(
-                self._sender,
-                self._models,
-                self._clients,
-                awaited,
-                site=site,
-                events=self._events,
-                deaths=self._deaths,
-            ),
+            executor,
             awaited,
             self._backlog,
             leave=self._jobs.leave,

@@ -61,6 +61,8 @@ def reply_to(task: Task, res: Res, seconds: float) -> Reply:
         nonce=task.nonce,
         seconds=seconds,
         res=res,
+        base="" if task.model is None else task.model.digest,
+        run=task.run,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from flmq.common.errors import (
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters, without_parameters
 from flmq.common.typing import FitIns, Parameters
+from flmq.e2e.errors import NoManifest
 from flmq.messaging import Sender, Sent
 from flmq.transport import (
     REGIONAL,
@@ -77,6 +79,8 @@ class TaskExecutor:
         self._site = site
         self._events = events or TaskEvents()
         self._deaths = deaths or NoDeaths()
+        self.reply_key: Callable[[Reply, BlobRef], bytes] = _no_key
+        """Gives the content key of a reply's blob; empty: its chunks are plain."""
 
     def do(self, task: Task, tasks: Tasks, now: Callable[[], float] = time.time) -> bool:
         """Execute a task, or only send its reply if it is done already. Blocks.
@@ -184,7 +188,8 @@ class TaskExecutor:
                     f"model {request.digest[:12]} is not to be had any more: the round is over"
                 )
             address = self._address(task.client_id, task.job)
-            self._sender.send(address, request, mandatory=False).outcome.result()
+            with contextlib.suppress(NoManifest):  # its server will be heard: asked again then
+                self._sender.send(address, request, mandatory=False).outcome.result()
 
         parameters = self._models.get(
             task.model, deadline, ask, own_models_topology(task.client_id, self._site)
@@ -224,6 +229,7 @@ class TaskExecutor:
             uploads = REGIONAL_UPLOADS if address.exchange == REGIONAL else UPLOADS
             nobody = Address(UPLOADS, size_key(self._site, reply.client_id))
             ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(nobody))
+            ref = replace(ref, key=self.reply_key(reply, ref))
             head = replace(reply, res=without_parameters(reply.res), blob=ref)
             if not self._send_envelope(address, head):
                 return False
@@ -233,6 +239,9 @@ class TaskExecutor:
             return _arrived(self._sender.send_blob(chunks, ref, name, tensors))
         except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
             raise
+        except NoManifest as error:
+            logger.info("%s: it is kept until then", error)
+            return False
         except Exception as error:
             # No codec or broker accepts it: a client that died of it would die again.
             return self._send_envelope(address, _bad(reply, error))
@@ -247,6 +256,10 @@ class TaskExecutor:
         # The site's own exchange: it binds its aggregator's queues by its own name alone.
         exchange = REGIONAL if via else REPLIES
         return Address(exchange, reply_key(self._site, client_id, job))
+
+
+def _no_key(reply: Reply, ref: BlobRef) -> bytes:
+    return b""
 
 
 def _arrived(sent: Sent) -> bool:

@@ -131,7 +131,7 @@ class ModelDeliveries:
                 sent = self._sender.send_blob(
                     delivery.address,
                     delivery.ref,
-                    delivery.ref.digest,
+                    delivery.ref.name,
                     delivery.parameters.tensors,
                     expiration=delivery.expiration,
                     persistent=delivery.persistent,

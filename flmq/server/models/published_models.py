@@ -205,7 +205,7 @@ class PublishedModels:
             self._declare()
             self._declared = True
         for _ in range(_TRIES):
-            sent = self._sender.send_blob(self._address(), ref, ref.digest, parameters.tensors)
+            sent = self._sender.send_blob(self._address(), ref, ref.name, parameters.tensors)
             # Wait until every chunk is confirmed, before any task names the model.
             if sent.outcome.result() is not PublishOutcome.UNROUTABLE:
                 break
