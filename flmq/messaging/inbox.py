@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flmq.common.errors import MalformedMessage, PeerError
 from flmq.common.logger import logger
 from flmq.e2e.errors import Mismatch
-from flmq.messaging.deadletters import DeadLetterLimit
+from flmq.messaging.deadletters import DeadLetterLimit, sender_of
 from flmq.messaging.protection import PLAIN, Encoded, Protection
 from flmq.messaging.sender import Sender
 from flmq.transport import Consumer, Delivery, PublishOutcome
@@ -137,10 +137,13 @@ class Inbox:
         """
         if self._on_dead is not None:
             self._on_dead(reason)
-        if not self._limit.admits(delivery.queue, reason):
+        sender = sender_of(delivery)
+        if not self._limit.admits(sender, delivery.queue, reason):
             self._consumer.ack(delivery)
             return
-        logger.warning("message from %s to %s: %s", delivery.queue, "flmq.dead", reason)
+        logger.warning(
+            "message from %s to flmq.dead, sent by %s: %s", delivery.queue, sender, reason
+        )
         if self._rejects:
             self._consumer.reject(delivery, requeue=False)
             return

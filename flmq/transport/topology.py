@@ -91,6 +91,8 @@ JOB_QUEUE_EXPIRES = 7 * _DAY
 """Seconds after which the queues of a job that nobody serves are deleted."""
 _OWN_MODELS_EXPIRE = 3600
 _PRESENCE_TTL = 60
+_PRESENCE_MAX_BYTES = 64 * 1024 * 1024
+"""Of 100,000 heartbeats some 20 MiB; of hellos of a megabyte, whoever sends them, no more."""
 STREAM_MAX_BYTES = 8 * 1024**3
 """Minimum that the stream of models keeps: it drops whole segments beyond that."""
 _STREAM_MAX_AGE = "2h"
@@ -340,6 +342,7 @@ def job_topology(job: str) -> Topology:
                 arguments={
                     "x-message-ttl": _PRESENCE_TTL * 1000,
                     "x-max-length": 100_000,
+                    "x-max-length-bytes": _PRESENCE_MAX_BYTES,
                     "x-overflow": "drop-head",
                     "x-expires": _DAY * 1000,
                 },

@@ -88,3 +88,17 @@ def test_invented_runs_take_no_memory() -> None:
     for number in range(1000):
         epochs.hear("job", 1, f"run-{number}")
     assert len(epochs.end("job", 1, "run-999")) == 16
+
+
+def test_of_invented_jobs_the_last_are_known() -> None:
+    """A flood of roll calls takes bounded memory, and no job's place that is heard meanwhile."""
+    forgotten: list[str] = []
+    epochs = Epochs(lambda: 2e9, forgotten.append)
+    for number in range(30_000):
+        assert epochs.hear(f"invented-{number}", 1)
+        if number % 1000 == 0:
+            assert epochs.hear("real", 7)
+    assert epochs.knows("real")
+    assert not epochs.hear("real", 6)
+    assert len(forgotten) == 30_001 - 10_000
+    assert "real" not in forgotten

@@ -9,6 +9,8 @@ __all__ = ["Epochs"]
 
 _AHEAD_MS = 24 * 3600 * 1000
 """How far the clocks of a server and its clients may differ, in ms."""
+_JOBS = 10_000
+"""Jobs known at a time, those heard last: whoever can write to a client's queue can invent them."""
 _RUNS = 16
 """Runs known per job at a time: one, except for those that were left unfinished."""
 
@@ -22,9 +24,17 @@ class Epochs:
     make a client deaf to its server. If our own clock is wrong by days, all are treated alike.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Start empty; ``clock`` gives Unix seconds."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        forgotten: Callable[[str], None] = lambda job: None,
+    ) -> None:
+        """Start empty; ``clock`` gives Unix seconds.
+
+        ``forgotten`` is told of each job that is forgotten as there are too many.
+        """
         self._clock = clock
+        self._forgotten = forgotten
         self._heard: dict[str, dict[str, int]] = {}
         """The highest epoch by job and run."""
         self._in_charge: dict[str, str] = {}
@@ -34,8 +44,13 @@ class Epochs:
         """Note a server's epoch; return False if a later server of that run is known."""
         if self._is_earlier(job, epoch, run):
             return False
-        runs = self._heard.setdefault(job, {})
+        runs = self._heard[job] = self._heard.pop(job, {})  # the one heard last is the last
         runs[run] = epoch
+        if len(self._heard) > _JOBS:
+            forgotten = next(iter(self._heard))
+            del self._heard[forgotten]
+            self._in_charge.pop(forgotten, None)
+            self._forgotten(forgotten)
         if len(runs) > _RUNS:
             del runs[next(iter(runs))]
         return True

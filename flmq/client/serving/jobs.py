@@ -41,7 +41,7 @@ class Jobs:
         self._size = size
         self._once = once
         self._stop = stop
-        self._epochs = Epochs(unix_clock)
+        self._epochs = Epochs(unix_clock, self._let_go)
         self._greeted: set[str] = set()
         """Jobs whose server has been alive since our start."""
         self._asked: set[str] = set()
@@ -103,6 +103,13 @@ class Jobs:
             left,
         )
 
+    def _let_go(self, job: str) -> None:
+        """Forget one of far more jobs than there can be."""
+        self._herald.forget(job)
+        self._greeted.discard(job)
+        self._asked.discard(job)
+        self._left.pop(job, None)
+
     def end(self, ended: JobEnded, *, at_once: bool = False) -> None:
         """Forget a job. One whose server never greeted us ended before our start.
 
@@ -117,11 +124,8 @@ class Jobs:
         if self._epochs.knows(ended.job):
             return  # an earlier run is over; the current one goes on
         self._clients.forget(ended.job)
-        self._herald.forget(ended.job)
         self._served_one |= ended.job in self._greeted
-        self._greeted.discard(ended.job)
-        self._asked.discard(ended.job)
-        self._left.pop(ended.job, None)
+        self._let_go(ended.job)
         if self._once and self._served_one:
             if at_work := sorted(self._asked & self._greeted):
                 logger.info("going on until job %s ends, which we work in", ", ".join(at_work))

@@ -13,14 +13,17 @@ __all__ = ["Aggregators"]
 
 _MISSED = 2.5
 """Reports that an aggregator may miss before it is not there; heartbeats likewise."""
-_MOST = 10_000
-"""Most sites to remember, whatever is reported."""
+_MOST = 1_000
+"""Most sites to remember, whatever is reported: as many as one aggregator may cover."""
+_MOST_BYTES = 64 << 20
+"""Most bytes of all their reports, about; one that is too large for what is left is not kept."""
 
 
 @dataclass(slots=True)
 class _Heard:
     report: AggregatorReport
     at: float
+    size: int
 
 
 class Aggregators:
@@ -31,12 +34,31 @@ class Aggregators:
         self._clock = clock
         self._lock = threading.Lock()
         self._heard: dict[str, _Heard] = {}
+        self._bytes = 0
 
     def hear(self, report: AggregatorReport) -> None:
-        """Take in what an aggregator says. A second one of its site replaces the first."""
+        """Take in what an aggregator says. A second one of its site replaces the first.
+
+        Where there is no room for another site, those go that are not there any more.
+        """
+        size, now = _size(report), self._clock()
         with self._lock:
-            if report.site in self._heard or len(self._heard) < _MOST:
-                self._heard[report.site] = _Heard(report, self._clock())
+            if not self._has_room(report.site, size):
+                self._forget_the_gone(now)
+            if self._has_room(report.site, size):
+                self._bytes += size - self._size_of(report.site)
+                self._heard[report.site] = _Heard(report, now, size)
+
+    def _has_room(self, site: str, size: int) -> bool:
+        held = self._bytes - self._size_of(site)
+        return held + size <= _MOST_BYTES and (site in self._heard or len(self._heard) < _MOST)
+
+    def _size_of(self, site: str) -> int:
+        return self._heard[site].size if site in self._heard else 0
+
+    def _forget_the_gone(self, now: float) -> None:
+        for site in [site for site, known in self._heard.items() if not _is_there(known, now)]:
+            self._bytes -= self._heard.pop(site).size
 
     def heard(self, site: str) -> float | None:
         """Return when a site's aggregator was last heard, by the clock; None: never."""
@@ -62,17 +84,27 @@ class Aggregators:
             there = {
                 site: frozenset(known.report.covers)
                 for site, known in sorted(self._heard.items())
-                if now - known.at <= _MISSED * known.report.report_seconds
+                if _is_there(known, now)
             }
+        above: dict[str, list[str]] = {}
+        for site, covers in there.items():
+            for covered in covers - {site}:
+                above.setdefault(covered, []).append(site)
         found: dict[str, frozenset[str]] = {}
         taken: set[str] = set()
         for site, covers in there.items():
-            if any(
-                site in others and (other not in covers or other < site)
-                for other, others in there.items()
-                if other != site
-            ):
+            if any(other not in covers or other < site for other in above.get(site, ())):
                 continue
             found[site] = covers - taken
             taken |= covers
         return found
+
+
+def _is_there(known: _Heard, now: float) -> bool:
+    return now - known.at <= _MISSED * known.report.report_seconds
+
+
+def _size(report: AggregatorReport) -> int:
+    """Return about how many bytes a report takes in memory."""
+    orders = sum(300 + len(each.held) + len(each.list_digest) for each in report.orders)
+    return 500 + 130 * len(report.covers) + orders

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flmq.server.presence.aggregators import Aggregators
 from flmq.wire import AggregatorReport, OrderInHand
 
@@ -64,3 +66,21 @@ def test_what_it_has_of_an_order() -> None:
     assert aggregators.in_hand("eu", "t1") == order
     assert aggregators.in_hand("eu", "t2") is None
     assert aggregators.in_hand("us", "t1") is None
+
+
+def test_invented_sites_take_bounded_memory_and_time() -> None:
+    clock = Clock()
+    aggregators = Aggregators(clock)
+    orders = tuple(OrderInHand(f"o{n}", b"12345678", bytes(500)) for n in range(1000))
+    covers = tuple(f"s{n}" for n in range(900))
+    for number in range(3000):
+        aggregators.hear(AggregatorReport(f"s{number}", "i", covers, orders, report_seconds=1.0))
+    assert aggregators._bytes <= 64 << 20
+    assert len(aggregators._heard) <= 1000
+    begun = time.process_time()
+    aggregators.topmost()
+    assert time.process_time() - begun < 2.0
+    clock.now += 10.0  # they are gone, and the next is heard
+    for number in range(1000):
+        aggregators.hear(AggregatorReport(f"t{number}", "i", (f"t{number}",), report_seconds=1.0))
+    assert set(aggregators.topmost()) >= {"t0"}
