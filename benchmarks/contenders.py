@@ -15,7 +15,9 @@ __all__ = [
     "CONTESTANTS",
     "FLWR_PYTHON",
     "IN_ROUNDS",
+    "KEYS",
     "ON_MEMORY",
+    "TLS_URL",
     "Contestant",
     "NotAvailable",
     "flower_python",
@@ -24,6 +26,9 @@ __all__ = [
 
 FLWR_PYTHON = "FLMQ_BENCH_FLWR_PYTHON"
 """The environment variable that names another Python, where flwr is installed."""
+
+TLS_URL, KEYS = "FLMQ_BENCH_TLS_URL", "FLMQ_BENCH_KEYS"
+"""Set by `benchmarks.sealed`: the broker's URL by TLS, and the folder of keys."""
 
 
 class NotAvailable(Exception):
@@ -43,6 +48,10 @@ class Contestant:
     """The command of its "server" or "client", without what depends on the cell."""
     needs: Callable[[Cell], int]
     """Bytes of memory that server and clients may take at their peak, by experience."""
+    over_tls: bool = False
+    """Whether it connects by the URL in `TLS_URL`."""
+    keys: bool = False
+    """Whether server and clients have keys, in the folder that `KEYS` names."""
 
     def server(self, cell: Cell, rounds: int) -> list[str]:
         """Return the server's command."""
@@ -52,12 +61,15 @@ class Contestant:
             f"--model-bytes={cell.model_bytes}",
             f"--rounds={rounds}",
             *self._names(cell),
+            *([f"--keys={os.environ[KEYS]}"] if self.keys else []),
         ]
 
     def client(self, cell: Cell, number: int) -> list[str]:
         """Return the command of client ``number``."""
         names = self._names(cell)
         own = [*names, f"--name={number}", f"--model-bytes={cell.model_bytes}"] if names else []
+        if self.keys:
+            own = [f"--keys={os.environ[KEYS]}", f"--name={number}"]
         return [*self.command("client"), *own]
 
     def _names(self, cell: Cell) -> list[str]:
@@ -68,6 +80,8 @@ class Contestant:
 
     def address(self, broker_url: str) -> str:
         """Return where its server and clients meet."""
+        if self.over_tls:
+            return os.environ[TLS_URL]
         return broker_url if self.on_broker else f"127.0.0.1:{_free_port()}"
 
 
@@ -164,6 +178,18 @@ CONTESTANTS: dict[str, Contestant] = {
                 _memory(9, 0, 3.5, 60_000_000),
             )
             for strategy in ("FedAdam", "FedMedian")
+        ),
+        *(
+            Contestant(
+                "flmq" + "-tls" * over_tls + "-e2e" * keys,
+                "flmq" + ", TLS" * over_tls + ", --e2e" * keys,
+                True,
+                _learning(lambda: sys.executable, "flmq"),
+                _memory(6, 0, 3.5, 60_000_000),
+                over_tls,
+                keys,
+            )
+            for over_tls, keys in ((True, False), (False, True), (True, True))
         ),
         Contestant(
             "flower",

@@ -38,6 +38,7 @@ WITHOUT_ALL = {
     "flmq.server.strategy.partial",
     "flmq.server.strategy.robust",
     "flmq.server.rounds",
+    "flmq.server.secure",
     "flmq.server.streams",
     "flmq.sites",
     # The wire's own tables, behind flmq.wire.

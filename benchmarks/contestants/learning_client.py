@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants.stage import address, end_with_parent
@@ -28,13 +29,24 @@ def echo(numpy_client: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=("flmq", "flwr"), required=True)
-    library = parser.parse_args().library
+    parser.add_argument("--keys", type=Path, help="folder of keys: protect all from end to end")
+    parser.add_argument("--name", help="the client's, where it has a key")
+    options = parser.parse_args()
     end_with_parent()
-    client = importlib.import_module(library).client
+    client = importlib.import_module(options.library).client
+    protected: dict[str, Any] = {}
+    if options.keys is not None:
+        protected = {
+            "client_id": options.name,
+            "e2e": True,
+            "key": options.keys / "clients" / f"{options.name}.key",
+            "server_key": options.keys / "server.pub",
+        }
     client.start_client(
         server_address=address(),
         client=echo(client.NumPyClient)().to_client(),
         grpc_max_message_length=_MAX_MESSAGE,
+        **protected,
     )
 
 

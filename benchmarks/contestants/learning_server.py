@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import zlib
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants.model import make_model
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--model-bytes", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--keys", type=Path, help="folder of keys: protect all from end to end")
     options = parser.parse_args()
     fl = importlib.import_module(options.library)
     server, common = fl.server, fl.common
@@ -76,11 +78,16 @@ def main() -> None:
         initial_parameters=common.ndarrays_to_parameters(make_model(options.model_bytes)),
     )
     strategy.fit_metrics_aggregation_fn = strategy.count
+    protected: dict[str, Any] = {}
+    if options.keys is not None:
+        keys, trust = options.keys / "server.key", options.keys / "clients"
+        protected = {"e2e": True, "keys": keys, "trust": trust}
     server.start_server(
         server_address=address(),
         config=server.ServerConfig(num_rounds=options.rounds),
         strategy=strategy,
         grpc_max_message_length=_MAX_MESSAGE,
+        **protected,
     )
 
 

@@ -47,6 +47,7 @@ from flmq.server.context import ServerContext
 from flmq.server.lifecycle.run_folder import set_aside
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.rhythm.early_stopping import EarlyStopping
+from flmq.server.secure.options import KeyOptions
 from flmq.server.server_config import ServerConfig
 from flmq.sites.federation import Federation
 from flmq.sites.reading import read_federation
@@ -228,6 +229,7 @@ def server(
     run: RunOptions,
     beginning: Beginning,
     coordinator: CoordinatorOptions,
+    keys: KeyOptions,
     keeping: Keeping,
     monitoring: Monitoring,
     picture: Annotated[
@@ -258,7 +260,7 @@ def server(
         resume=beginning.policy,
         anew=beginning.fresh,
         keep=keeping.policy,
-        coordinator=coordinator,
+        coordinator=replace(coordinator, protection=keys.load()),
     )
     context = ServerContext(job, pairs("--config", config or []))
     assert run.runs_dir is not None

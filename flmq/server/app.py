@@ -21,6 +21,7 @@ from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.presence.allow_list import read_allow_list
 from flmq.server.rhythm.callbacks import Callback, RoundEnd
+from flmq.server.secure.options import KeyOptions
 from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
@@ -46,6 +47,9 @@ def start_server(
     compression: str = "none",
     max_reply_bytes: int | None = None,
     clients_allow: Path | str | None = None,
+    e2e: bool = False,
+    keys: Path | str | None = None,
+    trust: Path | str | None = None,
     observers: Sequence[Observer] | EventBus = (),
     callbacks: Sequence[Callback | RoundEnd] = (),
     keep_best: str | None = None,
@@ -77,6 +81,11 @@ def start_server(
             times what was sent to the client, plus 64 MiB.
         clients_allow: a file with the ids of the clients that may take part, one per line; None
             to allow all.
+        e2e: sign and seal all that this job's server and its clients say, for a broker that is
+            not trusted (docs/security.md).
+        keys: with ``e2e``, the file of this server's private key.
+        trust: with ``e2e``, the public keys of the clients that may take part: a folder of
+            ``.pub`` files, or one file.
         observers: called with each event of the run (`flmq.observe.events`); an `EventBus`, which
             is closed at the end, lets more observers be attached during the run.
         callbacks: called with the model after each round, with each reply, and at the run's
@@ -113,6 +122,7 @@ def start_server(
             compression=compression,
             max_reply_bytes=max_reply_bytes,
             clients_allowed=None if clients_allow is None else read_allow_list(clients_allow),
+            protection=KeyOptions(e2e, _path(keys), _path(trust)).load(),
         ),
         keep=KeepPolicy(best=keep_best),
         observers=observers,
@@ -136,6 +146,10 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
             return run_server(transport, parts, options, bus=bus, broker=str(parse_broker_url(url)))
     finally:
         bus.close()
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _told(bus: EventBus, vitals: Vitals) -> StateListener:

@@ -43,6 +43,7 @@ from flmq.server.history import History
 from flmq.server.lifecycle.run import run_server
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.rhythm.callbacks import Callback
+from flmq.server.secure.keys import JobKeys
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy import FedAvg, LateReplies
 from flmq.transport import (
@@ -283,6 +284,7 @@ class Federation:
         aggregators: bool = True,
         aggregator_patience: float = 60.0,
         sites: tuple[str, ...] = ("main",),
+        protection: JobKeys | None = None,
     ) -> RunningServer:
         """Start a server."""
         watch, bus = Watch(), EventBus.of(observers)
@@ -304,6 +306,7 @@ class Federation:
                 aggregators=aggregators,
                 aggregator_patience=aggregator_patience,
                 sites=sites,
+                protection=protection,
             ),
             observers=bus,
             runs_dir=runs_dir,

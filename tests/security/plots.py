@@ -13,6 +13,7 @@ __all__ = [
     "HoldBack",
     "InsteadOfLater",
     "On",
+    "OncePer",
     "Replay",
     "SwapBodies",
     "Which",
@@ -44,6 +45,22 @@ class On(Plot):
         self._after -= 1
         if self._after >= 0 or self.done >= self._times:
             return [passing]
+        self.done += 1
+        return self._act(passing)
+
+
+class OncePer(Plot):
+    """Does something to the first message of each name that it is given."""
+
+    def __init__(self, name: Callable[[Passing], str], act: Act, *, unless: Which) -> None:
+        super().__init__()
+        self._name, self._act, self._unless = name, act, unless
+        self._met: set[str] = set()
+
+    def __call__(self, passing: Passing, broker: HostileBroker) -> Iterable[Passing]:
+        if self._unless(passing) or (name := self._name(passing)) in self._met:
+            return [passing]
+        self._met.add(name)
         self.done += 1
         return self._act(passing)
 
@@ -85,14 +102,14 @@ class InsteadOfLater(Plot):
 class SwapBodies(Plot):
     """Exchanges the bodies of a message of one choice and the next of another."""
 
-    def __init__(self, one: Which, other: Which) -> None:
+    def __init__(self, one: Which, other: Which, times: int = 1 << 30) -> None:
         super().__init__()
-        self._which = (one, other)
+        self._which, self._times = (one, other), times
         self._held: dict[int, Passing] = {}
 
     def __call__(self, passing: Passing, broker: HostileBroker) -> Iterable[Passing]:
         mine = next((i for i, which in enumerate(self._which) if which(passing)), None)
-        if mine is None:
+        if mine is None or self.done >= self._times:
             return [passing]
         theirs = self._held.pop(1 - mine, None)
         if theirs is None:

@@ -10,6 +10,7 @@ from functools import partial
 from flmq.common.logger import logger, logging_about
 from flmq.common.phase import Phase
 from flmq.messaging import Inbox, Sender
+from flmq.messaging.protection import PLAIN
 from flmq.messaging.speakers import Speakers
 from flmq.observe.events import RunEvent
 from flmq.round import JobState, PhaseKey
@@ -30,6 +31,7 @@ from flmq.server.models.standing_stream import await_stream
 from flmq.server.presence.admission import Admission
 from flmq.server.presence.aggregators import Aggregators
 from flmq.server.presence.doorkeeper import Doorkeeper
+from flmq.server.presence.order import PresenceOrder
 from flmq.server.presence.watcher import PresenceWatcher
 from flmq.server.replies.listener import Listener
 from flmq.server.replies.receipts import Receipts
@@ -101,8 +103,13 @@ class Coordinator:
         self._clock = clock
         # Step 1: create the publisher and the consumer.
         self._publisher = self._transport.publisher()
-        stands = is_provisioned(self._transport)
-        self._sender = Sender(self._publisher, user_id=self._transport.user if stands else None)
+        stands, keys = is_provisioned(self._transport), options.protection
+        protection = None if keys is None else keys.protection_of(self.job)
+        self._sender = Sender(
+            self._publisher,
+            user_id=self._transport.user if stands else None,
+            protection=protection or PLAIN,
+        )
         context = JobContext(
             self.job,
             self._sender,
@@ -120,12 +127,13 @@ class Coordinator:
             else partial(self._transport.declare, models_topology()),
             home=options.home,
             clock=clock,
+            key_of=None if protection is None else protection.model_key,
         )
         self._consumer = self._transport.consumer(
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
         largest = {presence_queue(name): MAX_PRESENCE_BYTES}
-        inbox = Inbox(self._consumer, self._sender, largest=largest)
+        inbox = Inbox(self._consumer, self._sender, largest=largest, protection=protection or PLAIN)
         # Step 2: create what decides on replies and carries the decisions out.
         receipts = Receipts(self.job, self._sender, self._presence)
         self._uploads = Uploads(
@@ -157,9 +165,15 @@ class Coordinator:
             self._presence,
             self._emit,
             heartbeat=options.heartbeat,
-            admission=Admission(options.clients_allowed, options.required_properties),
+            admission=Admission(
+                options.clients_allowed,
+                options.required_properties,
+                None if protection is None else PresenceOrder(),
+            ),
             clock=clock,
         )
+        if protection is not None:
+            protection.on_stranger = doorkeeper.refuse
         uploading = Uploading(loop, self._uploads, inbox.ack, clock)
         self._listener = Listener(context, inbox, loop, uploading, models, doorkeeper, receipts)
         self._listener.start()
@@ -316,7 +330,11 @@ class Coordinator:
         """
         return [
             self._sender.send(
-                Address(TASKS, task_key(site, client_id)), body, mandatory=False, expiration=_DAY
+                Address(TASKS, task_key(site, client_id)),
+                body,
+                mandatory=False,
+                expiration=_DAY,
+                recipient=client_id,
             ).outcome
             for client_id, site in self._presence.away()
         ]

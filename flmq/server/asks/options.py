@@ -10,6 +10,7 @@ from flmq.common.errors import UsageError
 from flmq.common.options import check_ranges, option
 from flmq.common.typing import Scalar
 from flmq.server.presence.allow_list import read_allow_list
+from flmq.server.secure.options import Protecting
 from flmq.transport import DEFAULT_SITE
 from flmq.wire.bounds import MAX_HEARTBEAT, MIN_HEARTBEAT
 from flmq.wire.codecs import CODECS, get_codec
@@ -84,6 +85,8 @@ class CoordinatorOptions:
     """Properties that a client's hello must have; the strategy says which."""
     speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Users that speak for several clients or a site's aggregator (``!site``), and for whom."""
+    protection: Protecting | None = None
+    """The keys that protect the job from end to end; None: it is not protected."""
     spool_dir: Path | None = None
     """Folder for incomplete replies; None: a temporary folder."""
 

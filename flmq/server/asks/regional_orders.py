@@ -61,7 +61,7 @@ class RegionalOrders:
         key, request = phase.key, phase.request
         if not topmost or key.is_direct or key.is_streamed:
             return
-        why = request.whole_replies or _why_not_alike(phase)
+        why = request.whole_replies or self._why_not_read() or _why_not_alike(phase)
         if why:
             if why not in self._said:
                 self._said.add(why)
@@ -77,11 +77,18 @@ class RegionalOrders:
         phase.planned_epoch = before.epoch
         phase.orders = {}
         phase.tasks = {name: replace(task, via="") for name, task in phase.tasks.items()}
-        if not (before.orders and self._options.aggregators):
+        if not (before.orders and self._options.aggregators) or self._why_not_read():
             return
         covers = {site: frozenset(of) for site, of in before.orders.items()}
         above = {site: of for of, sites in covers.items() for site in sites}
         self._place(phase, covers, above, before.via)
+
+    def _why_not_read(self) -> str:
+        if self._options.protection is None:
+            return ""
+        return (
+            "replies are sealed to the server, and an aggregator cannot add up what it cannot read"
+        )
 
     def _place(
         self,

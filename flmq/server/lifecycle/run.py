@@ -159,6 +159,8 @@ def _run(
             run.job.name, config.num_rounds, strategy, broker, earlier, folder, run.job.run_id
         )
     )
+    if how.protection is not None:
+        bus.emit(Note(f"end to end: {how.protection}"))
     _tell_waits(server, bus)
     logger.info("job %s: %d rounds of %s on %s", run.job.name, config.num_rounds, strategy, broker)
     if _is_finished(run):

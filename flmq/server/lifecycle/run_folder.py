@@ -110,6 +110,9 @@ def open_run(
             logger.warning("job %s begins anew; its earlier run is in %s", name, aside)
     journal = Journal.open(folder, clock=clock)
     fingerprint = _fingerprint(server, config, seed)
+    protection = options.coordinator.protection
+    if protection is not None:
+        fingerprint["end to end"] = protection.fingerprint
     identity = journal.identity
     resumed, new = identity is not None, identity is None and not options.anew
     if identity is None:

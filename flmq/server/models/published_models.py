@@ -67,12 +67,15 @@ class PublishedModels:
         home: str = DEFAULT_SITE,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
+        key_of: Callable[[str, int], bytes] | None = None,
     ) -> None:
         """Publish for ``job`` through ``sender``; ``declare`` creates the stream if missing.
 
         ``home`` is the server's own site. ``clock`` returns monotonic seconds, ``unix_clock``
-        seconds since 1970.
+        seconds since 1970. ``key_of`` returns the content key of a model by its digest and the size
+        of its chunks, for they are then encrypted; None: they are plain.
         """
+        self._key_of = key_of
         self._sender = sender
         self._deliveries = ModelDeliveries(sender, clock)
         self._unix_clock = unix_clock
@@ -94,7 +97,7 @@ class PublishedModels:
         size = self._sender.chunk_bytes(_NOBODY) if found else 0
         groups = [
             (
-                refer(parameters, chunk_bytes=size, published_unix_ms=now if is_shared else 0),
+                self._refer(parameters, size, now if is_shared else 0),
                 parameters,
                 names,
             )
@@ -112,6 +115,12 @@ class PublishedModels:
             for digest in {ref.digest for ref in refs.values()}:
                 self._known[digest].phases += 1
         return refs
+
+    def _refer(self, parameters: Parameters, chunk_bytes: int, published_unix_ms: int) -> BlobRef:
+        ref = refer(parameters, chunk_bytes=chunk_bytes, published_unix_ms=published_unix_ms)
+        return (
+            ref if self._key_of is None else replace(ref, key=self._key_of(ref.digest, chunk_bytes))
+        )
 
     def publish(self, refs: Iterable[BlobRef]) -> int:
         """Publish the unpublished shared models of ``refs``; return the bytes sent. Blocks.

@@ -158,6 +158,12 @@ class Doorkeeper:
             self._greet(presence)
         return False
 
+    def refuse(self, presence: Presence, why: str, do: str) -> None:
+        """Count presence that nobody can believe, and tell its client why, and what to do."""
+        self._tally.drop(presence.client_id, why)
+        if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
+            self._greet(presence, refused=f"{why}: {do}")
+
     def tick(self) -> None:
         """Report dropped hellos, once a minute. Call it about every second."""
         self._tally.tick()

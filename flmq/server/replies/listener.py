@@ -9,7 +9,14 @@ from __future__ import annotations
 import threading
 from hmac import compare_digest
 
-from flmq.common.errors import BrokerError, FlmqError, RunError, StoredDataError, TransportClosed
+from flmq.common.errors import (
+    BrokerError,
+    FlmqError,
+    PeerError,
+    RunError,
+    StoredDataError,
+    TransportClosed,
+)
 from flmq.common.failure_text import named_error
 from flmq.common.logger import logger, logging_about
 from flmq.messaging import Inbox, Incoming
@@ -138,6 +145,8 @@ class Listener:
             self._hear(incoming)
         except (BrokerError, RunError, StoredDataError, OSError):
             raise  # the server's own trouble: the message is not to blame
+        except PeerError as error:
+            self._inbox.dead_letter(incoming, str(error))
         except Exception as error:
             logger.exception("job %s: a message could not be dealt with", self._job.name)
             self._inbox.dead_letter(incoming, named_error(error))

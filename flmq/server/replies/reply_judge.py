@@ -11,6 +11,7 @@ from flmq.server.job.late import misfit, why_not_later
 from flmq.server.replies.reply_edges import InHand, ReplyEdges
 from flmq.server.replies.task_directory import TaskDirectory
 from flmq.server.strategy.casting import cast_like
+from flmq.wire import Reply, Task
 
 __all__ = ["ReplyJudge"]
 
@@ -58,6 +59,8 @@ class ReplyJudge:
         if fate is Fate.SETTLES:
             assert found is not None
             phase, ask = found
+            if reason := _other_base(hand.reply, phase.tasks.get(ask)):
+                return ReplyRejected(ask, reason), ""
             if reason := self._fit(hand, phase.fitted(ask, hand.reply)):
                 return ReplyRejected(ask, reason), ""
             return phase.claim(ask, hand.reply), ""
@@ -83,3 +86,11 @@ class ReplyJudge:
         if fitted is not None and fitted is not parameters_of(hand.reply.res):
             hand.reply = self._edges.store(hand.reply, fitted)
         return ""
+
+
+def _other_base(reply: Reply, task: Task | None) -> str:
+    """Return why a reply does not begin from what its task said; empty: it does, or is older."""
+    sent = "" if task is None or task.model is None else task.model.digest
+    if not reply.base or reply.base == sent:
+        return ""
+    return f"it was trained from another model ({reply.base[:12]}...) than its task names"

@@ -36,11 +36,15 @@ _TIMES_SENT, _BESIDES = 4, 64 << 20
 _MORE = 1 << 20
 """Bytes by which a reply may be larger than what was sent for its space to be reserved."""
 
-__all__ = ["Announced", "Spoiled", "Uploaded", "Uploads"]
+__all__ = ["Announced", "NotOfUpload", "Spoiled", "Uploaded", "Uploads"]
 
 
 Announced = Reply | PartialSum
 """What parameters follow in chunks: a client's reply, or an aggregator's partial sum."""
+
+
+class NotOfUpload(MalformedMessage):
+    """A chunk was not encrypted as the chunk that it says it is: its upload goes on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,11 @@ class Uploads:
         self._of_client.setdefault(reply.client_id, {})[reply.task_id] = None
         name = upload_name(reply.task_id, ref)
         for index, data in self._early.pop(name, []):
-            done = self.add(name, index, data)
+            try:
+                done = self.add(name, index, data)
+            except NotOfUpload as error:
+                logger.warning("%s", error)
+                continue
             if done is not None:
                 return done
         return None
@@ -205,6 +213,7 @@ class Uploads:
             upload is not complete, or not in progress.
 
         Raises:
+            NotOfUpload: the upload is encrypted, and this is no chunk of it: it goes on.
             SpoolFailed: the server's own disk cannot store it.
         """
         upload = self._find(name)
@@ -214,9 +223,11 @@ class Uploads:
         task_id = upload.reply.task_id
         upload.bytes += len(data)
         try:
-            if not upload.file.write(index, data):
+            if not self._written(upload, index, data):
                 return None
             parameters = upload.file.parameters()
+        except NotOfUpload:
+            raise
         except MalformedMessage as error:
             self.discard(task_id)
             return Spoiled(upload.reply, str(error))
@@ -228,6 +239,17 @@ class Uploads:
             case reply:
                 whole = _filled(reply, parameters, packed)
         return Uploaded(whole, upload.bytes)
+
+    def _written(self, upload: _Upload, index: int, data: bytes | memoryview) -> bool:
+        """Write a chunk; return whether the upload is complete."""
+        try:
+            return upload.file.write(index, data)
+        except MalformedMessage as error:
+            if not upload.ref.key:
+                raise
+            # Whoever has the key makes no such chunk: the right one may still come.
+            self.stray_chunks += 1
+            raise NotOfUpload(f"a chunk of a reply of {upload.client_id}: {error}") from error
 
     def unpack(self, reply: Reply) -> Reply | Spoiled:
         """Return a compressed reply decompressed; its ``blob`` says how it is compressed.
