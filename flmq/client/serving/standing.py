@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
-from flmq.messaging import PLAIN, Incoming, Protection, Sender
+from flmq.messaging import PLAIN, Inbox, Incoming, Protection, Sender
 from flmq.transport import (
     REGIONAL,
     TASKS,
     Address,
+    Consumer,
     Publisher,
     Transport,
     begun_key,
@@ -77,6 +78,16 @@ class Standing:
         """Return what sends through ``publisher``, with our name where it is asked for."""
         user = self.transport.user if self.provisioned else None
         return Sender(publisher, user_id=user, protection=protection)
+
+    def inbox(self, consumer: Consumer, sender: Sender, protection: Protection = PLAIN) -> Inbox:
+        """Return what reads from ``consumer``, and believes what is to be believed there."""
+        return Inbox(
+            consumer,
+            sender,
+            rejects=self.provisioned,
+            check=self.problem,
+            protection=protection,
+        )
 
     def notes_of(self, client_id: str) -> Address:
         """Return where a client's notes to itself are sent."""

@@ -43,7 +43,7 @@ from flmq.common.files import make_folder
 from flmq.common.logger import logger, logging_about
 from flmq.common.names import check_client_id
 from flmq.common.typing import Scalar
-from flmq.messaging import PLAIN, Inbox, Incoming
+from flmq.messaging import PLAIN, Incoming
 from flmq.observe.bus import WorkerBus
 from flmq.transport import Consumer, Transport, client_queue
 from flmq.transport.standby import stand_by
@@ -183,13 +183,7 @@ class Worker:
         protection = options.protection(self._unix_clock)
         self._sender = self._standing.sender(self._publisher, protection or PLAIN)
         self._herald.speak_through(self._sender)
-        self._inbox = Inbox(
-            self._consumer,
-            self._sender,
-            rejects=self._standing.provisioned,
-            check=self._standing.problem,
-            protection=protection or PLAIN,
-        )
+        self._inbox = self._standing.inbox(self._consumer, self._sender, protection or PLAIN)
         self._models = ModelReader(
             self._transport,
             options.cache(self._clock, self._unix_clock, clients=len(self._tasks)),
