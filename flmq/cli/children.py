@@ -36,13 +36,22 @@ class Children:
         self._env.pop(METRICS_PORT, None)  # it is for one process: ours
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, argv: Sequence[str], log: Path | None = None) -> None:
-        """Start ``argv`` as ``name``, with output to the file ``log``, or to our own output."""
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start ``argv`` as ``name``, with output to the file ``log``, or to our own output.
+
+        ``env`` is for this child alone, besides what all have.
+        """
         output = None if log is None else append_private(log)
         try:
             self._processes[name] = subprocess.Popen(
                 argv,
-                env=self._env,
+                env={**self._env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -116,6 +116,18 @@ def test_the_demo_that_kills_a_client_has_the_model_of_an_undisturbed_one(
         assert witness.inspect_queue(presence_queue("digits")) is None
 
 
+def test_the_closed_demo_that_kills_a_client_has_the_same_model(
+    tmp_path: Path, simulated: Path
+) -> None:
+    """By TLS, certificates and rights of each process's own."""
+    process = _start(tmp_path, None, *SMALL, "--kill=1", "--secure")
+    assert process.wait(SLOW) == 0, _output(tmp_path)
+    _check_files(tmp_path, clients=3, rounds=3)
+    assert open_to_others(tmp_path / "runs") == []
+    _assert_nothing_left(tmp_path)
+    assert _sha256(tmp_path) == _sha256(simulated)
+
+
 def test_the_demo_with_a_broker_of_its_own_ends_in_order_at_ctrl_c(tmp_path: Path) -> None:
     """In the middle of its rounds, of which it has too many to end by itself."""
     process = _start(tmp_path, None, "demo", "--clients=3", "--rounds=5000", "--job=digits")

@@ -17,11 +17,11 @@ import typer
 from click.core import ParameterSource
 from rich.console import Console
 
-from flmq.broker.find import obtain_broker
 from flmq.cli.children import Children
 from flmq.cli.demo import digits
 from flmq.cli.demo.digits import DigitsSettings
 from flmq.cli.demo.killing import KILLS_FILE, tell_kills
+from flmq.cli.demo.stage import SERVER, Stage, plain_stage, secure_stage
 from flmq.cli.folders import writing_run
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir, with_options
@@ -29,7 +29,6 @@ from flmq.cli.process import SAFELY_FLMQ, log_to_file
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
 from flmq.cli.view.live import choose_view
 from flmq.cli.view.picture import check_drawable, draw
-from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError, UsageError
 from flmq.common.files import make_folder
 from flmq.common.options import option
@@ -45,7 +44,6 @@ from flmq.server.server_config import ServerConfig
 from flmq.simulation.app import simulate
 
 __all__ = [
-    "SERVER",
     "DemoCommand",
     "DemoPlan",
     "InvalidDemo",
@@ -58,8 +56,6 @@ __all__ = [
     "status_of_server",
 ]
 
-SERVER = "server"
-"""Name of the server among the demo's processes."""
 _HEARTBEAT = 1.0
 _RESTART_AFTER = 1.0
 _LOOK_EVERY = 0.02
@@ -87,6 +83,12 @@ class DemoPlan:
         names=("--in-memory",),
     )
 
+    secure: bool = option(
+        False,
+        "TLS, a certificate and rights of its own for each process, on a broker of its own.",
+        names=("--secure",),
+    )
+
     def check(self, clients: int, *, broker_named: bool) -> None:
         """Check that this many ``clients`` can do it.
 
@@ -97,6 +99,8 @@ class DemoPlan:
             raise InvalidDemo(
                 "--in-memory has no processes to kill and no broker: drop one of the two"
             )
+        if self.secure and (self.in_memory or broker_named):
+            raise InvalidDemo("--secure starts a broker of its own: drop --in-memory and --broker")
         if self.kill + self.lose > clients or self.lose >= clients:
             raise InvalidDemo(
                 f"{self.kill} to kill and {self.lose} to lose are too many of {clients} clients"
@@ -216,11 +220,10 @@ def run_in_memory(command: DemoCommand, console: Console) -> int:
 def _run(command: DemoCommand, console: Console) -> int:
     with writing_run(command.folder):
         make_folder(command.folder / "clients")
-    with obtain_broker(command.broker, on_step=lambda step: console.print(f"{step} ...")) as broker:
-        console.print(f"broker: {broker.shown_url} ({broker.origin.value})", soft_wrap=True)
+    stage_of = secure_stage if command.plan.secure else plain_stage
+    with stage_of(command.broker, command.folder, command.clients, console) as stage:
         children = Children(
             {
-                BROKER_URL: broker.url,
                 "FLMQ_HEARTBEAT": str(_HEARTBEAT),
                 "FLMQ_GRACE": "0",  # what ends them is the end of the demo
                 PART_OF_DEMO: "1",
@@ -229,9 +232,10 @@ def _run(command: DemoCommand, console: Console) -> int:
         )
         try:
             for client_id in command.clients:
-                _start_client(children, command, client_id)
-            children.start(SERVER, server_argv(command))
-            _watch(children, command)
+                _start_client(children, command, stage, client_id)
+            argv = [*server_argv(command), *stage.options(SERVER)]
+            children.start(SERVER, argv, env=stage.environ(SERVER))
+            _watch(children, command, stage)
             # The clients learn of the job's end from the broker, and exit by themselves.
             children.wait(command.clients, timeout=5.0)
         except KeyboardInterrupt:
@@ -250,7 +254,10 @@ def status_of_server(children: Children) -> int:
 
 
 def _watch(
-    children: Children, command: DemoCommand, clock: Callable[[], float] = time.monotonic
+    children: Children,
+    command: DemoCommand,
+    stage: Stage,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Wait for the server's end; meanwhile kill and restart clients as requested."""
     kills = _Kills.plan(command)
@@ -268,7 +275,7 @@ def _watch(
             tell_kills(command.kills_file, due, rounds_done + 1)
         for restart in [restart for restart in restarts if restart[0] <= now]:
             restarts.remove(restart)
-            _start_client(children, command, restart[1])
+            _start_client(children, command, stage, restart[1])
         children.wait([SERVER], _LOOK_EVERY)
     progress.close()
     kills.note(command)
@@ -339,9 +346,10 @@ class Progress:
             self._journal.close()
 
 
-def _start_client(children: Children, command: DemoCommand, client_id: str) -> None:
+def _start_client(children: Children, command: DemoCommand, stage: Stage, client_id: str) -> None:
     log = command.folder / "clients" / f"{client_id}.log"
-    children.start(client_id, client_argv(command, client_id), log)
+    argv = [*client_argv(command, client_id), *stage.options(client_id)]
+    children.start(client_id, argv, log, stage.environ(client_id))
 
 
 def client_argv(command: DemoCommand, client_id: str) -> list[str]:

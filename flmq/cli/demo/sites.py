@@ -24,7 +24,6 @@ from flmq.broker.polling import poll_until
 from flmq.broker.ports import LOOPBACK, free_ports
 from flmq.cli.children import Children
 from flmq.cli.demo.demo import (
-    SERVER,
     DemoCommand,
     DemoPlan,
     Progress,
@@ -35,6 +34,7 @@ from flmq.cli.demo.demo import (
 )
 from flmq.cli.demo.digits import DigitsSettings
 from flmq.cli.demo.relay import Relay
+from flmq.cli.demo.stage import SERVER
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.folders import writing_run
 from flmq.cli.model import MODEL, model_digest
