@@ -8,7 +8,12 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from flmq import __version__
@@ -41,6 +46,8 @@ class Monitor:
         self, role: Role, vitals: Vitals, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Keep metrics of a process in ``role``; ``clock`` gives monotonic seconds."""
+        # They would be a second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._vitals = vitals
         self._clock = clock

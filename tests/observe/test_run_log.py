@@ -157,7 +157,7 @@ def test_a_program_without_observers_reads_in_the_log_who_failed_and_why(
 def test_lines_say_what_they_are_about(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flmq")
     log = RunLog(first=1)
-    log(RunStarted("the-job", 1, "FedAvg", "in memory"))
+    log(RunStarted("the-job", 1, "FedAvg", "in memory", run="5f1c"))
     for client_id in ("a", "b"):
         log(
             ClientOutcome(1, Phase.FIT, client_id, Outcome.FAILED, "no data", task_id=client_id * 4)
@@ -165,12 +165,13 @@ def test_lines_say_what_they_are_about(caplog: pytest.LogCaptureFixture) -> None
     counts = RoundCounts(asked=2, failed=2)
     log(RoundClosed(1, 1, counts, RoundCounts(), None, {}, 1.0, 0, 0))
     log(RunEnded("the-job", 1, 1.0))
-    assert [[getattr(each, name) for name in LOG_FIELDS] for each in caplog.records] == [
-        ["the-job", 1, "fit", "a", "aaaa"],
-        ["the-job", 1, "fit", None, None],
-        ["the-job", 1, None, None, None],
-        ["the-job", None, None, None, None],
+    assert [fields(each) for each in caplog.records] == [
+        ("the-job", 1, "fit", "a", "aaaa"),
+        ("the-job", 1, "fit", None, None),
+        ("the-job", 1, None, None, None),
+        ("the-job", None, None, None, None),
     ]
+    assert {getattr(each, "run", "") for each in caplog.records} == {"5f1c"}
 
 
 def test_a_failure_is_logged_with_its_job_round_phase_client_and_task(
@@ -204,4 +205,4 @@ def test_a_failure_is_logged_with_its_job_round_phase_client_and_task(
 
 
 def fields(record: logging.LogRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, name) for name in LOG_FIELDS)
+    return tuple(getattr(record, name) for name in LOG_FIELDS if name != "run")
