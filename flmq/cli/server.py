@@ -39,6 +39,7 @@ from flmq.journal.runs import look_at
 from flmq.observe.events import RunEnded, RunEvent
 from flmq.observe.record import load_record
 from flmq.observe.recorder import RunRecorder
+from flmq.provision.speakers import speakers_of
 from flmq.server.app import run_server_on_broker
 from flmq.server.asks.options import CoordinatorOptions
 from flmq.server.client_manager import SimpleClientManager
@@ -240,7 +241,8 @@ def server(
         Path | None,
         typer.Option(
             envvar="FLMQ_FEDERATION",
-            help="federation.toml: call the roll at all its sites, and show their links.",
+            help="federation.toml: call the roll at all its sites, show their links, and know "
+            "which users speak for several clients.",
             show_default=False,
         ),
     ] = None,
@@ -253,7 +255,12 @@ def server(
     sites = None if federation is None else read_federation(federation, vhost=vhost)
     if sites is not None:
         names = (sites.hub.name, *(site.name for site in sites))
-        coordinator = replace(coordinator, sites=tuple(dict.fromkeys(names)))
+        assert federation is not None
+        coordinator = replace(
+            coordinator,
+            sites=tuple(dict.fromkeys(names)),
+            speakers=speakers_of(federation, vhost),
+        )
     run = replace(
         run,
         job=job,

@@ -96,6 +96,9 @@ def client_rights(site: str, client_ids: Sequence[str]) -> Rights:
             TopicRight(PRESENCE, f"^{own}$"),
             TopicRight(REGIONAL, rf"^{own}(\.{_JOB})?$"),
             TopicRight(REGIONAL_UPLOADS, rf"^{own}\.{_JOB}$"),
+            # It reads the stream of that name, and so might bind from the exchange of that name: to
+            # presence, which would get every chunk of every model.
+            TopicRight(MODELS),
         ),
     )
 
@@ -132,6 +135,7 @@ def aggregator_rights(site: str, parent: str | None = None, below: Sequence[str]
             TopicRight(UPLOADS, chunks),
             TopicRight(PARTIALS, rf"^({above}|{here}\.{AGGREGATOR}\.{_SIZE})$"),
             TopicRight(PRESENCE, rf"^{here}\.{AGGREGATOR}$", rf"^{here}\.{AGGREGATOR}$"),
+            TopicRight(MODELS),
         ),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -285,6 +285,7 @@ class Federation:
         aggregator_patience: float = 60.0,
         sites: tuple[str, ...] = ("main",),
         protection: JobKeys | None = None,
+        speakers: Mapping[str, Collection[str]] | None = None,
     ) -> RunningServer:
         """Start a server."""
         watch, bus = Watch(), EventBus.of(observers)
@@ -307,6 +308,7 @@ class Federation:
                 aggregator_patience=aggregator_patience,
                 sites=sites,
                 protection=protection,
+                speakers=speakers or {},
             ),
             observers=bus,
             runs_dir=runs_dir,

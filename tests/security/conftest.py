@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,22 +14,25 @@ from tests.security.hosts import Host, MemoryHost, RabbitMQHost
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     with fast_retries():
         made: Host
         if request.param == "memory":
             made = MemoryHost()
         else:
             broker: SessionBroker = request.getfixturevalue("broker_node")
-            made = RabbitMQHost(request.getfixturevalue("broker_url"), broker.management)
+            url = request.getfixturevalue("broker_url")
+            made = RabbitMQHost(url, broker.management, tmp_path)
         yield made
         made.close()
 
 
 @pytest.fixture
-def real_host(broker_node: SessionBroker, broker_url: str) -> Iterator[RabbitMQHost]:
+def real_host(
+    broker_node: SessionBroker, broker_url: str, tmp_path: Path
+) -> Iterator[RabbitMQHost]:
     with fast_retries():
-        made = RabbitMQHost(broker_url, broker_node.management)
+        made = RabbitMQHost(broker_url, broker_node.management, tmp_path)
         yield made
         made.close()
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
-from urllib.parse import quote
+from dataclasses import replace
+from pathlib import Path
 
 from flmq.broker.management import Management
 from flmq.common.urls import BrokerUrl
-from flmq.provision.permissions import Rights, aggregator_rights, client_rights, server_rights
+from flmq.provision.applying import carry_out, planned
+from flmq.provision.passwords import Passwords
+from flmq.provision.reading import read_provision
+from flmq.provision.speakers import speakers_of
 from flmq.testing import MemoryTransport
 from flmq.transport import StateListener, Transport
 from flmq.transport.provisioned import (
@@ -20,7 +25,7 @@ from flmq.transport.provisioned import (
 from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.transport.rigs import MemoryRig, RabbitMQRig
 
-__all__ = ["MemoryHost", "RabbitMQHost", "Users"]
+__all__ = ["SITE", "Host", "MemoryHost", "RabbitMQHost", "Users"]
 
 SITE = "main"
 
@@ -34,6 +39,7 @@ class Users:
         self.bob = f"lab-{some}.bob.example.org"
         self.pool = f"pool-{some}"
         self.pooled = tuple(f"device-{some}.{number}" for number in range(3))
+        self.devices = json.dumps(self.pooled)
         self.server = f"server-{some}"
         self.aggregator = f"aggregator-{some}"
         self.speaks: Mapping[str, tuple[str, ...]] = {
@@ -42,18 +48,8 @@ class Users:
             self.pool: self.pooled,
         }
 
-    @property
-    def rights(self) -> dict[str, Rights]:
-        """What each may do."""
-        clients = {user: client_rights(SITE, ids) for user, ids in self.speaks.items()}
-        return {
-            **clients,
-            self.server: server_rights(["*"]),
-            self.aggregator: aggregator_rights(SITE),
-        }
-
     def make(self, admin: Transport) -> None:
-        """Make what stands."""
+        """Make what stands, where there is no `flmq provision`."""
         admin.declare(provisioned_site(SITE))
         for ids in self.speaks.values():
             for client_id in ids:
@@ -76,6 +72,11 @@ class MemoryHost(MemoryRig):
     def witness(self) -> Transport:
         return self.as_user("admin")
 
+    @property
+    def speakers(self) -> Mapping[str, tuple[str, ...]]:
+        """Who speaks for whom."""
+        return {**self.users.speaks, self.users.aggregator: (f"!{SITE}",)}
+
     def as_user(self, user: str, listener: StateListener | None = None) -> Transport:
         """Open a transport of a user."""
         opened = MemoryTransport(self.broker, listener, user=user)
@@ -84,25 +85,36 @@ class MemoryHost(MemoryRig):
 
 
 class RabbitMQHost(RabbitMQRig):
-    """On a real RabbitMQ; its own transports are the server's."""
+    """On a real RabbitMQ, as `flmq provision` makes it; its own transports are the server's."""
 
-    def __init__(self, url: str, management: Management) -> None:
+    def __init__(self, url: str, management: Management, folder: Path) -> None:
         super().__init__(url)
-        self._management = management
+        self.management = management
         self.users = Users()
         self.vhost = self.direct.vhost
-        self.users.make(self.witness())
-        for user, rights in self.users.rights.items():
-            add_user(management, self.vhost, user, rights)
+        api = f"http://{management.user}:{management.password}@{management.host}:{management.port}"
+        self.file = folder / "federation.toml"
+        self.file.write_text(_FILE.format(**vars(self.users)))
+        self.environ = {"URL": url, "API": api}
+        self.passwords = Passwords(folder / "passwords")
+        self.provision()
+
+    def provision(self) -> None:
+        """Make what the file says."""
+        wanted = read_provision(self.file, self.environ)
+        carry_out(planned(wanted, {SITE}, self.passwords), self.passwords)
+
+    @property
+    def speakers(self) -> Mapping[str, frozenset[str]]:
+        """Who speaks for whom, by the file."""
+        return speakers_of(self.file, self.vhost, self.environ)
 
     def url_of(self, user: str) -> BrokerUrl:
         """The direct URL of a user."""
-        at = self.direct
-        return BrokerUrl(at.host, at.port, at.vhost, user, f"password of {user}")
+        return replace(self.direct, user=user, password=self.passwords.read([user])[user])
 
     def _open(self, listener: StateListener | None) -> Transport:
-        user = self.users.server
-        through = BrokerUrl("127.0.0.1", self.proxy.port, self.vhost, user, f"password of {user}")
+        through = replace(self.url_of(self.users.server), host="127.0.0.1", port=self.proxy.port)
         return RabbitMQTransport(through, name="server", listener=listener)
 
     def as_user(self, user: str, listener: StateListener | None = None) -> Transport:
@@ -113,20 +125,28 @@ class RabbitMQHost(RabbitMQRig):
 
     def close(self) -> None:
         super().close()
-        for user in self.users.rights:
-            self._management.call("DELETE", f"/api/users/{quote(user, safe='')}")
+        users = [party.user for party in read_provision(self.file, self.environ).parties]
+        self.management.call("POST", "/api/users/bulk-delete", {"users": users})
 
+
+_FILE = """
+[[site]]
+name = "main"
+url = "${{URL}}"
+management_url = "${{API}}"
+
+[[client]]
+ids = ["{alice}", "{bob}"]
+
+[[client]]
+ids = {devices}
+user = "{pool}"
+
+[[server]]
+user = "{server}"
+
+[[aggregator]]
+user = "{aggregator}"
+"""
 
 Host = MemoryHost | RabbitMQHost
-
-
-def add_user(management: Management, vhost: str, user: str, rights: Rights) -> None:
-    """Make a user with these rights, and a password that is known."""
-    name, where = quote(user, safe=""), quote(vhost, safe="")
-    body = {"password": f"password of {user}", "tags": ""}
-    management.call("PUT", f"/api/users/{name}", body)
-    may = {"configure": rights.configure, "write": rights.write, "read": rights.read}
-    management.call("PUT", f"/api/permissions/{where}/{name}", may)
-    for topic in rights.topics:
-        keys = {"exchange": topic.exchange, "write": topic.write, "read": topic.read}
-        management.call("PUT", f"/api/topic-permissions/{where}/{name}", keys)

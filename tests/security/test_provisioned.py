@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from flmq.common.typing import Scalar
-from flmq.observe.events import Note, RoundCounts
+import threading
+
+import pytest
+
+from flmq.common.phase import Phase
+from flmq.common.typing import Config, Metrics, NDArrays, Parameters, Scalar
+from flmq.messaging import Sender
+from flmq.observe.events import ClientPresence, Note, RoundCounts
 from flmq.testing import fast_retries
-from tests.end_to_end.federation import Federation, fed_avg, initial, nudge
-from tests.security.hosts import Host
-from tests.transport.rigs import MemoryRig
+from flmq.transport import (
+    DEAD,
+    PRESENCE,
+    REPLIES,
+    Address,
+    presence_key,
+    reply_key,
+)
+from flmq.transport.provisioned import NotProvisioned
+from flmq.wire import (
+    AggregatorReport,
+    Body,
+    Companion,
+    ModelRequest,
+    PartialSum,
+    Presence,
+    PresenceKind,
+)
+from tests.end_to_end.federation import JOB, Federation, Nudge, fed_avg, initial, nudge
+from tests.security.hosts import SITE, Host
+from tests.transport.rigs import PATIENCE, MemoryRig
 
 LARGE = 400_000
 """Numbers of a model that goes by the stream, and whose replies come in chunks."""
@@ -19,6 +43,21 @@ def serve(federation: Federation, host: Host, *users: str) -> None:
         ids: dict[str, dict[str, Scalar]] = {client_id: {} for client_id in host.users.speaks[user]}
         transport = host.as_user(user)
         federation.workers[user] = federation.worker(ids, nudge, transport=transport)
+
+
+def serve_held(federation: Federation, host: Host, user: str) -> threading.Event:
+    """Start a worker that trains once it may."""
+    go = threading.Event()
+
+    class Held(Nudge):
+        def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            go.wait(PATIENCE)
+            return super().fit(parameters, config)
+
+    federation.workers[user] = federation.worker(
+        {user: {}}, lambda context: Held(context.client_id), transport=host.as_user(user)
+    )
+    return go
 
 
 def plain_model(*client_ids: str, size: int = LARGE, rounds: int = 2) -> bytes:
@@ -44,3 +83,99 @@ def test_clients_that_may_declare_nothing_make_the_same_bits(
     assert server.model() == plain_model(users.alice, users.bob)
     assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
     assert not server.watch.of(Note)
+
+
+def test_a_user_of_a_pool_speaks_for_its_clients_where_the_server_has_the_file(
+    federation: Federation, host: Host
+) -> None:
+    users = host.users
+    serve(federation, host, users.pool, users.alice)
+    server = federation.run(
+        fed_avg(4, initial_parameters=initial(LARGE)), rounds=2, speakers=host.speakers
+    )
+    assert server.model() == plain_model(*users.pooled, users.alice)
+    assert not server.watch.of(Note)
+
+
+def test_a_user_of_a_pool_is_refused_by_name_where_the_server_has_no_file(
+    federation: Federation, host: Host
+) -> None:
+    users = host.users
+    go = serve_held(federation, host, users.alice)
+    server = federation.run(fed_avg(1), rounds=1)
+    server.watch.wait_for(ClientPresence)
+    serve(federation, host, users.pool)
+    said = server.watch.wait_for(Note, lambda note: "does not speak for whom" in note.text)
+    assert users.pool in said.text
+    assert "--federation" in said.text
+    go.set()
+    server.history()
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {users.alice}
+
+
+def test_a_client_that_the_file_does_not_have_is_told_what_to_do(host: Host) -> None:
+    transport = host.as_user(host.users.alice)
+    federation = Federation(host)
+    running = federation.worker({"carol": {}}, nudge, transport=transport)
+    with pytest.raises(NotProvisioned, match=r"queue of client carol .*flmq provision"):
+        running.done.result(PATIENCE)
+
+
+FORGED = ["hello", "bye", "companion", "site", "request", "report", "sum", "no user"]
+
+
+def forged(kind: str, host: Host) -> tuple[Address, Body]:
+    """What alice sends under her own key, as the broker lets her, in another's name."""
+    users = host.users
+    own, upwards = presence_key(SITE, users.alice), reply_key(SITE, users.alice, JOB)
+    instance = "forged"
+    match kind:
+        case "hello":
+            return Address(PRESENCE, own), Presence(PresenceKind.HELLO, users.bob, SITE, instance)
+        case "bye":
+            return Address(PRESENCE, own), Presence(PresenceKind.BYE, users.bob, SITE, instance)
+        case "companion":
+            hello = Presence(
+                PresenceKind.HELLO, users.alice, SITE, instance, others=(Companion(users.bob),)
+            )
+            return Address(PRESENCE, own), hello
+        case "site":
+            return Address(PRESENCE, own), Presence(PresenceKind.HELLO, users.alice, "eu", instance)
+        case "request":
+            return Address(REPLIES, upwards), ModelRequest(JOB, users.bob, "0" * 64)
+        case "report":
+            return Address(PRESENCE, own), AggregatorReport(
+                SITE, instance, (SITE,), (), 0, 2.0, "0"
+            )
+        case "sum":
+            partial = PartialSum(
+                "t", JOB, 1, Phase.FIT, SITE, 1, b"n", "run", Parameters([], "flmq.partial")
+            )
+            return Address(REPLIES, upwards), partial
+    return Address(PRESENCE, own), Presence(PresenceKind.HELLO, users.alice, SITE, instance)
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_what_names_another_is_refused_counted_and_named(
+    federation: Federation, host: Host, kind: str
+) -> None:
+    users = host.users
+    go = serve_held(federation, host, users.bob)
+    alice = host.as_user(users.alice)
+    sender = Sender(alice.publisher(), user_id=None if kind == "no user" else users.alice)
+    server = federation.run(fed_avg(1), rounds=1)
+    server.watch.wait_for(ClientPresence)
+    address, body = forged(kind, host)
+    for _ in range(3):
+        sender.send(address, body, mandatory=False).outcome.result(PATIENCE)
+    refused = server.watch.wait_for(Note, lambda note: "messages were refused: they" in note.text)
+    assert users.alice in refused.text
+    go.set()
+    server.history()
+    assert {each.client_id for each in server.watch.of(ClientPresence)} == {users.bob}
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=1, accepted=1)]
+    counted = [note.text.split()[0] for note in server.watch.of(Note)]
+    assert sum(map(int, counted)) == 3
+    dead = host.witness().consumer([DEAD], prefetch=9).receive(PATIENCE)
+    assert dead is not None
+    assert "messages like it" in str(dead.message.headers["x-flmq-reason"])

@@ -20,7 +20,7 @@ def test_has_one_id_a_line_and_remarks(tmp_path: Path) -> None:
     [
         (b"", "names no client"),
         (b"# nobody yet\n", "names no client"),
-        (b"alice\nb.ob\n", "line 2: .*b.ob"),
+        (b"alice\nb..ob\n", "line 2: .*b..ob"),
         (b"alice, bob\n", "line 1: "),
         (b"\xff\xfe", "cannot be read"),
     ],
