@@ -85,7 +85,7 @@ class DemoPlan:
 
     secure: bool = option(
         False,
-        "TLS, a certificate and rights of its own for each process, on a broker of its own.",
+        "TLS, each process with its own certificate, rights and keys (--e2e); starts a broker.",
         names=("--secure",),
     )
 

@@ -64,6 +64,8 @@ def secure_stage(
 ) -> Iterator[Stage]:
     """Start a broker that each process reaches by TLS and its own certificate, and provision it.
 
+    Server and clients have keys, too, so that they need not trust it.
+
     What is kept for that, keys too, is in a folder below the run's ``folder``, and is used again by
     a run that goes on. ``broker`` is None: it must be one of its own.
 
@@ -80,6 +82,8 @@ def secure_stage(
     certs = certs_folder(folder / "certs")
     tls = _certificates(certs, (SERVER, *clients))
     tell(f"certificates: {certs.path} (flmq certs)")
+    keys = _keys(folder / "keys", clients)
+    tell(f"keys: {folder / 'keys'} (flmq keys), for --e2e: the broker reads and forges nothing")
     tell("starting a private RabbitMQ node with TLS ...")
     with PrivateNode(plugins=(MANAGEMENT_PLUGIN,), tls=tls) as node:
         _provision(node, folder, job, clients)
@@ -98,7 +102,7 @@ def secure_stage(
 
         address = parse_broker_url(node.tls_url)
         tell(f"broker: amqps://{address.host}:{address.port}/{address.vhost}, by certificate only")
-        yield Stage(url)
+        yield Stage(url, keys)
 
 
 def _certificates(certs: CertsFolder, users: Sequence[str]) -> NodeTls:
@@ -114,6 +118,24 @@ def _certificates(certs: CertsFolder, users: Sequence[str]) -> NodeTls:
             certs.client(user, _DAYS)
     files = certs.files_of_server("localhost")
     return NodeTls(files.certificate, files.key, certs.authority.certificate, client_certs=True)
+
+
+def _keys(folder: Path, clients: Sequence[str]) -> Callable[[str], list[str]]:
+    """Make the keys that are not there yet; return what says to a process which are its own."""
+    from flmq.e2e.keys import Identity, save_identity
+
+    of_clients = folder / "clients"
+    for name, place in ((SERVER, folder), *((each, of_clients) for each in clients)):
+        if not (place / f"{name}.key").exists():
+            save_identity(Identity.new(name), place)
+
+    def options(name: str) -> list[str]:
+        if name == SERVER:
+            return ["--e2e", f"--keys={folder / f'{name}.key'}", f"--trust={of_clients}"]
+        own, server = of_clients / f"{name}.key", folder / f"{SERVER}.pub"
+        return ["--e2e", f"--key={own}", f"--server-key={server}"]
+
+    return options
 
 
 def _provision(node: PrivateNode, folder: Path, job: str, clients: Sequence[str]) -> None:
