@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from flmq.transport.base import HeaderValue, Message
 
-__all__ = ["message_of", "text_of", "unreadable_message"]
+__all__ = ["MAX_BODY_BYTES", "message_of", "text_of", "too_large", "unreadable_message"]
 
+MAX_BODY_BYTES = 16 << 20
+"""Bytes of a body, twice those of the largest message that anybody reads: more is not received."""
 _PERSISTENT = 2
 _MAX_EXPIRATION_MS = 2**32
 
@@ -31,6 +33,8 @@ def message_of(
     delivery_mode: object = None,
 ) -> Message:
     """Make a message of AMQP properties that may hold anything; None means not set."""
+    if len(body) > MAX_BODY_BYTES:
+        return unreadable_message(b"", too_large(len(body)))
     return Message(
         body=body,
         type=text_of(type_),
@@ -47,6 +51,11 @@ def message_of(
 def unreadable_message(body: bytes, reason: str) -> Message:
     """Make a message whose properties could not be read; ``reason`` says why."""
     return Message(body, persistent=True, unreadable=reason or "unreadable properties")
+
+
+def too_large(size: int) -> str:
+    """Return why a message of ``size`` bytes cannot be read."""
+    return f"its body of {size} bytes is not received: {MAX_BODY_BYTES} at most"
 
 
 def text_of(value: object) -> str:

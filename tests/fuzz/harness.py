@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
-__all__ = ["Finding", "Report", "Target", "fuzz", "measured"]
+__all__ = ["Finding", "Report", "Target", "fuzz", "held_bytes", "measured"]
 
 _SECONDS = 2.0
 """Most processor seconds of one input, however large."""
@@ -114,7 +114,7 @@ def fuzz(
 def measured(target: Target, data: bytes, report: Report) -> Finding | None:
     """Have a target read one input; return what is wrong with how it did, if anything is."""
     report.inputs += 1
-    peak, held = _peak(), _held()
+    peak, held = _peak(), held_bytes()
     begun = time.process_time()
     what = "read"
     try:
@@ -142,7 +142,8 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 
 
-def _held() -> int:
+def held_bytes() -> int:
+    """Return the bytes of memory that this process has now."""
     try:
         with _STATM.open("rb") as file:
             return int(file.read().split()[1]) * _PAGE

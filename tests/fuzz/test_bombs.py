@@ -18,7 +18,7 @@ from tests.fuzz.harness import Report, Target, measured
 from tests.fuzz.protobufs import length_delimited, varint
 from tests.wire.cases import BODIES, exact
 
-_HEAD = pb.Envelope(schema_major=1, schema_minor=4).SerializeToString()
+HEAD = pb.Envelope(schema_major=1, schema_minor=4).SerializeToString()
 _GROUP = varint(1000 << 3 | 3) + varint(1000 << 3 | 4)
 """An unknown group of nothing: every decoder skips it."""
 _MANY = 2_000_000
@@ -69,10 +69,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_an_envelope_is_refused_in_little_time_and_memory(name: str, hidden: bool) -> None:
     body = BOMBS[name]()
-    data = _HEAD + (_GROUP * 3 if hidden else b"") + body
+    data = HEAD + (_GROUP * 3 if hidden else b"") + body
     if hidden and name == "empty metrics":  # at every depth
         inner = _GROUP + length_delimited(_FIT, _GROUP + b"\x22\0" * _MANY)
-        data = _HEAD + _GROUP + length_delimited(_REPLY, inner)
+        data = HEAD + _GROUP + length_delimited(_REPLY, inner)
     report = Report()
     bomb = Target(name, [data], decode, (MalformedMessage,), lambda rng, data: data)
     assert measured(bomb, data, report) is None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from unittest import mock
+
 import pika
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pika import frame, spec
 
 from flmq.transport import (
     Address,
@@ -19,6 +23,8 @@ from flmq.transport import (
 )
 from flmq.transport.arriving import message_of
 from flmq.transport.checks import check_outgoing
+from flmq.transport.rabbitmq.properties import from_amqp
+from flmq.transport.rabbitmq.reading import BoundedAssembler, bound
 from tests.rawamqp import RawPublisher, properties
 from tests.transport.oddities import ODD
 from tests.transport.rigs import Events, RabbitMQRig, Rig, only, publish_all, queue, take, to
@@ -121,3 +127,34 @@ def test_a_message_is_made_of_anything(given_properties: dict[str, object]) -> N
     # What a header holds can be sent on, if it is not too much.
     for value in message.headers.values():
         check_outgoing(to("q"), Message(b"", headers={"h": value}))
+
+
+def test_a_body_that_is_too_large_passes_by_and_the_next_arrives() -> None:
+    """A broker may take 128 MiB (RabbitMQ's default to 3.x), and send as many as the prefetch."""
+    assembler = BoundedAssembler()
+    delivered = frame.Method(1, spec.Basic.Deliver("tag", 7, False, "", "q"))
+    size, piece = 100 << 20, bytes(1 << 20)
+    for body, fragments in ((size, [piece] * 100), (4, [b"next"])):
+        tracemalloc.start()
+        assert assembler.process(delivered) is None
+        came = assembler.process(frame.Header(1, body, pika.BasicProperties()))
+        for fragment in fragments:
+            assert came is None
+            came = assembler.process(frame.Body(1, fragment))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+        method, header, data = came
+        message = from_amqp(header.properties, data)
+        assert method is delivered
+        if body == size:
+            assert message.unreadable == (
+                "its body of 104857600 bytes is not received: 16777216 at most"
+            )
+        assert message.body == (b"" if body == size else b"next")
+
+
+def test_pika_has_what_bounds_bodies() -> None:
+    """One that has not would be received from as ever: this says when that is so."""
+    channel = pika.channel.Channel(mock.Mock(), 1, mock.Mock())
+    bound(channel)
+    assert isinstance(channel._content_assembler, BoundedAssembler)

@@ -27,6 +27,7 @@ from flmq.transport.rabbitmq.connection import CLOSE_SECONDS, IOConnection
 from flmq.transport.rabbitmq.control import Control
 from flmq.transport.rabbitmq.errors import translate
 from flmq.transport.rabbitmq.properties import from_amqp
+from flmq.transport.rabbitmq.reading import bound
 from flmq.transport.rabbitmq.resubscription import Resubscription
 from flmq.transport.rabbitmq.subscription import Subscription
 from flmq.transport.rabbitmq.unacked import Tag, UnackedDeliveries
@@ -155,6 +156,7 @@ class RabbitMQConsumer(Consumer):
                 _finish(self._opened)
 
         self._channel = channel
+        bound(channel)
         channel.add_on_cancel_callback(partial(_cancelled, self._wanted, channel))
         on_message = partial(self._delivered, self._unacked.begin())
         steps = self._wanted.consume(channel, on_message)

@@ -14,15 +14,47 @@ from typing import Any
 
 import pika
 from pika import frame, spec
+from pika.channel import ContentFrameAssembler
 
 from flmq.common.failure_text import named_error
+from flmq.transport.arriving import MAX_BODY_BYTES, too_large
 from flmq.transport.rabbitmq.properties import UnreadableProperties
 
-__all__ = ["ReadingConnection"]
+__all__ = ["BoundedAssembler", "ReadingConnection", "bound"]
 
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")
 """AMQP 0-9-1, section 4.2.6.1: class, weight, size of the body; then the properties."""
+
+
+class BoundedAssembler(ContentFrameAssembler):  # type: ignore[misc]  # pika has no types
+    """Put messages together from their frames; let the body of one that is too large pass by.
+
+    The broker may take messages of 128 MiB and more (max_message_size), and sends as many as the
+    prefetch allows: what nobody can use is not to fill the memory first.
+    """
+
+    def __init__(self) -> None:
+        """Begin between two messages."""
+        super().__init__()
+        self._header: frame.Header | None = None
+        """That of a message which is passing by, as one without a body."""
+        self._left = 0
+
+    def process(self, frame_value: Any) -> Any:
+        """Take a frame; return method, header and body of a message that is complete."""
+        if isinstance(frame_value, frame.Header) and frame_value.body_size > MAX_BODY_BYTES:
+            properties = UnreadableProperties(too_large(frame_value.body_size))
+            self._header = frame.Header(frame_value.channel_number, 0, properties)
+            self._left = frame_value.body_size
+            return None
+        if self._header is None or not isinstance(frame_value, frame.Body):
+            return super().process(frame_value)
+        self._left -= len(frame_value.fragment)
+        if self._left > 0:
+            return None
+        header, self._header = self._header, None
+        return super().process(header)
 
 
 class ReadingConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
@@ -36,6 +68,12 @@ class ReadingConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ha
             if header is None:
                 raise
             return header
+
+
+def bound(channel: Any) -> None:
+    """Have ``channel`` receive no bodies that are too large; of another pika, as ever."""
+    if hasattr(channel, "_content_assembler"):
+        channel._content_assembler = BoundedAssembler()
 
 
 def _header(data: bytes, error: Exception) -> tuple[int, frame.Header] | None:
