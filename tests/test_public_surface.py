@@ -22,6 +22,7 @@ WITHOUT_ALL = {
     "flmq.cli.view",
     "flmq.client.models",
     "flmq.client.pool",
+    "flmq.client.secure",
     "flmq.client.serving",
     "flmq.client.tasks",
     "flmq.datasets",
