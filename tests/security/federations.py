@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from flmq.client.options import WorkerOptions
+from flmq.client.secure.keys import ClientKeys
 from flmq.common import FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.errors import PeerError
 from flmq.common.phase import Phase
@@ -14,10 +17,17 @@ from flmq.observe.events import ClientOutcome, Outcome
 from flmq.server.secure.keys import JobKeys
 from flmq.server.strategy import FedAvg
 from flmq.wire import Sealed, decode
-from tests.end_to_end.federation import OK, Nudge, RunningServer
+from tests.end_to_end.federation import (
+    OK,
+    Federation,
+    Nudge,
+    RunningServer,
+    RunningWorker,
+    nudge,
+)
 from tests.security.hostile import Passing
 
-__all__ = ["CLIENTS", "identity", "job_keys", "kind_of", "verdict"]
+__all__ = ["CLIENTS", "identity", "job_keys", "kind_of", "protected_worker", "verdict"]
 
 CLIENTS = ("a", "b", "c")
 
@@ -31,6 +41,16 @@ def identity(name: str) -> Identity:
 def job_keys(server: str = "server", clients: Sequence[str] = CLIENTS) -> JobKeys:
     """Return a server's keys, which trusts some clients."""
     return JobKeys(identity(server), {name: identity(name).public for name in clients})
+
+
+def protected_worker(
+    federation: Federation, client_id: str, *, server: str = "server", by: str = ""
+) -> RunningWorker:
+    """Start a worker that believes ``server`` alone; ``by``: with another client's key."""
+    own = identity(by or client_id)
+    keys = ClientKeys({client_id: replace(own, name=client_id)}, (identity(server).public,))
+    options = WorkerOptions(heartbeat=1.0, keys=keys)
+    return federation.worker({client_id: {}}, nudge, options)
 
 
 def kind_of(passing: Passing) -> str:

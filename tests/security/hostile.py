@@ -136,16 +136,17 @@ class HostileMemoryBroker(HostileBroker, MemoryBroker):
         outcome: bool | None = True
         passing = Passing(address, message)
         for each in self.instead(passing):
-            routed = super().publish(each.address, each.message)
             if each is passing:
-                outcome = routed
+                outcome = super().publish(each.address, each.message)
+            else:  # whatever its size: limits are for others
+                self.vhost.publish(each.address, each.message)
         return outcome
 
     def put(self, *passings: Passing) -> None:
         """Route messages at once."""
         with self.scheduler.locked():
             for each in passings:
-                super().publish(each.address, each.message)
+                self.vhost.publish(each.address, each.message)
 
 
 _PREFIX = "hostile."
