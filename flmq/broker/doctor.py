@@ -12,10 +12,11 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from flmq.broker import persistent_nodes
+from flmq.broker.check import Check
 from flmq.broker.container import daemon_objection
+from flmq.broker.examination import certificate, examine
 from flmq.broker.installed import (
     NotInstalled,
     Programs,
@@ -35,7 +36,7 @@ from flmq.common.errors import (
 )
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 
-__all__ = ["Check", "run_checks", "supported_version"]
+__all__ = ["run_checks", "supported_version"]
 
 _OLDEST, _NEWEST_MAJOR = (3, 10), 4
 _EXTRAS = {
@@ -45,18 +46,6 @@ _EXTRAS = {
     "torch": ("torch", "the PyTorch example", "pip install torch"),
 }
 _BOUND = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding."""
-
-    name: str
-    ok: bool | None
-    """None if not needed, or if it cannot be judged."""
-    found: str
-    mend: str = ""
-    """The command that fixes it; empty if nothing needs fixing."""
 
 
 def run_checks(
@@ -224,6 +213,9 @@ def _broker(url: str | None, management: Management | None, api: str | None) -> 
             management = management_of(address, api, timeout=2.0)
         yield _plugins(management)
         yield _policies(management, address.vhost)
+        yield from examine(management, address)
+        if address.tls:
+            yield certificate(address)
 
 
 def _plugins(api: Management | None) -> Check:
@@ -279,8 +271,17 @@ def _judge(address: BrokerUrl, facts: BrokerFacts) -> Iterator[Check]:
         yield Check("broker alarms", False, found, mend)
     else:
         yield Check("broker alarms", True, "none")
+    if facts.provisioned:
+        yield Check("provisioned", True, "each client has its own credentials here")
+    else:
+        found = "no: whoever may log in may do everything on this virtual host"
+        mend = "flmq provision --file federation.toml, unless all who log in trust each other"
+        yield Check("provisioned", None, found, mend)
     if facts.can_declare:
         yield Check("permissions", True, f"user {address.user!r} may declare queues")
+    elif facts.provisioned:
+        found = f"user {address.user!r} may declare nothing, as it should be where all is provided"
+        yield Check("permissions", True, found)
     else:
         command = f"rabbitmqctl set_permissions -p {address.vhost} {address.user} '.*' '.*' '.*'"
         found = f"user {address.user!r} may not declare queues on {address.vhost!r}"

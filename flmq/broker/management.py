@@ -12,6 +12,7 @@ import http.client
 import json
 import ssl
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
@@ -104,6 +105,27 @@ class Management:
             raise BrokerRefusal(
                 f"what answers at {self.shown_url} is no management API: it sends no JSON"
             ) from None
+
+    def time(self) -> float | None:
+        """Return the broker's time in Unix seconds, whole ones; None if it does not tell it.
+
+        Raises:
+            BrokerUnavailable: no answer.
+        """
+        connection = self._connection()
+        try:
+            connection.request("GET", "/api/")
+            said = connection.getresponse().headers.get("Date")
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            raise BrokerUnavailable(
+                f"no management API answers at {self.shown_url} ({error})"
+            ) from error
+        finally:
+            connection.close()
+        try:
+            return None if said is None else parsedate_to_datetime(said).timestamp()
+        except ValueError:
+            return None
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.tls is None:

@@ -12,8 +12,21 @@ from flmq.broker.management import Management
 __all__ = ["dropping_policies"]
 
 _DROPPING = ("message-ttl", "max-length", "max-length-bytes", "expires")
-_QUEUES = ("flmq.client.a", "flmq.replies.a", "flmq.uploads.a", "flmq.presence.a", "flmq.dead")
+_QUEUES = (
+    "flmq.client.a",
+    "flmq.models.a",
+    "flmq.replies.a",
+    "flmq.uploads.a",
+    "flmq.presence.a",
+    "flmq.dead",
+)
 """An example of each kind of queue from which a policy can drop messages."""
+
+
+_MODELS = "flmq.models"
+"""The stream of models, of which other limits drop the oldest part."""
+_SHORTENING = ("max-age", "max-length-bytes")
+_OF_STREAMS = (None, "all", "queues", "streams")
 
 
 def dropping_policies(management: Management, vhost: str) -> list[tuple[str, str]]:
@@ -37,13 +50,21 @@ def _judge(policy: Mapping[str, Any], kind: str, vhost: str) -> Iterator[tuple[s
     pattern, definition = str(policy.get("pattern", "")), policy.get("definition") or {}
     drops = {key: definition[key] for key in _DROPPING if key in definition}
     hit = [queue.removesuffix(".a") for queue in _QUEUES if _matches(pattern, queue)]
+    clear = f"rabbitmqctl clear_{kind} -p {vhost} {policy.get('name')}"
     if drops and hit and policy.get("apply-to") not in ("exchanges", "streams"):
         what = ", ".join(f"{key} {value}" for key, value in drops.items())
         found = (
             f"{kind.replace('_', ' ')} {policy.get('name')!r} (pattern {pattern!r}: {what}) may "
             f"drop what is in {', '.join(hit)}; flmq sends it again, which takes time"
         )
-        clear = f"rabbitmqctl clear_{kind} -p {vhost} {policy.get('name')}"
+        yield found, f"{clear}, or narrow its pattern"
+    cuts = {key: definition[key] for key in _SHORTENING if key in definition}
+    if cuts and policy.get("apply-to") in _OF_STREAMS and _matches(pattern, _MODELS):
+        what = ", ".join(f"{key} {value}" for key, value in cuts.items())
+        found = (
+            f"{kind.replace('_', ' ')} {policy.get('name')!r} (pattern {pattern!r}: {what}) may "
+            f"drop models from {_MODELS} that clients have not read; they ask for them again"
+        )
         yield found, f"{clear}, or narrow its pattern"
 
 

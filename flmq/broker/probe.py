@@ -30,6 +30,7 @@ from flmq.common.urls import BrokerUrl
 
 __all__ = ["BrokerFacts", "ask_broker"]
 
+_PROVISIONED = "flmq.provisioned"
 _NEEDED = ("basic.nack", "publisher_confirms", "consumer_cancel_notify", "connection.blocked")
 
 
@@ -46,6 +47,8 @@ class BrokerFacts:
     """Whether this login may declare a queue; None if not tried."""
     alarm: str = ""
     """The broker's reason for blocking publishers; empty if it does not, or if not tried."""
+    provisioned: bool = False
+    """Whether `flmq provision` made what stands on the virtual host; False too if not tried."""
 
 
 def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -> BrokerFacts:
@@ -63,7 +66,10 @@ def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -
         connection = pika.BlockingConnection(_parameters(url, timeout))
         try:
             facts = _facts(connection._impl.server_properties or {})
-            return facts if not declare else _with_trial(facts, connection, timeout)
+            if not declare:
+                return facts
+            facts = replace(facts, provisioned=_is_provisioned(connection))
+            return _with_trial(facts, connection, timeout)
         finally:
             # A broker that blocks a publisher reads nothing from it, not even its goodbye.
             with contextlib.suppress(AMQPError):
@@ -102,6 +108,15 @@ def _facts(properties: dict[str, object]) -> BrokerFacts:
         missing=tuple(name for name in _NEEDED if not capabilities.get(name)),
         can_declare=None,
     )
+
+
+def _is_provisioned(connection: pika.BlockingConnection) -> bool:
+    """Return whether the exchange is there that is made last; asking takes no permission."""
+    try:
+        connection.channel().exchange_declare(_PROVISIONED, passive=True)
+    except pika.exceptions.ChannelClosedByBroker:
+        return False
+    return True
 
 
 def _with_trial(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flmq.broker.doctor import Check, run_checks
+from flmq.broker.check import Check
+from flmq.broker.doctor import run_checks
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.options import Broker
 from flmq.sites.federation import Federation
@@ -32,6 +35,9 @@ def doctor(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what is amiss.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: a list of findings, as JSON.")
+    ] = False,
 ) -> None:
     """Check this machine and the broker; for each problem, show the command that fixes it."""
     federation = None if file is None else read_federation(file)
@@ -41,6 +47,16 @@ def doctor(
         checks = run_checks(federation.hub.url.full, management=federation.hub.management)
     if federation is not None:
         checks += _links(federation)
+    if as_json:
+        told = [asdict(check) for check in checks if check.ok is False or not quiet]
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        _show(checks, quiet=quiet)
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def _show(checks: Sequence[Check], *, quiet: bool) -> None:
     width = max(len(check.name) for check in checks)
     for check in checks:
         if quiet and check.ok is not False:
@@ -48,8 +64,6 @@ def doctor(
         typer.echo(f"{_MARKS[check.ok]}  {check.name:<{width}}  {check.found}")
         if check.mend and check.ok is not True:
             typer.echo(f"    {'':<{width}}  mend: {check.mend}")
-    if any(check.ok is False for check in checks):
-        raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 def _links(federation: Federation) -> Iterator[Check]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flmq.broker import doctor
-from flmq.broker.doctor import Check, run_checks, supported_version
+from flmq.broker.check import Check
+from flmq.broker.doctor import run_checks, supported_version
 from flmq.broker.node import PrivateNode
 from flmq.common.urls import parse_broker_url
 from tests.conftest import SessionBroker
