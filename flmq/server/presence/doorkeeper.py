@@ -130,13 +130,15 @@ class Doorkeeper:
             count, why = presence.dropped
             self._tally.drop(why[:_REASON], "are not valid", count)
         admitted = [
-            one for one, greeting in presence.each(correlation_id) if self._admits(one, greeting)
+            one
+            for one, greeting in presence.each(correlation_id)
+            if self._admits(one, greeting, first=one is presence)
         ]
         self._presence.hear_all(admitted)
         if admitted and presence.kind is not PresenceKind.BYE:
             self.call_roll(presence.site)
 
-    def _admits(self, presence: Presence, greeting: str) -> bool:
+    def _admits(self, presence: Presence, greeting: str, *, first: bool) -> bool:
         """Return whether what is said of one client counts; greet one that is not admitted yet."""
         order = self._admission.order
         if order is not None:
@@ -150,12 +152,12 @@ class Doorkeeper:
         if refusal is not None:
             self._tally.drop(refusal.named, refusal.counted)
             if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
-                self._greet(presence, refused=refusal.told)
+                self._greet(presence, refused=refusal.told, first=first)
             return False
         if self._is_admitted(presence) or greeting == self._greeting_id(presence):
             return True
         if self._may_greet(presence):
-            self._greet(presence)
+            self._greet(presence, first=first)
         return False
 
     def refuse(self, presence: Presence, why: str, do: str) -> None:
@@ -244,21 +246,22 @@ class Doorkeeper:
             self._send(self._waiting.popleft())
         return bool(self._waiting)
 
-    def _greet(self, presence: Presence, refused: str = "") -> None:
-        """Have a process greeted soon; if too many wait, not before it is heard again."""
-        if len(self._waiting) >= _REMEMBERED:
+    def _greet(self, presence: Presence, refused: str = "", *, first: bool = True) -> None:
+        """Have a process greeted soon; if too many wait, not before it is heard again.
+
+        The ``first`` client of a message comes before others that messages name by the thousand:
+        after each message more are greeted than it can have first ones.
+        """
+        if len(self._waiting) >= _REMEMBERED and not first:
             self._tally.drop(presence.client_id, "came too many at a time")
             return
         address = Address(TASKS, task_key(presence.site, presence.client_id))
-        self._waiting.append(
-            _Greeting(
-                presence.client_id,
-                address,
-                presence.instance,
-                self._greeting_id(presence),
-                refused,
-            )
-        )
+        message_id = self._greeting_id(presence)
+        greeting = _Greeting(presence.client_id, address, presence.instance, message_id, refused)
+        if first:
+            self._waiting.appendleft(greeting)
+        else:
+            self._waiting.append(greeting)
 
     def _send(self, greeting: _Greeting) -> None:
         sent = self._sender.send(

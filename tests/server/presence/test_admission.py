@@ -202,3 +202,18 @@ def test_one_message_of_many_clients_has_a_few_greeted_before_the_next_is_heard(
         turns += 1
     assert turns == 7
     assert len(door.greetings()) == 100
+
+
+def test_a_client_is_greeted_before_all_that_others_invent_by_the_thousand() -> None:
+    door = _Door("a")
+    for number in range(150):  # more than may wait
+        invented = tuple(Companion(f"x{number}-{other}") for other in range(1000))
+        flood = Presence(PresenceKind.HELLO, f"x{number}", "main", "m", others=invented)
+        door.doorkeeper.hear(flood, "")
+        door.doorkeeper.greet()
+    assert len(door.doorkeeper._waiting) <= 100_001
+    door.doorkeeper.hear(Presence(PresenceKind.HELLO, "a", "main", "first"), "")
+    door.doorkeeper.greet()
+    (greeting,) = door.greetings()
+    door.doorkeeper.hear(Presence(PresenceKind.HELLO, "a", "main", "first"), greeting.message_id)
+    assert door.watcher.is_online("a")
