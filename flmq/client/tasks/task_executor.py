@@ -153,7 +153,11 @@ class TaskExecutor:
         ``gone`` is called, on any thread, if there is no queue: the whole reply is to be sent.
         """
         address = self._address(envelope.client_id, envelope.job, via)
-        sent = self._sender.send(address, envelope, message_id=envelope.task_id)
+        try:
+            sent = self._sender.send(address, envelope, message_id=envelope.task_id)
+        except NoManifest as error:  # another run of its job was heard since: asked again later
+            logger.debug("%s", error)
+            return
 
         def heard(outcome: Future[PublishOutcome]) -> None:
             if outcome.exception() is None and outcome.result() is PublishOutcome.UNROUTABLE:
