@@ -50,7 +50,7 @@ LIMIT_KEYS = (
 _CONNECTIONS = 8
 """Of a client: three, those of a process that was killed until its heartbeats are missed, spare."""
 _CHANNELS = 64
-_ANY = range(1, 2**31)
+_ANY = range(1, 2**53)
 _JOBS = re.compile(r"[A-Za-z0-9_*-]+")
 _LONGEST_PATTERN = 60_000
 """Bytes that a permission may take when it is compiled; PCRE has a limit of 64 KiB."""
