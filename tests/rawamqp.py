@@ -93,9 +93,15 @@ class RawPublisher:
         self._expect(spec.Confirm.SelectOk)
 
     def publish(
-        self, address: Address, body: bytes, encoded: bytes, *, routing_key: bytes | None = None
+        self,
+        address: Address,
+        body: bytes,
+        encoded: bytes,
+        *,
+        routing_key: bytes | None = None,
+        wait: bool = True,
     ) -> None:
-        """Publish a small ``body`` with ``encoded`` properties, and wait for its confirm.
+        """Publish a small ``body`` with ``encoded`` properties, and ``wait`` for a confirm.
 
         ``routing_key`` stands for the address's where it is no text.
         """
@@ -105,7 +111,8 @@ class RawPublisher:
         self._send(spec.FRAME_HEADER, head)
         if body:
             self._send(spec.FRAME_BODY, body)
-        self._expect(spec.Basic.Ack)
+        if wait:
+            self._expect(spec.Basic.Ack)
 
     def __enter__(self) -> Self:
         return self

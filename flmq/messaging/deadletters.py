@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flmq.common.cleaning import one_line
 from flmq.common.logger import logger
 from flmq.transport import Delivery
 
@@ -19,6 +20,7 @@ _SENDERS = 1000
 """Most senders that are told apart at a time."""
 _NAMED = 3
 """Most senders that a line names."""
+_LONGEST_NAME = 120
 _SAY_EVERY = 10.0
 
 
@@ -101,4 +103,4 @@ def sender_of(delivery: Delivery) -> str:
     """Return who sent a message, as far as the broker knows: its user, or its routing key."""
     user = delivery.message.user_id
     named = f"user {user}" if user else f"key {delivery.routing_key or delivery.queue}"
-    return "".join(each if each.isprintable() else "?" for each in named[:120])
+    return one_line(named, _LONGEST_NAME)
