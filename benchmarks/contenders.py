@@ -10,14 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.cells import Cell
+from flmq.common.urls import parse_broker_url
 
 __all__ = [
+    "CERTIFIED_URL",
     "CONTESTANTS",
     "FLWR_PYTHON",
     "IN_ROUNDS",
     "KEYS",
     "ON_MEMORY",
     "TLS_URL",
+    "VHOSTS",
     "Contestant",
     "NotAvailable",
     "flower_python",
@@ -27,8 +30,13 @@ __all__ = [
 FLWR_PYTHON = "FLMQ_BENCH_FLWR_PYTHON"
 """The environment variable that names another Python, where flwr is installed."""
 
+VHOSTS = ("flmq", "flmq-tls", "flmq-tls-certified", "flmq-e2e", "flmq-tls-e2e")
+"""The contestants of `benchmarks.sealed`, and their virtual hosts."""
 TLS_URL, KEYS = "FLMQ_BENCH_TLS_URL", "FLMQ_BENCH_KEYS"
 """Set by `benchmarks.sealed`: the broker's URL by TLS, and the folder of keys."""
+CERTIFIED_URL = "FLMQ_BENCH_CERTIFIED_URL"
+"""Likewise: the URL by TLS and a certificate each on a provisioned virtual host; {name} in it is
+whose."""
 
 
 class NotAvailable(Exception):
@@ -52,6 +60,8 @@ class Contestant:
     """Whether it connects by the URL in `TLS_URL`."""
     keys: bool = False
     """Whether server and clients have keys, in the folder that `KEYS` names."""
+    certified: bool = False
+    """Whether each connects by its own certificate, by the URL in `CERTIFIED_URL`."""
 
     def server(self, cell: Cell, rounds: int) -> list[str]:
         """Return the server's command."""
@@ -68,8 +78,10 @@ class Contestant:
         """Return the command of client ``number``."""
         names = self._names(cell)
         own = [*names, f"--name={number}", f"--model-bytes={cell.model_bytes}"] if names else []
+        if self.keys or self.certified:
+            own = [f"--name={number}"]
         if self.keys:
-            own = [f"--keys={os.environ[KEYS]}", f"--name={number}"]
+            own.append(f"--keys={os.environ[KEYS]}")
         return [*self.command("client"), *own]
 
     def _names(self, cell: Cell) -> list[str]:
@@ -79,9 +91,15 @@ class Contestant:
         return [f"--prefix=bench.{self.name}.{cell.clients}x{cell.model_bytes}"]
 
     def address(self, broker_url: str) -> str:
-        """Return where its server and clients meet."""
-        if self.over_tls:
-            return os.environ[TLS_URL]
+        """Return where its server and clients meet.
+
+        Those of `benchmarks.sealed` have a virtual host each: else they would share their clients.
+        """
+        if self.certified:
+            return os.environ[CERTIFIED_URL]
+        if self.name in VHOSTS and TLS_URL in os.environ:
+            url = parse_broker_url(os.environ[TLS_URL] if self.over_tls else broker_url)
+            return url.with_vhost(self.name).full
         return broker_url if self.on_broker else f"127.0.0.1:{_free_port()}"
 
 
@@ -181,15 +199,21 @@ CONTESTANTS: dict[str, Contestant] = {
         ),
         *(
             Contestant(
-                "flmq" + "-tls" * over_tls + "-e2e" * keys,
-                "flmq" + ", TLS" * over_tls + ", --e2e" * keys,
+                "flmq" + "-tls" * over_tls + "-certified" * certified + "-e2e" * keys,
+                "flmq" + ", TLS" * over_tls + ", certificates" * certified + ", --e2e" * keys,
                 True,
                 _learning(lambda: sys.executable, "flmq"),
                 _memory(6, 0, 3.5, 60_000_000),
                 over_tls,
                 keys,
+                certified,
             )
-            for over_tls, keys in ((True, False), (False, True), (True, True))
+            for over_tls, keys, certified in (
+                (True, False, False),
+                (True, False, True),
+                (False, True, False),
+                (True, True, False),
+            )
         ),
         Contestant(
             "flower",

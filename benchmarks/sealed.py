@@ -1,7 +1,8 @@
-"""``python -m benchmarks.sealed``: what ``--e2e`` and TLS cost, round for round.
+"""``python -m benchmarks.sealed``: what TLS, certificates and ``--e2e`` cost, round for round.
 
-The same job in the clear, over TLS, with ``--e2e``, and with both, in turns on one broker of its
-own. Ratios are of rounds that were played one after the other, and medians of those.
+The same job in the clear, over TLS, with a certificate and rights for each process besides, with
+``--e2e``, and over TLS with it: in turns, on a virtual host each of one broker. Ratios are of
+rounds that were played one after the other, and medians of those.
 
 Run: ``python -m benchmarks.sealed --cell 10x50MB --rounds 11``; some minutes.
 """
@@ -9,6 +10,7 @@ Run: ``python -m benchmarks.sealed --cell 10x50MB --rounds 11``; some minutes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -16,21 +18,27 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.cells import Cell, parse_cell
-from benchmarks.contenders import CONTESTANTS, KEYS, TLS_URL
+from benchmarks.contenders import CERTIFIED_URL, CONTESTANTS, KEYS, TLS_URL, VHOSTS
 from benchmarks.results import Outcome, Round, paired_ratio
 from benchmarks.rounds import Harness
 from flmq.broker.find import Broker, Origin
+from flmq.broker.layout import MANAGEMENT_PLUGIN
 from flmq.broker.node import PrivateNode
 from flmq.broker.tls import NodeTls
 from flmq.certs.folder import CertsFolder
 from flmq.e2e.keys import Identity, save_identity
+from flmq.provision.applying import carry_out, planned
+from flmq.provision.passwords import Passwords
+from flmq.provision.reading import read_provision
 
 _PAIRS = (
     ("flmq-e2e", "flmq"),
     ("flmq-tls", "flmq"),
+    ("flmq-tls-certified", "flmq-tls"),
     ("flmq-tls-e2e", "flmq-tls"),
 )
 _DAYS = 1
+_VHOST = "flmq-tls-certified"
 
 
 def main() -> None:
@@ -54,16 +62,56 @@ def _measure(folder: Path, cell: Cell, rounds: int) -> dict[str, Outcome]:
     certs = CertsFolder(folder / "certs")
     authority = certs.init("flmq benchmark authority", _DAYS)
     files = certs.server(["localhost", "127.0.0.1"], _DAYS)
-    tls = NodeTls(files.certificate, files.key, authority.certificate)
-    node = PrivateNode(folder / "node", tls=tls).start()
+    tls = NodeTls(files.certificate, files.key, authority.certificate, client_certs=True)
+    # Some come by certificate, and others by password.
+    settings = {"ssl_options.fail_if_no_peer_cert": "false"}
+    plugins = (MANAGEMENT_PLUGIN,)
+    node = PrivateNode(folder / "node", tls=tls, settings=settings, plugins=plugins).start()
     try:
+        for vhost in VHOSTS:
+            node.management.add_vhost(vhost)
+        os.environ[CERTIFIED_URL] = _certified(folder, certs, node, cell)
         os.environ[TLS_URL], os.environ[KEYS] = node.tls_url, str(folder / "keys")
         broker = Broker(node.url, node.shown_url, Origin.LOCAL, node=node)
         harness = Harness(broker, rounds, folder, lambda line: print(line, file=sys.stderr))
-        names = [name for name in CONTESTANTS if name in {each for pair in _PAIRS for each in pair}]
+        names = list(VHOSTS)
         return {each.contestant: each for each in harness.play(cell, names)}
     finally:
         node.stop(timeout=5.0)
+
+
+def _certified(folder: Path, certs: CertsFolder, node: PrivateNode, cell: Cell) -> str:
+    """Provision a virtual host, and return its URL for ``{name}``, by that one's certificate."""
+    clients = [str(number) for number in range(cell.clients)]
+    for name in ("server", *clients):
+        certs.client(name, _DAYS)
+    file = folder / "federation.toml"
+    file.write_text(
+        f"""
+[[site]]
+name = "main"
+url = "${{URL}}"
+vhost = "{_VHOST}"
+management_url = "{node.management.shown_url}"
+
+[[client]]
+ids = {json.dumps(clients)}
+login = "certificate"
+
+[[server]]
+user = "server"
+login = "certificate"
+"""
+    )
+    passwords = Passwords(folder / "passwords")
+    wanted = read_provision(file, {"URL": node.url})
+    carry_out(planned(wanted, ["main"], passwords), passwords)
+    of_clients = certs.path / "clients"
+    return (
+        f"amqps://{{name}}@localhost:{node.ports.amqps}/{_VHOST}?auth=external"
+        f"&cafile={certs.authority.certificate}"
+        f"&certfile={of_clients}/{{name}}.pem&keyfile={of_clients}/{{name}}.key"
+    )
 
 
 def _cpu(one: Round) -> float:

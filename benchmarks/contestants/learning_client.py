@@ -30,20 +30,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=("flmq", "flwr"), required=True)
     parser.add_argument("--keys", type=Path, help="folder of keys: protect all from end to end")
-    parser.add_argument("--name", help="the client's, where it has a key")
+    parser.add_argument("--name", help="the client's, where it has a key or a certificate")
     options = parser.parse_args()
     end_with_parent()
     client = importlib.import_module(options.library).client
-    protected: dict[str, Any] = {}
+    protected: dict[str, Any] = {} if options.name is None else {"client_id": options.name}
     if options.keys is not None:
-        protected = {
-            "client_id": options.name,
+        protected |= {
             "e2e": True,
             "key": options.keys / "clients" / f"{options.name}.key",
             "server_key": options.keys / "server.pub",
         }
     client.start_client(
-        server_address=address(),
+        server_address=address(options.name or ""),
         client=echo(client.NumPyClient)().to_client(),
         grpc_max_message_length=_MAX_MESSAGE,
         **protected,

@@ -32,9 +32,9 @@ ADDRESS_VARIABLE = "FLMQ_BENCH_ADDRESS"
 _PR_SET_PDEATHSIG = 1
 
 
-def address() -> str:
-    """Return the address that the harness gave."""
-    return os.environ[ADDRESS_VARIABLE]
+def address(name: str = "server") -> str:
+    """Return the address that the harness gave; it may be one for each process, by ``name``."""
+    return os.environ[ADDRESS_VARIABLE].replace("{name}", name)
 
 
 def end_with_parent() -> None:
