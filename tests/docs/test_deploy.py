@@ -1,30 +1,112 @@
-"""The deployment's files fit together, and RabbitMQ takes the configuration that is shipped."""
+"""The page on deploying: what it has one type works, with the files and secrets that are used."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import typer
 
-from flmq.broker.node import PrivateNode
-from flmq.broker.probe import ask_broker
 from flmq.cli.main import app
-from flmq.common.urls import parse_broker_url
-from tests.docs.pages import ROOT
+from tests.deploy.shipped import compose, manifests
+from tests.docs.pages import ROOT, blocks
 
 DEPLOY = ROOT / "deploy"
+PAGE = ROOT / "docs" / "deploy.md"
+
+
+def test_what_it_has_one_type_on_one_machine_does_a_job(tmp_path: Path) -> None:
+    """From nothing, in an empty folder: certificates, a broker, users, two clients, a server."""
+    (text,) = blocks(PAGE, "toml")
+    (tmp_path / "federation.toml").write_text(text)
+    shutil.copy(ROOT / "examples" / "quickstart" / "app.py", tmp_path)
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FLMQ_")},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    if (rabbitmq := os.environ.get("FLMQ_RABBITMQ_SERVER")) is not None:
+        env["FLMQ_RABBITMQ_SERVER"] = rabbitmq
+    script = "set -e\n" + "\n".join(blocks(PAGE, "sh"))
+    with (tmp_path / "output").open("wb") as output:
+        done = subprocess.run(
+            ["sh", "-c", script],
+            cwd=tmp_path,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=240,
+            check=False,
+        )
+    said = (tmp_path / "output").read_text()
+    if done.returncode:
+        subprocess.run(["flmq", "broker", "down"], env=env, check=False)
+    assert done.returncode == 0, said
+    assert said.count(": done\n") == 2, said
+    with np.load(tmp_path / "runs" / "line" / "model.npz") as model:
+        slope, intercept = model[model.files[0]]
+    assert abs(slope - 3) < 1
+    assert abs(intercept - 1) < 1
+
+
+def _texts() -> str:
+    return "".join(blocks(PAGE, "text"))
+
+
+def test_the_commands_for_other_machines_exist_with_their_options() -> None:
+    """Those that cannot be run here: of compose, of Kubernetes, and of services."""
+    group = typer.main.get_command(app)
+    found = 0
+    for line in re.findall(r"(?:^|&& )flmq ([^&\n]+)", _texts(), re.MULTILINE):
+        command, words = group, shlex.split(line)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+        options = {flag for param in command.params for flag in param.opts}
+        given = {word for word in words if word.startswith("--")}
+        assert given <= options, line
+        found += 1
+    assert found >= 6
+
+
+def test_the_files_that_it_names_are_there() -> None:
+    named = set(re.findall(r"(?:-f |-k |--file |cp )(deploy/[\w/.*-]+)", _texts()))
+    assert len(named) >= 5
+    for name in named:
+        assert list(ROOT.glob(name)), name
+
+
+def test_it_has_one_make_every_secret_that_is_used() -> None:
+    made = set(re.findall(r"create (?:secret \w+|configmap) ([\w-]+)", _texts()))
+    used: set[str] = set()
+    for _, each in manifests():
+        text = str(each)
+        used |= set(re.findall(r"'(?:secretName|caSecretName)': '([\w-]+)'", text))
+        used |= set(re.findall(r"'configMap': \{'name': '([\w-]+)'", text))
+    assert used == made
+    files = {said["file"] for said in compose()["secrets"].values()}
+    for folder in ("certs", "passwords", "definitions"):
+        assert f"deploy/secrets/{folder}" in _texts()
+        assert any(file.startswith(f"./secrets/{folder}/") for file in files)
 
 
 def test_what_compose_mounts_and_builds_is_there() -> None:
-    compose = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
-    mounted = re.findall(r"^\s+- (\.\.?/[^:\n]+):", compose, re.MULTILINE)
-    assert mounted
-    for path in mounted:
+    read = compose()
+    mounted = {
+        volume.partition(":")[0]
+        for service in read["services"].values()
+        for volume in service["volumes"]
+        if volume.startswith(".")
+    }
+    assert len(mounted) == 3
+    build = read["x-flmq"]["build"]
+    for path in (*mounted, f"{build['context']}/{build['dockerfile']}"):
         assert (DEPLOY / path).is_file(), path
-    (context,) = re.findall(r"context: (\S+)", compose)
-    (dockerfile,) = re.findall(r"dockerfile: (\S+)", compose)
-    assert (DEPLOY / context / dockerfile).is_file()
 
 
 def test_what_the_dockerfile_copies_is_there() -> None:
@@ -53,23 +135,10 @@ def test_the_table_has_the_variables_of_server_and_client() -> None:
 
 
 def test_compose_starts_again_who_fails() -> None:
-    compose = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
-    restarts = re.findall(
-        r"^  (\w+):\n    <<: \*flmq\n(?:    .*\n)*?    restart: (\S+)$", compose, re.M
-    )
-    assert dict(restarts) == {
+    restarts = {name: said.get("restart") for name, said in compose()["services"].items()}
+    del restarts["rabbitmq"]
+    assert restarts == {
         "server": "on-failure:10",
         "alice": "unless-stopped",
         "bob": "unless-stopped",
     }
-
-
-def test_rabbitmq_starts_with_the_shipped_configuration(tmp_path: Path) -> None:
-    lines = (DEPLOY / "rabbitmq.conf").read_text(encoding="utf-8").splitlines()
-    pairs = [line.partition("=") for line in lines if line.strip() and not line.startswith("#")]
-    settings = {key.strip(): value.strip() for key, _, value in pairs}
-    assert settings["consumer_timeout"] == "86400000"
-    # A test machine may have less room than a broker should.
-    settings["disk_free_limit.absolute"] = "50MB"
-    with PrivateNode(tmp_path / "node", settings=settings) as node:
-        assert ask_broker(parse_broker_url(node.url)).product == "RabbitMQ"
