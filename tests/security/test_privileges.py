@@ -283,6 +283,37 @@ def test_she_holds_no_more_connections_and_channels_than_she_may(closed: RabbitM
             connection.close()
 
 
+def test_an_aggregator_speaks_for_its_own_site_and_commands_nobody(closed: RabbitMQHost) -> None:
+    adder = Alice(closed, closed.users.aggregator)
+    adder.me = closed.users.aggregator
+    bob = client_in_key(adder.bob)
+    for exchange, key in (
+        *((TASKS, f"{SITE}.{bob}"), (TASKS, f"{SITE}.!all"), (TASKS, "eu.!aggregator")),
+        *(
+            (MODELS, JOB),
+            (TASKS_LOCAL, f"{SITE}.{bob}"),
+            ("", replies_queue(JOB)),
+            ("amq.topic", "x"),
+        ),
+        *((REPLIES, f"eu.{bob}.{JOB}"), (UPLOADS, f"eu.{bob}.{JOB}"), (PRESENCE, "eu.!aggregator")),
+        *(
+            (PRESENCE, f"{SITE}.{bob}"),
+            (PARTIALS, f"eu.{SITE}.{JOB}"),
+            (PARTIALS, f"{SITE}.eu.{JOB}"),
+        ),
+    ):
+        assert adder.publishes(exchange, key) == REFUSED, (exchange, key)
+    for queue in (client_queue(adder.bob), replies_queue(JOB), presence_queue(JOB), DEAD):
+        assert adder.tries(does("basic_get", queue)) == REFUSED, queue
+        assert adder.tries(does("queue_delete", queue)) == REFUSED, queue
+        assert adder.tries(does("queue_bind", queue, PRESENCE, "#")) == REFUSED, queue
+    own = regional_queue(SITE)
+    for source in (MODELS, PRESENCE, REPLIES, TASKS_LOCAL):
+        assert adder.tries(does("queue_bind", own, source, "#")) == REFUSED, source
+        assert adder.tries(does("exchange_bind", UPLOADS, source, "#")) == REFUSED, source
+    adder.connection.close()
+
+
 def _serve_bob(host: RabbitMQHost, federation: Federation) -> None:
     bob = host.as_user(host.users.bob)
     federation.workers["bob"] = federation.worker({host.users.bob: {}}, nudge, transport=bob)

@@ -6,22 +6,28 @@ import threading
 
 import pytest
 
+from flmq.client.serving.standing import Standing
 from flmq.common.phase import Phase
 from flmq.common.typing import Config, Metrics, NDArrays, Parameters, Scalar
-from flmq.messaging import Sender
+from flmq.messaging import Inbox, Sender
 from flmq.observe.events import ClientPresence, Note, RoundCounts
 from flmq.testing import fast_retries
 from flmq.transport import (
     DEAD,
     PRESENCE,
     REPLIES,
+    TASKS,
     Address,
+    Message,
+    client_queue,
     presence_key,
     reply_key,
+    task_key,
 )
 from flmq.transport.provisioned import NotProvisioned
 from flmq.wire import (
     AggregatorReport,
+    Begun,
     Body,
     Companion,
     ModelRequest,
@@ -179,3 +185,35 @@ def test_what_names_another_is_refused_counted_and_named(
     dead = host.witness().consumer([DEAD], prefetch=9).receive(PATIENCE)
     assert dead is not None
     assert "messages like it" in str(dead.message.headers["x-flmq-reason"])
+
+
+def test_a_clients_note_to_itself_comes_back_and_is_believed(host: Host) -> None:
+    """By it a client knows, after its death, in which task it died."""
+    alice = host.as_user(host.users.alice)
+    standing = Standing.found(alice, SITE)
+    sender = standing.sender(alice.publisher())
+    inbox = Inbox(
+        alice.consumer([client_queue(host.users.alice)], prefetch=1, exclusive=True),
+        sender,
+        rejects=True,
+        check=standing.problem,
+    )
+    note = Begun("t", host.users.alice, "me")
+    sender.send(standing.notes_of(host.users.alice), note).outcome.result(PATIENCE)
+    incoming = inbox.receive(PATIENCE)
+    assert incoming is not None
+    assert incoming.body == note
+
+
+def test_what_a_client_cannot_read_is_dead_lettered_by_its_queue(host: Host) -> None:
+    users = host.users
+    transport = host.as_user(users.alice)
+    federation = Federation(host)
+    running = federation.worker({users.alice: {}}, nudge, transport=transport)
+    garbage = Message(b"garbage")
+    address = Address(TASKS, task_key(SITE, users.alice))
+    host.transport().publisher().publish(address, garbage).result(PATIENCE)
+    dead = host.witness().consumer([DEAD], prefetch=1).receive(PATIENCE)
+    assert dead is not None
+    assert bytes(dead.message.body) == b"garbage"
+    running.stop()
