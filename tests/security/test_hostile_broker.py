@@ -240,7 +240,7 @@ def test_it_reads_no_model_reply_metric_or_nonce(either: HostileRig, size: int) 
 @BOTH_SIZES
 def test_what_it_loses_once_comes_again(rig: HostileMemoryRig, size: int) -> None:
     """The first of each kind to and from everybody: tasks, chunks, replies, receipts, hellos."""
-    plot = OncePer(kind_and_key, drop, unless=is_kind("JobEnded"))
+    plot = OncePer(kind_and_key, drop, unless=is_kind("JobEnded", "nothing"))
     run(rig, plot, size)
     assert plot.done >= 10
 
@@ -311,7 +311,7 @@ def test_what_it_changes_is_refused_and_comes_again(
     rig: HostileMemoryRig, told: Told, change: str, size: int
 ) -> None:
     """The first of each kind to and from everybody, and the first chunk of each blob."""
-    plot = OncePer(kind_and_key, CHANGES[change], unless=is_kind("JobEnded"))
+    plot = OncePer(kind_and_key, CHANGES[change], unless=is_kind("JobEnded", "nothing"))
     run(rig, plot, size)
     assert plot.done >= 10
     assert told.lines
