@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "security.md"
@@ -20,6 +22,7 @@ def script() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 def test_what_it_has_one_type_ends_in_a_trained_model(tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "quickstart" / "app.py", tmp_path)
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLMQ_")}
