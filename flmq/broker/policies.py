@@ -12,6 +12,7 @@ from flmq.broker.management import Management
 __all__ = ["dropping_policies"]
 
 _DROPPING = ("message-ttl", "max-length", "max-length-bytes", "expires")
+_OURS = "flmq.provision."
 _QUEUES = (
     "flmq.client.a",
     "flmq.models.a",
@@ -42,6 +43,8 @@ def dropping_policies(management: Management, vhost: str) -> list[tuple[str, str
     for kind in ("policy", "operator_policy"):
         path = kind.replace("_", "-").replace("policy", "policies")
         for policy in management.call("GET", f"/api/{path}/{name}") or []:
+            if str(policy.get("name")).startswith(_OURS):
+                continue  # the limits of the federation's own file
             found.extend(_judge(policy, kind, vhost))
     return found
 

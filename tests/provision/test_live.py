@@ -9,6 +9,7 @@ import pika
 import pytest
 
 from flmq.broker.management import Management
+from flmq.broker.policies import dropping_policies
 from flmq.provision.applying import carry_out, planned, rotate
 from flmq.provision.difference import NotOurs, WrongType
 from flmq.provision.importing import importable
@@ -53,6 +54,8 @@ def test_all_that_a_federation_needs_is_made_once(stage: Stage) -> None:
     assert stage.user("pool")["limits"]["max-connections"] == 24
     assert stage.call("GET", "/api/exchanges/@/flmq.provisioned")["internal"] is True
     assert stage.call("GET", "/api/vhost-limits/@")[0]["value"] == {"max-connections": 99}
+    # Limits of one's own file are no surprise.
+    assert not dropping_policies(stage.broker.management, stage.prefix)
     (policy,) = stage.call("GET", "/api/policies/@")
     assert policy["definition"] == {"max-length": 50, "overflow": "drop-head"}
 

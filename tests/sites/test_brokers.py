@@ -352,3 +352,49 @@ def test_a_broker_without_the_plugins_is_told_what_to_enable(
     checked = run("check", "--site", "main")
     assert checked.exit_code == 6
     assert "no plugin for links" in checked.output
+
+
+def test_a_tenant_is_provisioned_at_every_site_with_its_links(
+    brokers: Brokers, tmp_path: Path
+) -> None:
+    file, passwords = tmp_path / "federation.toml", tmp_path / "passwords"
+    file.write_text(
+        brokers.file.read_text()
+        + '[[tenant]]\nname = "clinic"\n'
+        + '[[client]]\nids = ["alice.example.org"]\nsite = "eu-west"\n'
+        + '[[server]]\nuser = "server"\njobs = ["mnist"]\n'
+    )
+
+    def provision(*arguments: str) -> Result:
+        typed = ["provision", *arguments, "--file", str(file), "--passwords", str(passwords)]
+        return CliRunner().invoke(app, typed, env=brokers.environ)
+
+    made = provision("--yes")
+    assert made.exit_code == 0, made.output
+    assert "+ eu-west (clinic): client alice.example.org: user" in made.output
+    assert "+ eu (clinic): upstream flmq.sites.down.main" in made.output
+    assert provision("--yes").output == "nothing to change\n"
+    assert poll_until(lambda: provision("check").exit_code == 0, 60.0, every=0.3), provision(
+        "check"
+    ).output
+
+    def url(site: str, user: str) -> str:
+        secret = (passwords / f"{user}.password").read_text().strip()
+        port = brokers.nodes[site].ports.amqp
+        return f"amqp://{user}:{secret}@127.0.0.1:{port}/clinic"
+
+    with open_transport(url("main", "server"), name="test") as server:
+        server.declare(job_topology("mnist"))
+        address = Address(REPLIES, reply_key("eu-west", "alice.example.org", "mnist"))
+        message = Message(b"reply", user_id="alice.example.org")
+
+        def routed() -> bool:
+            outcome = publish(url("eu-west", "alice.example.org"), address, message)
+            return outcome is PublishOutcome.CONFIRMED
+
+        assert poll_until(routed, 20.0)
+        consumer = server.consumer([replies_queue("mnist")], prefetch=1)
+        delivery = consumer.receive(timeout=20.0)
+        assert delivery is not None
+        assert delivery.message.user_id == "alice.example.org"
+        consumer.ack(delivery)
