@@ -15,6 +15,7 @@ from flmq.cli.process import log_to_stderr
 from flmq.cli.stopping import in_order, typed_again
 from flmq.common.environment import broker_url
 from flmq.common.urls import parse_broker_url
+from flmq.monitoring.role import Role
 from flmq.provision.speakers import speakers_of
 from flmq.region import AggregatorOptions, run_aggregator
 
@@ -44,7 +45,7 @@ def aggregate(
         vhost = parse_broker_url(url).vhost
         known = speakers_of(federation, vhost, site=options.site)
         options = replace(options, speakers=known)
-    with in_order(lambda: _goes_on(options)), monitoring.shown("aggregator", options.vitals):
+    with in_order(lambda: _goes_on(options)), monitoring.shown(Role.AGGREGATOR, options.vitals):
         run_aggregator(url, options)
 
 

@@ -26,6 +26,7 @@ from flmq.common.environment import broker_url
 from flmq.common.logger import logger
 from flmq.common.names import check_client_id, make_client_id
 from flmq.common.typing import Scalar
+from flmq.monitoring.role import Role
 
 __all__ = ["client"]
 
@@ -143,7 +144,7 @@ def _run(
     monitoring: Monitoring,
     drain: Drain,
 ) -> None:
-    with monitoring.shown("worker", options.vitals) as seen:
+    with monitoring.shown(Role.WORKER, options.vitals) as seen:
         run_clients(url, source, clients, replace(options, observers=seen.worker), drain.serving)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from flmq.common.environment import LOG_FORMAT, METRICS_PORT, LogFormat
+from flmq.common.logger import logger
 from flmq.common.options import option
 from flmq.monitoring.errors import MetricsNotInstalled, MetricsPortInUse
+from flmq.monitoring.role import Role
 from flmq.observe.events import Observer, WorkerObserver
 from flmq.observe.vitals import Vitals
 
-__all__ = ["Monitoring", "Observers"]
+__all__ = ["Monitoring", "Observers", "wants_spans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +58,28 @@ class Monitoring:
         os.environ[LOG_FORMAT] = self.log_format
 
     @contextmanager
-    def shown(
-        self, role: Literal["server", "worker", "aggregator"], vitals: Vitals
-    ) -> Iterator[Observers]:
+    def shown(self, role: Role, vitals: Vitals) -> Iterator[Observers]:
         """Show the process with these ``vitals`` for as long as the block runs.
 
         Raises:
             MetricsNotInstalled: a port is wanted, and the extra is not installed.
             MetricsPortInUse: the port cannot be opened.
         """
+        with _traced(role) as traced, self._measured(role, vitals) as measured:
+            yield Observers(measured.run + traced.run, measured.worker + traced.worker)
+
+    @contextmanager
+    def _measured(self, role: Role, vitals: Vitals) -> Iterator[Observers]:
         if self.metrics_port is None:
             yield Observers()
             return
         try:
-            from flmq.monitoring.serving import Monitor, Role  # only where it is wanted
+            from flmq.monitoring.serving import Monitor  # only where it is wanted
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("prometheus_client"):
                 raise
             raise MetricsNotInstalled from None
-        monitor = Monitor(Role(role), vitals)
+        monitor = Monitor(role, vitals)
         server = monitor.serve(self.metrics_address, self.metrics_port)
         try:
             yield Observers(monitor.run_observers, monitor.worker_observers)
@@ -101,3 +105,42 @@ class Monitoring:
                 last,
                 f"{processes} processes need a port each, from --metrics-port on",
             )
+
+
+@contextmanager
+def _traced(role: Role) -> Iterator[Observers]:
+    """Make spans for as long as the block runs, if the environment wants them."""
+    if role is Role.AGGREGATOR or not wants_spans(os.environ):
+        yield Observers()
+        return
+    try:
+        from flmq.monitoring.exporting import Tracing, exporters  # only where they are wanted
+        from flmq.monitoring.tracing import RunSpans, TaskSpans
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("opentelemetry"):
+            raise
+        # The variables may be there for other programs: no reason not to run.
+        logger.warning("OTEL_... is set, but no spans are made: pip install 'flmq[otel]'")
+        yield Observers()
+        return
+    made = exporters(os.environ)
+    if not made:
+        yield Observers()
+        return
+    tracing = Tracing(role.value, made)
+    try:
+        if role is Role.SERVER:
+            yield Observers(run=(RunSpans(tracing.provider, tracing.ids),))
+        else:
+            yield Observers(worker=(TaskSpans(tracing.provider),))
+    finally:
+        tracing.close()
+
+
+def wants_spans(environ: Mapping[str, str]) -> bool:
+    """Return whether OpenTelemetry's variables name somewhere to send spans."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    named = environ.get("OTEL_TRACES_EXPORTER", "")
+    ends = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return named != "none" and bool(named or any(environ.get(end) for end in ends))

@@ -36,6 +36,7 @@ from flmq.common.options import option
 from flmq.common.urls import parse_broker_url
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
+from flmq.monitoring.role import Role
 from flmq.observe.events import RunEnded, RunEvent
 from flmq.observe.record import load_record
 from flmq.observe.recorder import RunRecorder
@@ -329,7 +330,7 @@ def _serve(command: ServerCommand) -> None:
         say_who_is_in_charge()
     parts = command.instead.adjusted(load_server(command.app, command.context))
     ending = _Ending()
-    with command.monitoring.shown("server", command.run.vitals) as seen:
+    with command.monitoring.shown(Role.SERVER, command.run.vitals) as seen:
         options = _observed(command, view, ending, seen)
         with view:
             run_server_on_broker(command.broker, parts, options)

@@ -6,7 +6,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable
-from enum import Enum
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,23 +19,16 @@ from flmq import __version__
 from flmq.common.logger import logger
 from flmq.monitoring.collector import VitalsCollector
 from flmq.monitoring.http import Answer, HttpServer
+from flmq.monitoring.role import Role
 from flmq.monitoring.run_metrics import RunMetrics
 from flmq.monitoring.worker_metrics import WorkerMetrics
 from flmq.observe.events import Observer, WorkerObserver
 from flmq.observe.vitals import Vitals
 
-__all__ = ["Monitor", "Role"]
+__all__ = ["Monitor"]
 
 _SAME_FOR = 0.2
 """Seconds for which scrapes get the same text: many at a time cost no more than one."""
-
-
-class Role(Enum):
-    """What a process is."""
-
-    SERVER = "server"
-    WORKER = "worker"
-    AGGREGATOR = "aggregator"
 
 
 class Monitor:

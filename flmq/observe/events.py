@@ -304,6 +304,8 @@ class TaskRef:
     phase: Phase
     client_id: str
     task_id: str
+    run: str = field(default="", compare=False)
+    """Its job's run; empty where what came of the task does not say it."""
 
 
 @dataclass(frozen=True, slots=True)

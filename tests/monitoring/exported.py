@@ -10,7 +10,8 @@ from prometheus_client import generate_latest
 from flmq.client.options import WorkerOptions
 from flmq.client.serving.worker import Worker
 from flmq.common import Config
-from flmq.monitoring.serving import Monitor, Role
+from flmq.monitoring.role import Role
+from flmq.monitoring.serving import Monitor
 from flmq.observe.bus import EventBus
 from flmq.observe.vitals import Vitals
 from flmq.region import AggregatorOptions

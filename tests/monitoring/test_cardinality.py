@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 
 from flmq.common.phase import Phase
 from flmq.monitoring.families import MEASURED, PHASES
-from flmq.monitoring.serving import Monitor, Role
+from flmq.monitoring.role import Role
+from flmq.monitoring.serving import Monitor
 from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,

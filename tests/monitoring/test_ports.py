@@ -14,7 +14,8 @@ import pytest
 from flmq.cli.monitoring import Monitoring
 from flmq.client.options import WorkerOptions
 from flmq.monitoring.errors import MetricsNotInstalled, MetricsPortInUse
-from flmq.monitoring.serving import Monitor, Role
+from flmq.monitoring.role import Role
+from flmq.monitoring.serving import Monitor
 from flmq.observe.vitals import Vitals
 from flmq.region import AggregatorOptions
 from flmq.region.app import Aggregator
@@ -43,7 +44,7 @@ def shown(role: Role, vitals: Vitals) -> Iterator[str]:
 
 def test_nothing_is_opened_unless_it_is_wanted() -> None:
     before = threading.active_count()
-    with Monitoring().shown("server", Vitals()) as seen:
+    with Monitoring().shown(Role.SERVER, Vitals()) as seen:
         assert (seen.run, seen.worker) == ((), ())
         assert threading.active_count() == before
 
@@ -53,22 +54,22 @@ def test_a_port_that_is_taken_is_a_mistake_in_the_command() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(MetricsPortInUse, match=f"127.0.0.1, port {port}: .*--metrics-port"),
-            Monitoring(port).shown("worker", Vitals()),
+            Monitoring(port).shown(Role.WORKER, Vitals()),
         ):
             pass
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("flmq.monitoring.")]:
-        if name != "flmq.monitoring.errors":
+        if name not in ("flmq.monitoring.errors", "flmq.monitoring.role"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
         pytest.raises(MetricsNotInstalled, match=r"pip install 'flmq\[metrics\]'"),
-        Monitoring(0).shown("server", Vitals()),
+        Monitoring(0).shown(Role.SERVER, Vitals()),
     ):
         pass
-    with Monitoring().shown("server", Vitals()) as seen:
+    with Monitoring().shown(Role.SERVER, Vitals()) as seen:
         assert seen.run == ()
 
 

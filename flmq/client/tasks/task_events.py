@@ -64,7 +64,8 @@ class TaskEvents:
 
 
 def _ref(of: Task | Reply | Receipt) -> TaskRef:
-    return TaskRef(of.job, of.server_round, of.phase, of.client_id, of.task_id)
+    run = of.run if isinstance(of, Task) else ""
+    return TaskRef(of.job, of.server_round, of.phase, of.client_id, of.task_id, run)
 
 
 def level_for(clients: int) -> int:
