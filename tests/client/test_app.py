@@ -33,7 +33,7 @@ NOWHERE = "amqp://user:s3cret-pass@127.0.0.1:1/x"
         ({"client": Nudge("a"), "root_certificates": b""}, InvalidClientArguments, "amqps://"),
         ({"client": Nudge("a"), "authentication_keys": ()}, InvalidClientArguments, "amqps://"),
         ({"client": Nudge("a"), "client_id": ""}, InvalidClientId, "client id '' is not usable"),
-        ({"client": Nudge("a"), "client_id": "a.b"}, InvalidClientId, "'a.b' is not usable"),
+        ({"client": Nudge("a"), "client_id": "a..b"}, InvalidClientId, "'a..b' is not usable"),
         ({"client": Nudge("a"), "client_id": "x" * 65}, InvalidClientId, "is not usable"),
         ({"client": Nudge("a")}, BrokerUnavailable, "127.0.0.1:1"),
     ],
