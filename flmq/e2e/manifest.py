@@ -8,14 +8,12 @@ message of the server, some 300 bytes, so that no message depends on another tha
 
 from __future__ import annotations
 
-import json
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from flmq.common.errors import InvalidJobName, StoredDataError
+from flmq.common.errors import InvalidJobName
 from flmq.common.names import check_job_name
 from flmq.e2e.chunks import content_key
 from flmq.e2e.errors import Forged, ManifestExpired, UnknownKey
@@ -41,12 +39,11 @@ SKEW = 300.0
 """Seconds by which the clocks of a server and a client may differ."""
 _FIELDS = 8
 _DOMAIN = "manifest"
-_SESSION_FORM = "flmq session 1"
 
 
 @dataclass(frozen=True)
 class Session:
-    """The secrets of one run of a job: kept with its journal, so that a resumed server has them."""
+    """The secrets of one run of a job, the same in each of its servers (`flmq.server.secure`)."""
 
     signing: bytes = field(repr=False)
     """Ed25519 private key, 32 bytes."""
@@ -57,7 +54,7 @@ class Session:
 
     @classmethod
     def new(cls) -> Session:
-        """Draw the secrets of a new run."""
+        """Draw secrets that nobody else has."""
         return cls(
             Ed25519PrivateKey.generate().private_bytes_raw(),
             X25519PrivateKey.generate().private_bytes_raw(),
@@ -77,30 +74,6 @@ class Session:
     def model_key(self, digest: str, chunk_bytes: int) -> bytes:
         """Return the content key of a model that the job publishes or sends."""
         return content_key(self.secret, "model", digest, chunk_bytes)
-
-    def to_bytes(self) -> bytes:
-        """Return what to store, for the owner alone."""
-        parts = (self.signing, self.sealing, self.secret)
-        stored = {"form": _SESSION_FORM, "keys": [b64encode(part).decode() for part in parts]}
-        return json.dumps(stored).encode()
-
-    @classmethod
-    def from_bytes(cls, stored: bytes) -> Session:
-        """Read what `to_bytes` made.
-
-        Raises:
-            StoredDataError: it is something else.
-        """
-        try:
-            value = json.loads(stored)
-            if value["form"] != _SESSION_FORM:
-                raise ValueError(f"its form is {value['form']!r}")
-            signing, sealing, secret = (b64decode(each, validate=True) for each in value["keys"])
-            if {len(signing), len(sealing), len(secret)} != {KEY_BYTES}:
-                raise ValueError("a key is too short")
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoredDataError(f"the keys of this run's session are damaged: {error}") from error
-        return cls(signing, sealing, secret)
 
 
 @dataclass(frozen=True)
