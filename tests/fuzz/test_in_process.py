@@ -27,6 +27,7 @@ def _quiet() -> None:
     logging.getLogger(LOGGER_NAME).setLevel(logging.CRITICAL)
 
 
+@pytest.mark.timeout(900)  # of a machine that does other work
 def test_a_hundred_thousand_inputs(targets: list[Target]) -> None:
     report = fuzz(targets, INPUTS, seed=1, seconds=SECONDS)
     assert not report.findings, "\n".join(map(str, report.findings))
