@@ -41,7 +41,7 @@ def test_what_it_has_one_type_on_one_machine_does_a_job(tmp_path: Path) -> None:
             env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=240,
+            timeout=400,
             check=False,
         )
     said = (tmp_path / "output").read_text()

@@ -110,7 +110,10 @@ def _kill(client: subprocess.Popen[bytes]) -> int:
 
 @pytest.mark.parametrize(
     ("ends", "grace"),
-    [((_grace_is_over, _kill), 2), ((_second_sigterm, _ctrl_c), 60)],
+    [
+        ((_grace_is_over, _kill), 2),
+        pytest.param((_second_sigterm, _ctrl_c), 60, marks=pytest.mark.slow),
+    ],
     ids=["grace-and-killed", "signals"],
 )
 def test_what_takes_too_long_is_left_and_comes_back(
@@ -199,6 +202,7 @@ def test_a_standby_takes_over_from_a_server_that_is_told_to_end(
         assert processes.trainings(name, 2) == {clients[name].pid}
 
 
+@pytest.mark.slow
 def test_who_is_told_to_end_while_the_broker_is_away_ends_all_the_same(
     broker_url: str, tmp_path: Path
 ) -> None:
