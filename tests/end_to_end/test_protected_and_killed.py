@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flmq.broker.node import PrivateNode
 from flmq.e2e.keys import Identity, save_identity
-from tests.end_to_end.test_processes import CLIENTS, SLOW, Processes, undisturbed
+from tests.end_to_end.test_processes import CLIENTS, Processes, undisturbed
 from tests.processes import open_to_others
 
 __all__ = ["undisturbed"]
@@ -89,24 +88,3 @@ def test_a_job_is_not_gone_on_with_under_other_keys_unasked(protected: Protected
     assert ", is nothing)" in said
     release.unlink()
     protected.ends(protected.server("job"))
-
-
-@pytest.mark.slow
-def test_the_broker_is_killed_too(
-    private_node: PrivateNode, tmp_path: Path, undisturbed: bytes
-) -> None:
-    protected = Protected(private_node.url, tmp_path)
-    try:
-        release = protected.hold("a", 2)
-        clients = [protected.client(name, "--once") for name in CLIENTS]
-        server = protected.server("job")
-        protected.wait_for_training("a", 2, clients[0].pid)
-        private_node.kill()
-        private_node.restart()
-        release.unlink()
-        assert server.wait(2 * SLOW) == 0, protected.outputs()
-        assert protected.model("job") == undisturbed
-        for each in clients:
-            protected.ends(each)
-    finally:
-        protected.end()
