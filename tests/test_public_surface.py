@@ -17,6 +17,7 @@ WITHOUT_ALL = {
     "flmq.broker.watchdog",
     # Packages whose modules one imports by name.
     "flmq.broker",
+    "flmq.certs",
     "flmq.cli",
     "flmq.cli.demo",
     "flmq.cli.view",
@@ -28,6 +29,7 @@ WITHOUT_ALL = {
     "flmq.datasets",
     "flmq.monitoring",
     "flmq.observe",
+    "flmq.provision",
     "flmq.server.asks",
     "flmq.server.job",
     "flmq.server.lifecycle",

@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a server of the wrong type": (("server", "flmq.cli.demo.digits:MODELS"), "is a dict;"),
     "an empty client id": ((*CLIENT, "--client-id="), "client id '' is not usable"),
     "a long client id": ((*CLIENT, "--client-id=" + "x" * 65), "is not usable: choose 1 to 64"),
-    "a client id with a dot": ((*CLIENT, "--client-id=a.b"), "client id 'a.b' is not usable"),
+    "a client id that ends with a dot": ((*CLIENT, "--client-id=a."), "client id 'a.' is not usable"),
     "a job with a space": ((*SERVER, "--job=a b"), "job name 'a b' is not usable"),
     "a property that is no pair": ((*CLIENT, "--property=gpu"), "not of the form key=value"),
     "properties without end": (
@@ -277,6 +277,6 @@ def test_another_node_is_used_and_started_by_its_own_name(
         "other", "amqp://u:p@h/x", "amqp://u@h/x", 1, 1, None, str(tmp_path), "log", 0.0
     )
     started = standing.StandingUp(node, already=False)
-    monkeypatch.setattr(standing, "up", lambda name, plugins: started)
+    monkeypatch.setattr(standing, "up", lambda name, plugins, **_: started)
     result = CliRunner().invoke(app, ["broker", "up", "--name=other"])
     assert "use it in this shell:  eval $(flmq broker up --name other)\n" in result.output
