@@ -99,7 +99,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a server of the wrong type": (("server", "flmq.cli.demo.digits:MODELS"), "is a dict;"),
     "an empty client id": ((*CLIENT, "--client-id="), "client id '' is not usable"),
     "a long client id": ((*CLIENT, "--client-id=" + "x" * 65), "is not usable: choose 1 to 64"),
-    "a client id that ends with a dot": ((*CLIENT, "--client-id=a."), "client id 'a.' is not usable"),
+    "a client id that ends in a dot": (
+        (*CLIENT, "--client-id=a."),
+        "client id 'a.' is not usable",
+    ),
     "a job with a space": ((*SERVER, "--job=a b"), "job name 'a b' is not usable"),
     "a property that is no pair": ((*CLIENT, "--property=gpu"), "not of the form key=value"),
     "properties without end": (
