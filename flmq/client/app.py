@@ -13,6 +13,7 @@ from flmq.client.client_ids import client_ids_of, clients_of, some_of
 from flmq.client.factory import ClientSource, checked_source
 from flmq.client.options import WorkerOptions, check_properties
 from flmq.client.secure.options import ClientKeyOptions
+from flmq.client.serving.signs import not_consuming
 from flmq.client.serving.worker import Worker
 from flmq.client.typing import ClientFn, ClientLike
 from flmq.common.environment import broker_url
@@ -217,6 +218,7 @@ def run_clients(
     bus = WorkerBus.of(options.observers)
     options = replace(options, observers=bus)
     try:
+        not_consuming(options.vitals)  # before it is connected, and would pass for ready
         told = _to_log_and(bus, options.vitals)
         with open_transport(url, name=name, listener=told) as transport:
             if len(clients) == 1:

@@ -96,6 +96,7 @@ def run_aggregator(url: str, options: AggregatorOptions) -> None:
         BrokerError: the broker refuses, or cannot be reached at the start.
     """
     name = f"flmq aggregator {options.site}"
+    options.vitals.needs("site", lambda: f"{options.site} is not ours yet")
     told = OutageReporter(_said_to(options.vitals))
     with open_transport(url, name=name, listener=told) as transport:
         Aggregator(transport, options).run(

@@ -18,6 +18,7 @@ from flmq.server.client_manager import ClientManager
 from flmq.server.components import InvalidComponents, ServerAppComponents, build_server
 from flmq.server.history import History
 from flmq.server.lifecycle.run import run_server
+from flmq.server.lifecycle.signs import not_in_charge
 from flmq.server.options import ResumePolicy, RunOptions
 from flmq.server.presence.allow_list import read_allow_list
 from flmq.server.rhythm.callbacks import Callback, RoundEnd
@@ -141,6 +142,8 @@ def run_server_on_broker(url: str, parts: ServerAppComponents, options: RunOptio
     try:
         for source in options.sources:
             source(bus.emit)
+        # Before it is connected, and would pass for ready.
+        not_in_charge(options.vitals, options.job or "the job")
         told = _told(bus, options.vitals)
         with open_transport(url, name="flmq server", listener=told) as transport:
             return run_server(transport, parts, options, bus=bus, broker=str(parse_broker_url(url)))
