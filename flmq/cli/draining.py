@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from flmq.cli.exit_codes import Terminated
+from flmq.cli.saying import say
 from flmq.common.logger import logger
 
 __all__ = ["CLOSING", "Drain", "Drainable"]
@@ -63,6 +64,8 @@ class Drain:
         self._clock = clock
         self._end_process = end_process
         self._begun: float | None = None
+        self._handled = False
+        """Whether the handler has run for the first SIGTERM."""
         self._serves = False
         self._at_once = False
 
@@ -101,12 +104,13 @@ class Drain:
         """Take a SIGTERM, in its handler; return False if it is to interrupt the main thread."""
         if not self._serves or self._at_once or os.getpid() != self._process:
             return False
+        first, self._handled = not self._handled, True
         if self._begun is None:
             # The guard has heard of it, unless the user's code has a wakeup descriptor of its own.
             self._begun = self._clock()
             self._tell(_BEGIN)
-            return True
-        return self._clock() - self._begun < _SAME
+        # The handler may run minutes after the first SIGTERM came, once a long call is over.
+        return first or self._clock() - self._begun < _SAME
 
     def _in_a_fork(self) -> None:
         """Hear nothing in a process that the client's code forks: its signals are not for us."""
@@ -169,7 +173,7 @@ class Drain:
         closing = threading.Thread(target=worker.abandon, daemon=True)
         closing.start()
         closing.join(1.0)
-        sys.stderr.write("flmq: ended by force: its code did not come to an end\n")
+        say("ended by force: its code did not come to an end", "ERROR")
         sys.stderr.flush()
         self._end_process(128 + by)
 

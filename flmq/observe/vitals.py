@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flmq.transport import ConnectionEvent, ConnectionState
+from flmq.transport.outages import OutageReporter
 
 __all__ = ["Connection", "Measure", "Vitals"]
 
@@ -38,7 +39,7 @@ class _Loop:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The connection to the broker so far."""
+    """The connection to the broker so far: of several, the worst at each time."""
 
     state: ConnectionState | None
     """None: none was made yet."""
@@ -58,6 +59,7 @@ class Vitals:
         """Know nothing yet; ``clock`` gives monotonic seconds, as the clocks of all loops do."""
         self._clock = clock
         self._lock = threading.Lock()
+        self._whole = OutageReporter(self._changed, clock)
         self._loops: list[_Loop] = []
         self._needs: dict[str, Callable[[], str]] = {}
         self._measures: list[Measure] = []
@@ -100,7 +102,11 @@ class Vitals:
             self._measures.append(Measure(name, read, blocks))
 
     def connection_changed(self, event: ConnectionEvent) -> None:
-        """Take a change of the connection; a `flmq.transport.StateListener`."""
+        """Take a change of one of the connections; a `flmq.transport.StateListener`."""
+        self._whole(event)
+
+    def _changed(self, event: ConnectionEvent) -> None:
+        """Take a change of all connections as one: the worst of their states."""
         with self._lock:
             if event.state is not self._state:
                 now = self._clock()

@@ -89,6 +89,19 @@ def test_bye_is_said_while_a_long_call_goes_on_and_its_process_ends_all_the_same
     assert "ended by force" in complained
 
 
+def test_what_is_at_work_in_a_long_call_goes_on_when_that_is_over() -> None:
+    body = """
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 4 * 10**6)
+    time.sleep(0.5)
+    print("done", flush=True)
+    """
+    with Process(body, 600) as process:
+        process.says("works")
+        process.signal()
+        said, _ = process.ends(143)
+    assert said == "drains\ndone\n"
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["sigterm", "ctrl-c"]
 )

@@ -27,7 +27,7 @@ def test_troubles_of_the_connection_are_counted_and_timed() -> None:
     changed(vitals, ConnectionState.LOST, "reset")
     time.now += 2
     changed(vitals, ConnectionState.LOST, "for 2 s now")  # said again: no other loss
-    assert vitals.unready() == ["broker: lost for 2 s now"]
+    assert vitals.unready() == ["broker: lost reset"]
     time.now += 1
     assert vitals.connection.seconds[ConnectionState.LOST] == 3
     changed(vitals, ConnectionState.BLOCKED, "memory")
@@ -37,6 +37,25 @@ def test_troubles_of_the_connection_are_counted_and_timed() -> None:
     connection = vitals.connection
     assert connection.losses == 1
     assert connection.seconds == {ConnectionState.LOST: 3, ConnectionState.BLOCKED: 7}
+
+
+def test_one_connection_that_is_well_does_not_make_up_for_another() -> None:
+    vitals = Vitals(Time())
+
+    def tell(role: str, state: ConnectionState) -> None:
+        vitals.connection_changed(ConnectionEvent(role, state))
+
+    for role in ("control", "publisher", "consumer"):
+        tell(role, ConnectionState.CONNECTED)
+    tell("consumer", ConnectionState.BLOCKED)  # its queue is gone
+    tell("publisher", ConnectionState.LOST)
+    tell("publisher", ConnectionState.CONNECTED)
+    assert vitals.unready() == ["broker: blocked"]
+    tell("consumer", ConnectionState.CONNECTED)
+    assert vitals.unready() == []
+    tell("publisher", ConnectionState.CLOSED)  # one that is done
+    assert vitals.unready() == []
+    assert vitals.connection.losses == 1
 
 
 def test_a_loop_that_does_not_come_round_is_stuck_unless_the_broker_is_away() -> None:
