@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from flmq.cli.main import app
+from flmq.provision.reading import read_provision
 from tests.deploy.shipped import compose, manifests
 from tests.docs.pages import ROOT, blocks
 
@@ -88,7 +89,14 @@ def test_it_has_one_make_every_secret_that_is_used() -> None:
         text = str(each)
         used |= set(re.findall(r"'(?:secretName|caSecretName)': '([\w-]+)'", text))
         used |= set(re.findall(r"'configMap': \{'name': '([\w-]+)'", text))
+        if each["kind"] == "TriggerAuthentication":
+            used |= {asked["name"] for asked in each["spec"]["secretTargetRef"]}
     assert used == made
+    provision = read_provision(DEPLOY / "k8s" / "federation.toml")
+    users = {party.user for tenant in provision.tenants for party in tenant.parties}
+    assert (
+        set(re.findall(r"[ =]passwords/(\w+)\.password", _texts().partition("kubectl")[2])) == users
+    )
     files = {said["file"] for said in compose()["secrets"].values()}
     for folder in ("certs", "passwords", "definitions"):
         assert f"deploy/secrets/{folder}" in _texts()
