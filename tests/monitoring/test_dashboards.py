@@ -25,7 +25,7 @@ ALERTS = [MONITORING / "flmq-alerts.yaml", MONITORING / "rabbitmq-alerts.yaml"]
 # Prometheus itself gives every series these.
 _ADDED = {"instance", "job"}
 
-_SELECTOR = re.compile(r"\b((?:flmq|process|rabbitmq)_\w+)(?:\{([^}]*)\})?")
+_SELECTOR = re.compile(r"\b((?:flmq|process|rabbitmq)_\w+|up\b)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!=|!~|=)\s*"([^"]*)"')
 _GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 _IN_TEXT = re.compile(r"\$labels\.(\w+)")
@@ -41,7 +41,7 @@ class Exported:
 
     @classmethod
     def of(cls, texts: list[str]) -> Exported:
-        values: dict[str, dict[str, set[str]]] = {}
+        values: dict[str, dict[str, set[str]]] = {"up": {}}  # Prometheus' own
         helps: dict[str, str] = {}
         for scraped in map(Scrape.of, texts):
             helps |= scraped.help
