@@ -173,7 +173,7 @@ class Drain:
         closing = threading.Thread(target=worker.abandon, daemon=True)
         closing.start()
         closing.join(1.0)
-        say("ended by force: its code did not come to an end", "ERROR")
+        say("ended by force: its code, or its connections, did not come to an end", "ERROR")
         sys.stderr.flush()
         self._end_process(128 + by)
 

@@ -32,7 +32,10 @@ class OutageReporter:
         self._listener = listener
         self._clock = clock
         self._lock = threading.Lock()
-        self._troubled: dict[_Key, ConnectionState] = {}
+        self._states: dict[_Key, ConnectionState] = {}
+        """Of each connection that is not closed."""
+        self._ending = False
+        """Whether the transport is being closed."""
         self._told: ConnectionState | None = None
         self._since = 0.0
         self._said_at = 0.0
@@ -47,11 +50,12 @@ class OutageReporter:
     def _news(self, event: ConnectionEvent) -> str | None:
         now, before, key = self._clock(), self._told, (event.role, event.number)
         troubled = event.state in (ConnectionState.LOST, ConnectionState.BLOCKED)
-        if troubled:
-            self._troubled[key] = event.state
+        if event.state is ConnectionState.CLOSED:
+            self._ending = self._ending or event.role == "control"
+            self._states.pop(key, None)
         else:
-            self._troubled.pop(key, None)
-        self._told = self._whole(event)
+            self._states[key] = event.state
+        self._told = self._whole()
         if self._told is not before:
             was_well = before not in (ConnectionState.LOST, ConnectionState.BLOCKED)
             lasted = now - self._since
@@ -65,11 +69,10 @@ class OutageReporter:
             return f"for {now - self._since:.0f} s now: {event.detail}"
         return None
 
-    def _whole(self, event: ConnectionEvent) -> ConnectionState:
+    def _whole(self) -> ConnectionState:
         """Return the state of all connections: the worst of them."""
         for state in (ConnectionState.LOST, ConnectionState.BLOCKED):
-            if state in self._troubled.values():
+            if state in self._states.values():
                 return state
-        if event.state is ConnectionState.CLOSED and event.role == "control":
-            return ConnectionState.CLOSED
-        return ConnectionState.CONNECTED if self._told is not None else event.state
+        over = self._ending or not self._states
+        return ConnectionState.CLOSED if over else ConnectionState.CONNECTED

@@ -101,6 +101,15 @@ def test_who_is_held_back_and_then_lost_is_lost(heard: Heard) -> None:
     assert [state for state, _ in heard.told] == ["blocked", "lost", "connected", "closed"]
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(ROLES)))
+def test_who_ends_during_an_outage_is_not_said_to_be_back(heard: Heard, order: list[str]) -> None:
+    for role in ROLES:
+        heard.tell(role, LOST)
+    for role in order:
+        heard.tell(role, CLOSED)
+    assert [state for state, _ in heard.told] == ["lost", "closed"]
+
+
 def test_a_new_outage_begins_anew(heard: Heard) -> None:
     for _ in range(2):
         heard.tell("control", LOST, "gone")

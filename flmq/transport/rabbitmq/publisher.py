@@ -59,6 +59,7 @@ class RabbitMQPublisher(Publisher):
         self._flush_posted = False
         self._lock = threading.Lock()
         self._closed = False
+        self._hurries = False
         # On the connection's thread alone.
         self._amqp: Any = None
         self._channel: Any = None
@@ -92,7 +93,12 @@ class RabbitMQPublisher(Publisher):
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Wait up to ``timeout`` seconds for outstanding confirms, then close."""
-        for out in self._pending.drain(timeout):
+        try:
+            left = self._pending.drain(0.0 if self._hurries else timeout)
+        except BaseException:  # Ctrl-C: who closes it once more waits no more
+            self._hurries = True
+            raise
+        for out in left:
             self._pending.settle(out, publisher_closed())
         self._connection.close()
         with self._lock:
