@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flmq.common.environment import LOG_FORMAT, METRICS_PORT, LogFormat
+from flmq.common.json_lines import JsonLines
 from flmq.common.logger import logger
 from flmq.common.options import option
 from flmq.monitoring.errors import MetricsNotInstalled, MetricsPortInUse
@@ -56,6 +58,9 @@ class Monitoring:
     def begin(self) -> None:
         """Have this process, and those that it starts, write their log as wanted."""
         os.environ[LOG_FORMAT] = self.log_format
+        if self.log_format is LogFormat.JSON and logging.lastResort is not None:
+            # It writes what libraries say whose loggers nobody has told where to.
+            logging.lastResort.setFormatter(JsonLines())
 
     @contextmanager
     def shown(self, role: Role, vitals: Vitals) -> Iterator[Observers]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -120,3 +122,15 @@ def test_an_aggregator_shows_itself(tmp_path: Path) -> None:
         assert seen.value("flmq_aggregator_ledger_bytes") > 0
         aggregator.stop()
         done.result(60)
+
+
+def test_what_libraries_warn_of_is_a_line_for_programs_too() -> None:
+    program = (
+        "import logging\n"
+        "from flmq.cli.monitoring import Monitoring\n"
+        "from flmq.common.environment import LogFormat\n"
+        "Monitoring(log_format=LogFormat.JSON).begin()\n"
+        "logging.getLogger('opentelemetry.exporter').warning('no collector\\nat all')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr
+    assert json.loads(said)["logger"] == "opentelemetry.exporter"
