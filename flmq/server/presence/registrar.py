@@ -49,11 +49,15 @@ class Registrar:
         else:
             self._put("unregister", client, lambda: manager.unregister(client), then)
 
-    def gone(self, client: ClientProxy, reason: str) -> None:
-        """Set ``client`` gone, if the manager supports that."""
+    def gone(self, client: ClientProxy, reason: str, then: Callable[[], None]) -> None:
+        """Set ``client`` gone, if the manager supports that; then call ``then``."""
         manager = self._manager
-        if isinstance(manager, SimpleClientManager):
-            self._put("set_gone", client, lambda: manager.set_gone(client.cid, reason))
+
+        def set_gone() -> None:
+            if isinstance(manager, SimpleClientManager):
+                manager.set_gone(client.cid, reason)
+
+        self._put("set_gone", client, set_gone, then)
 
     def tick(self) -> None:
         """Report a call that does not return. Call it about every second."""
@@ -85,7 +89,7 @@ class Registrar:
         method: str,
         client: ClientProxy,
         call: Callable[[], object],
-        then: Callable[[], None] = lambda: None,
+        then: Callable[[], None],
     ) -> None:
         def both() -> None:
             try:

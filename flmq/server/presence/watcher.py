@@ -167,7 +167,7 @@ class PresenceWatcher:
             elif change.state is ClientState.AWAY:
                 self._registrar.away(change.proxy, change.reason, self._observers_told(change))
             else:
-                self._registrar.gone(change.proxy, change.reason)
+                self._registrar.gone(change.proxy, change.reason, self._observers_told(change))
 
     def _observers_told(self, change: HeardChange) -> Callable[[], None]:
         """What tells observers, once the manager knows."""

@@ -53,11 +53,12 @@ def test_a_manager_of_flowers_six_methods_is_told_in_order() -> None:
     registrar.online(a, lambda: then.append("a is there"))
     registrar.online(b, lambda: then.append("b is there"))
     registrar.away(a, "said bye", lambda: then.append("a is away"))
-    registrar.gone(a, "its queue is gone")  # it knows nothing of that
+    # It knows nothing of that.
+    registrar.gone(a, "its queue is gone", lambda: then.append("a is gone"))
     registrar.close()
     registrar.close()
     assert manager.told == [("register", "a"), ("register", "b"), ("unregister", "a")]
-    assert then == ["a is there", "b is there", "a is away"]
+    assert then == ["a is there", "b is there", "a is away", "a is gone"]
 
 
 def test_a_call_that_does_not_return_is_reported_every_half_minute_until_it_does(

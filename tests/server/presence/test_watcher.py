@@ -98,6 +98,18 @@ def test_silence_ends_with_a_reply_but_a_queue_that_is_gone_does_not() -> None:
     assert ear.watcher.is_online("a")
 
 
+def test_observers_are_told_that_a_client_is_gone_which_is_away_already() -> None:
+    ear = _Ear()
+    ear.hear(PresenceKind.HELLO)
+    ear.hear(PresenceKind.BYE)
+    ear.watcher.gone("a")
+    ear.watcher.gone("a")
+    assert ear.told() == ["said hello", "said bye", "its queue is gone"]
+    assert [each.status for each in ear.events if isinstance(each, ClientPresence)] == [
+        "online", "away", "gone",
+    ]  # fmt: skip
+
+
 def test_who_was_heard_and_has_not_left_was_there_whether_or_not_it_is_heard_now() -> None:
     ear = _Ear()
     ear.clock.advance(1000.0)
