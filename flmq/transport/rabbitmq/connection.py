@@ -240,7 +240,6 @@ class IOConnection:
         with self._lock:
             self._ended.set()
         self._loop.stop()
+        self.states.ended()
         if not self._opened.done():
             self._opened.set_exception(problem)
-        else:
-            self.states.tell(ConnectionState.CLOSED)

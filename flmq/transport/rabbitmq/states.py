@@ -23,6 +23,7 @@ class StateReports:
         self._role = role
         self._number = next(_numbers)
         self._listener = listener
+        self._told = False
         self._held: set[object] = set()
         """The users that the broker holds back."""
 
@@ -30,6 +31,7 @@ class StateReports:
         """Report a state to the listener."""
         if self._listener is None:
             return
+        self._told = True
         try:
             self._listener(ConnectionEvent(self._role, state, detail, self._number))
         except BaseException:  # a listener's bug must not end the connection
@@ -40,6 +42,11 @@ class StateReports:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self.tell(ConnectionState.CONNECTED)
+
+    def ended(self) -> None:
+        """Report that there is no such connection any more, if anybody was told that there is."""
+        if self._told:
+            self.tell(ConnectionState.CLOSED)
 
     def down(self) -> None:
         """Forget which users were held back: the connection is gone."""
