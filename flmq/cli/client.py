@@ -152,11 +152,12 @@ def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
     """Return text on what happens to a stopped client's work, and how to resume it."""
     if client_id is None:
         return (
-            "a task that it had waits in a queue that no other client reads, so its round ends at "
-            "its deadline; give --client-id a name that stays, and the task waits for its return"
+            "a task that it has not done waits in a queue that no other client reads, so its round "
+            "ends at its deadline; give --client-id a name that stays, and the task waits for its "
+            "return"
         )
     if _begins_anew(options):
-        what = "a task that it had waits in its queue, and will be trained anew"
+        what = "a task that it has not done waits in its queue, and will be trained anew"
     else:
         what = f"{options.state_dir} keeps its tasks and what it has finished"
     return f"{what}. Go on with: {typed_again(f'--client-id={client_id}')}"
@@ -165,7 +166,9 @@ def _goes_on(client_id: str | None, options: WorkerOptions) -> str:
 def _many_go_on(options: WorkerOptions) -> str:
     """Return the same text for many clients."""
     if _begins_anew(options):
-        what = "tasks that these clients had wait in their queues, and will be trained anew"
+        what = (
+            "tasks that these clients have not done wait in their queues, and will be trained anew"
+        )
     else:
         what = f"{options.state_dir} keeps their tasks and what they have finished"
     return f"{what}. Go on with: {typed_again()}"

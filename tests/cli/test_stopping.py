@@ -109,7 +109,9 @@ def test_a_client_says_what_becomes_of_its_work(monkeypatch: pytest.MonkeyPatch)
     assert "give --client-id a name that stays" in client._goes_on(None, WorkerOptions())
     for options in (WorkerOptions(), WorkerOptions(state_dir=here, ack=AckPolicy.RESULT)):
         said = client._goes_on("a", options)
-        assert said.startswith("a task that it had waits in its queue, and will be trained anew")
+        assert said.startswith(
+            "a task that it has not done waits in its queue, and will be trained anew"
+        )
         assert said.endswith(again)
     said = client._goes_on("a", WorkerOptions(state_dir=here))
     assert said == f"state keeps its tasks and what it has finished. {again}"
