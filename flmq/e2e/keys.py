@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flmq.common.errors import InvalidClientId
-from flmq.common.files import create_private
+from flmq.common.files import create_private, make_folder
 from flmq.common.names import check_client_id
 from flmq.e2e.errors import Forged, InvalidKey, KeyNotPrivate
 from flmq.e2e.names import KEY_BYTES
@@ -186,7 +186,7 @@ def save_identity(identity: Identity, folder: Path) -> tuple[Path, Path]:
         InvalidKey: there is a key of that name: it is never replaced.
         OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     private, public = (folder / f"{identity.name}{suffix}" for suffix in (PRIVATE, PUBLIC))
     try:
         with create_private(private) as file:

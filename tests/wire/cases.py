@@ -110,8 +110,6 @@ def reply(res: Res, phase: Phase = Phase.FIT) -> Reply:
         nonce=b"\x00nonce\xff",
         seconds=0.25,
         res=res,
-        base="b" * 64,
-        run="run-1",
     )
 
 
@@ -215,6 +213,9 @@ BODIES: dict[str, Body] = {
     "task of one whose aggregator adds up": dataclasses.replace(_BARE_TASK, via="eu-west"),
     "task to be done anew": dataclasses.replace(_BARE_TASK, again=2**64 - 1),
     "fit reply": reply(FitRes(OK, MODEL, 120, SCALARS)),
+    "fit reply as since 1.5": dataclasses.replace(
+        reply(FitRes(OK, MODEL, 120, SCALARS)), base="b" * 64, run="run-1"
+    ),
     "fit reply of a negative number": reply(FitRes(OK, MODEL, -1, {})),
     "evaluate reply": reply(EvaluateRes(OK, 0.1, 2**62, SCALARS), Phase.EVALUATE),
     "evaluate reply of NaN": reply(EvaluateRes(OK, float("nan"), 0, {}), Phase.EVALUATE),

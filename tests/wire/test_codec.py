@@ -39,6 +39,7 @@ from flmq.wire.envelopes import (
     ReceiptOutcome,
     Reply,
     RollCall,
+    Sealed,
     Task,
 )
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
@@ -105,6 +106,7 @@ class TestEveryMessage:
             PartialSum,
             SendPartial,
             AggregatorReport,
+            Sealed,
         }
 
 
