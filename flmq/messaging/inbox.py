@@ -19,6 +19,9 @@ __all__ = ["Inbox", "Incoming"]
 
 _MISMATCHES = 1000
 """Maximum number of clients and jobs of which it is remembered that it was said."""
+_UNTOLD = "of a protected job: why it is here is in the log of the process that read it"
+"""What a dead letter says where its reader does not trust the broker: a reason may quote what was
+sealed, or the digest of what was encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +163,5 @@ class Inbox:
             )
             self._consumer.reject(delivery, requeue=False)
 
-        self._sender.dead_letter(delivery, reason).add_done_callback(moved)
+        told = reason if self._protection is PLAIN else _UNTOLD
+        self._sender.dead_letter(delivery, told).add_done_callback(moved)

@@ -358,6 +358,14 @@ def test_a_chunk_fits_its_own_place_alone(rig: HostileMemoryRig, which: Which, a
     assert plot.done == 3
 
 
+def test_dead_letters_tell_it_nothing_of_what_it_changed(rig: HostileMemoryRig) -> None:
+    """No reason, which could quote what was sealed, and no digest to try a guess of the model."""
+    run(rig, On(is_reply_chunk, flip(1.0), times=3), LARGE)
+    reasons = [passing.message.headers.get("x-flmq-reason") for passing in rig.hostile.seen]
+    told = {str(reason) for reason in reasons if reason is not None}
+    assert told == {"of a protected job: why it is here is in the log of the process that read it"}
+
+
 def test_chunks_that_it_replays_or_delivers_in_another_order_fit_once(
     rig: HostileMemoryRig,
 ) -> None:
