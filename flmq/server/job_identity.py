@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flmq.common.names import check_job_name
 from flmq.common.phase import Phase
@@ -21,8 +21,8 @@ class Job:
     name: str
     run_id: str
     """Tells this run from an earlier one of the same name, whose tasks may still lie about."""
-    secret: bytes
-    """Key of the tasks' nonces; known to the server alone."""
+    secret: bytes = field(repr=False)
+    """Key of the tasks' nonces, and of all keys of a protected run; known to the server alone."""
     epoch: int
     """Raised at every start of the job's server."""
 
