@@ -145,7 +145,9 @@ class ClientProtection:
             raise Outdated(
                 f"{manifest.job}/{manifest.run}",
                 f"job {manifest.job!r}: messages of its earlier run {manifest.run!r} are dropped, "
-                f"as run {newest.run!r} was begun after it: they are late, or sent again by others",
+                f"as run {newest.run!r} was begun after it: they are late, or were repeated. "
+                "If it is the new run, its server's clock is behind the last one's: set it right, "
+                "and start that server again",
             )
         return manifest
 

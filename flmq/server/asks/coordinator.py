@@ -174,6 +174,7 @@ class Coordinator:
         )
         if protection is not None:
             protection.on_stranger = doorkeeper.refuse
+            protection.speakers = context.speakers
         uploading = Uploading(loop, self._uploads, inbox.ack, clock)
         self._listener = Listener(context, inbox, loop, uploading, models, doorkeeper, receipts)
         self._listener.start()

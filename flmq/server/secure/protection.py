@@ -21,6 +21,7 @@ from flmq.e2e.names import CHUNK_OVERHEAD, EVERYBODY, SERVER
 from flmq.e2e.primitives import SIGNATURE_BYTES
 from flmq.messaging.protection import Opened
 from flmq.messaging.sealed import is_sealed, open_body, seal_body
+from flmq.messaging.speakers import Speakers, speaker_of
 from flmq.server.job_identity import Job
 from flmq.server.secure.keys import JobKeys, session_of
 from flmq.transport import Delivery
@@ -63,6 +64,8 @@ class JobProtection:
         self._session = session_of(job)
         self._manifest = self._issue()
         self.on_stranger: Stranger = _ignored
+        self.speakers = Speakers(required=False)
+        """Who may be believed to be a stranger: what others say in its name refuses nobody."""
 
     def model_key(self, digest: str, chunk_bytes: int) -> bytes:
         """Return the content key of a model: the same in every server of the run."""
@@ -101,7 +104,9 @@ class JobProtection:
 
     def _current(self) -> Manifest:
         """Return a manifest that is good for a while."""
-        if self._clock() * 1000 > self._manifest.expires_unix_ms - LIFETIME * 500:
+        now, manifest = self._clock() * 1000, self._manifest
+        # If it begins later than now, this machine's clock was ahead and has been set right.
+        if not manifest.issued_unix_ms <= now <= manifest.expires_unix_ms - LIFETIME * 500:
             self._manifest = self._issue()
         return self._manifest
 
@@ -119,19 +124,23 @@ class JobProtection:
         Raises:
             NotProtected: it is plain.
             UnknownKey: it is signed by a client that is not trusted.
-            Forged: it was changed, or made by, for or as something else.
+            Forged: it was changed, or made by, for or as something else, or is sent in the name of
+                another.
         """
         if isinstance(body, AggregatorReport):
             # Nothing follows from it here but a line of the log: sums are not ordered.
             return Opened(body, delivery.message.body)
         if not isinstance(body, Sealed):
+            self._check_speaker(delivery, body)
             raise self._plain(body)
         client = self._keys.trusted.get(body.sender)
         if client is None:
+            self._check_speaker(delivery, body)
             raise self._unknown(body)
         try:
             return self._opened(body, client, delivery)
         except Forged:
+            self._check_speaker(delivery, body)
             if body.kind == "Presence":
                 self._tell_stranger(
                     body,
@@ -154,6 +163,23 @@ class JobProtection:
         return open_body(sealed, delivery, client.verifier, self._session.opener)
 
     # -- whom nobody trusts ------------------------------------------------------------------
+
+    def _check_speaker(self, delivery: Delivery, body: Body) -> None:
+        """Check that those whom an unsigned message names have sent it, by the broker's word.
+
+        Raises:
+            Forged: somebody else has.
+        """
+        names: list[str | None]
+        match body:
+            case Sealed(sender=name):
+                names = [name]
+            case Presence():
+                names = [one.client_id for one, _ in body.each("")]
+            case _:
+                names = [getattr(body, "client_id", speaker_of(delivery.routing_key))]
+        if mismatch := self.speakers.mismatch(delivery, names):
+            raise Forged(str(mismatch))
 
     def _plain(self, body: Body) -> Mismatch:
         """Return why a plain message counts for nothing, having told its client."""

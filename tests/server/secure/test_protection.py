@@ -16,6 +16,7 @@ from flmq.e2e.manifest import LIFETIME, Manifest
 from flmq.e2e.names import EVERYBODY, SERVER
 from flmq.messaging.protection import Opened
 from flmq.messaging.sealed import is_sealed, open_body, seal_body
+from flmq.messaging.speakers import Speakers
 from flmq.server.job_identity import Job
 from flmq.server.secure.keys import session_of
 from flmq.server.secure.protection import JobProtection
@@ -191,6 +192,37 @@ def test_unknown_clients_and_other_keys_are_refused_by_name() -> None:
         ("mallory", "have keys that this server does not trust"),
         ("a", "sign with another key than this server has for their names"),
     ]
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "another key"])
+def test_what_another_user_says_in_a_clients_name_has_nobody_refused(sealed: bool) -> None:
+    """Where the broker says who speaks, a client cannot have the server refuse another."""
+    of = job()
+    protection, strangers = server(of)
+    protection.speakers = Speakers(required=True)
+    body = hello("a")
+    data = said(Identity.new("a"), body) if sealed else encode(body)
+    sent = Delivery(
+        Message(data, user_id="mallory"), "queue", redelivered=False, tag=0,
+        routing_key="main.mallory",
+    )  # fmt: skip
+    with pytest.raises(Forged, match="a, sent by mallory"):
+        protection.open(decode(data), sent)
+    assert strangers.seen == []
+
+
+def test_a_jobs_secret_is_not_shown() -> None:
+    of = job()
+    assert repr(of.secret) not in repr(of)
+
+
+def test_a_clock_that_was_ahead_and_is_set_right_needs_no_other_server() -> None:
+    of, now = job(), [NOW + 3600]
+    protection = JobProtection(of, job_keys(), lambda: now[0])
+    now[0] = NOW
+    sealed = decode(protection.protect(JobEnded(of.name, of.epoch, "", of.run_id)))
+    assert isinstance(sealed, Sealed)
+    Manifest.read(sealed.manifest, [identity("server").public]).check(NOW)
 
 
 def test_a_task_is_sealed_to_its_client_and_a_roll_call_is_signed() -> None:
