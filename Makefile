@@ -45,6 +45,7 @@ demo-in-memory: $(DEMO) ## The same in one process, simulated, without RabbitMQ
 
 test: $(DEV) ## Run the test suite, real RabbitMQ included
 	@sh scripts/see-to-broker.sh $(VENV) || echo "make: the tests that need a broker will fail" >&2
+	@sh scripts/install-chromium.sh || echo "make: the tests that look at pages will fail" >&2
 	@$(PYTEST) $(ARGS)
 
 test-rabbitmq4: $(DEV) ## Run what meets a broker on RabbitMQ 4 (root; Debian or Ubuntu)

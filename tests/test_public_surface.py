@@ -44,6 +44,7 @@ WITHOUT_ALL = {
     "flmq.server.secure",
     "flmq.server.streams",
     "flmq.sites",
+    "flmq.ui",
     # The wire's own tables, behind flmq.wire.
     "flmq.wire.serde",
     "flmq.wire.serde.contract",
