@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 
 from flmq.common.phase import Phase
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters, Scalar
 from flmq.round import Outcome
 
@@ -75,6 +76,8 @@ class ClientPresence:
     reason: str
     online: int
     """Clients online now."""
+    version: str = ""
+    """The client's version of flmq; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class ClientOutcome:
     """The client's own metrics, if its reply was accepted."""
     task_id: str = ""
     """Id of the task, if known."""
+    times: TaskTimes | None = None
+    """When it was published, taken, trained, sent and counted; None: nothing is known of that."""
 
     @property
     def is_straggler(self) -> bool:

@@ -17,6 +17,7 @@ from flmq.common.errors import StoredDataError
 from flmq.common.failure_text import named_error
 from flmq.common.files import replacing
 from flmq.common.jsonvalues import from_json, to_json
+from flmq.common.times import TaskTimes, WorkerTimes
 from flmq.common.typing import Scalar
 from flmq.observe.events import BufferedUpdate, Note, RoundCounts
 
@@ -57,6 +58,8 @@ class OutcomeRecord:
     """Bytes received for the reply."""
     metrics: Mapping[str, Scalar] = field(default_factory=dict)
     """The client's own metrics."""
+    times: TaskTimes | None = None
+    """When it was published, taken, trained, sent and counted; None: nothing is known of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +214,18 @@ def _round(data: dict[str, Any]) -> RoundRecord:
         data,
         fit=_made(RoundCounts, data["fit"]),
         evaluate=_made(RoundCounts, data["evaluate"]),
-        outcomes=tuple(_made(OutcomeRecord, each) for each in data["outcomes"]),
+        outcomes=tuple(
+            _made(OutcomeRecord, each, times=_times(each.get("times"))) for each in data["outcomes"]
+        ),
         buffer=tuple(asdict(_made(BufferedUpdate, each)) for each in data.get("buffer", ())),
     )
+
+
+def _times(data: dict[str, Any] | None) -> TaskTimes | None:
+    if data is None:
+        return None
+    worker = data.get("worker")
+    return _made(TaskTimes, data, worker=None if worker is None else _made(WorkerTimes, worker))
 
 
 def _made(kind: type[_Kind], data: dict[str, Any], **built: Any) -> _Kind:

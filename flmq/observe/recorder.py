@@ -151,6 +151,7 @@ class RunRecorder:
             event.num_examples,
             event.bytes_up,
             _bounded(event.metrics),
+            event.times,
         )
         # A reply may be late by more than a round; it belongs to the round that asked for it.
         text = self._rounds.get(event.server_round)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flmq.common.errors import StoredDataError
+from flmq.common.times import TaskTimes, WorkerTimes
 from flmq.common.typing import Scalar
 from flmq.observe.events import (
     ClientOutcome,
@@ -276,3 +277,15 @@ def test_fields_that_this_version_does_not_know_are_ignored(tmp_path: Path) -> N
     path.write_text(json.dumps(document))
     assert load_record(path) == record
     assert isinstance(record.rounds[0], RoundRecord)
+
+
+def test_the_course_of_a_task_is_kept(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path, rest=0.0)
+    recorder(RunStarted("j", 1, "FedAvg", "in memory"))
+    worker = WorkerTimes(10, 20, 30, 40, 50, 2, 1, "so it is")
+    times = TaskTimes(5, 60, 70, worker, 0.5, 0.25)
+    recorder(ClientOutcome(1, Phase.FIT, "a", Outcome.ACCEPTED, times=times))
+    recorder(ClientOutcome(1, Phase.FIT, "b", Outcome.SILENT, times=TaskTimes(5)))
+    recorder(RoundClosed(1, 1, RoundCounts(2, 1), RoundCounts(), None, {}, 1.0, 0, 0))
+    (closed,) = load_record(tmp_path / "j").rounds
+    assert [each.times for each in closed.outcomes] == [times, TaskTimes(5)]
