@@ -13,6 +13,8 @@ from flmq.journal.errors import (
 )
 from flmq.journal.journal import Journal
 from flmq.journal.mapped import MappedParameters
+from flmq.journal.reader import JournalReader
+from flmq.journal.reading import open_to_read
 from flmq.journal.records import (
     CarriedReply,
     Checkpoint,
@@ -23,6 +25,7 @@ from flmq.journal.records import (
     KeepPolicy,
     LateEntry,
     LateReply,
+    Part,
     PhaseKey,
     PhaseRecord,
     PhaseRow,
@@ -50,12 +53,14 @@ __all__ = [
     "JournalDamaged",
     "JournalGone",
     "JournalNotWritable",
+    "JournalReader",
     "KeepPolicy",
     "LateEntry",
     "LateReply",
     "MappedParameters",
     "NewerJournal",
     "NotKept",
+    "Part",
     "PhaseKey",
     "PhaseRecord",
     "PhaseRow",
@@ -70,4 +75,5 @@ __all__ = [
     "decode_state",
     "encode_state",
     "list_runs",
+    "open_to_read",
 ]

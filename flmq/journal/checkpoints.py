@@ -73,12 +73,19 @@ class CheckpointTable:
         (last,) = tx.execute("SELECT max(server_round) FROM checkpoints").fetchone()
         return None if last is None else int(last)
 
-    def summaries(self, tx: sqlite3.Connection) -> dict[int, dict[str, Any]]:
-        """Return the summary of each checkpoint by round, whether or not its model is kept."""
+    def summaries(
+        self, tx: sqlite3.Connection, since: int, until: int
+    ) -> dict[int, dict[str, Any]]:
+        """Return the summary of each checkpoint of rounds ``since`` to ``until``, by round.
+
+        Whether or not its model is kept.
+        """
         return {
             server_round: self._seal.unpack(summary)
             for server_round, summary in tx.execute(
-                "SELECT server_round, summary FROM checkpoints ORDER BY server_round"
+                "SELECT server_round, summary FROM checkpoints WHERE server_round BETWEEN ? AND ?"
+                " ORDER BY server_round",
+                (since, until),
             )
         }
 

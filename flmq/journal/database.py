@@ -7,6 +7,7 @@ any moment leaves all of it or nothing (SQLite, "Write-Ahead Logging" and "PRAGM
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import threading
@@ -32,10 +33,15 @@ _TROUBLE = {
 }
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the existing database at ``path`` for use by any thread."""
+    mode = "mode=ro" if read_only else "mode=rw"
+    if read_only and not os.access(path.parent, os.W_OK) and not _log_of(path).exists():
+        # SQLite needs a shared memory map beside a database with a log, which it cannot make here;
+        # where there is no log, nobody writes.
+        mode = "immutable=1"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        f"{path.absolute().as_uri()}?{mode}",
         uri=True,
         timeout=_BUSY_SECONDS,
         isolation_level=None,
@@ -55,8 +61,8 @@ def connect(path: Path) -> sqlite3.Connection:
 class Database:
     """Transactions on one connection, one at a time. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Open ``path``.
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open ``path``; ``read_only``: nothing is ever written to it.
 
         Raises:
             JournalDamaged: not a database.
@@ -66,7 +72,7 @@ class Database:
         self._lock = threading.RLock()
         self._closed = False
         with self._translated():
-            self._connection = connect(path)
+            self._connection = connect(path, read_only=read_only)
         self._file = _file_at(path)
 
     @contextlib.contextmanager
@@ -153,6 +159,10 @@ class Database:
             if code == sqlite3.SQLITE_BUSY:
                 raise JournalNotWritable(self.path, _busy()) from error
             raise
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

@@ -92,7 +92,7 @@ class Journal(JournalReader):
 
     def close(self) -> None:
         """Close the journal; the run stays as it is. Idempotent."""
-        self._db.close()
+        super().close()
         if self._mark is not None:
             self._mark.release()
 

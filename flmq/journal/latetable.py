@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from flmq.common.phase import Phase
+from flmq.journal.parts import Part, Whose, decode_parts, encode_parts
 from flmq.journal.records import CarriedReply, Contribution, LateEntry, LateReply, PhaseKey
 from flmq.journal.references import ref_in, ref_out
 from flmq.journal.schema import Seal
@@ -40,10 +41,16 @@ class LateTable:
             self._add(tx, phase, entry)
             return Outcome.LATE
         tx.execute(
-            "INSERT INTO late (phase_id, client_id, word, seconds, times, note)"
-            " VALUES (?, ?, ?, ?, 1, '') ON CONFLICT (phase_id, client_id, word)"
-            " DO UPDATE SET seconds = excluded.seconds, times = times + 1",
-            (phase, entry.client_id, Outcome.DUPLICATE.value, entry.seconds),
+            "INSERT INTO late (phase_id, client_id, word, seconds, times, note, part)"
+            " VALUES (?, ?, ?, ?, 1, '', ?) ON CONFLICT (phase_id, client_id, word) DO UPDATE"
+            " SET seconds = excluded.seconds, times = times + 1, part = excluded.part",
+            (
+                phase,
+                entry.client_id,
+                Outcome.DUPLICATE.value,
+                entry.seconds,
+                self._part_out(entry.part),
+            ),
         )
         return Outcome.DUPLICATE
 
@@ -85,17 +92,34 @@ class LateTable:
         for task_id, blob in tx.execute("SELECT task_id, blob FROM late WHERE blob IS NOT NULL"):
             yield path(task_id, ref_in(self._seal.unpack(blob)))
 
-    def by_phase(self, tx: sqlite3.Connection) -> dict[int, list[LateReply]]:
-        """Return late and duplicate replies, for people, by number of the phase that had asked."""
+    def by_phase(
+        self, tx: sqlite3.Connection, since: int, until: int, *, parts: bool = False
+    ) -> dict[int, list[LateReply]]:
+        """Return late and duplicate replies, for people, by number of the phase that had asked.
+
+        Of the rounds from ``since`` to ``until``; ``parts``: with what their clients did.
+        """
         late: dict[int, list[LateReply]] = {}
-        for phase, client_id, word, seconds, times, note, kept, into in tx.execute(
-            "SELECT phase_id, client_id, word, seconds, times, note, reply IS NOT NULL,"
-            " taken.server_round FROM late LEFT JOIN phases AS taken ON taken.id = into_phase"
+        for phase, client_id, word, seconds, times, note, kept, into, stored in tx.execute(
+            "SELECT late.phase_id, client_id, word, seconds, times, note, reply IS NOT NULL,"
+            " taken.server_round, CASE WHEN ? THEN part END FROM phases AS asked"
+            " JOIN late ON late.phase_id = asked.id"
+            " LEFT JOIN phases AS taken ON taken.id = into_phase"
+            " WHERE asked.server_round BETWEEN ? AND ?"
+            " ORDER BY late.phase_id, client_id, word",
+            (parts, since, until),
         ):
             waits = bool(kept) and into is None
-            found = LateReply(client_id, Outcome(word), seconds, times, note, into, waits)
+            part = self._part_in(stored, (client_id, Outcome(word), note))
+            found = LateReply(client_id, Outcome(word), seconds, times, note, into, waits, part)
             late.setdefault(phase, []).append(found)
         return late
+
+    def _part_out(self, part: Part | None) -> bytes | None:
+        return None if part is None else self._seal.close(encode_parts([part]))
+
+    def _part_in(self, stored: bytes | None, whose: Whose) -> Part | None:
+        return None if stored is None else decode_parts(self._seal.open(stored), [whose])[0]
 
     def answered(self, tx: sqlite3.Connection, phase: int) -> frozenset[str]:
         """Return the clients that answered phase number ``phase`` late."""
@@ -120,7 +144,7 @@ class LateTable:
             blob = None if kept.blob is None else self._seal.pack(ref_out(kept.blob), "blob")
         tx.execute(
             "INSERT INTO late (phase_id, client_id, word, seconds, times, note, task_id, reply,"
-            " blob, size) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
+            " blob, size, part) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)",
             (
                 phase,
                 entry.client_id,
@@ -131,6 +155,7 @@ class LateTable:
                 reply,
                 blob,
                 0 if kept is None else kept.size,
+                self._part_out(entry.part),
             ),
         )
 

@@ -18,7 +18,13 @@ from flmq.journal.files import make_folder, writing
 from flmq.journal.marker import MARKER, read_marker
 from flmq.journal.schema import APPLICATION_ID, FORMAT, SCHEMA, UPGRADES
 
-__all__ = ["DATABASE", "check_database", "create_database", "open_database"]
+__all__ = [
+    "DATABASE",
+    "check_application",
+    "check_database",
+    "create_database",
+    "open_database",
+]
 
 DATABASE = "journal.db"
 
@@ -156,13 +162,25 @@ def check_database(database: Database, application_id: int, supported: int) -> N
         JournalDamaged: it is not.
         NewerJournal: a newer flmq wrote it.
     """
+    check_application(database, application_id, supported)
     with database.reading() as tx:
-        (application,) = tx.execute("PRAGMA application_id").fetchone()
-        (format_,) = tx.execute("PRAGMA user_version").fetchone()
-        if application != application_id:
-            raise JournalDamaged(database.path, "is no journal of flmq")
-        if format_ > supported:
-            raise NewerJournal(database.path, format_, supported)
         (found,) = tx.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise JournalDamaged(database.path, f"is damaged: {' '.join(str(found).split())}")
+
+
+def check_application(database: Database, application_id: int, supported: int) -> int:
+    """Check that a database is one of ours, and return its format, which is up to ``supported``.
+
+    Raises:
+        JournalDamaged: it is not ours.
+        NewerJournal: a newer flmq wrote it.
+    """
+    with database.reading() as tx:
+        (application,) = tx.execute("PRAGMA application_id").fetchone()
+        (format_,) = tx.execute("PRAGMA user_version").fetchone()
+    if application != application_id:
+        raise JournalDamaged(database.path, "is no journal of flmq")
+    if format_ > supported:
+        raise NewerJournal(database.path, format_, supported)
+    return int(format_)

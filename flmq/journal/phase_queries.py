@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flmq.common.phase import Phase
+from flmq.journal.courses import course_in
 from flmq.journal.errors import NotKept
 from flmq.journal.latetable import LateTable
+from flmq.journal.phase_rows import PhaseRows
 from flmq.journal.records import (
     ClosedPhase,
     Contribution,
-    LateReply,
     PhaseKey,
     PhaseRecord,
-    PhaseRow,
     Plan,
     PlannedAsk,
     RecordedSum,
 )
 from flmq.journal.references import ref_in
 from flmq.journal.schema import Seal
-from flmq.round import DIRECT, STREAM, Outcome, Policy, TaskOutcome
+from flmq.round import DIRECT, STREAM, Outcome, Policy
 from flmq.wire import BlobRef
 
 __all__ = ["PhaseQueries", "key_columns", "phase_id"]
@@ -65,6 +64,8 @@ class PhaseQueries:
         self._load_state = load_state
         self.late = LateTable(seal)
         """What came late, or a second time."""
+        self.rows = PhaseRows(seal, self.late).rows
+        """Returns the phases of rounds, for people."""
 
     def find(self, tx: sqlite3.Connection, key: PhaseKey) -> PhaseRecord | None:
         """Return all that is known of a phase; None if it was never opened."""
@@ -198,49 +199,6 @@ class PhaseQueries:
             yield path(task_id, ref_in(self._seal.unpack(blob)))
         yield from self.late.files(tx, path)
 
-    def rows(self, tx: sqlite3.Connection) -> dict[int, list[PhaseRow]]:
-        """Return every phase by round, in the order of opening.
-
-        The asks of a stream, each a phase of its own, are one phase of their round here.
-        """
-        late = self.late.by_phase(tx)
-        rounds: dict[int, list[PhaseRow]] = {}
-        for row in tx.execute(
-            "SELECT id, server_round, phase, call, asked, opened_unix_ms, elapsed, closed"
-            " FROM phases ORDER BY id"
-        ).fetchall():
-            rounds.setdefault(row[1], []).append(self._row(tx, row, late.get(row[0], [])))
-        return {number: _with_stream(rows) for number, rows in rounds.items()}
-
-    def _row(self, tx: sqlite3.Connection, row: Any, late: list[LateReply]) -> PhaseRow:
-        id_, _, phase, call, asked, opened, elapsed, stored = row
-        if stored is None:
-            so_far = [
-                TaskOutcome(c, Outcome(kind), reason)
-                for c, kind, reason in tx.execute(
-                    "SELECT client_id, kind, reason FROM contributions WHERE phase_id = ?"
-                    " ORDER BY client_id",
-                    (id_,),
-                )
-            ]
-            closed = ClosedPhase("", (), tuple(so_far), elapsed)
-        else:
-            closed = ClosedPhase.from_dict(self._seal.unpack(stored))
-        return PhaseRow(
-            Phase(phase),
-            call,
-            asked,
-            opened,
-            stored is None,
-            closed.reason,
-            closed.outcomes,
-            closed.seconds,
-            closed.bytes_down,
-            closed.bytes_up,
-            tuple(late),
-            len(closed.carried),
-        )
-
     def _plan(self, tx: sqlite3.Connection, phase: int, stored: bytes, state: Any) -> Plan:
         policy = self._seal.unpack(stored)
         asks = tuple(
@@ -267,8 +225,19 @@ class PhaseQueries:
 
     def contributions(self, tx: sqlite3.Connection, phase: int) -> Iterable[Contribution]:
         """Yield the answers in phase number ``phase``, in the order of arrival."""
-        for client_id, task_id, kind, reason, detail, reply, blob, size, order_id in tx.execute(
-            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size, order_id"
+        for (
+            client_id,
+            task_id,
+            kind,
+            reason,
+            detail,
+            reply,
+            blob,
+            size,
+            order,
+            course,
+        ) in tx.execute(
+            "SELECT client_id, task_id, kind, reason, detail, reply, blob, size, order_id, course"
             " FROM contributions WHERE phase_id = ? ORDER BY id",
             (phase,),
         ):
@@ -281,7 +250,8 @@ class PhaseQueries:
                 self._seal.open(reply),
                 None if blob is None else ref_in(self._seal.unpack(blob)),
                 size,
-                order_id,
+                order,
+                course_in(self._seal, course, None),
             )
 
 
@@ -295,25 +265,3 @@ def _not_kept(key: PhaseKey) -> NotKept:
         f"{key}: its plan and replies were let go when the round had its checkpoint; "
         'start the job with replies kept ("all") where they are to stay'
     )
-
-
-def _with_stream(rows: list[PhaseRow]) -> list[PhaseRow]:
-    """Return a round's phases, with the asks of a stream, which are a phase each, as one phase."""
-    asks = [row for row in rows if STREAM <= row.call < DIRECT]
-    if not asks:
-        return rows
-    first = asks[0]
-    whole = replace(
-        first,
-        call=STREAM,
-        asked=sum(row.asked for row in asks),
-        open=any(row.open for row in asks),
-        reason=first.reason if len(asks) == 1 else "asked one by one",
-        outcomes=tuple(outcome for row in asks for outcome in row.outcomes),
-        seconds=max(row.seconds for row in asks),
-        bytes_down=sum(row.bytes_down for row in asks),
-        bytes_up=sum(row.bytes_up for row in asks),
-        late=tuple(late for row in asks for late in row.late),
-    )
-    others = [row for row in rows if not STREAM <= row.call < DIRECT]
-    return [whole, *others]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from flmq.common.phase import Phase
@@ -22,11 +22,13 @@ from flmq.journal.records import (
     ClosedPhase,
     Contribution,
     LateEntry,
+    Part,
     PhaseKey,
     PhaseRecord,
     Plan,
     RecordedSum,
 )
+from flmq.journal.state import StateValue
 from flmq.round import Outcome
 
 __all__ = ["PhaseReader", "PhaseWriter"]
@@ -250,15 +252,24 @@ class PhaseWriter(PhaseReader):
         with self._fence.writing() as tx:
             self._tables.judge(tx, key, client_id, kind, reason)
 
-    def close(self, key: PhaseKey, closed: ClosedPhase) -> None:
+    def close(
+        self,
+        key: PhaseKey,
+        closed: ClosedPhase,
+        parts: Sequence[Part] = (),
+        about: Mapping[str, StateValue] | None = None,
+    ) -> None:
         """Record the closing set, before it is aggregated. Final; repeating it is harmless.
+
+        ``parts`` is what each client did, in the order of the outcomes, or nothing; ``about`` is
+        read with the phase even where its asks are not. Both are only for people.
 
         Raises:
             RuntimeError: it was closed differently; or contains a client without an accepted
                 contribution.
         """
         with self._fence.writing() as tx:
-            self._tables.close(tx, key, closed, self._now_ms())
+            self._tables.close(tx, key, closed, self._now_ms(), parts, about or {})
         with self._lock:
             self._in_flight.discard(key)
 

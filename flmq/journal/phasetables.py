@@ -6,10 +6,13 @@ Each method runs within a transaction of its caller.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from flmq.journal.courses import course_out
 from flmq.journal.latetable import LateTable
+from flmq.journal.parts import Part, encode_parts
 from flmq.journal.phase_queries import key_columns, phase_id
+from flmq.journal.phase_rows import head_of
 from flmq.journal.records import (
     UNJUDGED,
     ClosedPhase,
@@ -21,6 +24,7 @@ from flmq.journal.records import (
 )
 from flmq.journal.references import ref_out
 from flmq.journal.schema import Seal
+from flmq.journal.state import StateValue
 from flmq.round import DIRECT, STREAM, Outcome
 
 __all__ = ["PhaseTables"]
@@ -94,6 +98,7 @@ class PhaseTables:
             blob,
             what.size,
             what.order_id,
+            course_out(self._seal, what.times),
         )
         known = tx.execute(
             "SELECT reason FROM contributions WHERE phase_id = ? AND client_id = ?", values[:2]
@@ -104,7 +109,7 @@ class PhaseTables:
             return Outcome.DUPLICATE if known else Outcome.LATE
         tx.execute(
             "INSERT INTO contributions (phase_id, client_id, task_id, kind, reason, detail, reply,"
-            " blob, size, order_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " blob, size, order_id, course) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         return what.kind
@@ -135,9 +140,15 @@ class PhaseTables:
         )
 
     def close(
-        self, tx: sqlite3.Connection, key: PhaseKey, closed: ClosedPhase, now_ms: int
+        self,
+        tx: sqlite3.Connection,
+        key: PhaseKey,
+        closed: ClosedPhase,
+        now_ms: int,
+        parts: Sequence[Part],
+        about: Mapping[str, StateValue],
     ) -> None:
-        """Store the closing set."""
+        """Store the closing set, and what each client did: ``parts``, in the order of outcomes."""
         phase, before = phase_id(tx, key)
         if before is not None:
             if ClosedPhase.from_dict(self._seal.unpack(before)) != closed:
@@ -158,11 +169,22 @@ class PhaseTables:
         self._late.take(tx, phase, closed.carried)
         if key.is_streamed:
             now_ms = _after_all(tx, now_ms)
+        (plan,) = tx.execute("SELECT plan FROM phases WHERE id = ?", (phase,)).fetchone()
+        timeout = self._seal.unpack(plan)["timeout"]
         tx.execute(
-            "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?)"
+            "UPDATE phases SET closed = ?, closed_unix_ms = ?, elapsed = max(elapsed, ?), head = ?"
             " WHERE id = ?",
-            (self._seal.pack(closed.to_dict(), "closed"), now_ms, closed.seconds, phase),
+            (
+                self._seal.pack(closed.to_dict(), "closed"),
+                now_ms,
+                closed.seconds,
+                self._seal.pack(head_of(closed, timeout, about), "head"),
+                phase,
+            ),
         )
+        if parts:
+            stored = self._seal.close(encode_parts(parts))
+            tx.execute("INSERT INTO parts (phase_id, parts) VALUES (?, ?)", (phase, stored))
 
     def enter_late(self, tx: sqlite3.Connection, entry: LateEntry) -> Outcome:
         """Enter a late or duplicate reply; return its outcome.

@@ -12,6 +12,7 @@ from flmq.journal.database import Database
 from flmq.journal.errors import JournalDamaged
 from flmq.journal.marker import MARKER, Marker, read_marker, write_marker
 from flmq.journal.phase_queries import PhaseQueries
+from flmq.journal.phase_rows import LAST_ROUND, Detail
 from flmq.journal.phases import PhaseReader
 from flmq.journal.records import (
     Checkpoint,
@@ -34,8 +35,8 @@ class JournalReader:
     Every method raises `JournalDamaged` if a file does not hold what was stored.
     """
 
-    def __init__(self, folder: Path, database: Database) -> None:
-        """Read ``folder`` through its ``database``."""
+    def __init__(self, folder: Path, database: Database, *, heal: bool = True) -> None:
+        """Read ``folder`` through its ``database``; ``heal``: write the marker if it is missing."""
         self.folder = folder
         self._db = database
         self._seal = Seal(database.path)
@@ -45,7 +46,7 @@ class JournalReader:
         self._checkpoints = CheckpointTable(self._seal)
         self.phases = PhaseReader(database, self._phase_queries)
         """The run's phases and their replies."""
-        self.identity: JobIdentity | None = self._recognize()
+        self.identity: JobIdentity | None = self._recognize(heal)
         """Identity of the run; None before `begin`."""
 
     # -- whose run it is ---------------------------------------------------------------------
@@ -137,17 +138,32 @@ class JournalReader:
         with self._db.reading() as tx:
             return self._checkpoints.last_round(tx) or 0
 
-    def rounds(self) -> list[RoundRow]:
-        """Return every round with the outcome of every task."""
+    def rounds(
+        self,
+        since: int = 0,
+        until: int = LAST_ROUND,
+        *,
+        outcomes: bool = True,
+        parts: bool = False,
+    ) -> list[RoundRow]:
+        """Return the rounds from ``since`` to ``until``, both included, with every task's outcome.
+
+        Without ``outcomes`` they come quickly, with the counts alone, which do for a list of a
+        thousand rounds; with ``parts``, what each client did comes too.
+        """
         with self._db.reading() as tx:
-            summaries = self._checkpoints.summaries(tx)
-            phases = self._phase_queries.rows(tx)
+            summaries = self._checkpoints.summaries(tx, since, until)
+            phases = self._phase_queries.rows(tx, since, until, Detail(outcomes, parts))
         return [
             _round_row(number, phases.get(number, []), summaries.get(number))
             for number in sorted(phases.keys() | summaries.keys())
         ]
 
-    def _recognize(self) -> JobIdentity | None:
+    def close(self) -> None:
+        """Close the journal; the run stays as it is. Idempotent."""
+        self._db.close()
+
+    def _recognize(self, heal: bool) -> JobIdentity | None:
         """Return the run's identity from its database; the marker beside it must agree."""
         marker = read_marker(self.folder)
         with self._db.reading() as tx:
@@ -158,10 +174,10 @@ class JournalReader:
                     raise JournalDamaged(self._db.path, what)
                 return None
             created = self._run.created_unix_ms(tx)
-        if marker is None:
+        if marker is None and heal:
             # A crash within `begin`, or somebody deleted it.
             write_marker(self.folder, Marker(identity.name, identity.run_id, created))
-        elif marker.run_id != identity.run_id:
+        elif marker is not None and marker.run_id != identity.run_id:
             what = f"is of run {identity.run_id}, and {MARKER} beside it of run {marker.run_id}"
             raise JournalDamaged(self._db.path, what)
         return identity

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flmq.common.phase import Phase
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters, Scalar
+from flmq.journal.parts import Part
 from flmq.journal.state import StateValue
 from flmq.round import LateReplyRef, Outcome, PhaseKey, Policy, TaskOutcome
 from flmq.wire import BlobRef
@@ -25,6 +27,7 @@ __all__ = [
     "KeepPolicy",
     "LateEntry",
     "LateReply",
+    "Part",
     "PhaseKey",
     "PhaseRecord",
     "PhaseRow",
@@ -99,6 +102,8 @@ class Contribution:
     """Bytes received for it."""
     order_id: str = ""
     """Task id of the order whose partial sum it is in; empty: it came by itself."""
+    times: TaskTimes | None = None
+    """When it was asked for, came and counted; of the worker's times, the reply's are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,8 @@ class LateEntry:
     """A note: that it was expired, or why it was rejected."""
     kept: Contribution | None = None
     """The reply itself, if it is to count in a later round."""
+    part: Part | None = None
+    """What its client did, to be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +268,8 @@ class LateReply:
     """The later round in which it counts; None if none."""
     waits: bool = False
     """Whether it is kept for a later round that has not closed yet."""
+    part: Part | None = None
+    """What the client did, if that is read and recorded: of a duplicate, the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +292,17 @@ class PhaseRow:
     late: tuple[LateReply, ...]
     carried: int = 0
     """Number of late replies of earlier rounds that count in it."""
+    counts: Mapping[Outcome, int] = field(default_factory=dict)
+    """How many asks had which outcome, as ``outcomes``, which are not always read."""
+    closed_unix_ms: int | None = None
+    """By the server's clock; None while it is open."""
+    timeout: float | None = None
+    """Seconds that it might be open; None: no limit, or not recorded."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What `PhaseWriter.close` was given to be read with it."""
+    parts: tuple[Part, ...] = ()
+    """What each client did, if that is read: in the order of ``outcomes``. While the phase is open:
+    of all that were asked. Empty for a phase that an older flmq closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ __all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "UPGRADES", "Seal"]
 
 APPLICATION_ID = int.from_bytes(b"flmq", "big")
 """Identifies flmq's databases (SQLite, "PRAGMA application_id")."""
-FORMAT = 4
+FORMAT = 5
 """Version of the whole folder's format; increased when an older reader would misread it."""
 
 _SEAL_BYTES = 8
@@ -64,7 +64,12 @@ CREATE TABLE phases (
     state_digest TEXT,
     closed BLOB,                        -- NULL: open
     closed_unix_ms INTEGER,
+    head BLOB,                          -- what of `closed` is the same for all asks; NULL: older
     UNIQUE (server_round, phase, call)
+);
+CREATE TABLE parts (                    -- what each client did in a closed phase, for people
+    phase_id INTEGER PRIMARY KEY REFERENCES phases,
+    parts BLOB NOT NULL
 );
 CREATE TABLE asks (
     id INTEGER PRIMARY KEY,             -- the order of asking
@@ -88,6 +93,7 @@ CREATE TABLE contributions (
     blob BLOB,
     size INTEGER NOT NULL,
     order_id TEXT NOT NULL DEFAULT '',     -- of the partial sum that it is in; '': in none
+    course BLOB,                           -- when it was asked for, came and counted; NULL: older
     UNIQUE (phase_id, client_id)
 );
 CREATE TABLE sums (
@@ -110,6 +116,7 @@ CREATE TABLE late (
     blob BLOB,
     size INTEGER NOT NULL DEFAULT 0,
     into_phase INTEGER,                 -- the phase that it counts in; NULL: none yet
+    part BLOB,                          -- what its client did; NULL: older
     PRIMARY KEY (phase_id, client_id, word)
 ) WITHOUT ROWID;
 """
@@ -137,6 +144,16 @@ CREATE TABLE sums (
     blob BLOB NOT NULL,
     size INTEGER NOT NULL,
     UNIQUE (phase_id, task_id)
+);
+""",
+    # What each client did in a phase stays when its reply goes.
+    4: """
+ALTER TABLE phases ADD COLUMN head BLOB;
+ALTER TABLE contributions ADD COLUMN course BLOB;
+ALTER TABLE late ADD COLUMN part BLOB;
+CREATE TABLE parts (
+    phase_id INTEGER PRIMARY KEY REFERENCES phases,
+    parts BLOB NOT NULL
 );
 """,
 }

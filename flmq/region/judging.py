@@ -87,6 +87,14 @@ def _held(reply: Reply, res: object, outcome: EntryOutcome, reason: str, size: i
         kept = replace(reply, blob=None)
     told = res if isinstance(res, Failure) else without_parameters(res)
     entry = PartialEntry(
-        reply.task_id, reply.client_id, outcome, told, reason, reply.seconds, size, digest
+        reply.task_id,
+        reply.client_id,
+        outcome,
+        told,
+        reason,
+        reply.seconds,
+        size,
+        digest,
+        reply.times,
     )
     return Held(entry, kept)

@@ -26,7 +26,7 @@ from flmq.wire.serde.regional import REGIONAL_BODIES
 __all__ = ["SCHEMA_MAJOR", "SCHEMA_MINOR", "decode", "encode", "without_unknown"]
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 5
+SCHEMA_MINOR = 6
 
 _BODIES: Mapping[type, SchemaField] = {**BASIC_BODIES, **PRESENCE_BODIES, **REGIONAL_BODIES}
 

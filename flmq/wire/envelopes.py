@@ -8,6 +8,7 @@ from enum import Enum
 
 from flmq.common.failure_text import named_text
 from flmq.common.phase import Phase
+from flmq.common.times import WorkerTimes
 from flmq.common.typing import Scalar
 from flmq.wire.blobs import BlobRef
 
@@ -149,6 +150,8 @@ class Reply:
     """Digest of the task's ``model``, which it was to begin from; empty if that was in the task."""
     run: str = ""
     """The task's."""
+    times: WorkerTimes | None = None
+    """The task's course by the worker's clock; None: it is of an older worker."""
 
 
 @dataclass(frozen=True, slots=True)

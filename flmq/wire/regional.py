@@ -12,6 +12,7 @@ from enum import Enum
 from hashlib import blake2b
 
 from flmq.common.phase import Phase
+from flmq.common.times import WorkerTimes
 from flmq.common.typing import FitRes, Parameters
 from flmq.wire.blobs import BlobRef
 from flmq.wire.envelopes import Failure
@@ -171,6 +172,8 @@ class PartialEntry:
     """Bytes received for the reply."""
     digest: str = ""
     """BLAKE3 of the reply's parameters as added up, 64 hexadecimal digits; empty: not added."""
+    times: WorkerTimes | None = None
+    """The reply's."""
 
 
 @dataclass(frozen=True, slots=True)

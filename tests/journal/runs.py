@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,10 @@ def end_round(journal: Journal, server_round: int, loss: float | None = None) ->
     return journal.checkpoint(server_round, model(server_round), history, state, summary)
 
 
-def told(journal: Journal) -> bytes:
+def told(journal: Journal, *, older: bool = False) -> bytes:
     """All that a journal says, to the last bit; what it must say again after a crash.
+
+    ``older``: all that one of the first format says.
 
     Raises:
         StoredDataError: it cannot say it any more.
@@ -133,6 +136,8 @@ def told(journal: Journal) -> bytes:
     for row in journal.rounds():
         for phase in row.phases:
             key = PhaseKey(row.server_round, phase.phase, phase.call)
+            if older:
+                phase = replace(phase, closed_unix_ms=None, timeout=None)
             phases.append([repr(row.summary), repr(phase), _record(journal, key)])
     last = journal.last_checkpoint()
     checkpoint: list[Any] = []
@@ -170,8 +175,16 @@ def _record(journal: Journal, key: PhaseKey) -> list[Any] | None:
     ]
 
 
+def without_parts(database: sqlite3.Connection) -> None:
+    """Make a journal one that knew nothing of what each client did, as those before format 5."""
+    database.execute("DROP TABLE parts")
+    for table, column in (("phases", "head"), ("contributions", "course"), ("late", "part")):
+        database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+
+
 def without_sums(database: sqlite3.Connection) -> None:
     """Take away what format 4 brought: partial sums."""
+    without_parts(database)
     database.execute("ALTER TABLE contributions DROP COLUMN order_id")
     database.execute("DROP TABLE sums")
 

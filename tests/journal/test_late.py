@@ -193,7 +193,7 @@ def test_who_is_fenced_enters_nothing(journal: Journal) -> None:
 
 def test_a_journal_of_the_format_before_is_brought_up(journal: Journal) -> None:
     play_round(journal, 1)
-    before = told(journal)
+    before = told(journal, older=True)
     journal.close()
     database = sqlite3.connect(journal.folder / DATABASE)
     for column in ("note", "task_id", "reply", "blob", "size", "into_phase"):
@@ -205,7 +205,7 @@ def test_a_journal_of_the_format_before_is_brought_up(journal: Journal) -> None:
     database.close()
     journal = Journal.open(journal.folder)
     journal.take_charge()
-    assert told(journal) == before
+    assert told(journal, older=True) == before
     assert journal.phases.seconds_since_closed(fit(1)) is None
     assert journal.phases.take_in((), [late("a")])[1] == [Outcome.LATE]
     journal.close()

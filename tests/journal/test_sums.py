@@ -97,7 +97,7 @@ def test_a_sum_goes_with_the_replies_of_its_round(journal: Journal, kept: str) -
 
 def test_a_journal_from_before_there_were_sums_is_brought_up(journal: Journal) -> None:
     play_round(journal, 1)
-    before, folder = told(journal), Path(journal.folder)
+    before, folder = told(journal, older=True), Path(journal.folder)
     journal.close()
     database = sqlite3.connect(folder / DATABASE)
     without_sums(database)
@@ -106,7 +106,7 @@ def test_a_journal_from_before_there_were_sums_is_brought_up(journal: Journal) -
     database.close()
     journal = Journal.open(folder)
     journal.take_charge()
-    assert told(journal) == before
+    assert told(journal, older=True) == before
     journal.phases.open(fit(2), plan(["a"], 2))
     pair = (fit(2), answer("a", 2, order_id=ORDER))
     journal.phases.take_in([pair], (), [(fit(2), spooled(journal))])

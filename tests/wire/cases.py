@@ -10,6 +10,7 @@ import numpy as np
 
 from flmq.common.parameter import ndarrays_to_parameters
 from flmq.common.phase import Phase
+from flmq.common.times import WorkerTimes
 from flmq.common.typing import (
     Code,
     Config,
@@ -215,6 +216,12 @@ BODIES: dict[str, Body] = {
     "fit reply": reply(FitRes(OK, MODEL, 120, SCALARS)),
     "fit reply as since 1.5": dataclasses.replace(
         reply(FitRes(OK, MODEL, 120, SCALARS)), base="b" * 64, run="run-1"
+    ),
+    "fit reply as since 1.6": dataclasses.replace(
+        reply(FitRes(OK, MODEL, 120, {})), times=WorkerTimes(5, 10, 10, 2**40, 2**45, 3, 0)
+    ),
+    "fit reply with as little of times as can be": dataclasses.replace(
+        reply(FitRes(OK, MODEL, 120, {})), times=WorkerTimes()
     ),
     "fit reply of a negative number": reply(FitRes(OK, MODEL, -1, {})),
     "evaluate reply": reply(EvaluateRes(OK, 0.1, 2**62, SCALARS), Phase.EVALUATE),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flmq.common.errors import InvalidClientId, InvalidReturnValue, MalformedMessage
 from flmq.common.phase import Phase
+from flmq.common.times import WorkerTimes
 from flmq.common.typing import Code, FitRes, Parameters, Status
 from flmq.wire import AggregateOrder, Asked, decode, encode
 from flmq.wire.budget import MAX_ENVELOPE_BYTES
@@ -22,7 +23,15 @@ from tests.wire.cases import NOTHING, OK, SCALARS, exact
 
 _NONE = Parameters([], "numpy.ndarray")
 ACCEPTED = PartialEntry(
-    "t1", "alice", EntryOutcome.ACCEPTED, FitRes(OK, _NONE, 12, SCALARS), "", 0.5, 99, "a" * 64
+    "t1",
+    "alice",
+    EntryOutcome.ACCEPTED,
+    FitRes(OK, _NONE, 12, SCALARS),
+    "",
+    0.5,
+    99,
+    "a" * 64,
+    WorkerTimes(1, 2, 3, 4, 5, 1, 2),
 )
 FAILED = PartialEntry(
     "t2", "bob", EntryOutcome.FAILED, Failure(FailureKind.EXCEPTION, "ValueError", "no data", "tb")

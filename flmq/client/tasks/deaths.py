@@ -50,8 +50,10 @@ class DiedInTask(RunError):
 class Deaths(Protocol):
     """Record which tasks are begun, and count the deaths in them. Thread-safe."""
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task) -> int:
         """Record durably that a task is begun. Blocks until it is.
+
+        Returns how many processes are known to have died in it; 0 also if they are not counted.
 
         Raises:
             DiedInTask: clients died in it as often as they may.
@@ -81,8 +83,9 @@ class NoDeaths:
         """Call ``ack`` with notes that arrive all the same."""
         self._ack = ack
 
-    def begin(self, task: Task) -> None:
-        """Do nothing."""
+    def begin(self, task: Task) -> int:
+        """Do nothing, and know of no death."""
+        return 0
 
     def leave(self, task: Task) -> None:
         """Do nothing."""
@@ -124,16 +127,17 @@ class FolderDeaths(NoDeaths):
         self._begun: dict[str, int] = {}
         """Tasks that we have begun, and how often earlier processes had."""
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task) -> int:
         """Record that the task is begun; see `Deaths`."""
         with self._lock:
             if task.task_id in self._begun:
-                return
+                return self._begun[task.task_id]
             earlier = self._read(task.client_id, task.task_id)
             if earlier >= self._most:
                 raise DiedInTask(earlier)
             self._write(task.client_id, task.task_id, earlier + 1)
             self._begun[task.task_id] = earlier
+            return earlier
 
     def leave(self, task: Task) -> None:
         """Remove our own note."""
@@ -219,11 +223,11 @@ class BrokerDeaths:
         self._away: dict[_Key, float] = {}
         """Tasks that have not arrived though notes on them have, and when the first note came."""
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task) -> int:
         """Record that the task is begun; see `Deaths`. If redelivered, await old notes first."""
         with self._changed:
             if task.task_id in self._begun:
-                return
+                return self._deaths_in(task)
             self._begun.add(task.task_id)
             again = task.task_id in self._again
             self._again.discard(task.task_id)
@@ -247,9 +251,10 @@ class BrokerDeaths:
         with self._changed:
             if again:
                 self._changed.wait_for(lambda: self._is_round(task), _NOTES_COME_WITHIN)
-            deaths = len(self._notes.get(_key(task), {}).keys() - {self._instance})
+            deaths = self._deaths_in(task)
         if deaths >= self._most:
             raise DiedInTask(deaths)
+        return deaths
 
     def leave(self, task: Task) -> None:
         """Remove our own note."""
@@ -303,6 +308,9 @@ class BrokerDeaths:
                     incomings += self._notes.pop(key, {}).values()
         for incoming in incomings:
             self._ack(incoming)
+
+    def _deaths_in(self, task: Task) -> int:
+        return len(self._notes.get(_key(task), {}).keys() - {self._instance})
 
     def _is_round(self, task: Task) -> bool:
         return self._instance in self._notes.get(_key(task), {})

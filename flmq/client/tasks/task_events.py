@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from flmq.client.tasks.courses import Courses
 from flmq.observe.events import (
     ReceiptCame,
     ReplySent,
@@ -37,14 +39,41 @@ class TaskEvents:
         self._emit = emit
         self._clock = clock
         self.level = level
+        self._courses = Courses()
 
     def received(self, task: Task, *, again: bool) -> None:
         """Report that a task arrived; ``again``: it is a redelivery."""
-        self._emit(TaskReceived(_ref(task), self._clock(), again))
+        at = self._clock()
+        self._courses.taken(task.task_id, at, again=again)
+        self._emit(TaskReceived(_ref(task), at, again))
 
-    def started(self, task: Task) -> None:
-        """Report that a task begins: its model is read and its client called."""
-        self._emit(TrainingStarted(_ref(task), self._clock()))
+    def started(self, task: Task, age_of: Callable[[str], float] = lambda task_id: 0.0) -> None:
+        """Report that a task begins: its model is read and its client called.
+
+        ``age_of`` returns how many seconds ago it came, if that was before this process.
+        """
+        at = self._clock()
+        self._courses.begun(task.task_id, at, age_of)
+        self._emit(TrainingStarted(_ref(task), at))
+
+    def loaded(self, task: Task) -> None:
+        """Note that the model of a task that was started is there, and its client is called."""
+        self._courses.loaded(task.task_id, self._clock())
+
+    def died(self, task: Task, deaths: int) -> None:
+        """Note how many processes are known to have died in a task that was started."""
+        self._courses.died(task.task_id, deaths)
+
+    def with_times(self, reply: Reply) -> Reply:
+        """Return the reply to a task that is done, with the task's course."""
+        return replace(reply, times=self._courses.ended(reply.task_id, self._clock()))
+
+    def sending(self, reply: Reply) -> Reply:
+        """Return a reply with the time at which it is about to be sent."""
+        times = reply.times
+        if times is None:
+            return reply
+        return replace(reply, times=replace(times, upload_started_ms=round(self._clock() * 1000)))
 
     def ended(self, reply: Reply) -> None:
         """Report that a task is done."""

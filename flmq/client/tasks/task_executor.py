@@ -11,7 +11,7 @@ from dataclasses import replace
 from flmq.client.factory import Clients
 from flmq.client.models.reader import ModelNotFound, ModelReader
 from flmq.client.tasks.answering import answer_task, reply_to
-from flmq.client.tasks.deaths import Deaths, NoDeaths
+from flmq.client.tasks.deaths import Deaths, DiedInTask, NoDeaths
 from flmq.client.tasks.receipts import AwaitedReceipts
 from flmq.client.tasks.store import Tasks, asks_the_same
 from flmq.client.tasks.task_events import TaskEvents
@@ -95,12 +95,18 @@ class TaskExecutor:
         reply, loaded = tasks.reply_of(task.task_id), task
         if reply is None:
             crash_point("worker.before_training")
-            self._events.started(task)
+            self._events.started(task, tasks.age_of)
 
             def load() -> Task:
                 nonlocal loaded
-                self._deaths.begin(task)
+                try:
+                    deaths = self._deaths.begin(task)
+                except DiedInTask as error:
+                    self._events.died(task, error.deaths)
+                    raise
+                self._events.died(task, deaths)
                 loaded = self._with_model(task, tasks, now)
+                self._events.loaded(task)
                 return loaded
 
             try:
@@ -115,6 +121,7 @@ class TaskExecutor:
             except (KeyboardInterrupt, TransportClosed):
                 self._deaths.leave(task)
                 raise
+            reply = self._events.with_times(reply)
             self._events.ended(reply)
             crash_point("worker.trained")
             newest = tasks.current(task.task_id)
@@ -225,7 +232,7 @@ class TaskExecutor:
         The chunks go by another queue, and only once the broker has the envelope. Returns whether
         the broker has it all; False if a queue is gone.
         """
-        parameters = parameters_of(reply.res)
+        parameters, reply = parameters_of(reply.res), self._events.sending(reply)
         try:
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)

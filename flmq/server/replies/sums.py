@@ -307,4 +307,5 @@ def _reply(partial: PartialSum, entry: PartialEntry) -> Reply:
         nonce=b"",
         seconds=entry.seconds,
         res=entry.res,
+        times=entry.times,
     )

@@ -26,6 +26,7 @@ from flmq.wire.kinds import UnknownKind, find_kind
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
 from flmq.wire.serde import builtin
 from flmq.wire.serde.members import PAYLOAD, Codec, PayloadCodec, SchemaField
+from flmq.wire.serde.times import times_from_proto, times_to_proto
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -91,6 +92,8 @@ def reply_to_proto(reply: Reply, proto: pb.Reply) -> None:
         blob_to_proto(reply.blob, proto.blob)
     proto.base = reply.base
     proto.run = reply.run
+    if reply.times is not None:
+        times_to_proto(reply.times, proto.times)
     codec = _FAILURE if isinstance(reply.res, Failure) else _codecs(reply.phase)[1]
     _member_to_proto(reply.res, proto, codec)
 
@@ -107,6 +110,7 @@ def reply_from_proto(proto: pb.Reply) -> Reply:
         blob=blob_from_proto(proto.blob) if proto.HasField("blob") else None,
         base=proto.base,
         run=proto.run,
+        times=times_from_proto(proto.times) if proto.HasField("times") else None,
     )
 
 

@@ -35,6 +35,7 @@ from flmq.wire.serde.envelopes import (
     start_of,
 )
 from flmq.wire.serde.members import SchemaField
+from flmq.wire.serde.times import times_from_proto, times_to_proto
 
 __all__ = ["REGIONAL_BODIES", "entry_from_proto", "entry_to_proto"]
 
@@ -135,6 +136,8 @@ def entry_to_proto(entry: PartialEntry, proto: pb.PartialEntry) -> None:
     proto.seconds = entry.seconds
     proto.bytes = entry.bytes
     proto.digest = entry.digest
+    if entry.times is not None:
+        times_to_proto(entry.times, proto.times)
 
 
 def entry_from_proto(proto: pb.PartialEntry) -> PartialEntry:
@@ -151,6 +154,7 @@ def entry_from_proto(proto: pb.PartialEntry) -> PartialEntry:
         seconds=proto.seconds,
         bytes=proto.bytes,
         digest=proto.digest,
+        times=times_from_proto(proto.times) if proto.HasField("times") else None,
     )
 
 

@@ -174,7 +174,7 @@ class Task(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., deadline_unix_ms: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitIns, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateIns, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersIns, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesIns, _Mapping]] = ..., reconnect: _Optional[_Union[_reconnect_pb2.ReconnectIns, _Mapping]] = ..., payload: _Optional[bytes] = ..., model: _Optional[_Union[BlobRef, _Mapping]] = ..., reply_codec: _Optional[str] = ..., run: _Optional[str] = ..., again: _Optional[int] = ..., kind: _Optional[str] = ..., via: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind", "base", "run")
+    __slots__ = ("task_id", "job", "server_round", "phase", "client_id", "epoch", "nonce", "seconds", "fit", "evaluate", "get_parameters", "get_properties", "disconnect", "failure", "payload", "blob", "kind", "base", "run", "times")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SERVER_ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,7 @@ class Reply(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     job: str
     server_round: int
@@ -213,7 +214,28 @@ class Reply(_message.Message):
     kind: str
     base: str
     run: str
-    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
+    times: Times
+    def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seconds: _Optional[float] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., evaluate: _Optional[_Union[_evaluate_pb2.EvaluateRes, _Mapping]] = ..., get_parameters: _Optional[_Union[_get_parameters_pb2.GetParametersRes, _Mapping]] = ..., get_properties: _Optional[_Union[_get_properties_pb2.GetPropertiesRes, _Mapping]] = ..., disconnect: _Optional[_Union[_reconnect_pb2.DisconnectRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., run: _Optional[str] = ..., times: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
+
+class Times(_message.Message):
+    __slots__ = ("taken_unix_ms", "begun_unix_ms", "training_started_unix_ms", "training_ended_unix_ms", "upload_started_unix_ms", "deliveries", "deaths", "note")
+    TAKEN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_ENDED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    DEATHS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    taken_unix_ms: int
+    begun_unix_ms: int
+    training_started_unix_ms: int
+    training_ended_unix_ms: int
+    upload_started_unix_ms: int
+    deliveries: int
+    deaths: int
+    note: str
+    def __init__(self, taken_unix_ms: _Optional[int] = ..., begun_unix_ms: _Optional[int] = ..., training_started_unix_ms: _Optional[int] = ..., training_ended_unix_ms: _Optional[int] = ..., upload_started_unix_ms: _Optional[int] = ..., deliveries: _Optional[int] = ..., deaths: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
 
 class BlobRef(_message.Message):
     __slots__ = ("digest", "tensor_type", "lengths", "chunk_bytes", "codec", "base", "published_unix_ms", "names", "key")
@@ -450,7 +472,7 @@ class PartialSum(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., job: _Optional[str] = ..., server_round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., kind: _Optional[str] = ..., site: _Optional[str] = ..., epoch: _Optional[int] = ..., nonce: _Optional[bytes] = ..., run: _Optional[str] = ..., parameters: _Optional[_Union[_parameters_pb2.Parameters, _Mapping]] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class PartialEntry(_message.Message):
-    __slots__ = ("task_id", "client_id", "outcome", "reason", "fit", "failure", "seconds", "bytes", "digest")
+    __slots__ = ("task_id", "client_id", "outcome", "reason", "fit", "failure", "seconds", "bytes", "digest", "times")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +482,7 @@ class PartialEntry(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     client_id: str
     outcome: EntryOutcome
@@ -469,7 +492,8 @@ class PartialEntry(_message.Message):
     seconds: float
     bytes: int
     digest: str
-    def __init__(self, task_id: _Optional[str] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[EntryOutcome, str]] = ..., reason: _Optional[str] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+    times: Times
+    def __init__(self, task_id: _Optional[str] = ..., client_id: _Optional[str] = ..., outcome: _Optional[_Union[EntryOutcome, str]] = ..., reason: _Optional[str] = ..., fit: _Optional[_Union[_fit_pb2.FitRes, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ..., digest: _Optional[str] = ..., times: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
 
 class SendPartial(_message.Message):
     __slots__ = ("task_id", "job", "epoch", "run")
