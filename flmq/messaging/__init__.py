@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flmq.messaging.inbox import Inbox, Incoming
-from flmq.messaging.protection import PLAIN, Opened, Protection
+from flmq.messaging.protection import PLAIN, Opened, Plain, Protection
 from flmq.messaging.sender import Sender, Sent
 
-__all__ = ["PLAIN", "Inbox", "Incoming", "Opened", "Protection", "Sender", "Sent"]
+__all__ = ["PLAIN", "Inbox", "Incoming", "Opened", "Plain", "Protection", "Sender", "Sent"]

@@ -10,7 +10,7 @@ from flmq.common.errors import MalformedMessage, PeerError
 from flmq.common.logger import logger
 from flmq.e2e.errors import Mismatch
 from flmq.messaging.deadletters import DeadLetterLimit, sender_of
-from flmq.messaging.protection import PLAIN, Encoded, Protection
+from flmq.messaging.protection import PLAIN, Encoded, Plain, Protection
 from flmq.messaging.sender import Sender
 from flmq.transport import Consumer, Delivery, PublishOutcome
 from flmq.wire import BlobChunk, Body, blob_chunk_of, decode
@@ -163,5 +163,5 @@ class Inbox:
             )
             self._consumer.reject(delivery, requeue=False)
 
-        told = reason if self._protection is PLAIN else _UNTOLD
+        told = reason if isinstance(self._protection, Plain) else _UNTOLD
         self._sender.dead_letter(delivery, told).add_done_callback(moved)

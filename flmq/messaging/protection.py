@@ -10,6 +10,7 @@ encrypts and decrypts their chunks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from flmq.e2e.errors import Protected
@@ -64,6 +65,10 @@ class Plain:
 
     chunk_overhead = 0
 
+    def __init__(self, no_keys: Callable[[Sealed], str] | None = None) -> None:
+        """``no_keys`` says of a message that is signed or sealed what to do, to a person."""
+        self._no_keys = no_keys or _no_keys
+
     def protect(
         self, body: Body, *, recipient: str = "", message_id: str = "", correlation_id: str = ""
     ) -> bytes:
@@ -77,25 +82,24 @@ class Plain:
             Protected: it is signed or sealed, for an end that has keys.
         """
         if isinstance(body, Sealed):
-            raise _no_keys(body)
+            subject = body.job if body.sender == SERVER else body.sender
+            raise Protected(subject, self._no_keys(body))
         return Opened(body, delivery.message.body)
+
+
+def _no_keys(sealed: Sealed) -> str:
+    if sealed.sender == SERVER:
+        return (
+            f"job {sealed.job!r} is protected from end to end, and there are no keys here: start "
+            "this client with --e2e, --key and --server-key (docs/e2e.md), and have its public key "
+            "added to those that the job's server trusts"
+        )
+    return (
+        f"client {sealed.sender!r} takes part only in jobs that are protected from end to end, and "
+        "this one is not: start its server with --e2e, --keys and --trust (docs/e2e.md), or that "
+        "client without --e2e"
+    )
 
 
 PLAIN = Plain()
 """No protection."""
-
-
-def _no_keys(sealed: Sealed) -> Protected:
-    if sealed.sender == SERVER:
-        return Protected(
-            sealed.job,
-            f"job {sealed.job!r} is protected from end to end, and there are no keys here: start "
-            "this client with --e2e, --key and --server-key (docs/e2e.md), and have its public key "
-            "added to those that the job's server trusts",
-        )
-    return Protected(
-        sealed.sender,
-        f"client {sealed.sender!r} takes part only in jobs that are protected from end to end, and "
-        "this one is not: start its server with --e2e, --keys and --trust (docs/e2e.md), or that "
-        "client without --e2e",
-    )

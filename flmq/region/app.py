@@ -24,7 +24,7 @@ from flmq.common.errors import (
 from flmq.common.files import folder_bytes
 from flmq.common.logger import logger
 from flmq.common.urls import redact_url
-from flmq.messaging import Inbox, Sender
+from flmq.messaging import Inbox, Plain, Sender
 from flmq.messaging.speakers import Speakers
 from flmq.observe.vitals import Vitals
 from flmq.region.answers import Answers
@@ -66,7 +66,7 @@ from flmq.transport import (
 from flmq.transport.outages import OutageReporter
 from flmq.transport.provisioned import NotProvisioned, is_provisioned
 from flmq.transport.standby import stand_by
-from flmq.wire import AggregatorReport, decode
+from flmq.wire import AggregatorReport, Sealed, decode
 from flmq.wire.regional import OrderInHand
 
 __all__ = ["Aggregator", "run_aggregator"]
@@ -206,7 +206,12 @@ class Aggregator:
             raise NotProvisioned(what, self._transport.user, str(error)) from error
         book = OrderBook(ledger.orders())
         speakers = Speakers(required=self._stands, users=options.speakers)
-        inbox = Inbox(consumer, sender, check=Senders(site, book, speakers).problem)
+        inbox = Inbox(
+            consumer,
+            sender,
+            protection=Plain(_passed_by),
+            check=Senders(site, book, speakers).problem,
+        )
         below = Below(
             site,
             options.below,
@@ -355,6 +360,13 @@ class Aggregator:
             persistent=False,
             expiration=_REPORT_LIVES,
         )
+
+
+def _passed_by(sealed: Sealed) -> str:
+    return (
+        f"job {sealed.job!r} is protected from end to end: its replies pass this aggregator by, "
+        "which cannot add up what it cannot read"
+    )
 
 
 class _Stopped(Exception):

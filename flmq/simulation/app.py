@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from flmq.client.client_ids import clients_of
@@ -32,6 +33,7 @@ from flmq.server.server import Server
 from flmq.server.server_config import ServerConfig
 from flmq.server.strategy.strategy import Strategy
 from flmq.simulation.hands import Hands, InvalidSimulation
+from flmq.simulation.keys import SimulatedKeys, simulated_keys
 from flmq.simulation.progress import ProgressLine, is_wanted
 from flmq.transport.memory import MemoryBroker, MemoryTransport
 
@@ -65,6 +67,8 @@ def start_simulation(
     threads: int | None = None,
     max_workers: int | Literal["auto"] | None = None,
     progress: bool | None = None,
+    e2e: bool = False,
+    keys: Path | str | None = None,
     observers: Sequence[Observer] | EventBus = (),
     callbacks: Sequence[Callback | RoundEnd] = (),
 ) -> History:
@@ -96,22 +100,34 @@ def start_simulation(
         max_workers: number of processes that run tasks, in place of ``threads``; "auto" for one
             per processor. ``client_fn`` must be picklable by cloudpickle.
         progress: whether to show on standard error how far it is; None: in a terminal or notebook.
+        e2e: sign and seal what server and clients say, as over a broker that is not trusted
+            (docs/e2e.md): with the same bits, at its price.
+        keys: with ``e2e``, a folder with the private keys of all clients and of ``server``, of
+            `flmq keys new`; None: they are made for this simulation.
         observers: see ``server``.
         callbacks: see ``server``.
 
     Raises:
-        UsageError: arguments contradict each other or are invalid, or ``client_fn`` cannot be
-            handed to processes.
+        UsageError: arguments contradict each other or are invalid, a key is missing, or
+            ``client_fn`` cannot be handed to processes.
         RunError: the run cannot go on.
     """
     show_on_console()
     hands = Hands.of(threads, max_workers, client_resources)
     clients = clients_of(_ids(num_clients, clients_ids), {})
+    protection = simulated_keys(e2e, keys, list(clients))
     parts = ServerAppComponents(server, config, strategy, client_manager, callbacks=callbacks)
     options = RunOptions(job=job, seed=seed, observers=observers)
     line = ProgressLine(sys.stderr) if is_wanted(progress, sys.stderr) else None
     return simulate(
-        client_fn, clients, parts, options, hands=hands, keep_clients=False, progress=line
+        client_fn,
+        clients,
+        parts,
+        options,
+        hands=hands,
+        keep_clients=False,
+        progress=line,
+        keys=protection,
     )
 
 
@@ -124,10 +140,17 @@ def simulate(
     hands: Hands | None = None,
     keep_clients: bool,
     progress: ProgressLine | None = None,
+    keys: SimulatedKeys | None = None,
 ) -> History:
-    """Run ``clients`` (ids with their properties) and a server over an in-memory broker."""
+    """Run ``clients`` (ids with their properties) and a server over an in-memory broker.
+
+    ``keys`` protect what they say from end to end.
+    """
     # Otherwise the first round would sample only among the clients that registered quickly.
     options = replace(options, clients=len(clients))
+    if keys is not None:
+        coordinator = replace(options.coordinator, protection=keys.server)
+        options = replace(options, coordinator=coordinator)
     bus = EventBus.of(options.observers)
     bus.attach(RunLog())
     try:
@@ -136,7 +159,11 @@ def simulate(
             if progress is not None:
                 bus.attach(progress)
                 meanwhile.enter_context(progress.shown())
-            worker_options = replace(worker_options, keep_clients=keep_clients)
+            worker_options = replace(
+                worker_options,
+                keep_clients=keep_clients,
+                keys=None if keys is None else keys.clients,
+            )
             return _run(source, clients, parts, options, worker_options, bus)
     finally:
         bus.close()
