@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import MessageTooLarge
-from flmq.common.logger import logger
 from flmq.messaging.protection import PLAIN, Protection
+from flmq.messaging.sizes import ChunkSize
 from flmq.transport import DEAD, Address, Delivery, Message, Publisher, PublishOutcome
 from flmq.transport.base import HeaderValue
 from flmq.transport.checks import SHORT_STRING_BYTES
 from flmq.wire import BlobRef, Body, blob_chunk_headers, iter_chunks
-from flmq.wire.blobs import BLOB_CHUNK_BYTES
 
 __all__ = ["Sender", "Sent"]
 
@@ -51,8 +50,7 @@ class Sender:
         self._publisher = publisher
         self.user_id = user_id
         """What each message gives as its sender; None: nothing."""
-        self._asking = threading.Lock()
-        self._chunk_bytes: int | None = None
+        self._chunk_size = ChunkSize(publisher, user_id, protection.chunk_overhead)
 
     def send(
         self,
@@ -94,31 +92,15 @@ class Sender:
         return self._publisher.times_lost
 
     def chunk_bytes(self, nobody: Address) -> int:
-        """Return the largest chunk to send in bytes: 1 MiB, or the broker's limit. Blocks once.
+        """Return the largest chunk to send in bytes: 1 MiB, or the broker's limit.
 
-        AMQP has no method to ask for the limit, so a message of that size is published to an
-        address where ``nobody`` reads.
+        Blocks for 30 s at most, once. ``nobody`` is an address where nobody reads (`ChunkSize`).
         """
-        with self._asking:
-            if self._chunk_bytes is None:
-                self._chunk_bytes = self._ask_size(nobody)
-            return self._chunk_bytes
+        return self._chunk_size.get(nobody)
 
-    def _ask_size(self, nobody: Address) -> int:
-        overhead = self._protection.chunk_overhead
-        message = Message(
-            bytes(BLOB_CHUNK_BYTES + overhead), user_id=self.user_id, persistent=False
-        )
-        try:
-            self._publisher.publish(nobody, message).result()
-        except MessageTooLarge as error:
-            logger.warning(
-                "the broker's max_message_size is %d bytes: large bodies go in chunks of that "
-                "size, and slowly; 1 MiB or more is better",
-                error.limit,
-            )
-            return error.limit - overhead
-        return BLOB_CHUNK_BYTES
+    def cut_smaller(self, refused: MessageTooLarge) -> bool:
+        """Learn from a chunk that was refused; return whether `chunk_bytes` is smaller now."""
+        return self._chunk_size.learn(refused)
 
     def send_blob(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from flmq.common.crashpoints import crash_point
+from flmq.common.errors import MessageTooLarge
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters
 from flmq.messaging import Sender
@@ -18,6 +20,7 @@ from flmq.transport import (
     REPLIES,
     UPLOADS,
     Address,
+    PublishOutcome,
     partial_key,
     reply_key,
     size_key,
@@ -124,8 +127,15 @@ class Answers:
         head = replace(partial, parameters=Parameters([], PARTIAL_TENSORS), blob=ref)
         self._sender.send(envelopes, head, message_id=order.task_id)
         crash_point("aggregator.partial_announced")
-        self._sender.send_blob(chunks, ref, upload_name(order.task_id, ref), parameters.tensors)
+        name = upload_name(order.task_id, ref)
+        sent = self._sender.send_blob(chunks, ref, name, parameters.tensors)
+        sent.outcome.add_done_callback(self._sent)
         crash_point("aggregator.partial_sent")
+
+    def _sent(self, outcome: Future[PublishOutcome]) -> None:
+        """Cut it smaller the next time, if the broker does not take its chunks."""
+        if isinstance(error := outcome.exception(), MessageTooLarge):
+            self._sender.cut_smaller(error)
 
     def ask_again(self, work: OrderInWork) -> None:
         """Send a partial sum again, as its order came again; not if it was sent just now.

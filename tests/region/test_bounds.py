@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from flmq.common import Parameters
+from flmq.messaging import Sent
 from flmq.region import app
 from flmq.region.answers import Answers
 from flmq.region.below import Below
@@ -45,8 +47,9 @@ class _Line:
     def send(self, *_: object, **__: object) -> None:
         self.sums += 1
 
-    def send_blob(self, *given: object) -> None:
+    def send_blob(self, *given: object) -> Sent:
         self.chunks.append(given)
+        return Sent(0, Future())
 
     def chunk_bytes(self, _: str) -> int:
         return 1 << 20

@@ -130,10 +130,13 @@ class HostileMemoryBroker(HostileBroker, MemoryBroker):
     def __init__(self, **options: Any) -> None:
         HostileBroker.__init__(self)
         MemoryBroker.__init__(self, **options)
+        self.unanswered: Callable[[Message], bool] = lambda message: False
+        """Of which messages it never says what became of them."""
 
     def publish(self, address: Address, message: Message) -> bool | None:
         """Route what the plot makes of it; what is let through has its true outcome."""
         outcome: bool | None = True
+        self.faults.losing_confirms = self.unanswered(message)
         passing = Passing(address, message)
         for each in self.instead(passing):
             if each is passing:

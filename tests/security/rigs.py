@@ -14,8 +14,9 @@ class HostileMemoryRig(MemoryRig):
 
     def __init__(self) -> None:
         super().__init__()
+        self.memory = HostileMemoryBroker()
         self.hostile: HostileBroker
-        self.hostile = self.broker = HostileMemoryBroker()
+        self.hostile = self.broker = self.memory
 
 
 class HostileRabbitMQRig(RabbitMQRig):

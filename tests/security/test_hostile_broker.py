@@ -31,6 +31,7 @@ from flmq.transport import (
     reply_key,
     task_key,
 )
+from flmq.transport.memory.publisher import MemoryPublisher
 from flmq.wire import (
     Body,
     Failure,
@@ -78,6 +79,8 @@ from tests.security.rigs import HostileMemoryRig, HostileRabbitMQRig, HostileRig
 
 SMALL, LARGE = 5, 60_000
 """Numbers in a model that rides in its task, and in one that goes in chunks."""
+IN_CHUNKS_OF_RABBITMQ = 600_000
+"""Numbers in a model of three chunks where they have 1 MiB."""
 BOTH_SIZES = pytest.mark.parametrize(
     "size", [SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"]
 )
@@ -308,11 +311,13 @@ QUICK = ("first-bit", "cut-in-half")
     [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in CHANGES],
 )
 def test_what_it_changes_is_refused_and_comes_again(
-    rig: HostileMemoryRig, told: Told, change: str, size: int
+    either: HostileRig, told: Told, change: str, size: int
 ) -> None:
     """The first of each kind to and from everybody, and the first chunk of each blob."""
+    if size == LARGE and isinstance(either, HostileRabbitMQRig):
+        size = IN_CHUNKS_OF_RABBITMQ
     plot = OncePer(kind_and_key, CHANGES[change], unless=is_kind("JobEnded", "nothing"))
-    run(rig, plot, size)
+    run(either, plot, size)
     assert plot.done >= 10
     assert told.lines
 
@@ -382,6 +387,35 @@ def test_chunks_of_two_blobs_cannot_be_exchanged(rig: HostileMemoryRig) -> None:
     )
     run(rig, plot, LARGE)
     assert plot.done == 3
+
+
+# -- the question how large a message may be ------------------------------------------------------
+
+
+def is_the_question(passing: Passing) -> bool:
+    return len(passing.body) > 1 << 20
+
+
+def test_a_question_that_it_swallows_is_answered_by_what_it_refuses(
+    rig: HostileMemoryRig, told: Told
+) -> None:
+    """It says that it takes 1 MiB, to everybody, and takes 100,000 bytes."""
+    plot = On(is_the_question, drop)
+    run(rig, plot, 2 * LARGE)
+    assert plot.done == 1 + len(CLIENTS)
+    assert sum("large bodies go in chunks of" in line for line in told.lines) == plot.done
+
+
+def test_a_question_that_it_never_answers_is_waited_for_once(
+    rig: HostileMemoryRig, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither does the server wait for ever, nor does a client keep its reply for ever."""
+    monkeypatch.setattr("flmq.messaging.sizes._PATIENCE", 0.3)
+    monkeypatch.setitem(MemoryPublisher.close.__kwdefaults__ or {}, "timeout", 0.1)
+    rig.memory.max_message_size = 1 << 24
+    rig.memory.unanswered = lambda message: len(message.body) > 1 << 20
+    run(rig, Plot(), LARGE, rounds=3)
+    assert sum("has not said for" in line for line in told.lines) == 1 + len(CLIENTS)
 
 
 # -- exchanging ----------------------------------------------------------------------------------

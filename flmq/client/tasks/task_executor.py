@@ -19,6 +19,7 @@ from flmq.common.crashpoints import crash_point
 from flmq.common.errors import (
     BrokerAccessRefused,
     BrokerUnavailable,
+    MessageTooLarge,
     TransportClosed,
     UsageError,
 )
@@ -237,17 +238,12 @@ class TaskExecutor:
             if parameters is None or size_of(parameters) <= INLINE_BYTES:
                 return self._send_envelope(address, reply)
             ref, tensors = _packed(parameters, task)
-            uploads = REGIONAL_UPLOADS if address.exchange == REGIONAL else UPLOADS
-            nobody = Address(UPLOADS, size_key(self._site, reply.client_id))
-            ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(nobody))
-            ref = replace(ref, key=self.reply_key(reply, ref))
-            head = replace(reply, res=without_parameters(reply.res), blob=ref)
-            if not self._send_envelope(address, head):
-                return False
-            crash_point("worker.reply_announced")
-            chunks = Address(uploads, address.routing_key)
-            name = upload_name(reply.task_id, ref)
-            return _arrived(self._sender.send_blob(chunks, ref, name, tensors))
+            while True:
+                try:
+                    return self._send_in_chunks(address, reply, ref, tensors)
+                except MessageTooLarge as refused:
+                    if not self._sender.cut_smaller(refused):
+                        raise
         except (BrokerAccessRefused, BrokerUnavailable, TransportClosed):
             raise
         except NoManifest as error:
@@ -256,6 +252,25 @@ class TaskExecutor:
         except Exception as error:
             # No codec or broker accepts it: a client that died of it would die again.
             return self._send_envelope(address, _bad(reply, error))
+
+    def _send_in_chunks(
+        self,
+        address: Address,
+        reply: Reply,
+        ref: BlobRef,
+        tensors: Sequence[bytes | memoryview],
+    ) -> bool:
+        uploads = REGIONAL_UPLOADS if address.exchange == REGIONAL else UPLOADS
+        nobody = Address(UPLOADS, size_key(self._site, reply.client_id))
+        ref = replace(ref, chunk_bytes=self._sender.chunk_bytes(nobody))
+        ref = replace(ref, key=self.reply_key(reply, ref))
+        head = replace(reply, res=without_parameters(reply.res), blob=ref)
+        if not self._send_envelope(address, head):
+            return False
+        crash_point("worker.reply_announced")
+        chunks = Address(uploads, address.routing_key)
+        name = upload_name(reply.task_id, ref)
+        return _arrived(self._sender.send_blob(chunks, ref, name, tensors))
 
     def _send_envelope(self, address: Address, envelope: Reply) -> bool:
         arrived = _arrived(self._sender.send(address, envelope, message_id=envelope.task_id))

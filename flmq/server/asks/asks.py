@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flmq.common.crashpoints import crash_point
-from flmq.common.errors import FlmqError
+from flmq.common.errors import FlmqError, MessageTooLarge
 from flmq.common.logger import logger
 from flmq.common.parameter import with_parameters
 from flmq.common.typing import Parameters
@@ -125,7 +125,7 @@ class Asks:
         with self._loop.lock:
             pending = phase.round.pending()
         if pending:
-            phase.bytes_down += self._models.publish(phase.refs.values())
+            phase.bytes_down += self._publish_models(phase)
             crash_point("server.model_published")
         watch = Watch(self._waiting, phase, timeout, elapsed)
         if pending and phase.orders:
@@ -136,6 +136,21 @@ class Asks:
             self._publisher.publish(phase, ask, phase.tasks[ask], watch.left)
         crash_point("server.tasks_published")
         return watch
+
+    def _publish_models(self, phase: PhaseInFlight) -> int:
+        """Publish the models of a phase, in chunks that the broker takes; return the bytes."""
+        while True:
+            try:
+                return self._models.publish(phase.refs.values())
+            except MessageTooLarge as refused:
+                if not self._models.cut_smaller(refused, phase.refs):
+                    raise
+            refs = self._models.current(phase.refs)
+            with self._loop.lock:
+                phase.refs = refs
+                phase.tasks = {
+                    name: replace(task, model=refs.get(name)) for name, task in phase.tasks.items()
+                }
 
     def _begins(
         self, phase: PhaseInFlight, loop: ReplyLoop, records: Records | None, is_journaled: bool

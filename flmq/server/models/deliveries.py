@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from flmq.common.errors import TransportClosed
+from flmq.common.errors import MessageTooLarge, TransportClosed
 from flmq.common.logger import logger
 from flmq.common.typing import Parameters
 from flmq.messaging import Sender
@@ -160,6 +160,8 @@ class ModelDeliveries:
                 # If it did not arrive, the next request is served at once.
                 sent.at, sent.arrived = self._clock(), arrived
                 sent.again += arrived
+        if isinstance(error, MessageTooLarge):
+            self._sender.cut_smaller(error)  # the models that are asked for next
         if error is not None and not isinstance(error, TransportClosed):
             whom = f"client {delivery.client_id}" if delivery.client_id else "all who ask for it"
             name = delivery.ref.digest[:12]

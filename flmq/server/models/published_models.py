@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flmq.common.errors import BrokerRefusal, ModelTooLarge
+from flmq.common.errors import BrokerRefusal, MessageTooLarge, ModelTooLarge
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of
 from flmq.common.typing import Parameters
@@ -117,18 +117,46 @@ class PublishedModels:
         return refs
 
     def _refer(self, parameters: Parameters, chunk_bytes: int, published_unix_ms: int) -> BlobRef:
-        ref = refer(parameters, chunk_bytes=chunk_bytes, published_unix_ms=published_unix_ms)
-        return (
-            ref if self._key_of is None else replace(ref, key=self._key_of(ref.digest, chunk_bytes))
+        return self._keyed(
+            refer(parameters, chunk_bytes=chunk_bytes, published_unix_ms=published_unix_ms)
         )
+
+    def _keyed(self, ref: BlobRef) -> BlobRef:
+        if self._key_of is None:
+            return ref
+        return replace(ref, key=self._key_of(ref.digest, ref.chunk_bytes))
 
     def publish(self, refs: Iterable[BlobRef]) -> int:
         """Publish the unpublished shared models of ``refs``; return the bytes sent. Blocks.
 
         Raises:
             ModelTooLarge: the model does not fit in the stream.
+            MessageTooLarge: the broker does not take its chunks: see `cut_smaller`.
         """
         return sum(self._publish_once(digest) for digest in {ref.digest for ref in refs})
+
+    def cut_smaller(self, refused: MessageTooLarge, refs: Mapping[str, BlobRef]) -> bool:
+        """Cut the unpublished models of ``refs`` smaller, as the broker refused a chunk.
+
+        Returns whether that is possible; `current` then gives their references.
+        """
+        if not self._sender.cut_smaller(refused):
+            return False
+        size = self._sender.chunk_bytes(_NOBODY)
+        with self._lock:
+            for digest in {ref.digest for ref in refs.values()}:
+                known = self._known[digest]
+                if not known.published and known.ref.chunk_bytes > size:
+                    known.ref = self._keyed(replace(known.ref, chunk_bytes=size))
+        return True
+
+    def current(self, refs: Mapping[str, BlobRef]) -> dict[str, BlobRef]:
+        """Return references as they are cut now."""
+        with self._lock:
+            return {
+                name: replace(self._known[ref.digest].ref, names=ref.names)
+                for name, ref in refs.items()
+            }
 
     def release(self, refs: Iterable[BlobRef]) -> None:
         """Release the models of a phase that is over; remember that they were published."""

@@ -123,14 +123,15 @@ class Uploads:
 
         Return `Spoiled` if the upload is refused, else as `add` does for chunks already held.
 
-        A reply announced again with the same blob continues its upload.
+        A reply announced again with the same blob continues its upload; cut in other chunks, it
+        begins anew.
 
         Raises:
             SpoolFailed: the server's own disk cannot store it.
         """
         known = self._open.get(reply.task_id)
         if known is not None:
-            if known.ref.digest == ref.digest:
+            if known.ref == ref:  # the same layout and key too: other chunks do not fit
                 known.reply = reply
                 return None
             self.discard(reply.task_id)

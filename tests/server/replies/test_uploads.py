@@ -86,6 +86,18 @@ def test_many_at_once_their_chunks_in_any_order_and_twice(uploads: Uploads) -> N
     assert uploads.incomplete == 0
 
 
+def test_one_that_is_announced_again_in_other_chunks_begins_anew(uploads: Uploads) -> None:
+    """Its client was started again, or its broker has another max_message_size since."""
+    parameters = model(1)
+    uploads.add(*begin(uploads, "t", parameters)[0])
+    ref = refer(parameters, chunk_bytes=70)
+    assert uploads.begin(reply("t"), ref, 50) is None
+    assert uploads.incomplete == 1
+    name = upload_name("t", ref)
+    *_, last = [uploads.add(name, *chunk) for chunk in iter_chunks(ref, parameters.tensors)]
+    assert parameters_of(last) == parameters
+
+
 def test_the_bytes_that_came_are_counted(uploads: Uploads) -> None:
     chunks = begin(uploads, "t", model(1))
     *_, last = add_all(uploads, [chunks[0], *chunks])
