@@ -7,7 +7,7 @@ write.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,19 +91,22 @@ def _parties(
     top: Table, federations: Mapping[str, Federation], limits: Mapping[str, Table]
 ) -> Iterator[tuple[str, Party]]:
     """Yield each user, with the name of its tenant."""
+    aggregators = []
+    for table in top.tables("aggregator"):
+        table.check_keys(AGGREGATOR_KEYS)
+        tenant = _tenant(table, federations)
+        aggregators.append((tenant, _aggregator(table, federations[tenant])))
     for table in top.tables("client"):
         table.check_keys(CLIENT_KEYS)
         tenant = _tenant(table, federations)
-        for party in _clients(table, federations[tenant], limits[tenant]):
+        sites = {each.site for name, each in aggregators if name == tenant}
+        for party in _clients(table, federations[tenant], limits[tenant], sites):
             yield tenant, party
     for table in top.tables("server"):
         table.check_keys(SERVER_KEYS)
         tenant = _tenant(table, federations)
         yield tenant, _server(table, federations[tenant])
-    for table in top.tables("aggregator"):
-        table.check_keys(AGGREGATOR_KEYS)
-        tenant = _tenant(table, federations)
-        yield tenant, _aggregator(table, federations[tenant])
+    yield from aggregators
     for table in top.tables("operator"):
         table.check_keys(OPERATOR_KEYS)
         tenant = _tenant(table, federations)
@@ -127,17 +130,20 @@ def _tenant(table: Table, federations: Mapping[str, Federation]) -> str:
     return name
 
 
-def _clients(table: Table, federation: Federation, defaults: Table) -> Iterator[Party]:
+def _clients(
+    table: Table, federation: Federation, defaults: Table, aggregated: Collection[str]
+) -> Iterator[Party]:
+    """Yield the users of a table of clients; the sites of ``aggregated`` have an aggregator."""
     site = _site(table, federation)
     ids = _ids(table)
     user, login = _user(table), _login(table)
     if user is None:
         for client_id in ids:
             limits = _user_limits(table, defaults, 1)
-            rights = client_rights(site, [client_id])
+            rights = client_rights(site, [client_id], aggregated=site in aggregated)
             yield Party(Role.CLIENT, client_id, site, rights, login, limits, (client_id,))
         return
-    rights = client_rights(site, ids)
+    rights = client_rights(site, ids, aggregated=site in aggregated)
     patterns = [rights.read, *(topic.write for topic in rights.topics)]
     if max(map(_compiled, patterns)) > _LONGEST_PATTERN:
         raise table.objection(

@@ -18,6 +18,7 @@ from flmq.transport.provisioned import (
     provisioned_aggregator,
     provisioned_client,
     provisioned_mark,
+    provisioned_ways,
 )
 from flmq.transport.topology import Topology, union
 
@@ -85,7 +86,8 @@ def wanted(tenant: Tenant, site: Site, hashes: Mapping[str, str]) -> Definitions
         lists["topic_permissions"] += _topic_permissions(party, site.vhost)
     lists["parameters"] += _vhost_limits(tenant.limits, site.vhost)
     lists["policies"] += policies_of(tenant.limits, site.vhost)
-    add_items(lists, site.vhost, items_of(union(topology_of(party) for party in parties)))
+    here = union((provisioned_ways(site.name), *(topology_of(party) for party in parties)))
+    add_items(lists, site.vhost, items_of(here))
     add_items(lists, site.vhost, items_of(provisioned_mark()))
     return lists
 

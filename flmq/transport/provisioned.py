@@ -16,21 +16,25 @@ from flmq.transport.regional import aggregator_topology
 from flmq.transport.topology import (
     DEAD,
     REGIONAL,
+    TASKS,
+    TASKS_LOCAL,
     Binding,
     Exchange,
     ExchangeType,
     Queue,
     Topology,
-    begun_key,
     client_queue,
     client_topology,
+    everybody_key,
     federation_topology,
     models_topology,
     own_models_topology,
+    task_key,
     union,
 )
 
 __all__ = [
+    "EVERYBODY",
     "PROVISIONED",
     "NotProvisioned",
     "is_provisioned",
@@ -38,10 +42,14 @@ __all__ = [
     "provisioned_client",
     "provisioned_mark",
     "provisioned_site",
+    "provisioned_ways",
 ]
 
 PROVISIONED = "flmq.provisioned"
 """An exchange that nobody publishes to: where it is, `flmq provision` has made the rest."""
+EVERYBODY = "flmq.tasks.everybody"
+"""An exchange to all clients of a site. It is apart from that of single clients, to which clients'
+notes lead: so no header of a client reaches everybody at once."""
 
 
 class NotProvisioned(BrokerRefusal):
@@ -68,7 +76,22 @@ def is_provisioned(transport: Transport) -> bool:
 
 def provisioned_site(site: str) -> Topology:
     """Return what all clients of a site and all jobs share, with the stream of models."""
-    return federation_topology(site) + models_topology()
+    return federation_topology(site) + models_topology() + provisioned_ways(site)
+
+
+def provisioned_ways(site: str) -> Topology:
+    """Return the ways to clients' queues: from servers to everybody, from clients to themselves.
+
+    Clients' notes take the way of their tasks, by one binding for all clients of a site. Their keys
+    have two words, and those of replies, which are an aggregator's, three.
+    """
+    return Topology(
+        exchanges=(Exchange(EVERYBODY, ExchangeType.FANOUT, internal=True),),
+        bindings=(
+            Binding(TASKS, EVERYBODY, everybody_key(site), to_exchange=True),
+            Binding(REGIONAL, TASKS_LOCAL, f"{site}.*", to_exchange=True),
+        ),
+    )
 
 
 def provisioned_client(client_id: str, site: str) -> Topology:
@@ -77,9 +100,10 @@ def provisioned_client(client_id: str, site: str) -> Topology:
     They stay until `flmq provision` removes them. What their reader rejects goes to ``flmq.dead``
     by the queue itself, since a client may not write there.
     """
+    name = client_queue(client_id)
     tasks, own = client_topology(client_id, site), own_models_topology(client_id, site)
-    note = Binding(REGIONAL, client_queue(client_id), begun_key(site, client_id))
-    return union((_standing(tasks), Topology(bindings=(note,)), _standing(own)))
+    bindings = (Binding(TASKS_LOCAL, name, task_key(site, client_id)), Binding(EVERYBODY, name, ""))
+    return union((_standing(replace(tasks, bindings=bindings)), _standing(own)))
 
 
 def provisioned_aggregator(site: str, below: Iterable[str] = ()) -> Topology:

@@ -41,13 +41,15 @@ def test_all_that_a_federation_needs_is_made_once(stage: Stage) -> None:
     assert {f"flmq.{what}.{each}" for what in own for each in ids} <= set(queues)
     assert queues["flmq.client.@alice.org"]["x-dead-letter-exchange"] == "flmq.dead"
     assert not any("x-expires" in each for name, each in queues.items() if name != "flmq.dead")
-    bound = {key for source, key in stage.bindings("flmq.client.@alice.org")}
-    assert {"main.@alice/org", "main.!all"} <= bound
+    assert stage.bindings("flmq.client.@alice.org") == {
+        ("flmq.tasks.local", "main.@alice/org"),
+        ("flmq.tasks.everybody", ""),
+    }
     assert stage.bindings("flmq.models.@alice.org") == {
         ("flmq.tasks.local", "main.@alice/org.model")
     }
     (permission,) = stage.call("GET", "/api/users/@alice.org/permissions")
-    rights = client_rights("main", [stage.name("alice.org")])
+    rights = client_rights("main", [stage.name("alice.org")], aggregated=True)
     assert (permission["read"], permission["write"]) == (rights.read, rights.write)
     assert len(stage.call("GET", "/api/users/@alice.org/topic-permissions")) == len(rights.topics)
     assert stage.user("alice.org")["limits"] == {"max-connections": 8, "max-channels": 64}

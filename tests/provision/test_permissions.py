@@ -18,7 +18,7 @@ from flmq.provision.permissions import (
     server_rights,
 )
 
-ALICE = client_rights("eu-west", ["alice.example.org"])
+ALICE = client_rights("eu-west", ["alice.example.org"], aggregated=True)
 
 
 def may(pattern: str, name: str) -> bool:
@@ -89,10 +89,20 @@ def test_a_client_publishes_under_its_own_key(exchange: str, words: list[str]) -
 
 
 def test_a_client_sends_notes_to_itself_alone() -> None:
-    write, _ = topic(ALICE, "flmq.regional")
-    assert may(write, "eu-west.alice/example/org")
-    for other in ("eu-west.bob", "eu-west.!all", "main.alice/example/org", "eu-west", "#"):
-        assert not may(write, other)
+    alone = client_rights("eu-west", ["alice.example.org"])
+    for rights in (ALICE, alone):
+        write, _ = topic(rights, "flmq.regional")
+        assert may(write, "eu-west.alice/example/org")
+        for other in ("eu-west.bob", "eu-west.!all", "main.alice/example/org", "eu-west", "#"):
+            assert not may(write, other)
+
+
+def test_a_client_whose_site_has_no_aggregator_sends_none_replies() -> None:
+    alone = client_rights("eu-west", ["alice.example.org"])
+    assert not may(alone.write, "flmq.regional.uploads")
+    assert not may(topic(alone, "flmq.regional")[0], "eu-west.alice/example/org.job-1")
+    others = {right.exchange for right in alone.topics} - {"flmq.regional"}
+    assert all(topic(alone, each) == topic(ALICE, each) for each in others)
 
 
 def test_a_client_is_present_as_itself() -> None:

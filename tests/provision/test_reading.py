@@ -48,7 +48,7 @@ def test_a_file_with_one_broker(tmp_path: Path) -> None:
         Login.CERTIFICATE,
         "main",
     )
-    assert alice.rights == client_rights("main", ["alice.example.org"])
+    assert alice.rights == client_rights("main", ["alice.example.org"], aggregated=True)
     assert (alice.limits.connections, alice.limits.channels) == (8, 7)
     assert (pool.limits.connections, pool.limits.channels) == (5, 7 * 12)
     assert pool.client_ids[-1] == "site-11"
