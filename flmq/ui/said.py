@@ -1,0 +1,370 @@
+"""What a person would say of a round: who slowed it, and who is missing and why. Pure.
+
+It takes the JSON of a round as the API gives it (`flmq.ui` serves both together) and returns
+sentences. A sentence is a list of pieces, so that the page can link clients and show times in its
+reader's time zone: a text, ``{"client": id}``, or ``{"at_ms": Unix ms by the server's clock}``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+__all__ = ["Sentence", "as_text", "sentences_of_round"]
+
+Piece = str | dict[str, Any]
+Sentence = list[Piece]
+Json = Mapping[str, Any]
+
+_NAMED = 3
+"""Clients that are named before the rest is counted."""
+_TWICE = 1.5
+"""How many times the median a client takes that slows a round."""
+_NOTICED = 0.2
+"""Seconds below which nobody is said to have slowed anything."""
+_LONGEST = 160
+"""Characters of a reason that are told: a client writes it."""
+_NOUNS = {"fit": "training", "evaluate": "evaluation"}
+_ASIDE = ("duplicate", "late")
+"""Outcomes of further replies, not of asks."""
+_STEPS: tuple[tuple[str, str, str], ...] = (
+    ("waiting in its queue", "published_ms", "taken_ms"),
+    ("reading the model", "taken_ms", "training_started_ms"),
+    ("training", "training_started_ms", "training_ended_ms"),
+    ("sending its reply", "training_ended_ms", "received_ms"),
+)
+
+
+def sentences_of_round(found: Json, marks: Iterable[Json] = ()) -> list[Sentence]:
+    """Return what to say of a round, the most important first.
+
+    Args:
+        found: ``{"round": .., "phases": [..]}`` as the API gives it.
+        marks: what befell the run (``at_ms``, ``until_ms``, ``kind``, ``text``); those within the
+            round are told.
+    """
+    number = (found.get("round") or {}).get("round")
+    phases: Sequence[Json] = found.get("phases") or ()
+    missing = [each for phase in phases for each in _missing(number, phase)]
+    slow = [each for phase in phases for each in _slow(number, phase)]
+    waiting = [each for phase in phases for each in _waiting(phase)]
+    sentences = [*waiting, *slow, *missing, *_meanwhile(found, marks)]
+    return sentences or _uneventful(number, phases)
+
+
+def as_text(sentence: Sentence, at: Callable[[int], str] | None = None) -> str:
+    """Return a sentence as plain text; ``at`` writes a time (by default: local time of day)."""
+    write = at or (lambda ms: time.strftime("%H:%M:%S", time.localtime(ms / 1000)))
+    return "".join(
+        each if isinstance(each, str) else each.get("client") or write(each["at_ms"])
+        for each in sentence
+    )
+
+
+# -- who slowed it -------------------------------------------------------------------------------
+
+
+def _slow(number: object, phase: Json) -> list[Sentence]:
+    """Say who kept a closed phase open for longer than the rest would have taken."""
+    if phase.get("closed_ms") is None:
+        return []
+    took = _seconds(phase)
+    mid = median(took.values()) if took else None
+    vain = [part for part in _asks(phase) if part.get("outcome") in ("silent", "unroutable")]
+    if vain and phase.get("reason") == "deadline":
+        return [_in_vain(number, phase, vain, took)]
+    if mid is None or len(took) < 2:
+        return []
+    slow = sorted((s, who) for who, s in took.items() if s > max(mid * _TWICE, mid + _NOTICED))
+    slow.reverse()
+    if not slow or len(slow) * 2 > len(took):
+        return []
+    seconds, who = slow[0]
+    part = next(part for part in _asks(phase) if _ask(part) == who)
+    said: Sentence = [
+        _client(part),
+        f" slowed {_where(number, phase)}: its reply came {_s(seconds - mid)} after the median ",
+        f"of all ({_s(seconds)}, median {_s(mid)})",
+    ]
+    cause = _cause(part, phase)
+    said.append(f"; {cause}." if cause else ".")
+    sentences = [said]
+    if len(slow) > 1:
+        by_name = {_ask(each): each for each in _asks(phase)}
+        others: Sentence = ["Slow too: "]
+        for place, (s, name) in enumerate(slow[1 : 1 + _NAMED]):
+            others += [", " if place else "", _client(by_name[name]), f" ({_s(s)})"]
+        rest = len(slow) - 1 - _NAMED
+        others.append(f", and {rest:,} more." if rest > 0 else ".")
+        sentences.append(others)
+    return sentences
+
+
+def _in_vain(
+    number: object, phase: Json, vain: Sequence[Json], took: Mapping[str, float]
+) -> Sentence:
+    closed, opened = phase["closed_ms"], phase.get("opened_ms") or phase["closed_ms"]
+    last = max(took.values(), default=None)
+    open_for = (closed - opened) / 1000
+    said: Sentence = [f"{_capital(_where(number, phase))} waited for "]
+    said += _names(vain)
+    said.append(f" until its deadline, after {_s(open_for)}")
+    if last is not None and open_for - last > _NOTICED:
+        said.append(f": {_s(open_for - last)} longer than for the last that answered ({_s(last)})")
+    return [*said, "."]
+
+
+def _cause(part: Json, phase: Json) -> str:
+    """Say which step took longer than others' by the most, or what else is known."""
+    excess = []
+    for words, begin, end in _STEPS:
+        own = _span(part, begin, end)
+        others = [_span(each, begin, end) for each in _counted(phase)]
+        known = [each for each in others if each is not None]
+        if own is not None and known:
+            excess.append((own - median(known), own, words))
+    causes = []
+    if excess:
+        more, own, words = max(excess)
+        if more > _NOTICED / 2:
+            causes.append(f"{_s(more)} more than the median went into {words} ({_s(own)})")
+    else:
+        causes.append("where the time went is not known, as it told no times that can be used")
+    deliveries, deaths = part.get("deliveries") or 0, part.get("deaths") or 0
+    if deaths:
+        causes.append(f"its process died {_times(deaths)} in it")
+    if deliveries > 1:
+        causes.append(f"it took the task {_times(deliveries)}")
+    away = [each for each in part.get("away") or () if _within(each, phase)]
+    if away:
+        causes.append("it was not connected for a while")
+    return "; ".join(causes)
+
+
+# -- who is missing ------------------------------------------------------------------------------
+
+
+def _missing(number: object, phase: Json) -> list[Sentence]:
+    if phase.get("closed_ms") is None:
+        return []
+    asks = _asks(phase)
+    absent = [part for part in asks if part.get("outcome") not in ("accepted", "open")]
+    if not absent:
+        return []
+    count, asked = len(absent), phase.get("asked") or len(asks)
+    head = f"{_capital(_where(number, phase))} has {_fewer(count)} ({asked - count:,} of {asked:,})"
+    if count == 1:
+        return [[f"{head}: ", *_why(absent[0], phase), "."]]
+    by_outcome = Counter(str(part.get("outcome")) for part in absent)
+    split = ", ".join(f"{n:,} {outcome}" for outcome, n in by_outcome.most_common())
+    sentences: list[Sentence] = [[f"{head}: {split}."]]
+    sentences += [[*_why(part, phase), "."] for part in absent[:_NAMED]]
+    if count > _NAMED:
+        sentences.append([f"{count - _NAMED:,} more are marked below."])
+    return sentences
+
+
+def _why(part: Json, phase: Json) -> Sentence:
+    """Say why a client's reply does not count, as far as is known."""
+    who, reason = _client(part), _cut(part.get("reason"))
+    outcome = part.get("outcome")
+    if outcome == "failed":
+        return [who, f" failed: {reason}" if reason else " failed"]
+    if outcome == "rejected":
+        return [who, f" was rejected: {reason}" if reason else " was rejected"]
+    if outcome == "unroutable":
+        return [who, " could not be asked: it has no queue at the broker"]
+    said: Sentence = [who, " did not answer"]
+    facts = [*_of_presence(part, phase), *_of_task(part, phase)]
+    for place, fact in enumerate(facts):
+        said += [": " if place == 0 else "; ", *fact]
+    if not facts and reason and reason != "deadline":
+        said.append(f": {reason}")
+    return said
+
+
+def _of_presence(part: Json, phase: Json) -> list[Sentence]:
+    closed = phase["closed_ms"]
+    away = sorted((each for each in part.get("away") or () if _within(each, phase)), key=_begin)
+    if not away:
+        return []
+    since, until = away[-1]
+    said: Sentence = ["it was not connected from ", {"at_ms": since}]
+    if since <= (phase.get("opened_ms") or since):
+        said = ["it had not been connected since ", {"at_ms": since}]
+    if until is None:
+        said.append(" and has not come back since")
+    else:
+        said += [" until ", {"at_ms": until}]
+        if until > closed:
+            said.append(f", {_s((until - closed) / 1000)} after the closing")
+    return [said]
+
+
+def _of_task(part: Json, phase: Json) -> list[Sentence]:
+    facts: list[Sentence] = []
+    deaths, taken = part.get("deaths") or 0, part.get("taken_ms")
+    if deaths:
+        facts.append([f"its process died {_times(deaths)} in this task"])
+    if taken is not None and taken <= phase["closed_ms"]:
+        facts.append(["it had taken the task at ", {"at_ms": taken}])
+    late = _late_by(part, phase)
+    if late:
+        facts.append([f"its reply came {_s(late)} after the closing"])
+    return facts
+
+
+def _late_by(part: Json, phase: Json) -> float:
+    """Return by how many seconds the reply of a client that was not waited for came late."""
+    for each in phase.get("parts") or ():
+        if _ask(each) == _ask(part) and each.get("late_by"):
+            return float(each["late_by"])
+    return 0.0
+
+
+# -- a round that is open, and one of which there is nothing to say --------------------------------
+
+
+def _waiting(phase: Json) -> list[Sentence]:
+    if phase.get("closed_ms") is not None:
+        return []
+    asks = _asks(phase)
+    awaited = [part for part in asks if part.get("outcome") in (None, "open")]
+    noun, asked = _noun(phase), phase.get("asked") or len(asks)
+    if not awaited:
+        return [[f"All {asked:,} have answered in {noun}; their replies are being added up."]]
+    said: Sentence = [f"{asked - len(awaited):,} of {asked:,} have answered in {noun}; awaited: "]
+    said += _names(sorted(awaited, key=lambda part: not part.get("away")))
+    gone = [part for part in awaited if (away := part.get("away")) and away[-1][1] is None]
+    if gone:
+        said += ["; not connected now: ", *_names(gone)]
+    return [[*said, "."]]
+
+
+def _uneventful(number: object, phases: Sequence[Json]) -> list[Sentence]:
+    sentences: list[Sentence] = []
+    for phase in phases:
+        took = sorted(_seconds(phase).values())
+        if took:
+            when = f"the median after {_s(median(took))}, the last after {_s(took[-1])}"
+            nobody = f"Nobody slowed {_where(number, phase)}, and nobody is missing"
+            sentences.append([f"{nobody}: {len(took):,} replies, {when}."])
+    return sentences
+
+
+def _meanwhile(found: Json, marks: Iterable[Json]) -> list[Sentence]:
+    """Tell what befell server and broker between a round's opening and closing."""
+    head = found.get("round") or {}
+    opened, closed = head.get("opened_ms"), head.get("closed_ms")
+    if opened is None:
+        return []
+    told: list[Sentence] = []
+    for mark in marks:
+        at = mark.get("at_ms")
+        if at is not None and opened <= at and (closed is None or at <= closed):
+            told.append(["Meanwhile, at ", {"at_ms": at}, f": {_cut(mark.get('text'))}."])
+    return told[:_NAMED]
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+def _seconds(phase: Json) -> dict[str, float]:
+    """Return how long after the phase's opening each counted reply was here, by ask."""
+    opened = phase.get("opened_ms")
+    took = {}
+    for part in _counted(phase):
+        begun = part.get("published_ms") if opened is None else opened
+        if begun is not None and part.get("received_ms") is not None:
+            took[_ask(part)] = max(0.0, (part["received_ms"] - begun) / 1000)
+        elif part.get("seconds") is not None:
+            took[_ask(part)] = float(part["seconds"])
+    return took
+
+
+def _asks(phase: Json) -> list[Json]:
+    """Return a part an ask, without further replies to it."""
+    parts = phase.get("parts") or ()
+    asked = [part for part in parts if part.get("outcome") not in _ASIDE]
+    known = {_ask(part) for part in asked}
+    alone = [p for p in parts if p.get("outcome") == "late" and _ask(p) not in known]
+    return asked + alone
+
+
+def _counted(phase: Json) -> list[Json]:
+    return [part for part in phase.get("parts") or () if part.get("outcome") == "accepted"]
+
+
+def _span(part: Json, begin: str, end: str) -> float | None:
+    at, until = part.get(begin), part.get(end)
+    return None if at is None or until is None else max(0.0, (until - at) / 1000)
+
+
+def _within(away: Sequence[int | None], phase: Json) -> bool:
+    begin, end = away
+    opened, closed = phase.get("opened_ms"), phase.get("closed_ms")
+    before = closed is None or begin is None or begin <= closed
+    return before and (end is None or opened is None or end >= opened)
+
+
+def _begin(away: Sequence[int | None]) -> int:
+    return away[0] or 0
+
+
+def _ask(part: Json) -> str:
+    return str(part.get("ask") or part.get("client"))
+
+
+def _client(part: Json) -> Piece:
+    return {"client": str(part.get("client"))}
+
+
+def _names(parts: Sequence[Json]) -> Sentence:
+    said: Sentence = []
+    for place, part in enumerate(parts[:_NAMED]):
+        said += [", ", _client(part)] if place else [_client(part)]
+    rest = len(parts) - _NAMED
+    return [*said, f" and {rest:,} more"] if rest > 0 else said
+
+
+def _where(number: object, phase: Json) -> str:
+    noun = _noun(phase)
+    call = phase.get("call") or 0
+    again = f" (call {call})" if call else ""
+    return f"round {number}{again}" if noun == "training" else f"round {number}'s {noun}{again}"
+
+
+def _noun(phase: Json) -> str:
+    return _NOUNS.get(str(phase.get("phase")), str(phase.get("phase")))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _fewer(count: int) -> str:
+    return "one reply less" if count == 1 else f"{count:,} replies less"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def _cut(text: object) -> str:
+    said = " ".join(str(text or "").split()).rstrip(".")
+    return said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
+
+
+def _s(seconds: float) -> str:
+    """Write seconds as people read them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
