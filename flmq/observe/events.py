@@ -248,6 +248,8 @@ class RoundClosed:
     """Whether the round changed the model."""
     buffer: tuple[BufferedUpdate, ...] = ()
     """In a run without rounds: what the step was made of, in the order of taking."""
+    digest: str = ""
+    """Digest of the model after the round; empty if the run has no journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,15 @@ from flmq.observe.events import (
     RunEvent,
 )
 
-__all__ = ["PastRounds", "buffer_of", "past_rounds"]
+__all__ = ["PastRounds", "buffer_of", "closed_event", "past_rounds"]
 
 
 def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
     """Return every round that the journal has closed, without the initial model's round 0."""
     return tuple(
-        _closed(row, num_rounds) for row in journal.rounds() if row.done and row.server_round > 0
+        closed_event(row, num_rounds)
+        for row in journal.rounds()
+        if row.done and row.server_round > 0
     )
 
 
@@ -81,7 +83,8 @@ def _details(row: RoundRow) -> Iterator[RunEvent]:
         )
 
 
-def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
+def closed_event(row: RoundRow, num_rounds: int) -> RoundClosed:
+    """Return how a round closed, as the journal has it."""
     phases = {phase.phase: phase for phase in row.phases}
     return RoundClosed(
         server_round=row.server_round,
@@ -99,6 +102,7 @@ def _closed(row: RoundRow, num_rounds: int) -> RoundClosed:
         evaluate_metrics=row.summary.get("evaluate_metrics") or {},
         changed=bool(row.summary.get("changed", True)),
         buffer=buffer_of(row),
+        digest=str(row.summary.get("model", "")),
     )
 
 

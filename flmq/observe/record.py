@@ -29,6 +29,7 @@ __all__ = [
     "killed_note",
     "killed_rounds",
     "load_record",
+    "record_in",
     "round_of",
     "round_text",
     "save_record",
@@ -60,6 +61,10 @@ class OutcomeRecord:
     """The client's own metrics."""
     times: TaskTimes | None = None
     """When it was published, taken, trained, sent and counted; None: nothing is known of that."""
+    metrics_left_out: int = 0
+    """Number of the client's metrics that are not kept, as there are too many."""
+    count: int = 1
+    """Number of such replies; more than 1 only of duplicates, of which the last is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class RoundRecord:
     """In a run without rounds: what the step was made of, each a `BufferedUpdate` as a dict."""
     outcomes_left_out: int = 0
     """Number of outcomes omitted from a long run's record; `flmq runs show` counts them."""
+    digest: str = ""
+    """Digest of the model after the round; empty if the run has no journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +173,7 @@ def load_record(path: Path) -> RunRecord:
         raise StoredDataError(
             f"the run's record {path} is damaged ({error}): delete it, or restore a copy"
         ) from error
-    return _from_document(document, path)
+    return record_in(document, path)
 
 
 def killed_note(client_ids: Iterable[str], server_round: int) -> Note:
@@ -184,7 +191,12 @@ def killed_rounds(record: RunRecord) -> dict[int, tuple[str, ...]]:
     return killed
 
 
-def _from_document(document: Any, path: Path) -> RunRecord:
+def record_in(document: Any, path: Path) -> RunRecord:
+    """Return the record that the parsed JSON ``document`` of the file ``path`` is.
+
+    Raises:
+        StoredDataError: it is none, or a newer flmq wrote it.
+    """
     version = document.get("format") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise StoredDataError(

@@ -219,6 +219,7 @@ class RunRecorder:
             dict(event.evaluate_metrics),
             event.changed,
             tuple(map(asdict, event.buffer)),
+            digest=event.digest,
         )
 
     def _keep(self, closed: RoundRecord) -> None:

@@ -186,7 +186,7 @@ class Server:
     def _keep(self, server_round: int, history: History) -> None:
         """Make the end of a round durable, if the job has a journal."""
         if self._checkpointer is not None:
-            self._checkpointer.checkpoint(
+            self._log.digest = self._checkpointer.checkpoint(
                 server_round, self.parameters, history, self.strategy, self._log.summary()
             )
 

@@ -110,8 +110,10 @@ class Checkpointer:
         history: History,
         strategy: Strategy,
         summary: Mapping[str, StateValue],
-    ) -> None:
+    ) -> str:
         """Close a round durably; ``summary`` is information about it for people.
+
+        Return the model's digest.
 
         Raises:
             NoSuchMeasure: the best model is to be chosen by something the first rounds do not
@@ -132,6 +134,7 @@ class Checkpointer:
         )
         crash_point("server.round_closed")
         self._keep_best()
+        return self._model
 
     def _keep_best(self) -> None:
         if self._best_model is not None:

@@ -37,6 +37,8 @@ class RoundLog:
     """What a step of a run without rounds was made of."""
     failures: int = 0
     """Asks that failed before such a step."""
+    digest: str = ""
+    """Digest of the model after the round, once that is durable."""
 
     @classmethod
     def begin(cls, clock: Callable[[], float] = time.monotonic) -> RoundLog:
@@ -108,6 +110,7 @@ class RoundLog:
             evaluate_metrics=self.evaluate_metrics,
             changed=self.changed,
             buffer=self.buffer,
+            digest=self.digest,
         )
 
 
