@@ -116,6 +116,13 @@ class PhaseQueries:
         ).fetchone()
         return None if row is None else row[0]
 
+    def opened_unix_ms(self, tx: sqlite3.Connection, key: PhaseKey) -> int:
+        """Return when a phase was opened, in Unix ms; raises RuntimeError if it never was."""
+        (at,) = tx.execute(
+            "SELECT opened_unix_ms FROM phases WHERE id = ?", (phase_id(tx, key)[0],)
+        ).fetchone()
+        return int(at)
+
     def closed_calls(
         self, tx: sqlite3.Connection, server_round: int, phase: Phase
     ) -> list[PhaseKey]:

@@ -102,6 +102,11 @@ class PhaseReader:
             found = self._queries.elapsed(tx, key)
         return None if found is None else self._again(key, *found)
 
+    def opened_unix_ms(self, key: PhaseKey) -> int:
+        """Return when a phase was opened first, in Unix ms by that server's clock."""
+        with self._db.reading() as tx:
+            return self._queries.opened_unix_ms(tx, key)
+
     def plan(self, key: PhaseKey) -> Plan | None:
         """Return a phase's plan, without its answers; raises what `find` raises."""
         with self._db.reading() as tx:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flmq.common.phase import Phase
-from flmq.journal import Journal
-from flmq.journal.records import PhaseRow, RoundRow
+from flmq.journal import Journal, open_to_read
+from flmq.journal.records import Part, PhaseRow, RoundRow
 from flmq.observe.events import (
     BufferedUpdate,
     ClientOutcome,
@@ -21,12 +21,15 @@ from flmq.observe.events import (
 
 __all__ = ["PastRounds", "buffer_of", "closed_event", "past_rounds"]
 
+_AT_ONCE = 32
+"""Rounds that are read ahead."""
+
 
 def past_rounds(journal: Journal, num_rounds: int) -> tuple[RoundClosed, ...]:
     """Return every round that the journal has closed, without the initial model's round 0."""
     return tuple(
         closed_event(row, num_rounds)
-        for row in journal.rounds()
+        for row in journal.rounds(1, outcomes=False)
         if row.done and row.server_round > 0
     )
 
@@ -46,16 +49,16 @@ class PastRounds:
         return bool(self._folder())
 
     def details(self, closed: RoundClosed) -> list[RunEvent]:
-        """Return the phases of a round and each client's outcome, without late replies.
+        """Return the phases of a round and what each client did, without late replies.
 
         Raises:
             StoredDataError: the journal is damaged.
         """
         number = closed.server_round
         if number not in self._rows:
-            journal = Journal.open(Path(self._folder()), create=False)
+            journal = open_to_read(Path(self._folder()))
             try:
-                rows = journal.rounds()
+                rows = journal.rounds(number, number + _AT_ONCE - 1, parts=True)
             finally:
                 journal.close()
             self._rows = {row.server_round: row for row in rows if row.done}
@@ -68,9 +71,21 @@ def _details(row: RoundRow) -> Iterator[RunEvent]:
     for phase in row.phases:
         asked = tuple(sorted(outcome.client_id for outcome in phase.outcomes))
         yield PhaseOpened(row.server_round, phase.phase, asked, None)
-        for each in phase.outcomes:
+        parts = phase.parts or [Part(o.client_id, o.outcome, o.reason) for o in phase.outcomes]
+        for each in parts:
+            assert each.outcome is not None, "its round is over"
             yield ClientOutcome(
-                row.server_round, phase.phase, each.client_id, each.outcome, each.reason
+                row.server_round,
+                phase.phase,
+                each.ask,
+                each.outcome,
+                each.reason,
+                each.seconds,
+                each.num_examples,
+                each.bytes,
+                each.detail,
+                each.metrics,
+                times=each.times,
             )
         yield PhaseClosed(
             row.server_round,
@@ -120,7 +135,7 @@ def _of_step(row: RoundRow) -> RoundCounts | None:
 def _counts(phase: PhaseRow | None) -> RoundCounts:
     if phase is None:
         return RoundCounts()
-    outcomes = Counter(outcome.outcome for outcome in phase.outcomes)
+    outcomes = Counter(phase.counts)
     for late in phase.late:
         outcomes[late.outcome] += late.times
     return RoundCounts.of(outcomes, asked=phase.asked, carried=phase.carried)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from flmq.common.errors import StoredDataError
 from flmq.common.phase import Phase
-from flmq.journal.records import LateReply, PhaseRow, RoundRow
+from flmq.journal.records import LateReply, Part, PhaseRow, RoundRow
 from flmq.observe.events import RoundCounts
-from flmq.observe.record import RoundRecord, RunRecord, load_record
+from flmq.observe.record import OutcomeRecord, RoundRecord, RunRecord, load_record
 from flmq.round import Outcome, TaskOutcome
 
 __all__ = ["RecordedRun", "recorded_runs", "rows_of"]
@@ -64,10 +64,11 @@ def _row(closed: RoundRecord) -> RoundRow:
 
 def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
     said = [
-        (TaskOutcome(each.client_id, Outcome(each.word), each.reason), each)
+        (TaskOutcome(each.client_id, Outcome(each.word), each.reason), _part(each))
         for each in closed.outcomes
         if each.phase == phase.value
     ]
+    in_time = [(outcome, part) for outcome, part in said if outcome.outcome not in _LATER]
     return PhaseRow(
         phase,
         0,
@@ -75,14 +76,34 @@ def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
         0,
         False,
         closed.closed.get(phase.value, ""),
-        tuple(outcome for outcome, _ in said if outcome.outcome not in _LATER),
+        tuple(outcome for outcome, _ in in_time),
         closed.seconds,
         closed.bytes_down,
         closed.bytes_up,
         tuple(
-            LateReply(outcome.client_id, outcome.outcome, 0.0, 1, outcome.reason)
-            for outcome, _ in said
+            LateReply(outcome.client_id, outcome.outcome, 0.0, 1, outcome.reason, part=part)
+            for outcome, part in said
             if outcome.outcome in _LATER
         ),
         counts.carried,
+        {
+            each: count
+            for each in Outcome
+            if each not in _LATER and (count := getattr(counts, each.value))
+        },
+        parts=tuple(part for _, part in in_time),
+    )
+
+
+def _part(each: OutcomeRecord) -> Part:
+    return Part(
+        each.client_id,
+        Outcome(each.word),
+        each.reason,
+        each.detail,
+        each.seconds,
+        each.num_examples,
+        each.bytes,
+        each.metrics,
+        times=each.times,
     )

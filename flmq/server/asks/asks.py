@@ -17,7 +17,9 @@ from flmq.common.crashpoints import crash_point
 from flmq.common.errors import FlmqError, MessageTooLarge
 from flmq.common.logger import logger
 from flmq.common.parameter import with_parameters
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters
+from flmq.observe.courses.split import phase_about
 from flmq.observe.events import PhaseClosed, PhaseOpened
 from flmq.round import JobEvent, PhaseKey, ReplyRejected, Stopped, client_of
 from flmq.round.fates import Fate
@@ -86,7 +88,9 @@ class Asks:
         """
         label = f"job {self._context.job.name}, {key}"
         now = self._context.clock()
-        phase = PhaseInFlight.begin(key, request, label=label, now=now, on_done=on_done)
+        phase = PhaseInFlight.begin(
+            key, request, label=label, now=now, now_ms=self._context.now_ms(), on_done=on_done
+        )
         asked = tuple(sorted(phase.asks))
         self._context.emit(PhaseOpened(key.server_round, key.phase, asked, request.timeout))
         phase.refs = self._models.refer(phase.asks)
@@ -111,7 +115,7 @@ class Asks:
             orders = {each.site: tuple(sorted(each.covers)) for each in phase.orders.values()}
             before = self._records.phases.open_phase(key, phase.tasks, request, orders)
             if before is not None:
-                self._publisher.resume(phase)
+                self._publisher.resume(phase, before.opened_ms)
                 self._waiting.regions.arrange_as(phase, before)
                 elapsed = before.elapsed
             crash_point("server.phase_planned")
@@ -178,11 +182,11 @@ class Asks:
             return events
         now = self._context.clock()
         sums = records.replies.sums(key)
-        summed = defaultdict[str, list[tuple[Reply, Claim]]](list)
+        summed = defaultdict[str, list[tuple[Reply, Claim, TaskTimes | None]]](list)
         recorded = list(records.replies.replies(key))
         for each in recorded:
             if each.order_id and each.claim is not None:
-                summed[each.order_id].append((each.reply, each.claim))
+                summed[each.order_id].append((each.reply, each.claim, each.times))
         for each in recorded:
             if each.order_id:
                 # All of a sum at the place of its first answer.
@@ -199,7 +203,7 @@ class Asks:
             claim = each.claim or phase.claim(each.ask, reply)
             if isinstance(fitted, str) and each.claim is None:
                 claim = ReplyRejected(each.ask, fitted)
-            token = loop.register(reply, each.size, origin)
+            token = loop.register(reply, each.size, origin, each.times)
             task_id, client_id = each.reply.task_id, client_of(each.ask)
             events.append(ReplyCame(token, task_id, client_id, Fate.SETTLES, claim, now, origin))
         reason = records.phases.closed(key)
@@ -234,9 +238,18 @@ class Asks:
         phase = watch.phase
         watch.check()
         with self._loop.lock:
-            result = phase.result()
+            parts, result = phase.parts(), phase.result()
         if self._records is not None and phase.request.state is not None:
-            self._records.phases.close_phase(phase.key, result, phase.round.outcomes())
+            assert phase.closed is not None, "it has a result"
+            since = self._context.clock() - phase.closed
+            closed_ms = self._context.now_ms() - round(since * 1000)
+            self._records.phases.close_phase(
+                phase.key,
+                result,
+                phase.round.outcomes(),
+                parts,
+                phase_about(parts, phase.opened_ms, closed_ms),
+            )
             crash_point("server.phase_closed")
         self._context.emit(
             PhaseClosed(

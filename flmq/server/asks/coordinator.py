@@ -119,6 +119,9 @@ class Coordinator:
             aggregators=Aggregators(clock),
             speakers=Speakers(required=stands, users=options.speakers),
         )
+        self._presence.on_heard = lambda presence: context.clocks.heard(
+            presence.client_id, presence.sent_unix_ms, context.now_ms()
+        )
         models = PublishedModels(
             self._sender,
             name,
@@ -206,6 +209,8 @@ class Coordinator:
             None if records is None else records.replies,
             policy,
             None if checkpoint is None else spec_of(checkpoint.parameters),
+            context.now_ms,
+            context.clocks,
         )
         loop = ReplyLoop(state, edges)
         loop.add_late(lates)

@@ -89,7 +89,7 @@ class TaskPublisher:
 
     def publish(self, phase: PhaseInFlight, ask: str, task: Task, timeout: float | None) -> None:
         """Publish a task that expires in its queue after ``timeout`` seconds; None: never."""
-        site = self._presence.site(task.client_id)
+        site, at = self._presence.site(task.client_id), self._context.now_ms()
         sent = self._context.sender.send(
             Address(TASKS, task_key(site, task.client_id)),
             task,
@@ -100,6 +100,7 @@ class TaskPublisher:
         )
         with self._loop.lock:
             phase.bytes_down += sent.bytes
+            phase.published.setdefault(ask, at)
         sent.outcome.add_done_callback(partial(self._published, phase, ask))
 
     def _published(self, phase: PhaseInFlight, ask: str, sent: Future[PublishOutcome]) -> None:
@@ -147,9 +148,13 @@ class TaskPublisher:
         """How often the connection was lost, and what the broker held in memory with it."""
         return self._context.sender.times_lost
 
-    def resume(self, phase: PhaseInFlight) -> None:
-        """Note that an earlier server planned the phase and may have asked its clients."""
-        phase.resumed = True
+    def resume(self, phase: PhaseInFlight, opened_ms: int) -> None:
+        """Note that an earlier server planned the phase and may have asked its clients.
+
+        It opened it at ``opened_ms``, in Unix ms: its tasks were published then, or soon after.
+        """
+        phase.resumed, phase.opened_ms = True, opened_ms
+        phase.published = dict.fromkeys(phase.asks, opened_ms)
         self._asked_before.update(ask.client_id for ask in phase.asks.values())
 
     def publish_again(self, phase: PhaseInFlight, asks: Set[str], deadline: float | None) -> None:

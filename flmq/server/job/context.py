@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from flmq.messaging import Sender
 from flmq.messaging.speakers import Speakers
 from flmq.observe.events import RunEvent
+from flmq.server.job.clock_offsets import ClockOffsets
 from flmq.server.job_identity import Job
 from flmq.server.presence.aggregators import Aggregators
 from flmq.server.presence.watcher import PresenceWatcher
@@ -33,3 +34,9 @@ class JobContext:
     """Knows which sites' aggregators are present."""
     speakers: Speakers = field(default_factory=lambda: Speakers(required=False))
     """Knows who may speak for whom, where credentials are each client's own."""
+    clocks: ClockOffsets = field(default_factory=ClockOffsets)
+    """Knows how far clients' clocks are from ours."""
+
+    def now_ms(self) -> int:
+        """Return the time in Unix milliseconds."""
+        return round(self.wall_clock() * 1000)

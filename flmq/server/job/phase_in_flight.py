@@ -27,7 +27,9 @@ from flmq.common.parameter import (
     with_parameters,
     without_parameters,
 )
+from flmq.common.times import TaskTimes
 from flmq.common.typing import FitIns, FitRes, Parameters
+from flmq.journal.parts import Part
 from flmq.observe.events import ClientOutcome, RoundCounts
 from flmq.round import (
     Close,
@@ -43,6 +45,7 @@ from flmq.round.job_actions import Verdict
 from flmq.round.job_events import Claim
 from flmq.server.job.client_failure import ClientFailure
 from flmq.server.job.late import Late
+from flmq.server.job.outcomes import Taken, described, part_of
 from flmq.server.job.regional_order import RegionalOrder
 from flmq.server.job.request import Ask, NotAddedUp, PhaseResult, Request
 from flmq.server.strategy.casting import cast_like
@@ -51,19 +54,9 @@ from flmq.wire import BlobRef, Failure, FileParameters, Reply, Res, Task
 from flmq.wire.failures import why_failed
 from flmq.wire.kinds import type_problem
 
-__all__ = ["PhaseInFlight", "Taken", "described", "named"]
+__all__ = ["PhaseInFlight", "named"]
 
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A reply as it came from its queue, and its size in bytes."""
-
-    reply: Reply
-    bytes: int
-    at: float
-    """When it came, in monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -87,6 +80,10 @@ class PhaseInFlight:
     """By the ask's name."""
     opened: float
     """When it opened, in monotonic seconds."""
+    opened_ms: int = 0
+    """When it was opened first, perhaps by an earlier server, in Unix ms; 0: not known."""
+    published: dict[str, int] = field(default_factory=dict)
+    """When each task was published first, in Unix ms, by the ask's name."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """By the ask's name."""
     refs: dict[str, BlobRef] = field(default_factory=dict)
@@ -123,6 +120,8 @@ class PhaseInFlight:
     _late: list[Late] = field(default_factory=list)
     _told: dict[str, _Told] = field(default_factory=dict)
     _counts: Counter[Outcome] = field(default_factory=Counter)
+    _settled: dict[str, ClientOutcome] = field(default_factory=dict)
+    """What each ask came to, by its name."""
     _adding: threading.Lock = field(default_factory=threading.Lock)
     _error: FlmqError | None = None
 
@@ -134,12 +133,16 @@ class PhaseInFlight:
         *,
         label: str,
         now: float,
+        now_ms: int = 0,
         on_done: Callable[[PhaseInFlight], None] = lambda phase: None,
     ) -> PhaseInFlight:
-        """Return a phase for ``request``; nothing counts before the reply loop has opened it."""
+        """Return a phase for ``request``; nothing counts before the reply loop has opened it.
+
+        ``now`` is in monotonic seconds, ``now_ms`` in Unix ms.
+        """
         asks = named(request.asks)
         nobody_yet = Round((), request.policy, label=label)
-        return cls(key, request, label, nobody_yet, asks, now, on_done=on_done)
+        return cls(key, request, label, nobody_yet, asks, now, now_ms, on_done=on_done)
 
     def fitted(self, ask: str, reply: Reply) -> Parameters | str | None:
         """Return a reply's parameters cast to the dtypes that were sent, or why they cannot be.
@@ -181,10 +184,33 @@ class PhaseInFlight:
                 f"{reason}; it has not answered round {before.server_round}, "
                 f"{before.phase.value} yet either"
             )
-        seconds = None if taken is None else taken.at - self.opened
-        outcome = described(self.key, ask, replace(verdict, reason=reason), taken, seconds)
+        outcome = described(
+            self.key, ask, replace(verdict, reason=reason), taken, self._seconds(taken)
+        )
+        published = self.published.get(ask)
+        if published is not None and (outcome.times is None or not outcome.times.published_ms):
+            times = replace(outcome.times or TaskTimes(), published_ms=published)
+            outcome = replace(outcome, times=times)
         task = self.tasks.get(ask)
-        return outcome if task is None else replace(outcome, task_id=task.task_id)
+        if task is not None:
+            outcome = replace(outcome, task_id=task.task_id)
+        if verdict.outcome not in (Outcome.LATE, Outcome.DUPLICATE):
+            self._settled[ask] = outcome
+        return outcome
+
+    def _seconds(self, taken: Taken | None) -> float | None:
+        """Return the seconds from the opening of the phase to a reply."""
+        if taken is None:
+            return None
+        received = None if taken.times is None else taken.times.received_ms
+        if (self.resumed or taken.recorded) and received is not None and self.opened_ms:
+            return max(0, received - self.opened_ms) / 1000
+        return round(taken.at - self.opened, 6)
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return what each client did, in the order of the outcomes of a phase that has closed."""
+        settled = self._settled
+        return tuple(part_of(each, settled.get(each.client_id)) for each in self.round.outcomes())
 
     def add_up(self, ask: str, taken: Taken, lock: threading.Lock) -> None:
         """Hand a reply that counts to the sink, if any. Call it without the lock."""
@@ -267,7 +293,7 @@ class PhaseInFlight:
             late=tuple(carried[ref] for ref in close.carried),
         )
         self.specs = self._specs() if self.request.hands_over else {}
-        self._replies, self._late, self._told = {}, [], {}
+        self._replies, self._late, self._told, self._settled = {}, [], {}, {}
         self.asks, self.tasks = {}, {}
         for order in self.orders.values():
             order.lists = {}
@@ -324,31 +350,6 @@ class PhaseInFlight:
             self._told[ask] = (
                 _Told(detail=res.traceback_tail) if isinstance(res, Failure) else _Told(res=res)
             )
-
-
-def described(
-    key: PhaseKey, ask: str, verdict: Verdict, taken: Taken | None, seconds: float | None = None
-) -> ClientOutcome:
-    """Return the event that tells observers the outcome of an ask."""
-    res = None if taken is None else taken.reply.res
-    reason = verdict.reason
-    if verdict.outcome is Outcome.LATE:
-        note = verdict.note if verdict.into is None else f"counts in round {verdict.into}"
-        after = f"{verdict.late_by:.1f} s after the round closed"
-        reason = f"{after}, {note}" if note else after
-    return ClientOutcome(
-        server_round=key.server_round,
-        phase=key.phase,
-        client_id=ask,
-        outcome=verdict.outcome,
-        reason=reason,
-        seconds=seconds,
-        num_examples=getattr(res, "num_examples", None),
-        bytes_up=0 if taken is None else taken.bytes,
-        detail=res.traceback_tail if isinstance(res, Failure) else "",
-        metrics=getattr(res, "metrics", {}) if verdict.outcome is Outcome.ACCEPTED else {},
-        task_id="" if taken is None else taken.reply.task_id,
-    )
 
 
 def named(asks: Sequence[Ask]) -> dict[str, Ask]:

@@ -115,6 +115,8 @@ class HeardChange:
     reason: str
     online: int
     """Clients that are heard of now."""
+    version: str = ""
+    """The client's version of flmq; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class KnownClient:
     site: str = DEFAULT_SITE
     instance: str = ""
     """The process that was heard last."""
+    version: str = ""
+    """That process's version of flmq."""
     heartbeat: float = 0.0
     """Seconds between its heartbeats."""
     last_heard: float = -math.inf
@@ -213,7 +217,7 @@ class ClientRegistry:
             return []  # it was sent before the bye
         changes = [] if presence.bare else self._keep_properties(record, presence)
         record.site, record.instance = presence.site, presence.instance
-        record.heartbeat = presence.heartbeat_seconds
+        record.heartbeat, record.version = presence.heartbeat_seconds, presence.flmq_version
         return changes + self._alive(record, now, f"said {presence.kind.value}")
 
     def seen(self, client_id: str, now: float) -> list[Change]:
@@ -230,7 +234,8 @@ class ClientRegistry:
             return []
         reason = "its queue is gone"
         changes = self._now_heard(record, Heard.NO_QUEUE, reason)
-        return [*changes, HeardChange(record.proxy, ClientState.GONE, reason, self._online)]
+        gone = HeardChange(record.proxy, ClientState.GONE, reason, self._online, record.version)
+        return [*changes, gone]
 
     def tick(self, now: float) -> list[Change]:
         """Detect whose heartbeats have stopped by ``now``, in monotonic seconds.
@@ -332,7 +337,7 @@ class ClientRegistry:
             return []
         self._online += 1 if is_online else -1
         state = ClientState.ONLINE if is_online else ClientState.AWAY
-        return [HeardChange(record.proxy, state, reason, self._online)]
+        return [HeardChange(record.proxy, state, reason, self._online, record.version)]
 
     def _keep_properties(self, record: KnownClient, presence: Presence) -> list[Change]:
         """Keep a client's properties while there is room; say once a process why not."""

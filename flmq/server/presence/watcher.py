@@ -43,6 +43,8 @@ class PresenceWatcher:
         self._make_proxy = make_proxy
         self._emit = emit
         self._clock = clock
+        self.on_heard: Callable[[Presence], None] = lambda presence: None
+        """Called with what is said of each client, before it is handled."""
         self._registry, self._registry_lock = shared_registry(manager)
         with self._registry_lock:
             self._registry.start_run()
@@ -78,6 +80,8 @@ class PresenceWatcher:
     def hear_all(self, presences: Sequence[Presence]) -> None:
         """Handle what came in one message; see `hear`."""
         changes: list[Change] = []
+        for presence in presences:
+            self.on_heard(presence)
         with self._registry_lock:
             now = self._clock()
             for presence in presences:
@@ -171,5 +175,7 @@ class PresenceWatcher:
 
     def _observers_told(self, change: HeardChange) -> Callable[[], None]:
         """What tells observers, once the manager knows."""
-        event = ClientPresence(change.proxy.cid, change.state.value, change.reason, change.online)
+        event = ClientPresence(
+            change.proxy.cid, change.state.value, change.reason, change.online, change.version
+        )
         return lambda: self._emit(event)

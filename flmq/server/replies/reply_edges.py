@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flmq.common.parameter import with_parameters
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.observe.events import RunEvent
 from flmq.round import Outcome, PhaseKey
 from flmq.round.job_actions import Enter
 from flmq.round.job_events import Origin, Recorded
+from flmq.server.job.clock_offsets import ClockOffsets
 from flmq.server.job.late import LateReplyPolicy
+from flmq.server.job.outcomes import Taken
+from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.job_identity import Job
 from flmq.server.strategy.reply_check import ParametersSpec
 from flmq.wire import PartialSum, Reply
@@ -33,6 +38,8 @@ class ReplyEntry:
     """The reply as its client encoded it; empty: it is not what the client sent."""
     order_id: str = ""
     """Task id of the order whose partial sum it is in; empty: it came by itself."""
+    times: TaskTimes | None = None
+    """The course of its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,9 @@ class ReplyEdges:
     late_policy: LateReplyPolicy | None = None
     model: ParametersSpec | None = None
     """The spec of the parameters in an earlier server's tasks. None: not known."""
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    """Unix milliseconds."""
+    clocks: ClockOffsets = field(default_factory=ClockOffsets)
 
 
 @dataclass(slots=True)
@@ -103,9 +113,28 @@ class InHand:
     """The reply and its bytes, where it came in one message."""
     order_id: str = ""
     """Task id of the order whose partial sum it is in, which has its parameters; empty: in none."""
+    received_ms: int = 0
+    """When it arrived, in Unix ms."""
+    times: TaskTimes | None = None
+    """The course of its task, once it is counted; as recorded, if it is from the record."""
 
     def entry(self, action: Enter) -> ReplyEntry:
         """Return what to enter into the record."""
         came = self.came
         encoded = came[1] if came is not None and came[0] is self.reply else b""
-        return ReplyEntry(action, self.reply, self.size, encoded, self.order_id)
+        return ReplyEntry(action, self.reply, self.size, encoded, self.order_id, self.times)
+
+    def taken(self) -> Taken:
+        """Return it as its phase takes it."""
+        recorded = self.origin is not Origin.QUEUE
+        return Taken(self.reply, self.size, self.at, self.times, recorded)
+
+    def stamp(self, phase: PhaseInFlight | None, ask: str, edges: ReplyEdges) -> None:
+        """Note that it is counted now; what an earlier server took in has its times from then."""
+        if self.origin is not Origin.QUEUE or self.times is not None:
+            return
+        published = None if phase is None else phase.published.get(ask)
+        said, received = self.reply.times, self.received_ms
+        estimate = edges.clocks.replied(self.reply.client_id, published, said, received)
+        offset, error = (None, None) if estimate is None else estimate
+        self.times = TaskTimes(published, received, edges.now_ms(), said, offset, error)

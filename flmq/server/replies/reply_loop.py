@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flmq.common.crashpoints import crash_point
 from flmq.common.errors import FlmqError
 from flmq.common.logger import about, logger
+from flmq.common.times import TaskTimes
 from flmq.messaging import Incoming
 from flmq.round import (
     JobEvent,
@@ -42,7 +43,8 @@ from flmq.round.job_actions import (
 )
 from flmq.round.job_events import Origin, PhaseClosedDurably, ReplyCame, SumCame
 from flmq.server.job.late import Late, late_of
-from flmq.server.job.phase_in_flight import PhaseInFlight, Taken, described
+from flmq.server.job.outcomes import described
+from flmq.server.job.phase_in_flight import PhaseInFlight
 from flmq.server.replies.outcomes import NobodyListens, told_of
 from flmq.server.replies.reply_edges import InHand, ReplyEdges, SumInRecord
 from flmq.server.replies.reply_judge import ReplyJudge
@@ -146,10 +148,23 @@ class ReplyLoop:
                 break
             self.perform()
 
-    def register(self, reply: Reply, size: int, origin: Origin) -> int:
-        """Register a reply of ``size`` bytes; return its token, for a `ReplyCame`."""
-        token = next(self._tokens)
-        self._in_hand[token] = InHand(reply, size, self._edges.clock(), None, origin)
+    def register(
+        self, reply: Reply, size: int, origin: Origin, times: TaskTimes | None = None
+    ) -> int:
+        """Register a reply of ``size`` bytes; return its token, for a `ReplyCame`.
+
+        ``times``: the course of its task, if it is recorded.
+        """
+        token, edges = next(self._tokens), self._edges
+        self._in_hand[token] = InHand(
+            reply,
+            size,
+            edges.clock(),
+            None,
+            origin,
+            received_ms=edges.now_ms(),
+            times=times,
+        )
         return token
 
     def feed(self, event: JobEvent, *, perform: bool = True) -> None:
@@ -264,6 +279,9 @@ class ReplyLoop:
 
     def _enter(self, turn: Sequence[JobAction]) -> None:
         sums = [each for each in turn if isinstance(each, EnterSum)]
+        for each in turn:
+            if isinstance(each, Enter):
+                self._of(each).stamp(self.tasks.phase(each.key), each.ask, self._edges)
         entries = [self._of(each).entry(each) for each in turn if isinstance(each, Enter)]
         if not (entries or sums):
             return
@@ -323,8 +341,10 @@ class ReplyLoop:
 
     def _count(self, action: Count) -> None:
         hand = None if action.token is None else self._of(action)
-        taken = None if hand is None else Taken(hand.reply, hand.size, hand.at)
         phase = self.tasks.phase(action.key)
+        if hand is not None:
+            hand.stamp(phase, action.ask, self._edges)
+        taken = None if hand is None else hand.taken()
         if phase is None:
             self._edges.emit(described(action.key, action.ask, action.verdict, taken))
             return

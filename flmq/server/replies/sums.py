@@ -9,6 +9,7 @@ from hmac import compare_digest
 from flmq.common.errors import MalformedMessage, StoredDataError
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters
 from flmq.messaging import Incoming
 from flmq.observe.events import PartialSumCame
@@ -55,6 +56,8 @@ class SumInHand:
     """When it came, in monotonic seconds."""
     incoming: Incoming | None = None
     """The message to ack. None: nothing to ack."""
+    received_ms: int = 0
+    """When it came, in Unix ms."""
     origin: Origin = Origin.QUEUE
     problem: str = ""
     """Why it cannot count; empty: nothing is known against it."""
@@ -115,13 +118,21 @@ class Sums:
         if plain and not problem:
             partial = self._edges.store_sum(partial)
         token, now = next(self._tokens), self._edges.clock()
-        self._in_hand[token] = SumInHand(partial, key, site, size, now, incoming, problem=problem)
+        self._in_hand[token] = SumInHand(
+            partial, key, site, size, now, incoming, self._edges.now_ms(), problem=problem
+        )
         return token
 
     def restore(
-        self, partial: PartialSum, key: PhaseKey, size: int, answers: Sequence[tuple[Reply, Claim]]
+        self,
+        partial: PartialSum,
+        key: PhaseKey,
+        size: int,
+        answers: Sequence[tuple[Reply, Claim, TaskTimes | None]],
     ) -> SumCame:
         """Register a sum from the record with its answers, in order; return the event to feed.
+
+        Each answer comes with the course of its task, if that is recorded.
 
         Raises:
             StoredDataError: what the record has of it is damaged.
@@ -130,15 +141,25 @@ class Sums:
         hand = SumInHand(partial, key, partial.site, size, now, origin=Origin.RECORD)
         hand.mean = recorded_mean(partial.parameters)
         hand.entries = tuple(
-            SumEntry(self._register(reply, hand), reply.task_id, claim) for reply, claim in answers
+            SumEntry(self._register(reply, hand, times), reply.task_id, claim)
+            for reply, claim, times in answers
         )
         self._in_hand[token] = hand
         order, fate = partial.task_id, SumFate.SETTLES
         return SumCame(token, order, key, hand.entries, fate, now, Origin.RECORD)
 
-    def _register(self, reply: Reply, of: SumInHand) -> int:
-        token = next(self._tokens)
-        self._replies[token] = InHand(reply, 0, of.at, None, of.origin, order_id=of.sum.task_id)
+    def _register(self, reply: Reply, of: SumInHand, times: TaskTimes | None = None) -> int:
+        token, order_id = next(self._tokens), of.sum.task_id
+        self._replies[token] = InHand(
+            reply,
+            0,
+            of.at,
+            None,
+            of.origin,
+            order_id=order_id,
+            received_ms=of.received_ms,
+            times=times,
+        )
         return token
 
     def merge(self, key: PhaseKey, token: int) -> None:

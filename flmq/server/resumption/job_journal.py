@@ -20,6 +20,7 @@ from flmq.journal.phases import PhaseReader
 from flmq.journal.records import (
     Checkpoint,
     ClosedPhase,
+    Part,
     PhaseKey,
     Plan,
     PlannedAsk,
@@ -58,6 +59,8 @@ class OpenedBefore:
     """The site by whose aggregator the reply to an ask goes, by ask name."""
     epoch: int
     """The epoch of that server; 0: not known."""
+    opened_ms: int = 0
+    """When it did, in Unix ms by its clock."""
 
 
 class JobJournal:
@@ -149,9 +152,17 @@ class JobJournal:
         return None if closed is None else closed.reason
 
     def close_phase(
-        self, key: PhaseKey, result: PhaseResult, outcomes: Sequence[TaskOutcome]
+        self,
+        key: PhaseKey,
+        result: PhaseResult,
+        outcomes: Sequence[TaskOutcome],
+        parts: Sequence[Part] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record a phase's closing set, before it is aggregated."""
+        """Record a phase's closing set, before it is aggregated.
+
+        ``parts`` and ``about`` are for people: what each client did, and what sums it up.
+        """
         if self.closed(key) is not None:
             return
         self._phases.close(
@@ -165,6 +176,8 @@ class JobJournal:
                 bytes_up=result.bytes_up,
                 carried=tuple(late.ref for late in result.late),
             ),
+            parts,
+            about,
         )
 
     # -- rounds ------------------------------------------------------------------------------
@@ -250,7 +263,7 @@ def _opened_before(phases: PhaseReader, key: PhaseKey, elapsed: float) -> Opened
     tasks = {} if plan is None else {each.client_id: _task(each) for each in plan.asks}
     epoch = max((task.epoch for task in tasks.values()), default=0)
     via = {ask: task.via for ask, task in tasks.items() if task.via}
-    return OpenedBefore(elapsed, orders, via, epoch)
+    return OpenedBefore(elapsed, orders, via, epoch, phases.opened_unix_ms(key))
 
 
 def _task(planned: PlannedAsk) -> Task:

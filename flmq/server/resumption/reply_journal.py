@@ -9,9 +9,11 @@ from typing import cast
 
 from flmq.common.parameter import parameters_of, with_parameters
 from flmq.common.phase import Phase
+from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters
 from flmq.journal.journal import Journal
-from flmq.journal.records import UNJUDGED, Contribution, LateEntry, PhaseKey, RecordedSum
+from flmq.journal.parts import few_metrics
+from flmq.journal.records import UNJUDGED, Contribution, LateEntry, Part, PhaseKey, RecordedSum
 from flmq.round import Outcome, ReplyAccepted, ReplyFailed, ReplyRejected, client_of
 from flmq.round.job_actions import Entry
 from flmq.round.job_events import Claim, Recorded
@@ -20,7 +22,7 @@ from flmq.server.job_identity import Job
 from flmq.server.replies.reply_edges import ReplyEntry, SumInRecord
 from flmq.server.replies.spool import SpooledParameters
 from flmq.server.resumption.closed_asks import ClosedAsks
-from flmq.wire import FileParameters, Reply, decode, encode, without_unknown
+from flmq.wire import Failure, FileParameters, Reply, decode, encode, without_unknown
 
 __all__ = ["RecordedReply", "ReplyJournal"]
 
@@ -41,6 +43,8 @@ class RecordedReply:
     """Bytes received for it."""
     order_id: str = ""
     """Task id of the order whose partial sum it is in; empty: it came by itself."""
+    times: TaskTimes | None = None
+    """The course of its task; None: an older flmq recorded it."""
 
 
 class ReplyJournal:
@@ -82,7 +86,7 @@ class ReplyJournal:
             reply, encoded = _bare(reply), b""  # nobody looks at what it brought
         ask = entry.action.ask
         made = self._adopted(ask, verdict.outcome, reason, reply, entry.size, encoded)
-        return replace(made, order_id=entry.order_id)
+        return replace(made, order_id=entry.order_id, times=entry.times)
 
     def _recorded_sum(self, entry: SumInRecord) -> RecordedSum:
         """Return the record of a partial sum, having adopted its file."""
@@ -101,7 +105,13 @@ class ReplyJournal:
             self._journal.release_reply(reply.task_id, parameters.ref)
         kept = self._adopted(action.ask, Outcome.LATE, "", reply, entry.size) if is_kept else None
         return LateEntry(
-            action.key, action.ask, verdict.outcome, verdict.late_by, verdict.note, kept
+            action.key,
+            action.ask,
+            verdict.outcome,
+            verdict.late_by,
+            verdict.note,
+            kept,
+            _late_part(entry),
         )
 
     def _adopted(
@@ -146,7 +156,10 @@ class ReplyJournal:
         for each in self._phases.contributions(key):
             if settled is None or (each.client_id, each.kind) in settled:
                 reply = self._reply(each)
-                yield RecordedReply(each.client_id, _claim(each), reply, each.size, each.order_id)
+                times = each.times and replace(each.times, worker=reply.times)
+                yield RecordedReply(
+                    each.client_id, _claim(each), reply, each.size, each.order_id, times
+                )
 
     def sums(self, key: PhaseKey) -> dict[str, tuple[Parameters, int]]:
         """Return a phase's recorded partial sums by order: their tensors, and bytes received."""
@@ -197,6 +210,24 @@ class ReplyJournal:
 def _bare(reply: Reply) -> Reply:
     """Return the reply without its parameters' bytes."""
     return replace(reply, res=with_parameters(reply.res, Parameters([], "")))
+
+
+def _late_part(entry: ReplyEntry) -> Part:
+    """Return what the client of a late or duplicate reply did."""
+    verdict, res = entry.action.verdict, entry.reply.res
+    metrics, left_out = few_metrics(getattr(res, "metrics", {}))
+    return Part(
+        entry.action.ask,
+        verdict.outcome,
+        verdict.note,
+        res.traceback_tail if isinstance(res, Failure) else "",
+        num_examples=getattr(res, "num_examples", None),
+        bytes=entry.size,
+        metrics=metrics,
+        metrics_left_out=left_out,
+        times=entry.times,
+        late_by=verdict.late_by,
+    )
 
 
 def _claim(contribution: Contribution) -> Claim | None:
