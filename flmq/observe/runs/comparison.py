@@ -16,7 +16,15 @@ from flmq.observe.events import Outcome
 from flmq.observe.measures import measures_of
 from flmq.observe.record import RoundRecord, RunRecord
 
-__all__ = ["ComparedRound", "ComparedRun", "Comparison", "Difference", "RoundSide", "compared", "side_of"]
+__all__ = [
+    "ComparedRound",
+    "ComparedRun",
+    "Comparison",
+    "Difference",
+    "RoundSide",
+    "compared",
+    "side_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
