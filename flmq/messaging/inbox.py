@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flmq.common.errors import MalformedMessage, PeerError
 from flmq.common.logger import logger
+from flmq.common.rare_lines import RareLines
 from flmq.e2e.errors import Mismatch
 from flmq.messaging.deadletters import DeadLetterLimit, sender_of
 from flmq.messaging.protection import PLAIN, Encoded, Plain, Protection
@@ -73,6 +74,7 @@ class Inbox:
         self._rejects = rejects
         self._check = check
         self._limit = DeadLetterLimit()
+        self._lines = RareLines()
         self.mismatched = 0
         """Number of messages dropped as their sender and this end do not agree on keys."""
 
@@ -144,9 +146,7 @@ class Inbox:
         if not self._limit.admits(sender, delivery.queue, reason):
             self._consumer.ack(delivery)
             return
-        logger.warning(
-            "message from %s to flmq.dead, sent by %s: %s", delivery.queue, sender, reason
-        )
+        self._lines.warn(f"message from {delivery.queue} to flmq.dead, sent by {sender}: {reason}")
         if self._rejects:
             self._consumer.reject(delivery, requeue=False)
             return

@@ -51,6 +51,12 @@ def phase_label(phase: Phase) -> str:
 MEASURED = {
     family.name: family
     for family in (
+        # -- every process
+        Family(
+            "flmq_messages_mismatched_total",
+            "Messages dropped as their sender and this process do not have the same keys.",
+            Kind.COUNTER,
+        ),
         # -- a server
         Family(
             "flmq_queue_messages_ready",

@@ -212,6 +212,7 @@ class Aggregator:
             protection=Plain(_passed_by),
             check=Senders(site, book, speakers).problem,
         )
+        options.vitals.measure("flmq_messages_mismatched_total", lambda: inbox.mismatched)
         below = Below(
             site,
             options.below,

@@ -32,6 +32,7 @@ from flmq.wire import (
     derive_nonce,
     task_id,
 )
+from flmq.wire.entries import MAX_SUM_VALUES, values_at_most
 from flmq.wire.regional import MAX_COVERS, list_digest, marked
 
 __all__ = ["PART_WAIT", "Below", "Part", "whole_of"]
@@ -191,6 +192,12 @@ class Below:
             part.mean, part.entries = open_partial(order, partial.parameters, work.spec.specs)
         except PartialRefused as error:
             self.refuse(work, partial, str(error))
+            return
+        parts = self._parts[work.order.task_id].values()
+        listed = (entry for each in parts for entry in each.entries)
+        if sum(values_at_most(entry.res) for entry in listed) > MAX_SUM_VALUES // 2:
+            part.mean, part.entries = None, []
+            self.refuse(work, partial, "has more metrics than fit into one sum with the others'")
             return
         part.stage = _Stage.IN
         part.held = frozenset(entry.task_id for entry in part.entries)

@@ -87,6 +87,8 @@ class Intake:
             self._inbox.ack(incoming)  # it came twice: what is held is on its way
         elif work.stage is Stage.ANSWERED or self._model_of(work) is None:
             self._strays.send_on(incoming)
+        elif not work.has_room_for(reply):
+            self._pass_on(work, reply, incoming)
         elif reply.blob is None:
             self._take(work, reply, incoming.bytes, incoming)
         else:
@@ -103,7 +105,11 @@ class Intake:
             self._strays.keep(incoming)
         elif task_id in work.held and work.stage is not Stage.PASSED:
             self._inbox.ack(incoming)
-        elif work.stage is not Stage.OPEN or self._model_of(work) is None:
+        elif (
+            work.stage is not Stage.OPEN
+            or task_id in work.passed_on
+            or self._model_of(work) is None
+        ):
             self._strays.send_on(incoming)
         else:
             uploads = self._uploads_of(work)
@@ -139,6 +145,17 @@ class Intake:
         """Give up all that is still arriving."""
         for uploads in self._uploads.values():
             uploads.close()
+
+    def _pass_on(self, work: OrderInWork, reply: Reply, incoming: Incoming) -> None:
+        if not work.passed_on:
+            logger.warning(
+                "the metrics of the replies are too many for one sum: that of %s and others are "
+                "passed on",
+                reply.client_id,
+                extra=about(reply),
+            )
+        work.passed_on.add(reply.task_id)
+        self._strays.send_on(incoming)
 
     # -- one reply ---------------------------------------------------------------------------
 

@@ -18,9 +18,13 @@ from flmq.common.typing import FitRes, Parameters
 from flmq.server.strategy.combine import WeightedMean
 from flmq.server.strategy.reply_check import ParametersSpec
 from flmq.wire import AggregateOrder, Asked, EntryOutcome, PartialEntry, Reply
+from flmq.wire.entries import MAX_SUM_VALUES, values_at_most
 from flmq.wire.regional import OrderInHand, bitmap, list_digest
 
 __all__ = ["Held", "OrderInWork", "Stage"]
+
+_MOST_VALUES = MAX_SUM_VALUES // 2
+"""Of all entries of a site's own clients; the rest is for what comes from below."""
 
 
 class Stage(Enum):
@@ -67,7 +71,12 @@ class OrderInWork:
     """When the partial sum was last sent, in monotonic seconds."""
     times_sent: int = 0
     """How often it was sent to the server that is in charge."""
+    passed_on: set[str] = field(default_factory=set)
+    """Tasks whose replies are not added up here, as their entries would be too many values."""
     _mean: WeightedMean | None = None
+    _values: dict[str, int] | None = None
+    """Of each task's entry, held or on its way, at most; None: not counted."""
+    _total: int = 0
 
     @property
     def asks(self) -> tuple[Asked, ...]:
@@ -94,6 +103,8 @@ class OrderInWork:
         for task_id in gone:
             if self.held.pop(task_id, None) is not None:
                 self._mean = None  # it is added up already: make the sum again without it
+            if self._values is not None:
+                self._total -= self._values.pop(task_id, 0)
         return gone
 
     def add(self, held: Held) -> Held:
@@ -110,6 +121,20 @@ class OrderInWork:
                 held = Held(entry)
         self.held[held.entry.task_id] = held
         return held
+
+    def has_room_for(self, reply: Reply) -> bool:
+        """Return whether the entry of a reply fits the sum; if so, its room is kept for it."""
+        if self._values is None:
+            self._values = {each: values_at_most(of.entry.res) for each, of in self.held.items()}
+            self._total = sum(self._values.values())
+        if reply.task_id in self._values:
+            return True
+        values = values_at_most(reply.res)
+        if self._total + values > _MOST_VALUES:
+            return False
+        self._values[reply.task_id] = values
+        self._total += values
+        return True
 
     @property
     def mean(self) -> WeightedMean:

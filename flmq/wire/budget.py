@@ -12,12 +12,21 @@ from typing import cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-__all__ = ["MAX_ENTRIES", "MAX_ENVELOPE_BYTES", "OverBudget", "check_budget"]
+__all__ = [
+    "MAX_ENTRIES",
+    "MAX_ENVELOPE_BYTES",
+    "MAX_SUM_VALUES",
+    "OverBudget",
+    "check_budget",
+    "count_values",
+]
 
 MAX_ENVELOPE_BYTES = 8 << 20
 """Bytes. Parameters travel separately; the rest is small, and RabbitMQ 4 takes at most 16 MiB."""
 MAX_ENTRIES = 100_000
 """Texts, byte strings, metrics etc. in one envelope; a number in a list counts as an eighth."""
+MAX_SUM_VALUES = 4_000_000
+"""As `MAX_ENTRIES`, in all entries of a partial sum together: some 500 MB of Python's objects."""
 
 _COUNTED_FROM = 64 * 1024
 """Bytes below which an envelope cannot hold too much, so that it is not counted."""
@@ -39,12 +48,17 @@ def check_budget(body: bytes | memoryview, kind: type[Message]) -> None:
     if len(body) > MAX_ENVELOPE_BYTES:
         raise OverBudget(f"{len(body)} bytes are more than the {MAX_ENVELOPE_BYTES} of a message")
     if len(body) >= _COUNTED_FROM:
-        _count(memoryview(body), cast("Descriptor", kind.DESCRIPTOR))
+        count_values(memoryview(body), kind)
 
 
-def _count(body: memoryview, kind: Descriptor) -> None:
-    """Count the items of all messages in ``body``, without recursion."""
-    entries, waiting = 0, [(body, kind)]
+def count_values(body: memoryview, kind: type[Message], most: int = MAX_ENTRIES) -> int:
+    """Return the number of items of all messages in ``body``, counted without recursion.
+
+    Raises:
+        OverBudget: there are more than ``most``.
+    """
+    entries = 0
+    waiting = [(body, cast("Descriptor", kind.DESCRIPTOR))]
     while waiting:
         data, of = waiting.pop()
         for number, value in _fields(data):
@@ -55,8 +69,9 @@ def _count(body: memoryview, kind: Descriptor) -> None:
                     waiting.append((value, cast("Descriptor", field.message_type)))
                 elif field.type not in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
                     entries += len(value) // _PACKED_PER_ENTRY
-            if entries > MAX_ENTRIES:
-                raise OverBudget(f"it holds more than {MAX_ENTRIES} values, the most of a message")
+            if entries > most:
+                raise OverBudget(f"it holds more than {most} values, the most that it may")
+    return entries
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | None]]:

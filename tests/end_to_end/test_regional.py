@@ -102,6 +102,24 @@ def test_one_aggregator_leaves_the_bits_as_they_are(
     assert words == {client: [Outcome.ACCEPTED] * 2 for client in CLIENTS}
 
 
+@pytest.mark.parametrize("size", [5, 40_000], ids=["small", "in chunks"])
+def test_replies_whose_metrics_are_too_many_for_one_sum_are_passed_on(
+    federation: Federation,
+    aggregators: Aggregators,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    monkeypatch.setattr("flmq.region.work._MOST_VALUES", 2 * 40)
+    aggregators.start(tmp_path / "state")
+    federation.serve(*CLIENTS)
+    server = federation.run(mean_of(size), 2, None, runs_dir=tmp_path / "runs")
+    assert server.model() == flat(2, size)
+    assert [(each.clients, each.refused) for each in sums(server)] == [(2, ""), (2, "")]
+    words = server.watch.words()
+    assert words == {client: [Outcome.ACCEPTED] * 2 for client in CLIENTS}
+
+
 def test_a_tree_of_three_regions_leaves_the_bits_as_they_are(
     memory_federation: Federation, tmp_path: Path
 ) -> None:

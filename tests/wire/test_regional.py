@@ -13,8 +13,8 @@ from flmq.common.errors import InvalidClientId, InvalidReturnValue, MalformedMes
 from flmq.common.phase import Phase
 from flmq.common.times import WorkerTimes
 from flmq.common.typing import Code, FitRes, Parameters, Status
-from flmq.wire import AggregateOrder, Asked, decode, encode
-from flmq.wire.budget import MAX_ENVELOPE_BYTES
+from flmq.wire import AggregateOrder, Asked, decode, encode, entries
+from flmq.wire.budget import MAX_ENVELOPE_BYTES, count_values
 from flmq.wire.entries import read_entries, write_entries
 from flmq.wire.envelopes import Failure, FailureKind
 from flmq.wire.proto.flmq.v1 import envelopes_pb2 as pb
@@ -190,3 +190,25 @@ def _read_or_malformed(data: bytes) -> None:
     except MalformedMessage:
         return
     assert exact(read_entries(write_entries(entries))) == exact(entries)
+
+
+def test_entries_have_a_budget_together_besides_each_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sixteen thousand of 100,000 values each would be gigabytes of objects."""
+    res = FitRes(OK, _NONE, 12, {f"m{number}": float(number) for number in range(1000)})
+    of = [dataclasses.replace(ACCEPTED, task_id=f"t{n}", res=res) for n in range(10)]
+    data, each = write_entries(of), entries.values_at_most(res)
+    monkeypatch.setattr(entries, "_COUNTED_FROM", 0)
+    monkeypatch.setattr(entries, "MAX_SUM_VALUES", 10 * each)
+    assert read_entries(data) == of
+    monkeypatch.setattr(entries, "MAX_SUM_VALUES", 9 * each)
+    with pytest.raises(MalformedMessage, match="hold more than 36288 values together"):
+        read_entries(data)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.client_id)
+def test_an_entry_counts_for_no_more_than_is_said_of_it(entry: PartialEntry) -> None:
+    encoded = write_entries([dataclasses.replace(entry, digest="0" * 64)])[4:]
+    counted = count_values(memoryview(encoded), pb.PartialEntry)
+    assert 8 < counted <= entries.values_at_most(entry.res)

@@ -30,6 +30,7 @@ from flmq.common.errors import (
 )
 from flmq.common.logger import logger
 from flmq.common.machine import available_memory
+from flmq.common.rare_lines import RareLines
 from flmq.common.typing import Parameters
 from flmq.transport import (
     MODELS,
@@ -94,6 +95,7 @@ class ModelReader:
         self.unix_clock = unix_clock
         """By which the deadlines are that `get` is given."""
         self._lock = threading.Lock()
+        self._lines = RareLines(clock)
         self._queues = ModelQueues(transport, self._asks)
         self._resting = RestingStream(clock)
         self._next_offset: int | None = None
@@ -288,7 +290,7 @@ class ModelReader:
                 return False
             progress.take(chunk.index, chunk.data, blob)
         except PeerError as error:
-            logger.warning("passing over a message in the stream of models: %s", error)
+            self._lines.warn(f"passing over a message in the stream of models: {error}")
             return False
         return True
 

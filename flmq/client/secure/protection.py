@@ -147,7 +147,7 @@ class ClientProtection:
                 f"job {manifest.job!r}: messages of its earlier run {manifest.run!r} are dropped, "
                 f"as run {newest.run!r} was begun after it: they are late, or were repeated. "
                 "If it is the new run, its server's clock is behind the last one's: set it right, "
-                "and start that server again",
+                "and it is heard a minute later",
             )
         return manifest
 

@@ -8,6 +8,7 @@ from flmq.client.options import WorkerOptions
 from flmq.client.serving.backlog import Backlog
 from flmq.client.tasks.receipts import AwaitedReceipts
 from flmq.common.files import folder_bytes
+from flmq.messaging import Inbox
 from flmq.observe.vitals import Vitals
 
 __all__ = ["consuming", "not_consuming", "working"]
@@ -37,10 +38,15 @@ def consuming(
 
 
 def working(
-    options: WorkerOptions, clients: Sequence[str], backlog: Backlog, awaited: AwaitedReceipts
+    options: WorkerOptions,
+    clients: Sequence[str],
+    inbox: Inbox,
+    backlog: Backlog,
+    awaited: AwaitedReceipts,
 ) -> None:
     """Say how many tasks and replies the worker has, and what they take on its disk."""
     vitals = options.vitals
+    vitals.measure("flmq_messages_mismatched_total", lambda: inbox.mismatched)
     vitals.measure("flmq_worker_clients", lambda: len(clients))
     vitals.measure("flmq_worker_tasks_open", lambda: len(backlog))
     vitals.measure("flmq_worker_tasks_at_work", lambda: backlog.at_work)

@@ -216,7 +216,7 @@ class Worker:
             deaths=self._deaths,
         )
         self._jobs.begin(self._work)
-        working(options, list(self._tasks), self._backlog, awaited)
+        working(options, list(self._tasks), self._inbox, self._backlog, awaited)
 
     def _count_deaths(self) -> Deaths:
         options = self._options

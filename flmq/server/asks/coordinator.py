@@ -136,7 +136,9 @@ class Coordinator:
             [replies_queue(name), uploads_queue(name), presence_queue(name)], prefetch=_PREFETCH
         )
         largest = {presence_queue(name): MAX_PRESENCE_BYTES}
-        inbox = Inbox(self._consumer, self._sender, largest=largest, protection=protection or PLAIN)
+        self._inbox = inbox = Inbox(
+            self._consumer, self._sender, largest=largest, protection=protection or PLAIN
+        )
         # Step 2: create what decides on replies and carries the decisions out.
         receipts = Receipts(self.job, self._sender, self._presence)
         self._uploads = Uploads(
@@ -288,6 +290,11 @@ class Coordinator:
     def turned(self) -> float:
         """When the thread that hears clients last came round, by the clock given to `start`."""
         return self._listener.turned
+
+    @property
+    def mismatched(self) -> int:
+        """How many messages were dropped as their senders have other keys than this server."""
+        return self._inbox.mismatched
 
     @property
     def uploads_open(self) -> int:

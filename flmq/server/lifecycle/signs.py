@@ -43,6 +43,7 @@ def in_charge(vitals: Vitals, transport: Transport, run: OpenRun) -> None:
 def listening(vitals: Vitals, coordinator: Coordinator) -> None:
     """Say how the server gets on with what clients send."""
     vitals.loop("listener", lambda: coordinator.turned, lambda: _LISTENER_ALLOWED)
+    vitals.measure("flmq_messages_mismatched_total", lambda: coordinator.mismatched)
     vitals.measure("flmq_uploads_open", lambda: coordinator.uploads_open)
     vitals.measure("flmq_uploads_incomplete_total", lambda: coordinator.losses[0])
     vitals.measure("flmq_chunks_stray_total", lambda: coordinator.losses[1])

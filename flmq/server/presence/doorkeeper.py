@@ -80,6 +80,33 @@ class _Window:
     instances: set[str] = field(default_factory=set)
 
 
+class _Greeted:
+    """Who was greeted lately. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+
+    def may_greet(self, client_id: str, instance: str, now: float) -> bool:
+        """Return whether this client had few greetings lately, and this process none; count it."""
+        window = self._windows.get(client_id)
+        if window is None or now - window.since >= _WINDOW:
+            window = self._windows[client_id] = _Window(now)
+            self._windows.move_to_end(client_id)
+            self._forget(now)
+        if instance in window.instances or len(window.instances) >= _PROCESSES:
+            return False
+        window.instances.add(instance)
+        return True
+
+    def _forget(self, now: float) -> None:
+        """Forget windows that are over, and the oldest where there are too many."""
+        while self._windows:
+            oldest, window = next(iter(self._windows.items()))
+            if now - window.since < _WINDOW and len(self._windows) <= _REMEMBERED:
+                return
+            del self._windows[oldest]
+
+
 class Doorkeeper:
     """Pass on the presence messages of admitted clients, and greet the others.
 
@@ -116,7 +143,9 @@ class Doorkeeper:
         self._admission = admission
         self._clock = clock
         self._lock = threading.Lock()
-        self._greeted: OrderedDict[str, _Window] = OrderedDict()
+        self._greeted = _Greeted()
+        self._refused = _Greeted()
+        """Apart: who is refused in a client's name must not keep the client from being greeted."""
         self._tally = Tally(job.name, "hellos were dropped: their clients", emit, clock)
         self._waiting: deque[_Greeting] = deque()
         self._sites: dict[str, None] = {}
@@ -151,19 +180,19 @@ class Doorkeeper:
         refusal = self._refusal(presence)
         if refusal is not None:
             self._tally.drop(refusal.named, refusal.counted)
-            if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
+            if presence.kind is not PresenceKind.BYE and self._may_greet(self._refused, presence):
                 self._greet(presence, refused=refusal.told, first=first)
             return False
         if self._is_admitted(presence) or greeting == self._greeting_id(presence):
             return True
-        if self._may_greet(presence):
+        if self._may_greet(self._greeted, presence):
             self._greet(presence, first=first)
         return False
 
     def refuse(self, presence: Presence, why: str, do: str) -> None:
         """Count presence that nobody can believe, and tell its client why, and what to do."""
         self._tally.drop(presence.client_id, why)
-        if presence.kind is not PresenceKind.BYE and self._may_greet(presence):
+        if presence.kind is not PresenceKind.BYE and self._may_greet(self._refused, presence):
             self._greet(presence, refused=f"{why}: {do}")
 
     def tick(self) -> None:
@@ -218,27 +247,9 @@ class Doorkeeper:
         who = f"hello/{self._job.epoch}/{presence.client_id}/{presence.instance}"
         return self._job.nonce(who).hex()
 
-    def _may_greet(self, presence: Presence) -> bool:
-        """Return whether this client had few greetings lately, and this process none."""
-        now = self._clock()
+    def _may_greet(self, greeted: _Greeted, presence: Presence) -> bool:
         with self._lock:
-            window = self._greeted.get(presence.client_id)
-            if window is None or now - window.since >= _WINDOW:
-                window = self._greeted[presence.client_id] = _Window(now)
-                self._greeted.move_to_end(presence.client_id)
-                self._forget_windows(now)
-            if presence.instance in window.instances or len(window.instances) >= _PROCESSES:
-                return False
-            window.instances.add(presence.instance)
-            return True
-
-    def _forget_windows(self, now: float) -> None:
-        """Forget windows that are over, and the oldest where there are too many; under the lock."""
-        while self._greeted:
-            oldest, window = next(iter(self._greeted.items()))
-            if now - window.since < _WINDOW and len(self._greeted) <= _REMEMBERED:
-                return
-            del self._greeted[oldest]
+            return greeted.may_greet(presence.client_id, presence.instance, self._clock())
 
     def greet(self) -> bool:
         """Send the next few greetings; return whether more wait. Call it after each message."""

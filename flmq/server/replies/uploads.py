@@ -10,6 +10,7 @@ from pathlib import Path
 from flmq.common.errors import MalformedMessage
 from flmq.common.logger import logger
 from flmq.common.parameter import parameters_of, with_parameters
+from flmq.common.rare_lines import RareLines
 from flmq.common.typing import Parameters
 from flmq.server.replies.spool import SpooledParameters, SpoolFile, SpoolFolder
 from flmq.transport import STREAM_MAX_BYTES
@@ -92,6 +93,7 @@ class Uploads:
         ``codec`` is the codec that tasks offer. ``base_of`` returns the model with a given digest,
         against which replies are compressed; None: not known.
         """
+        self._lines = RareLines()
         self._codec = codec
         self._base_of = base_of
         self._folder: SpoolFolder | None = SpoolFolder(folder)
@@ -157,7 +159,7 @@ class Uploads:
             try:
                 done = self.add(name, index, data)
             except NotOfUpload as error:
-                logger.warning("%s", error)
+                self._lines.warn(str(error))
                 continue
             if done is not None:
                 return done

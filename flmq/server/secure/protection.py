@@ -16,7 +16,7 @@ from flmq.common.errors import MalformedMessage
 from flmq.e2e.errors import Forged, Mismatch, NotProtected, UnknownKey
 from flmq.e2e.keys import PublicIdentity
 from flmq.e2e.letters import Heading
-from flmq.e2e.manifest import LIFETIME, Manifest
+from flmq.e2e.manifest import Manifest
 from flmq.e2e.names import CHUNK_OVERHEAD, EVERYBODY, SERVER
 from flmq.e2e.primitives import SIGNATURE_BYTES
 from flmq.messaging.protection import Opened
@@ -41,6 +41,9 @@ __all__ = ["JobProtection", "Stranger"]
 
 _ADDRESSED = {"Presence": EVERYBODY, "ModelRequest": SERVER, "Reply": SERVER}
 """What clients send, and to whom; presence is for the servers of all jobs."""
+
+_RENEWED_EVERY = 60.0
+"""Seconds after which a manifest is signed anew, long before it is over."""
 
 Stranger = Callable[[Presence, str, str], None]
 """Is told of presence that counts for nothing: why, to go on a sentence about clients, and what
@@ -105,8 +108,10 @@ class JobProtection:
     def _current(self) -> Manifest:
         """Return a manifest that is good for a while."""
         now, manifest = self._clock() * 1000, self._manifest
-        # If it begins later than now, this machine's clock was ahead and has been set right.
-        if not manifest.issued_unix_ms <= now <= manifest.expires_unix_ms - LIFETIME * 500:
+        # If it begins later than now, this machine's clock was ahead and has been set right. And
+        # if the last run's server had a clock ahead of ours, clients take this run's manifest for
+        # the older one, until we sign one that is later.
+        if not manifest.issued_unix_ms <= now <= manifest.issued_unix_ms + _RENEWED_EVERY * 1000:
             self._manifest = self._issue()
         return self._manifest
 

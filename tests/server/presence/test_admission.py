@@ -135,6 +135,22 @@ def test_a_process_is_greeted_once_within_five_seconds_and_eight_of_a_client() -
     assert [greeting.correlation_id for greeting in door.greetings()] == ["process-9"]
 
 
+def test_who_is_refused_in_a_clients_name_does_not_keep_the_client_from_being_greeted() -> None:
+    """Hellos that nobody believes, or that lack a property, in its name and its process's."""
+    door = _Door("a", required={"gpu": True})
+    for number in range(10):
+        door.hello("a", f"invented-{number}")
+        presence = Presence(PresenceKind.HELLO, "a", "main", f"unsigned-{number}")
+        door.doorkeeper.refuse(presence, "speak without keys", "start each with --e2e")
+    door.hello("a", "first")
+    door.greetings()
+    door.hello("a", "first", properties={"gpu": True})
+    (greeting,) = door.greetings()
+    assert greeting.correlation_id == "first"
+    door.hello("a", "first", answers=greeting.message_id, properties={"gpu": True})
+    assert door.watcher.is_online("a")
+
+
 def test_greetings_are_counted_for_so_many_clients_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorkeeper_module, "_REMEMBERED", 2)
     door = _Door("a", "b", "c")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from flmq.client.secure.keys import ClientKeys
+from flmq.client.secure.protection import ClientProtection
 from flmq.common.phase import Phase
 from flmq.common.typing import GetParametersIns
-from flmq.e2e.errors import Forged, NotProtected, UnknownKey
+from flmq.e2e.errors import Forged, NotProtected, Outdated, UnknownKey
 from flmq.e2e.keys import Identity
 from flmq.e2e.letters import Heading
 from flmq.e2e.manifest import LIFETIME, Manifest
@@ -20,7 +22,7 @@ from flmq.messaging.speakers import Speakers
 from flmq.server.job_identity import Job
 from flmq.server.secure.keys import session_of
 from flmq.server.secure.protection import JobProtection
-from flmq.transport import Delivery, Message
+from flmq.transport import Delivery, Message, client_queue
 from flmq.wire import (
     Body,
     Companion,
@@ -223,6 +225,33 @@ def test_a_clock_that_was_ahead_and_is_set_right_needs_no_other_server() -> None
     sealed = decode(protection.protect(JobEnded(of.name, of.epoch, "", of.run_id)))
     assert isinstance(sealed, Sealed)
     Manifest.read(sealed.manifest, [identity("server").public]).check(NOW)
+
+
+def test_a_run_whose_server_has_a_clock_behind_the_last_ones_is_heard_when_it_is_right() -> None:
+    """Without a restart of clients or server: its first manifest passes for the older one."""
+    now = [NOW]
+    earlier, later = job(), job()
+    client = ClientProtection(
+        ClientKeys({"a": identity("a")}, (identity("server").public,)), lambda: now[0]
+    )
+
+    def hears(server: JobProtection, of: Job) -> Body:
+        data = server.protect(RollCall(of.name, of.epoch, 1.0, of.run_id))
+        sent = Delivery(
+            Message(data), client_queue("a"), redelivered=False, tag=0, routing_key="main.a"
+        )
+        return client.open(decode(data), sent).body
+
+    hears(JobProtection(earlier, job_keys(), lambda: now[0]), earlier)
+    behind = [3600.0]
+    server = JobProtection(later, job_keys(), lambda: now[0] - behind[0])
+    with pytest.raises(Outdated, match="its server's clock is behind"):
+        hears(server, later)
+    now[0] += 60.0
+    behind[0] = 0.0  # a person has set it right
+    assert isinstance(hears(server, later), RollCall)
+    with pytest.raises(Outdated):
+        hears(JobProtection(earlier, job_keys(), lambda: NOW), earlier)
 
 
 def test_a_task_is_sealed_to_its_client_and_a_roll_call_is_signed() -> None:
