@@ -1,0 +1,99 @@
+"""A real run with kills: real processes over a private RabbitMQ, as `story_app` has it.
+
+Round 4: a client is killed in its training, and trains again. Round 6: the server is killed by
+SIGKILL and resumed. Round 7: a client is slow. Round 9: a client is killed and comes back only
+after the deadline, so that the round has one reply less. Round 11: the broker is restarted.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flmq.broker.node import PrivateNode
+from tests.processes import Commands
+from tests.ui.story_app import CLIENTS, KILLED, MARKS, MISSING, ROUNDS
+
+__all__ = ["JOB", "RESTARTED", "RESUMED", "Story"]
+
+JOB = "curve"
+RESUMED = 6
+"""The round in which the server is killed."""
+RESTARTED = 11
+"""The round in which the broker is restarted."""
+_PATIENCE = 120.0
+
+
+class Story:
+    """Plays the run; `runs_dir` has it afterwards."""
+
+    def __init__(self, folder: Path, on_step: Callable[[str], None] = lambda _: None) -> None:
+        """Play it in ``folder``, told step by step."""
+        self.runs_dir = folder / "runs"
+        self._folder = folder
+        self._marks = folder / "marks"
+        self._tell = on_step
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run."""
+        return self.runs_dir / JOB
+
+    def play(self, during: Callable[[int], None] = lambda _: None) -> None:
+        """Play it to its end, some 40 s; ``during`` is called as rounds begin that are waited for.
+
+        Raises:
+            AssertionError: something did not happen in time.
+        """
+        self._marks.mkdir(parents=True)
+        with PrivateNode(self._folder / "node") as node:
+            commands = Commands(node.url, self._folder, **{MARKS: str(self._marks)})
+            try:
+                self._play(commands, node, during)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{commands.outputs()}") from error
+            finally:
+                commands.end()
+
+    def _play(self, commands: Commands, node: PrivateNode, during: Callable[[int], None]) -> None:
+        clients = {name: self._client(commands, name) for name in CLIENTS}
+        server = self._server(commands)
+        name, number = KILLED
+        self._kill(clients[name], f"{name}-{number}", f"{name} in round {number}")
+        clients[name] = self._client(commands, name)
+        self._kill(server, f"round-{RESUMED}", f"the server in round {RESUMED}")
+        server = self._server(commands)
+        name, number = MISSING
+        self._await(f"round-{number}")
+        during(number)
+        self._kill(clients[name], f"{name}-{number}", f"{name} in round {number}")
+        self._await(f"round-{number + 1}")
+        clients[name] = self._client(commands, name)
+        self._await(f"round-{RESTARTED}")
+        self._tell("restarting the broker")
+        node.restart()
+        assert server.wait(_PATIENCE) == 0, "the server failed"
+        assert (self.run_folder / "history.json").exists()
+        self._tell(f"{ROUNDS} rounds are over")
+
+    def _client(self, commands: Commands, name: str) -> subprocess.Popen[bytes]:
+        state = f"--state-dir={self._folder / 'state' / name}"
+        return commands.run("client", "tests.ui.story_app:client", f"--client-id={name}", state)
+
+    def _server(self, commands: Commands) -> subprocess.Popen[bytes]:
+        return commands.run("server", "tests.ui.story_app:server", f"--job={JOB}", "--seed=7")
+
+    def _kill(self, process: subprocess.Popen[bytes], mark: str, who: str) -> None:
+        self._await(mark)
+        time.sleep(0.3)  # some of its work is done
+        self._tell(f"killing {who}")
+        process.kill()
+        process.wait()
+
+    def _await(self, mark: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not (self._marks / mark).exists():
+            assert time.monotonic() < deadline, f"{mark} did not come"
+            time.sleep(0.02)
