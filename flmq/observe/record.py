@@ -23,6 +23,7 @@ from flmq.observe.events import BufferedUpdate, Note, RoundCounts
 
 __all__ = [
     "FORMAT",
+    "KILLED",
     "OutcomeRecord",
     "RoundRecord",
     "RunRecord",
@@ -39,7 +40,7 @@ __all__ = [
 FORMAT = 1
 """Version of the file; increased when an older reader would misread it."""
 
-_KILLED = "killed "
+KILLED = "killed "
 _Kind = TypeVar("_Kind")
 
 
@@ -178,15 +179,15 @@ def load_record(path: Path) -> RunRecord:
 
 def killed_note(client_ids: Iterable[str], server_round: int) -> Note:
     """Return the note that these clients were killed on purpose; pictures mark them."""
-    return Note(_KILLED + ", ".join(sorted(client_ids)), server_round)
+    return Note(KILLED + ", ".join(sorted(client_ids)), server_round)
 
 
 def killed_rounds(record: RunRecord) -> dict[int, tuple[str, ...]]:
     """Return the clients killed on purpose, by round, from the notes of ``killed_note``."""
     killed: dict[int, tuple[str, ...]] = {}
     for server_round, text in record.notes:
-        if server_round is not None and text.startswith(_KILLED):
-            names = text.removeprefix(_KILLED).split(", ")
+        if server_round is not None and text.startswith(KILLED):
+            names = text.removeprefix(KILLED).split(", ")
             killed[server_round] = (*killed.get(server_round, ()), *names)
     return killed
 

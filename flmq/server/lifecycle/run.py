@@ -15,6 +15,7 @@ from flmq.common.scalars import check_scalars
 from flmq.common.typing import Scalar
 from flmq.journal.errors import Fenced, JournalGone
 from flmq.observe.bus import EventBus
+from flmq.observe.eventlog.writer import EventLog, EventLogOptions
 from flmq.observe.events import (
     ClientsAwaited,
     Note,
@@ -152,6 +153,9 @@ def _run(
         checkpointer=checkpointer,
         timeouts=config.round_timeout if callable(config.round_timeout) else None,
     )
+    if run.journal is not None:
+        about = EventLogOptions(run.job.epoch, run.resumed, bool(options.standby))
+        bus.attach(EventLog(run.journal.folder, about))
     strategy = type(server.strategy).__name__
     folder = "" if run.journal is None else str(run.journal.folder)
     bus.emit(
