@@ -22,6 +22,7 @@ from flmq.cli.provision import provision_app
 from flmq.cli.runs import runs_app
 from flmq.cli.server import server
 from flmq.cli.site import site_app
+from flmq.cli.ui import ui
 
 __all__ = ["app", "main"]
 
@@ -39,6 +40,7 @@ app.command()(aggregate)
 app.command()(demo)
 app.command()(demo_sites)
 app.command()(doctor)
+app.command()(ui)
 app.add_typer(broker_app, name="broker")
 app.add_typer(certs_app, name="certs")
 app.add_typer(keys_app, name="keys")

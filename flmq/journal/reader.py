@@ -159,6 +159,13 @@ class JournalReader:
             for number in sorted(phases.keys() | summaries.keys())
         ]
 
+    def late_replies(self) -> int:
+        """Return a number that grows with each reply that comes late to a closed phase."""
+        with self._db.reading() as tx:
+            query = "SELECT coalesce(sum(times), 0) + count(into_phase) FROM late"
+            (count,) = tx.execute(query).fetchone()
+        return int(count)
+
     def close(self) -> None:
         """Close the journal; the run stays as it is. Idempotent."""
         self._db.close()

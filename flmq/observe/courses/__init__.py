@@ -1,1 +1,3 @@
-"""What the courses of tasks come to: where a round's time went, and who was slowest."""
+"""Where the time of phases and rounds went, along the courses of their tasks."""
+
+__all__: list[str] = []

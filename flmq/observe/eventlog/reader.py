@@ -118,7 +118,7 @@ class EventLogReader:
             f" FROM entries WHERE {which}",
             values,
         )
-        return [Happened(*row[:7], numbers=json.loads(row[7]) if row[7] else {}) for row in rows]
+        return [_happened(*row) for row in rows]
 
     def _rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with self._lock:
@@ -150,6 +150,20 @@ class EventLogReader:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._file = None
+
+
+def _happened(
+    id_: int,
+    at: int,
+    kind: str,
+    word: str,
+    who: str,
+    server_round: int | None,
+    text: str,
+    numbers: str,
+) -> Happened:
+    values = json.loads(numbers) if numbers else {}
+    return Happened(id_, at, kind, word, who, server_round, text, values)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

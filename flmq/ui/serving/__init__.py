@@ -1,0 +1,3 @@
+"""The page's web server: its routes, its stream of changes, and who may ask."""
+
+__all__: list[str] = []
