@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flmq.observe import bus, events
 from tests.docs.pages import ROOT, program
+from tests.ui.synthetic import Synthetic, write_run
 
 PAGE = ROOT / "docs" / "observing.md"
 
@@ -79,3 +80,11 @@ def test_the_limits_that_it_states_are_those_of_the_code() -> None:
     assert "At most 100,000 events wait" in PAGE.read_text(encoding="utf-8")
 
     assert (bus._LIMIT, bus._STUCK_AFTER) == (100_000, 10.0)
+
+
+def test_where_the_time_of_each_round_went_is_read_from_its_folder(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Synthetic(rounds=3, clients=4))
+    call = f"\n\nslowest(Path({str(folder)!r}))\n"
+    lines = run(program(PAGE, "slowest.py") + call, tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "Split(waiting=" in line] == ["1", "2", "3"]
+    assert sum("fit client-00" in line and "TaskTimes(" in line for line in lines) == 3 * 4
