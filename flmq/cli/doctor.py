@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,14 @@ import typer
 
 from flmq.broker.check import Check
 from flmq.broker.doctor import run_checks
+from flmq.cli.clocks import clocks_of_clients
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.options import Broker
+from flmq.common.environment import BROKER_URL
 from flmq.sites.federation import Federation
 from flmq.sites.links import links_of
 from flmq.sites.reading import read_federation
+from flmq.transport import open_transport
 
 __all__ = ["doctor"]
 
@@ -34,6 +38,16 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    listen: Annotated[
+        float,
+        typer.Option(
+            "--listen",
+            min=0,
+            max=3600,
+            metavar="SECONDS",
+            help="Hear clients for so long, and compare their clocks with this machine's.",
+        ),
+    ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what is amiss.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: a list of findings, as JSON.")
@@ -42,9 +56,13 @@ def doctor(
     """Check this machine and the broker; for each problem, show the command that fixes it."""
     federation = None if file is None else read_federation(file)
     if federation is None or broker:
+        url = broker or os.environ.get(BROKER_URL)
         checks = run_checks(broker)
     else:
-        checks = run_checks(federation.hub.url.full, management=federation.hub.management)
+        url = federation.hub.url.full
+        checks = run_checks(url, management=federation.hub.management)
+    if url is not None and any(check.name == "broker" and check.ok for check in checks):
+        checks.append(clocks_of_clients(lambda: open_transport(url, name="flmq doctor"), listen))
     if federation is not None:
         checks += _links(federation)
     if as_json:

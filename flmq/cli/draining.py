@@ -21,11 +21,11 @@ from flmq.cli.exit_codes import Terminated
 from flmq.cli.saying import say
 from flmq.common.logger import logger
 
-__all__ = ["CLOSING", "Drain", "Drainable"]
+__all__ = ["CLOSING", "SAME", "Drain", "Drainable"]
 
 CLOSING = 5.0
 """Seconds for which a process whose grace is over may close its connections before it is ended."""
-_SAME = 1.0
+SAME = 1.0
 """Seconds within which a second SIGTERM is the first one: a service manager sends it to all
 processes of a service, and the one that has children passes it on to them."""
 _BEGIN, _OVER = b"\xfe", b"\xff"
@@ -110,7 +110,7 @@ class Drain:
             self._begun = self._clock()
             self._tell(_BEGIN)
         # The handler may run minutes after the first SIGTERM came, once a long call is over.
-        return first or self._clock() - self._begun < _SAME
+        return first or self._clock() - self._begun < SAME
 
     def _in_a_fork(self) -> None:
         """Hear nothing in a process that the client's code forks: its signals are not for us."""
@@ -148,7 +148,7 @@ class Drain:
             elif heard == b"":
                 logger.warning("%g s are over: what is at work is left", self._grace)
                 return signal.SIGTERM
-            elif heard == _SIGTERM and self._clock() - begun >= _SAME:
+            elif heard == _SIGTERM and self._clock() - begun >= SAME:
                 return signal.SIGTERM
             elif heard == _SIGINT:
                 return signal.SIGINT

@@ -17,7 +17,10 @@ from flmq.monitoring.role import Role
 from flmq.observe.events import Observer, WorkerObserver
 from flmq.observe.vitals import Vitals
 
-__all__ = ["Monitoring", "Observers", "wants_spans"]
+__all__ = ["Monitoring", "Observers", "contradiction", "wants_spans"]
+
+_DISABLED, _EXPORTER = "OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"
+_END, _TRACES_END = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Monitoring:
 @contextmanager
 def _traced(role: Role) -> Iterator[Observers]:
     """Make spans for as long as the block runs, if the environment wants them."""
+    if role is not Role.AGGREGATOR and (problem := contradiction(os.environ)):
+        logger.warning("%s", problem)
     if role is Role.AGGREGATOR or not wants_spans(os.environ):
         yield Observers()
         return
@@ -142,10 +147,30 @@ def _traced(role: Role) -> Iterator[Observers]:
         tracing.close()
 
 
+def contradiction(environ: Mapping[str, str]) -> str:
+    """Return how OpenTelemetry's variables contradict each other, and what to do; empty: not."""
+    named = environ.get(_EXPORTER, "")
+    names = {name.strip() for name in named.split(",")} - {""}
+    end = next((name for name in (_TRACES_END, _END) if environ.get(name)), "")
+    if environ.get(_DISABLED, "").lower() == "true":
+        said = f"{_EXPORTER}={named}" if names - {"none"} else f"{end} is set" if end else ""
+        return said and (
+            f"no spans are made: {_DISABLED}=true, though {said}: unset one of the two"
+        )
+    if "none" in names and len(names) > 1:
+        return f"{_EXPORTER}={named} names exporters and none: leave out one or the other"
+    if environ.get(_TRACES_END) and names and "otlp" not in names:
+        # The other endpoint is for metrics and logs of other programs, too.
+        return (
+            f"nothing is sent to {_TRACES_END}: {_EXPORTER}={named}; say otlp there, or unset one "
+            "of the two"
+        )
+    return ""
+
+
 def wants_spans(environ: Mapping[str, str]) -> bool:
     """Return whether OpenTelemetry's variables name somewhere to send spans."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if environ.get(_DISABLED, "").lower() == "true":
         return False
-    named = environ.get("OTEL_TRACES_EXPORTER", "")
-    ends = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return named != "none" and bool(named or any(environ.get(end) for end in ends))
+    named = environ.get(_EXPORTER, "")
+    return named != "none" and bool(named or any(environ.get(end) for end in (_END, _TRACES_END)))

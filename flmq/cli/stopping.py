@@ -6,11 +6,12 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from flmq.cli.draining import Drain
+from flmq.cli.draining import SAME, Drain
 from flmq.cli.exit_codes import Terminated, exit_code_of
 from flmq.cli.saying import say
 from flmq.common.errors import FlmqError
@@ -27,11 +28,18 @@ TYPED_BROKER = "FLMQ_TYPED_BROKER"
 def in_order(goes_on: Callable[[], str], drain: Drain | None = None) -> Iterator[None]:
     """Let SIGTERM end the command gracefully, as Ctrl-C does; the last line is ``goes_on()``.
 
-    While ``drain`` serves, SIGTERM drains it first. The command exits with the signal's status.
+    While ``drain`` serves, SIGTERM drains it first. The command exits with the signal's status. A
+    second SIGTERM that comes at once is the first one: it must not break off what ends in order.
     """
+    heard: float | None = None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if drain is None or not drain.hear():
+        nonlocal heard
+        if drain is not None and drain.hear():
+            return
+        before, now = heard, time.monotonic()
+        if before is None or now - before >= SAME:
+            heard = now
             raise Terminated
 
     signal.signal(signal.SIGTERM, interrupt)

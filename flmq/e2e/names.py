@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_OVERHEAD", "EVERYBODY", "KEY_BYTES", "MAX_MANIFEST_BYTES", "SERVER"]
+__all__ = [
+    "CHUNK_OVERHEAD",
+    "EVERYBODY",
+    "KEY_BYTES",
+    "MAX_MANIFEST_BYTES",
+    "SERVER",
+    "SIGNATURE_BYTES",
+]
 
 SERVER = "!server"
 """The sender or recipient that is a job's server; no client id begins with ``!``."""
@@ -12,5 +19,7 @@ KEY_BYTES = 32
 """Size of each key, and of a content key."""
 CHUNK_OVERHEAD = 16
 """Bytes by which an encrypted chunk is longer: the tag of AES-GCM."""
+SIGNATURE_BYTES = 64
+"""Bytes of a signature, with which what is signed and not sealed begins."""
 MAX_MANIFEST_BYTES = 1024
 """Bytes of an encoded manifest; it has some 300."""

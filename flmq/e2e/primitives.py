@@ -6,7 +6,7 @@ Importing this module without the package raises `SecureExtraMissing`.
 from __future__ import annotations
 
 from flmq.e2e.errors import Forged, SecureExtraMissing
-from flmq.e2e.names import KEY_BYTES
+from flmq.e2e.names import KEY_BYTES, SIGNATURE_BYTES
 
 try:
     from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -40,7 +40,6 @@ __all__ = [
     "verify",
 ]
 
-SIGNATURE_BYTES = 64
 SEAL_OVERHEAD = 32 + 16
 """Bytes by which a sealed message is longer: the encapsulated key and the tag."""
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from flmq import __version__
+from flmq.common.failure_text import named_error
 from flmq.common.logger import logger
 from flmq.monitoring.tracing import DerivedIds
 
@@ -39,8 +40,16 @@ def exporters(environ: Mapping[str, str]) -> list[SpanExporter]:
                 "pip install opentelemetry-exporter-otlp",
                 name.strip(),
             )
-        else:
+            continue
+        try:
             made.append(exporter())
+        except Exception as error:  # spans are no reason not to run
+            logger.warning(
+                "no spans are sent: OpenTelemetry's exporter %r cannot be made (%s): correct the "
+                "variables OTEL_EXPORTER_...",
+                name.strip(),
+                named_error(error),
+            )
     return made
 
 
@@ -50,6 +59,12 @@ def _exporter(name: str, environ: Mapping[str, str]) -> Callable[[], SpanExporte
         protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get(
             "OTEL_EXPORTER_OTLP_PROTOCOL", ""
         )
+        if protocol and protocol not in _PROTOCOLS:
+            logger.warning(
+                "OpenTelemetry's protocol %r is none that flmq can send spans by: one of %s",
+                protocol,
+                ", ".join(_PROTOCOLS),
+            )
         names = [_PROTOCOLS[protocol]] if protocol in _PROTOCOLS else [name, *_PROTOCOLS.values()]
     for each in names:
         for found in entry_points(group=_GROUP, name=each):

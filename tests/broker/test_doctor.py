@@ -13,7 +13,10 @@ from flmq.broker.check import Check
 from flmq.broker.doctor import run_checks, supported_version
 from flmq.broker.node import PrivateNode
 from flmq.common.urls import parse_broker_url
+from flmq.transport import client_topology, federation_topology
+from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.conftest import SessionBroker
+from tests.transport.rigs import eventually
 
 
 def _by_name(checks: list[Check]) -> dict[str, Check]:
@@ -107,6 +110,29 @@ def test_a_policy_that_drops_messages_is_named_with_the_command_that_removes_it(
     assert "others" not in check.found
     command = "clear_policy" if kind == "policies" else "clear_operator_policy"
     assert f"rabbitmqctl {command} -p {address.vhost} short" in check.mend
+
+
+def test_a_policy_on_one_clients_queue_alone_is_named_with_the_client(
+    broker_url: str, broker_node: SessionBroker, environ: dict[str, str]
+) -> None:
+    """Whatever the clients are called, and at whatever site: not an example alone is judged."""
+    vhost = parse_broker_url(broker_url).vhost
+    with RabbitMQTransport(broker_url) as transport:
+        transport.declare(federation_topology())
+        for client_id in ("bob", "ward-1", "ward-2", "ward-3", "ward-4"):
+            transport.declare(client_topology(client_id))
+    patterns = {"one": r"^flmq\.client\.bob$", "ward": "ward-", "up": "^flmq.regi"}
+    for name, pattern in patterns.items():
+        policy = {"pattern": pattern, "definition": {"max-length": 1}, "apply-to": "queues"}
+        broker_node.management.call("PUT", f"/api/policies/{vhost}/{name}", policy)
+
+    def found() -> str:
+        return _by_name(run_checks(broker_url, environ=environ))["broker policies"].found
+
+    eventually(lambda: "flmq.client (4 of 5: ward-1, ward-2, ward-3, ...)" in found(), 30.0)
+    said = found()
+    assert "flmq.client (1 of 5: bob);" in said
+    assert "in flmq.regional.uploads, flmq.regional; flmq sends" in said
 
 
 def test_a_wrong_password_is_not_mended_by_starting_a_broker(

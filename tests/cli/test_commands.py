@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -283,3 +284,24 @@ def test_another_node_is_used_and_started_by_its_own_name(
     monkeypatch.setattr(standing, "up", lambda name, plugins, **_: started)
     result = CliRunner().invoke(app, ["broker", "up", "--name=other"])
     assert "use it in this shell:  eval $(flmq broker up --name other)\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*CLIENT, "--log-format=json", "--nope"), "No such option"),
+        (("client", "--log-format", "json"), "Missing argument 'APP'"),
+        ((*CLIENT, "--log-format", "json", "--heartbeat=x"), "is not a valid float"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_a_line_for_programs_where_the_log_is(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setenv("FLMQ_LOG_FORMAT", "text")
+    monkeypatch.setattr(sys, "argv", ["flmq", *arguments])
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == ExitCode.USAGE
+    (line,) = result.output.splitlines()
+    told = json.loads(line)
+    assert told["level"] == "CRITICAL"
+    assert said in told["message"]

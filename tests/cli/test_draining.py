@@ -135,6 +135,28 @@ def test_who_does_not_serve_yet_is_interrupted() -> None:
         process.ends(143)
 
 
+@pytest.mark.parametrize("grace", [600, 0])
+def test_two_signals_at_once_before_it_serves_break_off_no_end(grace: int) -> None:
+    """A service manager sends it to all processes, and the parent passes it on."""
+    body = """
+    drain._serves = False
+    print("starts", flush=True)
+    try:
+        time.sleep(600)
+    finally:
+        time.sleep(0.5)
+        print("closed in order", flush=True)
+    """
+    with Process(body, grace) as process:
+        process.says("starts")
+        process.signal()
+        time.sleep(0.1)
+        process.signal()
+        said, complained = process.ends(143)
+    assert said.splitlines()[-1] == "closed in order"
+    assert complained == "flmq: stopped: as it was\n"
+
+
 def test_without_grace_it_is_interrupted_as_by_ctrl_c() -> None:
     with Process("time.sleep(600)", 0) as process:
         process.says("works")

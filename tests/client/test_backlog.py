@@ -112,3 +112,26 @@ def test_whoever_waits_for_a_task_is_let_go_at_once_and_what_waits_is_not_begun(
     backlog.put(task("t1"))
     assert backlog.take() is None
     assert taken == []
+
+
+def test_at_a_drain_what_waits_behind_a_clients_task_is_come_to_and_nobody_rests() -> None:
+    """Finished replies among them are sent, which a thread that had ended would not do."""
+    backlog = Backlog()
+    for task_id in ("a1", "a2", "b1", "b2"):
+        backlog.put(task(task_id, client_id=task_id[0]))
+    first, second = backlog.take(), backlog.take()
+    assert first is not None
+    assert second is not None
+    backlog.done(second, rest=3600.0)
+    backlog.drain(1)
+    came = [backlog.take()]
+    assert [each.task_id for each in came if each is not None] == ["b2"]
+    backlog.done(came[0])  # type: ignore[arg-type]
+    backlog.done(first, rest=3600.0)
+    last = backlog.take()
+    assert last is not None
+    assert last.task_id == "a2"
+    backlog.done(last)
+    assert backlog.take() is None
+    backlog.drain(1)
+    assert backlog.take() is None

@@ -15,6 +15,8 @@ import pytest
 
 from flmq.monitoring import http
 from flmq.monitoring.reading import _EVERY, _OLDEST
+from flmq.transport import federation_topology
+from flmq.transport.rabbitmq import RabbitMQTransport
 from tests.docs.pages import ROOT, blocks, commands
 from tests.monitoring.scraping import get, until
 from tests.processes import BIN, Commands, environment
@@ -75,6 +77,22 @@ def test_the_doctor_tells_programs(broker_url: str, tmp_path: Path) -> None:
     )
     assert json.loads(done.stdout) == []
     assert done.returncode == 0
+
+
+def test_the_doctor_listens_to_clients(broker_url: str, tmp_path: Path) -> None:
+    (line,) = [each for each in commands(PAGE) if each.startswith("flmq doctor --listen")]
+    with RabbitMQTransport(broker_url) as transport:
+        transport.declare(federation_topology())
+        ran = subprocess.run(
+            ["sh", "-c", line],
+            cwd=tmp_path,
+            env=environment(broker_url),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ran.stderr == ""
+    assert "no client was heard in 2 s" in ran.stdout
 
 
 def test_the_variables_of_opentelemetry_make_spans(started: Commands) -> None:

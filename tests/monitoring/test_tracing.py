@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from flmq.cli.monitoring import Monitoring, wants_spans
+from flmq.cli.monitoring import Monitoring, contradiction, wants_spans
 from flmq.client import ClientContext, NumPyClient
 from flmq.client.options import WorkerOptions
 from flmq.common.phase import Phase
@@ -177,3 +177,45 @@ print(json.dumps(found))
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}, "no spans are made: OTEL"),
+        ({"OTEL_SDK_DISABLED": "True", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, "unset one of"),
+        ({"OTEL_TRACES_EXPORTER": "none,otlp"}, "names exporters and none"),
+        (
+            {"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"},
+            "nothing is sent to OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: OTEL_TRACES_EXPORTER=console",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"},
+            "nothing is sent",
+        ),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, ""),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "none"}, ""),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp,console"}, ""),
+        ({}, ""),
+    ],
+)
+def test_variables_that_contradict_each_other_are_one_line(
+    environ: dict[str, str], said: str
+) -> None:
+    line = contradiction(environ)
+    assert said in line
+    assert bool(line) == bool(said)
+    assert "\n" not in line
+
+
+def test_an_exporter_that_cannot_be_made_is_a_line_and_no_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ValueError("could not convert string to float: 'soon'")
+
+    monkeypatch.setattr("flmq.monitoring.exporting._exporter", lambda name, environ: broken)
+    assert exporters({"OTEL_TRACES_EXPORTER": "otlp"}) == []
+    (record,) = caplog.records
+    assert "'otlp' cannot be made (ValueError: could not convert" in record.getMessage()

@@ -46,6 +46,8 @@ class Backlog:
         """Those of them that a thread has taken."""
         self._behind: dict[str, deque[Task]] = {}
         """For each client with a task that waits for a thread or is being done: its others."""
+        self._drained_by = 0
+        """The number of threads that end when all is drained."""
         self._resting: list[tuple[float, str]] = []
         """Clients that rest, and until when by `clock`; a heap."""
 
@@ -85,7 +87,7 @@ class Backlog:
         with self._lock:
             self._arrived.pop(task.task_id, None)
             self._at_work.pop(task.task_id, None)
-            if rest > 0:
+            if rest > 0 and not self.draining.is_set():
                 # The thread that calls this takes its next task, and waits no longer than that.
                 heapq.heappush(self._resting, (self.clock() + rest, task.client_id))
             else:
@@ -119,12 +121,23 @@ class Backlog:
         self._end(threads)
 
     def drain(self, threads: int) -> None:
-        """Make each of ``threads`` threads end once it has come to all that waits by now.
+        """Make each of ``threads`` threads end once they have come to all that waits by now.
 
-        Whoever takes a task asks `draining` whether it is to be begun. Idempotent.
+        That is also what waits behind a client's task at work, and nobody rests any more. Whoever
+        takes a task asks `draining` whether it is to be begun: only finished ones are sent.
+        Idempotent.
         """
-        self.draining.set()
-        self._end(threads)
+        with self._lock:
+            self._drained_by = threads
+            self.draining.set()
+            while self._resting:
+                self._next(heapq.heappop(self._resting)[1])
+            self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        """End the threads if there is nothing more to come to; under the lock."""
+        if self.draining.is_set() and not self._behind:
+            self._end(self._drained_by)
 
     def _end(self, threads: int) -> None:
         for _ in range(threads):
@@ -145,3 +158,4 @@ class Backlog:
             self._waiting.put(behind.popleft())
         else:
             del self._behind[client_id]
+            self._end_if_drained()
