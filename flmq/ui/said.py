@@ -32,7 +32,8 @@ _ASIDE = ("duplicate", "late")
 """Outcomes of further replies, not of asks."""
 _STEPS: tuple[tuple[str, str, str], ...] = (
     ("waiting in its queue", "published_ms", "taken_ms"),
-    ("reading the model", "taken_ms", "training_started_ms"),
+    ("waiting for its other tasks", "taken_ms", "begun_ms"),
+    ("reading the model", "begun_ms", "training_started_ms"),
     ("training", "training_started_ms", "training_ended_ms"),
     ("sending its reply", "training_ended_ms", "received_ms"),
 )
@@ -51,7 +52,7 @@ def sentences_of_round(found: Json, marks: Iterable[Json] = ()) -> list[Sentence
     missing = [each for phase in phases for each in _missing(number, phase)]
     slow = [each for phase in phases for each in _slow(number, phase)]
     waiting = [each for phase in phases for each in _waiting(phase)]
-    sentences = [*waiting, *slow, *missing, *_meanwhile(found, marks)]
+    sentences = [*waiting, *missing, *slow, *_meanwhile(found, marks)]
     return sentences or _uneventful(number, phases)
 
 
@@ -127,15 +128,19 @@ def _cause(part: Json, phase: Json) -> str:
         if own is not None and known:
             excess.append((own - median(known), own, words))
     causes = []
-    if excess:
+    deliveries, deaths = part.get("deliveries") or 0, part.get("deaths") or 0
+    again = _span(part, "taken_ms", "training_started_ms")
+    if deaths and again is not None:
+        # What the process that died had done is not told: only when the last one began.
+        causes.append(f"it trained anew {_s(again)} after it had taken the task")
+    elif excess:
         more, own, words = max(excess)
         if more > _NOTICED / 2:
             causes.append(f"{_s(more)} more than the median went into {words} ({_s(own)})")
     else:
         causes.append("where the time went is not known, as it told no times that can be used")
-    deliveries, deaths = part.get("deliveries") or 0, part.get("deaths") or 0
     if deaths:
-        causes.append(f"its process died {_times(deaths)} in it")
+        causes.insert(0, f"its process died {_times(deaths)} in it")
     if deliveries > 1:
         causes.append(f"it took the task {_times(deliveries)}")
     away = [each for each in part.get("away") or () if _within(each, phase)]
@@ -183,6 +188,8 @@ def _why(part: Json, phase: Json) -> Sentence:
         said += [": " if place == 0 else "; ", *fact]
     if not facts and reason and reason != "deadline":
         said.append(f": {reason}")
+    elif not facts and part.get("away") is None:
+        said.append("; where it was meanwhile is not recorded")
     return said
 
 
@@ -299,8 +306,14 @@ def _counted(phase: Json) -> list[Json]:
 
 
 def _span(part: Json, begin: str, end: str) -> float | None:
-    at, until = part.get(begin), part.get(end)
+    at, until = _at(part, begin), _at(part, end)
     return None if at is None or until is None else max(0.0, (until - at) / 1000)
+
+
+def _at(part: Json, name: str) -> Any:
+    """Return a time of a part; older records do not tell when a worker came to a task."""
+    at = part.get(name)
+    return part.get("taken_ms") if at is None and name == "begun_ms" else at
 
 
 def _within(away: Sequence[int | None], phase: Json) -> bool:
@@ -360,6 +373,8 @@ def _cut(text: object) -> str:
 
 def _s(seconds: float) -> str:
     """Write seconds as people read them."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -80,12 +80,12 @@ class Curve(NumPyClient):
 
 
 class OfAll(FedAvg):
-    """Waits for all clients until one goes missing, and marks each round that begins."""
+    """Waits for all clients but while one is missing, and marks each round that begins."""
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
-        self.min_available_clients = len(CLIENTS) - (server_round > MISSING[1])
+        self.min_available_clients = len(CLIENTS) - (MISSING[1] < server_round < ROUNDS)
         asked = super().configure_fit(server_round, parameters, client_manager)
         (Path(os.environ[MARKS]) / f"round-{server_round}").touch()
         return asked
@@ -93,7 +93,7 @@ class OfAll(FedAvg):
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        self.min_available_clients = len(CLIENTS) - (server_round >= MISSING[1])
+        self.min_available_clients = len(CLIENTS) - (MISSING[1] <= server_round < ROUNDS)
         return super().configure_evaluate(server_round, parameters, client_manager)
 
 

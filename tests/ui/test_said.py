@@ -82,7 +82,8 @@ def test_deaths_deliveries_and_time_away_are_told_of_who_slowed_it() -> None:
     away = [[T0 + 1000, T0 + 3000], [T0 - 9000, T0 - 8000]]
     slow = part("slow", 6.5, deaths=2, deliveries=3, away=away)
     assert told(a_round(*parts, slow))[0].endswith(
-        "; its process died twice in it; it took the task 3 times; it was not connected for a "
+        "; its process died twice in it; it trained anew 0.05 s after it had taken the task; "
+        "it took the task 3 times; it was not connected for a "
         "while."
     )
 
@@ -123,12 +124,12 @@ def test_a_client_that_was_away_until_after_the_deadline() -> None:
     said = told(a_round(*parts, gone, late, number=9, reason="deadline"))
     assert said == [
         (
-            "Round 9 waited for c7 until its deadline, after 10 s: 9.0 s longer than for the last "
-            "that answered (1.0 s)."
-        ),
-        (
             "Round 9 has one reply less (7 of 8): c7 did not answer: it was not connected from <2> "
             "until <12.5>, 2.5 s after the closing; its reply came 3.0 s after the closing."
+        ),
+        (
+            "Round 9 waited for c7 until its deadline, after 10 s: 9.0 s longer than for the last "
+            "that answered (1.0 s)."
         ),
     ]
 
@@ -146,6 +147,7 @@ def test_a_client_that_was_away_until_after_the_deadline() -> None:
         ({"outcome": "rejected", "reason": "2 tensors"}, "c1 was rejected: 2 tensors."),
         ({"outcome": "unroutable"}, "c1 could not be asked: it has no queue at the broker."),
         ({"reason": "deadline"}, "c1 did not answer."),
+        ({"away": None}, "c1 did not answer; where it was meanwhile is not recorded."),
     ],
 )
 def test_why_a_client_is_missing(changes: dict[str, Any], why: str) -> None:

@@ -6,7 +6,7 @@ import { duration } from "./words.js";
 export const AXIS = 26;
 
 const NAMES = [
-  "waiting", "model", "training", "upload", "unknown", "counted", "text", "muted", "line",
+  "waiting", "own", "lost", "model", "training", "upload", "unknown", "counted", "text", "muted", "line",
   "selected", "slow", "failed", "silent", "late", "away", "surface",
 ];
 
@@ -110,9 +110,10 @@ function bars(context, { x, plot, scene }, row, y) {
     const lost = to === null && scene.closed != null;
     context.fillStyle = colours[step];
     context.globalAlpha = lost ? 0.35 : 1;
-    const thin = step === "waiting" ? Math.max(1, Math.round(tall * 0.4)) : tall;
+    const thin = step === "waiting" || step === "own" ? Math.max(1, Math.round(tall * 0.4)) : tall;
     const till = to ?? Math.max(from, end);
     box(from, till, up + (tall - thin) / 2, thin);
+    if (step === "lost") hatch(context, x(from), x(till), up, tall, colours.surface, plot);
     if (lost) hatch(context, x(from), Math.min(plot.right, x(till)), up, tall, colours.silent, plot);
   }
   context.globalAlpha = 1;
@@ -151,7 +152,7 @@ function remark(context, { x, plot, scene }, row, y) {
     const late = (row.late ?? row.part).late_by;
     notes.push([late == null ? "◆ late" : `◆ ${duration(late)} late`, colours.late]);
   }
-  if (row.part.deaths) notes.push([`† died ${row.part.deaths}×`, colours.failed]);
+  if (row.part.deaths) notes.push([`✝ its process died${row.part.deaths > 1 ? ` ${row.part.deaths}×` : ""}`, colours.failed]);
   if (row.part.deliveries > 1) notes.push([`↻ taken ${row.part.deliveries}×`, colours.late]);
   context.font = `600 11px ${colours.font}`;
   if (row === scene.slowest) {

@@ -2,9 +2,11 @@
 //
 // Times are Unix milliseconds by the server's clock, as the API gives them.
 
-export const STEPS = ["waiting", "model", "training", "upload"];
+export const STEPS = ["waiting", "own", "model", "training", "upload"];
 export const STEP_NAMES = {
   waiting: "waiting in the queue",
+  own: "waiting for its other tasks",
+  lost: "lost with a process that died",
   model: "reading the model",
   training: "training",
   upload: "sending the reply",
@@ -75,25 +77,30 @@ function segmentsOf(part, phase) {
   const times = [
     part.published_ms ?? phase.opened_ms ?? null,
     part.taken_ms ?? null,
+    part.begun_ms ?? part.taken_ms ?? null,
     part.training_started_ms ?? null,
     part.training_ended_ms ?? null,
     part.received_ms ?? null,
   ];
-  const known = times.slice(1, 4).some((at) => at !== null);
+  const here = times[5];
+  const known = times.slice(1, 5).some((at) => at !== null);
   if (!known) {
     if (times[0] === null) return [];
-    const step = times[4] === null ? "waiting" : "unknown";
-    return [{ step, from: times[0], to: times[4] }];
+    return [{ step: here === null ? "waiting" : "unknown", from: times[0], to: here }];
   }
+  // What a process did that died in the task is not told: its time ends where the last one begins.
+  const lost = part.deaths > 0 && (part.begun_ms == null ? "model" : "own");
+  const named = (index) => (STEPS[index] === lost ? "lost" : STEPS[index]);
   const segments = [];
   let from = times[0];
   for (let index = 1; index < times.length; index += 1) {
     if (times[index] === null) continue;
-    if (from !== null) segments.push({ step: STEPS[index - 1], from, to: Math.max(from, times[index]) });
-    from = times[index];
+    const to = Math.max(from ?? times[index], times[index]);
+    if (from !== null && to > from) segments.push({ step: named(index - 1), from, to });
+    from = to;
   }
   const last = times.findLastIndex((at) => at !== null);
-  if (last < 4) segments.push({ step: STEPS[last], from: times[last], to: null });
+  if (last < 5) segments.push({ step: named(last), from, to: null });
   return segments;
 }
 

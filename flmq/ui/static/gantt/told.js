@@ -68,7 +68,7 @@ export function tableOf(rows, job, caption) {
   const body = rows.map((row) => {
     const took = spans(row);
     const said = (step) => (took[step] === undefined ? "–" : duration(took[step]));
-    const shown = new Set(["outcome", "reply after", "examples", "entered and counted", ...Object.values(STEP_NAMES)]);
+    const shown = new Set(["outcome", "reply after", "examples", "entered and counted", ...Object.values(STEP_NAMES).filter((name) => name !== STEP_NAMES.lost)]);
     const remarks = factsOf(row).filter(([name]) => !shown.has(name)).map(([name, value]) => `${name}: ${value}`);
     return el(
       "tr",

@@ -14,6 +14,7 @@ const LEGEND = [
   ["upload", "sending the reply"],
   ["counted", "counted"],
   ["away", "not connected"],
+  ["lost", "lost with a process"],
   ["unknown", "no times told"],
 ];
 
