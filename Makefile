@@ -53,7 +53,7 @@ test-rabbitmq4: $(DEV) ## Run what meets a broker on RabbitMQ 4 (root; Debian or
 	@PATH="$(abspath $(RABBITMQ4))/sbin:$$PATH" \
 	    FLMQ_RABBITMQ_SERVER="$(abspath $(RABBITMQ4))/sbin/rabbitmq-server" \
 	    $(PYTEST) tests/transport tests/dataplane tests/end_to_end tests/chaos \
-	    tests/sites $(ARGS)
+	    tests/sites tests/provision tests/security tests/certs $(ARGS)
 
 test-torch: $(DEV) ## Run what needs PyTorch, and install it first if there is none
 	@$(VENV)/bin/python -c 'import torch' 2>/dev/null || \

@@ -92,15 +92,16 @@ class Inbox:
             self._check_size(delivery.queue, len(message.body))
             chunk = blob_chunk_of(message.headers, message.body)
             if chunk is not None:
-                return Incoming(chunk, len(message.body), delivery)
-            opened = self._protection.open(decode(message.body), delivery)
+                incoming = Incoming(chunk, len(message.body), delivery)
+            else:
+                opened = self._protection.open(decode(message.body), delivery)
+                incoming = Incoming(opened.body, len(message.body), delivery, opened.encoded)
         except Mismatch as mismatch:
             self._drop(delivery, mismatch)
             return None
         except PeerError as error:
             self._bury(delivery, str(error))
             return None
-        incoming = Incoming(opened.body, len(message.body), delivery, opened.encoded)
         if problem := self._check(incoming):
             self._bury(delivery, problem)
             return None

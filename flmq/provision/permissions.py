@@ -86,13 +86,12 @@ def client_rights(site: str, client_ids: Sequence[str], *, aggregated: bool = Fa
     replies there, else only its notes to itself go by the site's own exchange: each permission of
     ten thousand users takes a broker some ten seconds.
     """
-    ids = any_of(client_ids)
     own = rf"{re.escape(site)}\.{any_of([_word(each) for each in client_ids])}"
     chunks = rf"^{own}\.({_JOB}|{_SIZE})$"
     uploads = (REGIONAL_UPLOADS,) if aggregated else ()
     return Rights(
         write=_names(REPLIES, UPLOADS, PRESENCE, REGIONAL, *uploads),
-        read=rf"^flmq\.(models|(client|models)\.{ids})$",
+        read=rf"^flmq\.(models|client\.{any_of(client_ids)})$",
         topics=(
             TopicRight(REPLIES, rf"^{own}\.{_JOB}$"),
             TopicRight(UPLOADS, chunks),

@@ -28,9 +28,7 @@ from flmq.transport.topology import (
     everybody_key,
     federation_topology,
     models_topology,
-    own_models_topology,
     task_key,
-    union,
 )
 
 __all__ = [
@@ -95,15 +93,14 @@ def provisioned_ways(site: str) -> Topology:
 
 
 def provisioned_client(client_id: str, site: str) -> Topology:
-    """Return a client's queues: of its tasks and notes, and of its own models.
+    """Return a client's queue, of its tasks, its notes and the models that are for it alone.
 
-    They stay until `flmq provision` removes them. What their reader rejects goes to ``flmq.dead``
-    by the queue itself, since a client may not write there.
+    It stays until `flmq provision` removes it. What its reader rejects goes to ``flmq.dead`` by
+    the queue itself, since a client may not write there.
     """
     name = client_queue(client_id)
-    tasks, own = client_topology(client_id, site), own_models_topology(client_id, site)
     bindings = (Binding(TASKS_LOCAL, name, task_key(site, client_id)), Binding(EVERYBODY, name, ""))
-    return union((_standing(replace(tasks, bindings=bindings)), _standing(own)))
+    return _standing(replace(client_topology(client_id, site), bindings=bindings))
 
 
 def provisioned_aggregator(site: str, below: Iterable[str] = ()) -> Topology:

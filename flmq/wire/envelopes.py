@@ -263,6 +263,8 @@ class ModelRequest:
     job: str
     client_id: str
     digest: str
+    with_tasks: bool = False
+    """Whether a model for this client alone comes by its queue of tasks: it has no other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,17 +36,13 @@ def test_all_that_a_federation_needs_is_made_once(stage: Stage) -> None:
     assert any(stage.name("alice.org") in line and line.startswith("+") for line in lines)
     assert stage.users() == {"alice.org", "pool", "cert", "server", "adds", "carol"}
     queues = stage.queues()
-    own = {"client", "models"}
     ids = {"@alice.org", "@w-0", "@w-1", "@w-2", "@cert"}
-    assert {f"flmq.{what}.{each}" for what in own for each in ids} <= set(queues)
+    assert {f"flmq.client.{each}" for each in ids} <= set(queues)
     assert queues["flmq.client.@alice.org"]["x-dead-letter-exchange"] == "flmq.dead"
     assert not any("x-expires" in each for name, each in queues.items() if name != "flmq.dead")
     assert stage.bindings("flmq.client.@alice.org") == {
         ("flmq.tasks.local", "main.@alice/org"),
         ("flmq.tasks.everybody", ""),
-    }
-    assert stage.bindings("flmq.models.@alice.org") == {
-        ("flmq.tasks.local", "main.@alice/org.model")
     }
     (permission,) = stage.call("GET", "/api/users/@alice.org/permissions")
     rights = client_rights("main", [stage.name("alice.org")], aggregated=True)
@@ -99,7 +95,7 @@ def test_what_was_changed_by_hand_is_put_right(stage: Stage) -> None:
     stage.call("PUT", f"/api/user-limits/{user}/max-channels", {"value": -1})
     bobs = "main." + stage.name("bob")
     stage.call("POST", f"/api/bindings/@/e/flmq.tasks.local/q/{queue}", {"routing_key": bobs})
-    stage.call("DELETE", "/api/queues/@/flmq.models.@bob")
+    stage.call("DELETE", "/api/queues/@/flmq.client.@bob")
     lines = stage.apply(ALICE + BOB)
     assert any(line.startswith("~") and "permissions" in line for line in lines)
     rights = client_rights("main", [stage.name("alice.org")])
@@ -111,7 +107,7 @@ def test_what_was_changed_by_hand_is_put_right(stage: Stage) -> None:
     }
     assert stage.user("alice.org")["limits"]["max-channels"] == 64
     assert ("flmq.tasks.local", "main.@bob") not in stage.bindings(queue)
-    assert "flmq.models.@bob" in stage.queues()
+    assert "flmq.client.@bob" in stage.queues()
 
 
 def test_a_user_who_was_given_a_tag_by_hand_loses_it(stage: Stage) -> None:

@@ -36,7 +36,6 @@ from flmq.transport import (
     client_queue,
     job_topology,
     lock_queue,
-    own_models_queue,
     presence_key,
     presence_queue,
     replies_queue,
@@ -119,7 +118,6 @@ def others(alice: Alice) -> list[str]:
     """The queues that are not hers."""
     return [
         client_queue(alice.bob),
-        own_models_queue(alice.bob),
         *(client_queue(each) for each in alice.host.users.pooled),
         replies_queue(JOB),
         uploads_queue(JOB),
@@ -143,7 +141,7 @@ def test_she_reads_no_queue_but_her_own(alice: Alice) -> None:
 def test_she_purges_and_deletes_nothing_of_others(alice: Alice) -> None:
     for queue in others(alice):
         assert alice.tries(does("queue_purge", queue)) == REFUSED, queue
-    for queue in (*others(alice), MODELS, client_queue(alice.me), own_models_queue(alice.me)):
+    for queue in (*others(alice), MODELS, client_queue(alice.me)):
         assert alice.tries(does("queue_delete", queue)) == REFUSED, queue
 
 

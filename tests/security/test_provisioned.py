@@ -7,19 +7,24 @@ import threading
 import pytest
 
 from flmq.client.serving.standing import Standing
+from flmq.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flmq.common.phase import Phase
-from flmq.common.typing import Config, Metrics, NDArrays, Parameters, Scalar
+from flmq.common.typing import Config, FitIns, Metrics, NDArrays, Parameters, Scalar
 from flmq.messaging import Inbox, Sender
 from flmq.observe.events import ClientPresence, Note, RoundCounts
+from flmq.server import ClientManager
+from flmq.server.client_proxy import ClientProxy
 from flmq.testing import fast_retries
 from flmq.transport import (
     DEAD,
     PRESENCE,
+    REGIONAL,
     REPLIES,
     TASKS,
     Address,
     Message,
     client_queue,
+    own_models_queue,
     presence_key,
     reply_key,
     task_key,
@@ -34,10 +39,11 @@ from flmq.wire import (
     PartialSum,
     Presence,
     PresenceKind,
+    blob_chunk_headers,
 )
-from tests.end_to_end.federation import JOB, Federation, Nudge, fed_avg, initial, nudge
+from tests.end_to_end.federation import JOB, Federation, Keeping, Nudge, fed_avg, initial, nudge
 from tests.security.hosts import SITE, Host
-from tests.transport.rigs import PATIENCE, MemoryRig
+from tests.transport.rigs import PATIENCE, MemoryRig, take
 
 LARGE = 400_000
 """Numbers of a model that goes by the stream, and whose replies come in chunks."""
@@ -66,13 +72,37 @@ def serve_held(federation: Federation, host: Host, user: str) -> threading.Event
     return go
 
 
-def plain_model(*client_ids: str, size: int = LARGE, rounds: int = 2) -> bytes:
+class OwnModels(Keeping):
+    """Sends each client a model of its own, large enough to go in chunks."""
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        first = parameters_to_ndarrays(parameters)[0]
+        return [
+            (proxy, FitIns(ndarrays_to_parameters([first + sum(proxy.cid.encode())]), ins.config))
+            for proxy, ins in super().configure_fit(server_round, parameters, client_manager)
+        ]
+
+
+def own_models(count: int) -> OwnModels:
+    return OwnModels(
+        fraction_evaluate=0.0,
+        min_fit_clients=count,
+        min_available_clients=count,
+        initial_parameters=initial(LARGE),
+    )
+
+
+def plain_model(
+    *client_ids: str, size: int = LARGE, rounds: int = 2, strategy: Keeping | None = None
+) -> bytes:
     """The model that these clients make where nothing is provisioned."""
     with fast_retries():
         rig = MemoryRig()
         federation = Federation(rig)
         federation.serve(*client_ids)
-        strategy = fed_avg(len(client_ids), initial_parameters=initial(size))
+        strategy = strategy or fed_avg(len(client_ids), initial_parameters=initial(size))
         model = federation.run(strategy, rounds=rounds).model()
         federation.close()
         rig.close()
@@ -89,6 +119,27 @@ def test_clients_that_may_declare_nothing_make_the_same_bits(
     assert server.model() == plain_model(users.alice, users.bob)
     assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=2, accepted=2)] * 2
     assert not server.watch.of(Note)
+
+
+def test_models_for_one_client_alone_come_by_its_queue_of_tasks(
+    federation: Federation, host: Host
+) -> None:
+    users = host.users
+    serve(federation, host, users.pool, users.alice)
+    # A chunk that nobody waits for, and one that no server can have sent.
+    witness = host.witness()
+    headers = blob_chunk_headers("0" * 32, 0)
+    publisher = witness.publisher()
+    for exchange in (TASKS, REGIONAL):
+        way = Address(exchange, task_key(SITE, users.alice))
+        publisher.publish(way, Message(b"stray", headers=headers)).result(PATIENCE)
+    server = federation.run(own_models(4), rounds=2, speakers=host.speakers)
+    assert server.model() == plain_model(*users.pooled, users.alice, strategy=own_models(4))
+    assert [r.fit for r in server.watch.rounds()] == [RoundCounts(asked=4, accepted=4)] * 2
+    for client_id in (*users.pooled, users.alice):
+        assert host.transport().inspect_queue(own_models_queue(client_id)) is None
+    (dead,) = take(witness.consumer([DEAD], prefetch=5), 1)
+    assert dead.message.headers["x-first-death-queue"] == client_queue(users.alice)
 
 
 def test_a_user_of_a_pool_speaks_for_its_clients_where_the_server_has_the_file(

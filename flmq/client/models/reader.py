@@ -1,7 +1,7 @@
 """Read a model by digest, with bounded prefetch.
 
 It comes from the site's stream, or, if it is for one client only, from that client's queue of
-models, to which the server sends it on request.
+models, to which the server sends it on request; where all is provisioned, from its queue of tasks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from flmq.client.models.cache import ModelCache
 from flmq.client.models.open_stream import OpenStream, RestingStream
+from flmq.client.models.own import OwnModels, OwnStream
 from flmq.client.models.queues import ModelQueues
 from flmq.common.buffers import new_buffer
 from flmq.common.errors import (
@@ -94,6 +95,8 @@ class ModelReader:
         self._clock = clock
         self.unix_clock = unix_clock
         """By which the deadlines are that `get` is given."""
+        self.own: OwnModels | None = None
+        """Hears clients' own models where they come by their queues of tasks."""
         self._lock = threading.Lock()
         self._lines = RareLines(clock)
         self._queues = ModelQueues(transport, self._asks)
@@ -195,6 +198,11 @@ class ModelReader:
             ask()
             return True
 
+        if self.own is not None:
+            with self.own.reading(progress.name) as heard:
+                ask()
+                self._follow(heard, progress, blob, deadline_unix, ask_again)
+            return
         self._queues.declare(own)
         ask()
         wait = partial(self._wait, progress.ref, deadline_unix)
@@ -247,7 +255,7 @@ class ModelReader:
 
     def _follow(
         self,
-        stream: OpenStream,
+        stream: OpenStream | OwnStream,
         progress: BlobProgress,
         blob: memoryview,
         deadline_unix: float | None,

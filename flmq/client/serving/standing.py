@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flmq.client.models.own import OwnModels
 from flmq.common.errors import BrokerAccessRefused, BrokerRefusal
 from flmq.messaging import PLAIN, Inbox, Incoming, Protection, Sender
 from flmq.transport import (
@@ -88,6 +89,10 @@ class Standing:
             check=self.problem,
             protection=protection,
         )
+
+    def own_models(self, consumer: Consumer) -> OwnModels | None:
+        """Return what hears clients' own models if they come by their queues of tasks."""
+        return OwnModels(consumer) if self.provisioned else None
 
     def notes_of(self, client_id: str) -> Address:
         """Return where a client's notes to itself are sent."""

@@ -47,7 +47,7 @@ from flmq.messaging import PLAIN, Incoming
 from flmq.observe.bus import WorkerBus
 from flmq.transport import Consumer, Transport, client_queue
 from flmq.transport.standby import stand_by
-from flmq.wire import Begun, JobEnded, PresenceKind, Receipt, RollCall, Task
+from flmq.wire import Begun, BlobChunk, JobEnded, PresenceKind, Receipt, RollCall, Task
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -193,6 +193,7 @@ class Worker:
             clock=self._clock,
             unix_clock=self._unix_clock,
         )
+        self._models.own = self._standing.own_models(self._consumer)
         self._deaths = self._count_deaths()
         awaited = AwaitedReceipts(self._clock)
         executor = TaskExecutor(
@@ -366,6 +367,9 @@ class Worker:
                 self._jobs.end(ended)
             case Begun() as note:
                 self._deaths.hear(note, incoming)
+                return
+            case BlobChunk() if self._models.own is not None:
+                self._models.own.hear(incoming)
                 return
             case other:
                 self._inbox.dead_letter(incoming, f"a worker takes no {type(other).__name__}")

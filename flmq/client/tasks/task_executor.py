@@ -188,7 +188,8 @@ class TaskExecutor:
         """Return the task with the model that it refers to."""
         if task.model is None or parameters_of(task.ins) is None:
             return task
-        request = ModelRequest(task.job, task.client_id, task.model.digest)
+        with_tasks = self._models.own is not None
+        request = ModelRequest(task.job, task.client_id, task.model.digest, with_tasks)
         deadline = None
         if task.deadline_unix_ms is not None:
             # By this machine's clock, which may differ from the server's.

@@ -27,6 +27,7 @@ from flmq.transport import (
     Address,
     PublishOutcome,
     own_model_key,
+    task_key,
 )
 from flmq.wire import INLINE_BYTES, BlobRef, refer, size_of
 
@@ -191,20 +192,22 @@ class PublishedModels:
             )
             return True
 
-    def send_own(self, digest: str, client_id: str, site: str) -> int:
+    def send_own(self, digest: str, client_id: str, site: str, *, with_tasks: bool = False) -> int:
         """Schedule sending a client its own model; return the bytes that this takes.
 
-        Returns at once; 0: it is not that client's model, is being sent, or just arrived.
+        It goes to the client's queue of models, or, ``with_tasks``, of tasks, where a client has
+        no other. Returns at once; 0: it is not that client's model, is being sent, or just arrived.
         """
         with self._lock:
             shared = self._known.get(digest)
             if shared is None or shared.parameters is None or client_id not in shared.own_of:
                 return 0
+            key = task_key if with_tasks else own_model_key
             # Not persistent: a client that missed it asks again.
             delivery = ModelDelivery(
                 shared.ref,
                 shared.parameters,
-                Address(TASKS, own_model_key(site, client_id)),
+                Address(TASKS, key(site, client_id)),
                 client_id,
                 expiration=_OWN_EXPIRES,
                 persistent=False,

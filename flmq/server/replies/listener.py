@@ -181,7 +181,7 @@ class Listener:
         site = self._presence.site(client_id)
         if self._models.publish_again(request.digest, site):
             return
-        sent = self._models.send_own(request.digest, client_id, site)
+        sent = self._models.send_own(request.digest, client_id, site, with_tasks=request.with_tasks)
         with self._loop.lock:
             for phase in self._loop.tasks.open_phases():
                 if sent and phase.round.expects(client_id):

@@ -180,11 +180,12 @@ def model_request_to_proto(request: ModelRequest, proto: pb.ModelRequest) -> Non
     proto.job = request.job
     proto.client_id = request.client_id
     proto.digest = request.digest
+    proto.with_tasks = request.with_tasks
 
 
 def model_request_from_proto(proto: pb.ModelRequest) -> ModelRequest:
     """Read a request for a model."""
-    return ModelRequest(proto.job, proto.client_id, proto.digest)
+    return ModelRequest(proto.job, proto.client_id, proto.digest, proto.with_tasks)
 
 
 def sealed_to_proto(sealed: Sealed, proto: pb.Sealed) -> None:

@@ -260,14 +260,16 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., tensor_type: _Optional[str] = ..., lengths: _Optional[_Iterable[int]] = ..., chunk_bytes: _Optional[int] = ..., codec: _Optional[str] = ..., base: _Optional[str] = ..., published_unix_ms: _Optional[int] = ..., names: _Optional[_Iterable[str]] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class ModelRequest(_message.Message):
-    __slots__ = ("job", "client_id", "digest")
+    __slots__ = ("job", "client_id", "digest", "with_tasks")
     JOB_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WITH_TASKS_FIELD_NUMBER: _ClassVar[int]
     job: str
     client_id: str
     digest: str
-    def __init__(self, job: _Optional[str] = ..., client_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+    with_tasks: bool
+    def __init__(self, job: _Optional[str] = ..., client_id: _Optional[str] = ..., digest: _Optional[str] = ..., with_tasks: bool = ...) -> None: ...
 
 class Begun(_message.Message):
     __slots__ = ("task_id", "client_id", "instance")
