@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from flmq.broker.tls import NodeTls
 from flmq.cli.certs import DAYS, DAYS_OF_AUTHORITY, certs_folder
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
+from flmq.cli.saying import hint, say_json
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import UsageError
 
@@ -91,13 +93,13 @@ def up(
     )
     node = result.node
     state = "is up already" if result.already else "is up"
-    typer.echo(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})", err=True)
+    hint(f"broker {name!r} {state}: {node.shown_url} (pid {node.pid})")
     if node.management_url is not None:
-        typer.echo(f"management: {node.management_url}", err=True)
+        hint(f"management: {node.management_url}")
     if node.tls_port is not None:
-        typer.echo(f"TLS: localhost:{node.tls_port}", err=True)
-    typer.echo(f"log: {node.log}", err=True)
-    typer.echo(f"use it in this shell:  eval $({_up(name)})", err=True)
+        hint(f"TLS: localhost:{node.tls_port}")
+    hint(f"log: {node.log}")
+    hint(f"use it in this shell:  eval $({_up(name)})")
     typer.echo(f"export {BROKER_URL}={node.url}")
 
 
@@ -113,12 +115,22 @@ def status(
     tls_port: Annotated[
         bool, typer.Option("--tls-port", help="Print the port for TLS alone.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one object, without the password.")
+    ] = False,
 ) -> None:
     """Show whether the node is running, and where."""
+    if as_json:
+        say_json()
     result = persistent_nodes.status(name)
+    if as_json:
+        _print_status(result)
+        if not result.running or result.node is None:
+            raise typer.Exit(ExitCode.CHECK_FAILED)
+        return
     if not result.running or result.node is None:
         typer.echo(f"broker {name!r} is down{': ' + result.trouble if result.trouble else ''}")
-        typer.echo(f"start it: {_up(name)}", err=True)
+        hint(f"start it: {_up(name)}")
         raise typer.Exit(ExitCode.CHECK_FAILED)
     if url:
         typer.echo(result.node.url)
@@ -151,6 +163,23 @@ def down(
     state = "stopped" if result.was_running else "was not up"
     kept = "data deleted" if result.purged else f"data kept in {result.folder}"
     typer.echo(f"broker {name!r} {state}; {kept}")
+
+
+def _print_status(result: persistent_nodes.StandingStatus) -> None:
+    """Print the status as JSON; what is not there is null."""
+    node = result.node if result.running else None
+    told = {
+        "name": result.name,
+        "running": node is not None,
+        "url": None if node is None else node.shown_url,
+        "pid": None if node is None else node.pid,
+        "version": result.version or None,
+        "management_url": None if node is None else node.management_url,
+        "tls_port": None if node is None else node.tls_port,
+        "log": None if node is None else str(node.log),
+        "trouble": result.trouble or None,
+    }
+    typer.echo(json.dumps(told, indent=2))
 
 
 def _tls(path: Path, client_certs: bool) -> NodeTls:

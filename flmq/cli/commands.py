@@ -1,4 +1,4 @@
-"""Command group with a clean error for unknown commands."""
+"""Command group: clean errors for what cannot be read, and options that all commands have."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from typer.core import TyperGroup
 
 from flmq.cli.saying import say, says_json
+from flmq.cli.verbosity import accept_verbosity
 from flmq.common.environment import LOG_FORMAT, LogFormat
 
 __all__ = ["Commands"]
@@ -23,6 +24,12 @@ class Commands(TyperGroup):
 
     Where the log is for programs, a command that cannot be read is a line for programs too.
     """
+
+    def __init__(self, **attributes: Any) -> None:
+        """Have the group and its commands take ``--quiet`` and ``--verbose``."""
+        super().__init__(**attributes)
+        for command in (self, *self.commands.values()):
+            accept_verbosity(command)
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Read the command line and run the command; see `click.Command.main`."""
@@ -53,6 +60,8 @@ class Commands(TyperGroup):
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     """Return whether the log is to be for programs, before the command line has been read."""
+    if "--json" in arguments:
+        return True  # what it prints is for programs, and so are its errors
     for position, argument in enumerate(arguments):
         option, _, value = argument.partition("=")
         if option == _OPTION:

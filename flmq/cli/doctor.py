@@ -16,6 +16,7 @@ from flmq.broker.doctor import run_checks
 from flmq.cli.clocks import clocks_of_clients
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.options import Broker
+from flmq.cli.saying import say_json
 from flmq.common.environment import BROKER_URL
 from flmq.sites.federation import Federation
 from flmq.sites.links import links_of
@@ -54,6 +55,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this machine and the broker; for each problem, show the command that fixes it."""
+    if as_json:
+        say_json()
     federation = None if file is None else read_federation(file)
     if federation is None or broker:
         url = broker or os.environ.get(BROKER_URL)

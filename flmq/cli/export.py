@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flmq.cli.completing import complete_job
 from flmq.cli.model import MODEL, made_by, origin_of
+from flmq.cli.saying import hint
+from flmq.cli.tables import MOST_MEASURES, defused, measured_names, write_parts, write_rounds
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
-from flmq.common.files import replacing
+from flmq.common.files import make_folder, replacing
 from flmq.common.model_files import load_parameters, save_parameters
 from flmq.common.typing import Parameters, Scalar
 from flmq.journal import Journal, list_runs
-from flmq.observe.record import RunRecord, load_record
+from flmq.journal.opening import DATABASE
+from flmq.observe.record import RoundRecord, RunRecord, load_record
 from flmq.observe.recorded import recorded_runs, rows_of
+from flmq.observe.runs.reading import RunOnDisk, opened_run
 from flmq.server.history import History
 
-__all__ = ["Job", "NoSuchRound", "NoSuchRun", "NotExported", "export", "opened"]
+__all__ = ["Job", "NoSuchRound", "NoSuchRun", "NotExported", "export", "opened", "run_in"]
 
-Job = Annotated[str, typer.Argument(help="Name of the job.", show_default=False)]
+Job = Annotated[
+    str,
+    typer.Argument(help="Name of the job.", show_default=False, autocompletion=complete_job),
+]
 
 
 class NoSuchRun(UsageError):
@@ -70,24 +78,49 @@ def opened(runs_dir: Path, job: str) -> Iterator[Journal]:
         journal.close()
 
 
+def run_in(runs_dir: Path, job: str, stack: ExitStack) -> RunOnDisk:
+    """Read a run, without writing into it, for as long as ``stack`` is open.
+
+    Raises:
+        NoSuchRun: there is none.
+    """
+    folder = runs_dir / job
+    is_one = Path(job).name == job and job not in (".", "..")
+    if not is_one or not any((folder / each).exists() for each in (DATABASE, "history.json")):
+        raise NoSuchRun(job, runs_dir)
+    return stack.enter_context(opened_run(folder))
+
+
 def export(
     context: typer.Context,
     job: Job,
     to: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--to",
-            help="The file: .npz or .safetensors for a model, .csv for what was measured.",
+            help="The file: .npz or .safetensors for a model, .csv for what was measured. With "
+            "--csv: the folder, if not the run's own.",
             show_default=False,
         ),
-    ],
+    ] = None,
     server_round: Annotated[
         int | None,
         typer.Option("--round", help="The round whose model it is; the last one, if not given."),
     ] = None,
+    as_csv: Annotated[
+        bool,
+        typer.Option("--csv", help="Write rounds.csv and parts.csv: rounds, and clients in them."),
+    ] = False,
 ) -> None:
-    """Write a run's model, or what was measured in it, to a file that other tools read."""
+    """Write a run's model, or what was measured in it, to files that other tools read."""
     runs_dir: Path = context.obj
+    if as_csv:
+        if server_round is not None:
+            raise NotExported("--csv is of all rounds: drop --round")
+        _export_tables(runs_dir, job, runs_dir / job if to is None else to)
+        return
+    if to is None:
+        raise NotExported("say what to write: --to FILE, or --csv")
     if to.suffix.lower() == ".csv" and server_round is not None:
         raise NotExported("a .csv holds all rounds: drop --round")
     journals = {run.folder.name for run in list_runs(runs_dir)}
@@ -99,6 +132,41 @@ def export(
         with opened(runs_dir, job) as journal:
             _export_journal(journal, job, server_round, to)
     typer.echo(f"written: {to}")
+
+
+def _export_tables(runs_dir: Path, job: str, folder: Path) -> None:
+    """Write rounds.csv and parts.csv; a long run is read twice, a few rounds at a time."""
+    with ExitStack() as stack:
+        names = measured_names(run_in(runs_dir, job, stack).rounds)
+    kept, left_out = names[:MOST_MEASURES], names[MOST_MEASURES:]
+    try:
+        make_folder(folder)
+        with ExitStack() as stack:
+            lines = write_rounds(run_in(runs_dir, job, stack).rounds, kept, folder / "rounds.csv")
+        with ExitStack() as stack:
+            rounds = _Counting(run_in(runs_dir, job, stack).rounds)
+            parts = write_parts(rounds, folder / "parts.csv")
+    except OSError as error:
+        raise NotExported(f"{folder} cannot be written: {error.strerror or error}") from error
+    typer.echo(f"written: {folder / 'rounds.csv'} ({lines} rounds)")
+    typer.echo(f"written: {folder / 'parts.csv'} ({parts} parts)")
+    if left_out:
+        hint(f"{len(left_out)} measurements have no column, {one_line(left_out[0])} first")
+    if rounds.left_out:
+        hint(f"{rounds.left_out} parts are not in the record of this run, which has no journal")
+
+
+class _Counting:
+    """Rounds, with a count of the outcomes that a record lacks."""
+
+    def __init__(self, rounds: Iterable[RoundRecord]) -> None:
+        self._rounds = rounds
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        for each in self._rounds:
+            self.left_out += each.outcomes_left_out
+            yield each
 
 
 def _export_journal(journal: Journal, job: str, server_round: int | None, to: Path) -> None:
@@ -167,16 +235,10 @@ def _write_csv(history: History, to: Path) -> None:
         for name, series in metrics.items():
             rows += [(number, measured, name, value) for number, value in series]
     for number, measured, name, value in sorted(rows, key=lambda row: row[:3]):
-        shown = value if isinstance(value, int | float) else _text(str(value))
-        table.writerow((number, measured, _text(name), shown))
+        shown = value if isinstance(value, int | float) else defused(str(value))
+        table.writerow((number, measured, defused(name), shown))
     try:
         with replacing(to) as file:
             file.write(text.getvalue().encode())
     except OSError as error:
         raise NotExported(f"{to} cannot be written: {error.strerror or error}") from error
-
-
-def _text(text: str) -> str:
-    """Return a peer's text as one that spreadsheets do not take for a formula."""
-    clean = one_line(text)
-    return f"'{clean}" if clean[:1] in ("=", "+", "-", "@") else clean

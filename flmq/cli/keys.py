@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flmq.cli.commands import Commands
+from flmq.cli.saying import hint
 
 __all__ = ["keys_app"]
 
@@ -46,12 +47,8 @@ def new(
         identity = Identity.new(name)
         private, public = save_identity(identity, folder)
         typer.echo(f"{name}  {identity.public.fingerprint}")
-        typer.echo(
-            f"  {private}  private: it stays with {name}, and nobody else reads it", err=True
-        )
-        typer.echo(
-            f"  {public}  public: give it to the other side, and compare fingerprints", err=True
-        )
+        hint(f"  {private}  private: it stays with {name}, and nobody else reads it")
+        hint(f"  {public}  public: give it to the other side, and compare fingerprints")
 
 
 @keys_app.command("list")

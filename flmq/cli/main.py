@@ -31,7 +31,7 @@ app = typer.Typer(
     cls=Commands,
     help="Federated learning over RabbitMQ: same bits, whatever fails.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.command()(server)

@@ -13,6 +13,7 @@ from pathlib import Path
 from flmq.cli.exit_codes import ExitCode, exit_code_of
 from flmq.cli.saying import say, says_json
 from flmq.cli.stopping import TYPED_BROKER
+from flmq.cli.verbosity import level_of_log
 from flmq.common.cleaning import clean_text
 from flmq.common.environment import BROKER_URL
 from flmq.common.errors import FlmqError
@@ -104,8 +105,8 @@ def begun_by() -> list[str]:
 
 
 def log_to_stderr(level: int) -> None:
-    """Write flmq's log to standard error, from ``level`` up."""
-    _add(logging.StreamHandler(sys.stderr), level)
+    """Write flmq's log to standard error, from ``level`` up, or as `verbosity` has it."""
+    _add(logging.StreamHandler(sys.stderr), level_of_log(level))
 
 
 def say_who_is_in_charge() -> None:

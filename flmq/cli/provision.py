@@ -13,6 +13,7 @@ import typer
 from flmq.broker.identity import write_private
 from flmq.cli.commands import Commands
 from flmq.cli.exit_codes import ExitCode
+from flmq.cli.saying import hint
 from flmq.cli.site import FILE, DryRun, File, One, Unconfirmed, Yes, confirmed
 from flmq.common.errors import UsageError
 from flmq.common.files import make_folder
@@ -85,7 +86,7 @@ def provision(
             return
         if not yes and not confirmed("make these changes?"):
             raise Unconfirmed
-        carry_out(plan, passwords, lambda text: typer.echo(text, err=True))
+        carry_out(plan, passwords, hint)
     typer.echo(f"done; passwords are in {folder}" if plan.passwords else "done")
 
 

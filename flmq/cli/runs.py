@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,21 +14,24 @@ from rich.console import Console
 from rich.table import Table
 
 from flmq.cli.commands import Commands
+from flmq.cli.comparing import compare
 from flmq.cli.exit_codes import ExitCode
-from flmq.cli.export import Job, NoSuchRun, export, opened
+from flmq.cli.export import Job, NoSuchRun, export, opened, run_in
+from flmq.cli.listing import listed, table_of
 from flmq.cli.load import load_server
 from flmq.cli.model import MODEL
 from flmq.cli.options import RunsDir, pairs
+from flmq.cli.saying import hint, say_json
 from flmq.cli.view.buffers import draw_buffers
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.typing import Scalar
 from flmq.journal import list_runs
-from flmq.journal.records import CheckpointInfo, LateReply, PhaseRow, RoundRow, RunInfo, RunState
+from flmq.journal.records import CheckpointInfo, LateReply, PhaseRow, RoundRow
 from flmq.observe.events import RoundClosed, RoundCounts
 from flmq.observe.measures import figure, measures_of
-from flmq.observe.record import load_record
-from flmq.observe.recorded import RecordedRun, recorded_runs, rows_of
+from flmq.observe.record import load_record, record_lines, round_text
+from flmq.observe.recorded import recorded_runs, rows_of
 from flmq.round import Outcome, TaskOutcome
 from flmq.server.components import build_server
 from flmq.server.context import ServerContext
@@ -37,12 +41,13 @@ from flmq.server.resumption.best_model import best_file, measured
 from flmq.server.strategy.fedavg import FedAvg
 from flmq.server.strategy.strategy import Strategy, UnexpectedState
 
-__all__ = ["NoSuchRun", "OtherStrategy", "runs_app"]
+__all__ = ["MisplacedJson", "NoSuchRun", "OtherStrategy", "runs_app"]
 
 runs_app = typer.Typer(
     cls=Commands, help="The runs that servers keep.", invoke_without_command=True
 )
 runs_app.command()(export)
+runs_app.command()(compare)
 
 _DEFAULT = Path("runs")
 _WORDS = (
@@ -59,6 +64,10 @@ _WORDS = (
 """Outcomes in the order of their columns."""
 
 
+class MisplacedJson(UsageError):
+    """``--json`` stands before the command that it is for."""
+
+
 class OtherStrategy(UsageError):
     """A run is to be replayed with another strategy than its own."""
 
@@ -71,27 +80,48 @@ class OtherStrategy(UsageError):
 
 
 @runs_app.callback()
-def runs(context: typer.Context, runs_dir: RunsDir = _DEFAULT) -> None:
+def runs(
+    context: typer.Context,
+    runs_dir: RunsDir = _DEFAULT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: a list of the runs.")
+    ] = False,
+) -> None:
     """List runs by name: whether they are running, unfinished, finished or damaged."""
+    if as_json:
+        say_json()
     if context.invoked_subcommand is not None:
+        if as_json:
+            named = context.invoked_subcommand
+            raise MisplacedJson(f"give --json after `{named}`: before it, it is of the list")
         context.obj = runs_dir
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("job", "state", "rounds", "started", "note"):
-        table.add_column(column, justify="right" if column == "rounds" else "left")
-    for run in list_runs(runs_dir):
-        table.add_row(run.folder.name, run.state.value, str(run.rounds), _when(run), _note_on(run))
-    for recorded in recorded_runs(runs_dir, {run.folder.name for run in list_runs(runs_dir)}):
-        table.add_row(recorded.folder.name, *_recorded_cells(recorded))
+    if as_json:
+        typer.echo(json.dumps(listed(runs_dir), indent=2))
+        return
+    table = table_of(runs_dir)
     if table.row_count == 0:
-        typer.echo(f"no runs in {runs_dir}", err=True)
+        hint(f"no runs in {runs_dir}")
         return
     _console().print(table)
 
 
 @runs_app.command()
-def show(context: typer.Context, job: Job) -> None:
+def show(
+    context: typer.Context,
+    job: Job,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: all that history.json has.")
+    ] = False,
+) -> None:
     """Show a run: its rounds, its clients, and what became of every task."""
+    if as_json:
+        say_json()
+        with ExitStack() as stack:
+            run = run_in(context.obj, job, stack)
+            for line in record_lines(run.head, map(round_text, run.rounds)):
+                typer.echo(line, nl=False)
+        return
     console = _console()
     folder = context.obj / job
     journals = {run.folder.name for run in list_runs(context.obj)}
@@ -99,6 +129,10 @@ def show(context: typer.Context, job: Job) -> None:
         if recorded.folder == folder:
             record = recorded.record or load_record(folder)
             _show_rounds(console, rows_of(record))
+            left_out = sum(each.outcomes_left_out for each in record.rounds)
+            if left_out:
+                said = f"{left_out} outcomes of clients are left out: the run has no journal"
+                console.print(said, soft_wrap=True)
             _show_early(console, record.stopped_early)
             _show_model(console, folder)
             return
@@ -190,17 +224,6 @@ def _console() -> Console:
     return Console(highlight=False, markup=False)
 
 
-def _note_on(run: RunInfo) -> str:
-    early = (run.ending or {}).get("stopped_early")
-    return one_line(run.problem or (f"stopped early: {early}" if early else ""))
-
-
-def _when(run: RunInfo) -> str:
-    if run.started_unix_ms is None:
-        return ""
-    return datetime.fromtimestamp(run.started_unix_ms / 1000).isoformat(" ", timespec="seconds")
-
-
 def _rounds(rounds: list[RoundRow]) -> Table:
     """Return a table with a line per phase: how many tasks had which outcome."""
     counts = {
@@ -263,19 +286,6 @@ def _measured(row: RoundRow) -> dict[str, Scalar]:
         evaluate_metrics=said.get("evaluate_metrics") or {},
     )
     return {name: value for name, value in measures_of(closed).items() if name != "loss"}
-
-
-def _recorded_cells(recorded: RecordedRun) -> tuple[str, str, str, str]:
-    """Return state, rounds, start and note of a run without a journal."""
-    record = recorded.record
-    if record is None:
-        return RunState.DAMAGED.value, "0", "", one_line(recorded.problem)
-    begun = datetime.fromisoformat(record.started).astimezone().replace(tzinfo=None)
-    state = "cut off" if record.ended is None else RunState.FINISHED.value
-    if record.error is not None:
-        state = "stopped" if record.error.startswith("stopped after") else "failed"
-    started = begun.isoformat(" ", timespec="seconds")
-    return state, str(len(record.rounds)), started, f"no journal ({one_line(record.broker)})"
 
 
 def _clients(rounds: list[RoundRow]) -> Table:

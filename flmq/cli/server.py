@@ -25,6 +25,8 @@ from flmq.cli.process import (
 )
 from flmq.cli.saying import says_json
 from flmq.cli.stopping import in_order, typed_again
+from flmq.cli.trackers import Trackers
+from flmq.cli.verbosity import Verbosity, verbosity
 from flmq.cli.view.links import LinkWatcher
 from flmq.cli.view.live import LiveView, NoView, View, choose_view
 from flmq.cli.view.picture import check_drawable, draw
@@ -37,7 +39,7 @@ from flmq.common.urls import parse_broker_url
 from flmq.journal.records import KeepPolicy, RunState
 from flmq.journal.runs import look_at
 from flmq.monitoring.role import Role
-from flmq.observe.events import RunEnded, RunEvent
+from flmq.observe.events import Observer, RunEnded, RunEvent
 from flmq.observe.record import load_record
 from flmq.observe.recorder import RunRecorder
 from flmq.provision.speakers import speakers_of
@@ -209,6 +211,8 @@ class ServerCommand:
     monitoring: Monitoring = field(default_factory=Monitoring)
     federation: Federation | None = None
     """The sites whose links are shown; None: they are not known."""
+    trackers: tuple[Observer, ...] = ()
+    """What writes the run for other tools."""
 
 
 @with_options
@@ -234,6 +238,7 @@ def server(
     keys: KeyOptions,
     keeping: Keeping,
     monitoring: Monitoring,
+    trackers: Trackers,
     picture: Annotated[
         bool,
         typer.Option(help="Draw runs/<job>/rounds.png at the end (needs the extra `demo`)."),
@@ -284,6 +289,7 @@ def server(
             picture=picture,
             monitoring=monitoring,
             federation=sites,
+            trackers=trackers.observers(context.run_config),
         )
     )
 
@@ -319,14 +325,14 @@ def _serve(command: ServerCommand) -> None:
     with writing_run(command.folder):
         log_to_file(command.folder / "server.log")
     # Where the log is for programs, all that the view shows is in it, and nothing else is written.
-    console = Console(quiet=says_json())
+    console = Console(quiet=says_json() or verbosity() is Verbosity.QUIET)
     view = NoView() if says_json() else choose_view(console)
-    if says_json():
+    if isinstance(view, NoView):
         log_to_stderr(logging.INFO)
     elif not isinstance(view, LiveView):
         # The plain view shows what the log's warnings say, and more.
         log_to_stderr(logging.ERROR)
-    if not says_json():
+    if not isinstance(view, NoView):
         say_who_is_in_charge()
     parts = command.instead.adjusted(load_server(command.app, command.context))
     ending = _Ending()
@@ -350,7 +356,15 @@ def _observed(command: ServerCommand, view: View, ending: _Ending, seen: Observe
         followers.append(LinkWatcher(command.federation))
     return replace(
         command.run,
-        observers=(recorder, ModelSaver(command.folder), view, ending, *followers, *seen.run),
+        observers=(
+            recorder,
+            ModelSaver(command.folder),
+            view,
+            ending,
+            *followers,
+            *seen.run,
+            *command.trackers,
+        ),
         sources=tuple(follower.start for follower in followers),
     )
 

@@ -7,7 +7,7 @@ up to some round, never half of one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -31,6 +31,7 @@ __all__ = [
     "killed_rounds",
     "load_record",
     "record_in",
+    "record_lines",
     "round_of",
     "round_text",
     "save_record",
@@ -144,14 +145,19 @@ def save_record(record: RunRecord, path: Path) -> None:
 
 def write_record(record: RunRecord, rounds: Iterable[str], path: Path) -> None:
     """Save as `save_record` does, with rounds already serialized, as a long run has many."""
+    with replacing(path, tidy=True) as file:
+        file.writelines(record_lines(record, rounds))
+
+
+def record_lines(record: RunRecord, rounds: Iterable[str]) -> Iterator[bytes]:
+    """Yield the file's bytes, of ``record`` without its rounds and of these rounds' texts."""
     head = {"format": FORMAT, **to_json(asdict(replace(record, rounds=())))}
     del head["rounds"]
     text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
-    with replacing(path, tidy=True) as file:
-        file.write(_bytes(text + ',\n "rounds": ['))
-        for place, each in enumerate(rounds):
-            file.write(_bytes(f"{',' if place else ''}\n  {each}"))
-        file.write(_bytes("\n ]\n}\n"))
+    yield _bytes(text + ',\n "rounds": [')
+    for place, each in enumerate(rounds):
+        yield _bytes(f"{',' if place else ''}\n  {each}")
+    yield b"\n ]\n}\n"
 
 
 def _bytes(text: str) -> bytes:

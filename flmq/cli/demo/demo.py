@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -25,9 +26,10 @@ from flmq.cli.demo.stage import SERVER, Stage, plain_stage, secure_stage
 from flmq.cli.folders import writing_run
 from flmq.cli.model import ModelSaver, model_digest
 from flmq.cli.options import Broker, RunsDir, with_options
-from flmq.cli.process import SAFELY_FLMQ, log_to_file
+from flmq.cli.process import SAFELY_FLMQ, log_to_file, log_to_stderr
 from flmq.cli.stopping import PART_OF_DEMO, in_order, typed_again
-from flmq.cli.view.live import choose_view
+from flmq.cli.verbosity import Verbosity, verbosity
+from flmq.cli.view.live import NoView, choose_view
 from flmq.cli.view.picture import check_drawable, draw
 from flmq.common.errors import FlmqError, UsageError
 from flmq.common.files import make_folder
@@ -174,7 +176,7 @@ def run_demo(command: DemoCommand) -> int:
     # Check for what is needed at the very end before anything is trained.
     check_drawable()
     check_data()
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=verbosity() is Verbosity.QUIET)
     with in_order(lambda: _goes_on(command)):
         status = (
             run_in_memory(command, console) if command.plan.in_memory else _run(command, console)
@@ -200,6 +202,8 @@ def run_in_memory(command: DemoCommand, console: Console) -> int:
     settings = command.settings
     clients = {client_id: settings.properties(i) for i, client_id in enumerate(command.clients)}
     view = choose_view(console)
+    if isinstance(view, NoView):
+        log_to_stderr(logging.INFO)
     options = RunOptions(
         job=command.job,
         observers=(

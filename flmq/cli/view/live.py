@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from flmq.cli.verbosity import Verbosity, verbosity
 from flmq.cli.view.drawing import draw_board, draw_summary
 from flmq.cli.view.text import TextView
 from flmq.observe.events import RunEnded, RunEvent, RunStarted
@@ -125,7 +126,12 @@ class NoView:
 
 
 def choose_view(console: Console) -> View:
-    """Return the live view if ``console`` can redraw and show Unicode, else plain lines."""
+    """Return the live view if ``console`` can redraw and show Unicode, else plain lines.
+
+    Nothing is shown where the command is quiet, or where it writes all of its log.
+    """
+    if verbosity() is not Verbosity.NORMAL:
+        return NoView()
     can_redraw = console.is_terminal and not console.is_dumb_terminal
     if can_redraw and console.encoding.lower().startswith("utf"):
         return LiveView(console)

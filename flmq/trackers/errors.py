@@ -1,0 +1,24 @@
+"""The error of a tracker whose package is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from flmq.common.errors import UsageError
+
+__all__ = ["TrackerNotInstalled", "check_tracker"]
+
+
+class TrackerNotInstalled(UsageError):
+    """The package of a tracker is not installed."""
+
+    def __init__(self, name: str, package: str, extra: str) -> None:
+        """Name the tracker, its ``package``, and the ``extra`` that installs it."""
+        self.extra = extra
+        super().__init__(f"{name} needs {package}, not installed here: pip install 'flmq[{extra}]'")
+
+
+def check_tracker(name: str, module: str, package: str, extra: str) -> None:
+    """Raise `TrackerNotInstalled` if ``module`` cannot be imported, without importing it."""
+    if find_spec(module) is None:
+        raise TrackerNotInstalled(name, package, extra)
