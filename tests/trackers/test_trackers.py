@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,11 @@ def test_mlflow_goes_on_in_the_same_run_without_doubling_steps(tmp_path: Path) -
     play(lambda: MlflowObserver(uri, config=CONFIG))
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("flmq")
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.info.status) == (JOB, "FINISHED")
     assert (run.data.params["lr"], run.data.params["strategy"]) == ("0.1", "FedAvg")
-    losses = [
+    losses: list[Any] = [
         (each.step, each.value) for each in client.get_metric_history(run.info.run_id, "loss")
     ]
     assert losses == [(each.server_round, pytest.approx(each.loss)) for each in CLOSED]
@@ -113,8 +115,8 @@ def test_mlflow_goes_on_in_the_same_run_without_doubling_steps(tmp_path: Path) -
 def test_wandb_writes_offline_without_an_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+    proto: Any = import_module("wandb.proto.wandb_internal_pb2")
+    datastore: Any = import_module("wandb.sdk.internal.datastore")
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -130,10 +132,10 @@ def test_wandb_writes_offline_without_an_account(
     assert len(names) == 1
     for folder in folders:
         (file,) = folder.glob("*.wandb")
-        store = DataStore()
+        store = datastore.DataStore()
         store.open_for_scan(str(file))
         while (data := store.scan_data()) is not None:
-            record = wandb_internal_pb2.Record()
+            record = proto.Record()
             record.ParseFromString(data)
             if record.HasField("history"):
                 told = {
