@@ -13,11 +13,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from flmq.ui.parts import (
+    Json,
+    ask_of,
+    asks_of,
+    befell,
+    begin_of,
+    counted_of,
+    seconds_of,
+    span_of,
+    touches,
+)
+
 __all__ = ["Sentence", "as_text", "sentences_of_round"]
 
 Piece = str | dict[str, Any]
 Sentence = list[Piece]
-Json = Mapping[str, Any]
 
 _NAMED = 3
 """Clients that are named before the rest is counted."""
@@ -28,13 +39,12 @@ _NOTICED = 0.2
 _LONGEST = 160
 """Characters of a reason that are told: a client writes it."""
 _NOUNS = {"fit": "training", "evaluate": "evaluation"}
-_ASIDE = ("duplicate", "late")
-"""Outcomes of further replies, not of asks."""
+_TRAINING = ("training_started_ms", "training_ended_ms")
 _STEPS: tuple[tuple[str, str, str], ...] = (
     ("waiting in its queue", "published_ms", "taken_ms"),
     ("waiting for its other tasks", "taken_ms", "begun_ms"),
     ("reading the model", "begun_ms", "training_started_ms"),
-    ("training", "training_started_ms", "training_ended_ms"),
+    ("training", *_TRAINING),
     ("sending its reply", "training_ended_ms", "received_ms"),
 )
 
@@ -50,9 +60,10 @@ def sentences_of_round(found: Json, marks: Iterable[Json] = ()) -> list[Sentence
     number = (found.get("round") or {}).get("round")
     phases: Sequence[Json] = found.get("phases") or ()
     missing = [each for phase in phases for each in _missing(number, phase)]
-    slow = [each for phase in phases for each in _slow(number, phase)]
+    broken = [each for each in marks if each.get("kind") != "note"]
+    slow = [each for phase in phases for each in _slow(number, phase, broken)]
     waiting = [each for phase in phases for each in _waiting(phase)]
-    sentences = [*waiting, *missing, *slow, *_meanwhile(found, marks)]
+    sentences = [*waiting, *missing, *slow, *_meanwhile(found, broken)]
     return sentences or _uneventful(number, phases)
 
 
@@ -68,23 +79,28 @@ def as_text(sentence: Sentence, at: Callable[[int], str] | None = None) -> str:
 # -- who slowed it -------------------------------------------------------------------------------
 
 
-def _slow(number: object, phase: Json) -> list[Sentence]:
-    """Say who kept a closed phase open for longer than the rest would have taken."""
+def _slow(number: object, phase: Json, broken: Sequence[Json]) -> list[Sentence]:
+    """Say who kept a closed phase open for longer than the rest would have taken.
+
+    Where server or broker were gone for a while, only who trained for longer is to blame.
+    """
     if phase.get("closed_ms") is None:
         return []
-    took = _seconds(phase)
+    took = seconds_of(phase)
     mid = median(took.values()) if took else None
-    vain = [part for part in _asks(phase) if part.get("outcome") in ("silent", "unroutable")]
+    vain = [part for part in asks_of(phase) if part.get("outcome") in ("silent", "unroutable")]
     if vain and phase.get("reason") == "deadline":
         return [_in_vain(number, phase, vain, took)]
     if mid is None or len(took) < 2:
         return []
     slow = sorted((s, who) for who, s in took.items() if s > max(mid * _TWICE, mid + _NOTICED))
     slow.reverse()
+    if any(befell(mark, phase) for mark in broken):
+        slow = [(s, who) for s, who in slow if _trained_longer(who, phase, s - mid)]
     if not slow or len(slow) * 2 > len(took):
         return []
     seconds, who = slow[0]
-    part = next(part for part in _asks(phase) if _ask(part) == who)
+    part = next(part for part in asks_of(phase) if ask_of(part) == who)
     said: Sentence = [
         _client(part),
         f" slowed {_where(number, phase)}: its reply came {_s(seconds - mid)} after the median ",
@@ -94,7 +110,7 @@ def _slow(number: object, phase: Json) -> list[Sentence]:
     said.append(f"; {cause}." if cause else ".")
     sentences = [said]
     if len(slow) > 1:
-        by_name = {_ask(each): each for each in _asks(phase)}
+        by_name = {ask_of(each): each for each in asks_of(phase)}
         others: Sentence = ["Slow too: "]
         for place, (s, name) in enumerate(slow[1 : 1 + _NAMED]):
             others += [", " if place else "", _client(by_name[name]), f" ({_s(s)})"]
@@ -102,6 +118,13 @@ def _slow(number: object, phase: Json) -> list[Sentence]:
         others.append(f", and {rest:,} more." if rest > 0 else ".")
         sentences.append(others)
     return sentences
+
+
+def _trained_longer(who: str, phase: Json, over: float) -> bool:
+    """Return whether training explains half of the seconds by which a client was slower."""
+    trained = {ask_of(each): span_of(each, *_TRAINING) for each in counted_of(phase)}
+    own, known = trained.get(who), [each for each in trained.values() if each is not None]
+    return own is not None and own - median(known) > over / 2
 
 
 def _in_vain(
@@ -122,14 +145,14 @@ def _cause(part: Json, phase: Json) -> str:
     """Say which step took longer than others' by the most, or what else is known."""
     excess = []
     for words, begin, end in _STEPS:
-        own = _span(part, begin, end)
-        others = [_span(each, begin, end) for each in _counted(phase)]
+        own = span_of(part, begin, end)
+        others = [span_of(each, begin, end) for each in counted_of(phase)]
         known = [each for each in others if each is not None]
         if own is not None and known:
             excess.append((own - median(known), own, words))
     causes = []
     deliveries, deaths = part.get("deliveries") or 0, part.get("deaths") or 0
-    again = _span(part, "taken_ms", "training_started_ms")
+    again = span_of(part, "taken_ms", "training_started_ms")
     if deaths and again is not None:
         # What the process that died had done is not told: only when the last one began.
         causes.append(f"it trained anew {_s(again)} after it had taken the task")
@@ -143,9 +166,9 @@ def _cause(part: Json, phase: Json) -> str:
         causes.insert(0, f"its process died {_times(deaths)} in it")
     if deliveries > 1:
         causes.append(f"it took the task {_times(deliveries)}")
-    away = [each for each in part.get("away") or () if _within(each, phase)]
+    away = [each for each in part.get("away") or () if touches(each, phase)]
     if away:
-        causes.append("it was not connected for a while")
+        causes.append("it was away for a while")
     return "; ".join(causes)
 
 
@@ -155,7 +178,7 @@ def _cause(part: Json, phase: Json) -> str:
 def _missing(number: object, phase: Json) -> list[Sentence]:
     if phase.get("closed_ms") is None:
         return []
-    asks = _asks(phase)
+    asks = asks_of(phase)
     absent = [part for part in asks if part.get("outcome") not in ("accepted", "open")]
     if not absent:
         return []
@@ -195,13 +218,13 @@ def _why(part: Json, phase: Json) -> Sentence:
 
 def _of_presence(part: Json, phase: Json) -> list[Sentence]:
     closed = phase["closed_ms"]
-    away = sorted((each for each in part.get("away") or () if _within(each, phase)), key=_begin)
+    away = sorted((each for each in part.get("away") or () if touches(each, phase)), key=begin_of)
     if not away:
         return []
     since, until = away[-1]
-    said: Sentence = ["it was not connected from ", {"at_ms": since}]
+    said: Sentence = ["it was away, without a sign of life, from ", {"at_ms": since}]
     if since <= (phase.get("opened_ms") or since):
-        said = ["it had not been connected since ", {"at_ms": since}]
+        said = ["it had been away, without a sign of life, since ", {"at_ms": since}]
     if until is None:
         said.append(" and has not come back since")
     else:
@@ -227,7 +250,7 @@ def _of_task(part: Json, phase: Json) -> list[Sentence]:
 def _late_by(part: Json, phase: Json) -> float:
     """Return by how many seconds the reply of a client that was not waited for came late."""
     for each in phase.get("parts") or ():
-        if _ask(each) == _ask(part) and each.get("late_by"):
+        if ask_of(each) == ask_of(part) and each.get("late_by"):
             return float(each["late_by"])
     return 0.0
 
@@ -238,7 +261,7 @@ def _late_by(part: Json, phase: Json) -> float:
 def _waiting(phase: Json) -> list[Sentence]:
     if phase.get("closed_ms") is not None:
         return []
-    asks = _asks(phase)
+    asks = asks_of(phase)
     awaited = [part for part in asks if part.get("outcome") in (None, "open")]
     noun, asked = _noun(phase), phase.get("asked") or len(asks)
     if not awaited:
@@ -247,14 +270,14 @@ def _waiting(phase: Json) -> list[Sentence]:
     said += _names(sorted(awaited, key=lambda part: not part.get("away")))
     gone = [part for part in awaited if (away := part.get("away")) and away[-1][1] is None]
     if gone:
-        said += ["; not connected now: ", *_names(gone)]
+        said += ["; away now: ", *_names(gone)]
     return [[*said, "."]]
 
 
 def _uneventful(number: object, phases: Sequence[Json]) -> list[Sentence]:
     sentences: list[Sentence] = []
     for phase in phases:
-        took = sorted(_seconds(phase).values())
+        took = sorted(seconds_of(phase).values())
         if took:
             when = f"the median after {_s(median(took))}, the last after {_s(took[-1])}"
             nobody = f"Nobody slowed {_where(number, phase)}, and nobody is missing"
@@ -265,70 +288,18 @@ def _uneventful(number: object, phases: Sequence[Json]) -> list[Sentence]:
 def _meanwhile(found: Json, marks: Iterable[Json]) -> list[Sentence]:
     """Tell what befell server and broker between a round's opening and closing."""
     head = found.get("round") or {}
-    opened, closed = head.get("opened_ms"), head.get("closed_ms")
-    if opened is None:
-        return []
     told: list[Sentence] = []
     for mark in marks:
         at = mark.get("at_ms")
-        if at is not None and opened <= at and (closed is None or at <= closed):
-            told.append(["Meanwhile, at ", {"at_ms": at}, f": {_cut(mark.get('text'))}."])
+        if at is not None and befell(mark, head):
+            said: Sentence = ["Meanwhile, at ", {"at_ms": at}]
+            if (until := mark.get("until_ms")) is not None:
+                said = ["Meanwhile, from ", {"at_ms": at}, " until ", {"at_ms": until}]
+            told.append([*said, f": {_cut(mark.get('text'))}."])
     return told[:_NAMED]
 
 
 # -- words ---------------------------------------------------------------------------------------
-
-
-def _seconds(phase: Json) -> dict[str, float]:
-    """Return how long after the phase's opening each counted reply was here, by ask."""
-    opened = phase.get("opened_ms")
-    took = {}
-    for part in _counted(phase):
-        begun = part.get("published_ms") if opened is None else opened
-        if begun is not None and part.get("received_ms") is not None:
-            took[_ask(part)] = max(0.0, (part["received_ms"] - begun) / 1000)
-        elif part.get("seconds") is not None:
-            took[_ask(part)] = float(part["seconds"])
-    return took
-
-
-def _asks(phase: Json) -> list[Json]:
-    """Return a part an ask, without further replies to it."""
-    parts = phase.get("parts") or ()
-    asked = [part for part in parts if part.get("outcome") not in _ASIDE]
-    known = {_ask(part) for part in asked}
-    alone = [p for p in parts if p.get("outcome") == "late" and _ask(p) not in known]
-    return asked + alone
-
-
-def _counted(phase: Json) -> list[Json]:
-    return [part for part in phase.get("parts") or () if part.get("outcome") == "accepted"]
-
-
-def _span(part: Json, begin: str, end: str) -> float | None:
-    at, until = _at(part, begin), _at(part, end)
-    return None if at is None or until is None else max(0.0, (until - at) / 1000)
-
-
-def _at(part: Json, name: str) -> Any:
-    """Return a time of a part; older records do not tell when a worker came to a task."""
-    at = part.get(name)
-    return part.get("taken_ms") if at is None and name == "begun_ms" else at
-
-
-def _within(away: Sequence[int | None], phase: Json) -> bool:
-    begin, end = away
-    opened, closed = phase.get("opened_ms"), phase.get("closed_ms")
-    before = closed is None or begin is None or begin <= closed
-    return before and (end is None or opened is None or end >= opened)
-
-
-def _begin(away: Sequence[int | None]) -> int:
-    return away[0] or 0
-
-
-def _ask(part: Json) -> str:
-    return str(part.get("ask") or part.get("client"))
 
 
 def _client(part: Json) -> Piece:

@@ -27,6 +27,8 @@ from flmq.journal import (
     PlannedAsk,
 )
 from flmq.observe.courses.split import phase_about
+from flmq.observe.eventlog.writer import EventLog, EventLogOptions
+from flmq.observe.events import ClientPresence, RunEnded, RunStarted
 from flmq.round import Outcome, Policy, TaskOutcome
 
 __all__ = ["HOSTILE", "T0", "Synthetic", "write_run"]
@@ -83,13 +85,17 @@ def write_run(runs_dir: Path, what: Synthetic) -> Path:
         identity = JobIdentity(what.job, f"{what.seed:016x}", bytes(32), what.seed)
         about: dict[str, Scalar] = {"num_rounds": what.rounds, "strategy": "FedAvg"}
         journal.begin(identity, {"flmq": "synthetic", "strategy": "FedAvg"}, about)
-        journal.take_charge()
-        writer = _Writer(what, journal, clock)
+        epoch = journal.take_charge()
+        log = EventLog(folder, EventLogOptions(epoch, False, False), lambda: clock.ms / 1000)
+        log(RunStarted(what.job, what.rounds, "FedAvg", "in memory"))
+        writer = _Writer(what, journal, clock, log)
         for server_round in range(1, what.rounds + 1):
             writer.play(server_round)
         if what.open_round:
             writer.leave_open(what.rounds + 1)
+            log.close()
         else:
+            log(RunEnded(what.job, what.rounds, clock.seconds))
             journal.finish({"rounds": what.rounds, "seconds": clock.seconds, "loss": 0.1})
     finally:
         journal.close()
@@ -113,12 +119,15 @@ class _Clock:
 class _Writer:
     """Plays rounds into a journal."""
 
-    def __init__(self, what: Synthetic, journal: Journal, clock: _Clock) -> None:
+    def __init__(self, what: Synthetic, journal: Journal, clock: _Clock, log: EventLog) -> None:
         self._what = what
+        self._log = log
         self._journal = journal
         self._clock = clock
         self._random = random.Random(what.seed)
         self._older = frozenset(what.client_ids[: what.older])
+        for place, client in enumerate(what.client_ids, 1):
+            log(ClientPresence(client, "online", "said hello", place, "1.0"))
 
     def play(self, server_round: int) -> None:
         """Play one round to its checkpoint."""
@@ -139,6 +148,11 @@ class _Writer:
         model = ndarrays_to_parameters([np.full(4, server_round, np.float32)])
         self._journal.checkpoint(server_round, model, {}, {}, summary)
         self._clock.ms += 30
+        if server_round == self._what.missing_round:
+            self._clock.ms += 2500
+            ids = self._what.client_ids
+            back = ids[len(ids) // 2]
+            self._log(ClientPresence(back, "online", "said hello", len(ids), "1.0"))
 
     def leave_open(self, server_round: int) -> None:
         """Open one more round, of which every second client has answered."""
@@ -158,6 +172,10 @@ class _Writer:
         last = max((p.times.counted_ms or 0 for p in parts if p.times), default=opened)
         closed = opened + round(_TIMEOUT * 1000) if silent else last + 3
         self._contribute(key, accepted)
+        for gone in (part.ask for part in parts if part.outcome is Outcome.SILENT):
+            self._clock.ms = opened + 4000
+            online = len(parts) - 1
+            self._log(ClientPresence(gone, "away", "no heartbeat for 4 s", online, "1.0"))
         self._clock.ms = closed
         outcomes = tuple(TaskOutcome(p.ask, p.outcome, p.reason) for p in parts if p.outcome)
         ending = ClosedPhase(

@@ -57,7 +57,7 @@ def test_it_says_who_slowed_the_round_and_who_is_missing_first(page: Page) -> No
     view = round_view(page, STORY)
     said = page.locator(".said p").all_inner_texts()
     assert said[0].startswith(
-        "Round 7 has one reply less (7 of 8): gone did not answer: it was not"
+        "Round 7 has one reply less (7 of 8): gone did not answer: it was away"
     )
     links = page.locator(".said a").evaluate_all("all => all.map(a => a.pathname)")
     assert links[0] == "/runs/j.1%2Fx/clients/gone"
@@ -92,7 +92,7 @@ def test_the_keyboard_steps_through_rows_and_opens_a_client(page: Page) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Home")
     detail.get_by_text("gone").wait_for()
-    assert "not connected" in detail.inner_text()
+    assert "away" in detail.inner_text()
     page.keyboard.press("ArrowDown")
     detail.get_by_text("slow").wait_for()
     told = detail.inner_text()

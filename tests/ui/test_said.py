@@ -83,8 +83,7 @@ def test_deaths_deliveries_and_time_away_are_told_of_who_slowed_it() -> None:
     slow = part("slow", 6.5, deaths=2, deliveries=3, away=away)
     assert told(a_round(*parts, slow))[0].endswith(
         "; its process died twice in it; it trained anew 0.05 s after it had taken the task; "
-        "it took the task 3 times; it was not connected for a "
-        "while."
+        "it took the task 3 times; it was away for a while."
     )
 
 
@@ -124,8 +123,9 @@ def test_a_client_that_was_away_until_after_the_deadline() -> None:
     said = told(a_round(*parts, gone, late, number=9, reason="deadline"))
     assert said == [
         (
-            "Round 9 has one reply less (7 of 8): c7 did not answer: it was not connected from <2> "
-            "until <12.5>, 2.5 s after the closing; its reply came 3.0 s after the closing."
+            "Round 9 has one reply less (7 of 8): c7 did not answer: it was away, without a "
+            "sign of life, from <2> until <12.5>, 2.5 s after the closing; its reply came 3.0 s "
+            "after the closing."
         ),
         (
             "Round 9 waited for c7 until its deadline, after 10 s: 9.0 s longer than for the last "
@@ -171,7 +171,7 @@ def test_an_open_round_says_who_is_awaited() -> None:
     waiting[3]["away"] = [[T0 + 100, None]]
     said = told(a_round(part("c0"), *waiting, closed=None))
     assert said == [
-        "1 of 5 have answered in training; awaited: w3, w0, w1 and 1 more; not connected now: w3."
+        "1 of 5 have answered in training; awaited: w3, w0, w1 and 1 more; away now: w3."
     ]
     assert "being added up" in told(a_round(part("c0"), closed=None))[0]
 
@@ -179,10 +179,24 @@ def test_an_open_round_says_who_is_awaited() -> None:
 def test_what_befell_the_server_meanwhile_is_told() -> None:
     marks = [
         {"at_ms": T0 + 500, "kind": "resume", "text": "the server was resumed"},
+        {"at_ms": T0 + 600, "kind": "note", "text": "nothing to speak of"},
+        {"at_ms": T0 - 900, "until_ms": T0 + 700, "kind": "outage", "text": "connection lost"},
         {"at_ms": T0 + 99_000, "kind": "outage", "text": "later"},
     ]
     said = told(a_round(part("a"), part("b")), marks=marks)
-    assert said == ["Meanwhile, at <0.5>: the server was resumed."]
+    assert said == [
+        "Meanwhile, at <0.5>: the server was resumed.",
+        "Meanwhile, from <-0.9> until <0.7>: connection lost.",
+    ]
+
+
+def test_nobody_is_accused_while_server_or_broker_were_gone_but_who_trained_longer() -> None:
+    outage = [{"at_ms": T0 + 500, "until_ms": T0 + 5000, "kind": "outage", "text": "gone"}]
+    parts = [part(f"c{n}") for n in range(5)]
+    waited = part("waited", 6.0, training_ended_ms=T0 + 900)
+    assert told(a_round(*parts, waited), marks=outage) == ["Meanwhile, from <0.5> until <5>: gone."]
+    (slowed, _) = told(a_round(*parts, waited, part("slow", 6.0)), marks=outage)
+    assert slowed.startswith("slow slowed round 7")
 
 
 def test_names_and_reasons_are_pieces_of_their_own_and_bounded() -> None:

@@ -100,7 +100,7 @@ export class Gantt {
     const most = Math.max(160, Math.min(window.innerHeight * 0.68, 900));
     const count = Math.max(1, this.shown.length);
     const wanted = this.density === "all" ? (most - AXIS) / count : HEIGHTS[this.density];
-    this.rowHeight = this.density === "all" ? Math.min(HEIGHTS.normal, Math.max(1, wanted)) : wanted;
+    this.rowHeight = this.density === "all" ? Math.min(HEIGHTS.normal, wanted) : wanted;
     const height = Math.ceil(Math.min(most, AXIS + count * this.rowHeight + 2));
     this.scroller.style.height = `${height}px`;
     this.spacer.style.height = `${Math.max(0, AXIS + count * this.rowHeight - height)}px`;
@@ -132,6 +132,8 @@ export class Gantt {
       slowest: this.slowest,
       colours: this.colours,
     });
+    if (!this.painted) performance.mark("gantt-painted");
+    this.painted = true;
   }
 
   // -- pointing -------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ function bars(context, { x, plot, scene }, row, y) {
     hatch(context, left, Math.min(plot.right, right), up, tall, colours.surface, plot);
     if (rowHeight >= 14 && right - left > 90) {
       const at = Math.max(left, plot.left) + 5;
-      boxed(context, colours, "not connected", at, y + rowHeight / 2, colours.away);
+      boxed(context, colours, "away", at, y + rowHeight / 2, colours.muted);
     }
   }
   const counted = row.part.counted_ms;
@@ -156,12 +156,15 @@ function remark(context, { x, plot, scene }, row, y) {
   if (row.part.deliveries > 1) notes.push([`↻ taken ${row.part.deliveries}×`, colours.late]);
   context.font = `600 11px ${colours.font}`;
   if (row === scene.slowest) {
-    const text = `+${duration(row.over)} over the median`;
+    const text = [`+${duration(row.over)} over the median`, ...notes.map(([note]) => note)].join("   ");
     const from = Math.max(plot.left, x(scene.opened + scene.median * 1000)) + 8;
     const room = Math.min(plot.right, x(row.part.received_ms)) - from;
     // It stands where the excess begins, on the bar itself, if there is room.
-    if (room > context.measureText(text).width + 8) written(context, text, from, y + rowHeight / 2, colours.surface);
-    else notes.unshift([text, colours.slow]);
+    if (room > context.measureText(text).width + 8) {
+      written(context, text, from, y + rowHeight / 2, colours.surface);
+      return;
+    }
+    notes.unshift([`+${duration(row.over)} over the median`, colours.slow]);
   }
   if (!notes.length) return;
   const ends = row.segments.map((each) => each.to ?? scene.closed ?? scene.now);

@@ -50,7 +50,8 @@ export function presence(changes, tasks) {
   if (!known.length) return el("p", { class: "hint" }, "Nothing is recorded of when it was there.");
   const ended = tasks.map((task) => task.counted_ms ?? task.received_ms ?? 0);
   const from = known[0].at_ms;
-  const to = Math.max(from + 1000, known.at(-1).at_ms, ...ended);
+  // What it is now shows, too, however lately it became so.
+  const to = Math.max(from + 1000, known.at(-1).at_ms + (known.at(-1).at_ms - from) * 0.06, ...ended);
   const x = (at) => ((at - from) / (to - from)) * 1000;
   const picture = svg("svg", { viewBox: "0 0 1000 24", preserveAspectRatio: "none", class: "presence-band", role: "img", "aria-label": "When it was there: the list below says it" });
   known.forEach((each, index) => {

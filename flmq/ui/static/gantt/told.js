@@ -40,7 +40,7 @@ export function factsOf(row) {
   }
   const last = row.segments.at(-1);
   if (last && last.to === null) add("last heard of", `${STEP_NAMES[last.step]}, since ${clock(last.from)}`);
-  for (const [from, to] of row.away) add("not connected", `${clock(from)} – ${to == null ? "still" : clock(to)}`);
+  for (const [from, to] of row.away) add("away", `${clock(from)} – ${to == null ? "still" : clock(to)}`);
   const late = row.late ?? (row.outcome === "late" ? part : null);
   if (late) add("late reply", late.late_by == null ? clock(late.received_ms) : `${duration(late.late_by)} after the closing`);
   if (row.duplicate) add("replied again", clock(row.duplicate.received_ms));

@@ -99,7 +99,8 @@ function speed(job, client) {
     if (seconds === null) continue;
     const phase = (found[task.phase] ??= { own: [], others: [] });
     phase.own.push([task.round, Math.max(0, seconds)]);
-    if (task.median_seconds != null) phase.others.push([task.round, task.median_seconds]);
+    const others = (client.medians || {})[`${task.round} ${task.phase}`];
+    if (others != null) phase.others.push([task.round, others]);
   }
   const charts = Object.entries(found).map(([phase, { own, others }]) =>
     course(`Seconds to the reply in ${PHASES[phase] ?? phase}`, own, others, duration),

@@ -13,7 +13,7 @@ const LEGEND = [
   ["training", "training"],
   ["upload", "sending the reply"],
   ["counted", "counted"],
-  ["away", "not connected"],
+  ["away", "away"],
   ["lost", "lost with a process"],
   ["unknown", "no times told"],
 ];
