@@ -22,7 +22,7 @@ class RunView {
   constructor(root, params, source) {
     Object.assign(this, { params, source, rounds: new Map(), open: null, marks: [], closed: false });
     this.api = `/api/runs/${encodeURIComponent(params.job)}`;
-    this.state = el("span", { class: "state" });
+    this.state = el("span", { class: "run-state" });
     this.problem = el("p", { class: "problem", role: "alert", hidden: true });
     this.facts = el("p", { class: "facts" });
     this.now = el("p", { class: "now", hidden: true });
@@ -104,7 +104,7 @@ class RunView {
     this.charts.show(rounds, head.metric_names ?? {});
     this.table.show(rounds);
     const failed = head.error && head.state !== "running";
-    this.state.className = `state ${failed ? "failed" : head.state}`;
+    this.state.className = `run-state ${failed ? "failed" : head.state}`;
     this.state.textContent = failed ? "failed" : head.state;
     this.source.titled(`${head.state === "running" ? `${head.round}/${head.num_rounds ?? "?"} ` : ""}${head.job}`);
     this.facts.replaceChildren(...facts(head));

@@ -82,7 +82,7 @@ function line(run, chosen, choose) {
     {},
     el("td", {}, box),
     el("th", { scope: "row", class: "name" }, link(path("runs", run.job), run.job), el("div", { class: "hint" }, run.strategy)),
-    el("td", {}, el("span", { class: `state ${state}` }, state), run.resumes ? el("div", { class: "hint" }, `resumed ${times(run.resumes)}`) : null, run.in_charge ? el("div", { class: "hint" }, `${run.in_charge.host}, process ${run.in_charge.pid}`) : null),
+    el("td", {}, el("span", { class: `run-state ${state}` }, state), run.resumes ? el("div", { class: "hint" }, `resumed ${times(run.resumes)}`) : null, run.in_charge ? el("div", { class: "hint" }, `${run.in_charge.host}, process ${run.in_charge.pid}`) : null),
     el("td", { "data-name": "rounds" }, el("span", {}, run.num_rounds ? `${run.round} of ${run.num_rounds}` : String(run.round)), progress(run)),
     el("td", { "data-wide": "" }, el("div", { class: "sparks" }, ...sparks(run)), said ? el("div", { class: run.problem || failed ? "problem" : "hint" }, said) : null, run.digest ? el("div", { class: "hint digest", title: run.digest }, run.digest.slice(0, 12)) : null),
     el("td", { "data-name": "clients" }, clients(run)),
