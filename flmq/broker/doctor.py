@@ -36,7 +36,7 @@ from flmq.common.errors import (
 )
 from flmq.common.urls import BrokerUrl, InvalidBrokerUrl, parse_broker_url
 
-__all__ = ["run_checks", "supported_version"]
+__all__ = ["check_broker", "run_checks", "supported_version"]
 
 _OLDEST, _NEWEST_MAJOR = (3, 10), 4
 _EXTRAS = {
@@ -63,7 +63,7 @@ def run_checks(
     environ = os.environ if environ is None else environ
     address = url or environ.get("FLMQ_BROKER_URL")
     api = environ.get("FLMQ_MANAGEMENT_URL")
-    broker = list(_broker(address, management, api))
+    broker = list(check_broker(address, management, api))
     answered = any(check.name == "broker" and check.ok for check in broker)
     return [
         _python(),
@@ -188,7 +188,13 @@ def _standing(environ: Mapping[str, str]) -> Check:
     return Check("standing broker", True, found)
 
 
-def _broker(url: str | None, management: Management | None, api: str | None) -> Iterator[Check]:
+def check_broker(
+    url: str | None, management: Management | None, api: str | None
+) -> Iterator[Check]:
+    """Check the broker at ``url``; ``api`` is the URL of its management API, if it is not given.
+
+    Never raises.
+    """
     if url is None:
         found = "neither --broker nor FLMQ_BROKER_URL names one, as server and client need it"
         mend = "eval $(flmq broker up), or FLMQ_BROKER_URL=amqp://user:password@host:5672/vhost"

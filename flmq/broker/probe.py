@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pika
@@ -28,7 +28,7 @@ from flmq.common.login_objections import login_objection
 from flmq.common.urloptions import seconds_of, server_name_of, tls_context
 from flmq.common.urls import BrokerUrl
 
-__all__ = ["BrokerFacts", "ask_broker"]
+__all__ = ["BrokerFacts", "ask_broker", "queue_depths"]
 
 _PROVISIONED = "flmq.provisioned"
 _NEEDED = ("basic.nack", "publisher_confirms", "consumer_cancel_notify", "connection.blocked")
@@ -75,6 +75,31 @@ def ask_broker(url: BrokerUrl, *, timeout: float = 5.0, declare: bool = False) -
             with contextlib.suppress(AMQPError):
                 if connection.is_open:
                     connection.close()
+
+
+def queue_depths(
+    url: BrokerUrl, names: Sequence[str], *, timeout: float = 5.0
+) -> list[tuple[str, int, int]]:
+    """Return of those queues of ``names`` that are there name, messages ready, and consumers.
+
+    Asked by passive declarations, which need no permission. Raises as `ask_broker` does.
+    """
+    found: list[tuple[str, int, int]] = []
+    with _translated(url), _quiet_pika():
+        connection = pika.BlockingConnection(_parameters(url, timeout))
+        try:
+            channel = connection.channel()
+            for name in names:
+                try:
+                    told = channel.queue_declare(name, passive=True).method
+                    found.append((name, told.message_count, told.consumer_count))
+                except pika.exceptions.ChannelClosedByBroker:  # there is none, or not for us
+                    channel = connection.channel()
+        finally:
+            with contextlib.suppress(AMQPError):
+                if connection.is_open:
+                    connection.close()
+    return found
 
 
 def _parameters(url: BrokerUrl, timeout: float) -> pika.ConnectionParameters:

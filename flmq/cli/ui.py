@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flmq.cli.options import RunsDir
+from flmq.cli.options import Broker, RunsDir
 from flmq.ui.errors import NotInstalled
 
 __all__ = ["DEFAULT_PORT", "ui"]
@@ -33,8 +33,12 @@ def ui(
         bool,
         typer.Option("--plain-http", help="No TLS at another address: a proxy in front has it."),
     ] = False,
+    broker: Broker = None,
 ) -> None:
-    """Show runs on a page in the browser: running, finished and dead ones, without a broker."""
+    """Show runs on a page in the browser: running, finished and dead ones, without a broker.
+
+    With a broker's URL there is a view of it, too, which asks it while somebody looks.
+    """
     try:
         # Only here: the server's packages are an extra, and no other command needs them.
         from flmq.ui.serving.serving import PageOptions, serve
@@ -42,5 +46,5 @@ def ui(
         if (error.name or "").partition(".")[0] not in ("jinja2", "starlette", "uvicorn"):
             raise
         raise NotInstalled from error
-    options = PageOptions(runs_dir, host, port, token_file, certfile, keyfile, plain_http)
+    options = PageOptions(runs_dir, host, port, token_file, certfile, keyfile, plain_http, broker)
     serve(options, lambda url: typer.echo(f"runs in {runs_dir}: {url}"))

@@ -16,6 +16,7 @@ from flmq.journal.opening import DATABASE
 from flmq.observe.record import RunRecord
 from flmq.observe.runs.streamed import stream_record
 from flmq.ui.reading.befallen import away_of
+from flmq.ui.reading.broker import buried_in
 from flmq.ui.reading.clients import Task, client_json, clients_json
 from flmq.ui.reading.heads import (
     Beginning,
@@ -36,6 +37,8 @@ _MOST_OPEN = 64
 _LAST_ROUNDS = 200
 """Rounds whose parts a client's page goes through."""
 _MOST_LINES = 1000
+_LATEST = 20
+"""Runs whose dead letters are told of."""
 
 
 class NoSuchPage(UsageError):
@@ -150,6 +153,21 @@ class Runs:
             for each in found[-most:]
         ]
         return {"lines": lines, "earlier": len(found) > most, "left_out": events.left_out()}
+
+    def running(self) -> list[str]:
+        """Return the jobs that a server of this machine runs, the latest first."""
+        return [head["job"] for head in self.heads() if head["state"] == "running"]
+
+    def refused(self) -> list[dict[str, Any]]:
+        """Return what servers sent to ``flmq.dead``, and why, by the logs of the latest runs."""
+        jobs = [head["job"] for head in self.heads()[:_LATEST] if head["state"] != "damaged"]
+        return buried_in(
+            (job, line)
+            for job in jobs
+            for line in self._files(job).events.log(
+                before=None, search=" to flmq.dead, sent by ", most=_MOST_LINES
+            )
+        )
 
     def cursor(self, job: str) -> Cursor:
         """Return how far a run is."""

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from flmq import __version__
 from flmq.common.errors import FlmqError
+from flmq.ui.reading.broker import BrokerLook, no_broker
 from flmq.ui.reading.runs import Cursor, NoSuchPage, Runs
 from flmq.ui.serving.changes import Changes
 from flmq.ui.serving.guard import Guard, Guarding
@@ -41,8 +42,13 @@ class _Json(JSONResponse):
         return text.encode(errors="backslashreplace")
 
 
-def build_app(runs: Runs, guarding: Guarding) -> tuple[Starlette, Changes]:
-    """Return the app over ``runs``, and its changes, to be ended before the server is."""
+def build_app(
+    runs: Runs, guarding: Guarding, broker: BrokerLook | None = None
+) -> tuple[Starlette, Changes]:
+    """Return the app over ``runs``, and its changes, to be ended before the server is.
+
+    ``broker``: what the broker's view shows; None: how to name one.
+    """
     changes = Changes(runs.versions)
     frame = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template(
         "page.html"
@@ -76,6 +82,7 @@ def build_app(runs: Runs, guarding: Guarding) -> tuple[Starlette, Changes]:
         ),
         Route("/api/runs/{job}/marks", _get(lambda request: runs.marks(_job(request)))),
         Route("/api/runs/{job}/log", _get(lambda request: _log(runs, request))),
+        Route("/api/broker", _get(lambda request: _broker(runs, broker))),
         Route("/api/stream", stream),
         Route("/api/{rest:path}", _get(_unknown)),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -111,6 +118,11 @@ def _get(made: Callable[[Request], Any]) -> Callable[[Request], Any]:
 
 def _job(request: Request) -> str:
     return str(request.path_params["job"])
+
+
+def _broker(runs: Runs, broker: BrokerLook | None) -> Any:
+    told = no_broker() if broker is None else broker.now(runs.running())
+    return {**told, "refused": runs.refused()}
 
 
 def _unknown(request: Request) -> Any:

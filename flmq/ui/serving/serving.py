@@ -11,7 +11,9 @@ from pathlib import Path
 
 import uvicorn
 
+from flmq.common.urls import parse_broker_url
 from flmq.ui.errors import AddressTaken, InvalidPageOptions
+from flmq.ui.reading.broker import BrokerLook
 from flmq.ui.reading.runs import Runs
 from flmq.ui.serving.app import build_app
 from flmq.ui.serving.guard import Guarding
@@ -36,6 +38,8 @@ class PageOptions:
     keyfile: Path | None = None
     plain: bool = False
     """Whether it may be served without TLS elsewhere than on this machine."""
+    broker: str | None = None
+    """URL of the broker that the broker's view looks at; None: it says how to name one."""
 
 
 def serve(options: PageOptions, say: Callable[[str], None]) -> None:
@@ -43,12 +47,17 @@ def serve(options: PageOptions, say: Callable[[str], None]) -> None:
 
     Raises:
         AddressTaken: the address cannot be had.
+        InvalidBrokerUrl: the broker's URL is none.
         InvalidPageOptions: options do not go together, or a file of theirs cannot be read.
     """
     guarding = _guarding(options)
+    broker = None
+    if options.broker is not None:
+        parse_broker_url(options.broker)
+        broker = BrokerLook(options.broker)
     listening = _listening(options.host, options.port)
     port = listening.getsockname()[1]
-    app, changes = build_app(Runs(options.runs_dir), guarding)
+    app, changes = build_app(Runs(options.runs_dir), guarding, broker)
     config = uvicorn.Config(
         app,
         log_level="error",
