@@ -128,9 +128,30 @@ class RunRecord:
     """Why the run finished before its last round, if it did."""
 
 
+_OUTCOME = tuple(each.name for each in fields(OutcomeRecord))
+_TIMES = tuple(each.name for each in fields(TaskTimes))
+_WORKER = tuple(each.name for each in fields(WorkerTimes))
+
+
 def round_text(closed: RoundRecord) -> str:
     """Return a round as JSON, on one line."""
-    return json.dumps(to_json(asdict(closed)), allow_nan=False, ensure_ascii=False)
+    plain = to_json(asdict(replace(closed, outcomes=())))
+    plain["outcomes"] = [_outcome_in_json(each) for each in closed.outcomes]
+    return json.dumps(plain, allow_nan=False, ensure_ascii=False)
+
+
+def _outcome_in_json(outcome: OutcomeRecord) -> dict[str, Any]:
+    """Return what `asdict` would, ten times as fast: a long run has a million of them."""
+    plain = {name: getattr(outcome, name) for name in _OUTCOME}
+    plain["seconds"] = to_json(outcome.seconds)
+    plain["metrics"] = to_json(dict(outcome.metrics))
+    times = outcome.times
+    if times is not None:
+        plain["times"] = {name: getattr(times, name) for name in _TIMES}
+        if times.worker is not None:
+            worker = {name: getattr(times.worker, name) for name in _WORKER}
+            plain["times"]["worker"] = worker
+    return plain
 
 
 def round_of(text: str) -> RoundRecord:

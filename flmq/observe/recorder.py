@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flmq.common.errors import StoredDataError
+from flmq.common.logger import logger
 from flmq.common.typing import Scalar
+from flmq.journal import open_to_read
 from flmq.observe.events import (
     ClientOutcome,
     ClientPresence,
+    EventsDropped,
     PhaseClosed,
     PhaseOpened,
     RoundClosed,
@@ -25,12 +28,13 @@ from flmq.observe.record import (
     OutcomeRecord,
     RoundRecord,
     RunRecord,
-    load_record,
     round_of,
     round_text,
     write_record,
 )
 from flmq.observe.remarks import Remarker
+from flmq.observe.runs.journalled import completed, journalled_rounds
+from flmq.observe.runs.streamed import stream_record
 from flmq.observe.stragglers import Stragglers, with_straggler
 
 __all__ = ["RunRecorder"]
@@ -49,7 +53,8 @@ _LONGEST = 4096
 class RunRecorder:
     """An observer that keeps ``<folder>/<job>/history.json`` up to date.
 
-    Past rounds are kept as serialized text, which takes the least memory.
+    Past rounds are kept as serialized text, which takes the least memory. What is not kept, as the
+    run is long or an earlier server saw it, comes from the run's journal at the end.
     """
 
     def __init__(
@@ -84,6 +89,10 @@ class RunRecorder:
         self._closed: dict[tuple[int, str], str] = {}
         self._round = 0
         self._next_write = 0.0
+        self._journal = ""
+        """Folder of the run's journal; empty if it has none."""
+        self._incomplete = False
+        """Whether the journal knows more of past rounds than is kept here."""
         self._remark_on = Remarker()
         self._stragglers = Stragglers()
 
@@ -112,6 +121,7 @@ class RunRecorder:
             case RunEnded():
                 self._end(event)
             case _:
+                self._incomplete |= isinstance(event, EventsDropped)
                 self._keep_note(event)
 
     def _start(self, event: RunStarted) -> None:
@@ -123,22 +133,28 @@ class RunRecorder:
             self._clock().isoformat(timespec="seconds"),
             self._about,
         )
-        earlier = self._earlier() if event.earlier else None
-        known = {} if earlier is None else {each.server_round: each for each in earlier.rounds}
-        for closed in event.earlier:
-            self._keep(known.get(closed.server_round) or self._round_record(closed))
-        if earlier is not None:
-            self._record = replace(self._record, started=earlier.started)
-            self._notes.extend(earlier.notes)
+        self._journal = event.folder
+        if event.earlier:
+            self._go_on(event)
         self._write()
 
-    def _earlier(self) -> RunRecord | None:
-        """Return the record of an earlier server of the same job; None if it cannot be read."""
+    def _go_on(self, event: RunStarted) -> None:
+        """Begin with what an earlier server of the same job recorded, as far as it can be read."""
+        assert self._record is not None
         assert self.path is not None
+        self._incomplete = True
+        for closed in event.earlier:
+            self._keep(self._round_record(closed))
+        known = {closed.server_round for closed in event.earlier}
         try:
-            return load_record(self.path)
+            earlier, rounds = stream_record(self.path)
+            self._record = replace(self._record, started=earlier.started)
+            self._notes.extend(earlier.notes)
+            for each in rounds:
+                if each.server_round in known:
+                    self._keep(each)
         except StoredDataError:
-            return None  # the run resumes from its journal; the record is only for people
+            return  # the run resumes from its journal; the record is only for people
 
     def _keep_outcome(self, event: ClientOutcome) -> None:
         outcome = OutcomeRecord(
@@ -232,6 +248,7 @@ class RunRecorder:
                 oldest = round_of(text)
                 left_out = oldest.outcomes_left_out + len(oldest.outcomes)
                 self._set(replace(oldest, outcomes=(), outcomes_left_out=left_out))
+                self._incomplete = True
 
     def _set(self, closed: RoundRecord) -> None:
         text = round_text(closed)
@@ -252,16 +269,39 @@ class RunRecorder:
             stray_chunks=event.stray_chunks,
             stopped_early=event.stopped_early,
         )
+        # First as it is: completing a long run takes some seconds, and may be cut off.
         self._write()
+        if self._incomplete and self._journal:
+            self._complete()
 
-    def _write(self) -> None:
+    def _complete(self) -> None:
+        """Write the file with every client's part in every round, as the journal has them."""
+        try:
+            journal = open_to_read(Path(self._journal))
+        except StoredDataError as error:
+            logger.warning("history.json lacks what its journal has: %s", error)
+            return
+        try:
+            self._write(self._completed(journalled_rounds(journal)))
+        except StoredDataError as error:
+            logger.warning("history.json lacks what its journal has: %s", error)
+        finally:
+            journal.close()
+
+    def _completed(self, journalled: Iterable[RoundRecord]) -> Iterator[str]:
+        for each in journalled:
+            text = self._rounds.get(each.server_round)
+            yield round_text(completed(each, None if text is None else round_of(text)))
+
+    def _write(self, rounds: Iterable[str] | None = None) -> None:
+        """Write the file, with ``rounds`` in place of those that are kept."""
         if self._record is None or self.path is None:
             return
         notes = tuple(self._notes)
         if self._notes_left_out:
             notes = ((None, f"{self._notes_left_out} earlier notes are left out"), *notes)
         self._record = replace(self._record, notes=notes)
-        write_record(self._record, self._rounds.values(), self.path)
+        write_record(self._record, self._rounds.values() if rounds is None else rounds, self.path)
 
 
 def _bounded(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:

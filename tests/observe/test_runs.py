@@ -10,6 +10,9 @@ import pytest
 
 from flmq.common.errors import StoredDataError
 from flmq.journal import LateEntry, Part
+from flmq.journal.opening import DATABASE
+from flmq.observe.events import ClientOutcome, Phase, RoundClosed, RunEnded, RunStarted
+from flmq.observe.past_rounds import past_rounds
 from flmq.observe.record import OutcomeRecord, RunRecord, load_record, save_record
 from flmq.observe.recorder import RunRecorder
 from flmq.observe.runs.comparison import Comparison, compared
@@ -156,3 +159,68 @@ def test_a_journal_comes_first_and_the_record_adds_what_only_it_knows(tmp_path: 
         assert (run.head.broker, run.head.num_rounds) == ("amqp://h", 9)
         assert list(run.rounds) == [replace(first, incomplete_uploads=3), second]
     journal.close()
+
+
+def journalled_run(folder: Path, rounds: int) -> tuple[RoundClosed, ...]:
+    """A run in a journal; how its rounds closed."""
+    journal = begun(folder)
+    for number in range(1, rounds + 1):
+        played(journal, number, ODD)
+    closed = past_rounds(journal, rounds)
+    journal.close()
+    return closed
+
+
+def test_the_record_of_a_resumed_run_is_filled_from_its_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    closed = journalled_run(folder, 60)
+    recorder = RunRecorder(tmp_path)
+    recorder(RunStarted("digits", 60, "FedAvg", "amqp://h", closed, str(folder), "run"))
+    before = load_record(folder)
+    assert [each.outcomes for each in before.rounds] == [()] * 60
+    recorder(RunEnded("digits", 60, 9.0, None, 0.3, {}))
+    with opened_run(folder) as run:
+        assert load_record(folder).rounds == tuple(run.rounds)
+    assert [len(each.outcomes) for each in load_record(folder).rounds] == [len(ODD)] * 60
+
+
+def test_what_a_long_runs_record_drops_comes_back_in_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    closed = journalled_run(folder, 40)
+    recorder = RunRecorder(tmp_path, most=9000)
+    recorder(RunStarted("digits", 40, "FedAvg", "amqp://h", (), str(folder), "run"))
+    for each in closed:
+        for said in ODD:
+            recorder(
+                ClientOutcome(each.server_round, Phase.FIT, said.ask, said.outcome or Outcome.LATE)
+            )
+        recorder(replace(each, incomplete_uploads=2))
+    recorder(RunEnded("digits", 40, 9.0, None, 0.3, {}))
+    record = load_record(folder)
+    assert sum(each.outcomes_left_out for each in record.rounds) == 0
+    assert {(len(each.outcomes), each.incomplete_uploads) for each in record.rounds} == {
+        (len(ODD), 2)
+    }
+
+
+def test_without_a_journal_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path, most=9000)
+    for event in whole_run():
+        recorder(event)
+    record = load_record(tmp_path / JOB)
+    left_out = sum(each.outcomes_left_out for each in record.rounds)
+    assert left_out > 0
+    assert left_out + sum(len(each.outcomes) for each in record.rounds) == 10 * ROUNDS + 1
+
+
+def test_a_journal_that_is_damaged_leaves_the_record_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "digits"
+    closed = journalled_run(folder, 2)
+    (folder / DATABASE).write_bytes(b"no database")
+    recorder = RunRecorder(tmp_path)
+    recorder(RunStarted("digits", 2, "FedAvg", "amqp://h", closed, str(folder), "run"))
+    recorder(RunEnded("digits", 2, 9.0, None, 0.3, {}))
+    assert [each.server_round for each in load_record(folder).rounds] == [1, 2]
+    assert "history.json lacks what its journal has" in caplog.text
