@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flmq.cli.view.picture import NothingToDraw, draw
+from flmq.cli.view.slowest import Slow, slowest_clients
 from flmq.common.typing import Scalar
 from flmq.datasets.errors import MissingExtra
 from flmq.observe.record import RunRecord, load_record
@@ -41,7 +42,8 @@ def test_a_png_of_the_size_that_is_promised(record: RunRecord, tmp_path: Path) -
     head = path.read_bytes()[:24]
     assert head.startswith(b"\x89PNG\r\n\x1a\n")
     size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-    assert size == (1200, 750)
+    # 5 inches, and those of 8 slowest clients.
+    assert size == (1200, 1080)
 
 
 def test_title_figures_labels_and_kills_are_in_words(
@@ -102,7 +104,35 @@ def test_every_measure_has_a_panel_and_a_name_is_no_mathematics(
 def test_measures_without_a_panel_are_named(
     record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many: dict[str, Scalar] = {f"metric-{at}": 0.5 for at in range(9)}
+    many: dict[str, Scalar] = {f"metric-{at}": 0.5 for at in range(64)}
     rounds = tuple(replace(each, metrics=many) for each in record.rounds)
     text = svg_text(replace(record, rounds=rounds), tmp_path, monkeypatch)
-    assert "without a panel: metric-7, metric-8" in text
+    assert "without a panel: " in text
+    assert "metric-61" in text
+
+
+def test_the_slowest_clients_are_named_and_a_name_is_no_mathematics(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = record.rounds[0]
+    outcomes = tuple(
+        replace(each, client_id=r"$\frac{slow", seconds=50.0) if at == 5 else each
+        for at, each in enumerate(first.outcomes)
+    )
+    slow = replace(record, rounds=(replace(first, outcomes=outcomes), *record.rounds[1:]))
+    assert slowest_clients(slow, 3)[0] == Slow(r"$\frac{slow", 50.0, 50.0, 1)
+    text = svg_text(slow, tmp_path, monkeypatch)
+    for word in ("slowest clients", r"$\frac{slow", "longest", "seconds to the reply"):
+        assert word in text
+    untimed = replace(record, rounds=tuple(replace(each, outcomes=()) for each in record.rounds))
+    assert slowest_clients(untimed, 3) == []
+    assert "slowest" not in svg_text(untimed, tmp_path, monkeypatch)
+
+
+def test_thousands_of_rounds_are_areas_in_place_of_bars(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = record.rounds[3]
+    rounds = tuple(replace(base, server_round=at) for at in range(1, 2001))
+    text = svg_text(replace(record, rounds=rounds), tmp_path, monkeypatch)
+    assert len(text) < 2_000_000

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flmq.cli.view.slowest import draw_slowest, slowest_clients
 from flmq.common.cleaning import one_line
 from flmq.common.errors import UsageError
 from flmq.common.files import replacing
@@ -40,12 +41,22 @@ _MOST_MARKERS = 40
 """Maximum number of rounds drawn as dots on a curve."""
 _MOST_LABELS = 4
 """Maximum number of kills labelled beside their line."""
-_MOST_CURVES = 8
+_MOST_BARS = 400
+"""Maximum number of rounds whose clients are drawn as bars; more are areas."""
+_MOST_CURVES = 62
+_LARGE = 2
+"""Curves as wide as the picture; the others are small, several beside each other."""
+_ACROSS = 3
+"""Small curves beside each other."""
+_MOST_CLIENTS = 8
+"""Maximum number of the slowest clients drawn."""
 _SHORT_NAME = 10
 _HEIGHT = 5.0
 """Height in inches with two curves."""
 _FURTHER = 1.2
-"""Additional inches for each curve after the second."""
+"""Additional inches for each row of small curves."""
+_OF_CLIENTS = 0.22
+"""Additional inches for each of the slowest clients."""
 _COLOURS = (_BLUE, "#009E73", _PURPLE)
 
 
@@ -56,7 +67,8 @@ class NothingToDraw(UsageError):
 def draw(record: RunRecord, path: Path) -> None:
     """Draw ``record`` to ``path``, as PNG or what its suffix says (.svg, .pdf).
 
-    The picture is 8 by 5 inches, and higher if there are more than two curves.
+    The picture is 8 inches wide, and higher the more is measured. The slowest clients are those
+    whose replies to training came latest in the median of rounds.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -68,14 +80,29 @@ def draw(record: RunRecord, path: Path) -> None:
             f"job {record.job} has no round with a loss or a metric to draw: give its strategy "
             "an evaluate_fn, or let clients evaluate"
         )
-    further = len(curves) - 2
-    figure = _figure(_HEIGHT + _FURTHER * max(0, further))
-    heights = [*[3, 2, *[1.5] * max(0, further)][: len(curves)], 0.9]
-    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    for place, (axis, (name, points)) in enumerate(zip(axes, curves.items(), strict=False)):
-        _draw_curve(axis, name, points, _INK if _is_loss(name) else _COLOURS[place % 3])
+    slowest = slowest_clients(record, _MOST_CLIENTS)
+    names, small = list(curves)[:_LARGE], list(curves)[_LARGE:]
+    rows = math.ceil(len(small) / _ACROSS)
+    below = _OF_CLIENTS * (len(slowest) + 2) if slowest else 0.0
+    figure = _figure(_HEIGHT + _FURTHER * rows + below)
+    heights = [*[3, 2][: len(names)], *[1.5] * rows, 0.9, *([0.8 * below] if slowest else [])]
+    grid = figure.add_gridspec(len(heights), _ACROSS, height_ratios=heights)
+    axes = [figure.add_subplot(grid[0, :])]
+    axes += [figure.add_subplot(grid[at, :], sharex=axes[0]) for at in range(1, len(names))]
+    for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        _draw_curve(axis, name, curves[name], _colour(place, name))
+    for place, name in enumerate(small):
+        row, column = divmod(place, _ACROSS)
+        axis = figure.add_subplot(grid[len(names) + row, column], sharex=axes[0])
+        _draw_small(axis, name, curves[name], _colour(place, name))
+        axes.append(axis)
+    axes.append(figure.add_subplot(grid[len(names) + rows, :], sharex=axes[0]))
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=False)
     _draw_clients(axes[-1], record, left_out)
     _mark_kills(axes, killed_rounds(record), record.rounds[-1].server_round)
+    if slowest:
+        draw_slowest(figure.add_subplot(grid[-1, :]), slowest)
     _label(figure, axes[0], record)
     with replacing(path, tidy=True) as file:
         figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or "png")
@@ -94,6 +121,10 @@ def _curves(record: RunRecord) -> tuple[dict[str, list[tuple[int, float]]], list
     if "loss" in found:
         others.insert(min(1, len(others)), "loss")
     return {name: found[name] for name in others[:_MOST_CURVES]}, others[_MOST_CURVES:]
+
+
+def _colour(place: int, name: str) -> str:
+    return _INK if _is_loss(name) else _COLOURS[place % len(_COLOURS)]
 
 
 def _is_loss(name: str) -> bool:
@@ -136,6 +167,28 @@ def _draw_curve(axis: Any, name: str, points: Sequence[tuple[int, float]], colou
     # Clients choose the names of metrics: do not parse them as mathematics.
     size = 10 if len(name) <= _SHORT_NAME else 8
     axis.set_ylabel(shown_name(name, 26), color=_INK, fontsize=size, parse_math=False)
+    _bound(axis, name, values)
+
+
+def _draw_small(axis: Any, name: str, points: Sequence[tuple[int, float]], colour: str) -> None:
+    """Draw one measurement in a third of the width, with its name and last value above."""
+    rounds, values = zip(*points, strict=True)
+    marker = "o" if len(rounds) <= _MOST_MARKERS // 2 else ""
+    axis.plot(rounds, values, color=colour, linewidth=1.5, marker=marker, markersize=3)
+    axis.set_title(
+        f"{shown_name(name, 24)}  {figure_of(values[-1])}",
+        loc="left",
+        fontsize=8,
+        color=_INK,
+        pad=3,
+        parse_math=False,
+    )
+    _bound(axis, name, values)
+    axis.tick_params(labelsize=7)
+    axis.yaxis.get_major_locator().set_params(nbins=3)
+
+
+def _bound(axis: Any, name: str, values: Sequence[float]) -> None:
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     if _is_loss(name) and min(values) >= 0:
         axis.set_ylim(bottom=0)
@@ -155,6 +208,13 @@ def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None
         if not any(counts):
             continue
         label = "answered" if field == "accepted" else field
+        tops = [low + count for low, count in zip(below, counts, strict=True)]
+        if len(rounds) > _MOST_BARS:
+            axis.fill_between(
+                rounds, below, tops, step="mid", color=colour, linewidth=0, label=label
+            )
+            below = tops
+            continue
         axis.bar(
             rounds,
             counts,
@@ -166,7 +226,7 @@ def _draw_clients(axis: Any, record: RunRecord, left_out: Sequence[str]) -> None
             linewidth=0,
             label=label,
         )
-        below = [low + count for low, count in zip(below, counts, strict=True)]
+        below = tops
     axis.set_ylabel("clients", color=_INK)
     more = one_line(f"without a panel: {', '.join(left_out)}", 110) if left_out else ""
     axis.set_xlabel(f"round\n{more}".rstrip(), color=_INK, parse_math=False)
