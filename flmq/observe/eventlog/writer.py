@@ -52,8 +52,8 @@ class EventLogOptions:
     epoch: int
     resumed: bool
     """Whether an earlier server of the job was in charge before."""
-    standby: bool
-    """Whether this server waited for the earlier one's end."""
+    waited: bool
+    """Whether this server stood by, and waited for the earlier one's end."""
 
 
 class EventLog(logging.Handler):
@@ -177,7 +177,7 @@ class EventLog(logging.Handler):
         )
 
     def _enter_server(self, connection: sqlite3.Connection, started: RunStarted) -> None:
-        how = "takeover" if self._options.standby else "resume"
+        how = "takeover" if self._options.waited else "resume"
         connection.execute(
             "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, '')",
             (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from flmq.common.errors import BrokerAccessRefused, JobInUse, ResourceLocked
 from flmq.common.logger import get_logger
@@ -11,9 +12,19 @@ from flmq.transport import Transport, federation_topology, job_topology, replies
 from flmq.transport.provisioned import NotProvisioned, is_provisioned
 from flmq.transport.standby import stand_by
 
-__all__ = ["declare_sites", "take_job"]
+__all__ = ["TakenJob", "declare_sites", "take_job"]
 
 _log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenJob:
+    """How this server came to have its job."""
+
+    begun: bool
+    """Whether the job's queues existed: it was begun before, and has not ended."""
+    waited: bool
+    """Whether another live server had it, whose end this one waited for."""
 
 
 def declare_sites(transport: Transport, sites: Sequence[str]) -> None:
@@ -29,16 +40,13 @@ def take_job(
     *,
     standby: bool,
     wait: Callable[[float], object] | None = None,
-) -> bool:
+) -> TakenJob:
     """Declare a job's queues, first of all its lock, which lives as long as ``transport``.
 
     What all jobs share is declared before, unless the virtual host is provisioned.
 
     As a ``standby``, wait until the server that has it is gone; its lock goes with its connection.
     ``wait`` waits for that many seconds between tries, and raises to stop.
-
-    Returns:
-        Whether the job's queues existed: it was begun before, and has not ended.
 
     Raises:
         JobInUse: another live server has the job, and we are not a standby.
@@ -70,4 +78,4 @@ def take_job(
     begun = stand_by(take, locked, wait or threading.Event().wait)
     if waited:
         _log.warning("job %s: its server is gone, this one takes over", job)
-    return begun
+    return TakenJob(begun, waited)

@@ -83,14 +83,17 @@ def _take_and_run(
 ) -> History:
     # Step 1: become the only server. A kill after this frees the lock with the connection.
     not_in_charge(options.vitals, name)
-    begun = take_job(transport, name, options.coordinator.sites, standby=options.standby)
+    taken = take_job(transport, name, options.coordinator.sites, standby=options.standby)
     # Step 2: raise the epoch in the journal. Any previous server is fenced from here on.
     run = open_run(name, options, server, config)
     in_charge(options.vitals, transport, run)
-    if begun and run.new and run.journal is not None:
+    if taken.begun and run.new and run.journal is not None:
         _say_anew(name, run.journal.folder, bus)
     try:
         with logging_about(run=run.job.run_id):
+            if run.journal is not None:
+                about = EventLogOptions(run.job.epoch, run.resumed, taken.waited)
+                bus.attach(EventLog(run.journal.folder, about))
             return _run(transport, run, server, config, options, bus, broker, callbacks)
     finally:
         if run.journal is not None:
@@ -153,9 +156,6 @@ def _run(
         checkpointer=checkpointer,
         timeouts=config.round_timeout if callable(config.round_timeout) else None,
     )
-    if run.journal is not None:
-        about = EventLogOptions(run.job.epoch, run.resumed, bool(options.standby))
-        bus.attach(EventLog(run.journal.folder, about))
     strategy = type(server.strategy).__name__
     folder = "" if run.journal is None else str(run.journal.folder)
     bus.emit(
