@@ -11,8 +11,8 @@ transfer
 training
     the client's call.
 aggregation
-    what is left of a round: entering and adding up replies, the closing, the strategy, the
-    checkpoint, and the server's own evaluation.
+    what is left of a round until its checkpoint: entering and adding up replies, the closing, the
+    strategy, and the server's own evaluation.
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ class RoundLog:
     """Asks that failed before such a step."""
     digest: str = ""
     """Digest of the model after the round, once that is durable."""
+    took: float | None = None
+    """Its seconds as its checkpoint has them, so that all say the same; None: it has none."""
 
     @classmethod
     def begin(cls, clock: Callable[[], float] = time.monotonic) -> RoundLog:
@@ -47,8 +49,8 @@ class RoundLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the round has taken so far."""
-        return self.clock() - self.started
+        """Seconds that the round has taken so far, or until its checkpoint."""
+        return self.clock() - self.started if self.took is None else self.took
 
     def add_fit(self, result: PhaseResult) -> None:
         """Keep the figures of the training, with those that are there already."""
@@ -71,6 +73,7 @@ class RoundLog:
 
         Of a run without rounds it is also what the step can be replayed from.
         """
+        self.took = self.seconds
         counts = RoundCounts() if self.fit is None else self.fit.counts
         step: dict[str, StateValue] = {
             "buffer": list(map(astuple, self.buffer)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,7 @@ from flmq.observe.runs.streamed import stream_record
 from flmq.ui.reading.befallen import away_of
 from flmq.ui.reading.broker import buried_in
 from flmq.ui.reading.clients import Task, client_json, clients_json
+from flmq.ui.reading.comparing import compare_runs
 from flmq.ui.reading.heads import (
     Beginning,
     beginning_of,
@@ -168,6 +169,10 @@ class Runs:
                 before=None, search=" to flmq.dead, sent by ", most=_MOST_LINES
             )
         )
+
+    def compare(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """Return runs over one another, in this order; raises `CannotCompare`."""
+        return compare_runs(self.folders(), jobs)
 
     def cursor(self, job: str) -> Cursor:
         """Return how far a run is."""

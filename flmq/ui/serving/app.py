@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from flmq import __version__
 from flmq.common.errors import FlmqError
 from flmq.ui.reading.broker import BrokerLook, no_broker
+from flmq.ui.reading.comparing import CannotCompare
 from flmq.ui.reading.runs import Cursor, NoSuchPage, Runs
 from flmq.ui.serving.changes import Changes
 from flmq.ui.serving.guard import Guard, Guarding
@@ -83,6 +84,7 @@ def build_app(
         Route("/api/runs/{job}/marks", _get(lambda request: runs.marks(_job(request)))),
         Route("/api/runs/{job}/log", _get(lambda request: _log(runs, request))),
         Route("/api/broker", _get(lambda request: _broker(runs, broker))),
+        Route("/api/compare", _get(lambda request: runs.compare(_jobs(request)))),
         Route("/api/stream", stream),
         Route("/api/{rest:path}", _get(_unknown)),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -125,6 +127,10 @@ def _broker(runs: Runs, broker: BrokerLook | None) -> Any:
     return {**told, "refused": runs.refused()}
 
 
+def _jobs(request: Request) -> list[str]:
+    return request.query_params.get("jobs", "").split(",")
+
+
 def _unknown(request: Request) -> Any:
     raise NoSuchPage(f"there is nothing at {request.url.path}")
 
@@ -149,7 +155,8 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return _Json({"error": str(error)}, 404 if isinstance(error, NoSuchPage) else 503)
+    status = 404 if isinstance(error, NoSuchPage) else 503
+    return _Json({"error": str(error)}, 400 if isinstance(error, CannotCompare) else status)
 
 
 async def _broken(request: Request, error: Exception) -> Response:
