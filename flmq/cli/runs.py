@@ -21,6 +21,7 @@ from flmq.cli.listing import listed, table_of
 from flmq.cli.load import load_server
 from flmq.cli.model import MODEL
 from flmq.cli.options import RunsDir, pairs
+from flmq.cli.report import report
 from flmq.cli.saying import hint, say_json
 from flmq.cli.view.buffers import draw_buffers
 from flmq.common.cleaning import one_line
@@ -48,6 +49,7 @@ runs_app = typer.Typer(
 )
 runs_app.command()(export)
 runs_app.command()(compare)
+runs_app.command()(report)
 
 _DEFAULT = Path("runs")
 _WORDS = (

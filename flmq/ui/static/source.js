@@ -15,8 +15,7 @@ export class Source {
   /** What the API answers at a path; throws an Error whose message says what to do. */
   async getJSON(path, signal) {
     if (this.embedded !== null) {
-      if (path in this.embedded) return this.embedded[path];
-      throw new Error("This report does not have that: open the run with `flmq ui`.");
+      return this.answered(path);
     }
     let response;
     try {
@@ -28,6 +27,23 @@ export class Source {
     const found = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
     if (!response.ok) throw new Error(found.error);
     return found;
+  }
+
+  /** What is embedded for a path: as it is, or gzip'ed JSON as base64. */
+  async answered(path) {
+    const [plain, query] = path.split("?");
+    if (!Object.hasOwn(this.embedded, plain)) {
+      throw new Error("This report does not have that: open the run with `flmq ui`.");
+    }
+    let found = this.embedded[plain];
+    if (typeof found === "string") {
+      const bytes = Uint8Array.from(atob(found), (each) => each.charCodeAt(0));
+      const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      found = JSON.parse(await new Response(unpacked).text());
+    }
+    const search = new URLSearchParams(query ?? "").get("search")?.toLowerCase();
+    if (!search || !found.lines) return found;
+    return { ...found, lines: found.lines.filter((each) => each.text.toLowerCase().includes(search)) };
   }
 
   /**
