@@ -20,7 +20,7 @@ from flmq.common.files import make_folder
 from flmq.provision.applying import Plan, carry_out, planned, rotate
 from flmq.provision.importing import importable
 from flmq.provision.parties import Provision
-from flmq.provision.passwords import Passwords
+from flmq.provision.passwords import Passwords, writing
 from flmq.provision.plan import lines_of
 from flmq.provision.reading import read_provision
 from flmq.sites.federation import Federation
@@ -146,10 +146,12 @@ def _show(plan: Plan) -> None:
 def _write_definitions(
     wanted: Provision, only: str | None, passwords: Passwords, folder: Path
 ) -> None:
-    make_folder(folder)
     for name in sorted(_sites(wanted, only)):
         file = folder / f"{name}.json"
-        write_private(file, json.dumps(importable(wanted, name, passwords), indent=1) + "\n")
+        text = json.dumps(importable(wanted, name, passwords), indent=1)
+        with writing(folder):
+            make_folder(folder)
+            write_private(file, f"{text}\n")
         typer.echo(f"{file}: on the machine of {name}: rabbitmqctl import_definitions {file}")
 
 

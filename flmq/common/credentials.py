@@ -15,12 +15,13 @@ import os
 import shlex
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flmq.common.cleaning import clean_text
 from flmq.common.errors import BrokerAccessRefused, UsageError
@@ -236,36 +237,78 @@ def _output_of(command: str) -> str:
     if not argv:
         raise CredentialsUnavailable("the command for the broker's login is empty")
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     except OSError as error:
         raise CredentialsUnavailable(
             f"the command for the broker's login, {argv[0]}, cannot be run ({error.strerror})"
         ) from error
+    printed, complained = _Output(process.stdout), _Output(process.stderr, last=True)
+    deadline = time.monotonic() + COMMAND_SECONDS
+    try:
+        ended = printed.is_read_by(deadline)
+        if ended and not printed.too_long:
+            process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        # Without the cause, here and below: it quotes what was printed, and all arguments.
+        ended = False
+    finally:
+        process.kill()
+        process.wait()
+    if not ended:
+        # Without a cause, here and below: it would quote what was printed, and all arguments.
         raise CredentialsUnavailable(
             f"the command for the broker's login, {argv[0]}, printed nothing within "
             f"{COMMAND_SECONDS:g} s"
         ) from None
-    if done.returncode != 0:
-        complaint = clean_text(done.stderr.decode("utf-8", "replace")).strip().splitlines()
+    if process.returncode != 0 and not printed.too_long:
+        complained.is_read_by(deadline)
+        complaint = clean_text(complained.text.decode("utf-8", "replace")).strip().splitlines()
         last = f": {complaint[-1][:200]}" if complaint else ""
         raise CredentialsUnavailable(
             f"the command for the broker's login, {argv[0]}, failed with status "
-            f"{done.returncode}{last}"
+            f"{process.returncode}{last}"
         )
     try:
-        return done.stdout.decode("utf-8")
+        return printed.text.decode("utf-8")
     except UnicodeDecodeError:
         raise CredentialsUnavailable(
             f"the command for the broker's login, {argv[0]}, printed what is not UTF-8"
         ) from None
+
+
+class _Output:
+    """What a program prints, by a thread of its own: no more of it is kept than a secret has.
+
+    That is the first of it, after which nothing is read, or with ``last`` the end of it all. What
+    it started may keep the pipe open for ever, so nobody waits for its end without a bound.
+    """
+
+    def __init__(self, pipe: IO[bytes] | None, *, last: bool = False) -> None:
+        self.text = b""
+        read = self._read_all if last else self._read
+        self._thread = threading.Thread(target=read, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def is_read_by(self, deadline: float) -> bool:
+        """Wait for its end, or for too much; return whether it came before the ``deadline``."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    @property
+    def too_long(self) -> bool:
+        return len(self.text) > _MAX_SECRET
+
+    def _read(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        with pipe:
+            self.text = pipe.read(_MAX_SECRET + 1)
+
+    def _read_all(self, pipe: IO[bytes] | None) -> None:
+        assert pipe is not None
+        with pipe:
+            while part := pipe.read(4096):
+                self.text = (self.text + part)[-_MAX_SECRET:]
 
 
 def _checked(text: str, where: str) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from flmq.broker.management import Management, NoSuchThing
 from flmq.common.crashpoints import crash_point
 from flmq.provision.difference import Difference, difference
-from flmq.provision.parties import Login, Provision, Tenant, UnknownUser
+from flmq.provision.parties import Provision, Tenant, UnknownUser
 from flmq.provision.passwords import Passwords, password_hash
 from flmq.provision.standing import PATIENCE, look
 from flmq.provision.wanted import KINDS, Definitions, Entry, tag_of, wanted
@@ -130,12 +130,13 @@ def rotate(
         UnknownUser: the file has no such user, or it has no password, or stands nowhere yet.
         BrokerError: a broker does not answer or refuses; run it again.
     """
-    able = {party.user for party in provision.parties if party.login is Login.PASSWORD}
+    able = {party.user for party in provision.parties if party.has_password_file}
     chosen = sorted(able if users is None else users)
     for user in chosen:
         if user not in able:
             there = any(party.user == user for party in provision.parties)
-            raise UnknownUser(user, *(("it logs in without a password",) if there else ()))
+            why = "it logs in without a password, or by that of its site's link_url"
+            raise UnknownUser(user, *((why,) if there else ()))
     found: list[tuple[Site, list[Any]]] = []
     for tenant in provision:
         for site in tenant.federation:
@@ -170,7 +171,7 @@ def _hashes(
 
     A password whose file is not here is left as it stands: this may be another machine.
     """
-    users = [party.user for party in tenant.at(site.name) if party.login is Login.PASSWORD]
+    users = [party.user for party in tenant.at(site.name) if party.has_password_file]
     known = {**passwords.read(users), **{user: new[user] for user in users if user in new}}
     there = {entry["name"]: entry.get("password_hash") for entry in standing["users"]}
     unknown = tuple(user for user in users if user not in known and there.get(user))

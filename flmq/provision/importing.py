@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flmq.provision.parties import Login, Provision
+from flmq.provision.parties import Provision
 from flmq.provision.passwords import Passwords, password_hash
 from flmq.provision.wanted import KINDS, wanted
 
@@ -24,7 +24,7 @@ def importable(provision: Provision, site: str, passwords: Passwords) -> dict[st
     """
     lists: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     for tenant in provision:
-        users = [party.user for party in tenant.at(site) if party.login is Login.PASSWORD]
+        users = [party.user for party in tenant.at(site) if party.has_password_file]
         known = passwords.read(users)
         new = passwords.made([user for user in users if user not in known])
         passwords.write(new)

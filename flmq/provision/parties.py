@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flmq.common.errors import UsageError
@@ -30,6 +30,8 @@ class Role(StrEnum):
     AGGREGATOR = "aggregator"
     OPERATOR = "operator"
     OBSERVER = "observer"
+    LINK = "link"
+    """Brokers of other sites, which fetch what is for them."""
 
 
 class Login(StrEnum):
@@ -82,6 +84,13 @@ class Party:
     """RabbitMQ's, of persons."""
     below: tuple[str, ...] = ()
     """Sites whose aggregators send to this one."""
+    password: str | None = field(default=None, repr=False)
+    """What the file says itself; None: one that is made, and kept in a file."""
+
+    @property
+    def has_password_file(self) -> bool:
+        """Whether its password is made here, and kept in a file."""
+        return self.login is Login.PASSWORD and self.password is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from flmq.common.errors import StoredDataError, UsageError
 from flmq.common.files import create_private, make_folder, temporary_of
 from flmq.common.locks import Timeout, process_lock
 
-__all__ = ["Passwords", "PasswordsInUse", "password_hash"]
+__all__ = ["FolderNotWritable", "Passwords", "PasswordsInUse", "password_hash", "writing"]
 
 _SUFFIX = ".password"
 _LOCK = ".lock"
@@ -37,6 +37,27 @@ class PasswordsInUse(UsageError):
         )
 
 
+class FolderNotWritable(UsageError):
+    """A folder that provision is to write to cannot be written."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        """Name the ``folder`` and the system's ``error``."""
+        self.folder = folder
+        super().__init__(
+            f"{folder}: cannot be written ({error.strerror or error}): see to space and "
+            "permissions there, or name another folder; then run this again"
+        )
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Convert OSErrors of writing ``folder`` to `FolderNotWritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderNotWritable(folder, error) from error
+
+
 class Passwords:
     """The folder of passwords."""
 
@@ -50,13 +71,15 @@ class Passwords:
 
         Raises:
             PasswordsInUse: another one does.
+            FolderNotWritable: it cannot be created or written.
         """
-        make_folder(self.folder)
-        lock = process_lock(self.folder / _LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise PasswordsInUse(self.folder) from None
+        with writing(self.folder):
+            make_folder(self.folder)
+            lock = process_lock(self.folder / _LOCK)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise PasswordsInUse(self.folder) from None
         try:
             yield
         finally:
@@ -81,8 +104,9 @@ class Passwords:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 raise StoredDataError(f"{file} cannot be read ({error})") from error
-            password = text.strip()
-            if not password or len(password.splitlines()) != 1:
+            # As a process that is given the file reads it: blanks are part of it.
+            password = text.rstrip("\r\n")
+            if not password or "\n" in password or "\0" in password:
                 raise StoredDataError(
                     f"{file} must hold one line, the password: delete it, and a new one is made"
                 )
@@ -94,18 +118,27 @@ class Passwords:
         return {user: secrets.token_urlsafe(_BYTES) for user in users}
 
     def write(self, passwords: Mapping[str, str]) -> None:
-        """Write passwords, each file whole or not at all.
+        """Write passwords, each file whole or not at all; where the disk is full, none of them.
 
         They survive the end of this process, and not a failure of power: then new ones are made.
+
+        Raises:
+            FolderNotWritable: no file was changed.
         """
-        make_folder(self.folder)
-        for user, password in passwords.items():
-            temporary = temporary_of(self.file(user))
-            try:
-                with create_private(temporary) as file:
-                    file.write(f"{password}\n".encode())
-                temporary.replace(self.file(user))
-            finally:
+        written: dict[Path, Path] = {}
+        try:
+            with writing(self.folder):
+                make_folder(self.folder)
+                for user, password in passwords.items():
+                    temporary = temporary_of(self.file(user))
+                    written[temporary] = self.file(user)
+                    with create_private(temporary) as file:
+                        file.write(f"{password}\n".encode())
+                for temporary in list(written):
+                    temporary.replace(written[temporary])
+                    del written[temporary]
+        finally:
+            for temporary in written:
                 temporary.unlink(missing_ok=True)
 
     def forget(self, users: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from flmq.provision.parties import Limits, Login, Party, Provision, Role, Tenant
 from flmq.provision.permissions import (
     aggregator_rights,
     client_rights,
+    link_rights,
     observer_rights,
     operator_rights,
     server_rights,
@@ -26,11 +27,13 @@ from flmq.provision.permissions import (
 from flmq.sites.federation import Federation
 from flmq.sites.reading import federation_of, tenants_of
 from flmq.sites.tables import Table, hint, read_tables
+from flmq.sites.wanted import crossing
 
 __all__ = [
     "AGGREGATOR_KEYS",
     "CLIENT_KEYS",
     "LIMIT_KEYS",
+    "LINK_KEYS",
     "OPERATOR_KEYS",
     "SERVER_KEYS",
     "read_provision",
@@ -40,6 +43,7 @@ _USER_KEYS = ("user", "login", "limits")
 CLIENT_KEYS = ("tenant", "ids", "site", *_USER_KEYS)
 SERVER_KEYS = ("tenant", "jobs", "site", *_USER_KEYS)
 AGGREGATOR_KEYS = ("tenant", "site", *_USER_KEYS)
+LINK_KEYS = ("tenant", "site", "limits")
 OPERATOR_KEYS = ("tenant", "role", *_USER_KEYS)
 _USER_LIMIT_KEYS = ("connections", "channels")
 LIMIT_KEYS = (
@@ -107,6 +111,16 @@ def _parties(
         tenant = _tenant(table, federations)
         yield tenant, _server(table, federations[tenant])
     yield from aggregators
+    for table in top.tables("link"):
+        table.check_keys(LINK_KEYS)
+        tenant = _tenant(table, federations)
+        if len(federations) > 1:
+            raise table.objection(
+                "site",
+                "has one link_url for all tenants, and a user is of one: leave [[link]] out, and "
+                "make the user of link_url by hand, with rights on all their virtual hosts",
+            )
+        yield tenant, _link(table, federations[tenant])
     for table in top.tables("operator"):
         table.check_keys(OPERATOR_KEYS)
         tenant = _tenant(table, federations)
@@ -206,6 +220,35 @@ def _aggregator(table: Table, federation: Federation) -> Party:
     rights = aggregator_rights(site, federation[site].parent, below)
     limits = _user_limits(table, None, 1)
     return Party(Role.AGGREGATOR, user, site, rights, _login(table), limits, below=below)
+
+
+def _link(table: Table, federation: Federation) -> Party:
+    """Return the user as whom other brokers fetch from a site: that of its ``link_url``."""
+    name = _site(table, federation)
+    site = federation[name]
+    login = site.link_url
+    if login.user in (site.url.user, site.management.user):
+        raise table.objection(
+            "site",
+            f"is {name!r}, whose link_url has no user of its own: write one in its [[site]], as in "
+            f'link_url = "amqp://link-{name}:${{LINK_PASSWORD}}@{login.host}"',
+        )
+    exchanges = {
+        exchange
+        for neighbour in federation.neighbours(name)
+        for exchange in crossing(site, neighbour)
+    }
+    if not exchanges:
+        raise table.objection("site", f"is {name!r}, which is linked to no other")
+    limits = _user_limits(table, None, 1)
+    return Party(
+        Role.LINK,
+        login.user,
+        name,
+        link_rights(sorted(exchanges)),
+        limits=limits,
+        password=login.password,
+    )
 
 
 def _operator(table: Table, site: str) -> Party:

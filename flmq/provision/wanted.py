@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from flmq.provision.parties import Limits, Login, Party, Role, Tenant, UserLimits
+from flmq.provision.parties import Limits, Party, Role, Tenant, UserLimits
+from flmq.provision.passwords import password_hash
 from flmq.sites.definitions import add_items, definitions
 from flmq.sites.federation import Site
 from flmq.sites.wanted import items_of
@@ -106,7 +107,10 @@ def tag_of(vhost: str) -> str:
 
 def _user(party: Party, vhost: str, hashes: Mapping[str, str]) -> Entry:
     # Nobody logs in by an empty hash.
-    hashed = hashes[party.user] if party.login is Login.PASSWORD else ""
+    if party.password is not None:
+        hashed = password_hash(party.password)
+    else:
+        hashed = hashes[party.user] if party.has_password_file else ""
     return {
         "name": party.user,
         "password_hash": hashed,

@@ -21,7 +21,7 @@ from flmq.sites.tables import VARIABLE, InvalidFederation, Table, hint, read_tab
 __all__ = ["TOP_KEYS", "InvalidFederation", "federation_of", "read_federation", "tenants_of"]
 
 TOP_KEYS = (
-    "links", "site", "tenant", "client", "server", "aggregator", "operator", "limits",
+    "links", "site", "tenant", "client", "server", "aggregator", "link", "operator", "limits",
 )  # fmt: skip
 """The tables of a file; those after the sites are `flmq.provision.reading`'s."""
 _TENANT_KEYS = ("name", "vhost", "limits")

@@ -166,12 +166,15 @@ def test_a_file_that_is_not_there() -> None:
         ("pass", "is empty"),
         (f'print("{SECRET}" * 9000)', "more than"),
         (f'import time; print("{SECRET}", flush=True); time.sleep(9)', "nothing within 0.3 s"),
+        (f'while True: print("{SECRET}" * 999)', "more than"),
+        (f'while True: print("{SECRET}" * 999, file=__import__("sys").stderr)', "within 0.3 s"),
+        ("import subprocess; subprocess.Popen(['sleep', '9'])", "nothing within 0.3 s"),
     ],
 )
 def test_a_command_that_gives_none(
     monkeypatch: pytest.MonkeyPatch, program: str, says: str
 ) -> None:
-    if "sleep" in program:
+    if "0.3 s" in says:
         monkeypatch.setattr(credentials, "COMMAND_SECONDS", 0.3)
     with pytest.raises(CredentialsUnavailable, match=says) as caught:
         read(f"amqp://alice@h?password_command={command(program)}")

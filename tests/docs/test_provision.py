@@ -35,6 +35,7 @@ def test_it_names_every_key() -> None:
     page = PAGE.read_text()
     keys = (
         *reading.CLIENT_KEYS, *reading.SERVER_KEYS, *reading.AGGREGATOR_KEYS,
+        *reading.LINK_KEYS,
         *reading.OPERATOR_KEYS, *reading.LIMIT_KEYS,
     )  # fmt: skip
     for key in keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import signal
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +20,7 @@ from typer.testing import CliRunner
 from flmq.cli.exit_codes import ExitCode
 from flmq.cli.main import app
 from flmq.common.crashpoints import CRASH_AT
+from flmq.common.credentials import login_of
 from flmq.common.errors import (
     BrokerAccessRefused,
     BrokerError,
@@ -25,6 +29,9 @@ from flmq.common.errors import (
     StoredDataError,
     UsageError,
 )
+from flmq.common.files import create_private
+from flmq.common.urls import parse_broker_url
+from flmq.provision.passwords import FolderNotWritable, Passwords
 from flmq.provision.reading import read_provision
 from tests.provision.stage import Stage
 
@@ -232,3 +239,45 @@ def test_what_the_command_does_not_do(stage: Stage, run: CliRunner, arguments: l
     result = run.invoke(app, [*arguments, *more])
     assert isinstance(result.exception, UsageError)
     assert not stage.users()
+
+
+def test_a_full_disk_changes_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords = Passwords(tmp_path / "passwords")
+    passwords.write({"alice": "old", "bob": "old"})
+    left = [2]
+
+    def create(path: Path) -> BinaryIO:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return create_private(path)
+
+    monkeypatch.setattr("flmq.provision.passwords.create_private", create)
+    with pytest.raises(FolderNotWritable, match=r"passwords: cannot be written \(No space left"):
+        passwords.write({"alice": "new", "bob": "new", "carol": "new"})
+    assert passwords.read(["alice", "bob", "carol"]) == {"alice": "old", "bob": "old"}
+    assert sorted(file.name for file in passwords.folder.iterdir()) == [
+        "alice.password", "bob.password",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--passwords", "--definitions"])
+def test_a_folder_that_cannot_be_written_is_named(
+    stage: Stage, run: CliRunner, option: str
+) -> None:
+    stage.says(TEXT)
+    taken = stage.folder / "taken"
+    taken.write_text("no folder")
+    given = {"--passwords": str(stage.passwords.folder), "--definitions": str(stage.folder / "d")}
+    words = [word for pair in {**given, option: str(taken)}.items() for word in pair]
+    done = run.invoke(app, ["provision", "--file", str(stage.file), *words])
+    assert isinstance(done.exception, FolderNotWritable)
+    assert str(taken) in str(done.exception)
+
+
+def test_a_password_is_what_a_client_reads_in_its_file(tmp_path: Path) -> None:
+    passwords = Passwords(tmp_path)
+    for text in ("plain\n", " with blanks \r\n", "a\x0bb\u2028c\n"):
+        passwords.file("alice").write_text(text, encoding="utf-8", newline="")
+        url = f"amqp://alice@h?password_file={passwords.file('alice')}"
+        assert passwords.read(["alice"])["alice"] == login_of(parse_broker_url(url), {}).secret

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flmq.broker.layout import FEDERATION_PLUGINS
-from flmq.broker.node import PrivateNode
 from flmq.broker.polling import poll_until
 from flmq.cli.main import app
-from flmq.common.errors import BrokerError
 from flmq.transport import (
     MODELS,
     REPLIES,
@@ -34,69 +27,7 @@ from flmq.transport import (
     task_key,
 )
 from tests.conftest import SessionBroker
-
-PARENTS = {"main": None, "eu": "main", "eu-west": "eu"}
-
-
-@dataclass(frozen=True, slots=True)
-class Brokers:
-    nodes: dict[str, PrivateNode]
-    file: Path
-    environ: dict[str, str]
-
-    def site(self, *arguments: str, **environ: str) -> Result:
-        """Run ``flmq site``."""
-        typed = ["site", *arguments, "--file", str(self.file)]
-        return CliRunner().invoke(app, typed, env={**self.environ, **environ})
-
-    def checked(self, *wanted: str) -> Result:
-        """Run ``flmq site check`` until it says all that is ``wanted``: links take seconds."""
-        results: list[Result] = []
-
-        def says() -> bool:
-            results.append(self.site("check"))
-            return all(line in results[-1].output for line in wanted)
-
-        assert poll_until(says, 60.0, every=0.3), results[-1].output
-        return results[-1]
-
-    def run(self) -> Result:
-        """Apply the file, and wait until all links run."""
-        applied = self.site("apply", "--yes")
-        assert applied.exit_code == 0, applied.output
-        self.until_all_run()
-        return applied
-
-    def until_all_run(self) -> None:
-        assert poll_until(lambda: self.site("check").exit_code == 0, 60.0, every=0.3)
-
-    def url(self, name: str) -> str:
-        return self.nodes[name].url
-
-
-@pytest.fixture(scope="module")
-def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
-    folder = tmp_path_factory.mktemp("sites")
-    nodes = {name: PrivateNode(folder / name, plugins=FEDERATION_PLUGINS) for name in PARENTS}
-    lines, environ = [], {}
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(PrivateNode.start, nodes.values()))
-        for name, parent in PARENTS.items():
-            variable = name.upper().replace("-", "_")
-            environ[f"{variable}_URL"] = nodes[name].url
-            above = f'parent = "{parent}"\n' if parent else ""
-            lines.append(
-                f'[[site]]\nname = "{name}"\n{above}url = "${{{variable}_URL}}"\n'
-                f'management_url = "http://127.0.0.1:{nodes[name].ports.management}"\n'
-            )
-        (folder / "federation.toml").write_text("\n".join(lines))
-        yield Brokers(nodes, folder / "federation.toml", environ)
-    except BrokerError as error:
-        pytest.fail(str(error), pytrace=False)
-    finally:
-        for node in nodes.values():
-            node.stop(timeout=2.0)
+from tests.sites.brokers import PARENTS, Brokers
 
 
 def taken(url: str, queue: str) -> Delivery | None:
