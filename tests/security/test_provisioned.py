@@ -8,6 +8,7 @@ import pytest
 
 from flmq.client.serving.standing import Standing
 from flmq.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flmq.common.errors import BrokerAccessRefused
 from flmq.common.phase import Phase
 from flmq.common.typing import Config, FitIns, Metrics, NDArrays, Parameters, Scalar
 from flmq.messaging import Inbox, Sender
@@ -23,6 +24,7 @@ from flmq.transport import (
     TASKS,
     Address,
     Message,
+    Transport,
     client_queue,
     own_models_queue,
     presence_key,
@@ -30,6 +32,7 @@ from flmq.transport import (
     task_key,
 )
 from flmq.transport.provisioned import NotProvisioned
+from flmq.transport.rabbitmq import RabbitMQTransport
 from flmq.wire import (
     AggregatorReport,
     Begun,
@@ -42,7 +45,7 @@ from flmq.wire import (
     blob_chunk_headers,
 )
 from tests.end_to_end.federation import JOB, Federation, Keeping, Nudge, fed_avg, initial, nudge
-from tests.security.hosts import SITE, Host
+from tests.security.hosts import SITE, Host, RabbitMQHost
 from tests.transport.rigs import PATIENCE, MemoryRig, take
 
 LARGE = 400_000
@@ -57,17 +60,25 @@ def serve(federation: Federation, host: Host, *users: str) -> None:
         federation.workers[user] = federation.worker(ids, nudge, transport=transport)
 
 
-def serve_held(federation: Federation, host: Host, user: str) -> threading.Event:
-    """Start a worker that trains once it may."""
+def serve_held(
+    federation: Federation,
+    host: Host,
+    user: str,
+    begun: threading.Event | None = None,
+    over: Transport | None = None,
+) -> threading.Event:
+    """Start a worker that trains once it may; ``begun`` is set when it would."""
     go = threading.Event()
 
     class Held(Nudge):
         def fit(self, parameters: NDArrays, config: Config) -> tuple[NDArrays, int, Metrics]:
+            if begun is not None:
+                begun.set()
             go.wait(PATIENCE)
             return super().fit(parameters, config)
 
     federation.workers[user] = federation.worker(
-        {user: {}}, lambda context: Held(context.client_id), transport=host.as_user(user)
+        {user: {}}, lambda context: Held(context.client_id), transport=over or host.as_user(user)
     )
     return go
 
@@ -176,6 +187,36 @@ def test_a_client_that_the_file_does_not_have_is_told_what_to_do(host: Host) -> 
     running = federation.worker({"carol": {}}, nudge, transport=transport)
     with pytest.raises(NotProvisioned, match=r"queue of client carol .*flmq provision"):
         running.done.result(PATIENCE)
+
+
+def test_a_client_that_is_removed_while_it_trains_counts_no_more(
+    real_host: RabbitMQHost,
+) -> None:
+    host, users = real_host, real_host.users
+    federation = Federation(host)
+    begun, over = threading.Event(), host.as_user(users.alice)
+    go = serve_held(federation, host, users.alice, begun, over)
+    others = serve_held(federation, host, users.bob)
+    server = federation.run(fed_avg(2, accept_failures=True), rounds=1, timeout=6.0)
+    assert begun.wait(PATIENCE)
+    of_old, before = host.url_of(users.alice), host.file.read_text()
+    host.file.write_text(before.replace(f'"{users.alice}", ', ""))
+    host.provision()
+    others.set()
+    server.watch.wait_for(
+        ClientPresence,
+        lambda each: each.client_id == users.alice and each.status in ("away", "gone"),
+    )
+    go.set()
+    server.history()
+    (closed,) = server.watch.rounds()
+    assert (closed.fit.asked, closed.fit.accepted) == (2, 1)
+    assert host.witness().inspect_queue(client_queue(users.alice)) is None
+    with pytest.raises(BrokerAccessRefused):
+        RabbitMQTransport(of_old, name="alice").publisher()
+    # Its process waits for the right to send its reply, and says so, until somebody ends it.
+    over.close()
+    federation.close()
 
 
 FORGED = ["hello", "bye", "companion", "site", "request", "report", "sum", "no user"]
