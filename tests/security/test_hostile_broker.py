@@ -33,6 +33,7 @@ from flmq.transport import (
 )
 from flmq.transport.memory.publisher import MemoryPublisher
 from flmq.wire import (
+    Begun,
     Body,
     Failure,
     FailureKind,
@@ -272,7 +273,7 @@ def test_the_order_in_which_it_delivers_changes_no_bit(rig: HostileMemoryRig, si
 
 
 @BOTH_SIZES
-@pytest.mark.parametrize("kind", ["Task", "Reply", "Receipt", "Presence", "RollCall"])
+@pytest.mark.parametrize("kind", ["Task", "Reply", "Receipt", "Presence", "RollCall", "Begun"])
 def test_what_it_replays_counts_once(rig: HostileMemoryRig, kind: str, size: int) -> None:
     """Each old one again, after each later one: of earlier rounds too."""
     plot = Replay(is_kind(kind), remembered=1 if kind == "RollCall" else 6)
@@ -507,6 +508,8 @@ def in_the_clear(passing: Passing, seen: Passing) -> list[Passing]:
         forged(Receipt(ids, JOB, 1, Phase.FIT, "a", ReceiptOutcome.REJECTED, "no"), to_a),
         forged(heard, here),
         forged(replace(heard, kind=PresenceKind.BYE), here),
+        # So many deaths in a task that its client would give it up.
+        *(forged(Begun(ids, "a", f"dead-{number}"), to_a) for number in range(4)),
     ]
 
 
@@ -540,3 +543,26 @@ def test_what_others_sign_in_a_clients_name_is_refused(
     run(rig, plot)
     assert plot.done == 2
     assert any("does not have the signature" in line for line in told.lines)
+
+
+def test_deaths_that_others_sign_for_a_client_give_no_task_up(
+    rig: HostileMemoryRig, told: Told
+) -> None:
+    """Notes that its task was begun by four processes: of a client that is trusted, and its own."""
+
+    def with_notes(passing: Passing) -> list[Passing]:
+        task = decode(passing.body)
+        assert isinstance(task, Sealed)
+        to_a, notes = Address(TASKS, task_key("main", "a")), []
+        for sender in ("a", "b"):
+            for number in range(4):
+                note = Begun(passing.message.message_id, "a", f"dead-{number}")
+                heading = Heading("Begun", sender, "a")
+                data = seal_body(note, heading, identity("b").signer)
+                notes.append(Passing(to_a, Message(data, type="Sealed")))
+        return [*notes, passing, *notes]
+
+    plot = On(task_of("a"), with_notes)
+    run(rig, plot)
+    assert plot.done == 2
+    assert any("Begun from" in line for line in told.lines)
