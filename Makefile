@@ -27,7 +27,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak fuzz broker protos round wheel clean
+.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak fuzz screenshots broker protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -77,7 +77,7 @@ bench: $(DEV) ## Measure, in some twenty minutes; ARGS=--help says what there is
 
 chaos: $(DEV) ## Kill and cut RUNS=10 runs and SITES=5 over sites, drawn from SEED=1 on: the same bits
 	@sh scripts/see-to-broker.sh $(VENV)
-	@$(RUN) pytest -m slow tests/chaos tests/sites tests/end_to_end tests/security tests/cli/test_demo_sites.py tests/docs tests/fuzz
+	@$(RUN) pytest -m slow tests/chaos tests/sites tests/end_to_end tests/security tests/cli/test_demo_sites.py tests/docs tests/fuzz tests/ui
 	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) --sites $(SITES) $(ARGS)
 
 bits: $(DEV) ## Play one job flat and over trees of sites, links cut and aggregators killed: print its bits
@@ -87,6 +87,11 @@ bits: $(DEV) ## Play one job flat and over trees of sites, links cut and aggrega
 soak: $(DEV) ## Run ROUNDS=2000 rounds, and see that nothing grows
 	@sh scripts/see-to-broker.sh $(VENV)
 	@$(RUN) benchmarks.soak --rounds $(ROUNDS) $(ARGS)
+
+screenshots: $(DEV) ## Play a run with kills, and take docs/images/ui-*.png of each view of its page
+	@sh scripts/see-to-broker.sh $(VENV)
+	@sh scripts/install-chromium.sh
+	@$(VENV)/bin/python scripts/screenshots.py $(ARGS)
 
 fuzz: $(DEV) ## Feed every decoder INPUTS=1000000 hostile inputs, drawn from SEED=1
 	@$(RUN) tests.fuzz --seed $(SEED) --inputs $(INPUTS) $(ARGS)

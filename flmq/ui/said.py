@@ -34,6 +34,8 @@ _NAMED = 3
 """Clients that are named before the rest is counted."""
 _TWICE = 1.5
 """How many times the median a client takes that slows a round."""
+_NEARLY = 0.2
+"""Share of the slowest one's excess over the median from which another one is told of, too."""
 _NOTICED = 0.2
 """Seconds below which nobody is said to have slowed anything."""
 _LONGEST = 160
@@ -109,6 +111,7 @@ def _slow(number: object, phase: Json, broken: Sequence[Json]) -> list[Sentence]
     cause = _cause(part, phase)
     said.append(f"; {cause}." if cause else ".")
     sentences = [said]
+    slow = [(s, name) for s, name in slow if s - mid >= (seconds - mid) * _NEARLY]
     if len(slow) > 1:
         by_name = {ask_of(each): each for each in asks_of(phase)}
         others: Sentence = ["Slow too: "]
@@ -236,23 +239,23 @@ def _of_presence(part: Json, phase: Json) -> list[Sentence]:
 
 def _of_task(part: Json, phase: Json) -> list[Sentence]:
     facts: list[Sentence] = []
-    deaths, taken = part.get("deaths") or 0, part.get("taken_ms")
+    known = [part, *_later(part, phase)]
+    deaths = max(each.get("deaths") or 0 for each in known)
+    taken = next((each["taken_ms"] for each in known if each.get("taken_ms")), None)
     if deaths:
         facts.append([f"its process died {_times(deaths)} in this task"])
     if taken is not None and taken <= phase["closed_ms"]:
         facts.append(["it had taken the task at ", {"at_ms": taken}])
-    late = _late_by(part, phase)
-    if late:
+    late = next((float(each["late_by"]) for each in known if each.get("late_by")), None)
+    if late is not None:
         facts.append([f"its reply came {_s(late)} after the closing"])
     return facts
 
 
-def _late_by(part: Json, phase: Json) -> float:
-    """Return by how many seconds the reply of a client that was not waited for came late."""
-    for each in phase.get("parts") or ():
-        if ask_of(each) == ask_of(part) and each.get("late_by"):
-            return float(each["late_by"])
-    return 0.0
+def _later(part: Json, phase: Json) -> list[Json]:
+    """Return what is told of a client's replies after the closing."""
+    parts = phase.get("parts") or ()
+    return [each for each in parts if each is not part and ask_of(each) == ask_of(part)]
 
 
 # -- a round that is open, and one of which there is nothing to say --------------------------------

@@ -1,8 +1,8 @@
 """A real run with kills: real processes over a private RabbitMQ, as `story_app` has it.
 
-Round 4: a client is killed in its training, and trains again. Round 6: the server is killed by
-SIGKILL and resumed. Round 7: a client is slow. Round 9: a client is killed and comes back only
-after the deadline, so that the round has one reply less. Round 11: the broker is restarted.
+Round 2: the broker is restarted. Round 4: a client is killed in its training, and trains again.
+Round 6: the server is killed by SIGKILL and resumed. Round 7: a client is slow. Round 9: a client
+is killed and comes back only after the deadline, so that the round has one reply less.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["JOB", "RESTARTED", "RESUMED", "Story"]
 JOB = "curve"
 RESUMED = 6
 """The round in which the server is killed."""
-RESTARTED = 11
+RESTARTED = 2
 """The round in which the broker is restarted."""
 _PATIENCE = 120.0
 
@@ -60,6 +60,9 @@ class Story:
     def _play(self, commands: Commands, node: PrivateNode, during: Callable[[int], None]) -> None:
         clients = {name: self._client(commands, name) for name in CLIENTS}
         server = self._server(commands)
+        self._await(f"round-{RESTARTED}")
+        self._tell("restarting the broker")
+        node.restart()
         name, number = KILLED
         self._kill(clients[name], f"{name}-{number}", f"{name} in round {number}")
         clients[name] = self._client(commands, name)
@@ -71,9 +74,6 @@ class Story:
         self._kill(clients[name], f"{name}-{number}", f"{name} in round {number}")
         self._await(f"round-{number + 1}")
         clients[name] = self._client(commands, name)
-        self._await(f"round-{RESTARTED}")
-        self._tell("restarting the broker")
-        node.restart()
         assert server.wait(_PATIENCE) == 0, "the server failed"
         assert (self.run_folder / "history.json").exists()
         self._tell(f"{ROUNDS} rounds are over")

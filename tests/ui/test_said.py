@@ -119,13 +119,14 @@ def test_nobody_is_accused_of_what_all_do() -> None:
 def test_a_client_that_was_away_until_after_the_deadline() -> None:
     parts = [part(f"c{n}") for n in range(7)]
     gone = part("c7", None, away=[[T0 + 2000, T0 + 12_500]])
-    late = part("c7", 13.0, outcome="late", late_by=3.0)
+    late = part("c7", 13.0, outcome="late", late_by=3.0, deaths=1)
     said = told(a_round(*parts, gone, late, number=9, reason="deadline"))
     assert said == [
         (
             "Round 9 has one reply less (7 of 8): c7 did not answer: it was away, without a "
-            "sign of life, from <2> until <12.5>, 2.5 s after the closing; its reply came 3.0 s "
-            "after the closing."
+            "sign of life, from <2> until <12.5>, 2.5 s after the closing; its process died "
+            "once in this task; it had taken the task at <0.05>; its reply came 3.0 s after the "
+            "closing."
         ),
         (
             "Round 9 waited for c7 until its deadline, after 10 s: 9.0 s longer than for the last "

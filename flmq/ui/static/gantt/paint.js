@@ -152,7 +152,8 @@ function remark(context, { x, plot, scene }, row, y) {
     const late = (row.late ?? row.part).late_by;
     notes.push([late == null ? "◆ late" : `◆ ${duration(late)} late`, colours.late]);
   }
-  if (row.part.deaths) notes.push([`✝ its process died${row.part.deaths > 1 ? ` ${row.part.deaths}×` : ""}`, colours.failed]);
+  const deaths = Math.max(row.part.deaths ?? 0, row.late?.deaths ?? 0);
+  if (deaths) notes.push([`✝ its process died${deaths > 1 ? ` ${deaths}×` : ""}`, colours.failed]);
   if (row.part.deliveries > 1) notes.push([`↻ taken ${row.part.deliveries}×`, colours.late]);
   context.font = `600 11px ${colours.font}`;
   if (row === scene.slowest) {

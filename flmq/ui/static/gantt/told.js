@@ -45,7 +45,8 @@ export function factsOf(row) {
   if (late) add("late reply", late.late_by == null ? clock(late.received_ms) : `${duration(late.late_by)} after the closing`);
   if (row.duplicate) add("replied again", clock(row.duplicate.received_ms));
   if (part.deliveries > 1) add("taken", `${part.deliveries} times`);
-  if (part.deaths) add("processes died in it", number(part.deaths));
+  const deaths = Math.max(part.deaths ?? 0, row.late?.deaths ?? 0);
+  if (deaths) add("processes died in it", number(deaths));
   add("examples", part.examples == null ? null : number(part.examples));
   if (part.bytes_up) add("up", bytes(part.bytes_up));
   if (part.offset_ms != null) {
@@ -90,7 +91,7 @@ export function tableOf(rows, job, caption) {
     el(
       "table",
       {},
-      el("caption", { class: "visually-hidden" }, caption),
+      el("caption", { class: "unseen" }, caption),
       el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...body),
     ),

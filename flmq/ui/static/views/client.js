@@ -7,6 +7,8 @@ import { clock, duration, number } from "../gantt/words.js";
 
 const PHASES = { fit: "training", evaluate: "evaluation" };
 
+const EVERY = 1000; // milliseconds between two readings, however much happens
+
 export const title = (params) => `${params.client} in ${params.job}`;
 
 export function mount(root, params, source) {
@@ -23,6 +25,7 @@ export function mount(root, params, source) {
   const body = el("div", { class: "client" });
   root.replaceChildren(heading, problem, body);
   let closed = false;
+  let later = null;
   let running = false;
   let again = false;
   const load = async () => {
@@ -49,8 +52,14 @@ export function mount(root, params, source) {
   };
   load();
   return {
-    update: (change) => (!change || change.job === undefined || change.job === params.job) && load(),
-    unmount: () => (closed = true),
+    update(change) {
+      if (change && change.job !== undefined && change.job !== params.job) return;
+      later ??= setTimeout(() => ((later = null), closed || load()), EVERY);
+    },
+    unmount() {
+      closed = true;
+      clearTimeout(later);
+    },
   };
 }
 

@@ -18,6 +18,8 @@ const COLUMNS = [
 ];
 const MOST = 200;
 
+const EVERY = 1000; // milliseconds between two readings, however much happens
+
 export const title = (params) => `Clients of ${params.job}`;
 
 export function mount(root, params, source) {
@@ -54,6 +56,7 @@ export function mount(root, params, source) {
     count.textContent = `${found.length.toLocaleString("en")} of ${state.all.length.toLocaleString("en")}`;
   }
   let closed = false;
+  let later = null;
   const load = async () => {
     try {
       const { clients } = await source.getJSON(`/api/runs/${encodeURIComponent(params.job)}/clients`);
@@ -67,8 +70,14 @@ export function mount(root, params, source) {
   };
   load();
   return {
-    update: (change) => (!change || change.job === undefined || change.job === params.job) && load(),
-    unmount: () => (closed = true),
+    update(change) {
+      if (change && change.job !== undefined && change.job !== params.job) return;
+      later ??= setTimeout(() => ((later = null), closed || load()), EVERY);
+    },
+    unmount() {
+      closed = true;
+      clearTimeout(later);
+    },
   };
 }
 

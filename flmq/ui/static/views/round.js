@@ -7,6 +7,7 @@ import { factsOf, sentence, tableOf } from "../gantt/told.js";
 import { bytes, clock, duration, number } from "../gantt/words.js";
 
 const NOUNS = { fit: "Training", evaluate: "Evaluation" };
+const EVERY = 700; // milliseconds between two readings, however much happens
 const LEGEND = [
   ["waiting", "waiting in the queue"],
   ["model", "reading the model"],
@@ -114,12 +115,12 @@ class RoundView {
       return;
     }
     this.loading = true;
+    this.loadedAt = performance.now();
     try {
-      const asked = performance.now();
       const found = await this.source.getJSON(
         `/api/runs/${encodeURIComponent(job)}/rounds/${encodeURIComponent(round)}`,
       );
-      if (!this.closed) this.show(found, asked);
+      if (!this.closed) this.show(found);
     } catch (error) {
       if (!this.closed) this.failed(error);
     } finally {
@@ -195,12 +196,18 @@ class RoundView {
 
   changed(change) {
     if (change && change.job !== undefined && change.job !== this.params.job) return;
-    this.load();
+    // A round that is over stays as it is, until the server says that it was read anew.
+    const over = this.found?.round?.done;
+    if (over && change?.rounds_from > Number(this.params.round)) return;
+    const wait = (this.loadedAt ?? 0) + EVERY - performance.now();
+    if (wait <= 0) this.load();
+    else this.later ??= setTimeout(() => ((this.later = null), this.closed || this.load()), wait);
   }
 
   close() {
     this.closed = true;
     clearInterval(this.clock);
+    clearTimeout(this.later);
     this.panels.forEach((panel) => panel.chart.close());
   }
 }
@@ -209,7 +216,7 @@ class Panel {
   constructor(view, phase) {
     this.view = view;
     this.heading = el("h2");
-    this.state = el("span", { class: "state" });
+    this.state = el("span", { class: "summed" });
     this.detail = el("div", { class: "detail", "aria-live": "polite" });
     this.host = el("div");
     this.table = el("div");

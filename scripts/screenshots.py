@@ -1,0 +1,82 @@
+"""Pictures of each view of the page, from a real run with kills: docs/images/ui-*.png.
+
+Usage: screenshots.py [RUNS_DIR]; without RUNS_DIR the run is played first (tests/ui/story.py), over
+a private RabbitMQ, in a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))
+
+from playwright.sync_api import Browser, Page  # noqa: E402
+
+from tests.ui.served import chromium, served  # noqa: E402
+from tests.ui.story import JOB, Story  # noqa: E402
+from tests.ui.story_app import MISSING, SLOW  # noqa: E402
+
+IMAGES = _ROOT / "docs" / "images"
+VIEWS = {
+    "runs": "/",
+    "run": f"/runs/{JOB}",
+    "round-slow": f"/runs/{JOB}/rounds/{SLOW[1]}",
+    "round-missing": f"/runs/{JOB}/rounds/{MISSING[1]}",
+    "clients": f"/runs/{JOB}/clients",
+    "client": f"/runs/{JOB}/clients/{MISSING[0]}",
+}
+"""Path by the name of the picture."""
+SHAPES = {"": (1280, "light"), "-dark": (1280, "dark"), "-390": (390, "light")}
+"""Width and colours by what is added to the name."""
+_HEIGHT = 800
+_TALLEST = 1500
+
+
+def main() -> None:
+    """Take them all."""
+    if len(sys.argv) > 1:
+        take(Path(sys.argv[1]), IMAGES)
+        return
+    with tempfile.TemporaryDirectory(prefix="flmq-story-") as folder:
+        story = Story(Path(folder), on_step=print)
+        story.play()
+        take(story.runs_dir, IMAGES)
+
+
+def take(runs_dir: Path, images: Path) -> list[Path]:
+    """Take the pictures of the runs in a folder; return their files."""
+    images.mkdir(parents=True, exist_ok=True)
+    taken = []
+    with served(runs_dir) as page, chromium() as browser:
+        for added, (width, scheme) in SHAPES.items():
+            for name, path in VIEWS.items():
+                file = images / f"ui-{name}{added}.png"
+                _take(browser, page.url + path, file, width, scheme)
+                taken.append(file)
+    return taken
+
+
+def _take(browser: Browser, url: str, file: Path, width: int, scheme: str) -> None:
+    height = _HEIGHT if width > 500 else 844
+    page = browser.new_page(viewport={"width": width, "height": height})
+    try:
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        page.goto(url)
+        page.wait_for_selector("main svg, main canvas, main tbody th")
+        page.wait_for_timeout(600)  # charts follow their data by frames
+        page.set_viewport_size({"width": width, "height": min(_TALLEST, _full(page))})
+        page.wait_for_timeout(200)
+        page.screenshot(path=file)
+    finally:
+        page.close()
+
+
+def _full(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollHeight"))
+
+
+if __name__ == "__main__":
+    main()
