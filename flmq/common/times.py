@@ -136,10 +136,19 @@ class TaskTimes:
         """Return the worker's times by its own clock, each with its name, in order."""
         return [] if self.worker is None else list(self.worker.steps().items())
 
+    def course(self) -> dict[str, int | None]:
+        """Return all of the worker's times by the server's clock, by the names of its steps."""
+        steps = WorkerTimes().steps() if self.worker is None else self.worker.steps()
+        if self.offset_ms is None or self._out_of_place():
+            return dict.fromkeys(steps)
+        return {name: self._between(at) for name, at in steps.items()}
+
     def _at_server(self, name: str) -> int | None:
         """Return a worker's time by the server's clock, between publishing and receiving."""
-        at = None if self.worker is None else self.worker.steps()[name]
-        if at is None or self.offset_ms is None or self._out_of_place():
+        return self.course()[name]
+
+    def _between(self, at: int | None) -> int | None:
+        if at is None or self.offset_ms is None:
             return None
         said = round(at - self.offset_ms)
         if self.received_ms is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -35,9 +35,8 @@ def client_json(
     client: str,
     tasks: Sequence[Task],
     presence: Sequence[Happened],
-    medians: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return all that is shown of a client; ``medians`` are the rounds' over all clients."""
+    """Return all that is shown of a client."""
     failed = [task for task in tasks if task["outcome"] in ("failed", "rejected")]
     return {
         **_line(client, tasks, presence[-1] if presence else None),
@@ -46,7 +45,6 @@ def client_json(
             for each in presence
         ],
         "tasks": list(tasks[-_LAST:]),
-        "medians": dict(medians),
         "errors": [
             {
                 "round": task["round"],

@@ -29,6 +29,8 @@ __all__ = [
 
 _POINTS = 60
 """Points of a course in small."""
+_SAMPLED = 240
+"""Rounds that are looked at for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _names(done: Sequence[Mapping[str, Any]], of: str) -> list[str]:
 def _courses(done: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
     """Return the loss and each metric over rounds, thinned out; only what is a number."""
     courses: dict[str, list[list[float]]] = {}
-    for each in done:
+    step = max(1, len(done) // _SAMPLED)
+    for each in [*done[:-1:step], *done[-1:]]:
         values = {"loss": each.get("loss"), **(each.get("metrics") or {})}
         for name, value in values.items():
             if _is_number(value) and each["round"] > 0:

@@ -20,7 +20,16 @@ from flmq.observe.events import RoundCounts
 from flmq.observe.past_rounds import closed_event
 from flmq.round import client_of
 
-__all__ = ["Away", "part_json", "phase_json", "plain", "round_json"]
+__all__ = [
+    "Away",
+    "brief_json",
+    "part_json",
+    "parts_json",
+    "phase_json",
+    "phase_parts",
+    "plain",
+    "round_json",
+]
 
 Away = Mapping[str, Sequence[tuple[int, int | None]]]
 """By client, from when to when it was not connected."""
@@ -82,9 +91,6 @@ def _counts(row: RoundRow, phase: Phase, counts: RoundCounts) -> dict[str, int]:
 
 def phase_json(phase: PhaseRow, away: Away) -> dict[str, Any]:
     """Return a phase with each client's part in it, and those of replies that came late."""
-    parts = phase.parts or tuple(
-        Part(each.client_id, each.outcome, each.reason) for each in phase.outcomes
-    )
     opened, timeout = phase.opened_unix_ms or None, phase.timeout
     closed = phase.closed_unix_ms
     if closed is None and not phase.open and opened is not None:
@@ -98,17 +104,50 @@ def phase_json(phase: PhaseRow, away: Away) -> dict[str, Any]:
         "reason": phase.reason,
         "asked": phase.asked,
         "counts": {word.value: count for word, count in Counter(phase.counts).items()},
-        "parts": [
-            *(part_json(each, away) for each in parts),
-            *(_late_json(each, away) for each in phase.late),
-        ],
+        "parts": parts_json(phase, away),
+    }
+
+
+def phase_parts(phase: PhaseRow) -> tuple[Part, ...]:
+    """Return the parts of a phase; where an older flmq kept none, what became of each ask."""
+    return phase.parts or tuple(
+        Part(each.client_id, each.outcome, each.reason) for each in phase.outcomes
+    )
+
+
+def parts_json(phase: PhaseRow, away: Away, client: str | None = None) -> list[dict[str, Any]]:
+    """Return the parts of a phase, and of replies that came late: all clients', or one's."""
+    return [
+        *(
+            part_json(each, away)
+            for each in phase_parts(phase)
+            if client is None or each.client_id == client
+        ),
+        *(
+            _late_json(each, away)
+            for each in phase.late
+            if client is None or client_of(each.client_id) == client
+        ),
+    ]
+
+
+def brief_json(part: Part) -> dict[str, Any]:
+    """Return what the list of clients adds up of a part."""
+    times = part.times or TaskTimes()
+    return {
+        "client": part.client_id,
+        "outcome": "open" if part.outcome is None else part.outcome.value,
+        "reason": part.reason,
+        "seconds": part.seconds,
+        "offset_ms": times.offset_ms,
+        "offset_error_ms": times.offset_error_ms,
     }
 
 
 def part_json(part: Part, away: Away) -> dict[str, Any]:
     """Return what one client did in a phase."""
     times = part.times or TaskTimes()
-    client = client_of(part.ask)
+    client, course, note = client_of(part.ask), times.course(), times.clock_note
     return {
         "client": client,
         "ask": part.ask,
@@ -117,11 +156,11 @@ def part_json(part: Part, away: Away) -> dict[str, Any]:
         "detail": part.detail,
         "seconds": part.seconds,
         "published_ms": times.published_ms,
-        "taken_ms": times.taken_ms,
-        "begun_ms": times.begun_ms,
-        "training_started_ms": times.training_started_ms,
-        "training_ended_ms": times.training_ended_ms,
-        "upload_started_ms": times.upload_started_ms,
+        "taken_ms": course["taken"],
+        "begun_ms": course["begun"],
+        "training_started_ms": course["training_started"],
+        "training_ended_ms": course["training_ended"],
+        "upload_started_ms": course["upload_started"],
         "received_ms": times.received_ms,
         "counted_ms": times.counted_ms,
         "deliveries": times.deliveries,
@@ -134,8 +173,8 @@ def part_json(part: Part, away: Away) -> dict[str, Any]:
         "offset_error_ms": times.offset_error_ms,
         "late_by": part.late_by or None,
         "away": _within(away.get(client, ()), times),
-        "clock": times.clock,
-        "clock_note": times.clock_note,
+        "clock": not note,
+        "clock_note": note,
     }
 
 

@@ -9,38 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from flmq.common.errors import StoredDataError
-from flmq.journal.active_marker import is_in_charge
 from flmq.journal.opening import DATABASE
 from flmq.journal.reader import JournalReader
 from flmq.journal.reading import open_to_read
 from flmq.journal.records import RoundRow
 from flmq.observe.eventlog.entries import Kind
 from flmq.observe.eventlog.reader import EventLogReader
-from flmq.observe.eventlog.schema import FILE as EVENTS
 from flmq.observe.record import load_record
 from flmq.observe.recorded import rows_of
 from flmq.ui.reading.befallen import marks_of
 from flmq.ui.reading.rows import round_json
+from flmq.ui.reading.versions import Version, stamp_of, version_of
 
-__all__ = ["RunFiles", "Version", "version_of"]
-
-Version = tuple[object, ...]
-"""Equal as long as the files of a run are unchanged."""
-
-_FILES = (DATABASE, f"{DATABASE}-wal", EVENTS, f"{EVENTS}-wal", "history.json")
-
-
-def version_of(folder: Path) -> Version:
-    """Return what changes whenever the run in ``folder`` does, and the state of its server."""
-    return (*(_stamp(folder / name) for name in _FILES), is_in_charge(folder))
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+__all__ = ["RunFiles"]
 
 
 class RunFiles:
@@ -68,7 +49,7 @@ class RunFiles:
             StoredDataError: it is damaged, or of a newer flmq.
         """
         with self._lock:
-            stamp = _stamp(self.folder / DATABASE)
+            stamp = stamp_of(self.folder / DATABASE)
             file = None if stamp is None else stamp[0]
             if file != self._file:
                 self._forget()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,8 +26,16 @@ from flmq.ui.reading.heads import (
     recorded_beginning,
     whole_head,
 )
-from flmq.ui.reading.rows import phase_json, round_json
-from flmq.ui.reading.run import RunFiles, Version, version_of
+from flmq.ui.reading.rows import (
+    Away,
+    brief_json,
+    parts_json,
+    phase_json,
+    phase_parts,
+    round_json,
+)
+from flmq.ui.reading.run import RunFiles
+from flmq.ui.reading.versions import Version, Versions, version_of
 from flmq.ui.said import sentences_of_round
 
 __all__ = ["Cursor", "NoSuchPage", "Runs"]
@@ -36,7 +43,11 @@ __all__ = ["Cursor", "NoSuchPage", "Runs"]
 _MOST_OPEN = 64
 """Runs whose files stay open."""
 _LAST_ROUNDS = 200
-"""Rounds whose parts a client's page goes through."""
+"""Rounds whose parts a client's page goes through; fewer where many are asked, of which at most
+_MOST_PARTS parts are read, but _LEAST_ROUNDS."""
+_LEAST_ROUNDS = 10
+_MOST_PARTS = 20_000
+_MOST_KNOWN = 8
 _MOST_LINES = 1000
 _LATEST = 20
 """Runs whose dead letters are told of."""
@@ -66,7 +77,9 @@ class Runs:
         self._dir = runs_dir
         self._lock = threading.Lock()
         self._open: dict[str, RunFiles] = {}
-        self._tasks: dict[str, tuple[Version, dict[int, list[Task]]]] = {}
+        self._versions = Versions()
+        self._tasks: dict[tuple[str, str | None], tuple[Version, dict[int, list[Task]]]] = {}
+        """Of the runs and clients that were asked for last: by round, what was read of it."""
 
     def folders(self) -> list[Path]:
         """Return the folders that hold a run."""
@@ -76,9 +89,13 @@ class Runs:
             return []
         return [path for path in found if _holds_run(path)]
 
-    def versions(self) -> dict[str, Version]:
-        """Return what changes with each run, by its folder's name."""
-        return {folder.name: version_of(folder) for folder in self.folders()}
+    def versions(self, jobs: Collection[str] | None = None) -> dict[str, Version]:
+        """Return what changes with each run, or each of ``jobs``, by its folder's name.
+
+        For one thread at a time.
+        """
+        folders = self.folders() if jobs is None else [self._dir / job for job in jobs]
+        return {folder.name: self._versions.of(folder) for folder in folders}
 
     def heads(self) -> list[dict[str, Any]]:
         """Return a line a run, the latest first."""
@@ -119,19 +136,18 @@ class Runs:
     def clients(self, job: str) -> dict[str, Any]:
         """Return a line a client of a run, over its last rounds."""
         files = self._files(job)
-        tasks = [task for each in self._last_tasks(files).values() for task in each]
+        tasks = [task for each in self._last_tasks(files, None).values() for task in each]
         latest = files.events.latest_presence()
         return {"clients": clients_json(tasks, latest), "rounds": _LAST_ROUNDS}
 
     def client(self, job: str, client: str) -> dict[str, Any]:
         """Return what is known of a client in a run."""
         files = self._files(job)
-        by_round = self._last_tasks(files)
-        tasks = [task for each in by_round.values() for task in each if task["client"] == client]
+        tasks = [task for each in self._last_tasks(files, client).values() for task in each]
         presence = files.events.presence(client)
         if not tasks and not presence:
             raise NoSuchPage(f"run {job!r} has no client {client!r} in its last rounds")
-        return client_json(client, tasks, presence, _medians(by_round))
+        return client_json(client, tasks, presence)
 
     def marks(self, job: str) -> dict[str, Any]:
         """Return what befell a run."""
@@ -203,7 +219,6 @@ class Runs:
             while len(self._open) > _MOST_OPEN:
                 oldest = next(iter(self._open))
                 self._open.pop(oldest).close()
-                self._tasks.pop(oldest, None)
         return files
 
     def _head(self, folder: Path) -> dict[str, Any]:
@@ -224,39 +239,48 @@ class Runs:
             raise StoredDataError(f"{files.folder} holds no run")
         return recorded_beginning(files.folder, record)
 
-    def _last_tasks(self, files: RunFiles) -> dict[int, list[Task]]:
-        """Return the parts of a run's last rounds by round; a round that is done is read once."""
-        version, job = version_of(files.folder), files.folder.name
-        known_at, known = self._tasks.get(job, (None, {}))
-        if known_at == version:
-            return known
+    def _last_tasks(self, files: RunFiles, client: str | None) -> dict[int, list[Task]]:
+        """Return what is told of a client's parts, or of all clients', in a run's last rounds.
+
+        A round that is done is read once, as long as the same is asked for again.
+        """
+        version, whose = version_of(files.folder), (files.folder.name, client)
+        known_at, known = self._tasks.pop(whose, (None, {}))
+        if known_at != version:
+            known = self._read_tasks(files, client, known)
+        self._tasks[whose] = version, known
+        while len(self._tasks) > _MOST_KNOWN:
+            self._tasks.pop(next(iter(self._tasks)), None)
+        return known
+
+    def _read_tasks(
+        self, files: RunFiles, client: str | None, known: dict[int, list[Task]]
+    ) -> dict[int, list[Task]]:
         done, open_ = files.rounds()
-        numbers = [each["round"] for each in done[-_LAST_ROUNDS:]]
-        kept = {number: known[number] for number in numbers[:-1] if number in known}
-        away = away_of(files.events.presence())
+        asked = max((each["fit"]["asked"] + each["evaluate"]["asked"] for each in done), default=1)
+        count = max(_LEAST_ROUNDS, min(_LAST_ROUNDS, _MOST_PARTS // max(1, asked)))
+        numbers = [each["round"] for each in done[-count:]]
+        # A late reply may have changed the last rounds.
+        kept = {number: known[number] for number in numbers[:-2] if number in known}
+        away = {} if client is None else away_of(files.events.presence(client))
         for number in [*numbers, *(each["round"] for each in open_)]:
             if number not in kept:
-                kept[number] = list(_tasks_of(files, number, away))
-        self._tasks[job] = version, kept
+                kept[number] = list(_tasks_of(files, number, client, away))
         return kept
 
 
-def _tasks_of(files: RunFiles, number: int, away: Any) -> Iterator[Task]:
+def _tasks_of(files: RunFiles, number: int, client: str | None, away: Away) -> Iterator[Task]:
     for row in files.rows(number):
         for phase in row.phases:
-            told = phase_json(phase, away)
-            for part in told["parts"]:
-                yield {"round": number, "phase": told["phase"], **part}
-
-
-def _medians(by_round: dict[int, list[Task]]) -> dict[str, float]:
-    """Return the median seconds of each round's phases over all clients, by "round phase"."""
-    took: dict[str, list[float]] = defaultdict(list)
-    for number, tasks in by_round.items():
-        for task in tasks:
-            if task["seconds"] is not None:
-                took[f"{number} {task['phase']}"].append(task["seconds"])
-    return {name: median(each) for name, each in took.items()}
+            where = {"round": number, "phase": phase.phase.value}
+            if client is None:
+                late = [each.part for each in phase.late if each.part is not None]
+                yield from ({**where, **brief_json(p)} for p in (*phase_parts(phase), *late))
+                continue
+            took = [part.seconds for part in phase_parts(phase) if part.seconds is not None]
+            middle = {"median_seconds": median(took) if took else None}
+            for told in parts_json(phase, away, client):
+                yield {**where, **told, **middle}
 
 
 def _holds_run(folder: Path) -> bool:

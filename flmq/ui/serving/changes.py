@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,12 @@ from starlette.concurrency import run_in_threadpool
 __all__ = ["Changes"]
 
 _PERIOD = 0.2
-"""Seconds between two looks at the files."""
+"""Seconds between two looks at the files of runs that are looked at."""
+_PERIOD_OF_ALL = 0.6
+"""The same, where a page looks at all runs: there may be hundreds."""
+_REST = 0.6
+"""Seconds that a page has at least between two changes: what it reads then costs more than to look
+whether there is something. Both together are what a change takes to a page."""
 
 
 @dataclass(eq=False)
@@ -26,11 +32,14 @@ class Changes:
     """Tells pages of changes; belongs to one event loop."""
 
     def __init__(
-        self, versions: Callable[[], Mapping[str, Any]], *, period: float = _PERIOD
+        self, versions: Callable[[Collection[str] | None], Mapping[str, Any]], rest: float = _REST
     ) -> None:
-        """Compare ``versions()``, by run, every ``period`` seconds while a page looks."""
+        """Compare ``versions(jobs)``, by run, while a page looks; ``None``: of all runs.
+
+        ``rest``: seconds between two changes that a page is told of.
+        """
         self._versions = versions
-        self._period = period
+        self._rest = rest
         self._pages: set[_Page] = set()
         self._poller: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -55,6 +64,7 @@ class Changes:
                 page.there.clear()
                 if not self._ended.is_set():
                     yield changed
+                    await self._pause()
         finally:
             self._pages.discard(page)
 
@@ -64,16 +74,22 @@ class Changes:
         for page in self._pages:
             page.there.set()
 
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), self._rest)
+
     async def _poll(self) -> None:
-        known = await run_in_threadpool(self._versions)
+        known: dict[str, Any] = {}
         while self._pages and not self._ended.is_set():
-            await asyncio.sleep(self._period)
-            found = await run_in_threadpool(self._versions)
-            names = known.keys() | found.keys()
+            of_all = any(page.job is None for page in self._pages)
+            jobs = None if of_all else {page.job for page in self._pages if page.job is not None}
+            found = await run_in_threadpool(self._versions, jobs)
+            names = known.keys() | found.keys() if of_all else found.keys()
             changed = {name for name in names if known.get(name) != found.get(name)}
-            known = found
             for page in self._pages:
                 mine = changed if page.job is None else changed & {page.job}
                 if mine:
                     page.changed |= mine
                     page.there.set()
+            known = {**({} if of_all else known), **found}
+            await asyncio.sleep(_PERIOD_OF_ALL if of_all else _PERIOD)
