@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.meters import cpu_seconds, peak_memory, resident_memory
 from benchmarks.speaking import Speaking, SpeakingFailed
 from flmq.broker.node import PrivateNode
+from flmq.common.urls import parse_broker_url
 from flmq.transport import client_topology, federation_topology
 
 _PATIENCE = 900.0
@@ -110,7 +111,7 @@ class _Bench:
         """Import the queues of so many clients that are away; return the seconds it took."""
         begun = time.monotonic()
         path = self._folder / "definitions.json"
-        path.write_text(json.dumps(_definitions(count)))
+        path.write_text(json.dumps(_definitions(count, parse_broker_url(self._node.url).vhost)))
         self._node.ctl("import_definitions", str(path), timeout=3600)
         return time.monotonic() - begun
 
@@ -132,7 +133,7 @@ def _all_accepted(server: Speaking, closed: dict[str, Any], count: int) -> None:
         server.fail(f"{closed['accepted']} of {count} replies counted")
 
 
-def _definitions(count: int) -> dict[str, list[dict[str, Any]]]:
+def _definitions(count: int, vhost: str) -> dict[str, list[dict[str, Any]]]:
     """Return as RabbitMQ's definitions what so many clients declare, who then went away."""
     topology = federation_topology()
     queues, bindings = list(topology.queues), list(topology.bindings)
@@ -140,7 +141,7 @@ def _definitions(count: int) -> dict[str, list[dict[str, Any]]]:
         one = client_topology(f"idle{number:06d}")
         queues += one.queues
         bindings += one.bindings
-    everywhere = {"vhost": "/", "durable": True, "auto_delete": False}
+    everywhere = {"vhost": vhost, "durable": True, "auto_delete": False}
     return {
         "exchanges": [
             {**everywhere, "name": e.name, "type": e.type.value, "internal": False, "arguments": {}}
@@ -156,7 +157,7 @@ def _definitions(count: int) -> dict[str, list[dict[str, Any]]]:
         ],
         "bindings": [
             {
-                "vhost": "/",
+                "vhost": vhost,
                 "source": binding.source,
                 "destination": binding.destination,
                 "destination_type": "exchange" if binding.to_exchange else "queue",
@@ -224,13 +225,15 @@ def resume(options: argparse.Namespace) -> Iterator[str]:
         f"| {count:,} | {count // 2:,} | {of['going on']:.1f} | {of['cpu']:.1f} "
         f"| {of['closed']:.1f} |"
     )
+    yield ""
+    yield f"Going on after {of['going on']:.1f} s (goal 15)."
 
 
 def idle(options: argparse.Namespace) -> Iterator[str]:
     """Yield the table of rounds beside idle queues."""
     yield "| idle queues | clients | server's start, s | a round, s | broker, MB | import, s |"
     yield "| ---: | ---: | ---: | ---: | ---: | ---: |"
-    count = min(options.clients)
+    count, seconds, start = min(options.clients), [], 0.0
     for queues in (0, options.idle):
         with _bench(options) as bench:
             took = bench.fill(queues) if queues else 0.0
@@ -240,6 +243,13 @@ def idle(options: argparse.Namespace) -> Iterator[str]:
             f"| {queues:,} | {count:,} | {of['start']:.1f} | {of['seconds']:.2f} "
             f"| {of['broker rss'] / 1e6:.0f} | {took:.0f} |"
         )
+        seconds.append(of["seconds"])
+        start = of["start"]
+    yield ""
+    yield (
+        f"A round beside {options.idle:,} idle queues / without: {seconds[1] / seconds[0]:.2f} "
+        f"(goal 1.5); the server's start beside them: {start:.1f} s (goal 60)."
+    )
 
 
 def main() -> None:
