@@ -39,11 +39,11 @@ site = "main"
 site = "eu"
 
 [[client]]
-ids = ["alice"]
+ids = ["linked-alice"]
 site = "eu"
 
 [[server]]
-user = "server"
+user = "linked-server"
 """
 
 
@@ -94,40 +94,46 @@ def test_links_run_as_users_who_may_fetch_what_crosses_and_nothing_else(
     with (
         open_transport(url("main"), name="test") as hub,
         open_transport(
-            url("eu", "alice", (tmp_path / "passwords" / "alice.password").read_text().strip()),
+            url(
+                "eu",
+                "linked-alice",
+                (tmp_path / "passwords" / "linked-alice.password").read_text().strip(),
+            ),
             name="alice",
         ) as alice,
     ):
         hub.declare(job_topology("job"))
-        consumer = alice.consumer([client_queue("alice")], prefetch=1)
-        task = Address(TASKS, task_key("eu", "alice"))
+        consumer = alice.consumer([client_queue("linked-alice")], prefetch=1)
+        task = Address(TASKS, task_key("eu", "linked-alice"))
         sent = hub.publisher().publish(task, Message(b"task")).result(20.0)
         assert sent is PublishOutcome.CONFIRMED
         there = consumer.receive(20.0)
         assert there is not None
         assert there.message.body == b"task"
         consumer.ack(there)
-        reply = Address(REPLIES, reply_key("eu", "alice", "job"))
+        reply = Address(REPLIES, reply_key("eu", "linked-alice", "job"))
         publisher = alice.publisher()
 
         def routed() -> bool:
-            said = publisher.publish(reply, Message(b"reply", user_id="alice"))
+            said = publisher.publish(reply, Message(b"reply", user_id="linked-alice"))
             return said.result(20.0) is PublishOutcome.CONFIRMED
 
         assert poll_until(routed, 20.0)
         up = hub.consumer([replies_queue("job")], prefetch=1).receive(20.0)
         assert up is not None
-        assert up.message.user_id == "alice"
+        assert up.message.user_id == "linked-alice"
 
     # Who has the link's password can do no more than that.
     login = pika.URLParameters(url("eu", "link-eu", "of-eu"))
     attempts: tuple[Callable[[Any], object], ...] = (
-        lambda channel: channel.basic_get(client_queue("alice")),
-        lambda channel: channel.queue_purge(client_queue("alice")),
+        lambda channel: channel.basic_get(client_queue("linked-alice")),
+        lambda channel: channel.queue_purge(client_queue("linked-alice")),
         lambda channel: channel.queue_declare("mine"),
-        lambda channel: channel.queue_bind(client_queue("alice"), REPLIES, "#"),
-        lambda channel: channel.basic_publish(TASKS, "eu.alice", b"forged", mandatory=True),
-        lambda channel: channel.basic_publish(REPLIES, "eu.alice.job", b"forged", mandatory=True),
+        lambda channel: channel.queue_bind(client_queue("linked-alice"), REPLIES, "#"),
+        lambda channel: channel.basic_publish(TASKS, "eu.linked-alice", b"forged", mandatory=True),
+        lambda channel: channel.basic_publish(
+            REPLIES, "eu.linked-alice.job", b"forged", mandatory=True
+        ),
         lambda channel: channel.queue_bind("federation: flmq.replies -> x", TASKS, "#"),
     )
     for attempt in attempts:
