@@ -42,10 +42,11 @@ class ServedPage:
 
 
 @contextlib.contextmanager
-def served(runs_dir: Path) -> Iterator[ServedPage]:
-    """Serve the runs in a folder, at any free port."""
+def served(runs_dir: Path, **more: str) -> Iterator[ServedPage]:
+    """Serve the runs in a folder, at any free port, with ``more`` in its environment."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FLMQ_")} | more
     command = [sys.executable, "-m", "flmq", "ui", "--runs-dir", str(runs_dir), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
     try:
         assert process.stdout is not None
         said = b""
@@ -59,7 +60,7 @@ def served(runs_dir: Path) -> Iterator[ServedPage]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 @contextlib.contextmanager

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flmq.broker.layout import MANAGEMENT_PLUGIN
 from flmq.broker.node import PrivateNode
 from tests.processes import Commands
 from tests.ui.story_app import CLIENTS, KILLED, MARKS, MISSING, ROUNDS
 
-__all__ = ["JOB", "RESTARTED", "RESUMED", "Story"]
+__all__ = ["JOB", "RESTARTED", "RESUMED", "UNDISTURBED", "Story"]
 
 JOB = "curve"
+UNDISTURBED = "curve-undisturbed"
+"""The same job without kills: only the slow client is slow there, too."""
 RESUMED = 6
 """The round in which the server is killed."""
 RESTARTED = 2
@@ -41,23 +44,26 @@ class Story:
         """The folder of the run."""
         return self.runs_dir / JOB
 
-    def play(self, during: Callable[[int], None] = lambda _: None) -> None:
-        """Play it to its end, some 40 s; ``during`` is called as rounds begin that are waited for.
+    def play(self, before_end: Callable[[PrivateNode], None] = lambda _: None) -> None:
+        """Play it to its end, and another one undisturbed, in some 60 s.
+
+        ``before_end`` gets the broker, which still runs, when both are over.
 
         Raises:
             AssertionError: something did not happen in time.
         """
         self._marks.mkdir(parents=True)
-        with PrivateNode(self._folder / "node") as node:
+        with PrivateNode(self._folder / "node", plugins=(MANAGEMENT_PLUGIN,)) as node:
             commands = Commands(node.url, self._folder, **{MARKS: str(self._marks)})
             try:
-                self._play(commands, node, during)
+                self._play(commands, node)
+                before_end(node)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{commands.outputs()}") from error
             finally:
                 commands.end()
 
-    def _play(self, commands: Commands, node: PrivateNode, during: Callable[[int], None]) -> None:
+    def _play(self, commands: Commands, node: PrivateNode) -> None:
         clients = {name: self._client(commands, name) for name in CLIENTS}
         server = self._server(commands)
         self._await(f"round-{RESTARTED}")
@@ -70,20 +76,21 @@ class Story:
         server = self._server(commands)
         name, number = MISSING
         self._await(f"round-{number}")
-        during(number)
         self._kill(clients[name], f"{name}-{number}", f"{name} in round {number}")
         self._await(f"round-{number + 1}")
         clients[name] = self._client(commands, name)
         assert server.wait(_PATIENCE) == 0, "the server failed"
         assert (self.run_folder / "history.json").exists()
-        self._tell(f"{ROUNDS} rounds are over")
+        self._tell(f"{ROUNDS} rounds are over; the same again, undisturbed")
+        server = self._server(commands, UNDISTURBED)
+        assert server.wait(_PATIENCE) == 0, "the second server failed"
 
     def _client(self, commands: Commands, name: str) -> subprocess.Popen[bytes]:
         state = f"--state-dir={self._folder / 'state' / name}"
         return commands.run("client", "tests.ui.story_app:client", f"--client-id={name}", state)
 
-    def _server(self, commands: Commands) -> subprocess.Popen[bytes]:
-        return commands.run("server", "tests.ui.story_app:server", f"--job={JOB}", "--seed=7")
+    def _server(self, commands: Commands, job: str = JOB) -> subprocess.Popen[bytes]:
+        return commands.run("server", "tests.ui.story_app:server", f"--job={job}", "--seed=7")
 
     def _kill(self, process: subprocess.Popen[bytes], mark: str, who: str) -> None:
         self._await(mark)

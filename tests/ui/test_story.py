@@ -79,7 +79,7 @@ def test_the_kill_of_the_server_and_the_restart_of_the_broker_are_marked(page: S
     kinds = {mark["kind"] for mark in answer(page, "/marks")["marks"]}
     assert kinds & {"resume", "takeover"}
     assert "outage" in kinds
-    assert len(answer(page, "/rounds")["rounds"]) == ROUNDS
+    assert answer(page, "/rounds")["rounds"][-1]["round"] == ROUNDS
 
 
 def test_every_view_is_drawn_without_another_host_and_without_an_error(

@@ -92,7 +92,7 @@ export function tableOf(rows, job, caption) {
       "table",
       {},
       el("caption", { class: "unseen" }, caption),
-      el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", {}, el("tr", {}, ...names.map((name, index) => el("th", { scope: "col", class: index > 1 && index < names.length - 1 ? "num" : null }, name)))),
       el("tbody", {}, ...body),
     ),
   );

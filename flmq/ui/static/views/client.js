@@ -160,7 +160,7 @@ function tasks(job, client) {
   const table = el(
     "div",
     { class: "gantt-table", tabindex: 0, role: "region", "aria-label": "Tasks" },
-    el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)),
+    el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name, index) => el("th", { scope: "col", class: index > 2 && index < 9 ? "num" : null }, name)))), el("tbody", {}, ...rows)),
   );
   return section("Tasks", rows.length ? table : empty("It has been asked for nothing yet."));
 }
