@@ -124,5 +124,16 @@ def test_a_limit_is_kept(find: Callable[[], Iterator[str]], known: set[str]) -> 
     assert set(find()) <= known
 
 
+def test_a_module_of_the_page_is_no_longer_than_one_of_python() -> None:
+    static = PACKAGE / "ui" / "static"
+    lines = {
+        path.relative_to(static).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for kind in ("*.js", "*.css")
+        for path in static.rglob(kind)
+    }
+    assert "main.js" in lines
+    assert {name for name, count in lines.items() if count > LINES_OF_A_MODULE} == set()
+
+
 def test_the_server_is_a_room_of_rooms() -> None:
     assert len(list((PACKAGE / "server").glob("*.py"))) <= FILES_OF_THE_SERVER

@@ -36,6 +36,7 @@ const decodeHash = () => (location.hash.startsWith("#/") ? location.hash.slice(1
 async function show(focus = false) {
   const mine = (shown += 1);
   const path = here();
+  stands = location.pathname + location.search;
   current?.stop();
   current = null;
   const found = ROUTES.map(([pattern, view, names]) => [path.match(pattern), view, names]).find(([match]) => match);
@@ -44,7 +45,13 @@ async function show(focus = false) {
     return;
   }
   const [match, name, names] = found;
-  const params = Object.fromEntries(names.map((each, index) => [each, decodeURIComponent(match[index + 1])]));
+  let params;
+  try {
+    params = Object.fromEntries(names.map((each, index) => [each, decodeURIComponent(match[index + 1])]));
+  } catch {
+    root.replaceChildren(message("Nothing here", "This address is damaged: its % signs are no encoding. All runs are at the top left."));
+    return;
+  }
   params.query = new URLSearchParams(location.search);
   for (const link of document.querySelectorAll("[data-view]")) {
     const own = link.dataset.view === name || (link.dataset.view === "runs" && "job" in params);
@@ -85,6 +92,10 @@ function speak(text) {
 }
 
 function said(state) {
+  if (live.dataset.state === state) return;
+  if (state === "lost") speak("The connection to this page's server is lost. It is tried again by itself.");
+  else if (live.dataset.state === "lost") speak("Connected again.");
+  live.title = state === "lost" ? "The page's server does not answer. It is tried again by itself; what is shown stays." : "";
   live.dataset.state = state;
   live.textContent = STATES[state];
 }
@@ -108,8 +119,12 @@ document.addEventListener("click", (event) => {
   else location.hash = to;
   if (source.embedded === null) show(true);
 });
-addEventListener("popstate", () => source.embedded === null && show());
-addEventListener("hashchange", () => source.embedded !== null && show(true));
+let stands = location.pathname + location.search;
+addEventListener("popstate", () => {
+  // A link into the page, as the one that skips to the content, is no other view.
+  if (source.embedded === null && location.pathname + location.search !== stands) show();
+});
+addEventListener("hashchange", () => source.embedded !== null && (decodeHash() || !location.hash) && show(true));
 
 // -- light and dark -------------------------------------------------------------------------------
 

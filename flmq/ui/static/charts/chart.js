@@ -7,6 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 52;
 const BOTTOM = 18;
 const TOP = 10;
+const WIDEST = 26;
 
 export function svg(tag, props = {}, ...children) {
   const made = document.createElementNS(SVG, tag);
@@ -24,14 +25,16 @@ export class Chart {
   constructor(group, { name, kind, series, write, tick, weight, height = 150 }) {
     Object.assign(this, { group, name, kind, series, write, height, weight });
     this.tick = tick ?? write;
+    // One line alone needs no key, only its value.
+    const alone = series.length === 1 && kind === "lines";
     this.keys = series.map((each) => {
-      const key = el("span", { class: "key" });
+      const key = el("span", { class: alone ? "alone" : "key" });
       key.style.setProperty("--c", `var(--${each.colour})`);
       return key;
     });
     this.where = el("span", { class: "where" });
     this.picture = svg("svg", { height, role: "img", tabindex: 0 });
-    this.root = el("figure", { class: "chart" }, el("figcaption", {}, el("h3", {}, name), this.where, ...this.keys), this.picture);
+    this.root = el("figure", { class: "chart" }, el("figcaption", {}, el("h3", {}, name), alone ? this.keys : null, this.where, alone ? null : el("span", { class: "keys" }, ...this.keys)), this.picture);
     this.listen();
   }
 
@@ -113,7 +116,7 @@ export class Chart {
         parts.push(text(LEFT - 6, y(value) + 4, this.tick(value), "end"));
       }
       for (const value of ticks(first, last, Math.max(2, plot / 90))) {
-        if (Number.isInteger(value)) parts.push(text(x(value), this.height - 4, String(value), "middle"));
+        if (Number.isInteger(value)) parts.push(text(Math.min(x(value), width - 4 * String(value).length), this.height - 4, String(value), "middle"));
       }
       parts.push(...this.marks(x, right));
       parts.push(...(this.kind === "bars" ? this.bars(seen, x, y, unit) : this.lines(seen, x, y, plot)));
@@ -121,7 +124,7 @@ export class Chart {
     this.hair = svg("line", { class: "hair", y1: TOP - 4, y2: this.height - BOTTOM });
     this.brush = svg("rect", { class: "brush", x: 0, y: TOP, width: 0, height: this.height - BOTTOM - TOP });
     this.picture.replaceChildren(...parts, this.hair, this.brush);
-    this.picture.setAttribute("aria-label", `${this.name}, rounds ${first} to ${last}. ${seen.length ? this.words(seen.at(-1)) : "nothing yet"}. Arrow keys go from round to round.`);
+    this.picture.setAttribute("aria-label", `${this.name}, rounds ${first} to ${last}. ${seen.length ? this.words(this.latest(seen)) : "nothing yet"}. Arrow keys go from round to round.`);
     this.point(this.group.at);
   }
 
@@ -139,8 +142,11 @@ export class Chart {
     const bars = bucketed(seen, Math.max(1, Math.floor((unit * seen.length) / 3)), this.weight ?? (() => 0));
     const drawn = this.series.map(() => []);
     for (const { shown, from, to } of bars) {
-      const left = x(from - 0.5) + Math.min(2, unit * 0.12);
-      const width = Math.max(1, x(to + 0.5) - x(from - 0.5) - Math.min(4, unit * 0.24));
+      const [start, end] = [x(from - 0.5), x(to + 0.5)];
+      // Narrow bars stand side by side on whole pixels: gaps would flicker. Wide ones are no walls.
+      const wide = end - start >= 6;
+      const width = wide ? Math.min(WIDEST, (end - start) * 0.76) : Math.max(1, Math.round(end) - Math.round(start));
+      const left = wide ? (start + end - width) / 2 : Math.round(start);
       let sum = 0;
       this.series.forEach((one, index) => {
         const value = one.of(shown) || 0;
@@ -189,7 +195,7 @@ export class Chart {
   /** Show a round's numbers, or the last one's. */
   point(round) {
     const seen = this.group.inSight();
-    const chosen = round === null ? seen.at(-1) : seen.find((each) => each.round === round);
+    const chosen = round === null ? this.latest(seen) : seen.find((each) => each.round === round);
     if (this.hair && this.scale) {
       this.hair.style.display = round === null ? "none" : "";
       const at = round === null ? 0 : this.scale.x(round);
@@ -203,6 +209,11 @@ export class Chart {
       // What never was is not worth a key.
       this.keys[index].hidden = this.kind === "bars" && !value && !seen.some((each) => one.of(each));
     });
+  }
+
+  /** The last round that has anything to show; one that is open may not yet. */
+  latest(seen) {
+    return seen.findLast((each) => this.series.some((one) => one.of(each))) ?? seen.at(-1);
   }
 
   words(round) {

@@ -37,7 +37,7 @@ export class RunCharts {
     } else if (some((each) => each.seconds)) {
       this.chart("seconds", () => ({ name: "Seconds a round", kind: "bars", write: duration, weight: (each) => each.seconds ?? 0, series: [{ name: "time", colour: "training", of: (each) => each.seconds }] }));
     }
-    this.chart("bytes", () => ({ name: "Bytes a round", kind: "lines", write: bytes, series: [{ name: "down", colour: "down", of: (each) => each.bytes_down }, { name: "up", colour: "up", of: (each) => each.bytes_up }] }));
+    this.chart("bytes", () => ({ name: "Bytes a round", kind: "lines", write: bytes, series: [{ name: "down", colour: "down", of: (each) => known(each, each.bytes_down) }, { name: "up", colour: "up", of: (each) => known(each, each.bytes_up) }] }));
   }
 
   metric(of, name, shown, rounds) {
@@ -56,6 +56,9 @@ export class RunCharts {
     if (!this.made.has(key)) this.made.set(key, this.group.add(new Chart(this.group, made()), this.root));
   }
 }
+
+/** What a round that is open has not counted yet is not 0. */
+const known = (each, value) => (each.done === false && !value ? null : value);
 
 function outcomes(name, phase) {
   const bad = (each) => each[phase].asked - each[phase].accepted + each[phase].late;

@@ -3,6 +3,7 @@
 import { Gantt } from "../gantt/chart.js";
 import { clientPath, el, go, link, path, roundPath, styled } from "../gantt/dom.js";
 import { ORDERS, inOrder } from "../gantt/rows.js";
+import { copying } from "../copying.js";
 import { factsOf, sentence, tableOf } from "../gantt/told.js";
 import { bytes, clock, duration, number } from "../gantt/words.js";
 
@@ -165,7 +166,10 @@ class RoundView {
     if (round.loss != null) facts.push(["loss", number(round.loss)]);
     if (round.bytes_down) facts.push(["down", bytes(round.bytes_down)]);
     if (round.bytes_up) facts.push(["up", bytes(round.bytes_up)]);
-    return facts.map(([name, value]) => el("span", {}, `${name} `, el("b", {}, value)));
+    const made = facts.map(([name, value]) => el("span", {}, `${name} `, el("b", {}, value)));
+    const { digest } = round;
+    if (digest) made.push(el("span", {}, "model ", el("b", { class: "digest", title: digest }, digest.slice(0, 16)), copying(digest, "the model's digest")));
+    return made;
   }
 
   panel(phase) {
@@ -248,7 +252,11 @@ class Panel {
     const ended = phase.closed_ms == null ? "open" : `closed: ${phase.reason || "no reason recorded"}`;
     const middle = this.chart.median === null ? "" : ` · median reply after ${duration(this.chart.median)}`;
     const until = phase.deadline_ms == null || phase.opened_ms == null ? "" : ` · deadline after ${duration((phase.deadline_ms - phase.opened_ms) / 1000)}`;
-    this.state.textContent = `${answered.toLocaleString("en")} of ${asked.toLocaleString("en")} counted · ${ended}${middle}${until}`;
+    const text = `${answered.toLocaleString("en")} of ${asked.toLocaleString("en")} counted · ${ended}${middle}${until}`;
+    // Who was counted, a line each: what the round's model was made of.
+    const counted = this.chart.rows.filter((row) => row.outcome === "accepted").map((row) => row.ask);
+    const set = phase.closed_ms == null || !counted.length ? [] : [copying(counted.sort().join("\n"), `the closing set of ${this.heading.textContent}`, "copy closing set")];
+    this.state.replaceChildren(text, ...set);
     this.fill();
   }
 

@@ -4,6 +4,7 @@ import { el, go, link, path, roundPath } from "../gantt/dom.js";
 import { bytes, clock, duration, number } from "../gantt/words.js";
 import { Group } from "../charts/group.js";
 import { RunCharts } from "../run/charts.js";
+import { copying } from "../copying.js";
 import { Log } from "../run/log.js";
 import { roundsTable } from "../run/table.js";
 import { when } from "../words.js";
@@ -37,17 +38,24 @@ class RunView {
     this.table = roundsTable(params.job);
     this.config = el("dl", { class: "config" });
     this.log = new Log(`${this.api}/log`, source);
-    root.replaceChildren(
-      el("div", { class: "head" }, el("h1", {}, params.job), this.state, el("div", { class: "end" }, this.reset, link(path("runs", params.job, "clients"), "clients"), el("a", { href: `/compare?jobs=${encodeURIComponent(params.job)}` }, "compare"))),
-      this.problem,
-      this.facts,
-      this.now,
-      this.charts.root,
+    this.reading = el("p", { class: "hint slowly", role: "status" }, "Reading the run…");
+    this.rest = el(
+      "div",
+      { hidden: true },
       el("p", { class: "hint" }, "Choose a round to see who did what in it; drag over a chart for a range of rounds, twice click for all."),
       this.befell,
       details("Rounds", this.table.root),
       details("Configuration", this.config),
       details("Log", this.log.root, () => this.log.load(), true),
+    );
+    root.replaceChildren(
+      el("div", { class: "head" }, el("h1", {}, params.job), this.state, el("div", { class: "end" }, this.reset, link(path("runs", params.job, "clients"), "clients"), el("a", { href: `/compare?jobs=${encodeURIComponent(params.job)}` }, "compare"))),
+      this.problem,
+      this.facts,
+      this.now,
+      this.reading,
+      this.charts.root,
+      this.rest,
     );
   }
 
@@ -63,6 +71,7 @@ class RunView {
       this.problem.hidden = true;
     } catch (error) {
       if (this.closed) return;
+      this.reading.remove();
       this.problem.hidden = false;
       this.problem.textContent = error.message;
     } finally {
@@ -98,6 +107,8 @@ class RunView {
   }
 
   show(head) {
+    this.reading.remove();
+    this.rest.hidden = false;
     const rounds = [...this.rounds.values()].filter((each) => each.round > 0);
     if (this.open && this.open.round > 0) rounds.push(this.open);
     this.group.show(rounds, this.marks);
@@ -147,37 +158,16 @@ function sentence(head, open) {
 function facts(head) {
   const list = [["round", head.num_rounds ? `${head.round} of ${head.num_rounds}` : head.round], ["strategy", head.strategy]];
   if (head.loss != null) list.push(["loss", number(head.loss)]);
-  if (head.started_ms) list.push(["began", when(head.started_ms)]);
+  if (head.started_ms) list.push(["began", when(head.started_ms), new Date(head.started_ms).toISOString()]);
   if (head.started_ms && head.ended_ms) list.push(["took", duration((head.ended_ms - head.started_ms) / 1000)]);
   if (head.online != null) list.push(["clients online", number(head.online)]);
   if (head.resumes) list.push(["resumed", { 1: "once", 2: "twice" }[head.resumes] ?? `${head.resumes} times`]);
   if (head.in_charge) list.push(["in charge", `${head.in_charge.host}, process ${head.in_charge.pid}, since ${clock(head.in_charge.since_ms)}`]);
   if (head.broker) list.push(["broker", head.broker]);
   list.push(["disk", bytes(head.disk_bytes)]);
-  const made = list.map(([name, value]) => el("span", {}, `${name} `, el("b", {}, String(value))));
+  const made = list.map(([name, value, title]) => el("span", { title }, `${name} `, el("b", {}, String(value))));
   if (head.digest) made.push(el("span", {}, "model ", el("b", { class: "digest", title: head.digest }, head.digest.slice(0, 16)), copying(head.digest, "the model's digest")));
   return made;
-}
-
-/** A button that copies a text. */
-export function copying(text, what) {
-  const button = el("button", { type: "button", class: "copy", "aria-label": `Copy ${what}` }, "copy");
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      // Without TLS, elsewhere than on loopback, browsers have no clipboard.
-      const field = el("textarea", {}, text);
-      document.body.append(field);
-      field.select();
-      document.execCommand("copy");
-      field.remove();
-      button.focus();
-    }
-    button.textContent = "copied";
-    setTimeout(() => (button.textContent = "copy"), 1500);
-  });
-  return button;
 }
 
 function befell(marks) {

@@ -21,7 +21,8 @@ export function mount(root, params, source) {
     body,
   );
   const empty = nothing();
-  root.replaceChildren(el("div", { class: "head" }, el("h1", {}, "Runs"), el("div", { class: "end" }, compare, search)), problem, table, empty);
+  const reading = el("p", { class: "hint slowly", role: "status" }, "Reading the runs…");
+  root.replaceChildren(el("div", { class: "head" }, el("h1", {}, "Runs"), el("div", { class: "end" }, compare, search)), problem, reading, table, empty);
   const chosen = new Set();
   let runs = [];
   let closed = false;
@@ -48,10 +49,12 @@ export function mount(root, params, source) {
       ({ runs } = await source.getJSON("/api/runs"));
       if (closed) return;
       problem.hidden = true;
+      reading.remove();
       draw();
       const running = runs.filter((run) => run.state === "running").length;
       source.titled(running ? `${running} running` : "Runs");
     } catch (error) {
+      reading.remove();
       problem.hidden = false;
       problem.textContent = error.message;
     } finally {
