@@ -78,7 +78,7 @@ def build_app(
         ),
         Route("/api/runs/{job}/clients", _get(lambda request: runs.clients(_job(request)))),
         Route(
-            "/api/runs/{job}/clients/{client}",
+            "/api/runs/{job}/clients/{client:path}",
             _get(lambda request: runs.client(_job(request), request.path_params["client"])),
         ),
         Route("/api/runs/{job}/marks", _get(lambda request: runs.marks(_job(request)))),
