@@ -139,20 +139,21 @@ def test_the_view_shows_what_is_amiss_first_and_names_as_text(page: Page) -> Non
     view = OneView(page, "broker")
     view.answers["/api/broker"] = TOLD
     view.open()
-    until(page, "document.querySelectorAll('table').length === 4")
+    until(page, "document.querySelectorAll('table').length === 5")
     rows = page.locator("table").nth(0).locator("tbody tr")
     assert rows.nth(0).inner_text().split("\n")[0].split("\t")[1:] == [
         "node alarms",
         "a disk alarm",
     ]
     assert "mend: make room" in rows.nth(0).inner_text()
+    assert page.inner_text("summary") == "1 as they should be, 1 optional or not known"
     text = page.inner_text("main")
     for shown in (HOSTILE[0], HOSTILE[1], HOSTILE[2], "3 messages lie in flmq.dead", "1,234"):
         assert shown in text
     assert "of 900" in text
     assert page.locator("main img, main script, main svg").count() == 0
     page.fill("input[type=search]", "DEAD")
-    assert page.locator("table").nth(2).locator("tbody tr").count() == 1
+    assert page.locator("table").nth(3).locator("tbody tr").count() == 1
     assert view.errors == []
 
 

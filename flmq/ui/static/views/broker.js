@@ -26,7 +26,7 @@ export const title = () => "Broker";
 
 export function mount(root, params, source) {
   styled();
-  const state = { told: null, search: "", most: MOST, asked: false };
+  const state = { told: null, search: "", most: MOST, opened: false };
   const problem = el("p", { role: "alert", class: "problem", hidden: true });
   const search = el("input", { type: "search", placeholder: "part of its name", on: { input: (event) => ((state.search = event.target.value), drawQueues()) } });
   const [checks, connections, dead] = [el("div"), el("div"), el("div")];
@@ -37,7 +37,7 @@ export function mount(root, params, source) {
     { "aria-labelledby": "queues" },
     el("h2", { id: "queues" }, "Queues"),
     el("div", { class: "gantt-tools" }, el("label", {}, "Queue ", search), count),
-    table("Queues of flmq", ["queue", "what", ["ready", 1], ["taken, not acknowledged", 1], ["readers", 1], ["bytes", 1]], rows),
+    table("Queues of flmq", ["queue", "what", ["ready", 1], ["taken", 1], ["readers", 1], ["bytes", 1]], rows),
     more,
   );
   const where = el("p", { class: "muted" }, "Asking the broker …");
@@ -55,7 +55,7 @@ export function mount(root, params, source) {
       where.replaceChildren(el("code", {}, told.broker || "not a broker's URL"), ` as of ${clock(told.at_ms)}`);
       const amiss = told.checks.filter((each) => each.ok === false);
       source.speak?.(amiss.length ? `${amiss.length} amiss at the broker` : "Nothing is amiss at the broker");
-      checks.replaceChildren(section("findings", "Findings", findings(told.checks)));
+      checks.replaceChildren(section("findings", "Findings", ...findings(told.checks, state)));
       connections.replaceChildren(section("connections", "Connections", ofConnections(told)));
       drawQueues();
     }
@@ -106,11 +106,18 @@ export function mount(root, params, source) {
   };
 }
 
-function findings(checks) {
-  const order = (each) => (each.ok === false ? 0 : each.ok === null ? 1 : 2);
-  const sorted = [...checks].sort((a, b) => order(a) - order(b));
-  const body = el("tbody", {}, ...sorted.map(findingRow));
-  return table("What `flmq doctor` finds of the broker", ["", "what", "found"], body);
+function findings(checks, state) {
+  const amiss = checks.filter((each) => each.ok === false);
+  const rest = checks.filter((each) => each.ok !== false);
+  const unknown = rest.filter((each) => each.ok === null).length;
+  const shown = (name, found) => table(name, ["", "what", "found"], el("tbody", {}, ...found.map(findingRow)));
+  const others = el(
+    "details",
+    { open: state.opened, on: { toggle: (event) => (state.opened = event.target.open) } },
+    el("summary", {}, `${rest.length - unknown} as they should be${unknown ? `, ${unknown} optional or not known` : ""}`),
+    shown("Other findings", rest),
+  );
+  return [amiss.length ? shown("Amiss", amiss) : el("p", {}, "Nothing is amiss, by what `flmq doctor` asks of a broker."), others];
 }
 
 function findingRow(each) {
@@ -140,7 +147,7 @@ function queueRow(each) {
 }
 
 function ofConnections(told) {
-  if (told.management_problem) return el("p", { class: "muted any" }, `Not known: ${told.management_problem}.`);
+  if (told.management_problem) return el("p", { class: "muted any" }, `Not known: ${told.management_problem}`);
   if (!told.connections.length) return el("p", { class: "muted" }, "None is known; the broker counts them anew every few seconds.");
   const row = (each) => el("tr", {}, el("th", { scope: "row", class: "any" }, each.user || "–"), el("td", {}, each.state || "–"), el("td", { class: "num" }, number(each.count)));
   return table("Connections by user", ["user", "state", ["connections", 1]], el("tbody", {}, ...told.connections.map(row)));
