@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from flmq.cli.load import load_server
 from flmq.cli.model import ModelSaver
 from flmq.cli.monitoring import Monitoring, Observers
 from flmq.cli.options import Broker, pairs, with_options
+from flmq.cli.page import Beside
 from flmq.cli.process import (
     log_to_file,
     log_to_stderr,
@@ -211,6 +213,7 @@ class ServerCommand:
     monitoring: Monitoring = field(default_factory=Monitoring)
     federation: Federation | None = None
     """The sites whose links are shown; None: they are not known."""
+    page: Beside = field(default_factory=Beside)
     trackers: tuple[Observer, ...] = ()
     """What writes the run for other tools."""
 
@@ -239,6 +242,7 @@ def server(
     keeping: Keeping,
     monitoring: Monitoring,
     trackers: Trackers,
+    page: Beside,
     picture: Annotated[
         bool,
         typer.Option(help="Draw runs/<job>/rounds.png at the end (needs the extra `demo`)."),
@@ -289,6 +293,7 @@ def server(
             picture=picture,
             monitoring=monitoring,
             federation=sites,
+            page=page,
             trackers=trackers.observers(context.run_config),
         )
     )
@@ -338,7 +343,9 @@ def _serve(command: ServerCommand) -> None:
     ending = _Ending()
     with command.monitoring.shown(Role.SERVER, command.run.vitals) as seen:
         options = _observed(command, view, ending, seen)
-        with view:
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        page = command.page.shown(command.run.runs_dir, command.broker, say)
+        with page, view:
             run_server_on_broker(command.broker, parts, options)
     _show_results(command, console)
     if ending.unchanged:

@@ -45,12 +45,20 @@ def rows_of(record: RunRecord) -> list[RoundRow]:
 
 
 def _row(closed: RoundRecord) -> RoundRow:
-    phases = tuple(
-        _phase(closed, phase, counts)
+    asked = [
+        (phase, counts)
         for phase, counts in ((Phase.FIT, closed.fit), (Phase.EVALUATE, closed.evaluate))
         if counts.asked
+    ]
+    # A record has a round's bytes, and not each phase's: the first has them all, for their sum.
+    phases = tuple(
+        _phase(closed, phase, counts, first=place == 0)
+        for place, (phase, counts) in enumerate(asked)
     )
     summary = {
+        "note": closed.note,
+        "changed": closed.changed,
+        "model": closed.digest,
         "fit_metrics": closed.fit_metrics,
         "evaluate_loss": closed.evaluate_loss,
         "evaluate_metrics": closed.evaluate_metrics,
@@ -62,7 +70,7 @@ def _row(closed: RoundRecord) -> RoundRow:
     )
 
 
-def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
+def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts, *, first: bool) -> PhaseRow:
     said = [
         (TaskOutcome(each.client_id, Outcome(each.word), each.reason), _part(each))
         for each in closed.outcomes
@@ -78,8 +86,8 @@ def _phase(closed: RoundRecord, phase: Phase, counts: RoundCounts) -> PhaseRow:
         closed.closed.get(phase.value, ""),
         tuple(outcome for outcome, _ in in_time),
         closed.seconds,
-        closed.bytes_down,
-        closed.bytes_up,
+        closed.bytes_down if first else 0,
+        closed.bytes_up if first else 0,
         tuple(
             LateReply(outcome.client_id, outcome.outcome, 0.0, 1, outcome.reason, part=part)
             for outcome, part in said

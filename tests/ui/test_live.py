@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from flmq.cli.page import Beside
+from flmq.common.logger import LOGGER_NAME
 from flmq.observe.record import RoundRecord, RunRecord, load_record
 from tests.conftest import SessionBroker
 from tests.processes import Commands
@@ -76,10 +81,12 @@ class Follower(threading.Thread):
 class Lived:
     """What is left of the run."""
 
-    def __init__(self, runs_dir: Path, follower: Follower, page: PageServer) -> None:
+    def __init__(self, runs_dir: Path, follower: Follower, page: PageServer, said: str) -> None:
         self.runs_dir = runs_dir
         self.follower = follower
         self.page = page
+        self.said = said
+        """By the server."""
         self.record: RunRecord = load_record(runs_dir / JOB)
 
 
@@ -93,10 +100,11 @@ def lived(broker_node: SessionBroker, tmp_path_factory: pytest.TempPathFactory) 
     page = PageServer(folder / "runs")
     follower = Follower(page.port)
     try:
-        server = commands.run("server", "tests.ui.live_app:server", f"--job={JOB}")
+        beside = ("--ui", "--ui-port=0")
+        server = commands.run("server", "tests.ui.live_app:server", f"--job={JOB}", *beside)
         ids = f"--client-ids=client-{{1..{len(CLIENTS)}}}"
         commands.run("client", "tests.ui.live_app:client", ids, "--ack=result")
-        _until(lambda: (folder / "runs" / JOB / "journal.sqlite3").exists(), commands)
+        _until(lambda: (folder / "runs" / JOB / "journal.db").exists(), commands)
         follower.start()
         _until(lambda: len(follower.rounds) >= 3, commands)
         page.end(signal.SIGKILL)
@@ -104,7 +112,7 @@ def lived(broker_node: SessionBroker, tmp_path_factory: pytest.TempPathFactory) 
         page = PageServer(folder / "runs", port=page.port)
         assert server.wait(_PATIENCE) == 0, commands.outputs()
         _until(lambda: len(follower.rounds) >= ROUNDS, commands)
-        yield Lived(folder / "runs", follower, page)
+        yield Lived(folder / "runs", follower, page, commands.output(server))
     finally:
         follower.over.set()
         page.end(signal.SIGKILL)
@@ -112,10 +120,10 @@ def lived(broker_node: SessionBroker, tmp_path_factory: pytest.TempPathFactory) 
         broker_node.management.delete_vhost(vhost)
 
 
-def _until(there: Any, commands: Commands) -> None:
+def _until(there: Any, commands: Commands | None) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not there():
-        assert time.monotonic() < deadline, commands.outputs()
+        assert time.monotonic() < deadline, "" if commands is None else commands.outputs()
         time.sleep(0.05)
 
 
@@ -211,3 +219,24 @@ def test_the_record_alone_shows_the_same_rounds(lived: Lived, tmp_path: Path) ->
         for each, recorded in zip(shown, lived.record.rounds, strict=True):
             _same(each, recorded)
         assert page.get("runs")["runs"][0]["state"] == "finished"
+
+
+def test_a_server_with_ui_serves_a_page_that_ends_with_it(lived: Lived) -> None:
+    found = re.search(r"runs in runs: http://127\.0\.0\.1:(\d+)/", lived.said)
+    assert found, lived.said
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1])), timeout=5).close()
+
+
+def test_a_page_that_cannot_be_served_keeps_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(LOGGER_NAME), "propagate", True)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Beside(ui=True, ui_port=port).shown(tmp_path, "amqp://h/v", said.append):
+            _until(lambda: said, None)
+    assert "no page is served" in said[0]
+    assert f"cannot be served at 127.0.0.1:{port}" in caplog.text
+    assert "give another --port" in caplog.text
