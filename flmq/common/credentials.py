@@ -40,6 +40,8 @@ __all__ = [
 
 COMMAND_SECONDS = 30.0
 """Seconds that a command has to print a secret."""
+_LAST_WORDS = 1.0
+"""Seconds for the complaints of a command that has ended: what it started may keep them open."""
 _MAX_SECRET = 64 * 1024
 _GUEST = "guest"
 _ENVIRONMENT = "FLMQ_BROKER_"
@@ -247,7 +249,7 @@ def _output_of(command: str) -> str:
     printed, complained = _Output(process.stdout), _Output(process.stderr, last=True)
     deadline = time.monotonic() + COMMAND_SECONDS
     try:
-        ended = printed.is_read_by(deadline)
+        ended = printed.is_read_within(COMMAND_SECONDS)
         if ended and not printed.too_long:
             process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -262,7 +264,7 @@ def _output_of(command: str) -> str:
             f"{COMMAND_SECONDS:g} s"
         ) from None
     if process.returncode != 0 and not printed.too_long:
-        complained.is_read_by(deadline)
+        complained.is_read_within(_LAST_WORDS)
         complaint = clean_text(complained.text.decode("utf-8", "replace")).strip().splitlines()
         last = f": {complaint[-1][:200]}" if complaint else ""
         raise CredentialsUnavailable(
@@ -290,9 +292,9 @@ class _Output:
         self._thread = threading.Thread(target=read, args=(pipe,), daemon=True)
         self._thread.start()
 
-    def is_read_by(self, deadline: float) -> bool:
-        """Wait for its end, or for too much; return whether it came before the ``deadline``."""
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+    def is_read_within(self, seconds: float) -> bool:
+        """Wait for its end, or for too much; return whether it came within ``seconds``."""
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
     @property
