@@ -27,7 +27,7 @@ PYTEST := $(RUN) pytest --numprocesses=$(JOBS) --dist=worksteal
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak fuzz screenshots broker protos round wheel clean
+.PHONY: help demo demo-sites demo-in-memory test test-rabbitmq4 test-torch lint format bench chaos bits soak fuzz screenshots broker docs protos round wheel clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' Makefile | awk -F'\t' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -100,6 +100,10 @@ broker: $(DEMO) ## Start a RabbitMQ node of your own; `.venv/bin/flmq broker dow
 	@sh scripts/see-to-broker.sh $(VENV)
 	@$(RUN) flmq broker up $(ARGS)
 
+docs: $(DEV) ## Build the documentation as a site, into site/
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
+	@echo "make: built site/; read it by: $(RUN) http.server --bind 127.0.0.1 --directory site"
+
 protos: $(DEV) ## Generate flmq/wire/proto from schemas/
 	@$(VENV)/bin/python scripts/generate_protos.py
 
@@ -110,7 +114,7 @@ wheel: $(DEV) ## Build dist/*.whl, and try it where the source is not
 	@sh scripts/check-wheel.sh $(VENV)
 
 clean: ## Remove what make made; runs/ stays
-	@rm -rf $(VENV) dist build *.egg-info
+	@rm -rf $(VENV) dist build site *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
