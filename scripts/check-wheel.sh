@@ -28,6 +28,8 @@ import flmq
 home = pathlib.Path(flmq.__file__).parent
 assert home.is_relative_to(pathlib.Path(sys.prefix)), f"flmq came from {home}, not from the wheel"
 assert (home / "py.typed").is_file(), "the wheel has no py.typed: type checkers would ignore it"
+for part in ("static/main.js", "static/style.css", "templates/page.html"):
+    assert (home / "ui" / part).is_file(), f"the wheel lacks the page's {part}"
 names = [module.name for module in pkgutil.walk_packages(flmq.__path__, "flmq.")]
 for name in names:
     if not name.endswith("__main__"):
