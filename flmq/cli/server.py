@@ -30,7 +30,7 @@ from flmq.cli.stopping import in_order, typed_again
 from flmq.cli.trackers import Trackers
 from flmq.cli.verbosity import Verbosity, verbosity
 from flmq.cli.view.links import LinkWatcher
-from flmq.cli.view.live import LiveView, NoView, View, choose_view
+from flmq.cli.view.live import LiveView, NoView, choose_view
 from flmq.cli.view.picture import check_drawable, draw
 from flmq.common.environment import broker_url
 from flmq.common.errors import UsageError
@@ -342,20 +342,22 @@ def _serve(command: ServerCommand) -> None:
     parts = command.instead.adjusted(load_server(command.app, command.context))
     ending = _Ending()
     with command.monitoring.shown(Role.SERVER, command.run.vitals) as seen:
-        options = _observed(command, view, ending, seen)
+        recorder = RunRecorder(command.folder.parent, about=command.context.run_config)
+        options = _observed(command, (recorder, view, ending), seen)
         say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         page = command.page.shown(command.run.runs_dir, command.broker, say)
-        with page, view:
-            run_server_on_broker(command.broker, parts, options)
+        try:
+            with page, view:
+                run_server_on_broker(command.broker, parts, options)
+        finally:
+            recorder.complete()
     _show_results(command, console)
     if ending.unchanged:
         raise ModelUnchanged(command.job, ending.rounds, ending.unchanged)
 
 
-def _observed(command: ServerCommand, view: View, ending: _Ending, seen: Observers) -> RunOptions:
+def _observed(command: ServerCommand, shown: tuple[Observer, ...], seen: Observers) -> RunOptions:
     """Return the run's options with its observers added."""
-    assert command.run.runs_dir is not None
-    recorder = RunRecorder(command.run.runs_dir, about=command.context.run_config)
     followers: list[Follower] = []
     if kills := KillsFollower.of_demo():
         followers.append(kills)
@@ -364,10 +366,8 @@ def _observed(command: ServerCommand, view: View, ending: _Ending, seen: Observe
     return replace(
         command.run,
         observers=(
-            recorder,
             ModelSaver(command.folder),
-            view,
-            ending,
+            *shown,
             *followers,
             *seen.run,
             *command.trackers,

@@ -54,7 +54,7 @@ class RunRecorder:
     """An observer that keeps ``<folder>/<job>/history.json`` up to date.
 
     Past rounds are kept as serialized text, which takes the least memory. What is not kept, as the
-    run is long or an earlier server saw it, comes from the run's journal at the end.
+    run is long or an earlier server saw it, is added by `complete` from the run's journal.
     """
 
     def __init__(
@@ -269,13 +269,16 @@ class RunRecorder:
             stray_chunks=event.stray_chunks,
             stopped_early=event.stopped_early,
         )
-        # First as it is: completing a long run takes some seconds, and may be cut off.
         self._write()
-        if self._incomplete and self._journal:
-            self._complete()
 
-    def _complete(self) -> None:
-        """Write the file with every client's part in every round, as the journal has them."""
+    def complete(self) -> None:
+        """Write the file with every client's part in every round, as the journal has them.
+
+        For after the run: of a long one it takes longer than an observer should. Without a journal,
+        or if nothing is missing, it does nothing.
+        """
+        if not self._incomplete or not self._journal:
+            return
         try:
             journal = open_to_read(Path(self._journal))
         except StoredDataError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
 
 from flmq.common.errors import UsageError
 
@@ -19,6 +19,12 @@ class TrackerNotInstalled(UsageError):
 
 
 def check_tracker(name: str, module: str, package: str, extra: str) -> None:
-    """Raise `TrackerNotInstalled` if ``module`` cannot be imported, without importing it."""
-    if find_spec(module) is None:
-        raise TrackerNotInstalled(name, package, extra)
+    """Import ``module``, which may take seconds: before a run begins, and not while it does.
+
+    Raises:
+        TrackerNotInstalled: it is not there.
+    """
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise TrackerNotInstalled(name, package, extra) from error

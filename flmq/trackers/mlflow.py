@@ -45,7 +45,9 @@ class MlflowObserver(Tracker):
         Raises:
             TrackerNotInstalled: mlflow-skinny is not installed.
         """
-        check_tracker(self.name, "mlflow", "mlflow-skinny", "mlflow")
+        check_tracker(self.name, "mlflow.tracking", "mlflow-skinny", "mlflow")
+        if not uri.startswith(("http:", "https:", "databricks", "file:")) and "://" in uri:
+            check_tracker(self.name, "mlflow.store.tracking.sqlalchemy_store", "mlflow", "mlflow")
         super().__init__(config)
         self._uri = uri
         self._experiment = experiment

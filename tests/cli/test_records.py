@@ -222,3 +222,21 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert offered("export", "digits-") == [JOB]
     assert offered("compare", "o") == ["other"]
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_verbose_command_writes_its_log_in_place_of_a_view(tmp_path: Path) -> None:
+    words = ["demo", "--in-memory", "--rounds", "1", "--clients", "2", "--job", "loud"]
+    said = {}
+    for how in ("--verbose", "--quiet"):
+        done = subprocess.run(
+            [BIN / "flmq", *words, how],
+            capture_output=True,
+            text=True,
+            env=environment(""),
+            cwd=tmp_path,
+            check=True,
+        )
+        said[how] = done.stdout + done.stderr
+    assert "round 1/1" in said["--verbose"]
+    assert "INFO" in said["--verbose"]
+    assert said["--quiet"] == ""

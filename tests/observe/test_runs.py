@@ -179,6 +179,7 @@ def test_the_record_of_a_resumed_run_is_filled_from_its_journal(tmp_path: Path) 
     before = load_record(folder)
     assert [each.outcomes for each in before.rounds] == [()] * 60
     recorder(RunEnded("digits", 60, 9.0, None, 0.3, {}))
+    recorder.complete()
     with opened_run(folder) as run:
         assert load_record(folder).rounds == tuple(run.rounds)
     assert [len(each.outcomes) for each in load_record(folder).rounds] == [len(ODD)] * 60
@@ -196,6 +197,7 @@ def test_what_a_long_runs_record_drops_comes_back_in_the_end(tmp_path: Path) -> 
             )
         recorder(replace(each, incomplete_uploads=2))
     recorder(RunEnded("digits", 40, 9.0, None, 0.3, {}))
+    recorder.complete()
     record = load_record(folder)
     assert sum(each.outcomes_left_out for each in record.rounds) == 0
     assert {(len(each.outcomes), each.incomplete_uploads) for each in record.rounds} == {
@@ -222,5 +224,6 @@ def test_a_journal_that_is_damaged_leaves_the_record_as_it_is(
     recorder = RunRecorder(tmp_path)
     recorder(RunStarted("digits", 2, "FedAvg", "amqp://h", closed, str(folder), "run"))
     recorder(RunEnded("digits", 2, 9.0, None, 0.3, {}))
+    recorder.complete()
     assert [each.server_round for each in load_record(folder).rounds] == [1, 2]
     assert "history.json lacks what its journal has" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -115,23 +116,30 @@ def test_mlflow_goes_on_in_the_same_run_without_doubling_steps(tmp_path: Path) -
 def test_wandb_writes_offline_without_an_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proto: Any = import_module("wandb.proto.wandb_internal_pb2")
-    datastore: Any = import_module("wandb.sdk.internal.datastore")
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     first = WandbObserver("flmq", CONFIG, folder=tmp_path)
     for event in [*killed_in(6), RunEnded(JOB, 6, 1.0, "killed")]:
         first(event)
+    time.sleep(1.1)  # W&B names folders by the second; a server takes longer to come back
     second = WandbObserver("flmq", CONFIG, folder=tmp_path)
     for event in resumed_after(6):
         second(event)
-    steps: dict[int, float] = {}
-    folders = list((tmp_path / "wandb").glob("offline-run-*"))
-    names = {folder.name.rpartition("-")[2] for folder in folders}
-    assert len(names) == 1
-    for folder in folders:
-        (file,) = folder.glob("*.wandb")
+    # W&B's own process writes the end of a file after it has said that it is finished.
+    deadline = time.monotonic() + 30
+    while len(steps := offline_steps(tmp_path)) < ROUNDS and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert steps == [(each.server_round, pytest.approx(each.loss)) for each in CLOSED]
+    folders = (tmp_path / "wandb").glob("offline-run-*")
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+
+
+def offline_steps(folder: Path) -> list[Any]:
+    """Step and loss of all that W&B's files in ``folder`` have, in order."""
+    proto: Any = import_module("wandb.proto.wandb_internal_pb2")
+    datastore: Any = import_module("wandb.sdk.internal.datastore")
+    steps = []
+    for file in (folder / "wandb").glob("offline-run-*/*.wandb"):
         store = datastore.DataStore()
         store.open_for_scan(str(file))
         while (data := store.scan_data()) is not None:
@@ -142,10 +150,9 @@ def test_wandb_writes_offline_without_an_account(
                     (each.key or "/".join(each.nested_key)): each.value_json
                     for each in record.history.item
                 }
-                step = int(told["_step"])
-                assert step not in steps
-                steps[step] = float(told["loss"])
-    assert steps == {each.server_round: pytest.approx(each.loss) for each in CLOSED}
+                steps.append((int(told["_step"]), float(told["loss"])))
+        store._fp.close()
+    return sorted(steps)
 
 
 class Broken(Tracker):
@@ -230,8 +237,10 @@ def test_a_tracker_that_hangs_is_named_and_left(caplog: pytest.LogCaptureFixture
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, option: dict[str, Any], extra: str
 ) -> None:
-    monkeypatch.setattr("flmq.trackers.errors.find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, module, raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(TrackerNotInstalled, match=rf"pip install 'flmq\[{extra}\]'"):
         Trackers(**option).observers({})
     assert Trackers().observers({}) == ()
