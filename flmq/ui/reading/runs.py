@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from flmq.common.errors import FlmqError, StoredDataError, UsageError
@@ -16,7 +15,7 @@ from flmq.observe.record import RunRecord
 from flmq.observe.runs.streamed import stream_record
 from flmq.ui.reading.befallen import away_of
 from flmq.ui.reading.broker import buried_in
-from flmq.ui.reading.clients import Task, client_json, clients_json
+from flmq.ui.reading.clients import client_json, clients_json
 from flmq.ui.reading.comparing import compare_runs
 from flmq.ui.reading.heads import (
     Beginning,
@@ -26,28 +25,16 @@ from flmq.ui.reading.heads import (
     recorded_beginning,
     whole_head,
 )
-from flmq.ui.reading.rows import (
-    Away,
-    brief_json,
-    parts_json,
-    phase_json,
-    phase_parts,
-    round_json,
-)
+from flmq.ui.reading.rows import phase_json, round_json
 from flmq.ui.reading.run import RunFiles
-from flmq.ui.reading.versions import Version, Versions, version_of
+from flmq.ui.reading.tasks import LAST_ROUNDS, LastTasks
+from flmq.ui.reading.versions import Version, Versions
 from flmq.ui.said import sentences_of_round
 
 __all__ = ["Cursor", "NoSuchPage", "Runs"]
 
 _MOST_OPEN = 64
 """Runs whose files stay open."""
-_LAST_ROUNDS = 200
-"""Rounds whose parts a client's page goes through; fewer where many are asked, of which at most
-_MOST_PARTS parts are read, but _LEAST_ROUNDS."""
-_LEAST_ROUNDS = 10
-_MOST_PARTS = 20_000
-_MOST_KNOWN = 8
 _MOST_LINES = 1000
 _LATEST = 20
 """Runs whose dead letters are told of."""
@@ -78,8 +65,7 @@ class Runs:
         self._lock = threading.Lock()
         self._open: dict[str, RunFiles] = {}
         self._versions = Versions()
-        self._tasks: dict[tuple[str, str | None], tuple[Version, dict[int, list[Task]]]] = {}
-        """Of the runs and clients that were asked for last: by round, what was read of it."""
+        self._tasks = LastTasks()
 
     def folders(self) -> list[Path]:
         """Return the folders that hold a run."""
@@ -136,14 +122,14 @@ class Runs:
     def clients(self, job: str) -> dict[str, Any]:
         """Return a line a client of a run, over its last rounds."""
         files = self._files(job)
-        tasks = [task for each in self._last_tasks(files, None).values() for task in each]
+        tasks = [task for each in self._tasks.of(files, None).values() for task in each]
         latest = files.events.latest_presence()
-        return {"clients": clients_json(tasks, latest), "rounds": _LAST_ROUNDS}
+        return {"clients": clients_json(tasks, latest), "rounds": LAST_ROUNDS}
 
     def client(self, job: str, client: str) -> dict[str, Any]:
         """Return what is known of a client in a run."""
         files = self._files(job)
-        tasks = [task for each in self._last_tasks(files, client).values() for task in each]
+        tasks = [task for each in self._tasks.of(files, client).values() for task in each]
         presence = files.events.presence(client)
         if not tasks and not presence:
             raise NoSuchPage(f"run {job!r} has no client {client!r} in its last rounds")
@@ -238,49 +224,6 @@ class Runs:
             stream_record(files.folder)  # raises what is wrong with it
             raise StoredDataError(f"{files.folder} holds no run")
         return recorded_beginning(files.folder, record)
-
-    def _last_tasks(self, files: RunFiles, client: str | None) -> dict[int, list[Task]]:
-        """Return what is told of a client's parts, or of all clients', in a run's last rounds.
-
-        A round that is done is read once, as long as the same is asked for again.
-        """
-        version, whose = version_of(files.folder), (files.folder.name, client)
-        known_at, known = self._tasks.pop(whose, (None, {}))
-        if known_at != version:
-            known = self._read_tasks(files, client, known)
-        self._tasks[whose] = version, known
-        while len(self._tasks) > _MOST_KNOWN:
-            self._tasks.pop(next(iter(self._tasks)), None)
-        return known
-
-    def _read_tasks(
-        self, files: RunFiles, client: str | None, known: dict[int, list[Task]]
-    ) -> dict[int, list[Task]]:
-        done, open_ = files.rounds()
-        asked = max((each["fit"]["asked"] + each["evaluate"]["asked"] for each in done), default=1)
-        count = max(_LEAST_ROUNDS, min(_LAST_ROUNDS, _MOST_PARTS // max(1, asked)))
-        numbers = [each["round"] for each in done[-count:]]
-        # A late reply may have changed the last rounds.
-        kept = {number: known[number] for number in numbers[:-2] if number in known}
-        away = {} if client is None else away_of(files.events.presence(client))
-        for number in [*numbers, *(each["round"] for each in open_)]:
-            if number not in kept:
-                kept[number] = list(_tasks_of(files, number, client, away))
-        return kept
-
-
-def _tasks_of(files: RunFiles, number: int, client: str | None, away: Away) -> Iterator[Task]:
-    for row in files.rows(number):
-        for phase in row.phases:
-            where = {"round": number, "phase": phase.phase.value}
-            if client is None:
-                late = [each.part for each in phase.late if each.part is not None]
-                yield from ({**where, **brief_json(p)} for p in (*phase_parts(phase), *late))
-                continue
-            took = [part.seconds for part in phase_parts(phase) if part.seconds is not None]
-            middle = {"median_seconds": median(took) if took else None}
-            for told in parts_json(phase, away, client):
-                yield {**where, **told, **middle}
 
 
 def _holds_run(folder: Path) -> bool:
