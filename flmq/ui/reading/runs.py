@@ -157,10 +157,6 @@ class Runs:
         ]
         return {"lines": lines, "earlier": len(found) > most, "left_out": events.left_out()}
 
-    def running(self) -> list[str]:
-        """Return the jobs that a server of this machine runs, the latest first."""
-        return [head["job"] for head in self.heads() if head["state"] == "running"]
-
     def refused(self) -> list[dict[str, Any]]:
         """Return what servers sent to ``flmq.dead``, and why, by the logs of the latest runs."""
         jobs = [head["job"] for head in self.heads()[:_LATEST] if head["state"] != "damaged"]

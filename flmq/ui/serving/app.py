@@ -123,7 +123,8 @@ def _job(request: Request) -> str:
 
 
 def _broker(runs: Runs, broker: BrokerLook | None) -> Any:
-    told = no_broker() if broker is None else broker.now(runs.running())
+    running = [head["job"] for head in runs.heads() if head["state"] == "running"]
+    told = no_broker() if broker is None else broker.now(running)
     return {**told, "refused": runs.refused()}
 
 
