@@ -8,7 +8,9 @@ export function ticks(low, high, count) {
   const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= rough);
   const first = Math.ceil(low / step - 1e-9) * step;
   const found = [];
-  for (let at = first; at <= high + step * 1e-9; at += step) found.push(Number(at.toPrecision(12)));
+  // Counted, as a step may be too small to change a number that it is added to.
+  const last = Math.floor((high - first) / step + 1e-9);
+  for (let nth = 0; nth <= last; nth += 1) found.push(Number((first + nth * step).toPrecision(12)));
   return found;
 }
 
@@ -21,7 +23,8 @@ export function ends(values) {
   }
   if (low === Infinity) return null;
   if (low > 0 && low < high * 0.5) low = 0;
-  if (low === high) return [low - (Math.abs(low) || 1) * 0.5, high + (Math.abs(high) || 1) * 0.5];
+  // What differs by rounding alone is a flat line.
+  if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) return [low - (Math.abs(low) || 1) * 0.5, high + (Math.abs(high) || 1) * 0.5];
   const air = (high - low) * 0.06;
   return [low === 0 ? 0 : low - air, high + air];
 }
