@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flmq.cli.main import app
+from flmq.ui.serving.serving import PageOptions, _guarding
 from tests.ui.servers import PageServer
 from tests.ui.synthetic import Synthetic, write_run
 
@@ -67,7 +68,11 @@ def test_what_cannot_be_read_is_in_the_list_with_its_reason(page: PageServer) ->
         "/api/runs/..",
         "/api/runs/..%2f..%2fetc",
         "/api/runs/no-run",
+        f"/api/runs/{'n' * 300}",
+        f"/api/stream?job={'n' * 300}",
+        "/api/runs/a%00b",
         f"/api/runs/{SOUND}/rounds/99",
+        f"/api/runs/{SOUND}/rounds/{2**63}",
         f"/api/runs/{SOUND}/rounds?since=x",
         f"/api/runs/{SOUND}/clients/nobody",
         f"/api/runs/{SOUND}/log?before=1e9",
@@ -120,6 +125,21 @@ def test_a_token_is_asked_for_where_one_is_given(tmp_path: Path) -> None:
         cookie = headers["set-cookie"].partition(";")[0]
         assert "httponly" in headers["set-cookie"].lower()
         assert server.ask("/api/runs", Cookie=cookie)[0] == 200
+        # Cookies of another program of this host come along, whatever they look like.
+        assert server.ask("/api/runs", Cookie=f'theirs={{"a": 1}}; {cookie}')[0] == 200
+
+
+def test_a_token_that_no_cookie_can_have_is_refused(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    for text in ("\N{EURO SIGN}" * 24, "one line of a token\nand another"):
+        token.write_text(text, encoding="utf-8")
+        result = CliRunner().invoke(app, ["ui", "--port=0", f"--token-file={token}"])
+        assert "one line of ASCII" in str(result.exception) + result.output
+
+
+def test_any_address_of_loopback_may_be_asked_by_itself() -> None:
+    options = PageOptions(Path("runs"), "127.0.0.2", 0)
+    assert "127.0.0.2" in (_guarding(options).hosts or ())
 
 
 def test_a_port_that_is_taken_and_an_open_address_are_refused(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def _in_charge(server: ServerInCharge) -> dict[str, Any]:
 
 def _waiting(events: EventLogReader) -> dict[str, Any] | None:
     said = events.of_kinds(Kind.AWAITED, most=1)
-    return dict(said[-1].numbers) if said else None
+    return plain(said[-1].numbers) if said else None
 
 
 def _bytes(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ __all__ = ["Cursor", "NoSuchPage", "Runs"]
 _MOST_OPEN = 64
 """Runs whose files stay open."""
 _MOST_LINES = 1000
+_NO_ROUND = 2**63
+"""A number that SQLite cannot look for."""
 _LATEST = 20
 """Runs whose dead letters are told of."""
 
@@ -109,7 +112,7 @@ class Runs:
     def round(self, job: str, number: int) -> dict[str, Any]:
         """Return a round with each client's part in it."""
         files = self._files(job)
-        rows = files.rows(number)
+        rows = files.rows(number) if number < _NO_ROUND else []
         if not rows:
             raise NoSuchPage(f"run {job!r} has no round {number}")
         away = away_of(files.events.presence())
@@ -223,7 +226,8 @@ class Runs:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (DATABASE, MARKER, "history.json"))
+    # Path.exists raises where a name is too long, or a folder must not be entered.
+    return any(os.path.exists(folder / name) for name in (DATABASE, MARKER, "history.json"))  # noqa: PTH110
 
 
 def _record(folder: Path) -> RunRecord | None:

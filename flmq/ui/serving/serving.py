@@ -117,7 +117,7 @@ def _guarding(options: PageOptions) -> Guarding:
         token = _token_in(options.token_file)
     elif not local:
         token = secrets.token_urlsafe(24)
-    return Guarding(_LOCAL if local else None, token, secure)
+    return Guarding((*_LOCAL, options.host.lower()) if local else None, token, secure)
 
 
 def _token_in(path: Path) -> str:
@@ -128,6 +128,12 @@ def _token_in(path: Path) -> str:
     if len(token) < _LEAST:
         raise InvalidPageOptions(
             f"the token in {path} is shorter than {_LEAST} characters: "
+            f"openssl rand -hex 24 > {path} makes one"
+        )
+    if not token.isascii() or not token.isprintable():
+        # It travels in a URL and in a cookie.
+        raise InvalidPageOptions(
+            f"the token in {path} is not one line of ASCII characters: "
             f"openssl rand -hex 24 > {path} makes one"
         )
     return token
