@@ -40,6 +40,7 @@ class _Bus(Generic[_Event]):
         self._stuck_after = stuck_after
         self._lock = threading.Lock()
         self._mailboxes: list[Mailbox[_Event]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._closed = False
         for observer in observers:
             self.attach(observer)
@@ -61,6 +62,10 @@ class _Bus(Generic[_Event]):
             for mailbox in self._mailboxes:
                 mailbox.put(event)
 
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Call ``act`` once the bus ends, and every event has been delivered."""
+        self._at_end.append(act)
+
     def close(self) -> None:
         """Wait until every event has been delivered, then end. Idempotent.
 
@@ -72,6 +77,8 @@ class _Bus(Generic[_Event]):
             mailbox.end()
         for mailbox in mailboxes:
             mailbox.join(self._stuck_after)
+        while self._at_end:
+            self._at_end.pop()()
 
 
 class WorkerBus(_Bus[WorkerEvent]):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,3 +261,48 @@ def test_an_outage_is_one_mark_from_the_first_loss_to_the_last_return(
     outage, blocked = marks_of([], happened)
     assert (outage["at_ms"], outage["until_ms"]) == (happened[1].at_unix_ms, happened[4].at_unix_ms)
     assert (outage["kind"], blocked["kind"], blocked["until_ms"]) == ("outage", "blocked", None)
+
+
+def test_numbers_that_are_damaged_are_none(tmp_path: Path) -> None:
+    reader = written(tmp_path, *(ClientPresence(f"c{n}", "online", "", n) for n in range(4)))
+    reader.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        for who, numbers in (("c0", "{"), ("c1", "[1]"), ("c2", '"x"')):
+            connection.execute("UPDATE entries SET numbers = ? WHERE who = ?", (numbers, who))
+    connection.close()
+    assert [each.numbers for each in reader.presence()[:3]] == [{}, {}, {}]
+    assert reader.presence()[3].numbers["online"] == 3
+    reader.close()
+
+
+def test_a_line_about_a_client_whose_name_is_no_utf8_ends_nothing(
+    tmp_path: Path, reader: EventLogReader
+) -> None:
+    log = log_of(tmp_path)
+    logger.warning("refused", extra={"client_id": "half \udcff"})
+    logger.warning("and on")
+    log.close()
+    assert [each.text for each in reader.log(before=None, search="", most=9)] == [
+        "refused",
+        "and on",
+    ]
+
+
+def test_a_forked_process_writes_nothing_and_waits_for_nothing(
+    tmp_path: Path, reader: EventLogReader
+) -> None:
+    log = log_of(tmp_path)
+    # As if a thread held the lock as the process was forked.
+    with log._waiting.mutex, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is what is tried here
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            logger.warning("from a child")
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    logger.warning("from its parent")
+    log.close()
+    assert [each.text for each in reader.log(before=None, search="from", most=9)] == [
+        "from its parent"
+    ]

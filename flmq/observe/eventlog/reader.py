@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flmq.common.jsonvalues import from_json
 from flmq.observe.eventlog.schema import APPLICATION_ID, FILE, FORMAT
 
 __all__ = ["EventLogReader", "Happened", "ServerInCharge"]
@@ -162,8 +163,16 @@ def _happened(
     text: str,
     numbers: str,
 ) -> Happened:
-    values = json.loads(numbers) if numbers else {}
-    return Happened(id_, at, kind, word, who, server_round, text, values)
+    return Happened(id_, at, kind, word, who, server_round, text, _numbers(numbers))
+
+
+def _numbers(text: str) -> dict[str, Any]:
+    """Return the numbers of an entry; none of one that was damaged."""
+    try:
+        values = from_json(json.loads(text)) if text else {}
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -59,7 +59,8 @@ class EventLogOptions:
 class EventLog(logging.Handler):
     """An observer, and a handler of flmq's log, that writes ``events.sqlite3`` in a run's folder.
 
-    It ends with the event `RunEnded`, or by `close`.
+    It ends with the event `RunEnded`, or by `close`. A process that was forked off writes nothing:
+    the thread is not there.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class EventLog(logging.Handler):
         self._awaited: ClientsAwaited | None = None
         self._since_trim = _TRIM_EVERY
         self._failed = self._ended = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._write_all, name="flmq-events", daemon=True)
         self._thread.start()
         logger.addHandler(self)
@@ -100,6 +102,8 @@ class EventLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line of the log."""
+        if os.getpid() != self._pid:
+            return
         try:
             text = record.getMessage()[:_LONGEST_LINE]
         except Exception:  # a wrong format is the caller's fault, which other handlers show
@@ -169,9 +173,9 @@ class EventLog(logging.Handler):
                 self._options.epoch,
                 entry.kind,
                 entry.word,
-                entry.who,
+                _utf8(entry.who),
                 entry.server_round,
-                entry.text.encode(errors="backslashreplace").decode(),
+                _utf8(entry.text),
                 json.dumps(to_json(dict(entry.numbers))) if entry.numbers else "",
             ),
         )
@@ -225,6 +229,10 @@ class EventLog(logging.Handler):
             )
             _add(connection, Counter(kind for _, kind in oldest))
             count -= len(oldest)
+
+
+def _utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _add(connection: sqlite3.Connection, left_out: Counter[str]) -> None:

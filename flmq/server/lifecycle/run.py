@@ -93,7 +93,9 @@ def _take_and_run(
         with logging_about(run=run.job.run_id):
             if run.journal is not None:
                 about = EventLogOptions(run.job.epoch, run.resumed, taken.waited)
-                bus.attach(EventLog(run.journal.folder, about))
+                events = EventLog(run.journal.folder, about)
+                bus.attach(events)
+                bus.at_end(events.close)  # a run that fails early has no RunEnded
             return _run(transport, run, server, config, options, bus, broker, callbacks)
     finally:
         if run.journal is not None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from flmq.common.errors import JobInUse
+from flmq.common import ndarrays_to_parameters
+from flmq.common.errors import InvalidReturnValue, JobInUse
+from flmq.common.logger import logger
+from flmq.observe.bus import EventBus
+from flmq.server import ServerConfig
+from flmq.server.components import ServerAppComponents
+from flmq.server.lifecycle.run import run_server
 from flmq.server.lifecycle.run_folder import JobChanged, set_aside
+from flmq.server.options import RunOptions
+from flmq.server.strategy import FedAvg
+from flmq.transport.memory import MemoryBroker, MemoryTransport
 from tests.journal.runs import begun
 
 
@@ -35,3 +45,19 @@ def test_a_folder_that_a_live_server_is_in_charge_of_is_not_moved_aside(tmp_path
     assert aside is not None
     assert (aside / "journal.db").exists()
     assert not (tmp_path / "job").exists()
+
+
+def test_a_run_that_fails_before_its_first_round_leaves_no_event_log_open(tmp_path: Path) -> None:
+    class Unready(FedAvg):
+        required_properties = 3  # type: ignore[assignment]
+
+    strategy = Unready(initial_parameters=ndarrays_to_parameters([np.zeros(1)]))
+    parts = ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=1))
+    options = RunOptions(job="early", runs_dir=tmp_path)
+    before = list(logger.handlers)
+    bus = EventBus()
+    with MemoryTransport(MemoryBroker()) as transport, pytest.raises(InvalidReturnValue):
+        run_server(transport, parts, options, bus=bus, broker="in memory")
+    bus.close()
+    assert logger.handlers == before
+    assert (tmp_path / "early" / "events.sqlite3").exists()
