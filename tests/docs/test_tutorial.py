@@ -22,6 +22,11 @@ def test_followed_literally_it_ends_with_the_same_bits(broker_url: str, tmp_path
     assert (install, down) == ("make demo\n", "flmq broker down\n")
     shutil.copy(ROOT / "examples" / "quickstart" / "app.py", tmp_path)
     env = environment(broker_url)
+    # In the middle of the run, however quick the machine is.
+    assert "sleep 3\n" in kill
+    kill = kill.replace(
+        "sleep 3", "until grep -qs 'round 3/' runs/killed/server.log; do sleep 0.1; done"
+    )
     clients: list[subprocess.Popen[bytes]] = []
     try:
         for n, typed in enumerate((alice, bob)):
@@ -32,6 +37,7 @@ def test_followed_literally_it_ends_with_the_same_bits(broker_url: str, tmp_path
         for client in clients:
             client.kill()
             client.wait()
-    said = "the same model, bit for bit, after each of 40 rounds"
+    said = "the same model, bit for bit, after each of 300 rounds"
     assert said in third, third
+    assert "unfinished" in third, third
     assert f"`{said}`" in PAGE.read_text(encoding="utf-8")
