@@ -77,7 +77,7 @@ bench: $(DEV) ## Measure, in some twenty minutes; ARGS=--help says what there is
 
 chaos: $(DEV) ## Kill and cut RUNS=10 runs and SITES=5 over sites, drawn from SEED=1 on: the same bits
 	@sh scripts/see-to-broker.sh $(VENV)
-	@$(RUN) pytest -m slow tests/chaos tests/sites tests/end_to_end tests/security tests/cli/test_demo_sites.py tests/docs tests/fuzz tests/ui
+	@$(RUN) pytest -m slow tests/chaos tests/sites tests/end_to_end tests/journal tests/security tests/cli/test_demo_sites.py tests/docs tests/fuzz tests/ui
 	@$(RUN) benchmarks.chaos --seed $(SEED) --runs $(RUNS) --sites $(SITES) $(ARGS)
 
 bits: $(DEV) ## Play one job flat and over trees of sites, links cut and aggregators killed: print its bits

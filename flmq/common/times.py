@@ -39,6 +39,19 @@ class WorkerTimes:
     note: str = ""
     """What was not believed of it, and why; empty: all was."""
 
+    def uploaded_at(self, at: int) -> WorkerTimes:
+        """Return them with ``at`` as when the upload started; `dataclasses.replace` is dear."""
+        return WorkerTimes(
+            self.taken_ms,
+            self.begun_ms,
+            self.training_started_ms,
+            self.training_ended_ms,
+            at,
+            self.deliveries,
+            self.deaths,
+            self.note,
+        )
+
     def steps(self) -> dict[str, int | None]:
         """Return the times by name, in the order in which they must be."""
         return {

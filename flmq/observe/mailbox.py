@@ -67,6 +67,8 @@ class Mailbox(Generic[_Event]):
 
     Events dropped for good are counted, in the log and in an `EventsDropped` for the observer.
     Closings of rounds and phases, notes, connections and ends are never dropped: they are few.
+
+    An observer that has a tuple of types as ``wanted_events`` gets events of these alone.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Mailbox(Generic[_Event]):
     ) -> None:
         """Deliver to ``observer``, on a thread that starts now; ``past`` reads the journal."""
         self._observer = observer
+        self._wanted: tuple[type, ...] = getattr(observer, "wanted_events", (object,))
         self._past = past
         self._clock = clock
         self._limit = self._thin_at = limit
@@ -99,6 +102,8 @@ class Mailbox(Generic[_Event]):
 
         If it ``is_past``, details of past rounds did not come here before it.
         """
+        if not isinstance(event, self._wanted):
+            return
         with self._changed:
             if is_past and isinstance(event, RoundClosed) and self._has_past:
                 self._retold.add(event.server_round)

@@ -153,6 +153,24 @@ class Reply:
     times: WorkerTimes | None = None
     """The task's course by the worker's clock; None: it is of an older worker."""
 
+    def timed(self, times: WorkerTimes) -> Reply:
+        """Return the reply with ``times``; `dataclasses.replace` would take thrice as long."""
+        return Reply(
+            self.task_id,
+            self.job,
+            self.server_round,
+            self.phase,
+            self.client_id,
+            self.epoch,
+            self.nonce,
+            self.seconds,
+            self.res,
+            self.blob,
+            self.base,
+            self.run,
+            times,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -154,6 +154,32 @@ def test_what_a_slow_observer_is_not_told_is_counted_and_rounds_are_never_left_o
     assert said.endswith(" ClientPresence)")
 
 
+class NotesAlone:
+    """Wants notes alone."""
+
+    wanted_events = (Note,)
+
+    def __init__(self) -> None:
+        """Have seen nothing."""
+        self.seen: list[RunEvent] = []
+
+    def __call__(self, event: RunEvent) -> None:
+        """Keep the event."""
+        self.seen.append(event)
+
+
+def test_an_observer_gets_the_events_alone_that_it_wants() -> None:
+    early, late = NotesAlone(), NotesAlone()
+    bus = EventBus([early])
+    for event in (RunStarted("job", 1, "FedAvg", "in memory"), *one_round(1, clients=3)):
+        bus.emit(event)
+    bus.emit(Note("mind this"))
+    bus.attach(late)
+    bus.emit(RunEnded("job", 1, 1.0))
+    bus.close()
+    assert early.seen == late.seen == [Note("mind this")]
+
+
 def test_who_comes_late_stands_where_everybody_stands() -> None:
     """Without a journal: rounds, clients and the open round, and nothing twice."""
     boards = []

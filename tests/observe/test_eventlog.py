@@ -11,12 +11,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from flmq.common.logger import logger
-from flmq.observe.eventlog.entries import Kind
+from flmq.observe.eventlog.entries import KEPT, Kind, entry_of
 from flmq.observe.eventlog.reader import EventLogReader
 from flmq.observe.eventlog.schema import FILE
 from flmq.observe.eventlog.writer import EventLog, EventLogOptions
@@ -83,6 +85,21 @@ def test_what_befalls_a_run_is_kept_in_order(tmp_path: Path, reader: EventLogRea
     assert found[1].server_round == 3
     (server,) = reader.servers()
     assert (server.pid, server.how, server.ended) == (os.getpid(), "begun", "finished")
+
+
+def test_the_log_wants_no_event_of_which_it_keeps_nothing() -> None:
+    kept = {type(event) for event in one_of_each() if entry_of(event) is not None}
+    assert kept == set(KEPT)
+    assert set(EventLog.wanted_events) == kept | {RunStarted, RunEnded}
+
+
+def one_of_each() -> Iterator[RunEvent]:
+    """Yield an event of each class, with a text or a number in each of its fields."""
+    for kind in get_args(RunEvent):
+        values: dict[str, Any] = {each.name: "x" for each in fields(kind)}
+        if kind is EventsDropped:
+            values = {"counts": {"Note": 1}}
+        yield kind(**values)
 
 
 def test_being_awaited_is_kept_once_however_often_it_is_said(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,14 @@ def heard(**said: int) -> WorkerTimes:
     assert read.res == reply(RES).res
     assert read.times is not None
     return read.times
+
+
+def test_quick_copies_leave_out_no_field() -> None:
+    names: dict[str, Any] = {each.name: each.name for each in fields(Reply)}
+    assert Reply(**names).timed(TIMES) == replace(Reply(**names), times=TIMES)
+    names = {each.name: each.name for each in fields(WorkerTimes)}
+    times = WorkerTimes(**names)
+    assert times.uploaded_at(NOW) == replace(times, upload_started_ms=NOW)
 
 
 def test_an_older_worker_says_nothing() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from flmq.client.tasks.courses import Courses
 from flmq.observe.events import (
@@ -66,14 +65,14 @@ class TaskEvents:
 
     def with_times(self, reply: Reply) -> Reply:
         """Return the reply to a task that is done, with the task's course."""
-        return replace(reply, times=self._courses.ended(reply.task_id, self._clock()))
+        return reply.timed(self._courses.ended(reply.task_id, self._clock()))
 
     def sending(self, reply: Reply) -> Reply:
         """Return a reply with the time at which it is about to be sent."""
         times = reply.times
         if times is None:
             return reply
-        return replace(reply, times=replace(times, upload_started_ms=round(self._clock() * 1000)))
+        return reply.timed(times.uploaded_at(round(self._clock() * 1000)))
 
     def ended(self, reply: Reply) -> None:
         """Report that a task is done."""

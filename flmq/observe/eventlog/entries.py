@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flmq.common.cleaning import one_line
-from flmq.common.typing import Scalar
 from flmq.observe.events import (
     ClientPresence,
     ClientsAwaited,
@@ -21,7 +20,10 @@ from flmq.observe.events import (
 from flmq.observe.record import KILLED
 from flmq.observe.remarks import counted
 
-__all__ = ["Entry", "Kind", "entry_of"]
+__all__ = ["KEPT", "Entry", "Kind", "entry_of"]
+
+KEPT = (ClientPresence, ClientsAwaited, ConnectionChanged, Note, EventsDropped)
+"""Events of which something is kept."""
 
 _LONGEST = 4096
 """Characters of a text that are kept: a peer may have written it."""
@@ -50,14 +52,14 @@ class Entry:
     who: str = ""
     """The client, or the connection's role."""
     server_round: int | None = None
-    numbers: Mapping[str, Scalar] = field(default_factory=dict)
+    numbers: Mapping[str, int | str] = field(default_factory=dict)
 
 
 def entry_of(event: RunEvent) -> Entry | None:
     """Return what is kept of ``event``; None if nothing is."""
     match event:
         case ClientPresence():
-            numbers: dict[str, Scalar] = {"online": event.online, "version": event.version}
+            numbers: dict[str, int | str] = {"online": event.online, "version": event.version}
             reason = one_line(event.reason, _LONGEST)
             return Entry(Kind.PRESENCE, reason, event.status, event.client_id, numbers=numbers)
         case ClientsAwaited():

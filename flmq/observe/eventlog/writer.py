@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flmq import __version__
-from flmq.common.jsonvalues import to_json
 from flmq.common.logger import logger
-from flmq.observe.eventlog.entries import Entry, Kind, entry_of
+from flmq.observe.eventlog.entries import KEPT, Entry, Kind, entry_of
 from flmq.observe.eventlog.schema import APPLICATION_ID, FILE, FORMAT, SCHEMA
 from flmq.observe.events import ClientsAwaited, RunEnded, RunEvent, RunStarted
 
@@ -62,6 +61,8 @@ class EventLog(logging.Handler):
     It ends with the event `RunEnded`, or by `close`. A process that was forked off writes nothing:
     the thread is not there.
     """
+
+    wanted_events = (RunStarted, RunEnded, *KEPT)
 
     def __init__(
         self,
@@ -152,6 +153,7 @@ class EventLog(logging.Handler):
             while len(items) < _BATCH:
                 items.append(self._waiting.get_nowait())
         with connection:
+            rows: list[_Row] = []
             for item in items:
                 match item:
                     case RunStarted():
@@ -159,24 +161,28 @@ class EventLog(logging.Handler):
                     case RunEnded():
                         self._end_server(connection, item)
                     case (at, entry):
-                        self._enter(connection, at, entry)
+                        rows.append((at, entry))
+            self._enter(connection, rows)
             self._count_left_out(connection)
             self._trim(connection, len(items))
         return None not in items
 
-    def _enter(self, connection: sqlite3.Connection, at: int, entry: Entry) -> None:
-        connection.execute(
+    def _enter(self, connection: sqlite3.Connection, rows: list[_Row]) -> None:
+        connection.executemany(
             "INSERT INTO entries (at_unix_ms, epoch, kind, word, who, server_round, text, numbers)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                at,
-                self._options.epoch,
-                entry.kind,
-                entry.word,
-                _utf8(entry.who),
-                entry.server_round,
-                _utf8(entry.text),
-                json.dumps(to_json(dict(entry.numbers))) if entry.numbers else "",
+                (
+                    at,
+                    self._options.epoch,
+                    entry.kind,
+                    entry.word,
+                    _utf8(entry.who),
+                    entry.server_round,
+                    _utf8(entry.text),
+                    json.dumps(entry.numbers) if entry.numbers else "",
+                )
+                for at, entry in rows
             ),
         )
 

@@ -238,7 +238,9 @@ class Asks:
         phase = watch.phase
         watch.check()
         with self._loop.lock:
-            parts, result = phase.parts(), phase.result()
+            is_journaled = self._records is not None and phase.request.state is not None
+            parts = phase.parts() if is_journaled else ()
+            result = phase.result()
         if self._records is not None and phase.request.state is not None:
             assert phase.closed is not None, "it has a result"
             since = self._context.clock() - phase.closed

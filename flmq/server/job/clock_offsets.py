@@ -94,4 +94,7 @@ class ClockOffsets:
             return offset.estimate()
 
     def _of(self, client_id: str) -> ClockOffset:
-        return self._offsets.setdefault(client_id, ClockOffset())
+        known = self._offsets.get(client_id)
+        if known is None:
+            known = self._offsets[client_id] = ClockOffset()
+        return known

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flmq.common.times import TaskTimes
-from flmq.journal.parts import Part, few_metrics
+from flmq.journal.parts import Part
 from flmq.observe.events import ClientOutcome
 from flmq.round import Outcome, PhaseKey, TaskOutcome
 from flmq.round.job_actions import Verdict
@@ -29,10 +29,24 @@ class Taken:
 
 
 def described(
-    key: PhaseKey, ask: str, verdict: Verdict, taken: Taken | None, seconds: float | None = None
+    key: PhaseKey,
+    ask: str,
+    verdict: Verdict,
+    taken: Taken | None,
+    *,
+    seconds: float | None = None,
+    task_id: str = "",
+    published_ms: int | None = None,
 ) -> ClientOutcome:
-    """Return the event that tells observers the outcome of an ask."""
+    """Return the event that tells observers the outcome of an ask.
+
+    ``task_id`` and ``published_ms`` are of the ask's task, where they are known: the reply's own
+    task is named otherwise.
+    """
     res = None if taken is None else taken.reply.res
+    times = None if taken is None else taken.times
+    if published_ms is not None and (times is None or not times.published_ms):
+        times = replace(times or TaskTimes(), published_ms=published_ms)
     reason = verdict.reason
     if verdict.outcome is Outcome.LATE:
         note = verdict.note if verdict.into is None else f"counts in round {verdict.into}"
@@ -49,16 +63,15 @@ def described(
         bytes_up=0 if taken is None else taken.bytes,
         detail=res.traceback_tail if isinstance(res, Failure) else "",
         metrics=getattr(res, "metrics", {}) if verdict.outcome is Outcome.ACCEPTED else {},
-        task_id="" if taken is None else taken.reply.task_id,
-        times=None if taken is None else taken.times,
+        task_id=task_id or ("" if taken is None else taken.reply.task_id),
+        times=times,
     )
 
 
 def part_of(settled: TaskOutcome, told: ClientOutcome | None) -> Part:
-    """Return what a client did, as observers were told."""
+    """Return what a client did, as observers were told; the journal keeps few of its metrics."""
     if told is None:
         return Part(settled.client_id, settled.outcome, settled.reason)
-    metrics, left_out = few_metrics(told.metrics)
     return Part(
         settled.client_id,
         settled.outcome,
@@ -67,7 +80,6 @@ def part_of(settled: TaskOutcome, told: ClientOutcome | None) -> Part:
         told.seconds,
         told.num_examples,
         told.bytes_up,
-        metrics,
-        left_out,
-        told.times,
+        told.metrics,
+        times=told.times,
     )

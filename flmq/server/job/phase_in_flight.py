@@ -27,7 +27,6 @@ from flmq.common.parameter import (
     with_parameters,
     without_parameters,
 )
-from flmq.common.times import TaskTimes
 from flmq.common.typing import FitIns, FitRes, Parameters
 from flmq.journal.parts import Part
 from flmq.observe.events import ClientOutcome, RoundCounts
@@ -177,23 +176,23 @@ class PhaseInFlight:
             if not self.done.is_set():
                 self.came.append(ask)
             self._keep(ask, verdict.outcome, taken.reply.res)
-        reason = verdict.reason
         if verdict.outcome is Outcome.SILENT and ask in self.behind:
             before = self.behind[ask]
             reason = (
-                f"{reason}; it has not answered round {before.server_round}, "
+                f"{verdict.reason}; it has not answered round {before.server_round}, "
                 f"{before.phase.value} yet either"
             )
-        outcome = described(
-            self.key, ask, replace(verdict, reason=reason), taken, self._seconds(taken)
-        )
-        published = self.published.get(ask)
-        if published is not None and (outcome.times is None or not outcome.times.published_ms):
-            times = replace(outcome.times or TaskTimes(), published_ms=published)
-            outcome = replace(outcome, times=times)
+            verdict = replace(verdict, reason=reason)
         task = self.tasks.get(ask)
-        if task is not None:
-            outcome = replace(outcome, task_id=task.task_id)
+        outcome = described(
+            self.key,
+            ask,
+            verdict,
+            taken,
+            seconds=self._seconds(taken),
+            task_id="" if task is None else task.task_id,
+            published_ms=self.published.get(ask),
+        )
         if verdict.outcome not in (Outcome.LATE, Outcome.DUPLICATE):
             self._settled[ask] = outcome
         return outcome

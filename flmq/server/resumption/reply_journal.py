@@ -12,7 +12,6 @@ from flmq.common.phase import Phase
 from flmq.common.times import TaskTimes
 from flmq.common.typing import Parameters
 from flmq.journal.journal import Journal
-from flmq.journal.parts import few_metrics
 from flmq.journal.records import UNJUDGED, Contribution, LateEntry, Part, PhaseKey, RecordedSum
 from flmq.round import Outcome, ReplyAccepted, ReplyFailed, ReplyRejected, client_of
 from flmq.round.job_actions import Entry
@@ -215,7 +214,6 @@ def _bare(reply: Reply) -> Reply:
 def _late_part(entry: ReplyEntry) -> Part:
     """Return what the client of a late or duplicate reply did."""
     verdict, res = entry.action.verdict, entry.reply.res
-    metrics, left_out = few_metrics(getattr(res, "metrics", {}))
     return Part(
         entry.action.ask,
         verdict.outcome,
@@ -223,8 +221,7 @@ def _late_part(entry: ReplyEntry) -> Part:
         res.traceback_tail if isinstance(res, Failure) else "",
         num_examples=getattr(res, "num_examples", None),
         bytes=entry.size,
-        metrics=metrics,
-        metrics_left_out=left_out,
+        metrics=getattr(res, "metrics", {}),
         times=entry.times,
         late_by=verdict.late_by,
     )

@@ -63,6 +63,7 @@ def serve(options: PageOptions, say: Callable[[str], None]) -> None:
         log_level="error",
         access_log=False,
         lifespan="on",
+        ws="none",
         ssl_certfile=options.certfile,
         ssl_keyfile=options.keyfile,
         server_header=False,

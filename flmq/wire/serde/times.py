@@ -27,11 +27,28 @@ def times_to_proto(times: WorkerTimes, proto: pb.Times) -> None:
     proto.deliveries = min(times.deliveries or 0, MAX_TIMES)
     if times.deaths is not None:
         proto.deaths = min(times.deaths, MAX_TIMES)
-    proto.note = times.note.encode(errors="replace").decode()[:_LONGEST_NOTE]
+    if times.note:
+        proto.note = times.note.encode(errors="replace").decode()[:_LONGEST_NOTE]
 
 
 def times_from_proto(proto: pb.Times) -> WorkerTimes:
     """Read the course of a task; its note says what was left out of it, and why."""
+    taken, begun = proto.taken_unix_ms, proto.begun_unix_ms
+    started, ended = proto.training_started_unix_ms, proto.training_ended_unix_ms
+    upload, deliveries = proto.upload_started_unix_ms, proto.deliveries
+    deaths = proto.deaths if proto.HasField("deaths") else None
+    if (
+        0 < taken <= begun <= started <= ended <= upload <= MAX_UNIX_MS
+        and deliveries <= MAX_TIMES
+        and (deaths is None or deaths <= MAX_TIMES)
+    ):
+        # As nearly all are: there is nothing to leave out.
+        note = proto.note[:_LONGEST_NOTE]
+        return WorkerTimes(taken, begun, started, ended, upload, deliveries or None, deaths, note)
+    return _what_can_be(proto)
+
+
+def _what_can_be(proto: pb.Times) -> WorkerTimes:
     steps = (
         ("taken", proto.taken_unix_ms),
         ("begun", proto.begun_unix_ms),
