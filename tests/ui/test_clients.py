@@ -65,15 +65,15 @@ def test_clients_are_ordered_by_any_column_and_found_by_name(page: Page) -> None
 
 
 def test_a_client_is_shown_with_its_presence_speed_metrics_and_last_error(page: Page) -> None:
-    task = {"round": 3, "phase": "fit", **part("c1", 2.0), "seconds": 2.0}
+    task = {"round": 3, "phase": "fit", **part("c1", 2.0), "seconds": 2.0, "median_seconds": 1.5}
+    own = {**task, "phase": "constructor"}  # the name of a kind of one's own
     client = {
         **line("c1", status="away", silent=1),
         "presence": [
             {"at_ms": T0, "status": "online", "reason": "said hello"},
             {"at_ms": T0 + 9000, "status": "away", "reason": HOSTILE[0]},
         ],
-        "tasks": [task, {**task, "round": 4, "outcome": "silent", "received_ms": None}],
-        "medians": {"3 fit": 1.0, "4 fit": 1.1},
+        "tasks": [own, task, {**task, "round": 4, "outcome": "silent", "received_ms": None}],
         "errors": [
             {
                 "round": 2,
@@ -92,7 +92,8 @@ def test_a_client_is_shown_with_its_presence_speed_metrics_and_last_error(page: 
     for words in ("away since", "60 min behind", "no reply 1", "ValueError: " + HOSTILE[1]):
         assert words in told
     assert page.locator(".presence-band rect").count() == 2
-    assert page.locator(".course polyline.others").count() == 1
+    assert page.locator(".course polyline.others").count() == 2
+    assert "Seconds to the reply in constructor" in told
     page.get_by_text("Traceback").first.click()
     assert HOSTILE[2] in page.locator("pre").inner_text()
     assert page.locator("#root img, #root script").count() == 0

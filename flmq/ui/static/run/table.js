@@ -44,7 +44,7 @@ function row(job, each, names) {
     number(fit.silent + fit.unroutable),
     number(fit.late),
     measure(each.loss),
-    ...names.map((name) => measure(each.metrics[name])),
+    ...names.map((name) => measure(Object.hasOwn(each.metrics, name) ? each.metrics[name] : null)),
     duration(each.seconds),
   ];
   const slowest = each.slowest ? `${each.slowest.client} (${duration(each.slowest.seconds)})` : "–";

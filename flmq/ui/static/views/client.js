@@ -5,7 +5,7 @@ import { course, presence } from "../gantt/small.js";
 import { OUTCOMES, signed } from "../gantt/told.js";
 import { clock, duration, number } from "../gantt/words.js";
 
-const PHASES = { fit: "training", evaluate: "evaluation" };
+const PHASES = { __proto__: null, fit: "training", evaluate: "evaluation" };
 
 const EVERY = 1000; // milliseconds between two readings, however much happens
 
@@ -101,14 +101,14 @@ function section(name, ...content) {
 
 /** Seconds of each task, with the median of all clients where it is told. */
 function speed(job, client) {
-  const found = {};
+  const found = { __proto__: null };
   for (const task of client.tasks || []) {
     const begun = task.opened_ms ?? task.published_ms;
     const seconds = task.seconds ?? (task.received_ms != null && begun != null ? (task.received_ms - begun) / 1000 : null);
     if (seconds === null) continue;
     const phase = (found[task.phase] ??= { own: [], others: [] });
     phase.own.push([task.round, Math.max(0, seconds)]);
-    const others = (client.medians || {})[`${task.round} ${task.phase}`];
+    const others = task.median_seconds;
     if (others != null) phase.others.push([task.round, others]);
   }
   const charts = Object.entries(found).map(([phase, { own, others }]) =>

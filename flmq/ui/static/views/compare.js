@@ -95,7 +95,7 @@ class CompareView {
     const { runs, names, rounds } = this.said;
     const marks = this.marks();
     const series = (read) => runs.map((_, at) => rounds.map((each) => [each.round, each.sides[at] === null ? null : drawn(read(each.sides[at]))]));
-    const charts = names.map((name) => lines(name, series((side) => side.measures[name]), marks, number, (round) => this.at(round)));
+    const charts = names.map((name) => lines(name, series((side) => measured(side, name)), marks, number, (round) => this.at(round)));
     charts.push(lines("seconds a round", series((side) => side.seconds), marks, number, (round) => this.at(round)));
     charts.push(lines("clients whose training counts", series((side) => side.counted), marks, number, (round) => this.at(round)));
     this.charts = charts;
@@ -166,8 +166,8 @@ class CompareView {
     const first = this.said.names[0];
     const sides = each.sides.map((side, at) => {
       if (side === null) return `${at + 1}: no such round`;
-      const measured = first === undefined ? "" : `${first} ${shown(side.measures[first])}, `;
-      return `${at + 1}: ${measured}${duration(side.seconds)}, ${side.counted} of ${side.asked} count`;
+      const value = first === undefined ? "" : `${first} ${shown(measured(side, first))}, `;
+      return `${at + 1}: ${value}${duration(side.seconds)}, ${side.counted} of ${side.asked} count`;
     });
     this.readout.textContent = `Round ${round} – ${sides.join(" · ")}${each.same === false ? " · models differ" : each.same ? " · same bits" : ""}`;
   }
@@ -175,7 +175,7 @@ class CompareView {
   drawTable() {
     const { runs, names, rounds } = this.said;
     const all = [
-      ...names.map((name) => [name, (side) => shown(side.measures[name])]),
+      ...names.map((name) => [name, (side) => shown(measured(side, name))]),
       ["count", (side) => `${side.counted} of ${side.asked}`],
       ["model", (side) => side.digest.slice(0, 8) || "–"],
       ["seconds", (side) => duration(side.seconds)],
@@ -195,6 +195,9 @@ class CompareView {
     this.table.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "round"), ...heads)), el("tbody", {}, ...rows)), more ?? "");
   }
 }
+
+/** What a run measured by this name, which an object may have from its prototype. */
+const measured = (side, name) => (Object.hasOwn(side.measures, name) ? side.measures[name] : null);
 
 /** A measurement as it is said; numbers that JSON lacks come as `{$float: "nan"}`. */
 function shown(value) {

@@ -7,7 +7,7 @@ import { copying } from "../copying.js";
 import { factsOf, sentence, tableOf } from "../gantt/told.js";
 import { bytes, clock, duration, number } from "../gantt/words.js";
 
-const NOUNS = { fit: "Training", evaluate: "Evaluation" };
+const NOUNS = { __proto__: null, fit: "Training", evaluate: "Evaluation" };
 const EVERY = 700; // milliseconds between two readings, however much happens
 const LEGEND = [
   ["waiting", "waiting in the queue"],
