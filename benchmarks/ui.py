@@ -23,7 +23,7 @@ _LOOKS = (
     # what, path, what is there once its data is drawn, goal in seconds
     ("runs", "/", "main svg, main tbody th", 1.0),
     (
-        "run of 1,000 rounds x 100 clients",
+        "run of {rounds:,} rounds x 100 clients",
         "/runs/large",
         "main .chart svg path, main .chart svg rect",
         1.0,
@@ -61,7 +61,8 @@ def main() -> None:
             for view, path, selector, goal in _LOOKS:
                 took = [_look(browser, page, path, selector) for _ in range(options.times)]
                 median, slowest = statistics.median(took), max(took)
-                print(f"| {view} | {median:.2f} s | {slowest:.2f} s | {goal:g} s |")
+                said = view.format(rounds=options.rounds)
+                print(f"| {said} | {median:.2f} s | {slowest:.2f} s | {goal:g} s |")
             print(
                 f"\nThe page's server: {page.rss_bytes / 1e6:.0f} MB, {page.cpu_seconds:.1f} s CPU"
             )
