@@ -24,8 +24,11 @@ _ASIDE = ("duplicate", "late")
 
 
 def seconds_of(phase: Json) -> dict[str, float]:
-    """Return how long after the phase's opening each counted reply was here, by ask."""
-    opened = phase.get("opened_ms")
+    """Return how long after the phase's opening each counted reply was here, by ask.
+
+    Asks of a stream are opened one by one, as they are published.
+    """
+    opened = None if phase.get("streamed") else phase.get("opened_ms")
     took = {}
     for part in counted_of(phase):
         begun = part.get("published_ms") if opened is None else opened

@@ -86,7 +86,7 @@ def _slow(number: object, phase: Json, broken: Sequence[Json]) -> list[Sentence]
 
     Where server or broker were gone for a while, only who trained for longer is to blame.
     """
-    if phase.get("closed_ms") is None:
+    if phase.get("closed_ms") is None or phase.get("streamed"):  # nobody waits in a stream
         return []
     took = seconds_of(phase)
     mid = median(took.values()) if took else None
@@ -279,12 +279,16 @@ def _waiting(phase: Json) -> list[Sentence]:
 
 def _uneventful(number: object, phases: Sequence[Json]) -> list[Sentence]:
     sentences: list[Sentence] = []
+    calls = sum(bool(phase.get("call")) for phase in phases)
     for phase in phases:
         took = sorted(seconds_of(phase).values())
-        if took:
+        if took and not phase.get("call"):
             when = f"the median after {_s(median(took))}, the last after {_s(took[-1])}"
             nobody = f"Nobody slowed {_where(number, phase)}, and nobody is missing"
-            sentences.append([f"{nobody}: {len(took):,} replies, {when}."])
+            replies = "one reply" if len(took) == 1 else f"{len(took):,} replies"
+            sentences.append([f"{nobody}: {replies}, {when}."])
+    if calls:
+        sentences.append([f"What the strategy asked by itself was answered ({calls:,} calls)."])
     return sentences
 
 

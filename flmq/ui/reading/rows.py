@@ -19,14 +19,15 @@ from flmq.observe.courses.split import slowest_in, split_in
 from flmq.observe.events import RoundCounts
 from flmq.observe.past_rounds import closed_event
 from flmq.round import client_of
+from flmq.round.keys import DIRECT, STREAM, ask_name
 
 __all__ = [
     "Away",
     "brief_json",
     "part_json",
     "parts_json",
-    "phase_json",
     "phase_parts",
+    "phases_json",
     "plain",
     "round_json",
 ]
@@ -89,7 +90,43 @@ def _counts(row: RoundRow, phase: Phase, counts: RoundCounts) -> dict[str, int]:
     return said
 
 
-def phase_json(phase: PhaseRow, away: Away) -> dict[str, Any]:
+def phases_json(row: RoundRow, away: Away) -> list[dict[str, Any]]:
+    """Return a round's phases, in order.
+
+    A strategy's direct calls are numbered from 1, of each kind of its own. The asks of a stream are
+    one phase, which closes with the last of them.
+    """
+    calls: Counter[Phase] = Counter()
+    phases = []
+    for phase in row.phases:
+        told = _phase_json(phase, away)
+        if phase.call >= DIRECT:
+            calls[phase.phase] += 1
+            told["call"] = calls[phase.phase]
+        elif phase.call >= STREAM:
+            told |= _streamed(told, row.done)
+        phases.append(told)
+    return phases
+
+
+def _streamed(phase: Mapping[str, Any], done: bool) -> dict[str, Any]:
+    """Return what differs of a phase whose asks were opened, and settled, one by one."""
+    asked: Counter[str] = Counter()
+    parts = []
+    for part in phase["parts"]:
+        ask = part["ask"]
+        if part["late_by"] is None:
+            ask = ask_name(ask, asked[ask])
+            asked[part["ask"]] += 1
+        parts.append({**part, "ask": ask})
+    closed = phase["closed_ms"]
+    if done and closed is None and all(part["outcome"] != "open" for part in parts):
+        ends = [part["counted_ms"] or part["received_ms"] for part in parts]
+        closed = max((end for end in ends if end is not None), default=phase["opened_ms"])
+    return {"call": 0, "streamed": True, "parts": parts, "closed_ms": closed}
+
+
+def _phase_json(phase: PhaseRow, away: Away) -> dict[str, Any]:
     """Return a phase with each client's part in it, and those of replies that came late."""
     opened, timeout = phase.opened_unix_ms or None, phase.timeout
     closed = phase.closed_unix_ms
@@ -98,6 +135,7 @@ def phase_json(phase: PhaseRow, away: Away) -> dict[str, Any]:
     return {
         "phase": phase.phase.value,
         "call": phase.call,
+        "streamed": False,
         "opened_ms": opened,
         "closed_ms": closed,
         "deadline_ms": None if timeout is None or not opened else opened + round(timeout * 1000),

@@ -26,7 +26,7 @@ from flmq.ui.reading.heads import (
     recorded_beginning,
     whole_head,
 )
-from flmq.ui.reading.rows import phase_json, round_json
+from flmq.ui.reading.rows import phases_json, round_json
 from flmq.ui.reading.run import RunFiles
 from flmq.ui.reading.tasks import LAST_ROUNDS, LastTasks
 from flmq.ui.reading.versions import Version, Versions
@@ -118,7 +118,7 @@ class Runs:
         away = away_of(files.events.presence())
         found = {
             "round": round_json(rows[0]),
-            "phases": [phase_json(phase, away) for phase in rows[0].phases],
+            "phases": phases_json(rows[0], away),
         }
         return {**found, "said": sentences_of_round(found, files.marks())}
 

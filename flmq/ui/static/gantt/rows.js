@@ -47,7 +47,8 @@ export function rowsOf(phase) {
 }
 
 function row(part, phase, earlier) {
-  const opened = phase.opened_ms ?? part.published_ms;
+  // Asks of a stream are opened one by one.
+  const opened = phase.streamed ? part.published_ms : (phase.opened_ms ?? part.published_ms);
   const outcome = part.outcome || "open";
   const received = part.received_ms ?? null;
   let seconds = null;
