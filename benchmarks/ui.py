@@ -14,7 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.ui.served import ServedPage, chromium, served
+from tests.browser import chromium
+from tests.ui.servers import PageServer
 from tests.ui.synthetic import Synthetic, write_run
 
 _LARGE = Synthetic("large", rounds=1000, clients=100, evaluate=False)
@@ -56,7 +57,7 @@ def main() -> None:
         for what in (_LARGE, _WIDE):
             rounds = options.rounds if what is _LARGE else what.rounds
             write_run(runs_dir, replace(what, rounds=rounds))
-        with served(runs_dir) as page, chromium() as browser:
+        with PageServer(runs_dir) as page, chromium() as browser:
             print("| view | first paint, median | slowest | goal |\n|---|---|---|---|")
             for view, path, selector, goal in _LOOKS:
                 took = [_look(browser, page, path, selector) for _ in range(options.times)]
@@ -68,14 +69,14 @@ def main() -> None:
             )
 
 
-def _look(browser: Browser, served_page: ServedPage, path: str, selector: str | None) -> float:
+def _look(browser: Browser, served_page: PageServer, path: str, selector: str | None) -> float:
     """Open a view; return the seconds until it was painted with its data."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     try:
         page = context.new_page()
         waiting = "null" if selector is None else repr(selector)
         page.add_init_script(f"({_WATCH})({waiting})")
-        page.goto(served_page.url + path, wait_until="commit")
+        page.goto(served_page.at(path), wait_until="commit")
         begun = 0.0
         while (at := page.evaluate("window.paintedAt ?? null")) is None:
             page.wait_for_timeout(20)

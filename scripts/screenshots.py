@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 from flmq.broker.node import PrivateNode  # noqa: E402
 from flmq.common.urls import parse_broker_url  # noqa: E402
-from tests.ui.served import chromium, served  # noqa: E402
+from tests.browser import chromium  # noqa: E402
+from tests.ui.servers import PageServer  # noqa: E402
 from tests.ui.story import JOB, UNDISTURBED, Story  # noqa: E402
 from tests.ui.story_app import MISSING, SLOW  # noqa: E402
 
@@ -60,13 +61,13 @@ def take(runs_dir: Path, images: Path, **urls: str) -> list[Path]:
     """
     images.mkdir(parents=True, exist_ok=True)
     taken = []
-    with served(runs_dir, **urls) as page, chromium() as browser:
+    with PageServer(runs_dir, environ=urls) as page, chromium() as browser:
         for added, (width, scheme) in SHAPES.items():
             for name, path in VIEWS.items():
                 if name == "broker" and not urls:
                     continue
                 file = images / f"ui-{name}{added}.png"
-                _take(browser, page.url + path, file, width, scheme)
+                _take(browser, page.at(path), file, width, scheme)
                 taken.append(file)
     return taken
 

@@ -8,7 +8,6 @@ import http.server
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,9 +17,10 @@ from typing import Any
 
 import pytest
 import typer
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from flmq.cli.main import app
+from tests import browser
 from tests.docs.pages import ROOT
 
 DOCS = ROOT / "docs"
@@ -61,13 +61,8 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    program = os.environ.get("FLMQ_CHROMIUM") or shutil.which("chromium")
-    program = program or shutil.which("google-chrome")
-    assert program, "no Chromium: sh scripts/install-chromium.sh"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with browser.chromium() as launched:
+        yield launched
 
 
 @pytest.fixture

@@ -58,6 +58,23 @@ class PageServer:
         self.process.stdout.close()
         return status
 
+    def at(self, path: str) -> str:
+        """Return the URL of a path."""
+        return self.url.rstrip("/") + path
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory that its process has in RAM now."""
+        text = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii")
+        return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that its process has taken."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii")
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, Any]:
         """Return status, headers and the decoded JSON of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page
 
 from tests.ui.pages import OneView
-from tests.ui.served import chromium
 from tests.ui.synthetic import HOSTILE
 from tests.ui.test_said import T0, part
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    assert shutil.which("chromium") or shutil.which("google-chrome")
-    with chromium() as browser:
-        yield browser.new_page()
 
 
 def line(client: str, **changes: Any) -> dict[str, Any]:

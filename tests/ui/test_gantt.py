@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 
 from flmq.ui.said import sentences_of_round
 from tests.ui.pages import OneView, until
 from tests.ui.synthetic import HOSTILE
 from tests.ui.test_said import T0, a_round, part
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    assert program, "no Chromium: sh scripts/install-chromium.sh"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    page = chromium.new_page(viewport={"width": 1280, "height": 800})
-    yield page
-    page.close()
 
 
 def round_view(page: Page, found: dict[str, Any]) -> OneView:
