@@ -197,7 +197,7 @@ def load_record(path: Path) -> RunRecord:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StoredDataError(f"no run's record can be read at {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise StoredDataError(
             f"the run's record {path} is damaged ({error}): delete it, or restore a copy"
         ) from error

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import itertools
 import shutil
 import signal
 import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from flmq.cli.main import app
+from flmq.ui.serving.changes import Changes
 from flmq.ui.serving.serving import PageOptions, _guarding
 from tests.ui.servers import PageServer
 from tests.ui.synthetic import Synthetic, write_run
@@ -41,6 +44,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     shutil.rmtree(runs / "gone")
     (runs / "gone").mkdir()
     (runs / "gone" / "history.json").write_text("{", encoding="utf-8")
+    (runs / "deep").mkdir()
+    (runs / "deep" / "history.json").write_text("[" * 100_000, encoding="utf-8")
     (runs / "no-run").mkdir()
     (runs / "a-file").touch()
     with PageServer(runs) as server:
@@ -49,9 +54,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
 
 def test_what_cannot_be_read_is_in_the_list_with_its_reason(page: PageServer) -> None:
     heads = {head["job"]: head for head in page.get("runs")["runs"]}
-    assert sorted(heads) == ["foreign", "gone", "noise", SOUND, "truncated"]
+    assert sorted(heads) == ["deep", "foreign", "gone", "noise", SOUND, "truncated"]
     assert heads[SOUND]["state"] == "finished"
-    for name in ("foreign", "gone", "noise"):
+    for name in ("deep", "foreign", "gone", "noise"):
         assert heads[name]["state"] == "damaged", heads[name]
         assert heads[name]["problem"]
         assert page.get("runs", name)["state"] == "damaged"
@@ -97,6 +102,27 @@ def test_only_reading_by_its_own_name_is_answered(page: PageServer) -> None:
     assert headers["content-security-policy"].startswith("default-src 'self'")
     assert headers["x-content-type-options"] == "nosniff"
     assert page.ask("/static/../serving/app.py")[0] == 404
+
+
+def test_a_look_that_fails_once_ends_no_stream() -> None:
+    looks = itertools.count()
+
+    def versions(jobs: Collection[str] | None) -> dict[str, int]:
+        look = next(looks)
+        if look == 1:
+            raise FileNotFoundError("taken away between two looks")
+        return {SOUND: look}
+
+    async def told() -> int:
+        changes, count = Changes(versions, rest=0.0), 0
+        async for found in changes.of(SOUND, idle=5.0):
+            assert found == frozenset({SOUND})
+            count += 1
+            if count == 3:
+                changes.end()
+        return count
+
+    assert asyncio.run(told()) == 3
 
 
 def test_a_signal_ends_it_at_once_with_a_stream_open(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def stream_record(path: Path) -> tuple[RunRecord, Iterator[RoundRecord]]:
         document = json.loads("".join(head) + _ROUNDS + "]}")
     except OSError as error:
         raise StoredDataError(f"no run's record can be read at {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise _damaged(path, error) from error
     return record_in(document, path), _rounds(path)
 
@@ -57,7 +57,7 @@ def _rounds(path: Path) -> Iterator[RoundRecord]:
                     return
                 if text:
                     yield round_of(text)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     raise _damaged(path, ValueError("it breaks off"))
 

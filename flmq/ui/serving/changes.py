@@ -83,7 +83,11 @@ class Changes:
         while self._pages and not self._ended.is_set():
             of_all = any(page.job is None for page in self._pages)
             jobs = None if of_all else {page.job for page in self._pages if page.job is not None}
-            found = await run_in_threadpool(self._versions, jobs)
+            try:
+                found = await run_in_threadpool(self._versions, jobs)
+            except OSError:  # a folder was taken away just then: the next look tells of it
+                await asyncio.sleep(_PERIOD)
+                continue
             names = known.keys() | found.keys() if of_all else found.keys()
             changed = {name for name in names if known.get(name) != found.get(name)}
             for page in self._pages:

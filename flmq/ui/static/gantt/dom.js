@@ -12,7 +12,10 @@ export function el(tag, props = {}, ...children) {
   return made;
 }
 
-export const path = (...parts) => `/${parts.map(encodeURIComponent).join("/")}`;
+// Half a surrogate pair, as of a folder whose name is no UTF-8, cannot stand in a URL.
+const encoded = (part) => encodeURIComponent(String(part).replace(/\p{Surrogate}/gu, "\ufffd"));
+
+export const path = (...parts) => `/${parts.map(encoded).join("/")}`;
 
 export const clientPath = (job, client) => path("runs", job, "clients", client);
 export const roundPath = (job, round) => path("runs", job, "rounds", round);
