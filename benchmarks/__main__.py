@@ -23,7 +23,7 @@ from flmq.broker.find import obtain_broker
 _ROOT = Path(__file__).resolve().parent.parent
 _OTHERS = ("accumulator", "asynchronous", "compression", "simulation", "strategies")
 """Benchmarks that need no broker: modules that print what they find."""
-_LONG = ("scale", "links", "provision", "ui")
+_LONG = ("scale", "links", "provision", "ui", "live")
 """Likewise, with a broker of their own: only where named."""
 
 

@@ -193,6 +193,7 @@ async def _events(runs: Runs, changes: Changes, job: str | None) -> AsyncIterato
                 "job": job,
                 "rounds_from": 0 if anew else known.round + 1,
                 "events_from": 0 if anew else known.entry + 1,
+                "befell": anew or now.entry != known.entry,
             }
             known = now
             yield _event(told, f"{now.round}.{now.entry}")

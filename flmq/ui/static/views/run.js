@@ -62,7 +62,7 @@ class RunView {
   async load(change) {
     if (this.busy) {
       const from = Math.min(this.again?.rounds_from ?? Infinity, change.rounds_from ?? 0);
-      this.again = { rounds_from: from };
+      this.again = { rounds_from: from, befell: (this.again?.befell ?? false) || change.befell !== false };
       return;
     }
     this.busy = true;
@@ -86,20 +86,22 @@ class RunView {
 
   async read(change) {
     const from = Math.min(change.rounds_from ?? 0, this.last() + 1);
+    // A reply is no entry of the event log: what befell the run, and its log, are as they were.
+    const anew = change.befell !== false || from <= 0;
     const [head, found, marks] = await Promise.all([
       this.source.getJSON(this.api),
       this.source.getJSON(from > 0 ? `${this.api}/rounds?since=${from}` : `${this.api}/rounds`),
-      this.source.getJSON(`${this.api}/marks`),
+      anew ? this.source.getJSON(`${this.api}/marks`) : null,
     ]);
     if (this.closed) return;
     const before = this.last();
     if (from <= 0) this.rounds.clear();
     for (const each of found.rounds) this.rounds.set(each.round, each);
     this.open = found.open;
-    this.marks = marks.marks;
+    if (marks) this.marks = marks.marks;
     this.show(head);
     if (before && this.last() > before) this.source.speak(`Round ${this.last()} is over. ${head.loss == null ? "" : `Loss ${number(head.loss)}.`}`);
-    this.log.follow();
+    if (anew) this.log.follow();
   }
 
   last() {
