@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -110,3 +111,14 @@ def private_node(tmp_path: Path) -> Iterator[PrivateNode]:
         yield node
     finally:
         node.stop(timeout=2.0)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Commands that a test calls in this process set variables for their own: not for the next."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("FLMQ_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("FLMQ_")]:
+        if name not in before:
+            del os.environ[name]
+    os.environ.update(before)

@@ -304,6 +304,23 @@ class PhaseRow:
     """What each client did, if that is read: in the order of ``outcomes``. While the phase is open:
     of all that were asked. Empty for a phase that an older flmq closed."""
 
+    def known_parts(self) -> tuple[Part, ...]:
+        """Return a part for each of ``outcomes``, in their order, bare where none is recorded.
+
+        A stream's phase has asks that are awaited and have no outcome, and asks of one client
+        several times.
+        """
+        recorded: dict[tuple[str, Outcome], list[Part]] = {}
+        for part in reversed(self.parts):
+            if part.outcome is not None:
+                recorded.setdefault((part.ask, part.outcome), []).append(part)
+        parts = []
+        for each in self.outcomes:
+            found = recorded.get((each.client_id, each.outcome))
+            bare = Part(each.client_id, each.outcome, each.reason)
+            parts.append(found.pop() if found else bare)
+        return tuple(parts)
+
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:

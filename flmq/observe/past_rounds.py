@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flmq.common.phase import Phase
 from flmq.journal import Journal, open_to_read
-from flmq.journal.records import Part, PhaseRow, RoundRow
+from flmq.journal.records import PhaseRow, RoundRow
 from flmq.observe.events import (
     BufferedUpdate,
     ClientOutcome,
@@ -71,9 +71,8 @@ def _details(row: RoundRow) -> Iterator[RunEvent]:
     for phase in row.phases:
         asked = tuple(sorted(outcome.client_id for outcome in phase.outcomes))
         yield PhaseOpened(row.server_round, phase.phase, asked, None)
-        parts = phase.parts or [Part(o.client_id, o.outcome, o.reason) for o in phase.outcomes]
-        for each in parts:
-            assert each.outcome is not None, "its round is over"
+        for each in phase.known_parts():
+            assert each.outcome is not None, "it is of an outcome"
             yield ClientOutcome(
                 row.server_round,
                 phase.phase,

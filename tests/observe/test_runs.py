@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from flmq.common.errors import StoredDataError
+from flmq.common.phase import Phase
 from flmq.journal import LateEntry, Part
 from flmq.journal.opening import DATABASE
+from flmq.journal.records import PhaseRow
 from flmq.observe.events import ClientOutcome, Phase, RoundClosed, RunEnded, RunStarted
 from flmq.observe.past_rounds import past_rounds
 from flmq.observe.record import OutcomeRecord, RunRecord, load_record, save_record
@@ -19,7 +21,7 @@ from flmq.observe.runs.comparison import Comparison, compared
 from flmq.observe.runs.journalled import journalled_rounds
 from flmq.observe.runs.reading import opened_run
 from flmq.observe.runs.streamed import stream_record
-from flmq.round import Outcome
+from flmq.round import Outcome, TaskOutcome
 from tests.journal.runs import begun, fit
 from tests.journal.test_parts import ODD, part, played
 from tests.observe.synthetic import JOB, ROUNDS, whole_run
@@ -227,3 +229,38 @@ def test_a_journal_that_is_damaged_leaves_the_record_as_it_is(
     recorder.complete()
     assert [each.server_round for each in load_record(folder).rounds] == [1, 2]
     assert "history.json lacks what its journal has" in caplog.text
+
+
+def test_asks_that_are_awaited_are_no_parts_of_a_record() -> None:
+    """A stream's phase has both, and asks of one client several times."""
+    answered, failed = Outcome.ACCEPTED, Outcome.FAILED
+    row = PhaseRow(
+        Phase.FIT,
+        0,
+        4,
+        0,
+        True,
+        "",
+        (
+            TaskOutcome("a", answered),
+            TaskOutcome("a", answered),
+            TaskOutcome("b", failed, "no data"),
+            TaskOutcome("c", answered),
+        ),
+        1.0,
+        0,
+        0,
+        (),
+        parts=(
+            Part("a", answered, seconds=1.0),
+            Part("d", None),
+            Part("a", answered, seconds=2.0),
+            Part("c", answered, seconds=3.0),
+        ),
+    )
+    assert [(each.ask, each.seconds, each.reason) for each in row.known_parts()] == [
+        ("a", 1.0, ""),
+        ("a", 2.0, ""),
+        ("b", None, "no data"),
+        ("c", 3.0, ""),
+    ]

@@ -78,8 +78,7 @@ def _record(row: RoundRow) -> RoundRecord:
 
 
 def _outcomes(phase: PhaseRow) -> Iterator[OutcomeRecord]:
-    parts = phase.parts or (None,) * len(phase.outcomes)
-    for outcome, part in zip(phase.outcomes, parts, strict=True):
+    for outcome, part in zip(phase.outcomes, phase.known_parts(), strict=True):
         yield _outcome(phase, outcome, part)
     for late in phase.late:
         yield replace(_outcome(phase, _late(late), late.part), count=late.times)

@@ -59,6 +59,10 @@ class CompareView {
       const said = await this.source.getJSON(`/api/compare?jobs=${this.jobs.map(encodeURIComponent).join(",")}`);
       if (this.closed) return;
       this.problem.hidden = true;
+      // What is drawn anew loses where its reader is in it.
+      const text = JSON.stringify(said);
+      if (text === this.text) return;
+      this.text = text;
       this.said = said;
       this.draw();
     } catch (error) {
