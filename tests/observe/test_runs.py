@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flmq.common.errors import StoredDataError
-from flmq.common.phase import Phase
 from flmq.journal import LateEntry, Part
 from flmq.journal.opening import DATABASE
 from flmq.journal.records import PhaseRow

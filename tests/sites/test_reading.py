@@ -90,7 +90,7 @@ def test_links_lead_to_the_virtual_hosts_of_their_sites_whatever_their_urls_say(
         ('[[site]]\nname = "main"\n', "site 'main'.url", "is missing"),
         (HUB + "prefetchh = 3\n", "site 'main'.prefetchh", "unknown key; there are name"),
         (HUB + 'manegement_url = "x"\n', "site 'main'.manegement_url", "mean 'management_url'"),
-        ("[linkz]\n" + HUB, "linkz", "did you mean 'links'"),
+        ("[linkz]\n" + HUB, "linkz", "did you mean 'link'"),
         (HUB + "link = { prefetch = 0 }\n", "site 'main'.link.prefetch", "is 0: give"),
         (HUB + "link = { prefetch = true }\n", "site 'main'.link.prefetch", "is True: give"),
         (HUB + "link = { expires_days = 0 }\n", "site 'main'.link.expires_days", "1 to 365"),
