@@ -34,7 +34,7 @@ def server_json(server: ServerInCharge) -> dict[str, Any]:
 
 
 def marks_of(
-    servers: Sequence[ServerInCharge], happened: Iterable[Happened]
+    servers: Sequence[ServerInCharge], happened: Sequence[Happened]
 ) -> list[dict[str, Any]]:
     """Return what is marked on the charts of a run, in the order of time."""
     marks = [*_of_servers(servers), *_of_connections(happened)]

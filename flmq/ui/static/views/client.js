@@ -4,6 +4,7 @@ import { el, link, path, roundPath, styled } from "../gantt/dom.js";
 import { course, presence } from "../gantt/small.js";
 import { OUTCOMES, signed } from "../gantt/told.js";
 import { clock, duration, number } from "../gantt/words.js";
+import { Reloading } from "../reloading.js";
 
 const PHASES = { __proto__: null, fit: "training", evaluate: "evaluation" };
 
@@ -24,42 +25,19 @@ export function mount(root, params, source) {
   const problem = el("p", { role: "alert", class: "problem", hidden: true });
   const body = el("div", { class: "client" });
   root.replaceChildren(heading, problem, body);
-  let closed = false;
-  let later = null;
-  let running = false;
-  let again = false;
-  const load = async () => {
-    if (running) return void (again = true);
-    running = true;
-    try {
-      const [client, all] = await Promise.all([
-        source.getJSON(`${api}/${encodeURIComponent(params.client)}`),
-        source.getJSON(api).catch(() => ({ clients: [] })),
-      ]);
-      if (closed) return;
-      problem.hidden = true;
-      show(body, params.job, client, all.clients || []);
-    } catch (error) {
-      problem.hidden = false;
-      problem.textContent = error.message || String(error);
-    } finally {
-      running = false;
-      if (again && !closed) {
-        again = false;
-        load();
-      }
-    }
-  };
-  load();
+  const reloading = new Reloading(async (isClosed) => {
+    const [client, all] = await Promise.all([
+      source.getJSON(`${api}/${encodeURIComponent(params.client)}`),
+      source.getJSON(api).catch(() => ({ clients: [] })),
+    ]);
+    if (!isClosed()) show(body, params.job, client, all.clients || []);
+  }, problem);
+  reloading.load();
   return {
     update(change) {
-      if (change && change.job !== undefined && change.job !== params.job) return;
-      later ??= setTimeout(() => ((later = null), closed || load()), EVERY);
+      if (!change || change.job === undefined || change.job === params.job) reloading.soon(EVERY);
     },
-    unmount() {
-      closed = true;
-      clearTimeout(later);
-    },
+    unmount: () => reloading.close(),
   };
 }
 

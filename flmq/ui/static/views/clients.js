@@ -3,6 +3,7 @@
 import { clientPath, el, link, path, styled } from "../gantt/dom.js";
 import { signed } from "../gantt/told.js";
 import { clock, duration, number } from "../gantt/words.js";
+import { Reloading } from "../reloading.js";
 
 const COLUMNS = [
   ["client", "client", (each) => each.client, false],
@@ -55,29 +56,16 @@ export function mount(root, params, source) {
     more.hidden = found.length <= state.most;
     count.textContent = `${found.length.toLocaleString("en")} of ${state.all.length.toLocaleString("en")}`;
   }
-  let closed = false;
-  let later = null;
-  const load = async () => {
-    try {
-      const { clients } = await source.getJSON(`/api/runs/${encodeURIComponent(params.job)}/clients`);
-      if (closed) return;
-      problem.hidden = true;
-      draw({ all: clients });
-    } catch (error) {
-      problem.hidden = false;
-      problem.textContent = error.message || String(error);
-    }
-  };
-  load();
+  const reloading = new Reloading(async (isClosed) => {
+    const { clients } = await source.getJSON(`/api/runs/${encodeURIComponent(params.job)}/clients`);
+    if (!isClosed()) draw({ all: clients });
+  }, problem);
+  reloading.load();
   return {
     update(change) {
-      if (change && change.job !== undefined && change.job !== params.job) return;
-      later ??= setTimeout(() => ((later = null), closed || load()), EVERY);
+      if (!change || change.job === undefined || change.job === params.job) reloading.soon(EVERY);
     },
-    unmount() {
-      closed = true;
-      clearTimeout(later);
-    },
+    unmount: () => reloading.close(),
   };
 }
 

@@ -4,6 +4,7 @@ import { el, link, path } from "../gantt/dom.js";
 import { bytes, duration, number } from "../gantt/words.js";
 import { svg } from "../charts/chart.js";
 import { when } from "../words.js";
+import { Reloading } from "../reloading.js";
 
 const MOST_METRICS = 4;
 
@@ -25,9 +26,6 @@ export function mount(root, params, source) {
   root.replaceChildren(el("div", { class: "head" }, el("h1", {}, "Runs"), el("div", { class: "end" }, compare, search)), problem, reading, table, empty);
   const chosen = new Set();
   let runs = [];
-  let closed = false;
-  let busy = false;
-  let again = false;
   const draw = () => {
     const wanted = search.value.trim().toLowerCase();
     const shown = runs.filter((run) => run.job.toLowerCase().includes(wanted));
@@ -42,33 +40,21 @@ export function mount(root, params, source) {
     compare.href = `/compare?jobs=${[...chosen].map(encodeURIComponent).join(",")}`;
     compare.textContent = `Compare ${chosen.size}`;
   };
-  const load = async () => {
-    if (busy) return void (again = true);
-    busy = true;
+  const reloading = new Reloading(async (isClosed) => {
     try {
       ({ runs } = await source.getJSON("/api/runs"));
-      if (closed) return;
-      problem.hidden = true;
-      reading.remove();
-      draw();
-      const running = runs.filter((run) => run.state === "running").length;
-      source.titled(running ? `${running} running` : "Runs");
-    } catch (error) {
-      reading.remove();
-      problem.hidden = false;
-      problem.textContent = error.message;
     } finally {
-      busy = false;
-      if (again && !closed) {
-        again = false;
-        setTimeout(load, 500);
-      }
+      reading.remove();
     }
-  };
+    if (isClosed()) return;
+    draw();
+    const running = runs.filter((run) => run.state === "running").length;
+    source.titled(running ? `${running} running` : "Runs");
+  }, problem, 500);
   search.addEventListener("input", draw);
   table.hidden = empty.hidden = true;
-  load();
-  return { update: load, unmount: () => (closed = true) };
+  reloading.load();
+  return { update: () => reloading.load(), unmount: () => reloading.close() };
 }
 
 function line(run, chosen, choose) {
